@@ -1,0 +1,1 @@
+//! Raft transports within a process: within one thread, and across threads

@@ -1,0 +1,1 @@
+//! The Raft transport over TCP, on any runtime

@@ -1,0 +1,1 @@
+//! Quorate on compio: io_uring, with polling where the kernel refuses it

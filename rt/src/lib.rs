@@ -1,0 +1,31 @@
+//! The runtime that Quorate asks for: tasks, time, channels, TCP and files.
+//!
+//! [`AsyncRuntime`] is implemented by the production backends (tokio, monoio, compio). Everything above
+//! this crate is written against the trait alone, so that one engine, one transport and one write-ahead log
+//! run unchanged on each of them.
+//!
+//! Three rules hold for every backend, and the suite in [`conformance`] checks them:
+//!
+//! * **What belongs to a core stays there.** Nothing here asks for `Send`. A runtime lives on one thread;
+//!   [`AsyncRuntime::launch`] builds its main future on that thread. Only a [`std::task::Waker`] crosses.
+//! * **I/O owns its buffers.** An operation takes a buffer and gives it back, as io_uring needs it.
+//! * **Nothing selects over I/O.** A dropped read may lose bytes and a dropped write may still happen, so an
+//!   operation belongs to a task that runs it to its end.
+#![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: see the rules above.
+
+pub mod channel;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod file;
+mod launch;
+mod net;
+mod runtime;
+mod task;
+mod time;
+
+pub use file::{File, OpenMode};
+pub use launch::{Driver, Launch};
+pub use net::{Listener, ReadHalf, Stream, WriteHalf};
+pub use runtime::AsyncRuntime;
+pub use task::{Task, TaskError};
+pub use time::Instant;

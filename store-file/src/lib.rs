@@ -1,0 +1,1 @@
+//! A write-ahead log for Raft, over the files of any runtime

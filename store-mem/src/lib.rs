@@ -1,0 +1,1 @@
+//! A Raft log in memory, for tests, benchmarks and caches

@@ -1,0 +1,1 @@
+//! Whole clusters, over every combination of backends
