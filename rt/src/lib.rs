@@ -4,7 +4,7 @@
 //! this crate is written against the trait alone, so that one engine, one transport and one write-ahead log
 //! run unchanged on each of them.
 //!
-//! Three rules hold for every backend, and the suite in [`conformance`] checks them:
+//! Three rules hold for every backend, and the suite in `conformance` (a feature of that name) checks them:
 //!
 //! * **What belongs to a core stays there.** Nothing here asks for `Send`. A runtime lives on one thread;
 //!   [`AsyncRuntime::launch`] builds its main future on that thread. Only a [`std::task::Waker`] crosses.
