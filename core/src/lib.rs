@@ -1,1 +1,28 @@
-//! The Raft engine, the node that drives it, and the traits a service implements
+//! The Raft engine, the node that drives it, and the traits a service implements.
+#![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: what belongs to a core stays on that core.
+
+pub mod codec;
+mod config;
+mod error;
+mod log_store;
+mod membership;
+mod message;
+mod metrics;
+mod outline;
+mod state_machine;
+mod transport;
+mod types;
+
+pub use config::Config;
+pub use error::{
+    ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, StartError, StoreError,
+    WriteError,
+};
+pub use log_store::{Completion, LogStore, LogWrite, Recovered};
+pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
+pub use message::{AppendOutcome, Body, ForwardOutcome, Message};
+pub use metrics::{Metrics, PeerMetrics, Role};
+pub use outline::Outline;
+pub use state_machine::{Command, Raw, StateMachine};
+pub use transport::{Inbox, Transport};
+pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

@@ -1,0 +1,445 @@
+//! The binary form of entries and messages, on the wire and on disk.
+//!
+//! All numbers are little-endian. A message is the group (8 bytes), sender (8), receiver (8), term (8), a byte that tells
+//! the kind, and the kind's fields in the order in which `message.rs` declares them. An entry is its kind (1), term (8),
+//! leader (8), index (8), the content's length (4) and the content. Large contents are not copied: encoding gives a
+//! list of chunks for a gathered write, decoding takes slices of the buffer that was read.
+//!
+//! Whatever is decoded may come from anywhere: each length is checked against what is there before anything is
+//! allocated, and each error says what was wrong.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
+use crate::types::{Entry, LogId, NodeId, Payload, Term};
+
+/// Why bytes can't be decoded.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They end too early.
+    #[error("{what} needs {needs} bytes, {has} are there")]
+    Short {
+        /// What was being read.
+        what: &'static str,
+        /// How many bytes it needs.
+        needs: usize,
+        /// How many there are.
+        has: usize,
+    },
+    /// They don't end where they should.
+    #[error("{0} bytes too many")]
+    Long(usize),
+    /// A kind that this version doesn't know.
+    #[error("{what} of unknown kind {kind}")]
+    Kind {
+        /// What was being read.
+        what: &'static str,
+        /// The byte.
+        kind: u8,
+    },
+    /// A value that can't be.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Bytes to be written with one gathered write: small pieces are collected, large ones are passed on as they are.
+#[derive(Debug, Default)]
+pub struct Gather {
+    chunks: Vec<Bytes>,
+    tail: BytesMut,
+    len: usize,
+}
+
+impl Gather {
+    /// From this size on a chunk of its own (a reference count and an `iovec`) is cheaper than a copy.
+    const CHUNK_BYTES: usize = 1024;
+
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends bytes, by reference where they are many.
+    pub fn put_bytes(&mut self, bytes: &Bytes) {
+        if bytes.len() < Self::CHUNK_BYTES {
+            self.put_slice(bytes);
+        } else {
+            if !self.tail.is_empty() {
+                self.chunks.push(self.tail.split().freeze());
+            }
+            self.len += bytes.len();
+            self.chunks.push(bytes.clone());
+        }
+    }
+
+    /// Appends a copy of bytes.
+    pub fn put_slice(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        self.tail.put_slice(bytes);
+    }
+
+    /// Appends a byte.
+    pub fn put_u8(&mut self, value: u8) {
+        self.put_slice(&[value]);
+    }
+
+    /// Appends 4 bytes, little-endian.
+    pub fn put_u32(&mut self, value: u32) {
+        self.put_slice(&value.to_le_bytes());
+    }
+
+    /// Appends 8 bytes, little-endian.
+    pub fn put_u64(&mut self, value: u64) {
+        self.put_slice(&value.to_le_bytes());
+    }
+
+    /// Appends all that another one holds.
+    pub fn append(&mut self, mut other: Self) {
+        for chunk in mem::take(&mut other.chunks) {
+            self.put_bytes(&chunk);
+        }
+        self.put_slice(&other.tail);
+    }
+
+    /// Takes everything out, as chunks in order. The allocation of the small pieces is kept for the next use.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        if !self.tail.is_empty() {
+            self.chunks.push(self.tail.split().freeze());
+        }
+        self.len = 0;
+        mem::take(&mut self.chunks)
+    }
+
+    /// The chunks as they are now, in order, for a checksum over them.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(|chunk| &chunk[..]).chain(std::iter::once(&self.tail[..]))
+    }
+}
+
+/// Takes `len` bytes off the front, as a slice of the same allocation.
+fn take_bytes(from: &mut Bytes, len: usize, what: &'static str) -> Result<Bytes, DecodeError> {
+    if from.len() < len {
+        return Err(DecodeError::Short { what, needs: len, has: from.len() });
+    }
+    Ok(from.split_to(len))
+}
+
+/// Takes a byte off the front.
+pub fn take_u8(from: &mut Bytes, what: &'static str) -> Result<u8, DecodeError> {
+    from.try_get_u8().map_err(|_| DecodeError::Short { what, needs: 1, has: from.len() })
+}
+
+/// Takes 4 bytes off the front.
+pub fn take_u32(from: &mut Bytes, what: &'static str) -> Result<u32, DecodeError> {
+    from.try_get_u32_le().map_err(|_| DecodeError::Short { what, needs: 4, has: from.len() })
+}
+
+/// Takes 8 bytes off the front.
+pub fn take_u64(from: &mut Bytes, what: &'static str) -> Result<u64, DecodeError> {
+    from.try_get_u64_le().map_err(|_| DecodeError::Short { what, needs: 8, has: from.len() })
+}
+
+fn take_bool(from: &mut Bytes, what: &'static str) -> Result<bool, DecodeError> {
+    match take_u8(from, what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        kind => Err(DecodeError::Kind { what, kind }),
+    }
+}
+
+/// Checks that everything was taken.
+pub fn finish(rest: &Bytes) -> Result<(), DecodeError> {
+    if rest.is_empty() { Ok(()) } else { Err(DecodeError::Long(rest.len())) }
+}
+
+/// The bytes that [`put_log_id`] writes.
+pub const LOG_ID_BYTES: usize = 24;
+
+/// Appends a log id.
+pub fn put_log_id(to: &mut Gather, log_id: LogId) {
+    to.put_u64(log_id.term.0);
+    to.put_u64(log_id.leader);
+    to.put_u64(log_id.index);
+}
+
+/// Takes a log id off the front.
+pub fn take_log_id(from: &mut Bytes) -> Result<LogId, DecodeError> {
+    let term = take_u64(from, "log id")?;
+    let leader = take_u64(from, "log id")?;
+    let index = take_u64(from, "log id")?;
+    Ok(LogId::new(term, leader, index))
+}
+
+const BLANK: u8 = 0;
+const COMMAND: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+/// The bytes of an entry besides its content.
+pub const ENTRY_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 4;
+
+/// Appends an entry.
+pub fn put_entry(to: &mut Gather, entry: &Entry) {
+    let (kind, content) = match &entry.payload {
+        Payload::Blank => (BLANK, Bytes::new()),
+        Payload::Command(command) => (COMMAND, command.clone()),
+        Payload::Membership(membership) => (MEMBERSHIP, encode_membership(membership)),
+    };
+    to.put_u8(kind);
+    put_log_id(to, entry.log_id);
+    put_length(to, content.len());
+    to.put_bytes(&content);
+}
+
+/// Takes an entry off the front.
+pub fn take_entry(from: &mut Bytes) -> Result<Entry, DecodeError> {
+    let kind = take_u8(from, "entry")?;
+    let log_id = take_log_id(from)?;
+    if log_id.index == 0 {
+        return Err(DecodeError::Invalid("an entry with index 0".to_owned()));
+    }
+    let len = take_u32(from, "entry")? as usize;
+    let content = take_bytes(from, len, "content of an entry")?;
+    let payload = match kind {
+        BLANK if content.is_empty() => Payload::Blank,
+        BLANK => return Err(DecodeError::Long(content.len())),
+        COMMAND => Payload::Command(content),
+        MEMBERSHIP => Payload::Membership(decode_membership(content)?),
+        kind => return Err(DecodeError::Kind { what: "entry", kind }),
+    };
+    Ok(Entry { log_id, payload })
+}
+
+fn put_length(to: &mut Gather, len: usize) {
+    to.put_u32(u32::try_from(len).expect("commands and messages are bounded by far below 4 GiB"));
+}
+
+/// The version of the membership's form. Version 1 has voters only.
+const MEMBERSHIP_VERSION: u8 = 1;
+
+fn encode_membership(membership: &Membership) -> Bytes {
+    let mut to = BytesMut::new();
+    to.put_u8(MEMBERSHIP_VERSION);
+    to.put_u32_le(membership.voters().len() as u32);
+    for (id, address) in membership.voters() {
+        to.put_u64_le(*id);
+        to.put_u32_le(address.len() as u32);
+        to.put_slice(address.as_bytes());
+    }
+    to.freeze()
+}
+
+fn decode_membership(mut from: Bytes) -> Result<Membership, DecodeError> {
+    match take_u8(&mut from, "membership")? {
+        MEMBERSHIP_VERSION => {}
+        kind => return Err(DecodeError::Kind { what: "membership", kind }),
+    }
+    let count = take_u32(&mut from, "membership")? as usize;
+    if count > MAX_NODES {
+        return Err(DecodeError::Invalid(format!("{count} nodes are more than {MAX_NODES}")));
+    }
+    let mut voters = BTreeMap::<NodeId, String>::new();
+    for _ in 0..count {
+        let id = take_u64(&mut from, "membership")?;
+        let len = take_u32(&mut from, "membership")? as usize;
+        if len > MAX_ADDRESS_BYTES {
+            return Err(DecodeError::Invalid(format!("an address of {len} bytes")));
+        }
+        let address = take_bytes(&mut from, len, "address")?;
+        let address = String::from_utf8(address.to_vec())
+            .map_err(|_| DecodeError::Invalid("an address that is not UTF-8".to_owned()))?;
+        if voters.insert(id, address).is_some() {
+            return Err(DecodeError::Invalid(format!("node {id} twice in a membership")));
+        }
+    }
+    finish(&from)?;
+    Membership::new(voters).map_err(DecodeError::Invalid)
+}
+
+const PRE_VOTE: u8 = 1;
+const PRE_VOTE_REPLY: u8 = 2;
+const VOTE: u8 = 3;
+const VOTE_REPLY: u8 = 4;
+const APPEND: u8 = 5;
+const APPEND_REPLY: u8 = 6;
+const FORWARD: u8 = 7;
+const FORWARD_REPLY: u8 = 8;
+const READ_INDEX: u8 = 9;
+const READ_INDEX_REPLY: u8 = 10;
+
+/// Appends a message.
+pub fn put_message(to: &mut Gather, message: &Message) {
+    to.put_u64(message.group);
+    to.put_u64(message.from);
+    to.put_u64(message.to);
+    to.put_u64(message.term.0);
+    match &message.body {
+        Body::PreVote { last_log_id } => {
+            to.put_u8(PRE_VOTE);
+            put_log_id(to, *last_log_id);
+        }
+        Body::PreVoteReply { granted } => {
+            to.put_u8(PRE_VOTE_REPLY);
+            to.put_u8(u8::from(*granted));
+        }
+        Body::Vote { last_log_id } => {
+            to.put_u8(VOTE);
+            put_log_id(to, *last_log_id);
+        }
+        Body::VoteReply { granted } => {
+            to.put_u8(VOTE_REPLY);
+            to.put_u8(u8::from(*granted));
+        }
+        Body::Append { prev, committed, round, entries } => {
+            to.put_u8(APPEND);
+            put_log_id(to, *prev);
+            to.put_u64(*committed);
+            to.put_u64(*round);
+            put_length(to, entries.len());
+            for entry in entries {
+                put_entry(to, entry);
+            }
+        }
+        Body::AppendReply { round, outcome } => {
+            to.put_u8(APPEND_REPLY);
+            to.put_u64(*round);
+            match outcome {
+                AppendOutcome::Accepted { matched } => {
+                    to.put_u8(0);
+                    to.put_u64(*matched);
+                }
+                AppendOutcome::Rejected { prev, hint } => {
+                    to.put_u8(1);
+                    to.put_u64(*prev);
+                    put_log_id(to, *hint);
+                }
+            }
+        }
+        Body::Forward { session, sequence, commands } => {
+            to.put_u8(FORWARD);
+            to.put_u64(*session);
+            to.put_u64(*sequence);
+            put_length(to, commands.len());
+            for command in commands {
+                put_length(to, command.len());
+                to.put_bytes(command);
+            }
+        }
+        Body::ForwardReply { session, sequence, outcome } => {
+            to.put_u8(FORWARD_REPLY);
+            to.put_u64(*session);
+            to.put_u64(*sequence);
+            match outcome {
+                ForwardOutcome::Appended(log_id) => {
+                    to.put_u8(0);
+                    put_log_id(to, *log_id);
+                }
+                ForwardOutcome::NotLeader => to.put_u8(1),
+                ForwardOutcome::Busy => to.put_u8(2),
+            }
+        }
+        Body::ReadIndex { sequence } => {
+            to.put_u8(READ_INDEX);
+            to.put_u64(*sequence);
+        }
+        Body::ReadIndexReply { sequence, index } => {
+            to.put_u8(READ_INDEX_REPLY);
+            to.put_u64(*sequence);
+            // No read index is 0: a leader answers after its own first entry is committed.
+            to.put_u64(index.unwrap_or(0));
+        }
+    }
+}
+
+/// Decodes a message, which must be all there is in `from`.
+pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
+    let from = &mut from;
+    let group = take_u64(from, "message")?;
+    let sender = take_u64(from, "message")?;
+    let to = take_u64(from, "message")?;
+    let term = Term(take_u64(from, "message")?);
+    if sender == 0 || to == 0 {
+        return Err(DecodeError::Invalid("a message from or to node 0".to_owned()));
+    }
+    let body = match take_u8(from, "message")? {
+        PRE_VOTE => Body::PreVote { last_log_id: take_log_id(from)? },
+        PRE_VOTE_REPLY => Body::PreVoteReply { granted: take_bool(from, "pre-vote reply")? },
+        VOTE => Body::Vote { last_log_id: take_log_id(from)? },
+        VOTE_REPLY => Body::VoteReply { granted: take_bool(from, "vote reply")? },
+        APPEND => {
+            let prev = take_log_id(from)?;
+            let committed = take_u64(from, "append")?;
+            let round = take_u64(from, "append")?;
+            let count = take_u32(from, "append")? as usize;
+            // The count is only a claim: reserve no more than the bytes at hand could hold.
+            let mut entries = Vec::with_capacity(count.min(from.len() / ENTRY_HEADER_BYTES));
+            let mut before = prev;
+            for _ in 0..count {
+                let entry = take_entry(from)?;
+                let next = entry.log_id;
+                if Some(next.index) != before.index.checked_add(1) || next.term < before.term {
+                    return Err(DecodeError::Invalid(format!("entry {next} after {before}")));
+                }
+                before = next;
+                entries.push(entry);
+            }
+            Body::Append { prev, committed, round, entries }
+        }
+        APPEND_REPLY => {
+            let round = take_u64(from, "append reply")?;
+            let outcome = match take_u8(from, "append reply")? {
+                0 => AppendOutcome::Accepted { matched: take_u64(from, "append reply")? },
+                1 => AppendOutcome::Rejected {
+                    prev: take_u64(from, "append reply")?,
+                    hint: take_log_id(from)?,
+                },
+                kind => return Err(DecodeError::Kind { what: "append reply", kind }),
+            };
+            Body::AppendReply { round, outcome }
+        }
+        FORWARD => {
+            let session = take_u64(from, "forward")?;
+            let sequence = take_u64(from, "forward")?;
+            let count = take_u32(from, "forward")? as usize;
+            let mut commands = Vec::with_capacity(count.min(from.len() / 4));
+            for _ in 0..count {
+                let len = take_u32(from, "forward")? as usize;
+                commands.push(take_bytes(from, len, "forwarded command")?);
+            }
+            Body::Forward { session, sequence, commands }
+        }
+        FORWARD_REPLY => {
+            let session = take_u64(from, "forward reply")?;
+            let sequence = take_u64(from, "forward reply")?;
+            let outcome = match take_u8(from, "forward reply")? {
+                0 => ForwardOutcome::Appended(take_log_id(from)?),
+                1 => ForwardOutcome::NotLeader,
+                2 => ForwardOutcome::Busy,
+                kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
+            };
+            Body::ForwardReply { session, sequence, outcome }
+        }
+        READ_INDEX => Body::ReadIndex { sequence: take_u64(from, "read index")? },
+        READ_INDEX_REPLY => Body::ReadIndexReply {
+            sequence: take_u64(from, "read index reply")?,
+            index: Some(take_u64(from, "read index reply")?).filter(|index| *index > 0),
+        },
+        kind => return Err(DecodeError::Kind { what: "message", kind }),
+    };
+    finish(from)?;
+    Ok(Message { group, from: sender, to, term, body })
+}

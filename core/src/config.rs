@@ -1,0 +1,122 @@
+//! The settings of a node.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// The settings of a node. All nodes of a cluster should have the same; the defaults suit a local network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How often an idle leader lets its followers hear of it; default 100 ms. It bounds how long a lost message goes
+    /// unnoticed. Too short: idle nodes burn CPU and small delays count. Too long: a lost append waits, and the election
+    /// timeout must be longer still.
+    pub heartbeat_interval: Duration,
+
+    /// How long a follower waits for a leader before it campaigns; each wait is drawn from this to twice this. Default 1 s.
+    /// Also how long a leader goes on without hearing from a quorum (check-quorum), and how long a node that has heard from a leader refuses
+    /// others its vote. Too short: a pause of the leader, or of its disk, costs an election. Too long: writes wait that
+    /// long after a leader's death. At least three heartbeat intervals.
+    pub election_timeout: Duration,
+
+    /// How long a write passed on to the leader, or a read that waits for the leader's word, waits at most; default 3 s.
+    /// Then the write's outcome is unknown and the read is refused. Too short: an election fails what could have
+    /// succeeded right after. At least one election timeout.
+    pub request_timeout: Duration,
+
+    /// The largest command, in bytes as encoded; default 16 MiB. A larger one is refused. A transport must be able to carry one: see
+    /// its limit for frames. At most 1 GiB.
+    pub max_command_bytes: usize,
+
+    /// The entries in one message to a peer, in bytes; default 1 MiB. One entry may always go, whatever its size. Too small: a peer
+    /// that is behind catches up slowly. Too large: a heartbeat waits behind it on the wire.
+    pub max_append_bytes: usize,
+
+    /// What a leader has sent to one peer and not yet got acknowledged, in bytes; default 8 MiB. At the limit the peer
+    /// gets heartbeats only. Too small: the connection idles between acknowledgements (it should hold bandwidth × round trip,
+    /// with the peer's fsync in it). Too large: a slow peer costs that much memory. At least `max_append_bytes`.
+    pub max_inflight_bytes: usize,
+
+    /// What a leader has in its log beyond the commit index, in bytes; default 64 MiB. At the limit a write gets `Busy`. Too small:
+    /// writes are refused under bursts. Too large: so much may be lost with a leader that has lost its quorum, after its clients
+    /// waited in vain. At least `max_command_bytes`.
+    pub max_uncommitted_bytes: usize,
+
+    /// The commands that the handles of a node have queued and that have not been answered, in bytes; default 128 MiB. At the limit a write gets
+    /// `Busy`. Too small: writes are refused under bursts. Too large: memory. At least `max_command_bytes`.
+    pub max_queued_bytes: usize,
+
+    /// The entries handed to the state machine in one batch, in bytes; default 1 MiB. One entry may always go. Too small: the batch's fixed
+    /// cost per entry. Too large: reads wait behind it.
+    pub max_apply_bytes: usize,
+
+    /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.
+    pub max_pending_reads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(3),
+            max_command_bytes: 16 * MIB,
+            max_append_bytes: MIB,
+            max_inflight_bytes: 8 * MIB,
+            max_uncommitted_bytes: 64 * MIB,
+            max_queued_bytes: 128 * MIB,
+            max_apply_bytes: MIB,
+            max_pending_reads: 100_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the values can work, alone and together.
+    ///
+    /// Errors: the first field that can't, by its name.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |good: bool, field: &'static str, reason: &str| {
+            if good { Ok(()) } else { Err(ConfigError { field, reason: reason.to_owned() }) }
+        };
+        const LONGEST: Duration = Duration::from_secs(3600);
+        check(
+            self.heartbeat_interval >= Duration::from_millis(1),
+            "heartbeat_interval",
+            "must be at least 1 ms",
+        )?;
+        check(
+            self.election_timeout >= self.heartbeat_interval.saturating_mul(3),
+            "election_timeout",
+            "must be at least three heartbeat intervals",
+        )?;
+        check(self.election_timeout <= LONGEST, "election_timeout", "must be at most an hour")?;
+        check(
+            self.request_timeout >= self.election_timeout,
+            "request_timeout",
+            "must be at least one election timeout",
+        )?;
+        check(self.request_timeout <= LONGEST, "request_timeout", "must be at most an hour")?;
+        check(self.max_command_bytes > 0, "max_command_bytes", "must not be 0")?;
+        check(self.max_command_bytes <= 1 << 30, "max_command_bytes", "must be at most 1 GiB")?;
+        check(self.max_append_bytes > 0, "max_append_bytes", "must not be 0")?;
+        check(self.max_append_bytes <= 1 << 30, "max_append_bytes", "must be at most 1 GiB")?;
+        check(
+            self.max_inflight_bytes >= self.max_append_bytes,
+            "max_inflight_bytes",
+            "must be at least max_append_bytes",
+        )?;
+        check(
+            self.max_uncommitted_bytes >= self.max_command_bytes,
+            "max_uncommitted_bytes",
+            "must be at least max_command_bytes",
+        )?;
+        check(
+            self.max_queued_bytes >= self.max_command_bytes,
+            "max_queued_bytes",
+            "must be at least max_command_bytes",
+        )?;
+        check(self.max_apply_bytes > 0, "max_apply_bytes", "must not be 0")?;
+        check(self.max_pending_reads > 0, "max_pending_reads", "must not be 0")
+    }
+}

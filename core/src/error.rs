@@ -1,0 +1,209 @@
+//! The errors of the public operations.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::types::NodeId;
+
+/// Why a log store failed.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the file's name.
+        what: String,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+    /// The content can't be what was written.
+    #[error("{file}: damaged at offset {offset}: {reason}", file = file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// Another process has the store open.
+    #[error("{}: in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// An earlier failure; the store does nothing any more.
+    #[error("the store has failed before: {0}")]
+    Poisoned(Arc<StoreError>),
+    /// An entry that the node asked for is not in the log.
+    #[error("the log holds no entry {0}")]
+    Missing(u64),
+    /// The store dropped a write without a word.
+    #[error("the store dropped a write without an answer")]
+    Abandoned,
+}
+
+impl StoreError {
+    /// An error of the operating system, and what was being done.
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source: Arc::new(source) }
+    }
+}
+
+/// Why a node has stopped for good. All handles share it.
+#[derive(Clone, Debug, Error)]
+pub enum Fatal {
+    /// The log store failed.
+    #[error("the log store failed: {0}")]
+    Store(#[from] StoreError),
+    /// An invariant is broken, or the state machine panicked: a bug, with its message.
+    #[error("a bug: {0}")]
+    Bug(String),
+    /// A committed command can't be read.
+    #[error("the command at index {index} can't be read: {reason}")]
+    Command {
+        /// Where it stands in the log.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The leader, as far as a node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its id.
+    pub id: NodeId,
+    /// Where its peers reach it.
+    pub address: String,
+}
+
+/// Why a write was not answered. Except after [`Unknown`](WriteError::Unknown) it has had no effect and will have none.
+#[derive(Clone, Debug, Error)]
+pub enum WriteError {
+    /// No leader is known, or the one that was known has refused. Try again.
+    #[error("no leader took the write{}", Hint(.leader.as_ref()))]
+    NotLeader {
+        /// Who leads, when known.
+        leader: Option<Leader>,
+    },
+    /// A limit in bytes is reached: [`Config::max_queued_bytes`](crate::Config::max_queued_bytes) here or
+    /// [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the leader. Try again later.
+    #[error("too much is in flight")]
+    Busy,
+    /// The command can't be encoded, or is larger than [`Config::max_command_bytes`](crate::Config::max_command_bytes).
+    #[error("the command can't be proposed: {0}")]
+    Command(String),
+    /// Leadership or the connection to the leader was lost in between, or its word didn't come in time: the write may
+    /// or may not take effect.
+    #[error("the outcome of the write is unknown")]
+    Unknown,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Shutdown,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Fatal(Fatal),
+}
+
+/// Why a read was not answered.
+#[derive(Clone, Debug, Error)]
+pub enum ReadError {
+    /// No leader is known, or none has confirmed in time that it still leads. Try again.
+    #[error("no leader confirmed the read{}", Hint(.leader.as_ref()))]
+    NotLeader {
+        /// Who leads, when known.
+        leader: Option<Leader>,
+    },
+    /// [`Config::max_pending_reads`](crate::Config::max_pending_reads) wait already. Try again later.
+    #[error("too many reads are waiting")]
+    Busy,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Shutdown,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Fatal(Fatal),
+}
+
+/// Why a cluster was not formed. Nothing has changed.
+#[derive(Clone, Debug, Error)]
+pub enum InitializeError {
+    /// This node has a log, or has voted: it is part of a cluster already.
+    #[error("the node belongs to a cluster already")]
+    AlreadyInitialized,
+    /// The membership is not a possible one.
+    #[error("the membership is invalid: {0}")]
+    Membership(String),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Shutdown,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Fatal(Fatal),
+}
+
+/// A field of the configuration has a value that can't work.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("config field {field}: {reason}")]
+pub struct ConfigError {
+    /// The field's name.
+    pub field: &'static str,
+    /// What is wrong with its value.
+    pub reason: String,
+}
+
+/// Why a node did not start.
+#[derive(Clone, Debug, Error)]
+pub enum StartError {
+    /// The configuration can't work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A node id must not be 0.
+    #[error("a node id must not be 0")]
+    NodeId,
+    /// The log can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Any error of the framework, for a `main` that passes all of them on.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The runtime, a listener or a file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// See [`StartError`].
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// See [`InitializeError`].
+    #[error(transparent)]
+    Initialize(#[from] InitializeError),
+    /// See [`WriteError`].
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// See [`ReadError`].
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// See [`Fatal`].
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// A result with any error of the framework.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+struct Hint<'a>(Option<&'a Leader>);
+
+impl fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(leader) => write!(f, "; node {} at {} may lead", leader.id, leader.address),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What nodes say to each other.
+
+use bytes::Bytes;
+
+use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
+
+/// A message between two nodes of a group. It may be lost, late, repeated or reordered on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Who sent it.
+    pub from: NodeId,
+    /// Who shall get it.
+    pub to: NodeId,
+    /// The sender's term; in [`Body::PreVote`] the term in which it would campaign, and in a granted
+    /// [`Body::PreVoteReply`] that same one.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// The kinds of messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// "Would you vote for me?" (thesis 9.6). Changes nothing at the receiver.
+    PreVote {
+        /// The end of the sender's log.
+        last_log_id: LogId,
+    },
+    /// The answer to a pre-vote.
+    PreVoteReply {
+        /// Whether it would.
+        granted: bool,
+    },
+    /// "Vote for me" (thesis 3.4).
+    Vote {
+        /// The end of the sender's log.
+        last_log_id: LogId,
+    },
+    /// The answer to a vote, after it is durable.
+    VoteReply {
+        /// Whether it did.
+        granted: bool,
+    },
+    /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost append
+    /// is noticed by the next message, whatever that is.
+    Append {
+        /// The entry before the first of `entries`.
+        prev: LogId,
+        /// The leader's commit index.
+        committed: Index,
+        /// The leader's latest round (thesis 6.4): an echo of it proves that the sender was the leader after
+        /// the round began.
+        round: u64,
+        /// What comes after `prev`.
+        entries: Vec<Entry>,
+    },
+    /// The answer to an append. Several appends may be answered by one.
+    AppendReply {
+        /// The largest round seen from this leader.
+        round: u64,
+        /// What became of it.
+        outcome: AppendOutcome,
+    },
+    /// Writes that the sender's clients brought, passed on to the leader of this message's term. It is sent once, and
+    /// the leader takes it at most once.
+    Forward {
+        /// Drawn by the sender when it started: a restarted node's sequence begins anew.
+        session: u64,
+        /// The number of the first command; the others follow it.
+        sequence: u64,
+        /// The commands.
+        commands: Vec<Bytes>,
+    },
+    /// The answer to a forward, as soon as the commands have their place in the leader's log.
+    ForwardReply {
+        /// The session of the forward.
+        session: u64,
+        /// The number of its first command.
+        sequence: u64,
+        /// What became of it.
+        outcome: ForwardOutcome,
+    },
+    /// "Up to where must I have applied to answer a read that I have now?" (thesis 6.4)
+    ReadIndex {
+        /// The sender's number for this question. It covers all reads that waited when it was asked.
+        sequence: u64,
+    },
+    /// The answer to a read index, after a round of the leader's has confirmed it.
+    ReadIndexReply {
+        /// The number of the question.
+        sequence: u64,
+        /// The index; none if the receiver does not lead.
+        index: Option<Index>,
+    },
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The log agrees with the leader's.
+    Accepted {
+        /// Up to here the log is both the leader's and durable.
+        matched: Index,
+    },
+    /// The log does not hold `prev`.
+    Rejected {
+        /// The index of that `prev`.
+        prev: Index,
+        /// The last entry of the sender's log that could agree: its index is below `prev`'s or the log's end, and its term
+        /// not above `prev`'s.
+        hint: LogId,
+    },
+}
+
+/// What became of a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardOutcome {
+    /// The first command has this log id; the others follow it.
+    Appended(LogId),
+    /// The receiver does not lead, or not in that term. No effect.
+    NotLeader,
+    /// Too much is uncommitted. No effect.
+    Busy,
+}

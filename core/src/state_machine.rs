@@ -1,0 +1,73 @@
+//! The trait of a replicated state machine, which every user implements, and of the commands it takes.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What is replicated: commands go in, in the order of the log, and each gives a response.
+///
+/// It must be deterministic: the same commands in the same order give the same state on every node, so it reads no clock, draws no
+/// random numbers and iterates over no hash map.
+pub trait StateMachine: Sized + 'static {
+    /// What is proposed: anything serde knows, or [`Raw`] bytes.
+    type Command: Command;
+    /// What a write gives back.
+    type Response: 'static;
+
+    /// Applies one committed command.
+    ///
+    /// It may take its time and may await: heartbeats go on meanwhile, only this group's applying and its reads wait.
+    async fn apply(&mut self, command: Self::Command) -> Self::Response;
+
+    /// Applies committed commands, in order, and gives a response for each. The default applies one after the other; override it where
+    /// doing many at once is cheaper.
+    async fn apply_batch(&mut self, commands: Vec<Self::Command>) -> Vec<Self::Response> {
+        let mut responses = Vec::with_capacity(commands.len());
+        for command in commands {
+            responses.push(self.apply(command).await);
+        }
+        responses
+    }
+}
+
+/// A command: it becomes bytes once, where it is proposed, and is read back from these bytes on every node.
+pub trait Command: Sized + 'static {
+    /// The bytes that are replicated.
+    ///
+    /// Errors: a sentence that says why it has none.
+    fn encode(self) -> Result<Bytes, String>;
+
+    /// The command in these bytes.
+    ///
+    /// Errors: a sentence that says what is wrong with them. It stops the node: what can't be read has been
+    /// committed, and to skip it would make the replicas differ.
+    fn decode(bytes: Bytes) -> Result<Self, String>;
+}
+
+/// A command that is its own bytes: nothing is encoded or copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw(pub Bytes);
+
+impl Command for Raw {
+    fn encode(self) -> Result<Bytes, String> {
+        Ok(self.0)
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, String> {
+        Ok(Self(bytes))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Command for T {
+    fn encode(self) -> Result<Bytes, String> {
+        postcard::to_stdvec(&self).map(Bytes::from).map_err(|error| error.to_string())
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, String> {
+        match postcard::take_from_bytes(&bytes) {
+            Ok((command, [])) => Ok(command),
+            Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the protocol speaks of: ids, terms, log ids, entries, the hard state.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::membership::Membership;
+
+/// A node of a cluster. Never 0: that stands for "none" on the wire and on disk.
+pub type NodeId = u64;
+
+/// A Raft group. Every frame and every log record names its group, so that one connection and one log serve many.
+pub type GroupId = u64;
+
+/// A position in a log. The first entry has index 1; 0 means "before the first".
+pub type Index = u64;
+
+/// A term: Raft's logical clock. In each there is at most one leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u64);
+
+impl Term {
+    /// The term after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("2^64 elections can't have happened"))
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The identity of an entry: who proposed it, when, and where it stands. Two entries with the same log id
+/// have the same content, and so have the logs before them (log matching).
+///
+/// The order is term first and index second, as the comparison of logs in an election needs it; the leader stands
+/// between them but never decides, as a term has one leader only.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// The term in which it was proposed; 0 only for the entry that forms a cluster.
+    pub term: Term,
+    /// The leader that proposed it; 0 only for the entry that forms a cluster.
+    pub leader: NodeId,
+    /// Its position.
+    pub index: Index,
+}
+
+impl LogId {
+    /// Before the first entry: the last log id of an empty log.
+    pub const ZERO: Self = Self { term: Term(0), leader: 0, index: 0 };
+
+    /// The entry that forms a cluster. All nodes that are told to form one write the same.
+    pub const FIRST: Self = Self { term: Term(0), leader: 0, index: 1 };
+
+    /// A log id from its parts.
+    pub const fn new(term: u64, leader: NodeId, index: Index) -> Self {
+        Self { term: Term(term), leader, index }
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}-{}", self.term, self.leader, self.index)
+    }
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a node must never forget, besides its log: the term it has seen and whom it voted for in it.
+/// It only grows: first by term, then from no vote to a vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HardState {
+    /// The largest term this node has seen.
+    pub term: Term,
+    /// Its vote in that term.
+    pub voted_for: Option<NodeId>,
+}
+
+/// One entry of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its identity.
+    pub log_id: LogId,
+    /// Its content.
+    pub payload: Payload,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: a new leader's first entry, by which it commits what its predecessors left (thesis 3.6.2, 6.4).
+    Blank,
+    /// A command for the state machine, in the bytes that its proposer encoded.
+    Command(Bytes),
+    /// The configuration of the cluster, in force from the moment it is appended (thesis 4.1).
+    Membership(Membership),
+}
+
+impl Entry {
+    /// What an entry is counted as beyond its command, where bytes are bounded: its log id and its place in queues.
+    /// It makes an endless stream of empty commands hit the limits, too.
+    pub const OVERHEAD_BYTES: usize = 64;
+
+    /// Its size in bytes, as all limits count it.
+    pub fn bytes(&self) -> usize {
+        let content = match &self.payload {
+            Payload::Blank => 0,
+            Payload::Command(command) => command.len(),
+            Payload::Membership(membership) => membership.bytes(),
+        };
+        Self::OVERHEAD_BYTES + content
+    }
+}
