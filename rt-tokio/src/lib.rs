@@ -1,1 +1,9 @@
-//! Quorate on tokio
+//! Quorate on tokio: a `LocalRuntime` (one thread, no `Send`), epoll for TCP, and file work on tokio's blocking threads.
+
+mod net;
+mod runtime;
+mod task;
+
+pub use net::{TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};
+pub use runtime::Tokio;
+pub use task::TokioTask;

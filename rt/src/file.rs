@@ -21,6 +21,7 @@ pub enum OpenMode {
 ///
 /// Dropping the future of a write leaves open whether it happens. Dropping the file closes it, after the
 /// operations under way.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is a question to the kernel")]
 pub trait File: 'static {
     /// Reads at `offset` into the spare capacity of `into`, appending; the bytes already in it stay. It may
     /// read less than there is room for; 0 is the end of the file (or no spare capacity).

@@ -13,6 +13,7 @@
 //!   operation belongs to a task that runs it to its end.
 #![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: see the rules above.
 
+pub mod blocking;
 pub mod channel;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -1,0 +1,113 @@
+//! The runtime itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use quorate_rt::blocking::{self, BlockingFile, FileLock, offload};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::time::Sleep;
+
+use crate::{TokioListener, TokioStream, TokioTask};
+
+/// tokio, on one thread. It has no io_uring: [`Driver::Uring`] is refused, `Auto` and `Poll` are epoll.
+///
+/// When [`run`](AsyncRuntime::run) ends it waits for the blocking work that has begun, file operations
+/// among it, so that nothing is written behind the back of who opens the same files next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tokio;
+
+impl AsyncRuntime for Tokio {
+    type Task<T: 'static> = TokioTask<T>;
+    type Sleep = Sleep;
+    type Listener = TokioListener;
+    type Stream = TokioStream;
+    type File = BlockingFile<Self>;
+    type FileLock = FileLock;
+
+    fn now(&self) -> Instant {
+        Instant::from_system_clock()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn spawn<F>(&self, future: F) -> TokioTask<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        TokioTask::new(tokio::task::spawn_local(future))
+    }
+
+    fn spawn_blocking<F, T>(&self, work: F) -> TokioTask<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        TokioTask::new(tokio::task::spawn_blocking(work))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        tokio::time::sleep(deadline - self.now())
+    }
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<TokioListener> {
+        TokioListener::bind(on)
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<TokioStream> {
+        TokioStream::new(TcpStream::connect(to).await?)
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<BlockingFile<Self>> {
+        BlockingFile::open(self, path, mode).await
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::create_dir_all(&path)).await
+    }
+
+    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = path.to_owned();
+        offload(self, move || blocking::read_dir(&path)).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        offload(self, move || blocking::rename(&from, &to)).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::remove_file(&path)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::sync_dir(&path)).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
+    }
+
+    fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
+    where
+        F: AsyncFnOnce(Self) -> T,
+        T: 'static,
+    {
+        if options.driver == Driver::Uring {
+            let message = "tokio has no io_uring driver; take monoio or compio, or another driver";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        Ok(runtime.block_on(main(Self)))
+    }
+}

@@ -1,0 +1,223 @@
+//! File work in its blocking form, the building blocks of the production backends: plain functions over `std::fs`
+//! that a backend runs on a thread which may block, and [`BlockingFile`], which does so for a [`File`].
+//!
+//! None of the functions may be called on a runtime's own thread. They fulfil the contracts of the methods
+//! of [`AsyncRuntime`] and [`File`] that have the same names.
+
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rustix::fs::FallocateFlags;
+use rustix::io::retry_on_intr;
+
+use crate::{AsyncRuntime, File, OpenMode};
+
+/// The most buffers that Linux takes in one gathered write (`UIO_MAXIOV`).
+pub const IOV_MAX: usize = 1024;
+
+/// Runs `work` where it may block, and waits for it. Dropping the future leaves open whether the work is done.
+///
+/// Errors: those of `work`; a panic in it is one of kind `Other`.
+pub async fn offload<R, T>(
+    runtime: &R,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T>
+where
+    R: AsyncRuntime,
+    T: Send + 'static,
+{
+    runtime.spawn_blocking(work).await.unwrap_or_else(|gone| Err(io::Error::other(gone)))
+}
+
+/// A file whose operations run on a backend's blocking threads: for backends without io_uring.
+#[derive(Debug)]
+pub struct BlockingFile<R> {
+    runtime: R,
+    file: Arc<fs::File>,
+}
+
+impl<R: AsyncRuntime> BlockingFile<R> {
+    /// Opens a file; see [`AsyncRuntime::open`].
+    pub async fn open(runtime: &R, path: &Path, mode: OpenMode) -> io::Result<Self> {
+        let path = path.to_owned();
+        let file = offload(runtime, move || open(&path, mode)).await?;
+        Ok(Self { runtime: runtime.clone(), file: Arc::new(file) })
+    }
+
+    async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let file = Arc::clone(&self.file);
+        offload(&self.runtime, move || work(&file)).await
+    }
+}
+
+impl<R: AsyncRuntime> File for BlockingFile<R> {
+    async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
+        match self.offload(move |file| Ok(read_at(file, into, offset))).await {
+            Ok(answer) => answer,
+            Err(error) => (Err(error), BytesMut::new()), // The buffer went down with its thread.
+        }
+    }
+
+    async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        self.offload(move |file| write_all_at(file, &from, offset)).await
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        self.offload(fs::File::sync_data).await
+    }
+
+    async fn allocate(&self, len: u64) -> io::Result<()> {
+        self.offload(move |file| allocate(file, len)).await
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        self.offload(|file| Ok(file.metadata()?.len())).await
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.offload(move |file| file.set_len(len)).await
+    }
+}
+
+/// Opens a file.
+pub fn open(path: &Path, mode: OpenMode) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => &mut options,
+        OpenMode::Write => options.write(true),
+        OpenMode::CreateNew => options.write(true).create_new(true),
+    }
+    .open(path)
+}
+
+/// Reads into the spare capacity, appending.
+pub fn read_at(file: &fs::File, mut into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
+    let kept = into.len();
+    // Zeroing what the kernel overwrites at once is the price of no `unsafe`; it is small beside the hop between threads.
+    into.resize(into.capacity(), 0);
+    let result = loop {
+        match file.read_at(&mut into[kept..], offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result,
+        }
+    };
+    into.truncate(kept + result.as_ref().map_or(0, |read| *read));
+    (result, into)
+}
+
+/// Writes all of the buffers, gathered.
+pub fn write_all_at(file: &fs::File, from: &[Bytes], mut offset: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = from
+        .iter()
+        .filter(|buffer| !buffer.is_empty())
+        .map(|buffer| IoSlice::new(buffer))
+        .collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let batch = &left[..left.len().min(IOV_MAX)];
+        let written = retry_on_intr(|| rustix::io::pwritev(file, batch, offset))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut left, written);
+        offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
+    }
+    Ok(())
+}
+
+/// Gives the first `len` bytes space on the disk.
+pub fn allocate(file: &fs::File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(()); // The kernel calls that an invalid argument.
+    }
+    Ok(retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len))?)
+}
+
+/// Creates a directory and those above it, and syncs the directory of each new entry.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(path);
+    if above != path {
+        create_dir_all(above)?;
+    }
+    match fs::create_dir(path) {
+        // Someone else was faster; whether they have synced it is not known.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result?,
+    }
+    sync_dir(above)
+}
+
+/// The names in a directory, sorted.
+pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().into_string().map_err(|name| {
+            let message = format!("a name that is not UTF-8 in {}: {name:?}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Renames within one directory, durably. Two different directories are `InvalidInput`.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let directory = directory_of(to);
+    if directory_of(from) != directory {
+        let message = format!("{} and {} are in two directories", from.display(), to.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    fs::rename(from, to)?;
+    sync_dir(directory)
+}
+
+/// Removes a file; not durable by itself.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// An exclusive lock on a file, held until it is dropped.
+#[derive(Debug)]
+pub struct FileLock {
+    _held: fs::File,
+}
+
+/// Takes the lock on a file, without waiting.
+pub fn lock_file(path: &Path) -> io::Result<FileLock> {
+    let file =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(FileLock { _held: file }),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+        Err(fs::TryLockError::WouldBlock) => {
+            let message = format!("{} is locked by someone else", path.display());
+            Err(io::Error::new(io::ErrorKind::WouldBlock, message))
+        }
+    }
+}
+
+/// The directory that holds an entry; of a bare name, the current one.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => path,
+    }
+}
