@@ -1,0 +1,121 @@
+//! Time: timers run from their creation, end in order and never early.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{join, join_all, select};
+
+use super::yield_now;
+use crate::{AsyncRuntime, Instant};
+
+pub async fn never_goes_back<R: AsyncRuntime>(rt: R) {
+    let mut last = rt.now();
+    for _ in 0..1_000 {
+        let now = rt.now();
+        assert!(now >= last);
+        last = now;
+        yield_now().await;
+    }
+}
+
+pub async fn never_ends_early<R: AsyncRuntime>(rt: R) {
+    // Around the granularity that timers commonly have, a millisecond.
+    for micros in [0, 1, 10, 999, 1_000, 1_001, 1_500, 1_999, 2_000, 10_300, 25_999] {
+        let duration = Duration::from_micros(micros);
+        let begun = rt.now();
+        rt.sleep(duration).await;
+        assert!(rt.now() >= begun + duration, "{duration:?}");
+        let deadline = rt.now() + duration;
+        rt.sleep_until(deadline).await;
+        assert!(rt.now() >= deadline, "{duration:?}");
+    }
+}
+
+pub async fn many_never_end_early<R: AsyncRuntime>(rt: R) {
+    let timers: Vec<_> = (0..10_000_u64)
+        .map(|number| {
+            let rt = rt.clone();
+            // Neither in the order of their creation nor all different.
+            let deadline = rt.now() + Duration::from_micros(number * 7_919 % 100_000);
+            rt.clone().spawn(async move {
+                rt.sleep_until(deadline).await;
+                rt.now() >= deadline
+            })
+        })
+        .collect();
+    for timer in timers {
+        assert_eq!(timer.await, Ok(true));
+    }
+}
+
+pub async fn past_deadlines_end<R: AsyncRuntime>(rt: R) {
+    rt.sleep(Duration::from_millis(2)).await;
+    let now = rt.now();
+    rt.sleep_until(Instant::from_nanos(0)).await;
+    rt.sleep_until(Instant::from_nanos(now.as_nanos() - 1)).await;
+    rt.sleep_until(now).await;
+    rt.sleep(Duration::ZERO).await;
+}
+
+pub async fn ends_in_order<R: AsyncRuntime>(rt: R) {
+    let begun = rt.now();
+    let ended = Rc::new(RefCell::new(Vec::new()));
+    let timers = [90, 15, 60, 30, 1, 120, 45].map(|millis| {
+        let ended = Rc::clone(&ended);
+        let timer = rt.sleep_until(begun + Duration::from_millis(millis));
+        rt.spawn(async move {
+            timer.await;
+            ended.borrow_mut().push(millis);
+        })
+    });
+    for timer in timers {
+        timer.await.unwrap();
+    }
+    assert_eq!(*ended.borrow(), [1, 15, 30, 45, 60, 90, 120]);
+}
+
+pub async fn armed_when_created<R: AsyncRuntime>(rt: R) {
+    let ended = RefCell::new(Vec::new());
+    let old = rt.sleep(Duration::from_millis(60));
+    rt.sleep(Duration::from_millis(80)).await;
+    // Armed by its first poll, the old one would now take longer than the new one.
+    let new = rt.sleep(Duration::from_millis(20));
+    join(
+        async {
+            old.await;
+            ended.borrow_mut().push("old");
+        },
+        async {
+            new.await;
+            ended.borrow_mut().push("new");
+        },
+    )
+    .await;
+    assert_eq!(*ended.borrow(), ["old", "new"]);
+}
+
+pub async fn far_deadlines<R: AsyncRuntime>(rt: R) {
+    let far = [
+        rt.sleep_until(Instant::from_nanos(u64::MAX)),
+        rt.sleep(Duration::MAX),
+        rt.sleep(Duration::from_secs(60 * 60 * 24 * 365 * 30)),
+    ];
+    let waiting = rt.spawn(join_all(far));
+    rt.sleep(Duration::from_millis(5)).await; // A near one ends while they wait.
+    drop(waiting);
+    yield_now().await;
+}
+
+pub async fn dropped_timers<R: AsyncRuntime>(rt: R) {
+    for _ in 0..5_000 {
+        drop(rt.sleep(Duration::from_secs(3_600))); // Never polled.
+    }
+    for number in 0..1_000_u64 {
+        // Polled, and then dropped because the other one was faster.
+        let long = Box::pin(rt.sleep(Duration::from_secs(3_600) + Duration::from_millis(number)));
+        let short = Box::pin(rt.sleep(Duration::ZERO));
+        select(short, long).await;
+    }
+    rt.sleep(Duration::from_millis(1)).await; // The clockwork is still whole.
+}
