@@ -1,1 +1,8 @@
-//! Raft transports within a process: within one thread, and across threads
+//! Raft transports within a process, for tests, benchmarks and embedded clusters: [`LocalNetwork`] within one
+//! thread, [`SharedNetwork`] across threads.
+//!
+//! Both pass messages as they are: nothing is encoded and no content is copied.
+
+mod local;
+
+pub use local::{LocalNetwork, LocalTransport};
