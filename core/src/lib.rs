@@ -3,12 +3,14 @@
 
 pub mod codec;
 mod config;
+pub mod engine;
 mod error;
 mod log_store;
 mod membership;
 mod message;
 mod metrics;
 mod outline;
+pub mod quorum;
 mod state_machine;
 mod transport;
 mod types;

@@ -1,0 +1,55 @@
+//! A node that wants to lead: first it asks whether it would be elected (pre-vote, 9.6), then it campaigns (3.4).
+
+use std::collections::BTreeMap;
+
+use quorate_rt::Instant;
+
+use super::Common;
+use crate::message::Body;
+use crate::quorum::{VoteResult, vote_result};
+use crate::types::NodeId;
+
+pub(super) struct Candidate {
+    /// Only asking.
+    pub(super) pre: bool,
+    /// When to give up and ask anew.
+    pub(super) election_at: Instant,
+    votes: BTreeMap<NodeId, bool>,
+}
+
+impl Candidate {
+    /// Asks all voters. The term of a real campaign has begun already.
+    pub(super) fn new(common: &mut Common, pre: bool) -> Self {
+        let last_log_id = common.log.last();
+        let mut votes = BTreeMap::new();
+        for peer in common.peers() {
+            if pre {
+                let term = common.hard_state.term.next();
+                common.send_in_term(peer, term, Body::PreVote { last_log_id });
+            } else {
+                common.send(peer, Body::Vote { last_log_id });
+            }
+        }
+        if pre {
+            votes.insert(common.id, true);
+        }
+        Self { pre, election_at: common.election_at(), votes }
+    }
+
+    /// Its own vote counts once it is durable, like any other. Without it, it might lead, restart, and lead once more in the same term: then
+    /// the same log id could name two entries.
+    pub(super) fn count_own_vote(&mut self, common: &Common) {
+        if !self.pre && common.durable_hard_state == common.hard_state {
+            self.votes.insert(common.id, true);
+        }
+    }
+
+    pub(super) fn count(&mut self, voter: NodeId, granted: bool) {
+        self.votes.insert(voter, granted);
+    }
+
+    pub(super) fn has_won(&self, common: &Common) -> bool {
+        let won = vote_result(&[&common.voters], |voter| self.votes.get(&voter).copied());
+        won == VoteResult::Won && self.votes.contains_key(&common.id)
+    }
+}

@@ -1,0 +1,210 @@
+//! A node that follows a leader, or waits for one.
+
+use bytes::Bytes;
+use quorate_rt::Instant;
+
+use super::forward::Forwards;
+use super::reads::Questions;
+use super::{Common, Proposal, ReadOutcome, Ticket};
+use crate::message::{AppendOutcome, Body, ForwardOutcome};
+use crate::types::{Entry, Index, LogId, NodeId};
+
+pub(super) struct Follower {
+    election_at: Instant,
+    following: Option<Following>,
+}
+
+/// What a follower knows of the leader of its term, and has asked of it.
+struct Following {
+    leader: NodeId,
+    last_contact: Instant,
+    /// Up to here the log has been found equal to the leader's. What lies beyond may still be cut.
+    agreed: Index,
+    /// The largest commit index the leader has told of; it may be beyond what has arrived.
+    committed: Index,
+    round: u64,
+    /// What was last said to be durable.
+    acknowledged: Index,
+    /// The leader waits for an answer even if nothing has become durable.
+    reply_due: bool,
+    forwards: Forwards,
+    questions: Questions,
+}
+
+impl Follower {
+    pub(super) fn new(common: &mut Common) -> Self {
+        Self { election_at: common.election_at(), following: None }
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.following.as_ref().map(|following| following.leader)
+    }
+
+    /// Within the shortest election timeout of a leader's word there is no need for another (4.2.3).
+    pub(super) fn has_live_leader(&self, common: &Common) -> bool {
+        self.following.as_ref().is_some_and(|following| {
+            common.now < following.last_contact + common.config.election_timeout
+        })
+    }
+
+    /// Whoever has got this node's vote has as much time as a leader to make itself heard.
+    pub(super) fn wait_for_leader(&mut self, common: &mut Common) {
+        self.election_at = common.election_at();
+    }
+
+    pub(super) fn election_is_due(&self, common: &Common) -> bool {
+        common.is_voter() && common.now >= self.election_at
+    }
+
+    pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
+        let election = common.is_voter().then_some(self.election_at);
+        let requests = self.following.as_ref().and_then(|following| {
+            [following.forwards.wake_at(), following.questions.wake_at()]
+                .into_iter()
+                .flatten()
+                .min()
+        });
+        [election, requests].into_iter().flatten().min()
+    }
+
+    pub(super) fn on_time(&mut self, common: &mut Common) {
+        if let Some(following) = &mut self.following {
+            following.forwards.on_time(common);
+            following.questions.on_time(common, following.leader);
+        }
+    }
+
+    /// Answers those who wait for the leader's word.
+    pub(super) fn leave_leader(&mut self, common: &mut Common) {
+        if let Some(following) = self.following.take() {
+            common.placed_are_lost();
+            following.forwards.abandon(common);
+            following.questions.abandon(common);
+        }
+    }
+
+    pub(super) fn on_append(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        prev: LogId,
+        committed: Index,
+        round: u64,
+        entries: Vec<Entry>,
+    ) {
+        self.election_at = common.election_at();
+        let following = self.following.get_or_insert_with(|| Following {
+            leader: from,
+            last_contact: common.now,
+            agreed: 0,
+            committed: 0,
+            round: 0,
+            acknowledged: 0,
+            reply_due: false,
+            forwards: Forwards::default(),
+            questions: Questions::default(),
+        });
+        if following.leader != from {
+            tracing::error!(
+                from,
+                leader = following.leader,
+                "ignored a second leader of this term"
+            );
+            return;
+        }
+        following.last_contact = common.now;
+        if round > following.round {
+            following.round = round;
+            following.reply_due = true;
+        }
+        if !common.log.contains(prev) {
+            assert!(prev.index > common.committed, "{prev} contradicts what is committed (R2)");
+            // `contains` fails beyond the end, too: then the end is the hint.
+            let hint = common.log.last_at_most(prev.index, prev.term);
+            let outcome = AppendOutcome::Rejected { prev: prev.index, hint };
+            common.promise(from, Body::AppendReply { round: following.round, outcome });
+            return;
+        }
+        let last = prev.index + entries.len() as u64;
+        if last <= common.log.durable() {
+            // A heartbeat, or entries that were here before: nothing will become durable that would answer it.
+            following.reply_due = true;
+        }
+        for entry in entries {
+            // Only a conflicting entry may cut the log: this append may be older than what follows in it (R1).
+            if !common.log.contains(entry.log_id) {
+                if entry.log_id.index <= common.log.last().index {
+                    common.truncate(entry.log_id.index);
+                }
+                common.append(entry);
+            }
+        }
+        following.agreed = following.agreed.max(last);
+        following.learn_commit(common, committed);
+    }
+
+    pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
+        match &mut self.following {
+            Some(following) => following.forwards.propose(ticket, command),
+            None => common.out.proposals.push((ticket, Proposal::NotLeader)),
+        }
+    }
+
+    pub(super) fn read(&mut self, common: &mut Common, ticket: Ticket) {
+        match &mut self.following {
+            Some(following) => following.questions.read(ticket),
+            None => common.out.reads.push((ticket, ReadOutcome::NotLeader)),
+        }
+    }
+
+    pub(super) fn on_forward_reply(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        sequence: u64,
+        outcome: ForwardOutcome,
+    ) {
+        if let Some(following) = &mut self.following
+            && following.leader == from
+        {
+            following.forwards.on_reply(common, sequence, outcome);
+        }
+    }
+
+    pub(super) fn on_read_index_reply(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        sequence: u64,
+        index: Option<Index>,
+    ) {
+        if let Some(following) = &mut self.following
+            && following.leader == from
+        {
+            following.questions.on_reply(common, sequence, index);
+            following.learn_commit(common, index.unwrap_or(0));
+        }
+    }
+
+    /// Sends what this turn has gathered for the leader.
+    pub(super) fn finish_turn(&mut self, common: &mut Common) {
+        let Some(following) = &mut self.following else { return };
+        let matched = following.agreed.min(common.log.durable());
+        if following.reply_due || matched > following.acknowledged {
+            following.reply_due = false;
+            following.acknowledged = matched;
+            let outcome = AppendOutcome::Accepted { matched };
+            common.promise(following.leader, Body::AppendReply { round: following.round, outcome });
+        }
+        following.forwards.send(common, following.leader);
+        following.questions.send(common, following.leader);
+    }
+}
+
+impl Following {
+    fn learn_commit(&mut self, common: &mut Common, committed: Index) {
+        self.committed = self.committed.max(committed);
+        // What lies beyond the agreed part may not be what the leader has committed there.
+        common.commit_to(self.committed.min(self.agreed).max(common.committed));
+    }
+}

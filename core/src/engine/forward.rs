@@ -1,0 +1,140 @@
+//! Writes that a follower's clients bring, passed on to the leader: both ends of it.
+//!
+//! A forward is sent once, to the leader of one term, which takes it at most once. So whatever gets lost or repeated on the way, no
+//! command takes effect twice; what no word came back for has an unknown outcome.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+
+use bytes::Bytes;
+use quorate_rt::Instant;
+
+use super::{Common, Proposal, Ticket};
+use crate::message::{Body, ForwardOutcome};
+use crate::types::{Entry, LogId, NodeId};
+
+/// The follower's end.
+#[derive(Default)]
+pub(super) struct Forwards {
+    /// Not yet sent.
+    fresh: Vec<(Ticket, Bytes)>,
+    /// Sent, by the number of the forward.
+    sent: BTreeMap<u64, Sent>,
+}
+
+struct Sent {
+    tickets: Vec<Ticket>,
+    deadline: Instant,
+}
+
+impl Forwards {
+    pub(super) fn propose(&mut self, ticket: Ticket, command: Bytes) {
+        self.fresh.push((ticket, command));
+    }
+
+    /// Sends what this turn has brought, in messages of limited size.
+    pub(super) fn send(&mut self, common: &mut Common, leader: NodeId) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let deadline = common.now + common.config.request_timeout;
+        let mut fresh = mem::take(&mut self.fresh).into_iter().peekable();
+        while fresh.peek().is_some() {
+            let (mut tickets, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((ticket, command)) = fresh.next_if(|(_, command)| {
+                bytes == 0 || bytes + command.len() <= common.config.max_append_bytes
+            }) {
+                bytes += command.len() + Entry::OVERHEAD_BYTES;
+                tickets.push(ticket);
+                commands.push(command);
+            }
+            common.sequence += 1;
+            let (session, sequence) = (common.session, common.sequence);
+            common.send(leader, Body::Forward { session, sequence, commands });
+            self.sent.insert(sequence, Sent { tickets, deadline });
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, outcome: ForwardOutcome) {
+        // A second answer, or one that came too late, finds nobody who waits (R16).
+        let Some(sent) = self.sent.remove(&sequence) else { return };
+        for (ticket, offset) in sent.tickets.into_iter().zip(0..) {
+            let proposal = match outcome {
+                ForwardOutcome::Appended(first) => {
+                    Proposal::Placed(LogId { index: first.index + offset, ..first })
+                }
+                ForwardOutcome::NotLeader => Proposal::NotLeader,
+                ForwardOutcome::Busy => Proposal::Busy,
+            };
+            common.out.proposals.push((ticket, proposal));
+        }
+    }
+
+    /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.sent.first_key_value().map(|(_, sent)| sent.deadline)
+    }
+
+    pub(super) fn on_time(&mut self, common: &mut Common) {
+        while let Some(first) = self.sent.first_entry()
+            && first.get().deadline <= common.now
+        {
+            for ticket in first.remove().tickets {
+                common.out.proposals.push((ticket, Proposal::Unknown));
+            }
+        }
+    }
+
+    /// The leader is not to be waited for any more.
+    pub(super) fn abandon(self, common: &mut Common) {
+        for (ticket, _) in self.fresh {
+            common.out.proposals.push((ticket, Proposal::NotLeader));
+        }
+        for ticket in self.sent.into_values().flat_map(|sent| sent.tickets) {
+            common.out.proposals.push((ticket, Proposal::Unknown));
+        }
+    }
+}
+
+/// The leader's end: which forwards it has seen in its term.
+#[derive(Default)]
+pub(super) struct Seen {
+    windows: BTreeMap<NodeId, VecDeque<Window>>,
+}
+
+/// The forwards of one session that have been seen: all up to `below`, and those in `above`.
+struct Window {
+    session: u64,
+    below: u64,
+    above: BTreeSet<u64>,
+}
+
+impl Seen {
+    /// How many sessions of a peer are remembered: a message can't be as late as that many restarts.
+    const SESSIONS: usize = 8;
+    /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
+    const NUMBERS: usize = 1024;
+
+    /// Whether this is the first time, which it is not again.
+    pub(super) fn is_first(&mut self, peer: NodeId, session: u64, sequence: u64) -> bool {
+        let windows = self.windows.entry(peer).or_default();
+        if !windows.iter().any(|window| window.session == session) {
+            if windows.len() == Self::SESSIONS {
+                windows.pop_front();
+            }
+            windows.push_back(Window { session, below: 0, above: BTreeSet::new() });
+        }
+        let Some(window) = windows.iter_mut().rev().find(|window| window.session == session) else {
+            return false;
+        };
+        if sequence <= window.below || !window.above.insert(sequence) {
+            return false;
+        }
+        if window.above.len() > Self::NUMBERS
+            && let Some(oldest) = window.above.pop_first()
+        {
+            window.below = oldest;
+        }
+        true
+    }
+}

@@ -1,0 +1,286 @@
+//! A node that leads: replication, commitment, rounds, check-quorum.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use quorate_rt::Instant;
+
+use super::forward::Seen;
+use super::progress::{Mode, Progress};
+use super::reads::{Reader, Rounds};
+use super::{Common, Fetch, Proposal, Ticket};
+use crate::message::{AppendOutcome, Body, ForwardOutcome};
+use crate::metrics::PeerMetrics;
+use crate::quorum;
+use crate::types::{Entry, Index, LogId, NodeId, Payload};
+
+pub(super) struct Leader {
+    peers: BTreeMap<NodeId, Progress>,
+    /// Its first entry, a blank one. Before that is committed, it doesn't know what is (3.6.2, 6.4).
+    first: Index,
+    heartbeat_at: Instant,
+    rounds: Rounds,
+    seen: Seen,
+    /// What it has appended and not yet committed, by index and in bytes.
+    uncommitted: VecDeque<(Index, usize)>,
+    uncommitted_bytes: usize,
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) enum Quorum {
+    Reached,
+    Lost,
+}
+
+impl Leader {
+    pub(super) fn new(common: &mut Common) -> Self {
+        assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
+        let next = common.log.last().index + 1;
+        let now = common.now;
+        let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(next, now)));
+        let mut leader = Self {
+            peers: peers.collect(),
+            first: next,
+            heartbeat_at: now + common.config.heartbeat_interval,
+            rounds: Rounds::default(),
+            seen: Seen::default(),
+            uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
+        };
+        leader.append(common, Payload::Blank);
+        leader
+    }
+
+    pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
+        let outcome = if self.has_room(common, Entry::OVERHEAD_BYTES + command.len()) {
+            Proposal::Placed(self.append(common, Payload::Command(command)))
+        } else {
+            Proposal::Busy
+        };
+        common.out.proposals.push((ticket, outcome));
+    }
+
+    fn has_room(&self, common: &Common, bytes: usize) -> bool {
+        self.uncommitted_bytes == 0
+            || self.uncommitted_bytes + bytes <= common.config.max_uncommitted_bytes
+    }
+
+    fn append(&mut self, common: &mut Common, payload: Payload) -> LogId {
+        let log_id = LogId {
+            term: common.hard_state.term,
+            leader: common.id,
+            index: common.log.last().index + 1,
+        };
+        let entry = Entry { log_id, payload };
+        self.uncommitted.push_back((log_id.index, entry.bytes()));
+        self.uncommitted_bytes += entry.bytes();
+        common.append(entry);
+        log_id
+    }
+
+    pub(super) fn read(&mut self, reader: Reader) {
+        self.rounds.read(reader);
+    }
+
+    pub(super) fn on_forward(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        session: u64,
+        sequence: u64,
+        commands: Vec<Bytes>,
+    ) {
+        // A refusal counts as seen, too: after it, a repetition must not be taken.
+        if commands.is_empty() || !self.seen.is_first(from, session, sequence) {
+            return;
+        }
+        let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
+        let outcome = if self.has_room(common, bytes) {
+            let first = common.log.last().index + 1;
+            for command in commands {
+                self.append(common, Payload::Command(command));
+            }
+            let last = common.log.last();
+            if let Some(progress) = self.peers.get_mut(&from) {
+                progress.awaits_commit = last.index;
+            }
+            ForwardOutcome::Appended(LogId { index: first, ..last })
+        } else {
+            ForwardOutcome::Busy
+        };
+        common.send(from, Body::ForwardReply { session, sequence, outcome });
+    }
+
+    pub(super) fn on_append_reply(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        round: u64,
+        outcome: AppendOutcome,
+    ) {
+        let Some(progress) = self.peers.get_mut(&from) else { return };
+        let last = common.log.last().index;
+        if round > self.rounds.round()
+            || matches!(outcome, AppendOutcome::Accepted { matched } if matched > last)
+        {
+            tracing::error!(from, "ignored an answer to what was never sent");
+            return;
+        }
+        progress.last_contact = common.now;
+        progress.heard_from = true;
+        progress.round = progress.round.max(round);
+        match outcome {
+            AppendOutcome::Accepted { matched } => progress.accepted(matched),
+            AppendOutcome::Rejected { prev, hint } => progress.rejected(prev, hint, &common.log),
+        }
+    }
+
+    pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Vec<Entry>) {
+        let Some(progress) = self.peers.get_mut(&peer) else { return };
+        progress.fetching = false;
+        // Meanwhile the peer may have turned out to need others.
+        let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next);
+        if wanted && progress.room(common.config.max_inflight_bytes).is_some() {
+            send(common, peer, progress, self.rounds.round(), entries);
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Instant {
+        self.heartbeat_at
+    }
+
+    pub(super) fn on_time(&mut self, common: &mut Common) -> Quorum {
+        if common.now >= self.heartbeat_at {
+            self.heartbeat_at = common.now + common.config.heartbeat_interval;
+            for progress in self.peers.values_mut() {
+                progress.due = true;
+            }
+        }
+        // Check-quorum (6.2): a leader that nobody answers is none.
+        let heard =
+            self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());
+        if Instant::from_nanos(heard) + common.config.election_timeout > common.now {
+            Quorum::Reached
+        } else {
+            Quorum::Lost
+        }
+    }
+
+    /// What a quorum has reached, this node's own part in it being `own`.
+    fn agreed(&self, common: &Common, own: u64, of: impl Fn(&Progress) -> u64) -> u64 {
+        quorum::agreed(&[&common.voters], |voter| {
+            if voter == common.id { own } else { self.peers.get(&voter).map_or(0, &of) }
+        })
+    }
+
+    /// Commits, answers reads and sends appends, once for all that the turn has brought.
+    pub(super) fn finish_turn(&mut self, common: &mut Common) {
+        self.commit(common);
+        while common.committed >= self.first {
+            let own = self.rounds.round();
+            let round = self.agreed(common, own, |progress| progress.round);
+            self.rounds.confirmed(common, round);
+            if !self.rounds.begin(common) {
+                break;
+            }
+            for progress in self.peers.values_mut() {
+                progress.due = true;
+            }
+        }
+        let round = self.rounds.round();
+        for (peer, progress) in &mut self.peers {
+            replicate(common, *peer, progress, round);
+        }
+    }
+
+    /// Its own disk is one among many, and counts for what it has made durable (R8).
+    fn commit(&mut self, common: &mut Common) {
+        let index = self.agreed(common, common.log.durable(), |progress| progress.matched);
+        // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
+        if index <= common.committed || index < self.first {
+            return;
+        }
+        for progress in self.peers.values_mut() {
+            let awaits = progress.awaits_commit;
+            progress.due |= common.committed < awaits && awaits <= index;
+        }
+        common.commit_to(index);
+        while let Some((first, bytes)) = self.uncommitted.front()
+            && *first <= index
+        {
+            self.uncommitted_bytes -= bytes;
+            self.uncommitted.pop_front();
+        }
+    }
+
+    pub(super) fn leave(&mut self, common: &mut Common) {
+        self.rounds.abandon(common);
+    }
+
+    pub(super) fn peers(&self, now: Instant) -> BTreeMap<NodeId, PeerMetrics> {
+        let metrics = |progress: &Progress| PeerMetrics {
+            matched: progress.matched,
+            last_contact: progress.heard_from.then(|| now - progress.last_contact),
+            inflight_bytes: progress.inflight.bytes(),
+        };
+        self.peers.iter().map(|(peer, progress)| (*peer, metrics(progress))).collect()
+    }
+}
+
+/// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there was nothing to send.
+fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64) {
+    let max_append_bytes = common.config.max_append_bytes;
+    while !progress.fetching
+        && progress.next <= common.log.last().index
+        && let Some(room) = progress.room(common.config.max_inflight_bytes)
+    {
+        let max_bytes = room.min(max_append_bytes);
+        let Some(fresh) = common.log.fresh_from(progress.next) else {
+            let range = progress.next..common.log.last().index + 1;
+            let term = common.hard_state.term;
+            common.out.fetches.push(Fetch { peer, term, range, max_bytes });
+            progress.fetching = true;
+            break;
+        };
+        let entries = fresh[..how_many(fresh, max_bytes)].to_vec();
+        send(common, peer, progress, round, entries);
+    }
+    if progress.due {
+        send(common, peer, progress, round, Vec::new());
+    }
+}
+
+/// How many of the first entries fit into so many bytes; at least one.
+fn how_many(entries: &[Entry], max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        bytes += entry.bytes();
+        bytes <= max_bytes
+    });
+    fitting.count().max(1)
+}
+
+fn send(
+    common: &mut Common,
+    peer: NodeId,
+    progress: &mut Progress,
+    round: u64,
+    entries: Vec<Entry>,
+) {
+    let before = progress.next - 1;
+    let prev = common.log.log_id(before).expect("next is at most one beyond the end of the log");
+    match entries.last() {
+        Some(last) => {
+            let bytes = entries.iter().map(Entry::bytes).sum();
+            progress.sent(last.log_id.index, bytes);
+        }
+        None => {
+            if let Mode::Probe { awaiting } = &mut progress.mode {
+                *awaiting = true;
+            }
+        }
+    }
+    progress.due = false;
+    let committed = common.committed;
+    common.send(peer, Body::Append { prev, committed, round, entries });
+}

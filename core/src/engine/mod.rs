@@ -1,0 +1,581 @@
+//! The protocol as a function: inputs and the time go in, one batch of outputs comes out.
+//!
+//! No I/O, no clock, no async, no randomness but that of the seed: the same inputs give the same outputs. [`Engine::step`] takes what has happened,
+//! [`Engine::take_output`] gives what is to be done about all of it. Section numbers are those of Ongaro's thesis,
+//! "Consensus: Bridging Theory and Practice" (2014).
+//!
+//! What only one role needs lives in that role: [`follower`], [`candidate`], [`leader`]. What all of them share is [`Common`].
+
+mod candidate;
+mod follower;
+mod forward;
+mod inflight;
+mod input;
+mod leader;
+mod log;
+mod output;
+mod progress;
+mod reads;
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use quorate_rt::Instant;
+
+use self::candidate::Candidate;
+use self::follower::Follower;
+use self::leader::Leader;
+use self::log::Log;
+use crate::config::Config;
+use crate::log_store::Recovered;
+use crate::membership::Membership;
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
+use crate::metrics::{PeerMetrics, Role};
+use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};
+
+pub use self::input::{Input, Ticket};
+pub use self::output::{Fetch, Output, Proposal, ReadOutcome};
+
+/// One node's part in one Raft group.
+pub struct Engine {
+    common: Common,
+    role: State,
+}
+
+enum State {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Box<Leader>),
+}
+
+/// What every role needs.
+struct Common {
+    id: NodeId,
+    group: GroupId,
+    config: Config,
+    random: fastrand::Rng,
+    now: Instant,
+    log: Log,
+    hard_state: HardState,
+    /// What of it the disk is known to have.
+    durable_hard_state: HardState,
+    /// What of it was handed to the store.
+    submitted_hard_state: HardState,
+    committed: Index,
+    /// The voters of the membership in force.
+    voters: Vec<NodeId>,
+    /// Answers that wait until what they promise is durable.
+    held: Vec<(HardState, Message)>,
+    /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
+    session: u64,
+    /// The last number given to a forward or a question.
+    sequence: u64,
+    out: Output,
+}
+
+impl Engine {
+    /// An engine that goes on from what its store has recovered, as a follower. `seed` is all of its randomness: no two nodes,
+    /// and no two runs of one, should have the same.
+    pub fn new(
+        id: NodeId,
+        group: GroupId,
+        config: Config,
+        recovered: Recovered,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        assert!(id != 0, "a node id must not be 0");
+        let Recovered { hard_state, outline } = recovered;
+        assert!(
+            outline.last().term <= hard_state.term,
+            "the log ends in term {}, but the hard state knows of term {} only",
+            outline.last().term,
+            hard_state.term
+        );
+        let mut random = fastrand::Rng::with_seed(seed);
+        let session = random.u64(..);
+        let mut common = Common {
+            id,
+            group,
+            config,
+            random,
+            now,
+            log: Log::new(outline),
+            hard_state,
+            durable_hard_state: hard_state,
+            submitted_hard_state: hard_state,
+            committed: 0,
+            voters: Vec::new(),
+            held: Vec::new(),
+            session,
+            sequence: 0,
+            out: Output::default(),
+        };
+        common.membership_changed();
+        let role = State::Follower(Follower::new(&mut common));
+        Self { common, role }
+    }
+
+    /// Forms a cluster: appends the first entry of all, which holds its membership. Every node of the membership may be
+    /// told to, with the same membership, or only one of them.
+    ///
+    /// False, and nothing has changed, if the node has a log or knows of a term: it is part of a cluster already.
+    pub fn initialize(&mut self, membership: Membership) -> bool {
+        let common = &mut self.common;
+        if common.log.last() != LogId::ZERO || common.hard_state != HardState::default() {
+            return false;
+        }
+        common.append(Entry { log_id: LogId::FIRST, payload: Payload::Membership(membership) });
+        self.role = State::Follower(Follower::new(common));
+        true
+    }
+
+    /// Takes note of something that has happened by `now`.
+    pub fn step(&mut self, now: Instant, input: Input) {
+        assert!(now >= self.common.now, "time runs backwards");
+        self.common.now = now;
+        match input {
+            Input::Message(message) => self.on_message(message),
+            Input::Propose { ticket, command } => match &mut self.role {
+                State::Leader(leader) => leader.propose(&mut self.common, ticket, command),
+                State::Follower(follower) => follower.propose(&mut self.common, ticket, command),
+                State::Candidate(_) => {
+                    self.common.out.proposals.push((ticket, Proposal::NotLeader));
+                }
+            },
+            Input::Read { ticket } => match &mut self.role {
+                State::Leader(leader) => leader.read(reads::Reader::Client(ticket)),
+                State::Follower(follower) => follower.read(&mut self.common, ticket),
+                State::Candidate(_) => {
+                    self.common.out.reads.push((ticket, ReadOutcome::NotLeader));
+                }
+            },
+            Input::Persisted { write } => {
+                self.common.persisted(write);
+                if let State::Candidate(candidate) = &mut self.role {
+                    candidate.count_own_vote(&self.common);
+                    self.count_votes();
+                }
+            }
+            Input::Fetched { peer, term, entries } => {
+                if let State::Leader(leader) = &mut self.role
+                    && term == self.common.hard_state.term
+                {
+                    leader.fetched(&mut self.common, peer, entries);
+                }
+            }
+            Input::Wake => self.on_time(),
+        }
+    }
+
+    /// What is to be done about all that was stepped since the last call.
+    pub fn take_output(&mut self) -> Output {
+        let common = &mut self.common;
+        match &mut self.role {
+            State::Leader(leader) => leader.finish_turn(common),
+            State::Follower(follower) => follower.finish_turn(common),
+            State::Candidate(_) => {}
+        }
+        let unsaved = common.hard_state != common.submitted_hard_state;
+        common.submitted_hard_state = common.hard_state;
+        common.out.write = common.log.take_write(unsaved.then_some(common.hard_state));
+        common.out.wake_at = match &self.role {
+            State::Leader(leader) => Some(leader.wake_at()),
+            State::Follower(follower) => follower.wake_at(common),
+            State::Candidate(candidate) => Some(candidate.election_at),
+        };
+        mem::take(&mut common.out)
+    }
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        match &self.role {
+            State::Follower(_) => Role::Follower,
+            State::Candidate(candidate) if candidate.pre => Role::PreCandidate,
+            State::Candidate(_) => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// Its term and vote.
+    pub fn hard_state(&self) -> HardState {
+        self.common.hard_state
+    }
+
+    /// The leader of its term, when known.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            State::Follower(follower) => follower.leader(),
+            State::Candidate(_) => None,
+            State::Leader(_) => Some(self.common.id),
+        }
+    }
+
+    /// The last entry of its log.
+    pub fn last_log_id(&self) -> LogId {
+        self.common.log.last()
+    }
+
+    /// Up to here its own disk has the log.
+    pub fn durable(&self) -> Index {
+        self.common.log.durable()
+    }
+
+    /// Up to here it knows the log to be committed.
+    pub fn committed(&self) -> Index {
+        self.common.committed
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.common.log.membership()
+    }
+
+    /// On a leader, what it knows of its peers.
+    pub fn peers(&self) -> BTreeMap<NodeId, PeerMetrics> {
+        match &self.role {
+            State::Leader(leader) => leader.peers(self.common.now),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        let common = &mut self.common;
+        let Message { group, from, to, term, body } = message;
+        if group != common.group || to != common.id || from == common.id || from == 0 {
+            tracing::warn!(from, to, group, "ignored a message that is not for this node");
+            return;
+        }
+        let ours = common.hard_state.term;
+        if term > ours {
+            match &body {
+                // A question that binds nobody, and the answer to ours.
+                Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+                // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
+                Body::Vote { .. } if self.follows_live_leader() => return,
+                _ => self.become_follower(term),
+            }
+        } else if term < ours {
+            self.on_old_term(from, body);
+            return;
+        }
+        let common = &mut self.common;
+        match body {
+            Body::PreVote { last_log_id } => {
+                let granted = term > common.hard_state.term
+                    && last_log_id_is_current(last_log_id, common.log.last())
+                    && !self.follows_live_leader();
+                let term = if granted { term } else { self.common.hard_state.term };
+                self.common.send_in_term(from, term, Body::PreVoteReply { granted });
+            }
+            Body::Vote { last_log_id } => self.on_vote(from, last_log_id),
+            Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
+            Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
+            Body::Append { prev, committed, round, entries } => {
+                if !entries_follow(prev, &entries, term) {
+                    tracing::error!(from, %prev, "ignored an append whose entries can't be");
+                    return;
+                }
+                if let State::Candidate(_) = self.role {
+                    self.become_follower(term);
+                }
+                match &mut self.role {
+                    State::Follower(follower) => {
+                        follower.on_append(&mut self.common, from, prev, committed, round, entries);
+                    }
+                    State::Candidate(_) | State::Leader(_) => {
+                        tracing::error!(from, %term, "ignored a second leader of this node's term");
+                    }
+                }
+            }
+            Body::AppendReply { round, outcome } => {
+                if let State::Leader(leader) = &mut self.role {
+                    leader.on_append_reply(common, from, round, outcome);
+                }
+            }
+            Body::Forward { session, sequence, commands } => match &mut self.role {
+                State::Leader(leader) => {
+                    leader.on_forward(common, from, session, sequence, commands);
+                }
+                // A leader that has stepped down may have taken another copy of it: then only silence is true.
+                _ if common.hard_state.voted_for == Some(common.id) => {}
+                _ => {
+                    let outcome = ForwardOutcome::NotLeader;
+                    common.send(from, Body::ForwardReply { session, sequence, outcome });
+                }
+            },
+            Body::ForwardReply { session, sequence, outcome } => {
+                if let State::Follower(follower) = &mut self.role
+                    && session == common.session
+                {
+                    follower.on_forward_reply(common, from, sequence, outcome);
+                }
+            }
+            Body::ReadIndex { sequence } => match &mut self.role {
+                State::Leader(leader) => leader.read(reads::Reader::Peer { id: from, sequence }),
+                _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
+            },
+            Body::ReadIndexReply { sequence, index } => {
+                if let State::Follower(follower) = &mut self.role {
+                    follower.on_read_index_reply(common, from, sequence, index);
+                }
+            }
+        }
+    }
+
+    /// A message of an earlier term: whoever sent it learns of ours, so that it stops waiting or leading.
+    fn on_old_term(&mut self, from: NodeId, body: Body) {
+        let common = &mut self.common;
+        let reply = match body {
+            Body::PreVote { .. } => Body::PreVoteReply { granted: false },
+            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::Append { prev, round, .. } => {
+                let outcome = AppendOutcome::Rejected { prev: prev.index, hint: LogId::ZERO };
+                Body::AppendReply { round, outcome }
+            }
+            Body::Forward { session, sequence, .. } => {
+                Body::ForwardReply { session, sequence, outcome: ForwardOutcome::NotLeader }
+            }
+            Body::ReadIndex { sequence } => Body::ReadIndexReply { sequence, index: None },
+            Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::AppendReply { .. }
+            | Body::ForwardReply { .. }
+            | Body::ReadIndexReply { .. } => return,
+        };
+        common.send(from, reply);
+    }
+
+    fn on_vote(&mut self, from: NodeId, last_log_id: LogId) {
+        let common = &mut self.common;
+        let free = match common.hard_state.voted_for {
+            Some(other) => other == from,
+            // A follower of a leader of this very term has no reason to vote in it any more.
+            None => match &self.role {
+                State::Follower(follower) => follower.leader().is_none(),
+                State::Candidate(_) | State::Leader(_) => false,
+            },
+        };
+        let granted = free && last_log_id_is_current(last_log_id, common.log.last());
+        if granted {
+            common.hard_state.voted_for = Some(from);
+            if let State::Follower(follower) = &mut self.role {
+                follower.wait_for_leader(common);
+            }
+        }
+        common.promise(from, Body::VoteReply { granted });
+    }
+
+    fn on_vote_reply(&mut self, pre: bool, from: NodeId, term: Term, granted: bool) {
+        let asked =
+            if pre { self.common.hard_state.term.next() } else { self.common.hard_state.term };
+        if let State::Candidate(candidate) = &mut self.role
+            && candidate.pre == pre
+            && (!granted || term == asked)
+        {
+            candidate.count(from, granted);
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let State::Candidate(candidate) = &self.role else { return };
+        if candidate.has_won(&self.common) {
+            if candidate.pre {
+                self.campaign();
+            } else {
+                self.role = State::Leader(Box::new(Leader::new(&mut self.common)));
+            }
+        }
+    }
+
+    fn on_time(&mut self) {
+        match &mut self.role {
+            State::Follower(follower) => {
+                if follower.election_is_due(&self.common) {
+                    self.campaign_before_vote();
+                } else {
+                    follower.on_time(&mut self.common);
+                }
+            }
+            State::Candidate(candidate) => {
+                if self.common.now >= candidate.election_at {
+                    self.campaign_before_vote();
+                }
+            }
+            State::Leader(leader) => {
+                if leader.on_time(&mut self.common) == leader::Quorum::Lost {
+                    tracing::info!(id = self.common.id, "stepped down: no contact with a quorum");
+                    self.become_follower(self.common.hard_state.term);
+                }
+            }
+        }
+    }
+
+    /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
+    fn campaign_before_vote(&mut self) {
+        self.leave_role();
+        let candidate = Candidate::new(&mut self.common, true);
+        self.role = State::Candidate(candidate);
+        self.count_votes();
+    }
+
+    fn campaign(&mut self) {
+        let common = &mut self.common;
+        common.hard_state =
+            HardState { term: common.hard_state.term.next(), voted_for: Some(common.id) };
+        let candidate = Candidate::new(common, false);
+        self.role = State::Candidate(candidate);
+    }
+
+    /// Gives up its role, if it has any to give up, and waits for a leader of `term`.
+    fn become_follower(&mut self, term: Term) {
+        self.leave_role();
+        let common = &mut self.common;
+        assert!(term >= common.hard_state.term, "terms never fall");
+        if term > common.hard_state.term {
+            common.hard_state = HardState { term, voted_for: None };
+        }
+        // A follower goes on waiting: a candidate that nobody elects must not keep the others from campaigning.
+        if !matches!(self.role, State::Follower(_)) {
+            self.role = State::Follower(Follower::new(common));
+        }
+    }
+
+    /// Answers all who wait for this node as leader, or for the leader that it has followed.
+    fn leave_role(&mut self) {
+        match &mut self.role {
+            State::Follower(follower) => follower.leave_leader(&mut self.common),
+            State::Candidate(_) => {}
+            State::Leader(leader) => {
+                leader.leave(&mut self.common);
+                self.common.placed_are_lost();
+            }
+        }
+    }
+
+    fn follows_live_leader(&self) -> bool {
+        match &self.role {
+            State::Follower(follower) => follower.has_live_leader(&self.common),
+            State::Candidate(_) => false,
+            // Check-quorum makes it step down if it isn't alive.
+            State::Leader(_) => true,
+        }
+    }
+}
+
+impl Common {
+    fn send(&mut self, to: NodeId, body: Body) {
+        self.send_in_term(to, self.hard_state.term, body);
+    }
+
+    fn send_in_term(&mut self, to: NodeId, term: Term, body: Body) {
+        let message = Message { group: self.group, from: self.id, to, term, body };
+        self.out.messages.push(message);
+    }
+
+    /// Sends what must not be said before this node's term and vote are durable.
+    fn promise(&mut self, to: NodeId, body: Body) {
+        if self.hard_state == self.durable_hard_state {
+            self.send(to, body);
+        } else {
+            let term = self.hard_state.term;
+            let message = Message { group: self.group, from: self.id, to, term, body };
+            self.held.push((self.hard_state, message));
+        }
+    }
+
+    fn persisted(&mut self, write: u64) {
+        if let Some(hard_state) = self.log.persisted(write) {
+            assert!(hard_state >= self.durable_hard_state, "the hard state never falls");
+            self.durable_hard_state = hard_state;
+            // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
+            let out = &mut self.out.messages;
+            out.extend(self.held.extract_if(.., |(needs, _)| *needs <= hard_state).map(|(_, m)| m));
+        }
+    }
+
+    fn append(&mut self, entry: Entry) {
+        let reconfigures = matches!(entry.payload, Payload::Membership(_));
+        self.log.push(entry);
+        if reconfigures {
+            self.membership_changed();
+        }
+    }
+
+    fn truncate(&mut self, from: Index) {
+        assert!(
+            from > self.committed,
+            "entry {from} is to be replaced, but {} are committed (R2)",
+            self.committed
+        );
+        self.log.truncate(from);
+        self.membership_changed();
+    }
+
+    fn membership_changed(&mut self) {
+        let membership = self.log.membership();
+        self.voters = membership.map(|m| m.voters().keys().copied().collect()).unwrap_or_default();
+        self.out.membership = membership.cloned();
+    }
+
+    fn is_voter(&self) -> bool {
+        self.voters.contains(&self.id)
+    }
+
+    /// Others than this node.
+    fn peers(&self) -> Vec<NodeId> {
+        self.voters.iter().copied().filter(|voter| *voter != self.id).collect()
+    }
+
+    fn commit_to(&mut self, index: Index) {
+        assert!(index <= self.log.last().index, "committed beyond the end of the log");
+        if index > self.committed {
+            self.committed = index;
+            self.out.committed = Some(index);
+        }
+    }
+
+    /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).
+    fn election_at(&mut self) -> Instant {
+        if self.voters == [self.id] {
+            // Nobody else could lead.
+            return self.now;
+        }
+        let timeout = self.config.election_timeout;
+        let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        self.now + timeout + std::time::Duration::from_nanos(extra)
+    }
+
+    /// The leader that took what was placed may not be able to commit it any more.
+    fn placed_are_lost(&mut self) {
+        self.out.placed_are_lost = true;
+        for (_, outcome) in &mut self.out.proposals {
+            if let Proposal::Placed(_) = outcome {
+                *outcome = Proposal::Unknown;
+            }
+        }
+    }
+}
+
+/// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends with `ours` can tell: a later term, or the same
+/// and no shorter (3.6.1).
+fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
+    (theirs.term, theirs.index) >= (ours.term, ours.index)
+}
+
+/// Whether these entries can follow `prev` in a log of a leader of `term`.
+fn entries_follow(prev: LogId, entries: &[Entry], term: Term) -> bool {
+    let mut before = prev;
+    entries.iter().all(|entry| {
+        let log_id = entry.log_id;
+        let follows = Some(log_id.index) == before.index.checked_add(1)
+            && log_id.term >= before.term
+            && (log_id.term > before.term
+                || log_id.leader == before.leader
+                || before == LogId::ZERO)
+            && log_id.term <= term;
+        before = log_id;
+        follows
+    })
+}

@@ -1,0 +1,104 @@
+//! A leader's view of one peer: where its log agrees, what to send next, and when it was heard from.
+//!
+//! A peer is *probed*, with one append at a time, until it has accepted one; then entries are *pipelined* to it until it rejects one.
+
+use quorate_rt::Instant;
+
+use super::inflight::Inflight;
+use super::log::Log;
+use crate::types::{Index, LogId};
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Up to here the peer's log is the leader's, and durable. Never falls within a term.
+    pub(super) matched: Index,
+    /// The next entry to send.
+    pub(super) next: Index,
+    pub(super) mode: Mode,
+    pub(super) inflight: Inflight,
+    /// When it was last heard from; at first, when the leader was elected.
+    pub(super) last_contact: Instant,
+    /// Whether it was heard from in this term.
+    pub(super) heard_from: bool,
+    /// The largest round it has echoed.
+    pub(super) round: u64,
+    /// Its clients wait for this index to be committed, so it shall hear of that without delay.
+    pub(super) awaits_commit: Index,
+    /// A fetch of entries for it is under way.
+    pub(super) fetching: bool,
+    /// It is to get an append in this turn, if only an empty one.
+    pub(super) due: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Where the logs part is not known. `awaiting` an answer, nothing but heartbeats is sent.
+    Probe { awaiting: bool },
+    /// Appends are sent without waiting for answers.
+    Pipeline,
+}
+
+impl Progress {
+    pub(super) fn new(next: Index, now: Instant) -> Self {
+        Self {
+            matched: 0,
+            next,
+            mode: Mode::Probe { awaiting: false },
+            inflight: Inflight::default(),
+            last_contact: now,
+            heard_from: false,
+            round: 0,
+            awaits_commit: 0,
+            fetching: false,
+            due: true,
+        }
+    }
+
+    /// How many bytes of entries may be sent now; none if not even one entry may.
+    pub(super) fn room(&self, max_inflight_bytes: usize) -> Option<usize> {
+        match self.mode {
+            Mode::Probe { awaiting } => (!awaiting).then_some(usize::MAX),
+            Mode::Pipeline => {
+                max_inflight_bytes.checked_sub(self.inflight.bytes()).filter(|room| *room > 0)
+            }
+        }
+    }
+
+    /// An append up to `last` has been sent.
+    pub(super) fn sent(&mut self, last: Index, bytes: usize) {
+        match &mut self.mode {
+            // What was sent may be sent again once the probe is answered, for the answer may come before the entries are durable.
+            Mode::Probe { awaiting } => *awaiting = true,
+            Mode::Pipeline => {
+                self.next = last + 1;
+                self.inflight.push(last, bytes);
+            }
+        }
+    }
+
+    /// The peer's log agrees with ours up to `matched`, and at the place of the last probe.
+    pub(super) fn accepted(&mut self, matched: Index) {
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(self.matched + 1);
+        self.inflight.free_to(self.matched);
+        self.mode = Mode::Pipeline;
+    }
+
+    /// The peer does not hold the entry before the one at `prev + 1`; `hint` is the last of its log that ours could hold.
+    pub(super) fn rejected(&mut self, prev: Index, hint: LogId, log: &Log) {
+        let stale = match self.mode {
+            // Only the answer to the probe under way says something.
+            Mode::Probe { .. } => prev + 1 != self.next,
+            // It has been accepted since.
+            Mode::Pipeline => prev <= self.matched,
+        };
+        if stale || prev <= self.matched {
+            return;
+        }
+        // Both sides skip whole terms, so that the number of probes is bounded by the number of terms and not of entries (R4).
+        let common = log.last_at_most(hint.index, hint.term).index;
+        self.next = (common + 1).min(prev).max(self.matched + 1);
+        self.mode = Mode::Probe { awaiting: false };
+        self.inflight.clear();
+    }
+}

@@ -1,0 +1,159 @@
+//! Linearizable reads by read index (6.4): both ends of it.
+//!
+//! A leader notes its commit index, and the reads that wait may be answered from there on once a quorum has answered a *round* that began after
+//! they came: then nobody else was leader at that moment. One round at a time, for all the reads that wait.
+
+use std::mem;
+
+use quorate_rt::Instant;
+
+use super::{Common, ReadOutcome, Ticket};
+use crate::message::Body;
+use crate::types::{Index, NodeId};
+
+/// Whom a leader answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader {
+    /// A client of this node.
+    Client(Ticket),
+    /// A follower, for clients of its own.
+    Peer { id: NodeId, sequence: u64 },
+}
+
+/// The leader's end.
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// The number of the last round. It goes out with each append.
+    round: u64,
+    waiting: Vec<Reader>,
+    confirming: Option<(Index, Vec<Reader>)>,
+}
+
+impl Rounds {
+    pub(super) fn round(&self) -> u64 {
+        self.round
+    }
+
+    pub(super) fn read(&mut self, reader: Reader) {
+        self.waiting.push(reader);
+    }
+
+    /// Begins a round if one is wanted and none is under way; whether it did.
+    pub(super) fn begin(&mut self, common: &Common) -> bool {
+        if self.confirming.is_some() || self.waiting.is_empty() {
+            return false;
+        }
+        self.round += 1;
+        self.confirming = Some((common.committed, mem::take(&mut self.waiting)));
+        true
+    }
+
+    /// A quorum has answered round `round`.
+    pub(super) fn confirmed(&mut self, common: &mut Common, round: u64) {
+        if round == self.round
+            && let Some((index, readers)) = self.confirming.take()
+        {
+            Self::answer(common, readers, Some(index));
+        }
+    }
+
+    /// It does not lead any more.
+    pub(super) fn abandon(&mut self, common: &mut Common) {
+        Self::answer(common, mem::take(&mut self.waiting), None);
+        if let Some((_, readers)) = self.confirming.take() {
+            Self::answer(common, readers, None);
+        }
+    }
+
+    fn answer(common: &mut Common, readers: Vec<Reader>, index: Option<Index>) {
+        for reader in readers {
+            match reader {
+                Reader::Client(ticket) => {
+                    let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
+                    common.out.reads.push((ticket, outcome));
+                }
+                Reader::Peer { id, sequence } => {
+                    common.send(id, Body::ReadIndexReply { sequence, index });
+                }
+            }
+        }
+    }
+}
+
+/// The follower's end.
+#[derive(Default)]
+pub(super) struct Questions {
+    waiting: Vec<Ticket>,
+    /// When those began to wait.
+    since: Option<Instant>,
+    asked: Option<Asked>,
+}
+
+struct Asked {
+    sequence: u64,
+    tickets: Vec<Ticket>,
+    /// A question may be lost, and asking again does no harm.
+    again_at: Instant,
+    deadline: Instant,
+}
+
+impl Questions {
+    pub(super) fn read(&mut self, ticket: Ticket) {
+        self.waiting.push(ticket);
+    }
+
+    /// Asks for all that wait, if no question is under way.
+    pub(super) fn send(&mut self, common: &mut Common, leader: NodeId) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let since = *self.since.get_or_insert(common.now);
+        if self.asked.is_none() {
+            self.since = None;
+            common.sequence += 1;
+            let sequence = common.sequence;
+            common.send(leader, Body::ReadIndex { sequence });
+            self.asked = Some(Asked {
+                sequence,
+                tickets: mem::take(&mut self.waiting),
+                again_at: common.now + common.config.heartbeat_interval,
+                deadline: since + common.config.request_timeout,
+            });
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, index: Option<Index>) {
+        if let Some(asked) = self.asked.take_if(|asked| asked.sequence == sequence) {
+            let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
+            common.out.reads.extend(asked.tickets.into_iter().map(|ticket| (ticket, outcome)));
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.asked.as_ref().map(|asked| asked.again_at.min(asked.deadline))
+    }
+
+    pub(super) fn on_time(&mut self, common: &mut Common, leader: NodeId) {
+        if let Some(asked) = self.asked.take_if(|asked| common.now >= asked.deadline) {
+            refuse(common, asked.tickets);
+        } else if let Some(asked) = &mut self.asked
+            && common.now >= asked.again_at
+        {
+            asked.again_at = common.now + common.config.heartbeat_interval;
+            let sequence = asked.sequence;
+            common.send(leader, Body::ReadIndex { sequence });
+        }
+    }
+
+    /// The leader is not to be waited for any more.
+    pub(super) fn abandon(self, common: &mut Common) {
+        refuse(common, self.waiting);
+        if let Some(asked) = self.asked {
+            refuse(common, asked.tickets);
+        }
+    }
+}
+
+fn refuse(common: &mut Common, tickets: Vec<Ticket>) {
+    common.out.reads.extend(tickets.into_iter().map(|ticket| (ticket, ReadOutcome::NotLeader)));
+}
