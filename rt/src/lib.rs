@@ -17,6 +17,7 @@ pub mod blocking;
 pub mod channel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod executor;
 mod file;
 mod launch;
 mod net;

@@ -15,9 +15,21 @@ use crate::channel::oneshot;
 use crate::{AsyncRuntime, Launch};
 
 #[doc(hidden)]
+pub mod files;
+#[doc(hidden)]
+pub mod launch;
+#[doc(hidden)]
+pub mod net;
+#[doc(hidden)]
+pub mod net_os;
+#[doc(hidden)]
+pub mod shutdown;
+#[doc(hidden)]
 pub mod tasks;
 #[doc(hidden)]
 pub mod time;
+#[doc(hidden)]
+pub mod wakes;
 
 /// After this time a case has hung. Far longer than any takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -45,9 +57,42 @@ macro_rules! conformance_suite {
                         never_goes_back, never_ends_early, many_never_end_early, past_deadlines_end,
                         ends_in_order, armed_when_created, far_deadlines, dropped_timers
                     }
+                    wakes {
+                        burst_to_main, burst_to_a_task, burst_through_another_crate,
+                        burst_to_many_tasks, burst_through_a_watch, from_idle,
+                        after_the_end_of_a_task, tasks_die_at_home
+                    }
+                    net {
+                        echoes, ipv6, short_reads, reads_append, reads_without_room, half_close,
+                        end_of_a_stream_that_is_waited_for, empty_writes,
+                        writes_larger_than_the_socket_buffer, writes_of_many_buffers,
+                        without_the_reading_half, without_the_writing_half, closed_unsplit,
+                        closed_under_a_cancelled_read, closed_under_a_cancelled_write, refused,
+                        port_in_use, address_of_another_machine, listens_again_after_connections,
+                        listens_again_after_a_cancelled_accept, connections_wait_for_accept,
+                        many_connections
+                    }
+                    net_os {
+                        reset_under_a_read, reset_before_a_read, reset_under_a_write,
+                        closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener
+                    }
+                    files {
+                        reads_what_was_written, reads_past_the_end, reads_append, gathered_writes,
+                        used_by_many_tasks, syncs, allocates, cuts_and_extends, open_modes, renames,
+                        directories, names_that_are_not_utf8, locks, cancelled_operations, many_files
+                    }
                 }
                 // Cases that start runtimes of their own: `fn<R>(Launch)`.
                 around {
+                    launch {
+                        on_a_thread_of_its_own, pinned, core_that_does_not_exist, panicking,
+                        several_at_once, talking_to_each_other, random_numbers_differ
+                    }
+                    shutdown {
+                        returns_the_value, drops_tasks_that_wait, drops_tasks_never_polled,
+                        drops_tasks_that_know_each_other, ends_with_blocking_work,
+                        frees_what_tasks_held, outlived_by_a_handle, outlived_by_a_waker, again_and_again
+                    }
                 }
             }
         }
