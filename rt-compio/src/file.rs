@@ -1,0 +1,138 @@
+//! Files: through the ring, or on blocking threads where there is none.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
+use compio::fs::OpenOptions;
+use compio::io::{AsyncReadAt, AsyncWriteAt};
+use compio::runtime::Runtime;
+use quorate_rt::blocking::{self, BlockingFile, offload};
+use quorate_rt::executor::complete;
+use quorate_rt::{File, OpenMode};
+
+use crate::{Compio, LONGEST_TRANSFER, Unwritten};
+
+/// An open file.
+#[derive(Debug)]
+pub struct CompioFile {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ring(compio::fs::File),
+    Blocking(BlockingFile<Compio>),
+}
+
+impl CompioFile {
+    pub(crate) async fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
+        if Runtime::with_current(|runtime| runtime.driver_type().is_polling()) {
+            let file = BlockingFile::open(&Compio, path, mode).await?;
+            return Ok(Self { kind: Kind::Blocking(file) });
+        }
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::Write => options.write(true),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+        };
+        let path = path.to_owned();
+        let file = complete(async move { options.open(path).await }).await?;
+        Ok(Self { kind: Kind::Ring(file) })
+    }
+}
+
+impl File for CompioFile {
+    async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
+        let file = match &self.kind {
+            Kind::Ring(file) => file.clone(),
+            Kind::Blocking(file) => return file.read_at(into, offset).await,
+        };
+        let (begin, end) = (into.len(), into.capacity());
+        if begin == end {
+            return (Ok(0), into);
+        }
+        complete(async move {
+            // As it is, compio would read over what is in the buffer.
+            let mut spare = into.slice(begin..end.min(begin.saturating_add(LONGEST_TRANSFER)));
+            loop {
+                let result;
+                BufResult(result, spare) = file.read_at(spare, offset).await;
+                match result {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return (result, spare.into_inner()),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn write_all_at(&self, from: Vec<Bytes>, mut offset: u64) -> io::Result<()> {
+        let mut file = match &self.kind {
+            Kind::Ring(file) => file.clone(),
+            Kind::Blocking(file) => return file.write_all_at(from, offset).await,
+        };
+        complete(async move {
+            let mut left = Unwritten::new(from);
+            while let Some(batch) = left.batch() {
+                match file.write_vectored_at(batch, offset).await.0 {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => {
+                        left.advance(written);
+                        offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring(file) => {
+                let file = file.clone();
+                complete(async move { file.sync_data().await }).await
+            }
+            Kind::Blocking(file) => file.sync_data().await,
+        }
+    }
+
+    async fn allocate(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring(file) => {
+                // compio has no operation for it.
+                let file = std::fs::File::from(file.as_fd().try_clone_to_owned()?);
+                offload(&Compio, move || blocking::allocate(&file, len)).await
+            }
+            Kind::Blocking(file) => file.allocate(len).await,
+        }
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        match &self.kind {
+            Kind::Ring(file) => {
+                let file = file.clone();
+                complete(async move { Ok(file.metadata().await?.len()) }).await
+            }
+            Kind::Blocking(file) => file.len().await,
+        }
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring(file) => {
+                let file = file.clone();
+                complete(async move { file.set_len(len).await }).await
+            }
+            Kind::Blocking(file) => file.set_len(len).await,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! TCP on compio's sockets. The halves share one socket.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
+use compio::io::{AsyncRead, AsyncWrite};
+use compio::net::{TcpListener, TcpSocket, TcpStream};
+use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
+
+use crate::{LONGEST_TRANSFER, Unwritten};
+
+/// How many connections the kernel keeps for a listener that is busy (the kernel's `somaxconn` may be lower).
+const BACKLOG: i32 = 1024;
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub struct CompioListener {
+    listener: TcpListener,
+}
+
+impl CompioListener {
+    pub(crate) async fn bind(on: SocketAddr) -> io::Result<Self> {
+        let socket =
+            if on.is_ipv4() { TcpSocket::new_v4().await } else { TcpSocket::new_v6().await }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(on).await?;
+        Ok(Self { listener: socket.listen(BACKLOG).await? })
+    }
+}
+
+impl Listener for CompioListener {
+    type Stream = CompioStream;
+
+    async fn accept(&mut self) -> io::Result<(CompioStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((CompioStream::new(stream)?, peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct CompioStream {
+    stream: TcpStream,
+}
+
+impl CompioStream {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+}
+
+impl Stream for CompioStream {
+    type ReadHalf = CompioReadHalf;
+    type WriteHalf = CompioWriteHalf;
+
+    fn split(self) -> (CompioReadHalf, CompioWriteHalf) {
+        let (read, write) = self.stream.into_split();
+        (CompioReadHalf { stream: read }, CompioWriteHalf { stream: write })
+    }
+}
+
+/// The reading side of a connection.
+#[derive(Debug)]
+pub struct CompioReadHalf {
+    stream: TcpStream,
+}
+
+impl ReadHalf for CompioReadHalf {
+    async fn read(&mut self, into: BytesMut) -> (io::Result<usize>, BytesMut) {
+        let (begin, end) = (into.len(), into.capacity());
+        if begin == end {
+            return (Err(io::ErrorKind::InvalidInput.into()), into);
+        }
+        // As it is, compio would read over what is in the buffer.
+        let spare = into.slice(begin..end.min(begin.saturating_add(LONGEST_TRANSFER)));
+        let BufResult(result, spare) = self.stream.read(spare).await;
+        (result, spare.into_inner())
+    }
+}
+
+/// The writing side of a connection.
+#[derive(Debug)]
+pub struct CompioWriteHalf {
+    stream: TcpStream,
+}
+
+impl WriteHalf for CompioWriteHalf {
+    async fn write_all(&mut self, from: Vec<Bytes>) -> io::Result<()> {
+        let mut left = Unwritten::new(from);
+        while let Some(batch) = left.batch() {
+            match self.stream.write_vectored(batch).await.0 {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => left.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}

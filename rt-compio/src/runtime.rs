@@ -1,0 +1,138 @@
+//! The runtime itself, and the choice of its driver.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Once;
+
+use compio::driver::op::OpCodeFlag;
+use compio::driver::{DriverType, ProactorBuilder};
+use compio::net::TcpStream;
+use compio::runtime::{Runtime, RuntimeBuilder};
+use quorate_rt::blocking::{self, FileLock, offload};
+use quorate_rt::executor::{self, LocalTask, Sleep};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+
+use crate::{CompioFile, CompioListener, CompioStream};
+
+/// compio, on one thread.
+///
+/// When [`run`](AsyncRuntime::run) ends it waits for the file operations and the blocking work that have begun, so
+/// that nothing is written behind the back of who opens the same files next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compio;
+
+impl AsyncRuntime for Compio {
+    type Task<T: 'static> = LocalTask<T>;
+    type Sleep = Sleep;
+    type Listener = CompioListener;
+    type Stream = CompioStream;
+    type File = CompioFile;
+    type FileLock = FileLock;
+
+    fn now(&self) -> Instant {
+        Instant::from_system_clock()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn spawn<F>(&self, future: F) -> LocalTask<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        executor::spawn(future)
+    }
+
+    fn spawn_blocking<F, T>(&self, work: F) -> LocalTask<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        executor::spawn_blocking(work)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        executor::sleep_until(deadline)
+    }
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<CompioListener> {
+        CompioListener::bind(on).await
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<CompioStream> {
+        CompioStream::new(TcpStream::connect(to).await?)
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<CompioFile> {
+        CompioFile::open(path, mode).await
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::create_dir_all(&path)).await
+    }
+
+    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = path.to_owned();
+        offload(self, move || blocking::read_dir(&path)).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        offload(self, move || blocking::rename(&from, &to)).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::remove_file(&path)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::sync_dir(&path)).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
+    }
+
+    fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
+    where
+        F: AsyncFnOnce(Self) -> T,
+        T: 'static,
+    {
+        if executor::is_running() {
+            return Err(io::Error::other("a runtime runs on this thread already"));
+        }
+        let runtime = match options.driver {
+            Driver::Uring => start(DriverType::IoUring)?,
+            Driver::Poll => start(DriverType::Poll)?,
+            Driver::Auto => start(DriverType::IoUring).or_else(|refused| {
+                static WARNED: Once = Once::new();
+                WARNED.call_once(|| {
+                    tracing::warn!(%refused, "no io_uring for compio; falling back to epoll");
+                });
+                start(DriverType::Poll)
+            })?,
+        };
+        let outcome = runtime
+            .block_on(executor::run(async { main(Self).await }, compio::runtime::time::sleep));
+        drop(runtime);
+        outcome.map_err(|panic| resume_unwind(panic))
+    }
+}
+
+fn start(driver: DriverType) -> io::Result<Runtime> {
+    let mut proactor = ProactorBuilder::new();
+    // Named, so that the choice is ours: compio's own fallback tells nobody why.
+    proactor.driver_type(driver);
+    if driver.is_iouring() {
+        proactor.detect_opcode_support(OpCodeFlag::basic());
+    }
+    RuntimeBuilder::new().with_proactor(proactor).build()
+}

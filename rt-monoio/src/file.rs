@@ -1,0 +1,164 @@
+//! Files: through the ring, or on blocking threads where there is none.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt;
+use monoio::buf::SliceMut;
+use quorate_rt::blocking::{self, BlockingFile, offload};
+use quorate_rt::executor::complete;
+use quorate_rt::{File, OpenMode};
+
+use crate::gather::gather;
+use crate::{LONGEST_TRANSFER, Monoio};
+
+/// How many buffers of one write are under way at once. A ring has 1024 places, for all there is.
+const WRITES_AT_ONCE: usize = 32;
+
+/// An open file. Where there is io_uring, buffers below 4 KiB that follow each other are copied into one before
+/// they are written; larger ones are written from where they are.
+#[derive(Debug)]
+pub struct MonoioFile {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ring {
+        file: Rc<monoio::fs::File>,
+        /// The same open file, for what monoio has no operation for.
+        blocking: Arc<std::fs::File>,
+    },
+    Blocking(BlockingFile<Monoio>),
+}
+
+impl MonoioFile {
+    pub(crate) async fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
+        if monoio::utils::is_legacy() {
+            let file = BlockingFile::open(&Monoio, path, mode).await?;
+            return Ok(Self { kind: Kind::Blocking(file) });
+        }
+        let path = path.to_owned();
+        let (file, twin) = offload(&Monoio, move || {
+            let file = blocking::open(&path, mode)?;
+            let twin = file.try_clone()?;
+            Ok((file, twin))
+        })
+        .await?;
+        let file = Rc::new(monoio::fs::File::from_std(file)?);
+        Ok(Self { kind: Kind::Ring { file, blocking: Arc::new(twin) } })
+    }
+}
+
+impl File for MonoioFile {
+    async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
+        let file = match &self.kind {
+            Kind::Ring { file, .. } => Rc::clone(file),
+            Kind::Blocking(file) => return file.read_at(into, offset).await,
+        };
+        let (begin, end) = (into.len(), into.capacity());
+        if begin == end {
+            return (Ok(0), into);
+        }
+        complete(async move {
+            let end = end.min(begin.saturating_add(LONGEST_TRANSFER));
+            // As it is, monoio would read over what is in the buffer.
+            let mut spare = SliceMut::new(into, begin, end);
+            loop {
+                let result;
+                (result, spare) = file.read_at(spare, offset).await;
+                match result {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return (result, spare.into_inner()),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        let file = match &self.kind {
+            Kind::Ring { file, .. } => Rc::clone(file),
+            Kind::Blocking(file) => return file.write_all_at(from, offset).await,
+        };
+        complete(async move {
+            let mut end = offset;
+            let placed = gather(from).map(|buffer| {
+                let place = end;
+                end = end.saturating_add(buffer.len() as u64); // The kernel refuses it long before it saturates.
+                write_one_at(&file, buffer, place)
+            });
+            let mut writes = futures::stream::iter(placed).buffer_unordered(WRITES_AT_ONCE);
+            let mut result = Ok(());
+            // After an error, too: nothing is to be under way when this is over.
+            while let Some(one) = writes.next().await {
+                result = result.and(one);
+            }
+            result
+        })
+        .await
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring { file, .. } => {
+                let file = Rc::clone(file);
+                complete(async move { file.sync_data().await }).await
+            }
+            Kind::Blocking(file) => file.sync_data().await,
+        }
+    }
+
+    async fn allocate(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring { blocking, .. } => {
+                let file = Arc::clone(blocking);
+                offload(&Monoio, move || blocking::allocate(&file, len)).await
+            }
+            Kind::Blocking(file) => file.allocate(len).await,
+        }
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        match &self.kind {
+            Kind::Ring { blocking, .. } => {
+                let file = Arc::clone(blocking);
+                offload(&Monoio, move || Ok(file.metadata()?.len())).await
+            }
+            Kind::Blocking(file) => file.len().await,
+        }
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring { blocking, .. } => {
+                let file = Arc::clone(blocking);
+                offload(&Monoio, move || file.set_len(len)).await
+            }
+            Kind::Blocking(file) => file.set_len(len).await,
+        }
+    }
+}
+
+async fn write_one_at(
+    file: &monoio::fs::File,
+    mut buffer: Bytes,
+    mut offset: u64,
+) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let part = buffer.slice(..buffer.len().min(LONGEST_TRANSFER));
+        match file.write_at(part, offset).await.0 {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                buffer.advance(written);
+                offset = offset.saturating_add(written as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

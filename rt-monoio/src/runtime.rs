@@ -1,0 +1,144 @@
+//! The runtime itself, and the choice of its driver.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Once;
+
+use monoio::net::TcpStream;
+use monoio::time::TimeDriver;
+use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
+use quorate_rt::blocking::{self, FileLock, offload};
+use quorate_rt::executor::{self, LocalTask, Sleep};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+
+use crate::{MonoioFile, MonoioListener, MonoioStream};
+
+type Runtime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>;
+
+/// monoio, on one thread.
+///
+/// When [`run`](AsyncRuntime::run) ends it waits for the file operations and the blocking work that have begun, so
+/// that nothing is written behind the back of who opens the same files next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Monoio;
+
+impl AsyncRuntime for Monoio {
+    type Task<T: 'static> = LocalTask<T>;
+    type Sleep = Sleep;
+    type Listener = MonoioListener;
+    type Stream = MonoioStream;
+    type File = MonoioFile;
+    type FileLock = FileLock;
+
+    fn now(&self) -> Instant {
+        Instant::from_system_clock()
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn spawn<F>(&self, future: F) -> LocalTask<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        executor::spawn(future)
+    }
+
+    fn spawn_blocking<F, T>(&self, work: F) -> LocalTask<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        executor::spawn_blocking(work)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        executor::sleep_until(deadline)
+    }
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<MonoioListener> {
+        MonoioListener::bind(on)
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<MonoioStream> {
+        MonoioStream::new(TcpStream::connect_addr(to).await?)
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MonoioFile> {
+        MonoioFile::open(path, mode).await
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::create_dir_all(&path)).await
+    }
+
+    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = path.to_owned();
+        offload(self, move || blocking::read_dir(&path)).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        offload(self, move || blocking::rename(&from, &to)).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::remove_file(&path)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        offload(self, move || blocking::sync_dir(&path)).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
+    }
+
+    fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
+    where
+        F: AsyncFnOnce(Self) -> T,
+        T: 'static,
+    {
+        if executor::is_running() {
+            return Err(io::Error::other("a runtime runs on this thread already"));
+        }
+        let mut runtime = match options.driver {
+            Driver::Uring => uring()?,
+            Driver::Poll => poll()?,
+            Driver::Auto => uring().or_else(|refused| {
+                static WARNED: Once = Once::new();
+                WARNED.call_once(|| {
+                    tracing::warn!(%refused, "no io_uring for monoio; falling back to epoll");
+                });
+                poll()
+            })?,
+        };
+        let outcome =
+            runtime.block_on(executor::run(async { main(Self).await }, monoio::time::sleep));
+        drop(runtime);
+        outcome.map_err(|panic| resume_unwind(panic))
+    }
+}
+
+fn uring() -> io::Result<Runtime> {
+    // First the attempt: it has a reason to give when it fails, and the probe has none.
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build()?;
+    if !monoio::utils::detect_uring() {
+        let message =
+            "the kernel's io_uring lacks operations, or MONOIO_FORCE_LEGACY_DRIVER is set";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
+    Ok(runtime.into())
+}
+
+fn poll() -> io::Result<Runtime> {
+    Ok(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?.into())
+}
