@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::buf::SliceMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
-use monoio::net::{ListenerOpts, TcpListener, TcpStream};
+use monoio::net::{TcpListener, TcpStream};
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
 
 use crate::LONGEST_TRANSFER;
@@ -21,13 +21,26 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct MonoioListener {
     listener: TcpListener,
+    /// The same socket, to be shut down when this is dropped.
+    twin: std::net::TcpListener,
 }
 
 impl MonoioListener {
     pub(crate) fn bind(on: SocketAddr) -> io::Result<Self> {
-        // monoio's own default shares the port.
-        let options = ListenerOpts::new().reuse_port(false).reuse_addr(true).backlog(BACKLOG);
-        Ok(Self { listener: TcpListener::bind_with_config(on, &options)? })
+        // monoio's own default shares the port (`SO_REUSEPORT`), std's does not.
+        let twin = std::net::TcpListener::bind(on)?;
+        rustix::net::listen(&twin, BACKLOG)?;
+        // The ring waits by itself, and would not for a non-blocking socket.
+        twin.set_nonblocking(monoio::utils::is_legacy())?;
+        Ok(Self { listener: TcpListener::from_std(twin.try_clone()?)?, twin })
+    }
+}
+
+impl Drop for MonoioListener {
+    fn drop(&mut self) {
+        // monoio closes by way of the ring, after an accept that may be under way: too late for who wants the port
+        // next. This ends the listening now; it fails only where that has happened before.
+        let _ = rustix::net::shutdown(&self.twin, rustix::net::Shutdown::Both);
     }
 }
 
