@@ -131,8 +131,11 @@ fn start(driver: DriverType) -> io::Result<Runtime> {
     let mut proactor = ProactorBuilder::new();
     // Named, so that the choice is ours: compio's own fallback tells nobody why.
     proactor.driver_type(driver);
+    // First without a look at the operations: a ring that is refused has a reason, and their probe has none.
+    let runtime = RuntimeBuilder::new().with_proactor(proactor.clone()).build()?;
     if driver.is_iouring() {
         proactor.detect_opcode_support(OpCodeFlag::basic());
+        return RuntimeBuilder::new().with_proactor(proactor).build();
     }
-    RuntimeBuilder::new().with_proactor(proactor).build()
+    Ok(runtime)
 }
