@@ -1,1 +1,109 @@
-//! facade
+//! Quorate: Raft for Rust services.
+//!
+//! One consensus engine, one TCP transport and one write-ahead log, which run unchanged on tokio, on monoio and on compio. This crate
+//! puts the parts together: its features choose the backends, all of them may be on at once, and none changes what a type means.
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | `tokio` (default) | [`Tokio`] |
+//! | `monoio` | [`Monoio`] |
+//! | `compio` | [`Compio`] |
+//! | `tcp` (default) | [`TcpTransport`] |
+//! | `mem` (default) | [`MemStore`], [`LocalNetwork`], [`SharedNetwork`] |
+//! | `file` (default) | [`FileStore`] |
+
+#![cfg_attr(
+    not(all(
+        feature = "tokio",
+        feature = "monoio",
+        feature = "compio",
+        feature = "tcp",
+        feature = "mem",
+        feature = "file"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+
+pub use quorate_core::*;
+/// The runtime that everything is written against.
+pub use quorate_rt as rt;
+pub use quorate_rt::{AsyncRuntime, Driver, Launch};
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "tokio")] {
+        pub use quorate_rt_tokio::Tokio;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "monoio")] {
+        pub use quorate_rt_monoio::Monoio;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "compio")] {
+        pub use quorate_rt_compio::Compio;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "tcp")] {
+        pub use quorate_network_tcp::{TcpConfig, TcpTransport};
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "mem")] {
+        pub use quorate_network_mem::{LocalNetwork, SharedNetwork};
+        pub use quorate_store_mem::MemStore;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "file")] {
+        pub use quorate_store_file::{FileConfig, FileStore};
+    }
+}
+
+/// What a service usually needs.
+pub mod prelude {
+    pub use crate::{
+        AsyncRuntime, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
+        StateMachine, WriteError,
+    };
+    pub use serde::{Deserialize, Serialize};
+
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "tokio")] {
+            pub use crate::Tokio;
+        }
+    }
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "monoio")] {
+            pub use crate::Monoio;
+        }
+    }
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "compio")] {
+            pub use crate::Compio;
+        }
+    }
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "tcp")] {
+            pub use crate::TcpTransport;
+        }
+    }
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "mem")] {
+            pub use crate::{LocalNetwork, MemStore, SharedNetwork};
+        }
+    }
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "file")] {
+            pub use crate::FileStore;
+        }
+    }
+}
+
+/// Runs `main` on this thread, on a runtime of the kind `R` with its best driver, until it ends.
+///
+/// Errors: those of `main`, and [`Error::Io`] where the runtime can't be built.
+pub fn run<R: AsyncRuntime, T: 'static>(main: impl AsyncFnOnce(R) -> Result<T>) -> Result<T> {
+    R::run(&Launch::default(), main)?
+}

@@ -60,6 +60,9 @@ pub enum Fatal {
     /// An invariant is broken, or the state machine panicked: a bug, with its message.
     #[error("a bug: {0}")]
     Bug(String),
+    /// The node was dropped while it ran.
+    #[error("the node was dropped")]
+    Dropped,
     /// A committed command can't be read.
     #[error("the command at index {index} can't be read: {reason}")]
     Command {

@@ -5,12 +5,15 @@ pub mod codec;
 mod config;
 pub mod engine;
 mod error;
+mod local;
 mod log_store;
 mod membership;
 mod message;
 mod metrics;
+mod node;
 mod outline;
 pub mod quorum;
+mod raft;
 mod state_machine;
 mod transport;
 mod types;
@@ -20,11 +23,14 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, StartError, StoreError,
     WriteError,
 };
+pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 pub use message::{AppendOutcome, Body, ForwardOutcome, Message};
 pub use metrics::{Metrics, PeerMetrics, Role};
+pub use node::{Node, NodeBuilder};
 pub use outline::Outline;
+pub use raft::Raft;
 pub use state_machine::{Command, Raw, StateMachine};
 pub use transport::{Inbox, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

@@ -55,7 +55,9 @@ pub struct Recovered {
 }
 
 /// Tells the node what became of a write. Dropping it unused tells of a failure.
-pub struct Completion(Option<Box<dyn FnOnce(Result<(), StoreError>)>>);
+pub struct Completion(Option<Then>);
+
+type Then = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 impl Completion {
     /// Calls `then` with the outcome. (The node makes these; a test of a store may, too.)

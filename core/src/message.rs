@@ -20,6 +20,20 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// Its size in bytes, as the bounds on queues count it.
+    pub fn bytes(&self) -> usize {
+        let content = match &self.body {
+            Body::Append { entries, .. } => entries.iter().map(Entry::bytes).sum(),
+            Body::Forward { commands, .. } => {
+                commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum()
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + content
+    }
+}
+
 /// The kinds of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

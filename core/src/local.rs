@@ -1,0 +1,115 @@
+//! The handle of a node for callers on its own thread.
+
+use std::rc::Rc;
+
+use futures::channel::oneshot as shared_oneshot;
+use quorate_rt::channel::{oneshot, watch};
+
+use crate::error::{InitializeError, ReadError, WriteError};
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::node::handle::{End, LocalReply, Mailbox, Reply, Request, WriteResult, take_local};
+use crate::raft::{encode, membership};
+use crate::state_machine::StateMachine;
+use crate::types::NodeId;
+
+/// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations, without atomics, locks or wake-ups
+/// of another thread.
+pub struct LocalRaft<SM: StateMachine> {
+    mailbox: Rc<Mailbox<SM>>,
+}
+
+impl<SM: StateMachine> Clone for LocalRaft<SM> {
+    fn clone(&self) -> Self {
+        Self { mailbox: Rc::clone(&self.mailbox) }
+    }
+}
+
+impl<SM: StateMachine> LocalRaft<SM> {
+    pub(crate) fn new(mailbox: Rc<Mailbox<SM>>) -> Self {
+        Self { mailbox }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.mailbox.card.id
+    }
+
+    /// See [`Raft::write`](crate::Raft::write).
+    pub fn write(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let queued = self.queue_write(command);
+        async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
+    }
+
+    fn queue_write(
+        &self,
+        command: SM::Command,
+    ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
+        let mailbox = &self.mailbox;
+        let config = &mailbox.card.config;
+        let (command, bytes) = encode::<SM>(command, config)?;
+        let permit = take_local(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
+            .ok_or(WriteError::Busy)?;
+        let (to, result) = oneshot::channel();
+        let reply = Reply::Local(LocalReply { to, permit });
+        mailbox.request(Request::Write { command, reply }).map_err(|end| end.write_error())?;
+        Ok(result)
+    }
+
+    /// See [`Raft::read`](crate::Raft::read).
+    pub fn read<T: 'static, F: FnOnce(&SM) -> T + 'static>(
+        &self,
+        read: F,
+    ) -> impl Future<Output = Result<T, ReadError>> + use<SM, T, F> {
+        let queued = self.queue_read(read);
+        async move { queued?.await.unwrap_or(Err(ReadError::Shutdown)) }
+    }
+
+    fn queue_read<T: 'static>(
+        &self,
+        read: impl FnOnce(&SM) -> T + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, ReadError>>, ReadError> {
+        let mailbox = &self.mailbox;
+        let permit = take_local(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
+            .ok_or(ReadError::Busy)?;
+        let (to, result) = oneshot::channel();
+        let read = move |state: Result<&SM, ReadError>| {
+            drop(permit);
+            let _ = to.send(state.map(read));
+        };
+        mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
+        Ok(result)
+    }
+
+    /// See [`Raft::initialize`](crate::Raft::initialize).
+    pub async fn initialize(
+        &self,
+        members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
+    ) -> Result<(), InitializeError> {
+        let membership = membership(members)?;
+        let (reply, result) = shared_oneshot::channel();
+        self.mailbox
+            .request(Request::Initialize { membership, reply })
+            .map_err(|end| end.initialize_error())?;
+        result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+    }
+
+    /// See [`Raft::metrics`](crate::Raft::metrics).
+    pub fn metrics(&self) -> watch::Receiver<Metrics> {
+        self.mailbox.card.metrics.clone()
+    }
+
+    /// See [`Raft::deliver`](crate::Raft::deliver).
+    pub fn deliver(&self, message: Message) {
+        self.mailbox.deliver(message);
+    }
+}
+
+impl<SM: StateMachine> std::fmt::Debug for LocalRaft<SM> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalRaft").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,331 @@
+//! Where everything for a node arrives: from its own thread, and from others.
+//!
+//! The node takes out all that has gathered and looks at it in one turn. Whoever puts something in wakes the node
+//! only if nothing was there before, so at most once a batch.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::mem;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures::channel::oneshot as shared_oneshot;
+use quorate_rt::channel::{oneshot, watch};
+
+use super::quota::{LocalPermit, SharedPermit};
+use super::signal::Signal;
+use crate::config::Config;
+use crate::error::{Fatal, InitializeError, ReadError, StoreError, WriteError};
+use crate::membership::Membership;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::state_machine::StateMachine;
+use crate::types::{Entry, NodeId, Term};
+
+/// The messages that wait for a node's next turn, in bytes. It takes a peer that breaks the protocol's own windows, or a
+/// thread that is far behind, to fill it; then messages are dropped, which the protocol repairs.
+const MAX_INBOX_BYTES: usize = 256 << 20;
+
+/// What has happened around a node.
+pub(crate) enum Event {
+    Message(Message),
+    Persisted { write: u64, outcome: Result<(), StoreError> },
+    Fetched { peer: NodeId, term: Term, outcome: Result<Vec<Entry>, StoreError> },
+    Shutdown,
+}
+
+/// What a handle wants. `W` answers a write and `R` is a read: of a kind that stays on the thread, or of one that crosses.
+pub(crate) enum Request<W, R> {
+    Write { command: Bytes, reply: W },
+    Read(R),
+    Initialize { membership: Membership, reply: InitializeReply },
+    Deliver(Message),
+}
+
+/// What a write gives.
+pub(crate) type WriteResult<SM> = Result<<SM as StateMachine>::Response, WriteError>;
+/// A read: called once, with the state machine or with the reason why not.
+pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
+pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>) + Send>;
+pub(crate) type InitializeReply = shared_oneshot::Sender<Result<(), InitializeError>>;
+
+pub(crate) struct LocalReply<SM: StateMachine> {
+    pub(crate) to: oneshot::Sender<WriteResult<SM>>,
+    pub(crate) permit: LocalPermit,
+}
+
+pub(crate) struct SharedReply<SM: StateMachine> {
+    pub(crate) to: shared_oneshot::Sender<WriteResult<SM>>,
+    pub(crate) permit: SharedPermit,
+}
+
+/// Who waits for a write.
+pub(crate) enum Reply<SM: StateMachine> {
+    Local(LocalReply<SM>),
+    Shared(SharedReply<SM>),
+}
+
+impl<SM: StateMachine> Reply<SM> {
+    /// Answers. Whoever has stopped waiting is not told.
+    pub(crate) fn answer(self, result: WriteResult<SM>) {
+        match self {
+            Self::Local(LocalReply { to, permit }) => {
+                drop(permit);
+                let _ = to.send(result);
+            }
+            Self::Shared(SharedReply { to, permit }) => {
+                drop(permit);
+                let _ = to.send(result);
+            }
+        }
+    }
+}
+
+pub(crate) type LocalRequest<SM> = Request<Reply<SM>, LocalRead<SM>>;
+pub(crate) type SharedRequest<SM> = Request<SharedReply<SM>, SharedRead<SM>>;
+
+impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
+    fn from(request: SharedRequest<SM>) -> Self {
+        match request {
+            Request::Write { command, reply } => {
+                Self::Write { command, reply: Reply::Shared(reply) }
+            }
+            Request::Read(read) => Self::Read(read),
+            Request::Initialize { membership, reply } => Self::Initialize { membership, reply },
+            Request::Deliver(message) => Self::Deliver(message),
+        }
+    }
+}
+
+/// How a node has ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Shutdown,
+    Fatal(Fatal),
+}
+
+impl End {
+    pub(crate) fn write_error(&self) -> WriteError {
+        match self {
+            Self::Shutdown => WriteError::Shutdown,
+            Self::Fatal(fatal) => WriteError::Fatal(fatal.clone()),
+        }
+    }
+
+    pub(crate) fn read_error(&self) -> ReadError {
+        match self {
+            Self::Shutdown => ReadError::Shutdown,
+            Self::Fatal(fatal) => ReadError::Fatal(fatal.clone()),
+        }
+    }
+
+    pub(crate) fn initialize_error(&self) -> InitializeError {
+        match self {
+            Self::Shutdown => InitializeError::Shutdown,
+            Self::Fatal(fatal) => InitializeError::Fatal(fatal.clone()),
+        }
+    }
+}
+
+/// What all handles know of their node.
+#[derive(Clone)]
+pub(crate) struct Card {
+    pub(crate) id: NodeId,
+    pub(crate) config: Config,
+    pub(crate) metrics: watch::Receiver<Metrics>,
+}
+
+/// The part within the node's thread.
+pub(crate) struct Mailbox<SM: StateMachine> {
+    pub(crate) card: Card,
+    requests: RefCell<Vec<LocalRequest<SM>>>,
+    events: RefCell<Vec<Event>>,
+    inbox_bytes: Cell<usize>,
+    signal: Signal,
+    pub(crate) queued_bytes: Rc<Cell<usize>>,
+    pub(crate) pending_reads: Rc<Cell<usize>>,
+    ended: RefCell<Option<End>>,
+    /// Made when the first handle that crosses threads is asked for; without one, nothing here locks.
+    shared: OnceCell<Arc<SharedMailbox<SM>>>,
+}
+
+impl<SM: StateMachine> Mailbox<SM> {
+    pub(crate) fn new(card: Card) -> Self {
+        Self {
+            card,
+            requests: RefCell::default(),
+            events: RefCell::default(),
+            inbox_bytes: Cell::default(),
+            signal: Signal::default(),
+            queued_bytes: Rc::default(),
+            pending_reads: Rc::default(),
+            ended: RefCell::default(),
+            shared: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<SharedMailbox<SM>> {
+        let shared = self.shared.get_or_init(|| {
+            // The node has to look at the new part as well, from now on.
+            self.signal.raise();
+            Arc::new(SharedMailbox {
+                card: self.card.clone(),
+                queued_bytes: Arc::default(),
+                pending_reads: Arc::default(),
+                state: Mutex::new(SharedState {
+                    requests: Vec::new(),
+                    inbox_bytes: 0,
+                    waker: None,
+                    ended: self.ended.borrow().clone(),
+                }),
+            })
+        });
+        Arc::clone(shared)
+    }
+
+    /// Refuses the request if the node has ended.
+    pub(crate) fn request(&self, request: LocalRequest<SM>) -> Result<(), End> {
+        if let Some(end) = &*self.ended.borrow() {
+            return Err(end.clone());
+        }
+        self.requests.borrow_mut().push(request);
+        self.signal.raise();
+        Ok(())
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+        self.signal.raise();
+    }
+
+    pub(crate) fn deliver(&self, message: Message) {
+        if let Some(bytes) = inbox_with(self.inbox_bytes.get(), &message) {
+            self.inbox_bytes.set(bytes);
+            self.event(Event::Message(message));
+        }
+    }
+
+    /// Ready when something has come since the last time.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let own = self.signal.poll(context);
+        match self.shared.get() {
+            Some(shared) if shared.lock().poll(context).is_ready() => Poll::Ready(()),
+            _ => own,
+        }
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        self.inbox_bytes.set(0);
+        mem::take(&mut self.events.borrow_mut())
+    }
+
+    pub(crate) fn take_requests(&self) -> Vec<LocalRequest<SM>> {
+        let mut requests = mem::take(&mut *self.requests.borrow_mut());
+        if let Some(shared) = self.shared.get() {
+            requests.extend(shared.lock().take().into_iter().map(LocalRequest::from));
+        }
+        requests
+    }
+
+    /// From now on nothing is taken, and what waits is refused.
+    pub(crate) fn close(&self, end: &End) {
+        self.ended.borrow_mut().get_or_insert_with(|| end.clone());
+        self.events.borrow_mut().clear();
+        let mut requests = mem::take(&mut *self.requests.borrow_mut());
+        if let Some(shared) = self.shared.get() {
+            let mut state = shared.lock();
+            state.ended.get_or_insert_with(|| end.clone());
+            requests.extend(state.take().into_iter().map(LocalRequest::from));
+        }
+        for request in requests {
+            refuse(request, end);
+        }
+    }
+}
+
+/// Answers a request that the node has not looked at.
+pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
+    match request {
+        Request::Write { reply, .. } => reply.answer(Err(end.write_error())),
+        Request::Read(read) => read(Err(end.read_error())),
+        Request::Initialize { reply, .. } => {
+            let _ = reply.send(Err(end.initialize_error()));
+        }
+        Request::Deliver(_) => {}
+    }
+}
+
+/// The part that other threads reach.
+pub(crate) struct SharedMailbox<SM: StateMachine> {
+    pub(crate) card: Card,
+    pub(crate) queued_bytes: Arc<AtomicUsize>,
+    pub(crate) pending_reads: Arc<AtomicUsize>,
+    state: Mutex<SharedState<SM>>,
+}
+
+struct SharedState<SM: StateMachine> {
+    requests: Vec<SharedRequest<SM>>,
+    inbox_bytes: usize,
+    waker: Option<Waker>,
+    ended: Option<End>,
+}
+
+impl<SM: StateMachine> SharedMailbox<SM> {
+    fn lock(&self) -> MutexGuard<'_, SharedState<SM>> {
+        // Nothing under the lock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses the request if the node has ended.
+    pub(crate) fn request(&self, request: SharedRequest<SM>) -> Result<(), End> {
+        let mut state = self.lock();
+        if let Some(end) = &state.ended {
+            return Err(end.clone());
+        }
+        state.requests.push(request);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn deliver(&self, message: Message) {
+        let mut state = self.lock();
+        if let Some(bytes) = inbox_with(state.inbox_bytes, &message) {
+            state.inbox_bytes = bytes;
+            drop(state);
+            let _ = self.request(Request::Deliver(message));
+        }
+    }
+}
+
+impl<SM: StateMachine> SharedState<SM> {
+    fn take(&mut self) -> Vec<SharedRequest<SM>> {
+        self.inbox_bytes = 0;
+        mem::take(&mut self.requests)
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.requests.is_empty() {
+            return Poll::Ready(());
+        }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The bytes in an inbox with this message, or none if it is too much.
+fn inbox_with(bytes: usize, message: &Message) -> Option<usize> {
+    let sum = bytes + message.bytes();
+    if sum > MAX_INBOX_BYTES {
+        tracing::warn!(from = message.from, "dropped a message: {bytes} bytes wait already");
+        return None;
+    }
+    Some(sum)
+}

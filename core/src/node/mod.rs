@@ -1,0 +1,255 @@
+//! A node: it drives an engine on a runtime, between a log store, a transport and a state machine.
+
+mod apply;
+mod mailbox;
+mod quota;
+mod replies;
+mod signal;
+mod timer;
+mod turn;
+
+pub(crate) mod handle {
+    //! What the two handles are made of.
+    pub(crate) use super::mailbox::{
+        End, LocalReply, Mailbox, Reply, Request, SharedMailbox, SharedReply, WriteResult,
+    };
+    pub(crate) use super::quota::{take_local, take_shared};
+}
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{self, Either};
+use quorate_rt::channel::watch;
+use quorate_rt::{AsyncRuntime, TaskError};
+
+use self::apply::Applying;
+use self::mailbox::{Card, End, Event, LocalRead, Mailbox};
+use self::replies::Replies;
+use self::timer::Timer;
+use self::turn::Turns;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Fatal, StartError};
+use crate::local::LocalRaft;
+use crate::log_store::LogStore;
+use crate::metrics::Metrics;
+use crate::raft::Raft;
+use crate::state_machine::StateMachine;
+use crate::transport::{Inbox, Transport};
+use crate::types::{GroupId, NodeId};
+
+/// A running node of a Raft group. It lives on the thread that started it.
+///
+/// Dropping it is a crash, by design: its tasks are cancelled at once, and whoever waits for a write gets
+/// [`Unknown`](crate::WriteError::Unknown). Nothing acknowledged is lost by it. To end it in order, use [`shutdown`](Node::shutdown).
+pub struct Node<SM: StateMachine> {
+    mailbox: Rc<Mailbox<SM>>,
+    outcome: future::Shared<oneshot::Receiver<Result<(), Fatal>>>,
+    /// The handle of its outermost task, of whatever runtime: dropping it cancels all of them.
+    _task: Box<dyn Any>,
+}
+
+impl Node<()> {
+    /// Begins to describe the node `id`, which must not be 0.
+    pub fn builder(id: NodeId) -> NodeBuilder<(), (), ()> {
+        NodeBuilder {
+            id,
+            group: 0,
+            config: Config::default(),
+            log_store: (),
+            transport: (),
+            state_machine: (),
+        }
+    }
+}
+
+/// Nobody's state machine: it stands for "not yet given".
+impl StateMachine for () {
+    type Command = ();
+    type Response = ();
+
+    async fn apply(&mut self, (): ()) {}
+}
+
+/// What a node will be made of. It needs a log store, a transport and a state machine.
+#[derive(Clone, Debug)]
+pub struct NodeBuilder<S, T, SM> {
+    id: NodeId,
+    group: GroupId,
+    config: Config,
+    log_store: S,
+    transport: T,
+    state_machine: SM,
+}
+
+impl<S, T, SM> NodeBuilder<S, T, SM> {
+    /// The group it belongs to; 0 by default.
+    #[must_use]
+    pub fn group(self, group: GroupId) -> Self {
+        Self { group, ..self }
+    }
+
+    /// Its settings; see [`Config`] for the defaults.
+    #[must_use]
+    pub fn config(self, config: Config) -> Self {
+        Self { config, ..self }
+    }
+
+    /// Where its log is kept.
+    pub fn log_store<S2: LogStore>(self, log_store: S2) -> NodeBuilder<S2, T, SM> {
+        let Self { id, group, config, transport, state_machine, .. } = self;
+        NodeBuilder { id, group, config, log_store, transport, state_machine }
+    }
+
+    /// How it reaches its peers.
+    pub fn transport<T2: Transport>(self, transport: T2) -> NodeBuilder<S, T2, SM> {
+        let Self { id, group, config, log_store, state_machine, .. } = self;
+        NodeBuilder { id, group, config, log_store, transport, state_machine }
+    }
+
+    /// What it replicates.
+    pub fn state_machine<SM2: StateMachine>(self, state_machine: SM2) -> NodeBuilder<S, T, SM2> {
+        let Self { id, group, config, log_store, transport, .. } = self;
+        NodeBuilder { id, group, config, log_store, transport, state_machine }
+    }
+}
+
+impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
+    /// Starts the node on this thread's runtime: it goes on from what its log holds, and waits for
+    /// [`initialize`](Raft::initialize) or a leader if that is empty.
+    ///
+    /// Errors: the configuration can't work, the id is 0, or the log can't be read. Dropping the future starts nothing.
+    pub async fn start<R: AsyncRuntime>(self, rt: &R) -> Result<Node<SM>, StartError> {
+        let Self { id, group, config, log_store, transport, state_machine } = self;
+        config.validate()?;
+        if id == 0 {
+            return Err(StartError::NodeId);
+        }
+        let recovered = log_store.recover(group).await?;
+        let engine = Engine::new(id, group, config.clone(), recovered, rt.random(), rt.now());
+
+        let (metrics, receiver) = watch::channel(Metrics { id, ..Metrics::default() });
+        let metrics = Rc::new(metrics);
+        let max_apply_bytes = config.max_apply_bytes;
+        let mailbox = Rc::new(Mailbox::new(Card { id, config, metrics: receiver }));
+        let applying = Rc::new(Applying::new());
+        let replies = Rc::new(RefCell::new(Replies::default()));
+        let store = Rc::new(log_store);
+        let transport = Rc::new(transport);
+        let inbox = {
+            let mailbox = Rc::clone(&mailbox);
+            Inbox::new(move |message| mailbox.deliver(message))
+        };
+        let closing = Closing {
+            group,
+            mailbox: Rc::clone(&mailbox),
+            applying: Rc::clone(&applying),
+            replies: Rc::clone(&replies),
+            transport: Rc::clone(&transport),
+        };
+        transport.attach(group, id, inbox);
+        let apply = rt.spawn(apply::run(
+            group,
+            state_machine,
+            Rc::clone(&store),
+            Rc::clone(&applying),
+            Rc::clone(&replies),
+            Rc::clone(&metrics),
+            max_apply_bytes,
+        ));
+        let turns = Turns {
+            rt: rt.clone(),
+            id,
+            group,
+            engine,
+            store,
+            transport,
+            mailbox: Rc::clone(&mailbox),
+            applying,
+            replies,
+            metrics: Rc::clone(&metrics),
+            timer: Timer::new(rt.clone()),
+            fetches: BTreeMap::new(),
+            initializing: Vec::new(),
+        };
+        let turns = rt.spawn(turns.run());
+        let (ended, outcome) = oneshot::channel();
+        // Both are watched by a third, which outlives their panics.
+        let task = rt.spawn(async move {
+            let outcome = match future::select(turns, apply).await {
+                Either::Left((turns, _)) => turns.unwrap_or_else(|error| Err(bug(error))),
+                Either::Right((apply, _)) => Err(apply.unwrap_or_else(bug)),
+            };
+            if let Err(fatal) = &outcome {
+                tracing::error!(id, group, %fatal, "the node has stopped");
+                metrics.send_modify(|metrics| metrics.fatal = Some(fatal.clone()));
+            }
+            closing.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
+            let _ = ended.send(outcome);
+        });
+        Ok(Node { mailbox, outcome: outcome.shared(), _task: Box::new(task) })
+    }
+}
+
+fn bug(error: TaskError) -> Fatal {
+    Fatal::Bug(error.to_string())
+}
+
+impl<SM: StateMachine> Node<SM> {
+    /// A handle for any thread and any executor.
+    pub fn raft(&self) -> Raft<SM> {
+        Raft::new(self.mailbox.shared())
+    }
+
+    /// A handle for this thread, which pays for no atomics and no wake-up of another thread.
+    pub fn local(&self) -> LocalRaft<SM> {
+        LocalRaft::new(Rc::clone(&self.mailbox))
+    }
+
+    /// Stops the node and waits until it has ended: what the node has not begun is refused with `Shutdown`, what it has begun has an
+    /// unknown outcome.
+    ///
+    /// Errors: it had failed before, with this cause. Dropping the future crashes the node.
+    pub async fn shutdown(self) -> Result<(), Fatal> {
+        self.mailbox.event(Event::Shutdown);
+        self.stopped().await
+    }
+
+    /// Waits until the node has ended, by itself or by [`shutdown`](Node::shutdown).
+    ///
+    /// Errors: the cause, if it has failed; [`Fatal::Dropped`] if it was dropped.
+    pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
+        let outcome = self.outcome.clone();
+        async move { outcome.await.unwrap_or(Err(Fatal::Dropped)) }
+    }
+}
+
+/// Leaves nobody waiting and nothing attached, however the node ends: in order, by a failure, or dropped half-way.
+struct Closing<SM: StateMachine, T: Transport> {
+    group: GroupId,
+    mailbox: Rc<Mailbox<SM>>,
+    applying: Rc<Applying<SM>>,
+    replies: Rc<RefCell<Replies<SM>>>,
+    transport: Rc<T>,
+}
+
+impl<SM: StateMachine, T: Transport> Closing<SM, T> {
+    fn close(&self, end: &End) {
+        let refuse = |read: LocalRead<SM>| read(Err(end.read_error()));
+        self.mailbox.close(end);
+        self.applying.abandon_reads(refuse);
+        self.replies.borrow_mut().abandon(refuse);
+    }
+}
+
+impl<SM: StateMachine, T: Transport> Drop for Closing<SM, T> {
+    fn drop(&mut self) {
+        self.close(&End::Shutdown);
+        self.transport.detach(self.group);
+    }
+}

@@ -1,0 +1,153 @@
+//! The handle of a node for any thread and any executor.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use quorate_rt::channel::watch;
+
+use crate::config::Config;
+use crate::error::{InitializeError, ReadError, WriteError};
+use crate::membership::Membership;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::node::handle::{End, Request, SharedMailbox, SharedReply, WriteResult, take_shared};
+use crate::state_machine::{Command, StateMachine};
+use crate::types::{Entry, NodeId};
+
+/// A handle of a node: cheap to clone, usable from any thread and from any executor. It wakes the node at most once for all
+/// that has gathered. On the node's own thread, [`LocalRaft`](crate::LocalRaft) costs less.
+pub struct Raft<SM: StateMachine> {
+    mailbox: Arc<SharedMailbox<SM>>,
+}
+
+impl<SM: StateMachine> Clone for Raft<SM> {
+    fn clone(&self) -> Self {
+        Self { mailbox: Arc::clone(&self.mailbox) }
+    }
+}
+
+impl<SM: StateMachine> Raft<SM> {
+    pub(crate) fn new(mailbox: Arc<SharedMailbox<SM>>) -> Self {
+        Self { mailbox }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.mailbox.card.id
+    }
+
+    /// Replicates a command, and gives the state machine's response once it is durable on a majority and applied here.
+    ///
+    /// Any node takes writes: a follower passes them on to the leader. The command is queued by the call itself, not by the first poll. Dropping the
+    /// future does not take it back; its outcome is then unknown. Writes of one handle that are under way at once may be refused one
+    /// by one, so if their order matters, wait for the earlier one or make them one command.
+    ///
+    /// Errors: [`WriteError`]; after each but `Unknown` the write has had no effect and will have none.
+    pub fn write(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let queued = self.queue_write(command);
+        async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
+    }
+
+    fn queue_write(
+        &self,
+        command: SM::Command,
+    ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
+        let mailbox = &self.mailbox;
+        let config = &mailbox.card.config;
+        let (command, bytes) = encode::<SM>(command, config)?;
+        let permit = take_shared(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
+            .ok_or(WriteError::Busy)?;
+        let (to, result) = oneshot::channel();
+        let reply = SharedReply { to, permit };
+        mailbox.request(Request::Write { command, reply }).map_err(|end| end.write_error())?;
+        Ok(result)
+    }
+
+    /// Lets `read` look at the state, linearizably: it sees every write that was answered, by any node, before this call. It runs on the
+    /// node's thread and should be short.
+    ///
+    /// Any node answers reads, from its own state, after the leader has confirmed to a quorum that it still leads: no log entry, and one
+    /// confirmation for all the reads that wait. The read is queued by the call itself; dropping the future makes its result go nowhere.
+    ///
+    /// Errors: [`ReadError`].
+    pub fn read<T: Send + 'static, F: FnOnce(&SM) -> T + Send + 'static>(
+        &self,
+        read: F,
+    ) -> impl Future<Output = Result<T, ReadError>> + Send + use<SM, T, F> {
+        let queued = self.queue_read(read);
+        async move { queued?.await.unwrap_or(Err(ReadError::Shutdown)) }
+    }
+
+    fn queue_read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&SM) -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, ReadError>>, ReadError> {
+        let mailbox = &self.mailbox;
+        let permit = take_shared(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
+            .ok_or(ReadError::Busy)?;
+        let (to, result) = oneshot::channel();
+        let read = move |state: Result<&SM, ReadError>| {
+            drop(permit);
+            let _ = to.send(state.map(read));
+        };
+        mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
+        Ok(result)
+    }
+
+    /// Forms a cluster of these voters, each with the address at which the others reach it, and returns once that is durable here. Do it once, on one node
+    /// or, with the same members, on each of them.
+    ///
+    /// Errors: [`InitializeError`]: the node has a log or has voted, or the members are not a possible membership with this node in it. Nothing has
+    /// changed then. Dropping the future leaves open whether the cluster was formed.
+    pub async fn initialize(
+        &self,
+        members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
+    ) -> Result<(), InitializeError> {
+        let membership = membership(members)?;
+        let (reply, result) = oneshot::channel();
+        self.mailbox
+            .request(Request::Initialize { membership, reply })
+            .map_err(|end| end.initialize_error())?;
+        result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+    }
+
+    /// What the node tells of itself, now and whenever it changes.
+    pub fn metrics(&self) -> watch::Receiver<Metrics> {
+        self.mailbox.card.metrics.clone()
+    }
+
+    /// Hands the node a message from a peer: the receiving end of a transport of one's own. What is too much is dropped.
+    pub fn deliver(&self, message: Message) {
+        self.mailbox.deliver(message);
+    }
+}
+
+impl<SM: StateMachine> std::fmt::Debug for Raft<SM> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Raft").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a command, and what it is counted as.
+pub(crate) fn encode<SM: StateMachine>(
+    command: SM::Command,
+    config: &Config,
+) -> Result<(Bytes, usize), WriteError> {
+    let command = command.encode().map_err(WriteError::Command)?;
+    let (bytes, max) = (command.len(), config.max_command_bytes);
+    if bytes > max {
+        return Err(WriteError::Command(format!("it has {bytes} bytes, {max} are allowed")));
+    }
+    Ok((command, bytes + Entry::OVERHEAD_BYTES))
+}
+
+pub(crate) fn membership(
+    members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
+) -> Result<Membership, InitializeError> {
+    let members = members.into_iter().map(|(id, address)| (id, address.into())).collect();
+    Membership::new(members).map_err(InitializeError::Membership)
+}
