@@ -1,0 +1,95 @@
+//! Scenarios of one store: what was appended is what is recovered and read.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use quorate_core::{LogId, Payload, Term};
+
+use super::*;
+
+/// Nothing in this store ever waits.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a memory store has nothing to wait for"),
+    }
+}
+
+fn entry(term: u64, index: Index, command: &'static str) -> Entry {
+    let payload = Payload::Command(Bytes::from_static(command.as_bytes()));
+    Entry { log_id: LogId::new(term, 1, index), payload }
+}
+
+fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
+    let done = Rc::new(Cell::new(false));
+    let tell = Rc::clone(&done);
+    let completion = Completion::new(move |outcome| tell.set(outcome.is_ok()));
+    store.append(group, LogWrite { hard_state: None, entries }, completion);
+    assert!(done.get(), "complete at once");
+}
+
+#[test]
+fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
+    let kept = MemStore::new();
+    let hard_state = HardState { term: Term(2), voted_for: Some(3) };
+    {
+        let store = kept.clone();
+        append(&store, 7, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
+        let write = LogWrite { hard_state: Some(hard_state), entries: Vec::new() };
+        store.append(7, write, Completion::new(|_| ()));
+    }
+    let recovered = now(kept.recover(7)).unwrap();
+    assert_eq!(recovered.hard_state, hard_state);
+    assert_eq!(recovered.outline.last(), LogId::new(2, 1, 2));
+    assert_eq!(now(kept.recover(8)).unwrap(), Recovered::default());
+}
+
+#[test]
+fn an_overwritten_suffix_is_gone() {
+    let store = MemStore::new();
+    append(&store, 1, vec![entry(1, 1, "a"), entry(1, 2, "b"), entry(1, 3, "c")]);
+    append(&store, 1, vec![entry(2, 2, "B")]);
+    assert_eq!(now(store.read(1, 1..3, 1000)).unwrap(), vec![entry(1, 1, "a"), entry(2, 2, "B")]);
+    assert!(matches!(now(store.read(1, 1..4, 1000)), Err(StoreError::Missing(3))));
+    assert_eq!(now(store.recover(1)).unwrap().outline.last(), LogId::new(2, 1, 2));
+}
+
+#[test]
+fn a_read_gives_what_fits_and_at_least_one_entry() {
+    let store = MemStore::new();
+    append(&store, 1, vec![entry(1, 1, "a"), entry(1, 2, "b"), entry(1, 3, "c")]);
+    let one = entry(1, 1, "a").bytes();
+    for (max_bytes, count) in [(0, 1), (one, 1), (2 * one - 1, 1), (2 * one, 2), (9 * one, 3)] {
+        assert_eq!(now(store.read(1, 1..4, max_bytes)).unwrap().len(), count, "{max_bytes}");
+    }
+    assert_eq!(now(store.read(1, 2..3, 9 * one)).unwrap(), vec![entry(1, 2, "b")]);
+    assert_eq!(now(store.read(1, 2..2, 9 * one)).unwrap(), vec![]);
+}
+
+#[test]
+fn a_read_of_what_is_not_there_names_the_first_that_is_missing() {
+    let store = MemStore::new();
+    append(&store, 1, vec![entry(1, 1, "a")]);
+    assert!(matches!(now(store.read(1, 0..2, 10)), Err(StoreError::Missing(0))));
+    assert!(matches!(now(store.read(1, 1..3, 10)), Err(StoreError::Missing(2))));
+    assert!(matches!(now(store.read(2, 1..2, 10)), Err(StoreError::Missing(1))));
+}
+
+#[test]
+fn a_completion_may_append() {
+    let store = MemStore::new();
+    let again = store.clone();
+    let completion =
+        Completion::new(move |_| append(&again, 1, vec![entry(1, 2, "from the completion")]));
+    let write = LogWrite { hard_state: None, entries: vec![entry(1, 1, "a")] };
+    store.append(1, write, completion);
+    assert_eq!(now(store.recover(1)).unwrap().outline.last().index, 2);
+}
+
+#[test]
+#[should_panic(expected = "can't follow")]
+fn a_gap_is_a_bug_of_the_caller() {
+    append(&MemStore::new(), 1, vec![entry(1, 2, "b")]);
+}
