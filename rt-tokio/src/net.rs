@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use quorate_rt::blocking::IOV_MAX;
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -108,11 +107,11 @@ impl WriteHalf for TokioWriteHalf {
             .collect();
         let mut left = &mut slices[..];
         while !left.is_empty() {
-            let batch = &left[..left.len().min(IOV_MAX)];
             let written = poll_fn(|context| {
                 loop {
                     ready!(self.stream.poll_write_ready(context))?;
-                    match self.stream.try_write_vectored(batch) {
+                    // std hands the kernel no more of them than it takes at once (IOV_MAX).
+                    match self.stream.try_write_vectored(left) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         result => return Poll::Ready(result),
                     }

@@ -111,3 +111,20 @@ impl AsyncRuntime for Tokio {
         Ok(runtime.block_on(main(Self)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn io_uring_is_refused_and_polling_is_not() {
+        let demanding = |driver| Launch { driver, ..Launch::default() };
+        let error = Tokio::run(&demanding(Driver::Uring), async |_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("io_uring"), "{error}");
+        assert!(Tokio::run(&demanding(Driver::Poll), async |_| ()).is_ok());
+        assert!(Tokio::run(&demanding(Driver::Auto), async |_| ()).is_ok());
+    }
+}
