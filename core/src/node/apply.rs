@@ -123,12 +123,13 @@ pub(crate) async fn run<SM: StateMachine, S: LogStore>(
             applying.applied.set(last.index);
             metrics.send_modify(|metrics| metrics.applied = last.index);
             let mut responses = responses.into_iter();
-            let mut replies = replies.borrow_mut();
-            for (log_id, is_command) in applied {
-                let response = if is_command { responses.next() } else { None };
-                replies.applied(log_id, response, || leader(&metrics));
+            {
+                let mut replies = replies.borrow_mut();
+                for (log_id, is_command) in applied {
+                    let response = if is_command { responses.next() } else { None };
+                    replies.applied(log_id, response, || leader(&metrics));
+                }
             }
-            drop(replies);
             // A long log must not keep the node's heartbeats waiting.
             yield_now().await;
         }

@@ -1,0 +1,285 @@
+//! Whole clusters within one thread, on each runtime: memory stores, and a network whose links can be cut.
+
+use std::time::Duration;
+
+use quorate::{
+    AsyncRuntime, Compio, Config, Fatal, InitializeError, Launch, Monoio, Node, ReadError, Role,
+    Tokio, WriteError,
+};
+use quorate_tests::{Cluster, wait_for};
+
+fn quick() -> Config {
+    Config {
+        heartbeat_interval: Duration::from_millis(20),
+        election_timeout: Duration::from_millis(150),
+        request_timeout: Duration::from_millis(600),
+        ..Config::default()
+    }
+}
+
+macro_rules! on_each_runtime {
+    ($($name:ident),* $(,)?) => {
+        mod on_tokio { $( #[test] fn $name() { super::run::<super::Tokio>(super::$name); } )* }
+        mod on_monoio { $( #[test] fn $name() { super::run::<super::Monoio>(super::$name); } )* }
+        mod on_compio { $( #[test] fn $name() { super::run::<super::Compio>(super::$name); } )* }
+    };
+}
+
+fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
+    R::run(&Launch::default(), case).expect("the runtime starts");
+}
+
+on_each_runtime!(
+    a_node_alone_writes_and_reads,
+    every_node_takes_writes_and_reads,
+    a_cluster_is_formed_once,
+    a_new_leader_takes_over_and_nothing_is_lost,
+    without_a_majority_requests_are_refused_and_service_resumes,
+    a_restarted_node_catches_up,
+    many_writes_at_once_are_applied_once_each,
+    a_dropped_node_leaves_nobody_waiting,
+    a_stopped_node_refuses,
+    a_panic_of_the_state_machine_stops_the_node_with_the_cause,
+    handles_work_from_other_threads,
+    metrics_tell_of_the_peers,
+);
+
+async fn a_node_alone_writes_and_reads<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 1, Config::default()).await;
+    let raft = cluster.raft(1);
+    assert_eq!(raft.write("a".to_owned()).await.expect("writes"), 1);
+    assert_eq!(raft.write("b".to_owned()).await.expect("writes"), 2);
+    assert_eq!(cluster.journal(1).await, ["a", "b"]);
+}
+
+async fn every_node_takes_writes_and_reads<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let mut expected = Vec::new();
+    for (round, id) in [1, 2, 3, 2, 1].into_iter().enumerate() {
+        let line = format!("{round} by {id}");
+        cluster.raft(id).write(line.clone()).await.expect("writes");
+        expected.push(line);
+        for reader in 1..=3 {
+            assert_eq!(cluster.journal(reader).await, expected, "read on node {reader}");
+        }
+    }
+}
+
+async fn a_cluster_is_formed_once<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::start(&rt, 3, quick()).await;
+    let raft = cluster.raft(1);
+    let strangers = raft.initialize([(2, "node-2"), (3, "node-3")]).await;
+    assert!(matches!(strangers, Err(InitializeError::Membership(_))), "{strangers:?}");
+    let nobody = raft.initialize(Vec::<(u64, String)>::new()).await;
+    assert!(matches!(nobody, Err(InitializeError::Membership(_))), "{nobody:?}");
+    assert!(matches!(
+        raft.write("too early".to_owned()).await,
+        Err(WriteError::NotLeader { leader: None })
+    ));
+
+    for id in 1..=3 {
+        cluster.raft(id).initialize(cluster.members()).await.expect("all may say the same");
+    }
+    let again = raft.initialize(cluster.members()).await;
+    assert!(matches!(again, Err(InitializeError::AlreadyInitialized)), "{again:?}");
+    cluster.leader().await;
+    raft.write("a".to_owned()).await.expect("writes");
+    let again = raft.initialize([(1, "alone")]).await;
+    assert!(matches!(again, Err(InitializeError::AlreadyInitialized)), "{again:?}");
+    let membership = raft.metrics().borrow().membership.clone().expect("formed");
+    assert_eq!(membership.voters(), &cluster.members());
+}
+
+async fn a_new_leader_takes_over_and_nothing_is_lost<R: AsyncRuntime>(rt: R) {
+    let mut cluster = Cluster::formed(&rt, 3, quick()).await;
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        let line = format!("{round}");
+        cluster.raft(leader).write(line.clone()).await.expect("writes");
+        expected.push(line);
+        cluster.crash(leader);
+        let next = cluster.leader().await;
+        assert_ne!(next, leader);
+        assert_eq!(cluster.journal(next).await, expected);
+        cluster.restart(leader).await;
+    }
+    cluster.leader().await;
+    for id in 1..=3 {
+        assert_eq!(cluster.journal(id).await, expected, "on node {id}");
+    }
+}
+
+async fn without_a_majority_requests_are_refused_and_service_resumes<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    raft.write("before".to_owned()).await.expect("writes");
+    for other in (1..=3).filter(|id| *id != leader) {
+        cluster.network.isolate(other);
+    }
+    // Placed in its log, but never acknowledged: the leader can't say what becomes of it.
+    let lost = raft.write("lost".to_owned()).await;
+    assert!(matches!(lost, Err(WriteError::Unknown)), "{lost:?}");
+    wait_for(&mut raft.metrics(), |metrics| metrics.role != Role::Leader).await;
+    assert!(matches!(
+        raft.write("refused".to_owned()).await,
+        Err(WriteError::NotLeader { leader: None })
+    ));
+    assert!(matches!(raft.read(|_| ()).await, Err(ReadError::NotLeader { leader: None })));
+
+    cluster.network.heal();
+    let leader = cluster.leader().await;
+    cluster.raft(leader).write("after".to_owned()).await.expect("writes");
+    let journal = cluster.journal(leader).await;
+    assert!(!journal.contains(&"refused".to_owned()), "a refused write took effect");
+    assert_eq!(journal.first().map(String::as_str), Some("before"));
+    assert_eq!(journal.last().map(String::as_str), Some("after"));
+}
+
+async fn a_restarted_node_catches_up<R: AsyncRuntime>(rt: R) {
+    let mut cluster = Cluster::formed(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let away = leader % 3 + 1;
+    cluster.crash(away);
+    let mut expected = Vec::new();
+    for round in 0..500 {
+        // Larger than an append in all, so that it takes several, from the log.
+        let line = format!("{round:08192}");
+        cluster.raft(leader).write(line.clone()).await.expect("writes");
+        expected.push(line);
+    }
+    cluster.restart(away).await;
+    cluster.leader().await;
+    assert!(cluster.journal(away).await == expected, "the journals differ");
+}
+
+async fn many_writes_at_once_are_applied_once_each<R: AsyncRuntime>(rt: R) {
+    const EACH: usize = 1000;
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let mut writes = Vec::new();
+    for id in 1..=3 {
+        let raft = cluster.raft(id);
+        writes.extend((0..EACH).map(|n| raft.write(format!("{id}: {n:05}"))));
+    }
+    for write in writes {
+        write.await.expect("writes");
+    }
+    for reader in 1..=3 {
+        let mut journal = cluster.journal(reader).await;
+        for id in 1..=3 {
+            let of_id = journal.iter().filter(|line| line.starts_with(&format!("{id}:")));
+            assert!(of_id.is_sorted(), "the writes of one handle are out of order");
+        }
+        journal.sort();
+        journal.dedup();
+        assert_eq!(journal.len(), 3 * EACH, "on node {reader}");
+    }
+}
+
+async fn a_dropped_node_leaves_nobody_waiting<R: AsyncRuntime>(rt: R) {
+    let mut cluster = Cluster::formed(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let (write, read) = (raft.write("a".to_owned()), raft.read(|_| ()));
+    let stopped = cluster.node(leader).stopped();
+    cluster.crash(leader);
+    let write = write.await;
+    assert!(matches!(write, Err(WriteError::Unknown | WriteError::Shutdown)), "{write:?}");
+    assert!(matches!(read.await, Err(ReadError::Shutdown)));
+    assert!(matches!(stopped.await, Err(Fatal::Dropped)));
+    assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
+}
+
+async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 1, quick()).await;
+    let raft = cluster.raft(1);
+    let store = quorate::MemStore::new();
+    let node = Node::builder(7)
+        .log_store(store)
+        .transport(cluster.network.transport())
+        .state_machine(quorate_tests::Journal::default())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let other = node.local();
+    node.shutdown().await.expect("stops");
+    assert!(matches!(other.write("a".to_owned()).await, Err(WriteError::Shutdown)));
+    assert!(matches!(other.read(|_| ()).await, Err(ReadError::Shutdown)));
+    let formed = other.initialize([(7, "x")]).await;
+    assert!(matches!(formed, Err(InitializeError::Shutdown)));
+    raft.write("its neighbour goes on".to_owned()).await.expect("writes");
+}
+
+/// Panics at its second command.
+#[derive(Default)]
+struct Fragile(u32);
+
+impl quorate::StateMachine for Fragile {
+    type Command = u32;
+    type Response = u32;
+
+    async fn apply(&mut self, n: u32) -> u32 {
+        self.0 += 1;
+        assert!(self.0 < 2, "it broke at {n}");
+        n
+    }
+}
+
+async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {
+    let node = Node::builder(1)
+        .log_store(quorate::MemStore::new())
+        .transport(quorate::LocalNetwork::new().transport())
+        .state_machine(Fragile::default())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let raft = node.raft();
+    raft.initialize([(1, "")]).await.expect("forms");
+    wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
+    assert_eq!(raft.write(1).await.expect("writes"), 1);
+    let write = raft.write(2).await;
+    assert!(matches!(write, Err(WriteError::Unknown)), "{write:?}");
+    let cause = node.stopped().await.expect_err("it has failed").to_string();
+    assert!(cause.contains("it broke at 2"), "{cause}");
+    assert!(matches!(raft.write(3).await, Err(WriteError::Fatal(_))));
+    assert!(matches!(raft.read(|_| ()).await, Err(ReadError::Fatal(_))));
+    assert!(raft.metrics().borrow().fatal.is_some());
+}
+
+async fn handles_work_from_other_threads<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let mut threads = Vec::new();
+    for id in 1..=3 {
+        let raft = cluster.node(id).raft();
+        let work = move || {
+            futures::executor::block_on(async {
+                for n in 0..200 {
+                    raft.write(format!("{id}: {n}")).await.expect("writes");
+                }
+                raft.read(|journal| journal.entries.len()).await.expect("reads")
+            })
+        };
+        threads.push(rt.spawn_blocking(work));
+    }
+    for thread in threads {
+        assert!(thread.await.expect("no panic") >= 200);
+    }
+    assert_eq!(cluster.journal(1).await.len(), 600);
+}
+
+async fn metrics_tell_of_the_peers<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    raft.write("a".to_owned()).await.expect("writes");
+    let metrics = wait_for(&mut raft.metrics(), |metrics| {
+        metrics.applied == metrics.last_log_id.index
+            && metrics.peers.values().all(|peer| peer.matched == metrics.committed)
+    })
+    .await;
+    assert_eq!(metrics.leader, Some(leader));
+    assert_eq!(metrics.peers.len(), 2);
+    assert!(metrics.peers.values().all(|peer| peer.last_contact.is_some()));
+    assert!(metrics.peers.values().all(|peer| peer.inflight_bytes == 0));
+}
