@@ -18,9 +18,9 @@ pub struct Config {
     /// long after a leader's death. At least three heartbeat intervals.
     pub election_timeout: Duration,
 
-    /// How long a write passed on to the leader, or a read that waits for the leader's word, waits at most; default 3 s.
-    /// Then the write's outcome is unknown and the read is refused. Too short: an election fails what could have
-    /// succeeded right after. At least one election timeout.
+    /// How long a write or a read waits for a leader to be known, and once passed on to it, for its word; default 3 s. Then it is
+    /// refused, except that the outcome of a write that was passed on is unknown. Too short: an election fails what could
+    /// have succeeded right after. Too long: clients of a cluster without a majority wait in vain. At least one election timeout.
     pub request_timeout: Duration,
 
     /// The largest command, in bytes as encoded; default 16 MiB. A larger one is refused. A transport must be able to carry one: see

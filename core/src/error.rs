@@ -85,7 +85,7 @@ pub struct Leader {
 /// Why a write was not answered. Except after [`Unknown`](WriteError::Unknown) it has had no effect and will have none.
 #[derive(Clone, Debug, Error)]
 pub enum WriteError {
-    /// No leader is known, or the one that was known has refused. Try again.
+    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or the one that was known has refused. Try again.
     #[error("no leader took the write{}", Hint(.leader.as_ref()))]
     NotLeader {
         /// Who leads, when known.
@@ -113,7 +113,8 @@ pub enum WriteError {
 /// Why a read was not answered.
 #[derive(Clone, Debug, Error)]
 pub enum ReadError {
-    /// No leader is known, or none has confirmed in time that it still leads. Try again.
+    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or none has confirmed in time that it still
+    /// leads. Try again.
     #[error("no leader confirmed the read{}", Hint(.leader.as_ref()))]
     NotLeader {
         /// Who leads, when known.

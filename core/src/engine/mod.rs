@@ -120,7 +120,9 @@ impl Engine {
     /// told to, with the same membership, or only one of them.
     ///
     /// False, and nothing has changed, if the node has a log or knows of a term: it is part of a cluster already.
-    pub fn initialize(&mut self, membership: Membership) -> bool {
+    pub fn initialize(&mut self, now: Instant, membership: Membership) -> bool {
+        assert!(now >= self.common.now, "time runs backwards");
+        self.common.now = now;
         let common = &mut self.common;
         if common.log.last() != LogId::ZERO || common.hard_state != HardState::default() {
             return false;

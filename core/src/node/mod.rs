@@ -2,6 +2,7 @@
 
 mod apply;
 mod mailbox;
+mod parked;
 mod quota;
 mod replies;
 mod signal;
@@ -29,6 +30,7 @@ use quorate_rt::{AsyncRuntime, TaskError};
 
 use self::apply::Applying;
 use self::mailbox::{Card, End, Event, LocalRead, Mailbox};
+use self::parked::Parked;
 use self::replies::Replies;
 use self::timer::Timer;
 use self::turn::Turns;
@@ -174,6 +176,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             replies,
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
+            parked: Parked::new(),
             fetches: BTreeMap::new(),
             initializing: Vec::new(),
         };

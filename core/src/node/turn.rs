@@ -11,6 +11,7 @@ use quorate_rt::{AsyncRuntime, Instant};
 
 use super::apply::{self, Applying};
 use super::mailbox::{Event, InitializeReply, LocalRequest, Mailbox, Request};
+use super::parked::Parked;
 use super::replies::Replies;
 use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome};
@@ -35,6 +36,7 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     pub(super) timer: Timer<R>,
+    pub(super) parked: Parked<SM>,
     /// Reads of the log under way, at most one for each peer.
     pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
     /// Those who have formed the cluster and wait until that is durable.
@@ -76,8 +78,16 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Shutdown => return Ok(true),
             }
         }
+        if self.engine.leader().is_some() {
+            for request in self.parked.drain() {
+                self.on_request(now, request);
+            }
+        }
         for request in self.mailbox.take_requests() {
             self.on_request(now, request);
+        }
+        while let Some(request) = self.parked.pop_expired(now) {
+            self.propose_or_read(now, request);
         }
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.timer.is_due(now) {
@@ -89,6 +99,18 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
+            Request::Write { .. } | Request::Read(_) if self.engine.leader().is_none() => {
+                self.parked.push(now + self.mailbox.card.config.request_timeout, request);
+            }
+            Request::Write { .. } | Request::Read(_) => self.propose_or_read(now, request),
+            Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
+            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
+        }
+    }
+
+    /// The engine answers it, if only to say that there is no leader.
+    fn propose_or_read(&mut self, now: Instant, request: LocalRequest<SM>) {
+        match request {
             Request::Write { command, reply } => {
                 let ticket = self.replies.borrow_mut().proposed.push(reply);
                 self.engine.step(now, Input::Propose { ticket, command });
@@ -97,15 +119,16 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Initialize { membership, reply } => self.initialize(membership, reply),
-            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
+            Request::Initialize { .. } | Request::Deliver(_) => {
+                unreachable!("only writes and reads are parked")
+            }
         }
     }
 
-    fn initialize(&mut self, membership: Membership, reply: InitializeReply) {
+    fn initialize(&mut self, now: Instant, membership: Membership, reply: InitializeReply) {
         let refusal = if !membership.is_voter(self.id) {
             InitializeError::Membership(format!("node {} is not in it", self.id))
-        } else if !self.engine.initialize(membership) {
+        } else if !self.engine.initialize(now, membership) {
             InitializeError::AlreadyInitialized
         } else {
             self.initializing.push(reply);
@@ -148,7 +171,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if let Some(committed) = committed {
             self.applying.commit(committed);
         }
-        self.timer.set(wake_at);
+        self.timer.set([wake_at, self.parked.expires_at()].into_iter().flatten().min());
         if self.engine.durable() > 0 {
             for reply in self.initializing.drain(..) {
                 let _ = reply.send(Ok(()));
