@@ -8,6 +8,7 @@ use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpSocket, TcpStream};
+use quorate_rt::executor::cooperate;
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
 
 use crate::{LONGEST_TRANSFER, Unwritten};
@@ -35,6 +36,7 @@ impl Listener for CompioListener {
     type Stream = CompioStream;
 
     async fn accept(&mut self) -> io::Result<(CompioStream, SocketAddr)> {
+        cooperate().await;
         let (stream, peer) = self.listener.accept().await?;
         Ok((CompioStream::new(stream)?, peer))
     }
@@ -79,6 +81,7 @@ impl ReadHalf for CompioReadHalf {
         if begin == end {
             return (Err(io::ErrorKind::InvalidInput.into()), into);
         }
+        cooperate().await;
         // As it is, compio would read over what is in the buffer.
         let spare = into.slice(begin..end.min(begin.saturating_add(LONGEST_TRANSFER)));
         let BufResult(result, spare) = self.stream.read(spare).await;
@@ -94,6 +97,7 @@ pub struct CompioWriteHalf {
 
 impl WriteHalf for CompioWriteHalf {
     async fn write_all(&mut self, from: Vec<Bytes>) -> io::Result<()> {
+        cooperate().await;
         let mut left = Unwritten::new(from);
         while let Some(batch) = left.batch() {
             match self.stream.write_vectored(batch).await.0 {

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use monoio::buf::SliceMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::{TcpListener, TcpStream};
+use quorate_rt::executor::cooperate;
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
 
 use crate::LONGEST_TRANSFER;
@@ -48,6 +49,7 @@ impl Listener for MonoioListener {
     type Stream = MonoioStream;
 
     async fn accept(&mut self) -> io::Result<(MonoioStream, SocketAddr)> {
+        cooperate().await;
         let (stream, peer) = self.listener.accept().await?;
         Ok((MonoioStream::new(stream)?, peer))
     }
@@ -100,6 +102,7 @@ impl ReadHalf for MonoioReadHalf {
         if begin == end {
             return (Err(io::ErrorKind::InvalidInput.into()), into);
         }
+        cooperate().await;
         // As it is, monoio would read over what is in the buffer.
         let spare = SliceMut::new(into, begin, end.min(begin.saturating_add(LONGEST_TRANSFER)));
         let (result, spare) = self.half.read(spare).await;
@@ -129,6 +132,7 @@ impl MonoioWriteHalf {
 
 impl WriteHalf for MonoioWriteHalf {
     async fn write_all(&mut self, from: Vec<Bytes>) -> io::Result<()> {
+        cooperate().await;
         let half = self.half()?;
         for mut buffer in gather(from) {
             while !buffer.is_empty() {

@@ -9,6 +9,8 @@
 mod blocking_threads;
 mod signal;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::any::Any;
@@ -43,6 +45,9 @@ const LONGEST_NAP: Duration = Duration::from_secs(3600);
 /// very call that asks for it, so one turn is enough; after it no buffer of a dropped operation is in use.
 const LAST_TURN: Duration = Duration::from_millis(1);
 
+/// How many operations in a row a task may do that need no waiting.
+const OPERATIONS_PER_POLL: u32 = 64;
+
 type BoxedEntry<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 thread_local! {
@@ -56,9 +61,19 @@ struct Core {
     started_vital: RefCell<Vec<BoxedEntry<'static>>>,
     timers: RefCell<Timers>,
     blocking: BlockingThreads,
+    /// Of tasks, in this turn.
     polls: Cell<u32>,
+    /// How many operations the task has done in this poll of it; see [`cooperate`].
+    operations: Cell<u32>,
     /// The main future has ended: nothing is started any more.
     closing: Cell<bool>,
+}
+
+impl Core {
+    fn begin_poll(&self) {
+        self.polls.set(self.polls.get() + 1);
+        self.operations.set(0);
+    }
 }
 
 fn current() -> Rc<Core> {
@@ -126,6 +141,23 @@ where
     start_vital(async { receiver.await.unwrap_or(Err(TaskError::Cancelled)) })
 }
 
+/// Awaited before an operation that may be complete at once, as on a socket that is polled and always ready: lets the
+/// others have their turn once in a while, which no peer may prevent by sending without end.
+pub async fn cooperate() {
+    poll_fn(|context| {
+        let core = current();
+        let operations = core.operations.get();
+        if operations < OPERATIONS_PER_POLL {
+            core.operations.set(operations + 1);
+            return Poll::Ready(());
+        }
+        // The next poll counts from 0.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// A timer; see [`AsyncRuntime::sleep_until`](crate::AsyncRuntime::sleep_until).
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep::new(deadline, current())
@@ -150,6 +182,7 @@ where
         timers: RefCell::default(),
         blocking: BlockingThreads::default(),
         polls: Cell::new(0),
+        operations: Cell::new(0),
         closing: Cell::new(false),
     });
     CURRENT.set(Some(Rc::clone(&core)));
@@ -161,7 +194,7 @@ where
     tasks.push(Box::pin(async {
         let mut main = pin!(main);
         let result = poll_fn(|context| {
-            core.polls.set(core.polls.get() + 1);
+            core.begin_poll();
             match catch_unwind(AssertUnwindSafe(|| main.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -246,8 +279,8 @@ where
     fn poll_tasks(&mut self) {
         let context = &mut Context::from_waker(&self.waker);
         loop {
-            self.tasks.extend(self.core.started.take());
-            self.vital.extend(self.core.started_vital.take());
+            self.tasks.extend(self.core.started.borrow_mut().drain(..));
+            self.vital.extend(self.core.started_vital.borrow_mut().drain(..));
             // Both are polled, so that both are registered with the signal.
             let ended = [self.tasks.poll_next_unpin(context), self.vital.poll_next_unpin(context)]
                 .iter()

@@ -109,7 +109,7 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let entry = self.get_mut();
-        entry.core.polls.set(entry.core.polls.get() + 1);
+        entry.core.begin_poll();
         let Some(future) = entry.future.as_mut() else { return Poll::Ready(()) };
         let mut outcome = Err(TaskError::Cancelled);
         if !entry.state.cancelled.get() {
