@@ -1,1 +1,126 @@
-fn main() {}
+//! `quorate-kv`: a replicated, durable key-value server that speaks the Redis protocol.
+
+mod attempt;
+mod command;
+mod connection;
+mod demo;
+mod host;
+mod info;
+mod node;
+mod reply;
+mod request;
+mod serve;
+mod server;
+mod store;
+mod write;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// A replicated, durable key-value server that speaks the Redis protocol.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Runs a whole cluster in this process, each node on a thread of its own.
+    Demo(demo::Options),
+    /// Runs one node of a cluster.
+    Serve(serve::Options),
+}
+
+/// What a node runs on.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Engine {
+    /// The async runtime.
+    #[arg(long, value_enum, default_value_t)]
+    runtime: Runtime,
+    /// How the runtime talks to the kernel.
+    #[arg(long, value_enum, default_value_t)]
+    driver: Driver,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Runtime {
+    #[default]
+    Tokio,
+    Monoio,
+    Compio,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Driver {
+    /// io_uring where the runtime and the kernel have it, otherwise polling.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// Polling.
+    Poll,
+}
+
+impl From<Driver> for quorate::Driver {
+    fn from(driver: Driver) -> Self {
+        match driver {
+            Driver::Auto => Self::Auto,
+            Driver::Uring => Self::Uring,
+            Driver::Poll => Self::Poll,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The demo's standard output is for people, and three nodes would talk at once.
+    let level = match arguments.command {
+        Subcommands::Demo(_) => LevelFilter::WARN,
+        Subcommands::Serve(_) => LevelFilter::INFO,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match arguments.command {
+        Subcommands::Demo(options) => demo::run(options),
+        Subcommands::Serve(options) => serve::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quorate-kv: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_lines_of_the_manual_are_understood() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for line in [
+            "quorate-kv demo",
+            "quorate-kv demo --nodes 5 --runtime monoio --driver poll --data d --base-port 80",
+            "quorate-kv serve --id 1 --client [::]:7001 --peer host:7101 --cluster 1=host:7101,2=b:1 --data d",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for line in ["quorate-kv", "quorate-kv demo --nodes 0", "quorate-kv serve --id 1"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Tests of the command table: what each request becomes, and Redis' error texts.
+
+use super::*;
+
+fn run(line: &str) -> Result<Command, Reply> {
+    parse(line.split(' ').map(|text| Bytes::copy_from_slice(text.as_bytes())).collect())
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn write(line: &str) -> Write {
+    match run(line) {
+        Ok(Command::Write(write)) => write,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    match run(line) {
+        Err(Reply::Error(text)) => String::from_utf8(text.to_vec()).unwrap(),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn reads_and_writes() {
+    let set = |when, get| Write::Set { key: bytes("k"), value: bytes("v"), when, get };
+    assert_eq!(write("SET k v"), set(When::Always, false));
+    assert_eq!(write("set k v nx"), set(When::Missing, false));
+    assert_eq!(write("SeT k v XX GET"), set(When::Present, true));
+    assert_eq!(write("SET k v GET GET NX NX"), set(When::Missing, true));
+    assert_eq!(write("INCR n"), Write::Add { key: bytes("n"), delta: 1 });
+    assert_eq!(write("DECR n"), Write::Add { key: bytes("n"), delta: -1 });
+    assert_eq!(write("INCRBY n -5"), Write::Add { key: bytes("n"), delta: -5 });
+    assert_eq!(write("DECRBY n 7"), Write::Add { key: bytes("n"), delta: -7 });
+    assert_eq!(write("DEL a b"), Write::Delete(vec![bytes("a"), bytes("b")]));
+    let pairs = vec![(bytes("a"), bytes("1")), (bytes("b"), bytes("2"))];
+    assert_eq!(write("MSET a 1 b 2"), Write::SetMany(pairs));
+    assert_eq!(write("FLUSHALL async"), Write::Clear);
+    assert_eq!(run("GET k"), Ok(Command::Read(Read::Get(bytes("k")))));
+    assert_eq!(run("EXISTS k k"), Ok(Command::Read(Read::Exists(vec![bytes("k"); 2]))));
+    assert_eq!(run("MGET k"), Ok(Command::Read(Read::GetMany(vec![bytes("k")]))));
+    assert_eq!(run("DBSIZE"), Ok(Command::Read(Read::Count)));
+}
+
+#[test]
+fn every_command_checks_its_arity() {
+    for entry in TABLE {
+        let least = usize::try_from(entry.arity.abs()).unwrap();
+        let wrong = format!("ERR wrong number of arguments for '{}' command", entry.name);
+        if least > 1 {
+            let few = vec![entry.name; 1].into_iter().chain(vec!["x"; least - 2]);
+            assert_eq!(error(&few.collect::<Vec<_>>().join(" ")), wrong);
+        }
+        if entry.arity > 0 {
+            let many = vec![entry.name; 1].into_iter().chain(vec!["x"; least]);
+            assert_eq!(error(&many.collect::<Vec<_>>().join(" ")), wrong);
+        }
+    }
+}
+
+#[test]
+fn errors_have_redis_texts() {
+    let integer = "ERR value is not an integer or out of range";
+    for (line, text) in [
+        ("SET k v NX XX", "ERR syntax error"),
+        ("SET k v EX 10", "ERR syntax error"),
+        ("FLUSHALL NOW", "ERR syntax error"),
+        ("FLUSHALL SYNC ASYNC", "ERR syntax error"),
+        ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
+        ("PING a b", "ERR wrong number of arguments for 'ping' command"),
+        ("INCRBY n 1.0", integer),
+        ("DECRBY n 9223372036854775808", integer),
+        ("DECRBY n -9223372036854775808", "ERR decrement would overflow"),
+        ("SELECT x", integer),
+        ("SELECT 1", "ERR DB index is out of range"),
+        ("SELECT -1", "ERR DB index is out of range"),
+        (
+            "SELECT 99999999999",
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ),
+        ("HELLO 4", "NOPROTO unsupported protocol version"),
+        ("HELLO x", "ERR Protocol version is not an integer or out of range"),
+        ("HELLO 3 FOO", "ERR Syntax error in HELLO option 'FOO'"),
+        ("HELLO 3 AUTH default", "ERR Syntax error in HELLO option 'AUTH'"),
+        ("HELLO 3 AUTH a b", "WRONGPASS invalid username-password pair or user is disabled."),
+        ("CLIENT FOO", "ERR unknown subcommand 'FOO'. Try CLIENT HELP."),
+        ("CLIENT ID x", "ERR wrong number of arguments for 'client|id' command"),
+        ("CONFIG GET", "ERR wrong number of arguments for 'config|get' command"),
+        ("CONFIG SET a b", "ERR unknown subcommand 'SET'. Try CONFIG HELP."),
+        ("RAFT status x", "ERR wrong number of arguments for 'raft|status' command"),
+        ("foo", "ERR unknown command 'foo', with args beginning with: "),
+        ("Foo a b", "ERR unknown command 'Foo', with args beginning with: 'a' 'b' "),
+    ] {
+        assert_eq!(error(line), text, "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_command_is_quoted_in_part() {
+    let name = "x".repeat(200);
+    let text = error(&format!("{name} {} {} w", "y".repeat(100), "z".repeat(100)));
+    let (x, y, z) = ("x".repeat(128), "y".repeat(100), "z".repeat(25));
+    assert_eq!(text, format!("ERR unknown command '{x}', with args beginning with: '{y}' '{z}' "));
+    let text = parse(vec![bytes("a"), bytes("b\0c"), Bytes::from_static(b"\xff")]);
+    let expected = b"ERR unknown command 'a', with args beginning with: 'b' '\xff' ";
+    assert_eq!(text, Err(Reply::error(&expected[..])));
+}
+
+#[test]
+fn hello_chooses_protocol_and_name() {
+    let hello = |protocol, name: Option<&str>| {
+        Ok(Command::Local(Local::Hello { protocol, name: name.map(bytes) }))
+    };
+    assert_eq!(run("HELLO"), hello(None, None));
+    assert_eq!(run("HELLO 2"), hello(Some(Protocol::Resp2), None));
+    let line = "hello 3 auth default secret setname me";
+    assert_eq!(run(line), hello(Some(Protocol::Resp3), Some("me")));
+    let spaces = ["CLIENT", "SETNAME", "a b"].map(bytes).to_vec();
+    assert!(parse(spaces).is_err());
+}
+
+#[test]
+fn command_describes_the_table() {
+    let Ok(Command::Local(Local::Answer(Reply::Array(all)))) = run("COMMAND") else { panic!() };
+    assert_eq!(all.len(), TABLE.len());
+    let Ok(Command::Local(Local::Answer(Reply::Array(two)))) = run("COMMAND INFO mset nope") else {
+        panic!()
+    };
+    let flags = Reply::Array(vec![Reply::Status("write"), Reply::Status("denyoom")]);
+    let [first, last, step] = [1, -1, 2].map(Reply::Integer);
+    let mset = vec![Reply::bulk("mset"), Reply::Integer(-3), flags, first, last, step];
+    assert_eq!(two, [Reply::Array(mset), Reply::Null]);
+    assert!(run("COMMAND DOCS").is_ok());
+    assert!(run("COMMAND COUNT").is_ok());
+}

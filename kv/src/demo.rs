@@ -1,0 +1,75 @@
+//! `quorate-kv demo`: a cluster in one process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use quorate::NodeId;
+
+use crate::Engine;
+use crate::host::{self, Cluster};
+use crate::node::Plan;
+
+/// Peers are at the base port and this, so that the clients' ports stay in one row.
+const PEER_PORTS: u16 = 100;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
+    #[command(flatten)]
+    engine: Engine,
+    /// The folder for the data, node i's in a folder i; without it they are deleted at the end.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Node i serves clients on this port + i, and its peers on this port + 100 + i.
+    #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(..65_000))]
+    base_port: u16,
+}
+
+/// Runs the cluster until a signal asks it to stop.
+///
+/// Errors: a node could not start, or failed.
+pub(crate) fn run(options: Options) -> Result<(), String> {
+    let temporary = match &options.data {
+        Some(_) => None,
+        None => {
+            let folder = tempfile::Builder::new().prefix("quorate-kv-").tempdir();
+            Some(folder.map_err(|error| format!("can't create a temporary folder: {error}"))?)
+        }
+    };
+    let data = match (&options.data, &temporary) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => folder.path().to_owned(),
+        (None, None) => unreachable!("the one is made where the other is missing"),
+    };
+    let address = |port: u16| format!("127.0.0.1:{}", options.base_port + port);
+    let members: BTreeMap<NodeId, String> =
+        (1..=options.nodes).map(|i| (NodeId::from(i), address(PEER_PORTS + i))).collect();
+    let plans = (1..=options.nodes).map(|i| Plan {
+        id: i.into(),
+        client: address(i),
+        peer: address(PEER_PORTS + i),
+        data: data.join(i.to_string()),
+        members: members.clone(),
+    });
+    let clients: Vec<_> = (1..=options.nodes).map(address).collect();
+    let kept = options.data.is_some();
+    let cluster = Cluster { nodes: plans.collect(), engine: options.engine };
+    let result = host::run(cluster, |leader| {
+        println!("ready leader={leader} clients={}", clients.join(","));
+        println!(
+            "try: redis-cli -p {} set greeting hello    (any node takes reads and writes; Ctrl-C stops the cluster{})",
+            options.base_port + 1,
+            if kept { "" } else { " and deletes its data" },
+        );
+    });
+    if let Some(folder) = temporary {
+        let path = folder.path().to_owned();
+        if let Err(error) = folder.close().or_else(|_| fs::remove_dir_all(&path)) {
+            eprintln!("quorate-kv: {} is left behind: {error}", path.display());
+        }
+    }
+    result
+}

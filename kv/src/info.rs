@@ -1,0 +1,200 @@
+//! What a node tells of itself: INFO, RAFT STATUS, HELLO and CONFIG GET.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use quorate::{AsyncRuntime, Metrics};
+
+use crate::reply::{Protocol, Reply};
+use crate::request::MAX_VALUE_BYTES;
+use crate::server::{MAX_CLIENTS, Server};
+
+/// The version of Redis whose commands these are. Client libraries look at it.
+const REDIS_VERSION: &str = "7.0.0";
+
+/// The answer to HELLO.
+pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
+    let version = match protocol {
+        Protocol::Resp2 => 2,
+        Protocol::Resp3 => 3,
+    };
+    let fields = [
+        ("server", Reply::bulk("quorate-kv")),
+        ("version", Reply::bulk(REDIS_VERSION)),
+        ("proto", Reply::Integer(version)),
+        ("id", Reply::Integer(id.cast_signed())),
+        ("mode", Reply::bulk("standalone")),
+        ("role", Reply::bulk("master")),
+        ("modules", Reply::Array(Vec::new())),
+    ];
+    Reply::Map(fields.map(|(name, value)| (Reply::bulk(name), value)).to_vec())
+}
+
+/// The answer to CONFIG GET: the settings that clients look at. A pattern is a name, or the beginning of one and a `*`.
+pub(crate) fn config(patterns: &[Bytes]) -> Reply {
+    let settings = [
+        // Nothing is kept in snapshots of Redis' kind, and every write is in a log before it is answered.
+        ("save", String::new()),
+        ("appendonly", "yes".to_owned()),
+        ("appendfsync", "always".to_owned()),
+        ("databases", "1".to_owned()),
+        ("maxclients", MAX_CLIENTS.to_string()),
+        ("proto-max-bulk-len", MAX_VALUE_BYTES.to_string()),
+        ("timeout", "0".to_owned()),
+    ];
+    let wanted = |name: &str| {
+        patterns.iter().any(|pattern| match pattern.strip_suffix(b"*") {
+            Some(start) => {
+                name.as_bytes().get(..start.len()).is_some_and(|s| s.eq_ignore_ascii_case(start))
+            }
+            None => name.as_bytes().eq_ignore_ascii_case(pattern),
+        })
+    };
+    let settings = settings.into_iter().filter(|(name, _)| wanted(name));
+    Reply::Map(settings.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
+}
+
+/// The answer to RAFT STATUS.
+pub(crate) fn raft_status(metrics: &Metrics) -> Reply {
+    let facts = raft(metrics).into_iter();
+    Reply::Map(facts.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
+}
+
+/// The facts of a node's place in its cluster, for RAFT STATUS and INFO. A leader adds its peers.
+fn raft(metrics: &Metrics) -> Vec<(String, String)> {
+    let leader = metrics.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+    let mut facts = vec![
+        ("id".to_owned(), metrics.id.to_string()),
+        ("role".to_owned(), metrics.role.to_string()),
+        ("term".to_owned(), metrics.term.to_string()),
+        ("leader".to_owned(), leader),
+        ("committed".to_owned(), metrics.committed.to_string()),
+        ("applied".to_owned(), metrics.applied.to_string()),
+    ];
+    for (id, peer) in &metrics.peers {
+        let contact =
+            peer.last_contact.map_or_else(|| "none".to_owned(), |d| d.as_millis().to_string());
+        let facts_of_peer = format!("match={},last_contact_ms={contact}", peer.matched);
+        facts.push((format!("peer{id}"), facts_of_peer));
+    }
+    facts
+}
+
+/// The text of INFO: all sections, or those named.
+pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> String {
+    let pairs = |pairs: &[(&str, String)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    };
+    let uptime = server.rt.now() - server.started;
+    let keys = server.keys.get();
+    let sections = [
+        (
+            "Server",
+            pairs(&[
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("quorate_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("redis_mode", "standalone".to_owned()),
+                ("os", std::env::consts::OS.to_owned()),
+                ("process_id", std::process::id().to_string()),
+                ("tcp_port", server.port.to_string()),
+                ("uptime_in_seconds", uptime.as_secs().to_string()),
+            ]),
+        ),
+        (
+            "Clients",
+            pairs(&[
+                ("connected_clients", server.clients.get().to_string()),
+                ("maxclients", MAX_CLIENTS.to_string()),
+            ]),
+        ),
+        (
+            "Stats",
+            pairs(&[
+                ("total_connections_received", server.accepted.get().to_string()),
+                ("total_commands_processed", server.commands.get().to_string()),
+            ]),
+        ),
+        ("Raft", raft(&server.metrics.borrow())),
+        (
+            "Keyspace",
+            if keys == 0 {
+                Vec::new()
+            } else {
+                pairs(&[("db0", format!("keys={keys},expires=0,avg_ttl=0"))])
+            },
+        ),
+    ];
+    let all = |name: &Bytes| {
+        ["all", "default", "everything"].iter().any(|all| name.eq_ignore_ascii_case(all.as_bytes()))
+    };
+    let mut text = String::new();
+    for (name, lines) in sections {
+        let named = |wanted: &Bytes| wanted.eq_ignore_ascii_case(name.as_bytes()) || all(wanted);
+        if !wanted.is_empty() && !wanted.iter().any(named) {
+            continue;
+        }
+        let separator = if text.is_empty() { "" } else { "\r\n" };
+        let _ = write!(text, "{separator}# {name}\r\n");
+        for (name, value) in lines {
+            let _ = write!(text, "{name}:{value}\r\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use quorate::{PeerMetrics, Role, Term};
+
+    use super::*;
+
+    #[test]
+    fn a_leader_tells_of_its_peers() {
+        let heard = PeerMetrics {
+            matched: 9,
+            last_contact: Some(Duration::from_millis(12)),
+            ..PeerMetrics::default()
+        };
+        let metrics = Metrics {
+            id: 2,
+            role: Role::Leader,
+            term: Term(3),
+            leader: Some(2),
+            committed: 9,
+            applied: 8,
+            peers: BTreeMap::from([(1, heard), (3, PeerMetrics::default())]),
+            ..Metrics::default()
+        };
+        let facts: Vec<String> =
+            raft(&metrics).into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        assert_eq!(
+            facts,
+            [
+                "id:2",
+                "role:leader",
+                "term:3",
+                "leader:2",
+                "committed:9",
+                "applied:8",
+                "peer1:match=9,last_contact_ms=12",
+                "peer3:match=0,last_contact_ms=none",
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_are_found_by_name_and_by_beginning() {
+        let found = |pattern: &'static str| match config(&[Bytes::from_static(pattern.as_bytes())])
+        {
+            Reply::Map(settings) => settings.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found("SAVE"), 1);
+        assert_eq!(found("append*"), 2);
+        assert_eq!(found("*"), 7);
+        assert_eq!(found("sav"), 0);
+    }
+}
