@@ -1,1 +1,31 @@
-//! The Raft transport over TCP, on any runtime
+//! The Raft transport over TCP, on any runtime.
+//!
+//! Between two nodes there is one connection in each direction: whoever has something to say connects, and the
+//! messages of all groups go over it. The other end's answers go over its own connection. The only thing that comes back on a connection
+//! is how many bytes have arrived, at most once a second, so that a sender notices a peer that has vanished. An
+//! idle connection is silent.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `config.rs` | the settings and the counters |
+//! | `addresses.rs` | where peers are reached; pure |
+//! | `frame.rs` | a message as bytes, and messages out of a stream of bytes; pure |
+//! | `handshake.rs` | who speaks to whom; pure |
+//! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
+//! | `outgoing.rs` | one peer's outbox, and the task that connects and writes |
+//! | `incoming.rs` | the tasks that accept and read |
+//! | `wait.rs` | deadlines, signals, names |
+
+mod addresses;
+mod config;
+mod frame;
+mod handshake;
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod wait;
+
+pub use config::{Stats, TcpConfig};
+pub use transport::TcpTransport;

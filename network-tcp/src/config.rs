@@ -1,0 +1,164 @@
+//! The settings of a transport, and its counters.
+
+use std::time::Duration;
+
+use quorate_core::{ConfigError, MAX_ADDRESS_BYTES};
+
+/// The settings of a transport. All nodes of a cluster should have the same limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Which cluster this is; default 0. Nodes of different clusters refuse each other, so that an address that was reused
+    /// by mistake does no harm.
+    pub cluster_id: u64,
+
+    /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes' `Config` allows: one command
+    /// of `max_command_bytes`, or `max_append_bytes` of entries, and some hundred bytes more. Too small: a larger message never
+    /// arrives, and replication stops at it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
+    pub max_frame_bytes: usize,
+
+    /// What waits to be written to one peer, in bytes; default 16 MiB. At the limit further messages are dropped (Raft repeats
+    /// what matters). The message that crosses it still goes, whatever its size, so the memory is bounded by this and
+    /// one message more. Too small: bursts are lost and repeated. Too large: memory, and what reaches a slow peer is
+    /// old. At least 1 KiB.
+    pub max_outbox_bytes: usize,
+
+    /// The address at which the others reach this node, as `host:port`; default the one it listens on. A peer uses it as long as
+    /// it doesn't know this node from the cluster's membership. One of `0.0.0.0` or `::` is completed by what the peer sees.
+    pub advertise: Option<String>,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            cluster_id: 0,
+            max_frame_bytes: 64 * MIB,
+            max_outbox_bytes: 16 * MIB,
+            advertise: None,
+        }
+    }
+}
+
+impl TcpConfig {
+    /// Checks that the values can work.
+    ///
+    /// Errors: the first field that can't, by its name.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |good: bool, field: &'static str, reason: &str| {
+            if good { Ok(()) } else { Err(ConfigError { field, reason: reason.to_owned() }) }
+        };
+        check(self.max_frame_bytes >= 1 << 10, "max_frame_bytes", "must be at least 1 KiB")?;
+        check(self.max_frame_bytes <= 2 << 30, "max_frame_bytes", "must be at most 2 GiB")?;
+        check(self.max_outbox_bytes >= 1 << 10, "max_outbox_bytes", "must be at least 1 KiB")?;
+        let advertise = self.advertise.as_deref().unwrap_or("-");
+        check(!advertise.is_empty(), "advertise", "must not be empty")?;
+        check(advertise.len() <= MAX_ADDRESS_BYTES, "advertise", "is too long")
+    }
+}
+
+/// What a transport has done since it was bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections to peers whose handshake succeeded.
+    pub connects: u64,
+    /// Connections from peers whose handshake succeeded.
+    pub accepts: u64,
+    /// Connections that a handshake ended: a wrong magic, version, cluster or node, in both directions; and of those from
+    /// others, one that was silent or beyond the number of connections.
+    pub refused_handshakes: u64,
+    /// Messages written.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Gathered writes, each of all that waited for one peer.
+    pub writes: u64,
+    /// Messages received, those that were dropped included.
+    pub frames_in: u64,
+    /// Bytes received after handshakes.
+    pub bytes_in: u64,
+    /// Frames that ended their connection: too large, damaged, of unknown form, or not between its two nodes.
+    pub bad_frames: u64,
+    /// Messages that were not sent, or whose connection broke while they were being written.
+    pub dropped_out: u64,
+    /// Messages received for a group that isn't here.
+    pub dropped_in: u64,
+}
+
+/// Time limits. They are constants for users; only this crate's tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// For connecting, and for each side's part of a handshake: a silent client must not hold memory for longer.
+    pub(crate) handshake: Duration,
+    /// How long a peer may take to receive anything of what was sent to it. It covers one that reads no more, and one that
+    /// has vanished without a word.
+    pub(crate) silence: Duration,
+    /// The pause between two reports of what has arrived. Several fit into the silence, so that it takes more than one lost
+    /// packet or slow turn to look dead.
+    pub(crate) report: Duration,
+    /// The first pause after a failure: short, so that a restarted peer is back quickly.
+    pub(crate) backoff_min: Duration,
+    /// The longest pause: long enough for a dead peer to cost nothing.
+    pub(crate) backoff_max: Duration,
+}
+
+impl Timing {
+    pub(crate) const DEFAULT: Self = Self {
+        handshake: Duration::from_secs(5),
+        silence: Duration::from_secs(5),
+        report: Duration::from_secs(1),
+        backoff_min: Duration::from_millis(50),
+        backoff_max: Duration::from_secs(1),
+    };
+
+    /// The pause after so many failures in a row: doubled each time, up to the longest, less up to a half by chance, so that
+    /// nodes that lost the same peer don't come back in step.
+    pub(crate) fn backoff(&self, failures: u32, random: u64) -> Duration {
+        let full = self.backoff_min.saturating_mul(1 << failures.min(16)).min(self.backoff_max);
+        let half = full / 2;
+        // The remainder is not quite uniform, which is good enough for jitter.
+        let jitter = random % u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
+        full - Duration::from_nanos(jitter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_cannot_work_is_named() {
+        let field = |config: TcpConfig| config.validate().unwrap_err().field;
+        let good = TcpConfig::default();
+        assert!(good.validate().is_ok());
+        assert_eq!(field(TcpConfig { max_frame_bytes: 0, ..good.clone() }), "max_frame_bytes");
+        assert_eq!(
+            field(TcpConfig { max_frame_bytes: 3 << 30, ..good.clone() }),
+            "max_frame_bytes"
+        );
+        assert_eq!(field(TcpConfig { max_outbox_bytes: 0, ..good.clone() }), "max_outbox_bytes");
+        let advertise =
+            |address: &str| TcpConfig { advertise: Some(address.to_owned()), ..good.clone() };
+        assert_eq!(field(advertise("")), "advertise");
+        assert_eq!(field(advertise(&"a".repeat(MAX_ADDRESS_BYTES + 1))), "advertise");
+        assert!(advertise("raft-1.example:7001").validate().is_ok());
+    }
+
+    #[test]
+    fn the_pause_doubles_to_its_maximum_and_varies_by_a_half() {
+        let timing = Timing::DEFAULT;
+        let longest =
+            [0, 1, 2, 3, 4, 5, 6, 1000].map(|failures| timing.backoff(failures, 0).as_millis());
+        assert_eq!(longest, [50, 100, 200, 400, 800, 1000, 1000, 1000]);
+        for failures in [0, 3, 1000] {
+            let full = timing.backoff(failures, 0);
+            let pauses = (1..100_u64)
+                .map(|n| timing.backoff(failures, n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            let (least, most) = pauses.fold((full, Duration::ZERO), |(least, most), pause| {
+                (least.min(pause), most.max(pause))
+            });
+            assert!(least > full / 2 && least < full * 6 / 10, "{least:?}");
+            assert!(most <= full && most > full * 9 / 10, "{most:?}");
+        }
+    }
+}

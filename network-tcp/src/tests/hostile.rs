@@ -1,0 +1,138 @@
+//! Peers that are broken, or mean harm: they lose their own connection and nothing else happens.
+
+use super::*;
+
+#[test]
+fn a_bad_frame_closes_its_connection_alone() {
+    run(async |rt| {
+        let small = TcpConfig { max_frame_bytes: 10_000, ..config() };
+        let mut node = Node::start_with(&rt, 1, ANYWHERE, small, Timing::DEFAULT).await;
+        let mut bystander = Wire::welcomed(&rt, &node, 3).await;
+        let number = |from, to| encode(&message(from, to, Body::ReadIndex { sequence: 5 }));
+        let good = number(2, 1);
+        let mut damaged = frame(&good);
+        damaged[20] ^= 4;
+        let mut unknown_kind = good.clone();
+        unknown_kind[32] = 99;
+        let mut too_long = good.clone();
+        too_long.push(0);
+        let bad = [
+            ("damaged", damaged),
+            ("too large", frame(&[0; 10_001])),
+            ("claims 4 GiB", vec![0xFF; 8]),
+            ("empty", frame(&[])),
+            ("cut short", frame(&good[..good.len() - 1])),
+            ("too long", frame(&too_long)),
+            ("of an unknown kind", frame(&unknown_kind)),
+            ("from another node", frame(&number(3, 1))),
+            ("to another node", frame(&number(2, 9))),
+            ("from itself", frame(&number(1, 1))),
+        ];
+        for (count, (what, bytes)) in bad.into_iter().enumerate() {
+            let mut wire = Wire::welcomed(&rt, &node, 2).await;
+            wire.send(frame(&good)).await;
+            assert_eq!(node.number().await, 5);
+            // One that is good but comes too late is not delivered.
+            wire.send([bytes, frame(&good)].concat()).await;
+            wire.until_closed().await;
+            until(&rt, || node.transport.stats().bad_frames == count as u64 + 1).await;
+            assert_eq!(node.inbox.try_recv(), None, "after a frame that is {what}");
+            bystander.send(frame(&number(3, 1))).await;
+            assert_eq!(node.number().await, 5, "after a frame that is {what}");
+        }
+    });
+}
+
+#[test]
+fn what_has_arrived_is_reported_to_its_sender_in_bytes() {
+    run(async |rt| {
+        let timing = Timing { report: Duration::from_millis(1), ..Timing::DEFAULT };
+        let node = Node::start_with(&rt, 1, ANYWHERE, config(), timing).await;
+        let mut wire = Wire::welcomed(&rt, &node, 2).await;
+        let bytes = frame(&encode(&message(2, 1, Body::ReadIndex { sequence: 1 })));
+        wire.send(bytes.clone()).await;
+        while wire.buffer.len() < 8 {
+            assert!(wire.more().await);
+        }
+        assert_eq!(wire.buffer[..8], (bytes.len() as u64).to_le_bytes());
+        wire.send(bytes.clone()).await;
+        while wire.buffer.len() < 16 {
+            assert!(wire.more().await);
+        }
+        assert_eq!(wire.buffer[8..], (2 * bytes.len() as u64).to_le_bytes());
+    });
+}
+
+/// A transport and a peer that welcomes it, and then is in the test's hands.
+async fn facing_a_stub(rt: &Tokio, timing: Timing) -> (Node, TokioListener, Wire) {
+    let limited = TcpConfig { max_outbox_bytes: 1 << 20, ..config() };
+    let node = Node::start_with(rt, 1, ANYWHERE, limited, timing).await;
+    let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+    node.meet(&[(2, listener.local_addr().unwrap().to_string())]);
+    node.send_number(2, 1);
+    let (wire, _) = Wire::welcome(&mut listener, 2).await;
+    until(rt, || node.transport.stats().connects == 1).await;
+    (node, listener, wire)
+}
+
+#[test]
+fn a_peer_that_never_reads_costs_a_full_outbox_and_delays_nobody() {
+    run(async |rt| {
+        let (node, listener, _wire) = facing_a_stub(&rt, Timing::DEFAULT).await;
+        let mut three = Node::start(&rt, 3).await;
+        let stub = listener.local_addr().unwrap().to_string();
+        node.meet(&[(2, stub), (3, three.address())]);
+        let commands = vec![Bytes::from(vec![1; 100_000])];
+        // More than all the buffers of the kernel hold.
+        for sequence in 0..400 {
+            node.send(2, Body::Forward { session: 1, sequence, commands: commands.clone() });
+            node.send_number(3, sequence);
+            assert!(node.transport.outbox_bytes(2) <= (1 << 20) + 101_000);
+            assert_eq!(three.number().await, sequence);
+        }
+        assert!(node.transport.outbox_bytes(2) >= 1 << 20);
+        assert!(node.transport.stats().dropped_out > 0);
+        assert_eq!(node.transport.stats().connects, 2);
+    });
+}
+
+#[test]
+fn a_peer_that_reports_nothing_is_left_and_tried_again() {
+    run(async |rt| {
+        let timing = Timing { silence: Duration::from_millis(50), ..Timing::DEFAULT };
+        let (node, mut listener, mut wire) = facing_a_stub(&rt, timing).await;
+        // It reads, as the kernel of a machine without power doesn't; that alone is no sign of life.
+        wire.until_closed().await;
+        until(&rt, || {
+            node.send_number(2, 2);
+            node.transport.outbox_bytes(2) > 0
+        })
+        .await;
+        Wire::welcome(&mut listener, 2).await;
+        until(&rt, || node.transport.stats().connects == 2).await;
+    });
+}
+
+#[test]
+fn a_peer_that_closes_is_connected_to_anew_for_the_next_message() {
+    run(async |rt| {
+        let (node, mut listener, wire) = facing_a_stub(&rt, Timing::DEFAULT).await;
+        drop(wire);
+        let again = rt.spawn(async move { Wire::welcome(&mut listener, 2).await.1 });
+        until(&rt, || {
+            node.send_number(2, 2);
+            node.transport.stats().connects == 2
+        })
+        .await;
+        assert_eq!(again.await.unwrap().from, 1);
+    });
+}
+
+#[test]
+fn a_report_of_more_than_was_sent_ends_the_connection() {
+    run(async |rt| {
+        let (_node, _listener, mut wire) = facing_a_stub(&rt, Timing::DEFAULT).await;
+        wire.send(u64::MAX.to_le_bytes().to_vec()).await;
+        wire.until_closed().await;
+    });
+}
