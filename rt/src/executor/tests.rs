@@ -82,12 +82,14 @@ fn the_backend_has_its_turn_while_tasks_are_always_runnable() {
 #[test]
 fn a_task_whose_operations_never_wait_lets_the_others_run() {
     run_alone(async {
+        let (begun, has_begun) = oneshot::channel();
         let greedy = spawn(async {
+            begun.send(()).unwrap();
             loop {
                 cooperate().await;
             }
         });
-        yield_now().await;
+        has_begun.await.unwrap();
         drop(greedy);
     });
 }
