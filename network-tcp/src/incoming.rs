@@ -164,16 +164,20 @@ async fn shake_hands<S: Stream>(
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
-    if hello.address.is_empty() {
-        return;
+    if !hello.address.is_empty() {
+        let address = complete(&hello.address, seen);
+        state.change_addresses(|addresses| addresses.learn(hello.from, address));
     }
-    let address = match hello.address.parse::<SocketAddr>() {
+}
+
+/// Who listens on all its addresses can't name one; we have seen one.
+fn complete(address: &str, seen: SocketAddr) -> String {
+    match address.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => {
             SocketAddr::new(seen.ip(), address.port()).to_string()
         }
-        _ => hello.address.clone(),
-    };
-    state.change_addresses(|addresses| addresses.learn(hello.from, address));
+        _ => address.to_owned(),
+    }
 }
 
 /// A peer connects anew when the old connection is of no use to it, which we may not have noticed.
@@ -279,4 +283,18 @@ async fn report<R: AsyncRuntime>(
 pub(crate) fn close_all<R: AsyncRuntime>(accepted: &RefCell<Accepted<R>>) {
     let Accepted { tasks, .. } = accepted.take();
     drop(tasks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_names_no_host_is_completed_by_what_was_seen() {
+        let seen = "192.0.2.7:50000".parse().unwrap();
+        assert_eq!(complete("0.0.0.0:7001", seen), "192.0.2.7:7001");
+        assert_eq!(complete("[::]:7001", seen), "192.0.2.7:7001");
+        assert_eq!(complete("192.0.2.9:7001", seen), "192.0.2.9:7001");
+        assert_eq!(complete("raft-1.example:7001", seen), "raft-1.example:7001");
+    }
 }

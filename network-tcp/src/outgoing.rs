@@ -311,3 +311,36 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_owes_a_report_as_long_as_bytes_are_on_their_way() {
+        let at = Instant::from_nanos;
+        let progress = Progress::default();
+        progress.sends(100, at(1));
+        progress.sends(50, at(2));
+        assert_eq!(progress.waiting_since.get(), Some(at(1)), "since the oldest");
+        assert!(progress.reported(100, at(3)));
+        assert_eq!(progress.waiting_since.get(), Some(at(3)), "it lives, and owes 50");
+        assert!(progress.reported(150, at(4)));
+        assert_eq!(progress.waiting_since.get(), None);
+        progress.sends(1, at(9));
+        assert_eq!(progress.waiting_since.get(), Some(at(9)));
+    }
+
+    #[test]
+    fn reports_of_what_was_not_sent_or_of_nothing_new_are_refused() {
+        let at = Instant::from_nanos;
+        let progress = Progress::default();
+        assert!(!progress.reported(1, at(1)));
+        progress.sends(100, at(2));
+        assert!(!progress.reported(101, at(3)));
+        assert!(progress.reported(60, at(4)));
+        assert!(!progress.reported(60, at(5)));
+        assert!(!progress.reported(59, at(6)));
+        assert_eq!(progress.waiting_since.get(), Some(at(4)));
+    }
+}
