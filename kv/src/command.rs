@@ -182,7 +182,7 @@ fn set(mut args: Arguments) -> Result<Command, Reply> {
 }
 
 fn set_many(args: Arguments) -> Result<Command, Reply> {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(wrong_number("mset"));
     }
     let mut args = args;

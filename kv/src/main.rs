@@ -14,11 +14,11 @@ mod server;
 mod store;
 mod write;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// A replicated, durable key-value server that speaks the Redis protocol.
 #[derive(Debug, Parser)]
@@ -78,13 +78,16 @@ impl From<Driver> for quorate::Driver {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The demo's standard output is for people, and three nodes would talk at once.
-    let level = match arguments.command {
-        Subcommands::Demo(_) => LevelFilter::WARN,
-        Subcommands::Serve(_) => LevelFilter::INFO,
-    };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(match arguments.command {
+            // Nodes of one process lose each other only when it ends.
+            Subcommands::Demo(_) => "warn,quorate_network_tcp=error",
+            Subcommands::Serve(_) => "info",
+        })
+    });
+    let stderr = std::io::stderr;
+    let colours = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(stderr).init();
     let result = match arguments.command {
         Subcommands::Demo(options) => demo::run(options),
         Subcommands::Serve(options) => serve::run(options),

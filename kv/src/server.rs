@@ -102,3 +102,7 @@ async fn refuse(stream: impl Stream) {
     let text = Bytes::from_static(b"-ERR max number of clients reached\r\n");
     let _ = writer.write_all(vec![text]).await;
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+//! A server with a node of its own, spoken to through real sockets.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use quorate::rt::ReadHalf;
+use quorate::{Launch, LocalNetwork, MemStore, Node, Tokio};
+
+use super::*;
+
+/// A cluster of one, in memory, and its server.
+struct Running {
+    server: Rc<Server<Tokio>>,
+    address: SocketAddr,
+    _node: Node<Store>,
+}
+
+async fn start(rt: &Tokio) -> Running {
+    let store = Store::default();
+    let keys = store.count();
+    let node = Node::builder(1)
+        .log_store(MemStore::new())
+        .transport(LocalNetwork::new().transport())
+        .state_machine(store)
+        .start(rt)
+        .await
+        .unwrap();
+    let raft = node.local();
+    raft.initialize([(1, "here")]).await.unwrap();
+    raft.read(|_| ()).await.unwrap();
+    let listener = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Rc::new(Server::new(rt.clone(), raft, keys, address.port()));
+    rt.spawn(Rc::clone(&server).accept(listener)).detach();
+    Running { server, address, _node: node }
+}
+
+fn with_server(test: impl AsyncFnOnce(&Tokio, &Running)) {
+    Tokio::run(&Launch::default(), async |rt: Tokio| {
+        let running = start(&rt).await;
+        test(&rt, &running).await;
+    })
+    .unwrap();
+}
+
+struct Client<R: AsyncRuntime> {
+    reader: <R::Stream as Stream>::ReadHalf,
+    writer: <R::Stream as Stream>::WriteHalf,
+    received: BytesMut,
+}
+
+impl Client<Tokio> {
+    async fn connect(rt: &Tokio, running: &Running) -> Self {
+        let (reader, writer) = rt.connect(running.address).await.unwrap().split();
+        Self { reader, writer, received: BytesMut::new() }
+    }
+
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.writer.write_all(vec![Bytes::copy_from_slice(bytes.as_ref())]).await.unwrap();
+    }
+
+    /// Reads exactly this.
+    async fn expect(&mut self, answer: &str) {
+        while self.received.len() < answer.len() {
+            assert!(self.read().await > 0, "closed after {:?}", self.received);
+        }
+        let received = self.received.split_to(answer.len());
+        assert_eq!(
+            received.escape_ascii().to_string(),
+            answer.as_bytes().escape_ascii().to_string()
+        );
+    }
+
+    async fn expect_end(&mut self) {
+        assert!(self.received.is_empty(), "{:?}", self.received);
+        assert_eq!(self.read().await, 0);
+    }
+
+    async fn read(&mut self) -> usize {
+        let mut into = std::mem::take(&mut self.received);
+        into.reserve(4096);
+        let (result, into) = self.reader.read(into).await;
+        self.received = into;
+        result.unwrap()
+    }
+}
+
+#[test]
+fn a_pipeline_of_all_kinds_is_answered_in_order() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        let pipeline = "SET a 1\r\nGET a\r\nINCR a\r\nINCR a\r\nPING\r\nGET a\r\nMGET a b\r\nNOPE x\r\n\
+             SET a\r\nSET a x GET\r\nINCR a\r\nDEL a b\r\nEXISTS a\r\nDBSIZE\r\nECHO hi\r\n";
+        client.send(pipeline).await;
+        client
+            .expect("+OK\r\n$1\r\n1\r\n:2\r\n:3\r\n+PONG\r\n$1\r\n3\r\n*2\r\n$1\r\n3\r\n$-1\r\n")
+            .await;
+        client.expect("-ERR unknown command 'NOPE', with args beginning with: 'x' \r\n").await;
+        client.expect("-ERR wrong number of arguments for 'set' command\r\n").await;
+        client.expect("$1\r\n3\r\n-ERR value is not an integer or out of range\r\n").await;
+        client.expect(":1\r\n:0\r\n:0\r\n$2\r\nhi\r\n").await;
+    });
+}
+
+#[test]
+fn consecutive_writes_become_one_entry_of_the_log() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        let last = || running.server.metrics.borrow().last_log_id.index;
+        let before = last();
+        client.send("INCR n\r\n".repeat(100)).await;
+        for n in 1..=100 {
+            client.expect(&format!(":{n}\r\n")).await;
+        }
+        assert_eq!(last(), before + 1);
+    });
+}
+
+#[test]
+fn a_long_pipeline_is_cut_into_several_commands() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("INCR n\r\n".repeat(3000)).await;
+        for n in 1..=3000 {
+            client.expect(&format!(":{n}\r\n")).await;
+        }
+    });
+}
+
+#[test]
+fn a_request_may_arrive_in_pieces() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        for piece in [
+            "*3\r\n$3\r\nSE",
+            "T\r\n$1\r\na\r\n$5\r\n12",
+            "345\r\n*2\r\n$3\r\nGET\r",
+            "\n$1\r\na\r\n",
+        ] {
+            client.send(piece).await;
+        }
+        client.expect("+OK\r\n$5\r\n12345\r\n").await;
+    });
+}
+
+#[test]
+fn a_malformed_frame_is_answered_after_what_came_before_and_ends_the_connection() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("SET a 1\r\n*1\r\n:1\r\n").await;
+        client.expect("+OK\r\n-ERR Protocol error: expected '$', got ':'\r\n").await;
+        client.expect_end().await;
+    });
+}
+
+#[test]
+fn a_value_that_is_too_large_is_refused_and_the_connection_goes_on() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        let large =
+            |len: usize| format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${len}\r\n{}\r\n", "x".repeat(len));
+        client.send(large((8 << 20) + 1)).await;
+        client.expect("-ERR value exceeds 8 MiB\r\n").await;
+        client.send(large(8 << 20)).await;
+        client.expect("+OK\r\n").await;
+        client.send("GET a\r\nDEL a\r\nPING\r\n").await;
+        client.expect(&format!("$8388608\r\n{}\r\n:1\r\n+PONG\r\n", "x".repeat(8 << 20))).await;
+    });
+}
+
+#[test]
+fn reads_that_are_more_than_one_answer_holds_are_all_answered() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        let value = "x".repeat(600 << 10);
+        client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${}\r\n{value}\r\n", value.len())).await;
+        client.expect("+OK\r\n").await;
+        client.send("GET a\r\nGET b\r\n".repeat(5)).await;
+        for _ in 0..5 {
+            client.expect(&format!("${}\r\n{value}\r\n$-1\r\n", value.len())).await;
+        }
+    });
+}
+
+#[test]
+fn hello_and_client_concern_one_connection() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client
+            .send("GET a\r\nHELLO 3 SETNAME me\r\nGET a\r\nCLIENT GETNAME\r\nCLIENT ID\r\n")
+            .await;
+        client.expect("$-1\r\n%7\r\n$6\r\nserver\r\n$10\r\nquorate-kv\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n").await;
+        client
+            .expect("$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n")
+            .await;
+        client
+            .expect("$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n_\r\n$2\r\nme\r\n:1\r\n")
+            .await;
+        let mut other = Client::connect(rt, running).await;
+        other.send("CLIENT GETNAME\r\nCLIENT ID\r\nQUIT\r\nPING\r\n").await;
+        other.expect("$-1\r\n:2\r\n+OK\r\n").await;
+        other.expect_end().await;
+    });
+}
+
+#[test]
+fn raft_status_and_info_tell_the_same() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("SET a 1\r\nINFO raft keyspace\r\nRAFT STATUS\r\n").await;
+        client.expect("+OK\r\n").await;
+        let index = running.server.metrics.borrow().applied;
+        let raft = "id:1\r\nrole:leader\r\nterm:1\r\nleader:1\r\n";
+        let raft = format!("# Raft\r\n{raft}committed:{index}\r\napplied:{index}\r\n");
+        let info = format!("{raft}\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n");
+        client.expect(&format!("${}\r\n{info}\r\n", info.len())).await;
+        client.expect("*12\r\n$2\r\nid\r\n$1\r\n1\r\n$4\r\nrole\r\n$6\r\nleader\r\n").await;
+    });
+}
+
+#[test]
+fn beyond_the_limit_clients_are_refused() {
+    with_server(async |rt, running| {
+        let clients = &running.server.clients;
+        clients.set(MAX_CLIENTS);
+        let mut client = Client::connect(rt, running).await;
+        client.expect("-ERR max number of clients reached\r\n").await;
+        client.expect_end().await;
+        clients.set(MAX_CLIENTS - 1);
+        let mut client = Client::connect(rt, running).await;
+        client.send("PING\r\n").await;
+        client.expect("+PONG\r\n").await;
+        assert_eq!(clients.get(), MAX_CLIENTS);
+    });
+}
