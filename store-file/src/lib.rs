@@ -1,1 +1,20 @@
-//! A write-ahead log for Raft, over the files of any runtime
+//! A write-ahead log for Raft, over the files of any runtime.
+//!
+//! [`FileStore`] is the durable [`LogStore`](quorate_core::LogStore): preallocated segments, group commit, an index and the recent entries in
+//! memory. Its format is described in `format.rs`.
+#![allow(async_fn_in_trait)]
+
+mod batch;
+mod config;
+mod format;
+mod index;
+mod recovery;
+mod segment;
+mod store;
+mod writer;
+
+pub use config::FileConfig;
+pub use store::FileStore;
+
+#[cfg(test)]
+mod tests;

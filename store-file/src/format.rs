@@ -1,0 +1,300 @@
+//! The format of the write-ahead log on disk. It stays: what is written here is read by all later versions.
+//!
+//! The log is a sequence of segments, the files `wal/0000000000000001.wal` and on, numbered without a gap (16 decimal digits). Each
+//! is preallocated, so that what has not been written yet is zeros. All numbers are little-endian.
+//!
+//! A segment begins with a header of 4096 bytes, a block of its own, so that no later write touches its sector:
+//!
+//! | offset | bytes | |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic, `QUORWAL` and a zero |
+//! | 8 | 4 | version of the format: 1 |
+//! | 12 | 4 | the segment's number |
+//! | 16 | 8 | the store's id: random, drawn when the store was made, the same in all of its segments |
+//! | 24 | 4 | CRC of the bytes 0 to 24 |
+//!
+//! The records follow, each filled up with zeros to a multiple of 8 bytes. A record is one write of one group, and has a header and a body:
+//!
+//! | offset | bytes | |
+//! | --- | --- | --- |
+//! | 0 | 4 | CRC of the header's bytes 4 to 40 |
+//! | 4 | 4 | CRC of the body |
+//! | 8 | 8 | the body's length |
+//! | 16 | 8 | group |
+//! | 24 | 8 | the log was durable up to here when this was written: offset |
+//! | 32 | 4 | and segment |
+//! | 36 | 4 | kind: 1, a write |
+//! | 40 | | the body |
+//!
+//! The body of a write: 1 if there is a hard state and 0 if not (1 byte), the hard state if there is one (term, 8, and vote, 8, 0 for none),
+//! the number of entries (4), and for each its CRC (4) and the entry in the form of `quorate_core::codec`.
+//!
+//! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of store id, segment and the record's
+//! offset: bytes that are left over from another store, another segment or another place are no record. The CRC of an entry is
+//! there so that it can be read alone; its seed is the CRC of store id and group.
+//!
+//! # The tail
+//!
+//! Records are written in batches, each with one write into one segment and one sync, the next only after the last one's sync. Every record says how far the log was
+//! durable when it was written, which is the end of the batch before. So where a record can't be read, it was either never durable (a torn tail,
+//! nobody was told that it is stored), or a later record testifies that it once was: then it is damage. A segment gets its first record only after the one before is durable
+//! to its last record. What lies behind the tail is zeroed before the log goes on, so that nothing of a torn batch can follow on new records.
+//!
+//! What can't be told apart: the last batch of all has no later witness, so damage in it looks like a torn tail.
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use crc32fast::Hasher;
+use quorate_core::codec::{DecodeError, Gather, finish, put_entry, take_entry, take_u8};
+use quorate_core::codec::{take_u32, take_u64};
+use quorate_core::{Entry, GroupId, HardState, LogWrite, Term};
+
+/// The header of a segment; also the offset of its first record.
+pub(crate) const HEADER_BYTES: u64 = 4096;
+pub(crate) const RECORD_HEADER_BYTES: usize = 40;
+/// Every record begins at a multiple of this.
+pub(crate) const ALIGNMENT: u64 = 8;
+/// What an entry takes beyond its content.
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 4 + quorate_core::codec::ENTRY_HEADER_BYTES;
+
+const MAGIC: &[u8; 8] = b"QUORWAL\0";
+const VERSION: u32 = 1;
+const SEGMENT_HEADER_USED: usize = 28;
+const KIND_WRITE: u32 = 1;
+
+/// A place in the log. Ordered as the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) segment: u32,
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    /// Of the first record of a segment.
+    pub(crate) fn first_in(segment: u32) -> Self {
+        Self { segment, offset: HEADER_BYTES }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {} of segment {}", self.offset, self.segment)
+    }
+}
+
+/// Where an entry, with its CRC, stands in a record: the offset counts from the record's begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+/// What a record takes in its segment.
+pub(crate) fn record_bytes(body: u64) -> u64 {
+    (RECORD_HEADER_BYTES as u64 + body).next_multiple_of(ALIGNMENT)
+}
+
+pub(crate) fn segment_header(store: u64, segment: u32) -> Bytes {
+    let mut header = BytesMut::with_capacity(HEADER_BYTES as usize);
+    header.put_slice(MAGIC);
+    header.put_u32_le(VERSION);
+    header.put_u32_le(segment);
+    header.put_u64_le(store);
+    header.put_u32_le(crc(0, [&header[..]]));
+    header.resize(HEADER_BYTES as usize, 0);
+    header.freeze()
+}
+
+/// The store id, from the header of the segment with this number.
+pub(crate) fn check_segment_header(header: &[u8], segment: u32) -> Result<u64, String> {
+    let Some(mut header) = header.first_chunk::<SEGMENT_HEADER_USED>().map(|header| &header[..])
+    else {
+        return Err("the file ends in its header".to_owned());
+    };
+    let expected = crc(0, [&header[..SEGMENT_HEADER_USED - 4]]);
+    if !header.starts_with(MAGIC) {
+        return Err("not a segment of a log".to_owned());
+    }
+    header.advance(MAGIC.len());
+    let (version, number) = (header.get_u32_le(), header.get_u32_le());
+    let store = header.get_u64_le();
+    if header.get_u32_le() != expected {
+        return Err("the header's CRC does not match".to_owned());
+    }
+    if version != VERSION {
+        return Err(format!("format version {version}, known is {VERSION}"));
+    }
+    if number != segment {
+        return Err(format!("the header is that of segment {number}"));
+    }
+    Ok(store)
+}
+
+/// The seed for a record at this place.
+pub(crate) fn record_seed(store: u64, at: Position) -> u32 {
+    let (store, segment, offset) =
+        (store.to_le_bytes(), at.segment.to_le_bytes(), at.offset.to_le_bytes());
+    crc(0, [&store[..], &segment, &offset])
+}
+
+/// The seed for the entries of a group.
+pub(crate) fn entry_seed(store: u64, group: GroupId) -> u32 {
+    crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes()])
+}
+
+fn crc<'a>(seed: u32, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut hasher = Hasher::new_with_initial(seed);
+    for chunk in chunks {
+        hasher.update(chunk);
+    }
+    hasher.finalize()
+}
+
+/// The header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    body_crc: u32,
+    kind: u32,
+    pub(crate) body_bytes: u64,
+    pub(crate) group: GroupId,
+    pub(crate) durable: Position,
+}
+
+impl RecordHeader {
+    /// None where there is no record with this seed.
+    pub(crate) fn decode(header: &[u8; RECORD_HEADER_BYTES], seed: u32) -> Option<Self> {
+        let mut from = &header[..];
+        let header_crc = from.get_u32_le();
+        if header_crc != crc(seed, [from]) {
+            return None;
+        }
+        let body_crc = from.get_u32_le();
+        let body_bytes = from.get_u64_le();
+        let group = from.get_u64_le();
+        let offset = from.get_u64_le();
+        let durable = Position { segment: from.get_u32_le(), offset };
+        Some(Self { body_crc, kind: from.get_u32_le(), body_bytes, group, durable })
+    }
+
+    fn encode(&self, seed: u32) -> [u8; RECORD_HEADER_BYTES] {
+        let mut header = [0; RECORD_HEADER_BYTES];
+        let mut to = &mut header[4..];
+        to.put_u32_le(self.body_crc);
+        to.put_u64_le(self.body_bytes);
+        to.put_u64_le(self.group);
+        to.put_u64_le(self.durable.offset);
+        to.put_u32_le(self.durable.segment);
+        to.put_u32_le(self.kind);
+        let header_crc = crc(seed, [&header[4..]]);
+        header[..4].copy_from_slice(&header_crc.to_le_bytes());
+        header
+    }
+
+    /// Whether this is the body.
+    pub(crate) fn matches(&self, body: &[u8], seed: u32) -> bool {
+        body.len() as u64 == self.body_bytes && crc(seed, [body]) == self.body_crc
+    }
+}
+
+/// Encodes writes. Its buffers serve again and again.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    store: u64,
+    entry: Gather,
+    body: Gather,
+    spans: Vec<Span>,
+}
+
+impl Encoder {
+    pub(crate) fn new(store: u64) -> Self {
+        Self { store, entry: Gather::new(), body: Gather::new(), spans: Vec::new() }
+    }
+
+    /// Encodes the body of a write's record, and gives its length and where the entries stand in the record.
+    pub(crate) fn encode(&mut self, group: GroupId, write: &LogWrite) -> (u64, &[Span]) {
+        self.body.take();
+        self.spans.clear();
+        self.body.put_u8(u8::from(write.hard_state.is_some()));
+        if let Some(hard_state) = write.hard_state {
+            self.body.put_u64(hard_state.term.0);
+            self.body.put_u64(hard_state.voted_for.unwrap_or(0));
+        }
+        let count = u32::try_from(write.entries.len());
+        self.body.put_u32(count.expect("2^32 entries in memory are bounded by others"));
+        let seed = entry_seed(self.store, group);
+        for entry in &write.entries {
+            let offset = RECORD_HEADER_BYTES + self.body.len();
+            put_entry(&mut self.entry, entry);
+            self.body.put_u32(crc(seed, self.entry.chunks()));
+            for chunk in self.entry.take() {
+                self.body.put_bytes(&chunk);
+            }
+            self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });
+        }
+        (self.body.len() as u64, &self.spans)
+    }
+
+    /// Appends the record of the write that was just encoded.
+    pub(crate) fn put(&mut self, to: &mut Gather, group: GroupId, at: Position, durable: Position) {
+        assert!(durable <= at && at.offset.is_multiple_of(ALIGNMENT));
+        let before = to.len() as u64;
+        let seed = record_seed(self.store, at);
+        let body_bytes = self.body.len() as u64;
+        let body_crc = crc(seed, self.body.chunks());
+        let header = RecordHeader { body_crc, kind: KIND_WRITE, body_bytes, group, durable };
+        to.put_slice(&header.encode(seed));
+        for chunk in self.body.take() {
+            to.put_bytes(&chunk);
+        }
+        let end = before + record_bytes(body_bytes);
+        to.put_slice(&[0; ALIGNMENT as usize][..(end - to.len() as u64) as usize]);
+    }
+}
+
+/// The write in a record whose CRCs match, and where its entries stand.
+pub(crate) fn decode_body(
+    store: u64,
+    header: &RecordHeader,
+    mut body: Bytes,
+) -> Result<(LogWrite, Vec<Span>), DecodeError> {
+    if header.kind != KIND_WRITE {
+        let reason = format!("a record of kind {}; known is {KIND_WRITE}", header.kind);
+        return Err(DecodeError::Invalid(reason));
+    }
+    let end = RECORD_HEADER_BYTES + body.len();
+    let body = &mut body;
+    let hard_state = match take_u8(body, "record")? {
+        0 => None,
+        1 => {
+            let term = Term(take_u64(body, "hard state")?);
+            let vote = take_u64(body, "hard state")?;
+            Some(HardState { term, voted_for: Some(vote).filter(|vote| *vote > 0) })
+        }
+        kind => return Err(DecodeError::Kind { what: "record", kind }),
+    };
+    let count = take_u32(body, "record")? as usize;
+    // The count is only a claim: reserve no more than the bytes at hand could hold.
+    let most = count.min(body.len() / ENTRY_OVERHEAD_BYTES);
+    let (mut entries, mut spans) = (Vec::with_capacity(most), Vec::with_capacity(most));
+    let seed = entry_seed(store, header.group);
+    for _ in 0..count {
+        let offset = end - body.len();
+        entries.push(take_checked_entry(body, seed)?);
+        spans.push(Span { offset, len: end - body.len() - offset });
+    }
+    finish(body)?;
+    Ok((LogWrite { hard_state, entries }, spans))
+}
+
+/// Takes an entry and its CRC off the front.
+pub(crate) fn take_checked_entry(from: &mut Bytes, seed: u32) -> Result<Entry, DecodeError> {
+    let expected = take_u32(from, "CRC of an entry")?;
+    let mut rest = from.clone();
+    let entry = take_entry(&mut rest)?;
+    let encoded = from.split_to(from.len() - rest.len());
+    if crc(seed, [&encoded[..]]) != expected {
+        return Err(DecodeError::Invalid("the CRC of an entry does not match".to_owned()));
+    }
+    Ok(entry)
+}

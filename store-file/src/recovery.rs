@@ -1,0 +1,259 @@
+//! What an opening does with the segments it finds: note every record, tell a torn tail from damage, cut the former and refuse the
+//! latter. See the format's description for how they are told apart.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quorate_core::StoreError;
+use quorate_rt::{AsyncRuntime, File};
+use tracing::info;
+
+use crate::format::{
+    self, ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, decode_body,
+    record_bytes, record_seed,
+};
+use crate::index::Logs;
+use crate::segment::{Segments, failed};
+
+/// A segment is read in pieces of this size, or of a larger record's.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// What was found.
+pub(crate) struct Found<F> {
+    pub(crate) store: u64,
+    /// The end of the last record.
+    pub(crate) end: Position,
+    /// Its segment.
+    pub(crate) file: Rc<F>,
+}
+
+/// Recovers the segments `1..=last`, of which there is at least one, into `logs`. When it returns, all that it noted is durable,
+/// and there is nothing behind it.
+pub(crate) async fn recover<R: AsyncRuntime>(
+    segments: &Segments<R>,
+    last: u32,
+    logs: &mut Logs,
+) -> Result<Found<R::File>, StoreError> {
+    // A name may have been visible, and not durable, when the last process died.
+    segments.sync().await?;
+    let mut reader = Reader::open(segments, 1, None).await?;
+    let store = reader.store;
+    let mut tail = Tail { end: Position::first_in(1), durable: Position::first_in(1) };
+    loop {
+        tail = note_records(&mut reader, tail, logs).await?;
+        if tail.end.segment == last {
+            break;
+        }
+        let first = Position::first_in(tail.end.segment + 1);
+        let mut next = Reader::open(segments, first.segment, Some(store)).await?;
+        match next.record(first.offset).await? {
+            Some((record, _)) if record.durable == tail.end => reader = next,
+            Some((record, _)) if record.durable < tail.end => {
+                let reason = "does not follow on the segment before".to_owned();
+                return Err(segments.damaged(first.segment, first.offset, reason));
+            }
+            // Nothing, or a witness of something that is missing here: look_behind will tell.
+            _ => break,
+        }
+        tail.end = first;
+    }
+    let leftover = look_behind(segments, store, tail.end, last).await?;
+    if leftover.bytes > 0 {
+        let file = segments.path(tail.end.segment);
+        let (offset, bytes) = (tail.end.offset, leftover.bytes);
+        info!(file = %file.display(), offset, bytes, "cut a torn tail off the log");
+    }
+    // From the last one down, so that a crash leaves no gap in the numbers.
+    for segment in (tail.end.segment + 1..=last).rev() {
+        segments.remove(segment).await?;
+    }
+    let file = rewrite_tail(segments, tail, leftover.end).await?;
+    Ok(Found { store, end: tail.end, file })
+}
+
+#[derive(Clone, Copy)]
+struct Tail {
+    /// The end of the last record.
+    end: Position,
+    /// How far the log is known to have been durable.
+    durable: Position,
+}
+
+/// Notes the records of a segment, from `tail.end` on, if that is in it, up to the first that can't be read.
+async fn note_records<R: AsyncRuntime>(
+    reader: &mut Reader<'_, R>,
+    mut tail: Tail,
+    logs: &mut Logs,
+) -> Result<Tail, StoreError> {
+    while let Some((record, body)) = reader.record(tail.end.offset).await? {
+        let at = tail.end;
+        let damaged = |reason| Err(reader.segments.damaged(at.segment, at.offset, reason));
+        if record.durable < tail.durable || record.durable > at {
+            return damaged(format!("the log can't have been durable up to {}", record.durable));
+        }
+        let (write, spans) = match decode_body(reader.store, &record, body) {
+            Ok(decoded) => decoded,
+            Err(error) => return damaged(error.to_string()),
+        };
+        if let Err(reason) = logs.note(record.group, &write, at, &spans) {
+            return damaged(reason);
+        }
+        tail.durable = record.durable;
+        tail.end.offset += record_bytes(record.body_bytes);
+    }
+    Ok(tail)
+}
+
+/// What lies behind the last record.
+struct Leftover {
+    /// Bytes from the end of the log to the last one that is not zero, in all segments.
+    bytes: u64,
+    /// Where they end in the last record's segment.
+    end: u64,
+}
+
+/// Searches what lies behind the end of the log.
+///
+/// Errors: a record there is a witness that the log was durable beyond that end, so it is damaged there.
+async fn look_behind<R: AsyncRuntime>(
+    segments: &Segments<R>,
+    store: u64,
+    end: Position,
+    last: u32,
+) -> Result<Leftover, StoreError> {
+    let mut leftover = Leftover { bytes: 0, end: end.offset };
+    // Where a record must be missing if there was one beyond that.
+    let mut missing = end;
+    for segment in end.segment..=last {
+        let mut reader = Reader::open(segments, segment, Some(store)).await?;
+        let begin = if segment == end.segment { end.offset } else { HEADER_BYTES };
+        let mut used_to = begin;
+        let mut offset = begin;
+        while offset < reader.len {
+            let len = WINDOW_BYTES.min(reader.len - offset);
+            let Some(window) = reader.bytes(offset, len).await? else { break };
+            for word in window.chunks(ALIGNMENT as usize) {
+                // No record begins with zeros, but for one in 2^64.
+                if word.iter().any(|byte| *byte != 0) {
+                    used_to = offset + word.len() as u64;
+                    if let Some(record) = reader.record_header(offset).await?
+                        && record.durable > end
+                        && reader.record(offset).await?.is_some()
+                    {
+                        let missing = if record.durable > missing { missing } else { end };
+                        let witness = segments.path(segment);
+                        let reason = format!(
+                            "no valid record, but the one at offset {offset} of {} says that the log was durable up to {}",
+                            witness.display(),
+                            record.durable
+                        );
+                        return Err(segments.damaged(missing.segment, missing.offset, reason));
+                    }
+                }
+                offset += word.len() as u64;
+            }
+        }
+        leftover.bytes += used_to - begin;
+        if leftover.bytes == 0 {
+            missing = Position::first_in(segment + 1);
+        }
+        if segment == end.segment {
+            leftover.end = used_to;
+        }
+    }
+    Ok(leftover)
+}
+
+/// Makes the tail durable, and what is behind it, up to `leftover_end`, zero.
+///
+/// The last batch is written once more, not only synced: after a failed sync, its pages may look clean without being on
+/// the disk (Rebello et al., ATC 2020), and a process that dies of it starts again and lands here.
+async fn rewrite_tail<R: AsyncRuntime>(
+    segments: &Segments<R>,
+    tail: Tail,
+    leftover_end: u64,
+) -> Result<Rc<R::File>, StoreError> {
+    let Position { segment, offset: end } = tail.end;
+    let file = segments.file(segment).await?;
+    let path = segments.path(segment);
+    let mut offset =
+        if tail.durable.segment == segment { tail.durable.offset } else { HEADER_BYTES };
+    let zeros = Bytes::from(vec![0; WINDOW_BYTES as usize]);
+    while offset < leftover_end {
+        let chunk = if offset < end {
+            segments.read(segment, offset, WINDOW_BYTES.min(end - offset) as usize).await?
+        } else {
+            zeros.slice(..WINDOW_BYTES.min(leftover_end - offset) as usize)
+        };
+        let bytes = chunk.len() as u64;
+        let written = file.write_all_at(vec![chunk], offset).await;
+        written.map_err(|error| failed("repairing", &path, error))?;
+        offset += bytes;
+    }
+    file.sync_data().await.map_err(|error| failed("syncing", &path, error))?;
+    Ok(file)
+}
+
+/// Reads a segment from front to back.
+struct Reader<'a, R: AsyncRuntime> {
+    segments: &'a Segments<R>,
+    store: u64,
+    segment: u32,
+    len: u64,
+    window: Bytes,
+    window_at: u64,
+}
+
+impl<'a, R: AsyncRuntime> Reader<'a, R> {
+    /// Opens a segment and checks its header, and that it belongs to `store`, if that is known yet.
+    async fn open(
+        segments: &'a Segments<R>,
+        segment: u32,
+        store: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let file = segments.file(segment).await?;
+        let path = segments.path(segment);
+        let len = file.len().await.map_err(|error| failed("measuring", &path, error))?;
+        let mut reader =
+            Self { segments, store: 0, segment, len, window: Bytes::new(), window_at: 0 };
+        let header = reader.bytes(0, HEADER_BYTES).await?.unwrap_or_default();
+        let found = format::check_segment_header(&header, segment)
+            .map_err(|reason| segments.damaged(segment, 0, reason))?;
+        if store.is_some_and(|store| store != found) {
+            let reason = "the segment of another store".to_owned();
+            return Err(segments.damaged(segment, 0, reason));
+        }
+        reader.store = found;
+        Ok(reader)
+    }
+
+    /// The bytes there; none if the file ends before.
+    async fn bytes(&mut self, offset: u64, len: u64) -> Result<Option<Bytes>, StoreError> {
+        let Some(end) = offset.checked_add(len).filter(|end| *end <= self.len) else {
+            return Ok(None);
+        };
+        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
+            let len = len.max(WINDOW_BYTES).min(self.len - offset);
+            self.window = self.segments.read(self.segment, offset, len as usize).await?;
+            self.window_at = offset;
+        }
+        let begin = (offset - self.window_at) as usize;
+        Ok(Some(self.window.slice(begin..begin + len as usize)))
+    }
+
+    /// The header of a record that begins there, if one does; its body may still be torn.
+    async fn record_header(&mut self, offset: u64) -> Result<Option<RecordHeader>, StoreError> {
+        let header = self.bytes(offset, RECORD_HEADER_BYTES as u64).await?;
+        let seed = record_seed(self.store, Position { segment: self.segment, offset });
+        Ok(header.and_then(|header| RecordHeader::decode(header.first_chunk()?, seed)))
+    }
+
+    /// The record that begins there, if a whole one does.
+    async fn record(&mut self, offset: u64) -> Result<Option<(RecordHeader, Bytes)>, StoreError> {
+        let Some(record) = self.record_header(offset).await? else { return Ok(None) };
+        let body = self.bytes(offset + RECORD_HEADER_BYTES as u64, record.body_bytes).await?;
+        let seed = record_seed(self.store, Position { segment: self.segment, offset });
+        let body = body.filter(|body| record.matches(body, seed));
+        Ok(body.map(|body| (record, body)))
+    }
+}

@@ -1,0 +1,142 @@
+//! The files of the log: how they are made, found, opened and read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use quorate_core::StoreError;
+use quorate_rt::{AsyncRuntime, File, OpenMode};
+
+use crate::format::segment_header;
+
+/// A segment in the making. The name of a segment appears only when it is whole.
+const UNFINISHED: &str = "next.tmp";
+
+/// The segments open at once, for reading. Those who are behind read upwards, so the lowest is closed first.
+const MAX_OPEN: usize = 64;
+
+/// The directory of a log's segments.
+pub(crate) struct Segments<R: AsyncRuntime> {
+    pub(crate) rt: R,
+    dir: PathBuf,
+    open: RefCell<BTreeMap<u32, Rc<R::File>>>,
+}
+
+impl<R: AsyncRuntime> Segments<R> {
+    pub(crate) fn new(rt: R, dir: PathBuf) -> Self {
+        Self { rt, dir, open: RefCell::default() }
+    }
+
+    pub(crate) fn path(&self, segment: u32) -> PathBuf {
+        self.dir.join(format!("{segment:016}.wal"))
+    }
+
+    /// The numbers of the segments there are, in order; what a crash has left unfinished is removed.
+    pub(crate) async fn list(&self) -> Result<Vec<u32>, StoreError> {
+        let names = self.rt.read_dir(&self.dir).await;
+        let names = names.map_err(|error| failed("listing", &self.dir, error))?;
+        if names.iter().any(|name| name == UNFINISHED) {
+            let path = self.dir.join(UNFINISHED);
+            let removed = self.rt.remove_file(&path).await;
+            removed.map_err(|error| failed("removing", &path, error))?;
+        }
+        let number = |name: String| {
+            let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
+            digits.parse::<u32>().ok()
+        };
+        Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
+    }
+
+    /// Makes a segment. It is whole and durable, or not there.
+    pub(crate) async fn create(
+        &self,
+        store: u64,
+        segment: u32,
+        bytes: u64,
+    ) -> Result<Rc<R::File>, StoreError> {
+        let (unfinished, path) = (self.dir.join(UNFINISHED), self.path(segment));
+        let made = async {
+            let file = self.rt.open(&unfinished, OpenMode::CreateNew).await?;
+            file.allocate(bytes).await?;
+            file.write_all_at(vec![segment_header(store, segment)], 0).await?;
+            file.sync_data().await?;
+            self.rt.rename(&unfinished, &path).await?;
+            Ok(file)
+        };
+        let file = Rc::new(made.await.map_err(|error| failed("making", &path, error))?);
+        self.keep_open(segment, &file);
+        Ok(file)
+    }
+
+    /// A segment, for reading and writing.
+    pub(crate) async fn file(&self, segment: u32) -> Result<Rc<R::File>, StoreError> {
+        if let Some(file) = self.open.borrow().get(&segment) {
+            return Ok(Rc::clone(file));
+        }
+        let path = self.path(segment);
+        let opened = self.rt.open(&path, OpenMode::Write).await;
+        let file = Rc::new(opened.map_err(|error| failed("opening", &path, error))?);
+        self.keep_open(segment, &file);
+        Ok(file)
+    }
+
+    fn keep_open(&self, segment: u32, file: &Rc<R::File>) {
+        let mut open = self.open.borrow_mut();
+        if open.len() >= MAX_OPEN {
+            open.pop_first();
+        }
+        open.insert(segment, Rc::clone(file));
+    }
+
+    /// Removes a segment, durably.
+    pub(crate) async fn remove(&self, segment: u32) -> Result<(), StoreError> {
+        self.open.borrow_mut().remove(&segment);
+        let path = self.path(segment);
+        let removed = self.rt.remove_file(&path).await;
+        removed.map_err(|error| failed("removing", &path, error))?;
+        self.sync().await
+    }
+
+    /// Makes the names durable.
+    pub(crate) async fn sync(&self) -> Result<(), StoreError> {
+        let synced = self.rt.sync_dir(&self.dir).await;
+        synced.map_err(|error| failed("syncing", &self.dir, error))
+    }
+
+    /// Reads that many bytes.
+    ///
+    /// Errors: the file ends before, which is damage; or the read failed.
+    pub(crate) async fn read(
+        &self,
+        segment: u32,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, StoreError> {
+        let file = self.file(segment).await?;
+        let mut bytes = BytesMut::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            let (read, buffer) = file.read_at(bytes, at).await;
+            bytes = buffer;
+            match read {
+                Ok(0) => return Err(self.damaged(segment, at, "the file ends here".to_owned())),
+                Ok(_) => {}
+                Err(error) => return Err(failed("reading", &self.path(segment), error)),
+            }
+        }
+        bytes.truncate(len);
+        Ok(bytes.freeze())
+    }
+
+    pub(crate) fn damaged(&self, segment: u32, offset: u64, reason: String) -> StoreError {
+        StoreError::Damaged { file: self.path(segment), offset, reason }
+    }
+}
+
+/// An operation on a file that did not work.
+pub(crate) fn failed(what: &str, path: &Path, error: io::Error) -> StoreError {
+    StoreError::io(format!("{what} {}", path.display()), error)
+}

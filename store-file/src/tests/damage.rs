@@ -1,0 +1,212 @@
+//! What a crash leaves is cut off; what was durable once and isn't any more is refused.
+
+use super::*;
+use crate::format::{HEADER_BYTES, segment_header};
+
+const FIRST: u64 = HEADER_BYTES;
+
+/// Writes an entry durably, and gives the end of the log in segment 1.
+async fn put_at(scene: &Scene, store: &Store, index: Index, command: &'static str) -> u64 {
+    put(store, 1, entries([entry(1, index, command)])).await;
+    // Records end with the last byte that isn't zero, filled up.
+    let content = scene.content(1);
+    (content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1).next_multiple_of(8)
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_whichever_byte_it_was_torn() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        put_at(&scene, &store, 1, "first").await;
+        let begin = put_at(&scene, &store, 2, "second").await as usize;
+        let end = put_at(&scene, &store, 3, "third").await as usize;
+        drop(store);
+        drop(scene.open().await); // The writer is done now.
+        let whole = scene.content(1);
+        assert!(end - begin > 80);
+        for torn in begin..end - 8 {
+            let mut content = whole.clone();
+            match torn % 3 {
+                0 => content[torn..].fill(0),
+                1 => content[torn..end].fill(0xAA),
+                _ => content.truncate(torn),
+            }
+            scene.set_content(1, &content);
+            let store = scene.open().await;
+            assert_eq!(last(&store, 1).await, 2, "torn at {torn}");
+            // What is written there now is what an opening finds.
+            put(&store, 1, entries([entry(2, 3, "3")])).await;
+            drop(store);
+            let store = scene.open().await;
+            assert_eq!(all(&store, 1).await[1..], [entry(1, 2, "second"), entry(2, 3, "3")]);
+        }
+    });
+}
+
+#[test]
+fn records_of_a_torn_batch_never_come_back() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let begin = put_at(&scene, &store, 1, "one").await as usize;
+        // One batch of three records, of which the first gets torn.
+        let outcomes = [2, 3, 4].map(|at| submit(&store, 1, entries([entry(1, at, "same size")])));
+        for outcome in outcomes {
+            outcome.await.unwrap().unwrap();
+        }
+        drop(store);
+        drop(scene.open().await);
+        let mut content = scene.content(1);
+        content[begin + 50] ^= 1;
+        scene.set_content(1, &content);
+        let store = scene.open().await;
+        assert_eq!(last(&store, 1).await, 1);
+        // The new record ends where the second of the torn batch began.
+        put(&store, 1, entries([entry(1, 2, "same SIZE")])).await;
+        drop(store);
+        let store = scene.open().await;
+        assert_eq!(all(&store, 1).await, [entry(1, 1, "one"), entry(1, 2, "same SIZE")]);
+    });
+}
+
+#[test]
+fn a_flipped_bit_before_the_tail_is_refused_with_file_and_offset() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let begin = put_at(&scene, &store, 1, "first").await;
+        let end = put_at(&scene, &store, 2, "second!").await;
+        put_at(&scene, &store, 3, "third").await;
+        drop(store);
+        drop(scene.open().await);
+        let whole = scene.content(1);
+        for at in FIRST..end - 8 {
+            let mut content = whole.clone();
+            content[at as usize] ^= 0x10;
+            scene.set_content(1, &content);
+            let offset = match scene.try_open().await {
+                Err(StoreError::Damaged { offset, .. }) => offset,
+                // Only the bytes that fill a record up mean nothing.
+                Ok(_) => {
+                    assert!((begin - 8..begin).contains(&at), "unnoticed at {at}");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(offset, if at < begin { FIRST } else { begin });
+            assert!(scene.content(1) == content, "nothing is changed");
+        }
+    });
+}
+
+#[test]
+fn a_missing_end_of_a_segment_is_noticed_in_the_next() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        for index in 1..21 {
+            put(&store, 1, entries([entry(1, index, vec![1; 1000])])).await;
+        }
+        drop(store);
+        drop(scene.open().await);
+        let mut content = scene.content(1);
+        let end = content.iter().rposition(|byte| *byte != 0).unwrap();
+        content[end] ^= 1;
+        scene.set_content(1, &content);
+        let (file, offset) = scene.damage().await;
+        assert_eq!(file, "0000000000000001.wal");
+        assert!((end as u64 - 1100..end as u64).contains(&offset), "{offset}");
+    });
+}
+
+#[test]
+fn a_torn_first_batch_of_a_segment_is_cut() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let mut index = 0;
+        while !scene.segment(3).exists() {
+            index += 1;
+            put(&store, 1, entries([entry(1, index, vec![1; 1000])])).await;
+            scene.made(2).await;
+            // The third is made when the second is begun.
+            if scene.content(2)[FIRST as usize..].iter().any(|byte| *byte != 0) {
+                scene.made(3).await;
+            }
+        }
+        drop(store);
+        let mut content = scene.content(2);
+        content[FIRST as usize + 500] ^= 1;
+        scene.set_content(2, &content);
+        let store = scene.open().await;
+        assert_eq!(last(&store, 1).await, index - 1);
+        put(&store, 1, entries([entry(2, index, vec![2; 1000])])).await;
+        drop(store);
+        let store = scene.open().await;
+        assert_eq!(all(&store, 1).await[index as usize - 1], entry(2, index, vec![2; 1000]));
+    });
+}
+
+#[test]
+fn a_missing_or_foreign_segment_is_refused() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        for index in 1..41 {
+            put(&store, 1, entries([entry(1, index, vec![1; 1000])])).await;
+        }
+        drop(store);
+        drop(scene.open().await);
+        let second = scene.content(2);
+        fs::remove_file(scene.segment(2)).unwrap();
+        assert_eq!(scene.damage().await, ("0000000000000002.wal".to_owned(), 0));
+
+        let mut foreign = second.clone();
+        foreign[..FIRST as usize].copy_from_slice(&segment_header(4711, 2));
+        scene.set_content(2, &foreign);
+        assert_eq!(scene.damage().await, ("0000000000000002.wal".to_owned(), 0));
+
+        for at in 0..28 {
+            let mut content = second.clone();
+            content[at] ^= 1;
+            scene.set_content(2, &content);
+            assert_eq!(scene.damage().await, ("0000000000000002.wal".to_owned(), 0));
+        }
+        // Records at another place than their own are none.
+        let mut moved = second.clone();
+        let third = scene.content(3);
+        moved[FIRST as usize..].copy_from_slice(&third[FIRST as usize..]);
+        scene.set_content(2, &moved);
+        assert_eq!(scene.damage().await, ("0000000000000002.wal".to_owned(), FIRST));
+
+        scene.set_content(2, &second);
+        assert_eq!(last(&scene.open().await, 1).await, 40);
+        fs::remove_file(scene.segment(1)).unwrap();
+        assert_eq!(scene.damage().await, ("0000000000000001.wal".to_owned(), 0));
+    });
+}
+
+#[test]
+fn a_half_made_segment_is_made_anew() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        scene.made(2).await;
+        put(&store, 1, entries([entry(1, 1, "a")])).await;
+        drop(store);
+        fs::write(scene.dir.path().join("wal/next.tmp"), b"QUO").unwrap();
+        fs::write(scene.dir.path().join("wal/notes.txt"), b"a stranger").unwrap();
+        let store = scene.open().await;
+        assert_eq!(last(&store, 1).await, 1);
+        scene.made(2).await;
+        assert!(!scene.dir.path().join("wal/next.tmp").exists());
+    });
+}
+
+#[test]
+fn an_entry_damaged_while_the_store_is_open_is_refused_by_the_read() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        put_at(&scene, &store, 1, "first").await;
+        let mut content = scene.content(1);
+        let at = content.windows(5).position(|window| window == b"first").unwrap();
+        content[at] ^= 1;
+        scene.set_content(1, &content);
+        let error = store.read(1, 1..2, 99).await.unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    });
+}

@@ -1,0 +1,137 @@
+//! What the store does when the disk, or its user, fails it.
+
+use super::*;
+
+#[test]
+fn a_second_store_is_kept_out() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let error = scene.try_open().await.unwrap_err();
+        assert!(matches!(error, StoreError::Locked(path) if path.ends_with("LOCK")));
+        drop(store);
+        scene.open().await;
+    });
+}
+
+/// What happens to three writes, of which the second fails and the third waits.
+async fn second_fails(scene: &Scene, fail: impl FnOnce(&Faults), cause: &str) {
+    let store = scene.open().await;
+    scene.made(2).await;
+    let faults = scene.faults();
+    put(&store, 1, entries([entry(1, 1, "durable")])).await;
+    fail(faults);
+    faults.hold_syncs.close();
+    let second = submit(&store, 1, entries([entry(1, 2, vec![2; 8000])]));
+    let third = submit(&store, 2, entries([entry(1, 1, vec![3; 8000])]));
+    faults.hold_syncs.open();
+
+    let error = second.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(error.to_string().contains(cause), "{error}");
+    let error = third.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Poisoned(_)), "{error}");
+    assert!(error.to_string().contains(cause), "{error}");
+
+    // It never tries again, even if it would work now.
+    faults.fail_write.set(false);
+    faults.fail_sync.set(false);
+    let calls = (faults.writes.get(), faults.syncs.get());
+    let error = submit(&store, 1, entries([entry(1, 3, "later")])).await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Poisoned(_)), "{error}");
+    assert_eq!((faults.writes.get(), faults.syncs.get()), calls);
+    let read = store.read(1, 1..3, usize::MAX).await.unwrap();
+    assert_eq!(read, [entry(1, 1, "durable"), entry(1, 2, vec![2; 8000])]);
+    drop(store);
+    let store = scene.open().await;
+    assert_eq!(store.read(1, 1..2, 999).await.unwrap(), [entry(1, 1, "durable")]);
+}
+
+#[test]
+fn a_failed_write_fails_all_that_follow() {
+    scene(async |scene| {
+        second_fails(&scene, |faults| faults.fail_write.set(true), "writing").await
+    });
+}
+
+#[test]
+fn a_failed_sync_fails_all_that_follow() {
+    scene(async |scene| second_fails(&scene, |faults| faults.fail_sync.set(true), "syncing").await);
+}
+
+#[test]
+fn a_full_disk_fails_the_write_that_needs_the_next_segment() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        scene.made(2).await;
+        scene.faults().fail_allocate.set(true);
+        let mut stored = 0;
+        let error = loop {
+            let write = entries([entry(1, stored + 1, vec![1; 1000])]);
+            match submit(&store, 1, write).await.unwrap() {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        let StoreError::Io { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        assert!(stored > 20, "two segments were there");
+        drop(store);
+        scene.faults().fail_allocate.set(false);
+        assert_eq!(last(&scene.open().await, 1).await, stored);
+    });
+}
+
+#[test]
+fn a_dropped_store_ends_its_write_before_it_can_be_opened_again() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        scene.made(2).await;
+        scene.faults().hold_syncs.close();
+        let begun = submit(&store, 1, entries([entry(1, 1, "begun")]));
+        scene.until(|| scene.faults().hold_syncs.waiting() == 1).await;
+        let waiting = submit(&store, 1, entries([entry(1, 2, "waiting")]));
+        drop(store);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Abandoned), "{error}");
+        assert!(matches!(scene.try_open().await, Err(StoreError::Locked(_))));
+        scene.faults().hold_syncs.open();
+        begun.await.unwrap().unwrap();
+        assert_eq!(all(&scene.open().await, 1).await, [entry(1, 1, "begun")]);
+    });
+}
+
+#[test]
+fn an_opening_writes_the_last_batch_again() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        put(&store, 1, entries([entry(1, 1, "a")])).await;
+        scene.made(2).await;
+        scene.faults().fail_sync.set(true);
+        let outcome = submit(&store, 1, entries([entry(1, 2, "b")]));
+        outcome.await.unwrap().unwrap_err();
+        drop(store);
+        // The disk still fails: what is in the page cache only must not be taken for durable.
+        assert!(matches!(scene.try_open().await, Err(StoreError::Io { .. })));
+        scene.faults().fail_sync.set(false);
+        let writes = scene.faults().writes.get();
+        let store = scene.open().await;
+        assert!(scene.faults().writes.get() > writes);
+        assert_eq!(last(&store, 1).await, 2);
+    });
+}
+
+#[test]
+fn a_completion_may_append() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let again = store.clone();
+        let (sender, receiver) = oneshot::channel();
+        let completion = Completion::new(move |outcome| {
+            outcome.unwrap();
+            let _ = sender.send(submit(&again, 1, entries([entry(1, 2, "b")])));
+        });
+        store.append(1, entries([entry(1, 1, "a")]), completion);
+        receiver.await.unwrap().await.unwrap().unwrap();
+        assert_eq!(last(&store, 1).await, 2);
+    });
+}

@@ -1,0 +1,136 @@
+//! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They run on tokio, and could on any
+//! runtime.
+
+mod damage;
+mod failure;
+mod faults;
+mod log;
+mod model;
+
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::{
+    Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload, StoreError,
+    Term,
+};
+use quorate_rt::channel::oneshot;
+use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt_tokio::Tokio;
+use tempfile::TempDir;
+
+use self::faults::{Faults, Faulty};
+use crate::{FileConfig, FileStore};
+
+type Rt = Faulty<Tokio>;
+type Store = FileStore<Rt>;
+type Outcome = oneshot::Receiver<Result<(), StoreError>>;
+
+/// A runtime, a directory and settings.
+struct Scene {
+    rt: Rt,
+    dir: TempDir,
+    config: FileConfig,
+}
+
+/// Small segments, and nothing in memory that is durable.
+const SMALL: FileConfig =
+    FileConfig { segment_bytes: 16 << 10, cache_bytes: 0, max_batch_bytes: 8 << 10 };
+
+fn scene(scenario: impl AsyncFnOnce(Scene)) {
+    let dir = tempfile::tempdir().unwrap();
+    Rt::run(&Launch::named("test"), async |rt| scenario(Scene { rt, dir, config: SMALL }).await)
+        .unwrap();
+}
+
+impl Scene {
+    async fn try_open(&self) -> Result<Store, StoreError> {
+        FileStore::open_with(&self.rt, self.dir.path(), self.config.clone()).await
+    }
+
+    async fn open(&self) -> Store {
+        self.try_open().await.unwrap()
+    }
+
+    fn faults(&self) -> &Rc<Faults> {
+        &self.rt.faults
+    }
+
+    fn segment(&self, number: u32) -> PathBuf {
+        self.dir.path().join(format!("wal/{number:016}.wal"))
+    }
+
+    fn content(&self, segment: u32) -> Vec<u8> {
+        fs::read(self.segment(segment)).unwrap()
+    }
+
+    fn set_content(&self, segment: u32, content: &[u8]) {
+        fs::write(self.segment(segment), content).unwrap();
+    }
+
+    /// Until a segment is there: they are made in the background.
+    async fn made(&self, segment: u32) {
+        while !self.segment(segment).exists() {
+            self.rt.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Until a condition holds that another task brings about.
+    async fn until(&self, condition: impl Fn() -> bool) {
+        while !condition() {
+            self.rt.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What an opening says of a damaged log: file name and offset.
+    async fn damage(&self) -> (String, u64) {
+        match self.try_open().await {
+            Err(StoreError::Damaged { file, offset, .. }) => {
+                (file.file_name().unwrap().to_str().unwrap().to_owned(), offset)
+            }
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("the damage went unnoticed"),
+        }
+    }
+}
+
+fn entry(term: u64, index: Index, command: impl Into<Bytes>) -> Entry {
+    Entry { log_id: LogId::new(term, 1, index), payload: Payload::Command(command.into()) }
+}
+
+fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
+    LogWrite { hard_state: None, entries: entries.into() }
+}
+
+fn hard_state(term: u64, vote: u64) -> LogWrite {
+    let voted_for = Some(vote).filter(|vote| *vote > 0);
+    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), entries: Vec::new() }
+}
+
+/// Submits, without waiting.
+fn submit(store: &Store, group: GroupId, write: LogWrite) -> Outcome {
+    let (sender, receiver) = oneshot::channel();
+    let tell = move |outcome| {
+        let _ = sender.send(outcome);
+    };
+    store.append(group, write, Completion::new(tell));
+    receiver
+}
+
+/// Writes durably.
+async fn put(store: &Store, group: GroupId, write: LogWrite) {
+    submit(store, group, write).await.unwrap().unwrap();
+}
+
+/// The whole log of a group.
+async fn all(store: &Store, group: GroupId) -> Vec<Entry> {
+    let last = last(store, group).await;
+    store.read(group, 1..last + 1, usize::MAX).await.unwrap()
+}
+
+async fn last(store: &Store, group: GroupId) -> Index {
+    store.recover(group).await.unwrap().outline.last().index
+}
