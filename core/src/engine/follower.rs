@@ -113,10 +113,8 @@ impl Follower {
             return;
         }
         following.last_contact = common.now;
-        if round > following.round {
-            following.round = round;
-            following.reply_due = true;
-        }
+        let new_round = round > following.round;
+        following.round = following.round.max(round);
         if !common.log.contains(prev) {
             assert!(prev.index > common.committed, "{prev} contradicts what is committed (R2)");
             // `contains` fails beyond the end, too: then the end is the hint.
@@ -126,8 +124,8 @@ impl Follower {
             return;
         }
         let last = prev.index + entries.len() as u64;
-        if last <= common.log.durable() {
-            // A heartbeat, or entries that were here before: nothing will become durable that would answer it.
+        if new_round || last <= common.log.durable() {
+            // A round, a heartbeat, or entries that were here before: nothing will become durable that would answer it.
             following.reply_due = true;
         }
         for entry in entries {

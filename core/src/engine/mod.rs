@@ -94,6 +94,8 @@ impl Engine {
         );
         let mut random = fastrand::Rng::with_seed(seed);
         let session = random.u64(..);
+        // Not from 0: an answer to a question of an earlier run must not pass for one to a later question (L3).
+        let sequence = random.u64(..) >> 1;
         let mut common = Common {
             id,
             group,
@@ -108,7 +110,7 @@ impl Engine {
             voters: Vec::new(),
             held: Vec::new(),
             session,
-            sequence: 0,
+            sequence,
             out: Output::default(),
         };
         common.membership_changed();
@@ -331,9 +333,11 @@ impl Engine {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
             Body::Vote { .. } => Body::VoteReply { granted: false },
-            Body::Append { prev, round, .. } => {
-                let outcome = AppendOutcome::Rejected { prev: prev.index, hint: LogId::ZERO };
-                Body::AppendReply { round, outcome }
+            Body::Append { .. } => {
+                // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
+                // to a probe, and not to a round, which would confirm a read that began later (L3).
+                let outcome = AppendOutcome::Rejected { prev: 0, hint: LogId::ZERO };
+                Body::AppendReply { round: 0, outcome }
             }
             Body::Forward { session, sequence, .. } => {
                 Body::ForwardReply { session, sequence, outcome: ForwardOutcome::NotLeader }

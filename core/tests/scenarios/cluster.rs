@@ -1,0 +1,557 @@
+//! Several engines in one process: their clock, network and disks are in the caller's hand. Everything that happens is told
+//! as an [`Event`] and checked by [`Safety`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome, Ticket};
+use quorate_core::{Config, Index, LogId, Membership, Message, NodeId, Payload, Role};
+use quorate_rt::Instant;
+
+use crate::disk::Disk;
+use crate::safety::{Before, Safety};
+use crate::show;
+
+/// Something that has happened, as a scenario shows it.
+pub(crate) struct Event {
+    /// Of interest only where a single step is looked at: a message, a write, a fetch.
+    pub(crate) detail: bool,
+    /// It follows from the arrival of a message.
+    pub(crate) effect: bool,
+    pub(crate) text: String,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) now: Instant,
+    config: Config,
+    members: Membership,
+    nodes: BTreeMap<NodeId, Node>,
+    links: BTreeMap<(NodeId, NodeId), VecDeque<Flying>>,
+    /// Groups of nodes that reach each other; empty while all do.
+    partition: Vec<BTreeSet<NodeId>>,
+    /// Links on which everything is lost, in this direction.
+    blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Fetches wait for the script.
+    pub(crate) manual_fetches: bool,
+    pub(crate) safety: Safety,
+    pub(crate) events: Vec<Event>,
+    /// The names of clients' requests.
+    requests: Vec<Request>,
+    /// Small names for the numbers of forwards and questions, by whoever drew them.
+    numbers: BTreeMap<NodeId, Vec<u64>>,
+}
+
+struct Node {
+    engine: Option<Engine>,
+    disk: Disk,
+    wake_at: Option<Instant>,
+    runs: u64,
+    seed: u64,
+    fetches: Vec<Fetch>,
+    applied: Index,
+    /// Writes of this node's clients that have a place in the log, by index.
+    placed: BTreeMap<Index, (LogId, Ticket)>,
+    /// Requests that the engine has not answered.
+    open: BTreeSet<Ticket>,
+}
+
+struct Flying {
+    since: Instant,
+    message: Message,
+}
+
+enum Request {
+    Write(Bytes),
+    /// What was committed when it began.
+    Read {
+        floor: Index,
+    },
+}
+
+/// How long a message takes where the network runs by itself.
+const LATENCY: Duration = Duration::from_millis(10);
+
+impl Cluster {
+    /// Nodes with empty disks, in no cluster yet.
+    pub(crate) fn new(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
+        config.validate().expect("a scenario's config is valid");
+        let address = |id: &NodeId| (*id, format!("node-{id}"));
+        let members = Membership::new(ids.iter().map(address).collect()).expect("valid ids");
+        let mut cluster = Self {
+            now: Instant::from_nanos(0),
+            config,
+            members,
+            nodes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            partition: Vec::new(),
+            blocked: BTreeSet::new(),
+            manual_fetches: false,
+            safety: Safety::new(ids.to_vec()),
+            events: Vec::new(),
+            requests: Vec::new(),
+            numbers: BTreeMap::new(),
+        };
+        for (id, seed) in ids.iter().zip(seeds) {
+            let node = Node {
+                engine: None,
+                disk: Disk::default(),
+                wake_at: None,
+                runs: 0,
+                seed: *seed,
+                fetches: Vec::new(),
+                applied: 0,
+                placed: BTreeMap::new(),
+                open: BTreeSet::new(),
+            };
+            cluster.nodes.insert(*id, node);
+            cluster.start(*id);
+        }
+        cluster
+    }
+
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"))
+    }
+
+    pub(crate) fn engine(&self, id: NodeId) -> Option<&Engine> {
+        self.nodes.get(&id).unwrap_or_else(|| panic!("there is no node {id}")).engine.as_ref()
+    }
+
+    fn running(&mut self, id: NodeId) -> &mut Engine {
+        self.node(id).engine.as_mut().unwrap_or_else(|| panic!("node {id} is down"))
+    }
+
+    pub(crate) fn disk(&mut self, id: NodeId) -> &mut Disk {
+        &mut self.node(id).disk
+    }
+
+    fn tell(&mut self, detail: bool, text: String) {
+        self.events.push(Event { detail, effect: false, text });
+    }
+
+    // Starting and stopping.
+
+    pub(crate) fn start(&mut self, id: NodeId) {
+        let (config, now) = (self.config.clone(), self.now);
+        let node = self.node(id);
+        assert!(node.engine.is_none(), "node {id} runs");
+        node.runs += 1;
+        // No two runs have the same seed, unless a scenario gives two nodes the same one on purpose.
+        let seed = node.seed.wrapping_mul(1000).wrapping_add(node.runs);
+        node.engine = Some(Engine::new(id, 1, config, node.disk.recover(), seed, now));
+        self.act(id);
+    }
+
+    /// Stops a node at once. The oldest `survivors` of its pending writes have reached the disk unnoticed.
+    pub(crate) fn crash(&mut self, id: NodeId, survivors: usize) {
+        let node = self.node(id);
+        assert!(node.engine.take().is_some(), "node {id} is down already");
+        node.disk.crash(survivors);
+        node.wake_at = None;
+        node.fetches.clear();
+        node.applied = 0;
+        node.placed.clear();
+        node.open.clear();
+    }
+
+    pub(crate) fn initialize(&mut self, id: NodeId) -> bool {
+        let members = self.members.clone();
+        let now = self.now;
+        let formed = self.running(id).initialize(now, members);
+        self.act(id);
+        formed
+    }
+
+    // Time.
+
+    pub(crate) fn wake_at(&self, id: NodeId) -> Option<Instant> {
+        self.nodes.get(&id).and_then(|node| node.wake_at)
+    }
+
+    /// The next time at which a node wants to be woken.
+    fn next_wake(&self) -> Option<Instant> {
+        self.nodes.values().filter_map(|node| node.wake_at).min()
+    }
+
+    pub(crate) fn wake(&mut self, id: NodeId) {
+        self.step(id, vec![Input::Wake]);
+    }
+
+    fn wake_all_due(&mut self) {
+        for id in self.ids() {
+            if self.wake_at(id).is_some_and(|at| at <= self.now) {
+                self.wake(id);
+            }
+        }
+    }
+
+    /// Time passes, and nothing else happens but that timers go off.
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.next_wake().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.wake_all_due();
+        }
+        self.now = end;
+    }
+
+    /// Time passes, and the network and the disks that are not stalled do their work.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        self.run_until(self.now + duration, |_| false);
+    }
+
+    /// Like [`run`](Self::run), but no longer than until `done`.
+    pub(crate) fn run_until(&mut self, end: Instant, done: impl Fn(&Self) -> bool) {
+        loop {
+            while self.complete_writes() {}
+            if done(self) {
+                return;
+            }
+            let arrival = |link: &VecDeque<Flying>| link.front().map(|first| first.since + LATENCY);
+            let arrival = self.links.values().filter_map(arrival).min();
+            let next = [arrival, self.next_wake()].into_iter().flatten().min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            for (from, to) in self.busy_links() {
+                let due = |flying: &Flying, now| flying.since + LATENCY <= now;
+                while self.links[&(from, to)].front().is_some_and(|first| due(first, self.now)) {
+                    let message = self.take_message(from, to);
+                    self.arrive(message);
+                }
+            }
+            self.wake_all_due();
+        }
+        self.now = end;
+    }
+
+    // The network.
+
+    /// The links on which something is under way, in order.
+    pub(crate) fn busy_links(&self) -> Vec<(NodeId, NodeId)> {
+        self.links.iter().filter(|(_, link)| !link.is_empty()).map(|(ends, _)| *ends).collect()
+    }
+
+    pub(crate) fn on_link(&self, from: NodeId, to: NodeId) -> usize {
+        self.links.get(&(from, to)).map_or(0, VecDeque::len)
+    }
+
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.links.values().flatten().map(|flying| flying.message.clone()).collect()
+    }
+
+    fn link(&mut self, from: NodeId, to: NodeId) -> &mut VecDeque<Flying> {
+        self.links.entry((from, to)).or_default()
+    }
+
+    /// The oldest message on a link.
+    pub(crate) fn take_message(&mut self, from: NodeId, to: NodeId) -> Message {
+        let first = self.link(from, to).pop_front();
+        first.unwrap_or_else(|| panic!("nothing is on its way from {from} to {to}")).message
+    }
+
+    pub(crate) fn put_message(&mut self, message: Message, at_front: bool) {
+        let flying = Flying { since: self.now, message };
+        let link = self.link(flying.message.from, flying.message.to);
+        if at_front { link.push_front(flying) } else { link.push_back(flying) }
+    }
+
+    /// A message reaches its receiver, if that is up.
+    pub(crate) fn arrive(&mut self, message: Message) {
+        let text = self.show(&message);
+        if self.engine(message.to).is_none() {
+            self.tell(true, format!("{text} (lost)"));
+            return;
+        }
+        self.tell(true, text);
+        let events = self.events.len();
+        self.step(message.to, vec![Input::Message(message)]);
+        for event in &mut self.events[events..] {
+            event.effect = true;
+        }
+    }
+
+    pub(crate) fn show(&mut self, message: &Message) -> String {
+        let numbers = &mut self.numbers;
+        show::message(message, |owner, number| {
+            let known = numbers.entry(owner).or_default();
+            let at = known.iter().position(|known| *known == number);
+            1 + at.unwrap_or_else(|| {
+                known.push(number);
+                known.len() - 1
+            })
+        })
+    }
+
+    /// From now on only the nodes of a group reach each other. What is on its way still arrives.
+    pub(crate) fn cut(&mut self, groups: Vec<BTreeSet<NodeId>>) {
+        self.partition = groups;
+    }
+
+    pub(crate) fn block(&mut self, from: NodeId, to: NodeId) {
+        self.blocked.insert((from, to));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.partition.clear();
+        self.blocked.clear();
+    }
+
+    fn connected(&self, from: NodeId, to: NodeId) -> bool {
+        let together = |group: &BTreeSet<NodeId>| group.contains(&from) && group.contains(&to);
+        !self.blocked.contains(&(from, to))
+            && (self.partition.is_empty() || self.partition.iter().any(together))
+    }
+
+    // Disks.
+
+    /// The oldest pending writes of a node become durable, and the node hears of it at once.
+    pub(crate) fn persist(&mut self, id: NodeId, count: usize) -> bool {
+        match self.disk(id).complete(count) {
+            Some(write) => {
+                self.step(id, vec![Input::Persisted { write }]);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn complete_writes(&mut self) -> bool {
+        let mut completed = false;
+        for id in self.ids() {
+            if !self.disk(id).stalled {
+                completed |= self.persist(id, usize::MAX);
+            }
+        }
+        completed
+    }
+
+    /// The entries that were asked for are read, and the node gets them.
+    pub(crate) fn fetch(&mut self, id: NodeId) -> bool {
+        let fetches = std::mem::take(&mut self.node(id).fetches);
+        let inputs = fetches.iter().map(|fetch| Input::Fetched {
+            peer: fetch.peer,
+            term: fetch.term,
+            entries: self.nodes[&id].disk.read(fetch.range.clone(), fetch.max_bytes),
+        });
+        let inputs: Vec<_> = inputs.collect();
+        let any = !inputs.is_empty();
+        if any {
+            self.step(id, inputs);
+        }
+        any
+    }
+
+    /// Delivers and persists until nothing happens any more, while time stands still.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut quiet = !self.complete_writes();
+            for (from, to) in self.busy_links() {
+                quiet = false;
+                let message = self.take_message(from, to);
+                self.arrive(message);
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("it does not settle");
+    }
+
+    // Clients.
+
+    pub(crate) fn propose(&mut self, id: NodeId, commands: &[Bytes]) {
+        let mut inputs = Vec::new();
+        for command in commands {
+            let ticket = self.requests.len() as Ticket;
+            self.requests.push(Request::Write(command.clone()));
+            self.node(id).open.insert(ticket);
+            inputs.push(Input::Propose { ticket, command: command.clone() });
+        }
+        self.step(id, inputs);
+    }
+
+    pub(crate) fn read(&mut self, id: NodeId) {
+        let ticket = self.requests.len() as Ticket;
+        self.requests.push(Request::Read { floor: self.safety.last_committed() });
+        self.node(id).open.insert(ticket);
+        self.step(id, vec![Input::Read { ticket }]);
+    }
+
+    fn request(&self, ticket: Ticket) -> String {
+        let reads = |requests: &[Request]| {
+            requests.iter().filter(|request| matches!(request, Request::Read { .. })).count()
+        };
+        match &self.requests[ticket as usize] {
+            Request::Write(command) => show::command(command),
+            Request::Read { .. } => format!("read {}", reads(&self.requests[..=ticket as usize])),
+        }
+    }
+
+    // What a node does in one turn.
+
+    pub(crate) fn step(&mut self, id: NodeId, inputs: Vec<Input>) {
+        let now = self.now;
+        let engine = self.running(id);
+        let before = Before::of(engine);
+        for input in inputs {
+            engine.step(now, input);
+        }
+        self.act_after(id, before);
+    }
+
+    fn act(&mut self, id: NodeId) {
+        let before = Before::of(self.running(id));
+        self.act_after(id, before);
+    }
+
+    fn act_after(&mut self, id: NodeId, before: Before) {
+        let mut output = self.running(id).take_output();
+        self.node(id).wake_at = output.wake_at;
+        self.tell_role(id, before);
+        if let Some((number, write)) = output.write.take() {
+            let truncates = write.entries.first().is_some_and(|first| {
+                first.log_id.index <= self.nodes[&id].disk.submitted().last().index
+            });
+            let replaces = if truncates { " (replaces)" } else { "" };
+            self.tell(true, format!("{id} writes #{number}{replaces}: {}", show::write(&write)));
+            let node = self.nodes.get_mut(&id).expect("it runs");
+            node.disk.submit(number, write.clone());
+            self.safety.on_write(&node.disk, &write);
+        }
+        let engine = self.nodes[&id].engine.as_ref().expect("it runs");
+        if engine.role() == Role::Leader && before.role != Role::Leader {
+            let term = engine.hard_state().term;
+            self.safety.on_leader(id, term, &self.nodes[&id].disk);
+        }
+        self.apply(id, output.committed);
+        self.answer(id, &mut output);
+        for message in std::mem::take(&mut output.messages) {
+            self.send(id, message);
+        }
+        for fetch in output.fetches {
+            let Fetch { peer, range, .. } = &fetch;
+            self.tell(true, format!("{id} fetches from {} for {peer}", range.start));
+            self.node(id).fetches.push(fetch);
+        }
+        let node = &self.nodes[&id];
+        self.safety.on_step(id, node.engine.as_ref().expect("it runs"), &node.disk, &before);
+        if !self.manual_fetches {
+            self.fetch(id);
+        }
+    }
+
+    fn tell_role(&mut self, id: NodeId, before: Before) {
+        let engine = self.nodes[&id].engine.as_ref().expect("it runs");
+        let after = Before::of(engine);
+        if (after.role, after.leader, after.hard_state.term)
+            != (before.role, before.leader, before.hard_state.term)
+        {
+            let text = format!("{id} {}", show::role(engine));
+            self.tell(false, text);
+        }
+    }
+
+    fn send(&mut self, id: NodeId, message: Message) {
+        let node = &self.nodes[&id];
+        let engine = node.engine.as_ref().expect("it runs");
+        let leads = |node: &&Node| {
+            let engine = node.engine.as_ref();
+            engine.is_some_and(|engine| {
+                engine.role() == Role::Leader && engine.hard_state().term == message.term
+            })
+        };
+        let leader_log = self.nodes.get(&message.to).filter(leads).map(|node| &node.disk);
+        self.safety.on_send(&message, engine, &node.disk, leader_log);
+        let text = self.show(&message);
+        if self.connected(message.from, message.to) {
+            self.tell(true, text);
+            self.put_message(message, false);
+        } else {
+            self.tell(true, format!("{text} (lost)"));
+        }
+    }
+
+    fn apply(&mut self, id: NodeId, committed: Option<Index>) {
+        let Some(committed) = committed else { return };
+        self.tell(false, format!("{id} commits {committed}"));
+        let disks = self.nodes.iter().map(|(id, node)| (*id, &node.disk)).collect();
+        let node = &self.nodes[&id];
+        let term = node.engine.as_ref().expect("it runs").hard_state().term;
+        for index in node.applied + 1..=committed {
+            let entry = node.disk.submitted().entry(index).expect("it is in the log");
+            self.safety.on_commit(entry, term, &disks);
+        }
+        let node = self.node(id);
+        node.applied = committed;
+        let rest = node.placed.split_off(&(committed + 1));
+        let done = std::mem::replace(&mut node.placed, rest);
+        for (log_id, ticket) in done.into_values() {
+            self.done(id, log_id, ticket);
+        }
+    }
+
+    fn done(&mut self, id: NodeId, log_id: LogId, ticket: Ticket) {
+        let entry = self.nodes[&id].disk.submitted().entry(log_id.index).expect("it is applied");
+        let Request::Write(command) = &self.requests[ticket as usize] else {
+            panic!("a read has a place in the log")
+        };
+        let kept = entry.log_id == log_id;
+        assert!(!kept || entry.payload == Payload::Command(command.clone()), "{log_id}: not its");
+        let what = if kept { "done" } else { "void" };
+        self.tell(false, format!("{id} answers {}: {what}", self.request(ticket)));
+    }
+
+    fn answer(&mut self, id: NodeId, output: &mut Output) {
+        if output.placed_are_lost {
+            for (_, ticket) in std::mem::take(&mut self.node(id).placed).into_values() {
+                self.tell(false, format!("{id} answers {}: unknown", self.request(ticket)));
+            }
+        }
+        for (ticket, proposal) in output.proposals.drain(..) {
+            assert!(self.node(id).open.remove(&ticket), "a second answer (R16)");
+            let name = self.request(ticket);
+            match proposal {
+                Proposal::Placed(log_id) => {
+                    self.tell(false, format!("{id} places {name} at {log_id}"));
+                    let node = self.node(id);
+                    if log_id.index > node.applied {
+                        let before = node.placed.insert(log_id.index, (log_id, ticket));
+                        assert!(before.is_none(), "two writes have one place");
+                    } else {
+                        self.done(id, log_id, ticket);
+                    }
+                }
+                Proposal::NotLeader | Proposal::Busy => {
+                    let Request::Write(command) = &self.requests[ticket as usize] else {
+                        panic!("a read is answered as a write")
+                    };
+                    self.safety.on_refused(command);
+                    let why = if proposal == Proposal::Busy { "busy" } else { "not leader" };
+                    self.tell(false, format!("{id} answers {name}: {why}"));
+                }
+                Proposal::Unknown => self.tell(false, format!("{id} answers {name}: unknown")),
+            }
+        }
+        for (ticket, outcome) in output.reads.drain(..) {
+            assert!(self.node(id).open.remove(&ticket), "a second answer (R16)");
+            let Request::Read { floor } = self.requests[ticket as usize] else {
+                panic!("a write is answered as a read")
+            };
+            let name = self.request(ticket);
+            match outcome {
+                ReadOutcome::At(index) => {
+                    self.safety.on_read(floor, index);
+                    self.tell(false, format!("{id} answers {name}: at {index}"));
+                }
+                ReadOutcome::NotLeader => {
+                    self.tell(false, format!("{id} answers {name}: not leader"));
+                }
+            }
+        }
+    }
+}

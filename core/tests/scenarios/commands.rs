@@ -1,0 +1,369 @@
+//! The commands of a scenario.
+//!
+//! | command | what it does |
+//! | --- | --- |
+//! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
+//! | `nodes 1 2 3` | a cluster of these, each initialized, and durably |
+//! | `fresh 1 2 3` | the same nodes, not initialized |
+//! | `initialize 1` | forms the cluster of all nodes, told to node 1 |
+//! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
+//! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
+//! | `run until leader` | … until some node leads, for at most 20 s |
+//! | `run until 3 asks` | … until node 3 asks for pre-votes |
+//! | `wake 1` | time goes on to node 1's next timer, and only node 1 notices |
+//! | `campaign 1` | node 1 is woken until it asks for pre-votes |
+//! | `elect 1` | … and then everything settles, with node 1 as leader |
+//! | `propose 1 a b*1000` | two clients of node 1 write, in one turn; `b` is padded to 1000 bytes |
+//! | `read 1` | a client of node 1 reads; reads are numbered |
+//! | `deliver 1->2 …` | what is on the link arrives, in order; `deliver all`: on all links; `deliver 1->2 x1`: the first only |
+//! | `drop 1->2 …` | the same, but it is lost |
+//! | `repeat 1->2` | the oldest message on the link will arrive twice |
+//! | `reorder 1->2` | the latest message on the link overtakes all others |
+//! | `delay 1->2 as old` | the oldest message is held back … |
+//! | `release old` | … and arrives now |
+//! | `persist 1 …` | all pending writes are durable; `persist 1 x1`: the oldest only |
+//! | `disk 1 stalled` | `run` and `settle` don't complete its writes; `disk 1 works` |
+//! | `fetches manual` | entries that a node asks for are read only when the script says so … |
+//! | `fetch 1` | … that is, now |
+//! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |
+//! | `restart 1` | it starts again (after a crash, if it runs) |
+//! | `cut 1 \| 2 3` | what is sent from now on between the groups is lost |
+//! | `block 1->2 …` | what is sent from now on from node 1 to node 2 is lost |
+//! | `heal` | ends both |
+//! | `settle` | delivers and persists until nothing happens any more, in no time |
+//! | `status` / `log 1 …` / `peers 1` / `flying` | what the nodes are / a log, `*` where durable / a leader's peers / messages on their way |
+//!
+//! Single steps show messages (`1->2 …`), writes and what follows from a message, indented; `run`, `settle` and `elect` show only
+//! changes of role, commits and answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::{Config, Message, NodeId, Role};
+
+use crate::cluster::Cluster;
+use crate::show;
+
+#[derive(Default)]
+pub(crate) struct Scenario {
+    config: Config,
+    seeds: BTreeMap<NodeId, u64>,
+    cluster: Option<Cluster>,
+    delayed: BTreeMap<String, Message>,
+}
+
+impl Scenario {
+    /// Runs a command; what has come of it, in lines. Panics at a command that is not understood, or has nothing to do.
+    pub(crate) fn run(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (command, rest) = words.split_first().expect("not empty");
+        match *command {
+            "config" => {
+                assert!(self.cluster.is_none(), "there are nodes already");
+                rest.iter().for_each(|setting| self.set(setting));
+                Vec::new()
+            }
+            "nodes" | "fresh" => {
+                self.create(&ids(rest));
+                if *command == "nodes" {
+                    for id in ids(rest) {
+                        assert!(self.cluster().initialize(id));
+                        self.cluster().persist(id, usize::MAX);
+                    }
+                }
+                self.cluster().events.clear();
+                Vec::new()
+            }
+            "status" | "log" | "peers" | "flying" => self.look(command, rest),
+            "run" | "settle" | "elect" => {
+                self.act(command, rest);
+                self.events(false)
+            }
+            _ => {
+                let more = self.act(command, rest);
+                self.events(true).into_iter().chain(more).collect()
+            }
+        }
+    }
+
+    fn cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("there are no nodes yet")
+    }
+
+    /// What has happened since the last call.
+    pub(crate) fn events(&mut self, details: bool) -> Vec<String> {
+        let Some(cluster) = &mut self.cluster else { return Vec::new() };
+        let events = std::mem::take(&mut cluster.events).into_iter();
+        let shown = events.filter(|event| details || !event.detail).map(|event| {
+            if details && event.effect { format!("  {}", event.text) } else { event.text }
+        });
+        shown.collect()
+    }
+
+    fn set(&mut self, setting: &str) {
+        let (field, value) = setting.split_once('=').expect("field=value");
+        if let Some(id) = field.strip_prefix("seed.") {
+            self.seeds.insert(number(id), number(value));
+            return;
+        }
+        let config = &mut self.config;
+        let value = number(value);
+        match field {
+            "heartbeat_interval" => config.heartbeat_interval = Duration::from_millis(value),
+            "election_timeout" => config.election_timeout = Duration::from_millis(value),
+            "request_timeout" => config.request_timeout = Duration::from_millis(value),
+            "max_command_bytes" => config.max_command_bytes = value as usize,
+            "max_append_bytes" => config.max_append_bytes = value as usize,
+            "max_inflight_bytes" => config.max_inflight_bytes = value as usize,
+            "max_uncommitted_bytes" => config.max_uncommitted_bytes = value as usize,
+            _ => panic!("there is no setting {field}"),
+        }
+    }
+
+    fn create(&mut self, ids: &[NodeId]) {
+        assert!(self.cluster.is_none(), "there are nodes already");
+        let seeds: Vec<u64> =
+            ids.iter().map(|id| self.seeds.get(id).copied().unwrap_or(*id)).collect();
+        self.cluster = Some(Cluster::new(self.config.clone(), ids, &seeds));
+    }
+
+    fn look(&mut self, command: &str, rest: &[&str]) -> Vec<String> {
+        let cluster = self.cluster();
+        let mut lines = Vec::new();
+        match command {
+            "status" => {
+                for id in if rest.is_empty() { cluster.ids() } else { ids(rest) } {
+                    let status = cluster.engine(id).map_or("down".to_owned(), show::status);
+                    lines.push(format!("{id} {status}"));
+                }
+            }
+            "log" => {
+                for id in ids(rest) {
+                    let disk = cluster.disk(id);
+                    for entry in &disk.submitted().entries {
+                        let durable = disk.durable().log_id(entry.log_id.index);
+                        let mark = if durable == Some(entry.log_id) { "*" } else { " " };
+                        lines.push(format!("{id}{mark} {}", show::entry(entry)));
+                    }
+                }
+            }
+            "peers" => {
+                for id in ids(rest) {
+                    let engine = cluster.engine(id).expect("it is up");
+                    for (peer, metrics) in engine.peers() {
+                        let (matched, bytes) = (metrics.matched, metrics.inflight_bytes);
+                        lines.push(format!("{peer} matches to {matched}, {bytes} bytes in flight"));
+                    }
+                }
+            }
+            "flying" => {
+                let messages = cluster.messages();
+                lines.extend(messages.iter().map(|message| cluster.show(message)));
+            }
+            _ => unreachable!("{command}"),
+        }
+        lines
+    }
+
+    /// Carries out a command; lines that are no events.
+    fn act(&mut self, command: &str, rest: &[&str]) -> Vec<String> {
+        match command {
+            "delay" => {
+                let [link, "as", name] = rest else { panic!("delay 1->2 as name") };
+                let (from, to) = ends(link);
+                let message = self.cluster().take_message(from, to);
+                let text = self.cluster().show(&message);
+                assert!(self.delayed.insert((*name).to_owned(), message).is_none());
+                return vec![format!("{text} (held back)")];
+            }
+            "release" => {
+                let [name] = rest else { panic!("release name") };
+                let message = self.delayed.remove(*name).expect("it was held back");
+                self.cluster().arrive(message);
+                return Vec::new();
+            }
+            _ => {}
+        }
+        let cluster = self.cluster();
+        match command {
+            "initialize" => {
+                let formed = |id| {
+                    let outcome = if cluster.initialize(id) { "formed" } else { "refused" };
+                    format!("{id} {outcome}")
+                };
+                return ids(rest).into_iter().map(formed).collect();
+            }
+            "wait" => cluster.wait(duration(rest)),
+            "run" if rest == ["until", "leader"] => {
+                let led = |cluster: &Cluster| {
+                    cluster.ids().iter().any(|id| is(cluster, *id, Role::Leader))
+                };
+                cluster.run_until(cluster.now + Duration::from_secs(20), led);
+                assert!(led(cluster), "nobody leads");
+            }
+            "run" if rest.len() == 3 && rest[0] == "until" && rest[2] == "asks" => {
+                let id = number(rest[1]);
+                let asks = |cluster: &Cluster| is(cluster, id, Role::PreCandidate);
+                cluster.run_until(cluster.now + Duration::from_secs(20), asks);
+                assert!(asks(cluster), "{id} does not ask");
+            }
+            "run" => cluster.run(duration(rest)),
+            "settle" => cluster.settle(),
+            "wake" => ids(rest).into_iter().for_each(|id| wake(cluster, id)),
+            "campaign" => ids(rest).into_iter().for_each(|id| campaign(cluster, id)),
+            "elect" => {
+                let [id] = ids(rest)[..] else { panic!("elect 1") };
+                campaign(cluster, id);
+                cluster.settle();
+                assert!(is(cluster, id, Role::Leader), "{id} is not elected");
+            }
+            "propose" => {
+                let (id, names) = rest.split_first().expect("propose 1 a");
+                let commands: Vec<Bytes> =
+                    names.iter().map(|name| show::command_bytes(name).into()).collect();
+                assert!(!commands.is_empty(), "nothing to propose");
+                cluster.propose(number(id), &commands);
+            }
+            "read" => ids(rest).into_iter().for_each(|id| cluster.read(id)),
+            "deliver" | "drop" => {
+                let (links, count) = counted(rest);
+                let links = match links {
+                    ["all"] => cluster.busy_links(),
+                    links => links.iter().map(|link| ends(link)).collect(),
+                };
+                let clean = command == "drop" && rest == ["all"];
+                assert!(clean || !links.is_empty(), "nothing is on its way");
+                // What is sent in answer stays on its link.
+                let there: Vec<_> = links
+                    .into_iter()
+                    .map(|(from, to)| (from, to, cluster.on_link(from, to)))
+                    .collect();
+                for (from, to, there) in there {
+                    assert!(there > 0, "nothing is on its way from {from} to {to}");
+                    for _ in 0..count.unwrap_or(there) {
+                        let message = cluster.take_message(from, to);
+                        if command == "deliver" {
+                            cluster.arrive(message);
+                        }
+                    }
+                }
+            }
+            "repeat" => {
+                let [link] = rest else { panic!("repeat 1->2") };
+                let (from, to) = ends(link);
+                let message = cluster.take_message(from, to);
+                cluster.put_message(message.clone(), true);
+                cluster.put_message(message, true);
+            }
+            "reorder" => {
+                let [link] = rest else { panic!("reorder 1->2") };
+                let (from, to) = ends(link);
+                let mut messages: Vec<_> = (0..cluster.on_link(from, to))
+                    .map(|_| cluster.take_message(from, to))
+                    .collect();
+                assert!(messages.len() > 1, "there is no order");
+                messages.rotate_right(1);
+                messages.into_iter().for_each(|message| cluster.put_message(message, false));
+            }
+            "persist" => {
+                let (nodes, count) = counted(rest);
+                for id in ids(nodes) {
+                    let count = count.unwrap_or(usize::MAX);
+                    assert!(cluster.persist(id, count), "node {id} has nothing to write");
+                }
+            }
+            "disk" => {
+                let [id, state @ ("stalled" | "works")] = rest else { panic!("disk 1 stalled") };
+                cluster.disk(number(id)).stalled = *state == "stalled";
+            }
+            "fetches" => {
+                assert_eq!(rest, ["manual"]);
+                cluster.manual_fetches = true;
+            }
+            "fetch" => {
+                for id in ids(rest) {
+                    assert!(cluster.fetch(id), "node {id} has asked for nothing");
+                }
+            }
+            "crash" | "restart" => {
+                let (nodes, survivors) = counted(rest);
+                for id in ids(nodes) {
+                    if command == "crash" || cluster.engine(id).is_some() {
+                        let pending = cluster.disk(id).pending();
+                        assert!(survivors.is_none_or(|count| count <= pending), "not so many");
+                        cluster.crash(id, survivors.unwrap_or(0));
+                    }
+                    if command == "restart" {
+                        cluster.start(id);
+                    }
+                }
+            }
+            "cut" => {
+                let groups = rest.split(|word| *word == "|");
+                cluster.cut(groups.map(|group| ids(group).into_iter().collect()).collect());
+            }
+            "block" => {
+                for (from, to) in rest.iter().map(|link| ends(link)) {
+                    cluster.block(from, to);
+                }
+            }
+            "heal" => cluster.heal(),
+            _ => panic!("there is no command {command}"),
+        }
+        Vec::new()
+    }
+}
+
+fn is(cluster: &Cluster, id: NodeId, role: Role) -> bool {
+    cluster.engine(id).is_some_and(|engine| engine.role() == role)
+}
+
+fn wake(cluster: &mut Cluster, id: NodeId) {
+    let at = cluster.wake_at(id).unwrap_or_else(|| panic!("node {id} waits for nothing"));
+    cluster.now = cluster.now.max(at);
+    cluster.wake(id);
+}
+
+/// Nobody else notices that time passes: as if they were slower, or had heard from a leader just now.
+fn campaign(cluster: &mut Cluster, id: NodeId) {
+    for _ in 0..100 {
+        wake(cluster, id);
+        if is(cluster, id, Role::PreCandidate) || is(cluster, id, Role::Candidate) {
+            return;
+        }
+    }
+    panic!("{id} does not campaign");
+}
+
+fn number(word: &str) -> u64 {
+    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+}
+
+fn ids(words: &[&str]) -> Vec<NodeId> {
+    assert!(!words.is_empty(), "which nodes?");
+    words.iter().map(|word| number(word)).collect()
+}
+
+/// Words, and a count `xN` at the end.
+fn counted<'a, 'b>(words: &'b [&'a str]) -> (&'b [&'a str], Option<usize>) {
+    match words {
+        [words @ .., last] if last.starts_with('x') => (words, Some(number(&last[1..]) as usize)),
+        words => (words, None),
+    }
+}
+
+fn ends(link: &str) -> (NodeId, NodeId) {
+    let (from, to) = link.split_once("->").unwrap_or_else(|| panic!("{link} is no link"));
+    (number(from), number(to))
+}
+
+fn duration(words: &[&str]) -> Duration {
+    let [word] = words else { panic!("how long?") };
+    if let Some(millis) = word.strip_suffix("ms") {
+        Duration::from_millis(number(millis))
+    } else {
+        let seconds = word.strip_suffix('s').unwrap_or_else(|| panic!("{word} is no duration"));
+        Duration::from_secs(number(seconds))
+    }
+}

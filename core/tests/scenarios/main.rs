@@ -1,0 +1,65 @@
+//! Scenarios of the engine: whole clusters in one process, whose clock, network and disks are in hand. `testdata/*.txt` are
+//! the scenarios; `commands.rs` describes their language.
+
+mod cluster;
+mod commands;
+mod disk;
+mod safety;
+mod script;
+mod show;
+
+/// One test for each file, and one that no file is left out.
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                script::run(concat!(stringify!($name), ".txt"));
+            }
+        )*
+
+        #[test]
+        fn every_file_has_its_test() {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+            let mut files: Vec<_> = std::fs::read_dir(folder)
+                .unwrap()
+                .map(|file| file.unwrap().file_name().into_string().unwrap())
+                .collect();
+            files.sort();
+            let mut tests = vec![$(concat!(stringify!($name), ".txt")),*];
+            tests.sort();
+            assert_eq!(files, tests);
+        }
+    };
+}
+
+scenarios! {
+    check_quorum
+    conflict
+    conflict_in_round
+    election
+    election_five
+    election_single
+    election_split
+    figure_8
+    forward
+    forward_leader_change
+    inflight
+    initialize
+    late_vote
+    leader_disk
+    log_comparison
+    overwritten_completion
+    pre_vote
+    read_after_restart
+    read_follower
+    read_index
+    read_late_echo
+    read_old_term
+    reordered_append
+    replication
+    restart
+    slow_peer
+    uncommitted_limit
+    vote_durability
+}

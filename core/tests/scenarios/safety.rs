@@ -1,0 +1,203 @@
+//! What must hold after every step, whatever has happened: the safety properties of Raft (thesis 3.2), and the promises of this
+//! engine to those who use it. A violation is a panic; the script runner adds the line that led to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_core::engine::Engine;
+use quorate_core::{
+    AppendOutcome, Body, Entry, HardState, Index, LogId, LogWrite, Message, NodeId, Payload, Role,
+    Term,
+};
+
+use crate::disk::Disk;
+
+#[derive(Default)]
+pub(crate) struct Safety {
+    voters: Vec<NodeId>,
+    /// Who led in each term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// Whom each node has told that it votes for it, in each term.
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// Each entry that was ever written, and the one before it.
+    entries: BTreeMap<LogId, (Entry, LogId)>,
+    /// What has been committed, in order, and in which term.
+    committed: Vec<(Entry, Term)>,
+    /// Where each command was committed.
+    commands: BTreeMap<Vec<u8>, Index>,
+    /// What was answered by "no effect".
+    refused: BTreeSet<Vec<u8>>,
+}
+
+impl Safety {
+    pub(crate) fn new(voters: Vec<NodeId>) -> Self {
+        Self { voters, ..Self::default() }
+    }
+
+    /// The last index that anyone has known to be committed.
+    pub(crate) fn last_committed(&self) -> Index {
+        self.committed.len() as Index
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn committed_commands(&self) -> &BTreeMap<Vec<u8>, Index> {
+        &self.commands
+    }
+
+    /// Log matching: an entry has one content and one predecessor, wherever and whenever it is written.
+    pub(crate) fn on_write(&mut self, disk: &Disk, write: &LogWrite) {
+        for entry in &write.entries {
+            let before = disk.submitted().log_id(entry.log_id.index - 1).expect("no gaps");
+            assert!(before.term <= entry.log_id.term, "{} after {before}", entry.log_id);
+            let known = self.entries.entry(entry.log_id).or_insert_with(|| (entry.clone(), before));
+            assert_eq!(known, &(entry.clone(), before), "two entries are {}", entry.log_id);
+        }
+    }
+
+    /// Election safety and leader completeness.
+    pub(crate) fn on_leader(&mut self, id: NodeId, term: Term, disk: &Disk) {
+        let known = *self.leaders.entry(term).or_insert(id);
+        assert_eq!(known, id, "two leaders in term {term}");
+        let vote = HardState { term, voted_for: Some(id) };
+        assert_eq!(disk.durable().hard_state, vote, "{id} leads before its own vote is durable");
+        self.tell_vote(id, term, id);
+        for (entry, committed_in) in &self.committed {
+            let log_id = entry.log_id;
+            assert!(
+                *committed_in >= term || disk.submitted().log_id(log_id.index) == Some(log_id),
+                "{id} leads in term {term} without {log_id}, committed in term {committed_in}"
+            );
+        }
+    }
+
+    fn tell_vote(&mut self, voter: NodeId, term: Term, candidate: NodeId) {
+        let known = *self.votes.entry((voter, term)).or_insert(candidate);
+        assert_eq!(known, candidate, "{voter} votes twice in term {term} (E2)");
+    }
+
+    /// Nothing is promised before it is durable.
+    pub(crate) fn on_send(
+        &mut self,
+        message: &Message,
+        engine: &Engine,
+        disk: &Disk,
+        leader_log: Option<&Disk>,
+    ) {
+        let durable = disk.durable();
+        let Message { from, to, term, .. } = *message;
+        match message.body {
+            Body::VoteReply { granted: true } => {
+                assert!(
+                    durable.hard_state.term > term
+                        || durable.hard_state == HardState { term, voted_for: Some(to) },
+                    "{from} votes for {to} in term {term}, but its disk says {:?} (E2)",
+                    durable.hard_state
+                );
+                self.tell_vote(from, term, to);
+            }
+            Body::AppendReply { outcome, .. } => {
+                // To a leader of an earlier term: a hint that it is one, which promises nothing.
+                let current = engine.leader() == Some(to) && engine.hard_state().term == term;
+                let AppendOutcome::Accepted { matched } = outcome else { return };
+                assert!(durable.hard_state.term >= term, "{from} accepts in a term it may forget");
+                if !current {
+                    return;
+                }
+                let mine = durable.log_id(matched);
+                assert!(mine.is_some(), "{from} accepts to {matched}, which is not durable");
+                assert!(disk.settled() >= matched, "{from} accepts what is being replaced (R9)");
+                if let Some(leader) = leader_log {
+                    let theirs = leader.submitted().log_id(matched);
+                    assert_eq!(mine, theirs, "{from} accepts what is not {to}'s entry");
+                }
+            }
+            Body::Append { committed, .. } => {
+                assert_eq!(self.leaders.get(&term), Some(&from), "an append of no leader");
+                assert!(committed <= self.last_committed(), "tells of a commit that is none");
+            }
+            _ => {}
+        }
+    }
+
+    /// State machine safety, and durability on a quorum of what is committed.
+    pub(crate) fn on_commit(&mut self, entry: &Entry, term: Term, disks: &BTreeMap<NodeId, &Disk>) {
+        let index = entry.log_id.index;
+        if let Some((known, _)) = self.committed.get(index as usize - 1) {
+            assert_eq!(known, entry, "two entries are committed at {index}");
+            return;
+        }
+        assert_eq!(index, self.last_committed() + 1, "a gap in what is committed");
+        let holders = self.voters.iter().filter(|voter| {
+            disks.get(voter).is_some_and(|disk| disk.durable().log_id(index) == Some(entry.log_id))
+        });
+        let holders: Vec<_> = holders.collect();
+        assert!(
+            2 * holders.len() > self.voters.len(),
+            "{} is committed, but durable on {holders:?} only",
+            entry.log_id
+        );
+        if let Payload::Command(command) = &entry.payload {
+            let command = command.to_vec();
+            assert!(!self.refused.contains(&command), "a refused write takes effect");
+            let before = self.commands.insert(command, index);
+            assert_eq!(before, None, "the write at {index} has taken effect before");
+        }
+        self.committed.push((entry.clone(), term));
+    }
+
+    pub(crate) fn on_refused(&mut self, command: &[u8]) {
+        assert!(!self.commands.contains_key(command), "a write that took effect is refused");
+        self.refused.insert(command.to_vec());
+    }
+
+    /// Linearizability: what was committed when the read began must be seen.
+    pub(crate) fn on_read(&self, floor: Index, index: Index) {
+        assert!(index >= floor, "a read at {index}, though {floor} was committed when it began");
+        assert!(index <= self.last_committed(), "a read at {index}, which is not committed");
+    }
+
+    /// What an engine believes of itself and its disk.
+    pub(crate) fn on_step(&self, id: NodeId, engine: &Engine, disk: &Disk, before: &Before) {
+        assert!(engine.hard_state() >= before.hard_state, "{id}: the hard state falls");
+        assert!(engine.committed() >= before.committed, "{id}: the commit index falls");
+        let vote_kept = engine.hard_state().term > before.hard_state.term
+            || before.hard_state.voted_for.is_none()
+            || engine.hard_state().voted_for == before.hard_state.voted_for;
+        assert!(vote_kept, "{id}: the vote changes");
+        assert_eq!(engine.hard_state(), disk.submitted().hard_state, "{id}: not handed over");
+        assert_eq!(engine.last_log_id(), disk.submitted().last(), "{id}: not handed over");
+        let durable = engine.durable();
+        assert_eq!(
+            disk.durable().log_id(durable),
+            disk.submitted().log_id(durable),
+            "{id}: takes for durable what is not (R8)"
+        );
+        assert!(disk.settled() >= durable, "{id}: takes for durable what is being replaced (R9)");
+        for (entry, _) in self.committed.iter().take(engine.committed() as usize) {
+            let log_id = entry.log_id;
+            assert_eq!(disk.submitted().log_id(log_id.index), Some(log_id), "{id} (R2)");
+        }
+        if engine.role() == Role::Leader {
+            assert_eq!(self.leaders.get(&engine.hard_state().term), Some(&id));
+        }
+    }
+}
+
+/// What an engine was before a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    pub(crate) hard_state: HardState,
+    pub(crate) committed: Index,
+    pub(crate) role: Role,
+    pub(crate) leader: Option<NodeId>,
+}
+
+impl Before {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Self {
+            hard_state: engine.hard_state(),
+            committed: engine.committed(),
+            role: engine.role(),
+            leader: engine.leader(),
+        }
+    }
+}
