@@ -332,13 +332,16 @@ impl Cluster {
 
     /// The entries that were asked for are read, and the node gets them.
     pub(crate) fn fetch(&mut self, id: NodeId) -> bool {
-        let fetches = std::mem::take(&mut self.node(id).fetches);
-        let inputs = fetches.iter().map(|fetch| Input::Fetched {
-            peer: fetch.peer,
-            term: fetch.term,
-            entries: self.nodes[&id].disk.read(fetch.range.clone(), fetch.max_bytes),
-        });
-        let inputs: Vec<_> = inputs.collect();
+        let mut inputs = Vec::new();
+        for Fetch { peer, term, range, max_bytes } in std::mem::take(&mut self.node(id).fetches) {
+            let engine = self.running(id);
+            let leads = engine.role() == Role::Leader && engine.hard_state().term == term;
+            match self.nodes[&id].disk.read(range, max_bytes) {
+                Some(entries) => inputs.push(Input::Fetched { peer, term, entries }),
+                // Another leader has cut the log since.
+                None => assert!(!leads, "node {id} fetches what it doesn't have (R11)"),
+            }
+        }
         let any = !inputs.is_empty();
         if any {
             self.step(id, inputs);

@@ -99,14 +99,15 @@ impl Disk {
         Recovered { hard_state: self.durable.hard_state, outline }
     }
 
-    pub(crate) fn read(&self, range: Range<Index>, max_bytes: usize) -> Vec<Entry> {
+    /// Entries of the range, if it is there.
+    pub(crate) fn read(&self, range: Range<Index>, max_bytes: usize) -> Option<Vec<Entry>> {
         let range = range.start as usize - 1..range.end as usize - 1;
-        let entries = self.submitted.entries.get(range).expect("a fetch asks for what is there");
+        let entries = self.submitted.entries.get(range)?;
         let mut bytes = 0;
         let fitting = entries.iter().take_while(|entry| {
             bytes += entry.bytes();
             bytes <= max_bytes
         });
-        entries[..fitting.count().max(1)].to_vec()
+        Some(entries[..fitting.count().max(1)].to_vec())
     }
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod commands;
 mod disk;
+mod interleavings;
 mod safety;
 mod script;
 mod show;

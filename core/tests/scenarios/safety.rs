@@ -38,7 +38,6 @@ impl Safety {
         self.committed.len() as Index
     }
 
-    #[allow(dead_code)]
     pub(crate) fn committed_commands(&self) -> &BTreeMap<Vec<u8>, Index> {
         &self.commands
     }

@@ -1,0 +1,273 @@
+//! Random interleavings: messages are lost, repeated and reordered, clocks differ, disks are slow, nodes crash with some of their
+//! writes done; after every step the safety properties are checked, and at the end, when all is well again, the
+//! cluster must work.
+//!
+//! `PROPTEST_CASES=5000` runs longer, `PROPTEST_RNG_SEED=1` finds other interleavings. A failure shows the shortest one found.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
+use quorate_core::engine::Input;
+use quorate_core::{Config, NodeId, Role};
+
+use crate::cluster::Cluster;
+
+/// One step. A node is named by a number modulo the number of nodes, a link by one modulo the number of busy links; a step that
+/// has nothing to do does nothing.
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    /// The node whose timer is next wakes.
+    WakeNext,
+    /// A node's timer goes off, however far away, and nobody else notices.
+    Wake(u64),
+    /// The oldest message on a link arrives.
+    Deliver(usize),
+    /// The oldest message on each link to a node arrives, in one turn.
+    DeliverTogether(u64),
+    /// The latest message on a link arrives first.
+    Overtake(usize),
+    Drop(usize),
+    Repeat(usize),
+    /// Some of a node's writes are done.
+    Persist(u64, usize),
+    Fetch(u64),
+    Propose(u64),
+    Read(u64),
+    Crash(u64, usize),
+    Start(u64),
+    /// Time passes and everything works, for so many ms.
+    Run(u64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    use Action::*;
+    // Any node of three or five, and any link between them.
+    let node = || 0..15_u64;
+    let link = || 0..60_usize;
+    prop_oneof![
+        8 => Just(WakeNext),
+        1 => node().prop_map(Wake),
+        40 => link().prop_map(Deliver),
+        6 => node().prop_map(DeliverTogether),
+        4 => link().prop_map(Overtake),
+        4 => link().prop_map(Drop),
+        4 => link().prop_map(Repeat),
+        20 => (node(), 1..3_usize).prop_map(|(node, count)| Persist(node, count)),
+        6 => node().prop_map(Fetch),
+        8 => node().prop_map(Propose),
+        4 => node().prop_map(Read),
+        1 => (node(), 0..3_usize).prop_map(|(node, survivors)| Crash(node, survivors)),
+        3 => node().prop_map(Start),
+        1 => (1..400_u64).prop_map(Run),
+    ]
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    // Small limits, so that they are reached.
+    (64..400_usize, 0..600_usize, 100..2000_usize).prop_map(|(append, inflight, uncommitted)| {
+        Config {
+            max_command_bytes: 100,
+            max_append_bytes: append,
+            max_inflight_bytes: append + inflight,
+            max_uncommitted_bytes: uncommitted,
+            ..Config::default()
+        }
+    })
+}
+
+fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
+    let ids = cluster.ids();
+    let node = |number: u64| ids[number as usize % ids.len()];
+    let links = cluster.busy_links();
+    let link = |number: usize| (!links.is_empty()).then(|| links[number % links.len()]);
+    let up = |cluster: &Cluster, id: NodeId| cluster.engine(id).is_some();
+    match action {
+        Action::WakeNext => {
+            let next = ids.iter().filter_map(|id| Some((cluster.wake_at(*id)?, *id))).min();
+            if let Some((at, id)) = next {
+                cluster.now = cluster.now.max(at);
+                cluster.wake(id);
+            }
+        }
+        Action::Wake(number) => {
+            if let Some(at) = cluster.wake_at(node(number)) {
+                cluster.now = cluster.now.max(at);
+                cluster.wake(node(number));
+            }
+        }
+        Action::Deliver(number) => {
+            if let Some((from, to)) = link(number) {
+                let message = cluster.take_message(from, to);
+                cluster.arrive(message);
+            }
+        }
+        Action::DeliverTogether(number) => {
+            let to = node(number);
+            if up(cluster, to) {
+                let links = links.iter().filter(|link| link.1 == to);
+                let messages = links.map(|(from, to)| cluster.take_message(*from, *to));
+                let inputs: Vec<_> = messages.map(Input::Message).collect();
+                cluster.step(to, inputs);
+            }
+        }
+        Action::Overtake(number) => {
+            if let Some((from, to)) = link(number) {
+                let earlier: Vec<_> = (1..cluster.on_link(from, to))
+                    .map(|_| cluster.take_message(from, to))
+                    .collect();
+                let latest = cluster.take_message(from, to);
+                earlier.into_iter().for_each(|message| cluster.put_message(message, false));
+                cluster.arrive(latest);
+            }
+        }
+        Action::Drop(number) => {
+            if let Some((from, to)) = link(number) {
+                cluster.take_message(from, to);
+            }
+        }
+        Action::Repeat(number) => {
+            if let Some((from, to)) = link(number) {
+                let message = cluster.take_message(from, to);
+                cluster.put_message(message.clone(), true);
+                // The second copy may come much later.
+                cluster.put_message(message, number % 2 == 0);
+            }
+        }
+        Action::Persist(number, count) => {
+            if up(cluster, node(number)) {
+                cluster.persist(node(number), count);
+            }
+        }
+        Action::Fetch(number) => {
+            if up(cluster, node(number)) {
+                cluster.fetch(node(number));
+            }
+        }
+        Action::Propose(number) => {
+            if up(cluster, node(number)) {
+                *commands += 1;
+                let command = Bytes::from(format!("c{commands}"));
+                cluster.propose(node(number), &[command]);
+            }
+        }
+        Action::Read(number) => {
+            if up(cluster, node(number)) {
+                cluster.read(node(number));
+            }
+        }
+        Action::Crash(number, survivors) => {
+            if up(cluster, node(number)) {
+                cluster.crash(node(number), survivors);
+            }
+        }
+        Action::Start(number) => {
+            if !up(cluster, node(number)) {
+                cluster.start(node(number));
+            }
+        }
+        Action::Run(millis) => cluster.run(Duration::from_millis(millis)),
+    }
+}
+
+/// When everything works again, a leader is found, a write is committed everywhere, and all logs are equal.
+fn recovers(cluster: &mut Cluster) {
+    cluster.manual_fetches = false;
+    for id in cluster.ids() {
+        if cluster.engine(id).is_none() {
+            cluster.start(id);
+        }
+        cluster.fetch(id);
+    }
+    cluster.run(Duration::from_secs(15));
+    let leads = |cluster: &Cluster, id: &NodeId| {
+        cluster.engine(*id).is_some_and(|engine| engine.role() == Role::Leader)
+    };
+    let leader = cluster.ids().into_iter().find(|id| leads(cluster, id)).expect("nobody leads");
+    let last = b"last".to_vec();
+    cluster.propose(leader, &[Bytes::from(last.clone())]);
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.safety.committed_commands().contains_key(&last), "no write is committed");
+    let expected = cluster.disk(leader).durable().entries.clone();
+    for id in cluster.ids() {
+        let committed = cluster.engine(id).map(|engine| engine.committed());
+        assert_eq!(committed, Some(expected.len() as u64), "node {id} lags behind");
+        assert!(cluster.disk(id).durable().entries == expected, "the log of node {id} differs");
+    }
+}
+
+fn check(nodes: u64, cases: u32) {
+    let default = ProptestConfig::default();
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: std::env::var_os("PROPTEST_CASES").map_or(cases, |_| default.cases),
+        rng_seed: match default.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(1),
+            given => given,
+        },
+        failure_persistence: None,
+        ..default
+    });
+    let plan = (config(), any::<u32>(), prop::collection::vec(action(), 100..600));
+    let outcome = runner.run(&plan, |(config, seed, actions)| {
+        let ids: Vec<NodeId> = (1..=nodes).collect();
+        let seeds: Vec<u64> = ids.iter().map(|id| u64::from(seed) * 10 + id).collect();
+        let mut cluster = Cluster::new(config, &ids, &seeds);
+        // One of them is told, or several: all write the same.
+        for id in ids.iter().take(1 + seed as usize % ids.len()) {
+            cluster.initialize(*id);
+            cluster.persist(*id, 1);
+        }
+        cluster.manual_fetches = true;
+        let mut commands = 0;
+        for action in actions {
+            perform(&mut cluster, action, &mut commands);
+        }
+        recovers(&mut cluster);
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn three_nodes_stay_safe_and_recover() {
+    check(3, 120);
+}
+
+#[test]
+fn five_nodes_stay_safe_and_recover() {
+    check(5, 30);
+}
+
+/// Cold starts of all nodes at once (E9): whatever the seeds, a leader is found within a few election timeouts.
+#[test]
+fn cold_starts_find_a_leader() {
+    let mut slowest = Duration::ZERO;
+    for seed in 0..200 {
+        for nodes in [3, 5] {
+            let ids: Vec<NodeId> = (1..=nodes).collect();
+            // Timeouts that split votes often: everything takes 10 ms.
+            let config = Config {
+                heartbeat_interval: Duration::from_millis(10),
+                election_timeout: Duration::from_millis(50),
+                ..Config::default()
+            };
+            let seeds: Vec<u64> = ids.iter().map(|id| seed * 10 + id).collect();
+            let mut cluster = Cluster::new(config, &ids, &seeds);
+            for id in &ids {
+                assert!(cluster.initialize(*id));
+            }
+            let start = cluster.now;
+            let led = |cluster: &Cluster| {
+                let engines = ids.iter().filter_map(|id| cluster.engine(*id));
+                engines.into_iter().any(|engine| engine.role() == Role::Leader)
+            };
+            cluster.run_until(start + Duration::from_secs(60), led);
+            assert!(led(&cluster), "seed {seed}: no leader among {nodes}");
+            slowest = slowest.max(cluster.now - start);
+        }
+    }
+    assert!(slowest < Duration::from_millis(20 * 50), "the slowest took {slowest:?}");
+}
