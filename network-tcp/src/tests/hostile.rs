@@ -63,6 +63,9 @@ fn what_has_arrived_is_reported_to_its_sender_in_bytes() {
     });
 }
 
+/// The stub's missing reports are no reason to leave it.
+const PATIENT: Timing = Timing { silence: Duration::from_secs(3600), ..Timing::DEFAULT };
+
 /// A transport and a peer that welcomes it, and then is in the test's hands.
 async fn facing_a_stub(rt: &Tokio, timing: Timing) -> (Node, TokioListener, Wire) {
     let limited = TcpConfig { max_outbox_bytes: 1 << 20, ..config() };
@@ -116,7 +119,7 @@ fn a_peer_that_reports_nothing_is_left_and_tried_again() {
 #[test]
 fn a_peer_that_closes_is_connected_to_anew_for_the_next_message() {
     run(async |rt| {
-        let (node, mut listener, wire) = facing_a_stub(&rt, Timing::DEFAULT).await;
+        let (node, mut listener, wire) = facing_a_stub(&rt, PATIENT).await;
         drop(wire);
         let again = rt.spawn(async move { Wire::welcome(&mut listener, 2).await.1 });
         until(&rt, || {
@@ -131,8 +134,33 @@ fn a_peer_that_closes_is_connected_to_anew_for_the_next_message() {
 #[test]
 fn a_report_of_more_than_was_sent_ends_the_connection() {
     run(async |rt| {
-        let (_node, _listener, mut wire) = facing_a_stub(&rt, Timing::DEFAULT).await;
+        let (_node, _listener, mut wire) = facing_a_stub(&rt, PATIENT).await;
         wire.send(u64::MAX.to_le_bytes().to_vec()).await;
         wire.until_closed().await;
+    });
+}
+
+#[test]
+fn a_peer_that_sends_its_end_is_left_without_waiting_for_a_write_to_fail() {
+    run(async |rt| {
+        let (_node, _listener, mut wire) = facing_a_stub(&rt, PATIENT).await;
+        wire.write.shutdown().await.unwrap();
+        wire.until_closed().await;
+    });
+}
+
+#[test]
+fn a_dropped_transport_closes_its_connections_in_both_directions() {
+    run(async |rt| {
+        let (node, _listener, mut outgoing) = facing_a_stub(&rt, PATIENT).await;
+        let mut incoming = Wire::welcomed(&rt, &node, 3).await;
+        let clone = node.transport.clone();
+        drop(node);
+        let body = Body::ReadIndex { sequence: 1 };
+        clone.send(message(1, 2, body));
+        until(&rt, || clone.stats().frames_out == 2).await;
+        drop(clone);
+        outgoing.until_closed().await;
+        incoming.until_closed().await;
     });
 }
