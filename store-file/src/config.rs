@@ -7,7 +7,7 @@ use crate::format::HEADER_BYTES;
 /// The settings of a [`FileStore`](crate::FileStore). Any of them may change from one opening to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileConfig {
-    /// The size of a segment, in bytes; default 64 MiB. Two of them are allocated ahead of what is stored. Too small: the log
+    /// The size of a segment, in bytes; default 64 MiB. The one in use and the next are allocated. Too small: the log
     /// often moves on to another file. Too large: an almost empty store takes much space, and an opening reads for long,
     /// since it looks at every byte of the last segment. From 16 KiB to 4 GiB. A write that is larger gets a segment of its size.
     pub segment_bytes: u64,

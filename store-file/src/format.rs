@@ -1,7 +1,8 @@
 //! The format of the write-ahead log on disk. It stays: what is written here is read by all later versions.
 //!
 //! The log is a sequence of segments, the files `wal/0000000000000001.wal` and on, numbered without a gap (16 decimal digits). Each
-//! is preallocated, so that what has not been written yet is zeros. All numbers are little-endian.
+//! is preallocated, so that what has not been written yet is zeros; a record that is larger than a segment is alone in one that has grown.
+//! All numbers are little-endian.
 //!
 //! A segment begins with a header of 4096 bytes, a block of its own, so that no later write touches its sector:
 //!
@@ -297,4 +298,84 @@ pub(crate) fn take_checked_entry(from: &mut Bytes, seed: u32) -> Result<Entry, D
         return Err(DecodeError::Invalid("the CRC of an entry does not match".to_owned()));
     }
     Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::{LogId, Payload};
+
+    use super::*;
+
+    fn record(at: Position) -> (Bytes, LogWrite) {
+        let payload = Payload::Command(Bytes::from(vec![7; 3000]));
+        let write = LogWrite {
+            hard_state: Some(HardState { term: Term(3), voted_for: None }),
+            entries: vec![
+                Entry { log_id: LogId::new(3, 1, 1), payload },
+                Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
+            ],
+        };
+        let mut encoder = Encoder::new(9);
+        let (body_bytes, spans) = encoder.encode(5, &write);
+        assert_eq!(spans.len(), 2);
+        let mut to = Gather::new();
+        encoder.put(&mut to, 5, at, Position::first_in(1));
+        assert_eq!(to.len() as u64, record_bytes(body_bytes));
+        (Bytes::from(to.take().concat()), write)
+    }
+
+    #[test]
+    fn a_record_is_one_only_in_its_store_and_at_its_place() {
+        let at = Position { segment: 2, offset: 8000 };
+        let (record, write) = record(at);
+        let header = record.first_chunk().unwrap();
+        let seed = record_seed(9, at);
+        let decoded = RecordHeader::decode(header, seed).unwrap();
+        assert_eq!((decoded.group, decoded.durable), (5, Position::first_in(1)));
+        let body = record.slice(RECORD_HEADER_BYTES..).slice(..decoded.body_bytes as usize);
+        assert!(decoded.matches(&body, seed));
+        let (again, spans) = decode_body(9, &decoded, body).unwrap();
+        assert_eq!(again, write);
+        for (span, entry) in spans.iter().zip(&write.entries) {
+            let mut encoded = record.slice(span.offset..span.offset + span.len);
+            assert_eq!(take_checked_entry(&mut encoded, entry_seed(9, 5)).as_ref(), Ok(entry));
+            assert!(encoded.is_empty());
+            let mut encoded = record.slice(span.offset..span.offset + span.len);
+            assert!(take_checked_entry(&mut encoded, entry_seed(9, 6)).is_err());
+        }
+        for seed in [
+            record_seed(8, at),
+            record_seed(9, Position { segment: 3, ..at }),
+            record_seed(9, Position { offset: 8008, ..at }),
+        ] {
+            assert_eq!(RecordHeader::decode(header, seed), None);
+        }
+    }
+
+    #[test]
+    fn a_large_command_is_passed_through_without_a_copy() {
+        let command = Bytes::from(vec![7; 5000]);
+        let payload = Payload::Command(command.clone());
+        let entries = vec![Entry { log_id: LogId::new(1, 1, 1), payload }];
+        let mut encoder = Encoder::new(1);
+        encoder.encode(1, &LogWrite { hard_state: None, entries });
+        let mut to = Gather::new();
+        encoder.put(&mut to, 1, Position::first_in(1), Position::first_in(1));
+        assert!(to.take().iter().any(|chunk| chunk.as_ptr() == command.as_ptr()));
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        let zeros = [0; RECORD_HEADER_BYTES];
+        for offset in (HEADER_BYTES..100_000).step_by(8) {
+            let seed = record_seed(1, Position { segment: 1, offset });
+            assert_eq!(RecordHeader::decode(&zeros, seed), None);
+        }
+    }
+
+    #[test]
+    fn the_format_stays() {
+        let (record, _) = record(Position { segment: 2, offset: 8000 });
+        assert_eq!(crc(0, [&segment_header(9, 2)[..], &record]), 0x6bd8_4e46);
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! [`FileStore`] is the durable [`LogStore`](quorate_core::LogStore): preallocated segments, group commit, an index and the recent entries in
 //! memory. Its format is described in `format.rs`.
-#![allow(async_fn_in_trait)]
 
 mod batch;
 mod config;

@@ -15,8 +15,8 @@ use crate::format::{
 use crate::index::Logs;
 use crate::segment::{Segments, failed};
 
-/// A segment is read in pieces of this size, or of a larger record's.
-const WINDOW_BYTES: u64 = 1 << 20;
+/// A segment is read in pieces of this size, or of a larger record's: few enough that an opening is not all waiting for threads.
+const WINDOW_BYTES: u64 = 4 << 20;
 
 /// What was found.
 pub(crate) struct Found<F> {

@@ -2,7 +2,6 @@
 //!
 //! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its node: a test of a restart
 //! keeps a clone, drops the node and starts another on the clone.
-#![allow(async_fn_in_trait)]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

@@ -136,6 +136,7 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
         scene.set_content(2, &content);
         let store = scene.open().await;
         assert_eq!(last(&store, 1).await, index - 1);
+        assert!(!scene.segment(3).exists(), "what comes after the tail is made anew");
         put(&store, 1, entries([entry(2, index, vec![2; 1000])])).await;
         drop(store);
         let store = scene.open().await;
