@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use quorate::NodeId;
@@ -58,17 +59,20 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
     let kept = options.data.is_some();
     let cluster = Cluster { nodes: plans.collect(), engine: options.engine };
     let result = host::run(cluster, |leader| {
-        println!("ready leader={leader} clients={}", clients.join(","));
-        println!(
-            "try: redis-cli -p {} set greeting hello    (any node takes reads and writes; Ctrl-C stops the cluster{})",
-            options.base_port + 1,
-            if kept { "" } else { " and deletes its data" },
+        let port = options.base_port + 1;
+        let end = if kept { "" } else { " and deletes its data" };
+        let text = format!(
+            "ready leader={leader} clients={}\n\
+             try: redis-cli -p {port} set greeting hello    (any node takes reads and writes; Ctrl-C stops the cluster{end})\n",
+            clients.join(","),
         );
+        // Nobody may be reading any more; the cluster serves all the same.
+        let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     });
     if let Some(folder) = temporary {
         let path = folder.path().to_owned();
         if let Err(error) = folder.close().or_else(|_| fs::remove_dir_all(&path)) {
-            eprintln!("quorate-kv: {} is left behind: {error}", path.display());
+            tracing::error!(%error, "{} is left behind", path.display());
         }
     }
     result

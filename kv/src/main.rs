@@ -14,7 +14,7 @@ mod server;
 mod store;
 mod write;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quorate-kv: {error}");
+            let _ = writeln!(std::io::stderr(), "quorate-kv: {error}");
             ExitCode::FAILURE
         }
     }
