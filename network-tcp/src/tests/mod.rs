@@ -28,7 +28,7 @@ const CLUSTER: u64 = 42;
 const ANYWHERE: &str = "127.0.0.1:0";
 
 /// Fails a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn run(scenario: impl AsyncFnOnce(Tokio)) {
     Tokio::run(&Launch::default(), async |rt| {
