@@ -443,3 +443,6 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     finish(from)?;
     Ok(Message { group, from: sender, to, term, body })
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,3 +120,48 @@ impl Config {
         check(self.max_pending_reads > 0, "max_pending_reads", "must not be 0")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    /// The field that the error names, with this change to the defaults.
+    fn refused(change: impl FnOnce(&mut Config)) -> &'static str {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().expect_err("it can't work").field
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        assert_eq!(refused(|c| c.heartbeat_interval = Duration::ZERO), "heartbeat_interval");
+        assert_eq!(refused(|c| c.heartbeat_interval = Duration::MAX), "election_timeout");
+        let two = |c: &mut Config| c.election_timeout = 2 * c.heartbeat_interval;
+        assert_eq!(refused(two), "election_timeout");
+        let days = |c: &mut Config| {
+            c.election_timeout = Duration::from_secs(86_400);
+            c.request_timeout = Duration::from_secs(86_400);
+        };
+        assert_eq!(refused(days), "election_timeout");
+        let short = |c: &mut Config| c.request_timeout = Duration::from_millis(999);
+        assert_eq!(refused(short), "request_timeout");
+        assert_eq!(refused(|c| c.request_timeout = Duration::MAX), "request_timeout");
+        assert_eq!(refused(|c| c.max_command_bytes = 0), "max_command_bytes");
+        assert_eq!(refused(|c| c.max_command_bytes = usize::MAX), "max_command_bytes");
+        assert_eq!(refused(|c| c.max_append_bytes = 0), "max_append_bytes");
+        assert_eq!(refused(|c| c.max_append_bytes = usize::MAX), "max_append_bytes");
+        let narrow = |c: &mut Config| c.max_inflight_bytes = c.max_append_bytes - 1;
+        assert_eq!(refused(narrow), "max_inflight_bytes");
+        let narrow = |c: &mut Config| c.max_uncommitted_bytes = c.max_command_bytes - 1;
+        assert_eq!(refused(narrow), "max_uncommitted_bytes");
+        let narrow = |c: &mut Config| c.max_queued_bytes = c.max_command_bytes - 1;
+        assert_eq!(refused(narrow), "max_queued_bytes");
+        assert_eq!(refused(|c| c.max_apply_bytes = 0), "max_apply_bytes");
+        assert_eq!(refused(|c| c.max_pending_reads = 0), "max_pending_reads");
+    }
+}

@@ -98,3 +98,6 @@ impl Outline {
         self.memberships.last_key_value().map(|(index, membership)| (*index, membership))
     }
 }
+
+#[cfg(test)]
+mod tests;

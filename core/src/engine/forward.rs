@@ -61,7 +61,7 @@ impl Forwards {
         for (ticket, offset) in sent.tickets.into_iter().zip(0..) {
             let proposal = match outcome {
                 ForwardOutcome::Appended(first) => {
-                    Proposal::Placed(LogId { index: first.index + offset, ..first })
+                    Proposal::Placed(LogId { index: first.index.saturating_add(offset), ..first })
                 }
                 ForwardOutcome::NotLeader => Proposal::NotLeader,
                 ForwardOutcome::Busy => Proposal::Busy,
@@ -136,5 +136,48 @@ impl Seen {
             window.below = oldest;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_is_taken_once() {
+        let mut seen = Seen::default();
+        assert!(seen.is_first(2, 9, 100));
+        assert!(!seen.is_first(2, 9, 100));
+        assert!(seen.is_first(2, 9, 102), "a gap: 101 may still come");
+        assert!(seen.is_first(2, 9, 101));
+        assert!(!seen.is_first(2, 9, 101));
+        assert!(seen.is_first(3, 9, 100), "another node's");
+        assert!(seen.is_first(2, 8, 100), "another run's");
+        assert!(!seen.is_first(2, 9, 100), "the run before is remembered");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_taken_for_a_repetition() {
+        let mut seen = Seen::default();
+        let window = Seen::NUMBERS as u64;
+        for sequence in 10..=10 + window {
+            assert!(seen.is_first(2, 9, sequence));
+        }
+        // 10 was pushed out, and whatever lies before it counts as seen.
+        assert!(!seen.is_first(2, 9, 10));
+        assert!(!seen.is_first(2, 9, 1));
+        assert!(!seen.is_first(2, 9, 11));
+        assert!(seen.is_first(2, 9, 11 + window));
+        assert_eq!(seen.windows[&2][0].above.len(), Seen::NUMBERS, "memory is bounded");
+    }
+
+    #[test]
+    fn so_many_runs_are_remembered() {
+        let mut seen = Seen::default();
+        for session in 0..=Seen::SESSIONS as u64 {
+            assert!(seen.is_first(2, session, 1));
+        }
+        assert_eq!(seen.windows[&2].len(), Seen::SESSIONS);
+        assert!(!seen.is_first(2, 1, 1));
     }
 }

@@ -37,3 +37,44 @@ impl Inflight {
         self.bytes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_frees_the_appends_that_it_covers_whole() {
+        let mut inflight = Inflight::default();
+        inflight.push(3, 30);
+        inflight.push(5, 20);
+        inflight.push(9, 40);
+        assert_eq!(inflight.bytes(), 90);
+        inflight.free_to(2);
+        assert_eq!(inflight.bytes(), 90, "part of an append is still on its way");
+        inflight.free_to(5);
+        assert_eq!(inflight.bytes(), 40);
+        inflight.free_to(4);
+        assert_eq!(inflight.bytes(), 40, "an old acknowledgement frees nothing");
+        inflight.free_to(100);
+        assert_eq!(inflight.bytes(), 0);
+    }
+
+    #[test]
+    fn a_cleared_window_starts_anywhere() {
+        let mut inflight = Inflight::default();
+        inflight.push(9, 40);
+        inflight.clear();
+        assert_eq!(inflight.bytes(), 0);
+        inflight.push(2, 1);
+        inflight.free_to(2);
+        assert_eq!(inflight.bytes(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of order")]
+    fn what_is_sent_twice_is_a_bug() {
+        let mut inflight = Inflight::default();
+        inflight.push(3, 30);
+        inflight.push(3, 30);
+    }
+}

@@ -120,9 +120,9 @@ impl Leader {
     ) {
         let Some(progress) = self.peers.get_mut(&from) else { return };
         let last = common.log.last().index;
-        if round > self.rounds.round()
-            || matches!(outcome, AppendOutcome::Accepted { matched } if matched > last)
-        {
+        let (AppendOutcome::Accepted { matched: about }
+        | AppendOutcome::Rejected { prev: about, .. }) = outcome;
+        if round > self.rounds.round() || about > last {
             tracing::error!(from, "ignored an answer to what was never sent");
             return;
         }

@@ -108,3 +108,114 @@ impl Log {
         hard_state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Payload;
+
+    fn log() -> Log {
+        Log::new(Outline::default())
+    }
+
+    fn push(log: &mut Log, term: u64, leader: u64, index: Index) {
+        let log_id = LogId::new(term, leader, index);
+        log.push(Entry { log_id, payload: Payload::Blank });
+    }
+
+    fn write(log: &mut Log) -> u64 {
+        log.take_write(None).expect("something is fresh").0
+    }
+
+    #[test]
+    fn an_entry_is_durable_when_its_write_is() {
+        let mut log = log();
+        push(&mut log, 1, 1, 1);
+        push(&mut log, 1, 1, 2);
+        let first = write(&mut log);
+        push(&mut log, 1, 1, 3);
+        let second = write(&mut log);
+        assert_eq!(log.durable(), 0);
+        log.persisted(first);
+        assert_eq!(log.durable(), 2);
+        log.persisted(second);
+        assert_eq!(log.durable(), 3);
+        assert!(log.take_write(None).is_none(), "nothing is fresh");
+    }
+
+    #[test]
+    fn one_completion_covers_all_writes_before_it() {
+        let mut log = log();
+        let hard_state = HardState { term: Term(2), voted_for: Some(1) };
+        push(&mut log, 1, 1, 1);
+        log.take_write(Some(hard_state));
+        push(&mut log, 1, 1, 2);
+        let second = write(&mut log);
+        assert_eq!(log.persisted(second), Some(hard_state));
+        assert_eq!(log.durable(), 2);
+        assert_eq!(log.persisted(second), None, "a repetition says nothing");
+    }
+
+    #[test]
+    fn a_completion_does_not_cover_what_replaces_its_entries() {
+        let mut log = log();
+        push(&mut log, 1, 1, 1);
+        push(&mut log, 1, 1, 2);
+        let first = write(&mut log);
+        log.truncate(2);
+        push(&mut log, 2, 2, 2);
+        let second = write(&mut log);
+        log.persisted(first);
+        assert_eq!(log.durable(), 1, "entry 2 is another one by now");
+        log.persisted(second);
+        assert_eq!(log.durable(), 2);
+    }
+
+    /// R9: the entry comes back with the same log id while its first write, and that of another in its place, are on their way.
+    #[test]
+    fn a_completion_does_not_cover_the_same_entry_written_again() {
+        let mut log = log();
+        push(&mut log, 1, 1, 1);
+        push(&mut log, 1, 1, 2);
+        let first = write(&mut log);
+        log.truncate(2);
+        push(&mut log, 2, 2, 2);
+        let second = write(&mut log);
+        log.truncate(2);
+        push(&mut log, 1, 1, 2);
+        let third = write(&mut log);
+        log.persisted(first);
+        assert_eq!(log.durable(), 1, "a crash may still leave the entry of term 2");
+        log.persisted(second);
+        assert_eq!(log.durable(), 1);
+        log.persisted(third);
+        assert_eq!(log.durable(), 2);
+    }
+
+    #[test]
+    fn a_truncation_takes_back_what_was_durable() {
+        let mut log = log();
+        for index in 1..=3 {
+            push(&mut log, 1, 1, index);
+        }
+        let first = write(&mut log);
+        log.persisted(first);
+        log.truncate(2);
+        push(&mut log, 2, 2, 2);
+        assert_eq!(log.durable(), 1);
+    }
+
+    #[test]
+    fn fresh_entries_are_at_hand_until_they_are_written() {
+        let mut log = log();
+        push(&mut log, 1, 1, 1);
+        write(&mut log);
+        assert!(log.fresh_from(1).is_none());
+        push(&mut log, 1, 1, 2);
+        push(&mut log, 1, 1, 3);
+        assert!(log.fresh_from(1).is_none(), "the first is not at hand");
+        assert_eq!(log.fresh_from(3).map(<[_]>::len), Some(1));
+        log.truncate(3);
+        assert_eq!(log.fresh_from(2).map(<[_]>::len), Some(1));
+    }
+}

@@ -36,6 +36,9 @@ use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Ter
 pub use self::input::{Input, Ticket};
 pub use self::output::{Fetch, Output, Proposal, ReadOutcome};
 
+/// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
+const LAST_TERM: Term = Term(u64::MAX / 2);
+
 /// One node's part in one Raft group.
 pub struct Engine {
     common: Common,
@@ -248,6 +251,10 @@ impl Engine {
         let Message { group, from, to, term, body } = message;
         if group != common.group || to != common.id || from == common.id || from == 0 {
             tracing::warn!(from, to, group, "ignored a message that is not for this node");
+            return;
+        }
+        if term > LAST_TERM {
+            tracing::error!(from, %term, "ignored a message of a term that can't be");
             return;
         }
         let ours = common.hard_state.term;

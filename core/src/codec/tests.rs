@@ -1,0 +1,215 @@
+//! Every kind of message there and back, and damaged bytes of all kinds, none of which may panic.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::Index;
+
+fn encode(message: &Message) -> Bytes {
+    let mut gather = Gather::new();
+    put_message(&mut gather, message);
+    let len = gather.len();
+    let mut bytes = BytesMut::new();
+    for chunk in gather.take() {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(bytes.len(), len, "the length is that of the chunks");
+    bytes.freeze()
+}
+
+fn message(body: Body) -> Message {
+    Message { group: 7, from: 1, to: u64::MAX, term: Term(5), body }
+}
+
+fn entry(term: u64, index: Index, payload: Payload) -> Entry {
+    Entry { log_id: LogId::new(term, 3, index), payload }
+}
+
+fn membership() -> Membership {
+    let address = |id: NodeId| (id, format!("node-{id}.example:7000"));
+    Membership::new([1, 2, 900].map(address).into()).expect("valid")
+}
+
+/// At least one of every kind, and of every outcome.
+fn messages() -> Vec<Message> {
+    let last_log_id = LogId::new(4, 2, 77);
+    let large = Bytes::from(vec![9; Gather::CHUNK_BYTES]);
+    let entries = vec![
+        entry(4, 78, Payload::Blank),
+        entry(4, 79, Payload::Command(Bytes::from_static(b"small"))),
+        entry(5, 80, Payload::Command(large.clone())),
+        entry(5, 81, Payload::Command(Bytes::new())),
+        entry(5, 82, Payload::Membership(membership())),
+    ];
+    let append = |entries| Body::Append { prev: last_log_id, committed: 70, round: 3, entries };
+    let forward = |commands| Body::Forward { session: u64::MAX, sequence: 8, commands };
+    let forwarded = |outcome| Body::ForwardReply { session: 2, sequence: 8, outcome };
+    let replied = |outcome| Body::AppendReply { round: 3, outcome };
+    let bodies = vec![
+        Body::PreVote { last_log_id },
+        Body::PreVoteReply { granted: true },
+        Body::PreVoteReply { granted: false },
+        Body::Vote { last_log_id: LogId::ZERO },
+        Body::VoteReply { granted: true },
+        Body::VoteReply { granted: false },
+        append(Vec::new()),
+        append(entries),
+        replied(AppendOutcome::Accepted { matched: 82 }),
+        replied(AppendOutcome::Rejected { prev: 77, hint: LogId::new(3, 1, 60) }),
+        forward(vec![Bytes::from_static(b"a"), Bytes::new(), large]),
+        forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
+        forwarded(ForwardOutcome::NotLeader),
+        forwarded(ForwardOutcome::Busy),
+        Body::ReadIndex { sequence: 12 },
+        Body::ReadIndexReply { sequence: 12, index: Some(80) },
+        Body::ReadIndexReply { sequence: 12, index: None },
+    ];
+    bodies.into_iter().map(message).collect()
+}
+
+#[test]
+fn every_message_comes_back() {
+    for message in messages() {
+        assert_eq!(decode_message(encode(&message)), Ok(message));
+    }
+}
+
+/// What is on disks and on wires must stay readable: a change of these bytes is a change of the format.
+#[test]
+fn the_form_is_as_documented() {
+    let prev = LogId::new(1, 2, 3);
+    let entries = vec![Entry {
+        log_id: LogId::new(5, 1, 4),
+        payload: Payload::Command(Bytes::from_static(b"xy")),
+    }];
+    let bytes = encode(&Message {
+        group: 9,
+        from: 1,
+        to: 2,
+        term: Term(5),
+        body: Body::Append { prev, committed: 2, round: 6, entries },
+    });
+    let mut expected = Vec::new();
+    for number in [9_u64, 1, 2, 5] {
+        expected.extend(number.to_le_bytes());
+    }
+    expected.push(5);
+    for number in [1_u64, 2, 3, 2, 6] {
+        expected.extend(number.to_le_bytes());
+    }
+    expected.extend(1_u32.to_le_bytes());
+    expected.push(1);
+    for number in [5_u64, 1, 4] {
+        expected.extend(number.to_le_bytes());
+    }
+    expected.extend(2_u32.to_le_bytes());
+    expected.extend(b"xy");
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn a_message_cut_short_or_too_long_is_an_error() {
+    for message in messages() {
+        let bytes = encode(&message);
+        for len in 0..bytes.len() {
+            let outcome = decode_message(bytes.slice(..len));
+            assert!(matches!(outcome, Err(DecodeError::Short { .. })), "{len}: {outcome:?}");
+        }
+        let mut longer = BytesMut::from(&bytes[..]);
+        longer.put_u8(0);
+        assert_eq!(decode_message(longer.freeze()), Err(DecodeError::Long(1)));
+    }
+}
+
+/// A flipped bit gives an error or another message, and never a panic or a claim that takes all the memory.
+#[test]
+fn a_flipped_bit_is_an_error_or_another_message() {
+    for message in messages() {
+        let bytes = encode(&message);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = BytesMut::from(&bytes[..]);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = decode_message(damaged.freeze()) {
+                assert_ne!(other, message, "bit {bit} says nothing");
+                assert_eq!(decode_message(encode(&other)), Ok(other));
+            }
+        }
+    }
+}
+
+#[test]
+fn claims_beyond_what_is_there_allocate_nothing() {
+    let mut gather = Gather::new();
+    for number in [1, 1, 2, 1] {
+        gather.put_u64(number);
+    }
+    gather.put_u8(FORWARD);
+    gather.put_u64(1);
+    gather.put_u64(1);
+    gather.put_u32(u32::MAX);
+    let bytes = gather.take().concat();
+    assert!(matches!(decode_message(bytes.into()), Err(DecodeError::Short { .. })));
+}
+
+#[test]
+fn what_can_not_be_is_refused() {
+    let refused = |message: &Message| {
+        let outcome = decode_message(encode(message));
+        assert!(matches!(outcome, Err(DecodeError::Invalid(_))), "{outcome:?}");
+    };
+    let heard = Body::ReadIndex { sequence: 1 };
+    refused(&Message { from: 0, ..message(heard.clone()) });
+    refused(&Message { to: 0, ..message(heard) });
+    let append = |entries| {
+        let prev = LogId::new(4, 2, 77);
+        message(Body::Append { prev, committed: 0, round: 0, entries })
+    };
+    refused(&append(vec![entry(4, 79, Payload::Blank)]));
+    refused(&append(vec![entry(3, 78, Payload::Blank)]));
+    refused(&append(vec![entry(4, 78, Payload::Blank), entry(4, 78, Payload::Blank)]));
+    refused(&append(vec![entry(4, 0, Payload::Blank)]));
+}
+
+#[test]
+fn gathered_bytes_keep_their_order_and_large_ones_are_not_copied() {
+    let large = Bytes::from(vec![1; Gather::CHUNK_BYTES]);
+    let mut first = Gather::new();
+    first.put_u8(7);
+    first.put_bytes(&large);
+    first.put_u32(8);
+    let mut second = Gather::new();
+    assert!(second.is_empty());
+    second.put_slice(b"ab");
+    second.append(first);
+    second.put_u64(9);
+
+    let mut expected = b"ab\x07".to_vec();
+    expected.extend_from_slice(&large);
+    expected.extend(8_u32.to_le_bytes());
+    expected.extend(9_u64.to_le_bytes());
+    assert_eq!(second.len(), expected.len());
+    assert_eq!(second.chunks().collect::<Vec<_>>().concat(), expected);
+    let chunks = second.take();
+    assert!(chunks.iter().any(|chunk| chunk.as_ptr() == large.as_ptr()), "it was copied");
+    assert_eq!(chunks.concat(), expected);
+    assert!(second.is_empty() && second.take().is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_fail(
+        kind in 0..12_u8,
+        rest in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = BytesMut::new();
+        for number in [1, 1, 2, 1] {
+            bytes.put_u64_le(number);
+        }
+        bytes.put_u8(kind);
+        bytes.put_slice(&rest);
+        if let Ok(message) = decode_message(bytes.freeze()) {
+            prop_assert_eq!(decode_message(encode(&message)), Ok(message));
+        }
+        let _ = take_entry(&mut Bytes::from(rest));
+    }
+}
