@@ -13,21 +13,21 @@ use redis::{Connection, RedisResult, Value};
 use tempfile::TempDir;
 
 /// Longer than anything here may take on a slow, busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn kv() -> Command {
+pub(crate) fn kv() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quorate-kv"))
 }
 
 /// A port that is free now, and that the kernel doesn't soon give to others.
-pub fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("binds")).collect();
     listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
 }
 
 /// Asks again until there is an answer: another process gives no event to wait for.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask() {
@@ -38,7 +38,7 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn connect(port: u16) -> RedisResult<Connection> {
+pub(crate) fn connect(port: u16) -> RedisResult<Connection> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
     let connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
     // The server answers within 5 s, come what may.
@@ -47,41 +47,41 @@ pub fn connect(port: u16) -> RedisResult<Connection> {
 }
 
 /// `RAFT STATUS`, by field.
-pub fn status(connection: &mut Connection) -> RedisResult<BTreeMap<String, Value>> {
+pub(crate) fn status(connection: &mut Connection) -> RedisResult<BTreeMap<String, Value>> {
     redis::cmd("RAFT").arg("STATUS").query(connection)
 }
 
-pub fn number(status: &BTreeMap<String, Value>, field: &str) -> Option<u64> {
+pub(crate) fn number(status: &BTreeMap<String, Value>, field: &str) -> Option<u64> {
     redis::from_redis_value(status.get(field)?.clone()).ok()
 }
 
 /// A process that is killed with its test.
-pub struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    pub fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().expect("quorate-kv starts"))
     }
 
     /// SIGKILL: no destructor runs, nothing is flushed.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().expect("kills");
         self.0.wait().expect("ends");
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(sent.success(), "can't send {name}");
     }
 
     /// Its exit code, once it has ended by itself.
-    pub fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         until("the process ends", || self.0.try_wait().expect("waits")).code()
     }
 
     /// Its standard output, line by line.
-    pub fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+    pub(crate) fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
         let stdout = self.0.stdout.take().expect("piped");
         BufReader::new(stdout).lines().map_while(Result::ok)
     }
@@ -95,7 +95,7 @@ impl Drop for Process {
 }
 
 /// Three `quorate-kv serve` on this machine.
-pub struct Cluster {
+pub(crate) struct Cluster {
     runtimes: [&'static str; 3],
     clients: Vec<u16>,
     peers: Vec<u16>,
@@ -105,7 +105,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Node i runs on `runtimes[i]`.
-    pub fn start(runtimes: [&'static str; 3]) -> Self {
+    pub(crate) fn start(runtimes: [&'static str; 3]) -> Self {
         let ports = free_ports(6);
         let (clients, peers) = ports.split_at(3);
         let mut cluster = Self {
@@ -121,7 +121,7 @@ impl Cluster {
         cluster
     }
 
-    pub fn start_node(&mut self, node: usize) {
+    pub(crate) fn start_node(&mut self, node: usize) {
         let address = |port: &u16| format!("127.0.0.1:{port}");
         let members: Vec<_> =
             self.peers.iter().zip(1..).map(|(p, id)| format!("{id}={}", address(p))).collect();
@@ -139,28 +139,28 @@ impl Cluster {
         self.processes.insert(node, process);
     }
 
-    pub fn data_of(&self, node: usize) -> impl AsRef<Path> + use<> + AsRef<std::ffi::OsStr> {
+    pub(crate) fn data_of(&self, node: usize) -> impl AsRef<Path> + use<> + AsRef<std::ffi::OsStr> {
         self.data.path().join((node + 1).to_string())
     }
 
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         self.processes.remove(&node).expect("runs").kill();
     }
 
-    pub fn process(&mut self, node: usize) -> &mut Process {
+    pub(crate) fn process(&mut self, node: usize) -> &mut Process {
         self.processes.get_mut(&node).expect("runs")
     }
 
-    pub fn client_ports(&self) -> Vec<u16> {
+    pub(crate) fn client_ports(&self) -> Vec<u16> {
         self.clients.clone()
     }
 
-    pub fn connect(&self, node: usize) -> RedisResult<Connection> {
+    pub(crate) fn connect(&self, node: usize) -> RedisResult<Connection> {
         connect(self.clients[node])
     }
 
     /// The node that leads, once one says so of itself.
-    pub fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         until("a node leads", || {
             self.processes.keys().copied().find(|node| {
                 let role = self.connect(*node).and_then(|mut c| status(&mut c));
@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// Waits until a node answers a linearizable read.
-    pub fn serves(&self, node: usize) {
+    pub(crate) fn serves(&self, node: usize) {
         until("the node serves", || {
             let mut connection = self.connect(node).ok()?;
             redis::cmd("DBSIZE").query::<u64>(&mut connection).ok()
