@@ -29,76 +29,52 @@ pub use quorate_core::*;
 pub use quorate_rt as rt;
 pub use quorate_rt::{AsyncRuntime, Driver, Launch};
 
-cfg_if::cfg_if! {
-    if #[cfg(feature = "tokio")] {
-        pub use quorate_rt_tokio::Tokio;
+pub use parts::*;
+
+/// What the features bring.
+mod parts {
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "tokio")] {
+            pub use quorate_rt_tokio::Tokio;
+        }
     }
-}
-cfg_if::cfg_if! {
-    if #[cfg(feature = "monoio")] {
-        pub use quorate_rt_monoio::Monoio;
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "monoio")] {
+            pub use quorate_rt_monoio::Monoio;
+        }
     }
-}
-cfg_if::cfg_if! {
-    if #[cfg(feature = "compio")] {
-        pub use quorate_rt_compio::Compio;
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "compio")] {
+            pub use quorate_rt_compio::Compio;
+        }
     }
-}
-cfg_if::cfg_if! {
-    if #[cfg(feature = "tcp")] {
-        pub use quorate_network_tcp::{TcpConfig, TcpTransport};
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "tcp")] {
+            pub use quorate_network_tcp::{TcpConfig, TcpTransport};
+        }
     }
-}
-cfg_if::cfg_if! {
-    if #[cfg(feature = "mem")] {
-        pub use quorate_network_mem::{LocalNetwork, SharedNetwork};
-        pub use quorate_store_mem::MemStore;
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "mem")] {
+            pub use quorate_network_mem::{LocalNetwork, SharedNetwork};
+            pub use quorate_store_mem::MemStore;
+        }
     }
-}
-cfg_if::cfg_if! {
-    if #[cfg(feature = "file")] {
-        pub use quorate_store_file::{FileConfig, FileStore};
+    cfg_if::cfg_if! {
+        if #[cfg(feature = "file")] {
+            pub use quorate_store_file::{FileConfig, FileStore};
+        }
     }
 }
 
 /// What a service usually needs.
 pub mod prelude {
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::parts::*;
     pub use crate::{
         AsyncRuntime, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
         StateMachine, WriteError,
     };
-    pub use serde::{Deserialize, Serialize};
-
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "tokio")] {
-            pub use crate::Tokio;
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "monoio")] {
-            pub use crate::Monoio;
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "compio")] {
-            pub use crate::Compio;
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "tcp")] {
-            pub use crate::TcpTransport;
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "mem")] {
-            pub use crate::{LocalNetwork, MemStore, SharedNetwork};
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "file")] {
-            pub use crate::FileStore;
-        }
-    }
 }
 
 /// Runs `main` on this thread, on a runtime of the kind `R` with its best driver, until it ends.

@@ -10,13 +10,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_core::codec::decode_message;
 use quorate_core::{Message, NodeId};
+use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
 use thiserror::Error;
 
 use crate::frame::{FrameError, FrameReader};
 use crate::handshake::{Answer, Hello, MAX_HELLO_BYTES, Refusal};
 use crate::transport::State;
-use crate::wait::{Signal, within};
+use crate::wait::within;
 
 /// The most connections at a time, those in their handshake included: several times the nodes of a cluster. It bounds what
 /// strangers can make us hold.
@@ -257,7 +258,7 @@ impl Arrived {
     fn add(&self, bytes: usize) {
         if bytes > 0 {
             self.bytes.set(self.bytes.get() + bytes as u64);
-            self.more.set();
+            self.more.raise();
         }
     }
 }

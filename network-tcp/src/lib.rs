@@ -14,7 +14,7 @@
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
 //! | `outgoing.rs` | one peer's outbox, and the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept and read |
-//! | `wait.rs` | deadlines, signals, names |
+//! | `wait.rs` | deadlines, names |
 
 mod addresses;
 mod config;

@@ -10,13 +10,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::future::{Either, select};
 use quorate_core::NodeId;
 use quorate_core::codec::Gather;
+use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, TaskError, WriteHalf};
 use thiserror::Error;
 
 use crate::frame::put_frame;
 use crate::handshake::{ANSWER_BYTES, Answer, Hello, Refusal};
 use crate::transport::State;
-use crate::wait::{Signal, resolve, within};
+use crate::wait::{resolve, within};
 
 /// What waits for a connection, in bytes (and one message more): enough for the first words of an election, as what
 /// is older than a failed attempt is worthless.
@@ -62,7 +63,7 @@ impl Link {
         put_frame(&mut outbox.waiting, body);
         outbox.waiting_frames += 1;
         drop(outbox);
-        self.filled.set();
+        self.filled.raise();
     }
 
     /// Throws away what waits and what has not been written to its end, and says how many messages that were.
@@ -204,7 +205,7 @@ async fn serve<R: AsyncRuntime>(
     let rt = &state.rt;
     let progress = Rc::new(Progress::default());
     link.connected();
-    link.filled.set();
+    link.filled.raise();
     let reader = rt.spawn(read_reports(rt.clone(), read, rest, Rc::clone(&progress)));
     let writer =
         rt.spawn(write_outbox(Rc::clone(state), Rc::clone(link), write, Rc::clone(&progress)));
@@ -282,7 +283,7 @@ impl Progress {
         self.sent.set(self.sent.get() + bytes as u64);
         if self.waiting_since.get().is_none() {
             self.waiting_since.set(Some(now));
-            self.waiting.set();
+            self.waiting.raise();
         }
     }
 

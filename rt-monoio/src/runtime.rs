@@ -72,31 +72,6 @@ impl AsyncRuntime for Monoio {
         MonoioFile::open(path, mode).await
     }
 
-    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        offload(self, move || blocking::create_dir_all(&path)).await
-    }
-
-    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        let path = path.to_owned();
-        offload(self, move || blocking::read_dir(&path)).await
-    }
-
-    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        offload(self, move || blocking::rename(&from, &to)).await
-    }
-
-    async fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        offload(self, move || blocking::remove_file(&path)).await
-    }
-
-    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        offload(self, move || blocking::sync_dir(&path)).await
-    }
-
     async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
         let path = path.to_owned();
         offload(self, move || blocking::lock_file(&path)).await

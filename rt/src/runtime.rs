@@ -6,12 +6,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::blocking;
 use crate::{File, Instant, Launch, Listener, OpenMode, Stream, Task};
 
 /// A single-threaded async runtime: tasks, time, randomness, TCP and files.
 ///
 /// The value is a token that is passed along by clone; it is zero-sized in production and holds a node's
-/// context in a simulator. Its methods may be called only on the thread of the runtime, from inside
+/// context in a simulator. Operations on directories are the operating system's, on a blocking thread, unless a runtime has files of its
+/// own, as a simulator has: it must then provide all of them. Its methods may be called only on the thread of the runtime, from inside
 /// [`run`](AsyncRuntime::run) or [`launch`](AsyncRuntime::launch).
 pub trait AsyncRuntime: Clone + 'static {
     /// The handle of a task. Dropping it cancels the task.
@@ -71,19 +73,34 @@ pub trait AsyncRuntime: Clone + 'static {
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Self::File>;
 
     /// Creates a directory and those above it, and syncs the directory of each new entry. No error if it exists.
-    async fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking::offload(self, move || blocking::create_dir_all(&path)).await
+    }
 
     /// The names in a directory, sorted. A name that is not UTF-8 is an `InvalidData` error.
-    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
+    async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = path.to_owned();
+        blocking::offload(self, move || blocking::read_dir(&path)).await
+    }
 
     /// Renames within one directory, replacing the target, and makes that durable (syncs the directory).
-    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        blocking::offload(self, move || blocking::rename(&from, &to)).await
+    }
 
     /// Removes a file. Durable only after [`sync_dir`](AsyncRuntime::sync_dir) on its directory.
-    async fn remove_file(&self, path: &Path) -> io::Result<()>;
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking::offload(self, move || blocking::remove_file(&path)).await
+    }
 
     /// Makes creations, renames and removals in a directory durable.
-    async fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking::offload(self, move || blocking::sync_dir(&path)).await
+    }
 
     /// Takes an exclusive advisory lock on a file, created if it is missing, without waiting: `WouldBlock`
     /// where another process, or another handle in this one, holds it. It ends with the process, however that dies.

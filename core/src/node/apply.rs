@@ -8,11 +8,10 @@ use std::mem;
 use std::rc::Rc;
 use std::task::Poll;
 
-use quorate_rt::channel::watch;
+use quorate_rt::channel::{Signal, watch};
 
 use super::mailbox::LocalRead;
 use super::replies::Replies;
-use super::signal::Signal;
 use crate::error::{Fatal, Leader};
 use crate::log_store::LogStore;
 use crate::metrics::Metrics;
@@ -81,7 +80,7 @@ pub(crate) async fn run<SM: StateMachine, S: LogStore>(
     max_bytes: usize,
 ) -> Fatal {
     loop {
-        poll_fn(|context| applying.signal.poll(context)).await;
+        applying.signal.wait().await;
         while applying.applied.get() < applying.committed.get() {
             answer_reads(&applying, &state_machine);
             let range = applying.applied.get() + 1..applying.committed.get() + 1;

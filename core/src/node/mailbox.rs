@@ -12,10 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::channel::oneshot as shared_oneshot;
-use quorate_rt::channel::{oneshot, watch};
+use quorate_rt::channel::{Signal, oneshot, watch};
 
 use super::quota::{LocalPermit, SharedPermit};
-use super::signal::Signal;
 use crate::config::Config;
 use crate::error::{Fatal, InitializeError, ReadError, StoreError, WriteError};
 use crate::membership::Membership;

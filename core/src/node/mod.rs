@@ -5,7 +5,6 @@ mod mailbox;
 mod parked;
 mod quota;
 mod replies;
-mod signal;
 mod timer;
 mod turn;
 

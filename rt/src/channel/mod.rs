@@ -1,10 +1,13 @@
-//! Channels between the tasks of one thread, and a watch that also works across threads.
+//! Channels and signals between the tasks of one thread, and a watch that also works across threads.
 
 use std::fmt;
 
 pub mod mpsc;
 pub mod oneshot;
+mod signal;
 pub mod watch;
+
+pub use signal::Signal;
 
 /// The other side of the channel is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
