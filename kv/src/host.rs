@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 
 use quorate::rt::channel::watch;
 use quorate::{AsyncRuntime, Compio, Launch, Monoio, NodeId, Tokio};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 
 use crate::node::{self, Plan};
 use crate::{Engine, Runtime};
@@ -42,6 +44,7 @@ type NodeThread = JoinHandle<io::Result<Result<(), String>>>;
 ///
 /// Errors: what went wrong with the nodes that could not start or that failed.
 pub(crate) fn run(cluster: Cluster, on_ready: impl FnOnce(NodeId)) -> Result<(), String> {
+    raise_file_limit();
     let (events, inbox) = mpsc::channel();
     let (stop, stopped) = watch::channel(false);
     let signals = events.clone();
@@ -87,6 +90,15 @@ pub(crate) fn run(cluster: Cluster, on_ready: impl FnOnce(NodeId)) -> Result<(),
         }),
     );
     if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+}
+
+/// A connection is a file, and many systems let a process have 1024 unless it asks for more.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        warn!(%error, "can't raise the limit of open files; fewer clients can connect");
+    }
 }
 
 fn launch<R: AsyncRuntime>(
