@@ -231,5 +231,9 @@ fn beyond_the_limit_clients_are_refused() {
         client.send("PING\r\n").await;
         client.expect("+PONG\r\n").await;
         assert_eq!(clients.get(), MAX_CLIENTS);
+        client.send("QUIT\r\n").await;
+        client.expect("+OK\r\n").await;
+        client.expect_end().await;
+        assert_eq!(clients.get(), MAX_CLIENTS - 1, "the place is free again");
     });
 }
