@@ -32,7 +32,7 @@ pub struct Config {
     pub max_append_bytes: usize,
 
     /// What a leader has sent to one peer and not yet got acknowledged, in bytes; default 8 MiB. At the limit the peer
-    /// gets heartbeats only. Too small: the connection idles between acknowledgements (it should hold bandwidth × round trip,
+    /// gets heartbeats only; one entry may exceed it. Too small: the connection idles between acknowledgements (it should hold bandwidth × round trip,
     /// with the peer's fsync in it). Too large: a slow peer costs that much memory. At least `max_append_bytes`.
     pub max_inflight_bytes: usize,
 

@@ -33,7 +33,10 @@ struct Following {
 
 impl Follower {
     pub(super) fn new(common: &mut Common) -> Self {
-        Self { election_at: common.election_at(), following: None }
+        // Alone, there is nobody to wait for.
+        let alone = common.voters == [common.id];
+        let election_at = if alone { common.now } else { common.election_at() };
+        Self { election_at, following: None }
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
@@ -124,8 +127,9 @@ impl Follower {
             return;
         }
         let last = prev.index + entries.len() as u64;
-        if new_round || last <= common.log.durable() {
-            // A round, a heartbeat, or entries that were here before: nothing will become durable that would answer it.
+        if new_round || entries.is_empty() || last <= common.log.durable() {
+            // A round or a heartbeat asks whether this node is there, however slow its disk may be; and where the entries
+            // were here before, nothing will become durable that would answer.
             following.reply_due = true;
         }
         for entry in entries {

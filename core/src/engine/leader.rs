@@ -7,7 +7,7 @@ use quorate_rt::Instant;
 
 use super::forward::Seen;
 use super::progress::{Mode, Progress};
-use super::reads::{Reader, Rounds};
+use super::reads::Rounds;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
@@ -78,8 +78,12 @@ impl Leader {
         log_id
     }
 
-    pub(super) fn read(&mut self, reader: Reader) {
-        self.rounds.read(reader);
+    pub(super) fn read(&mut self, ticket: Ticket) {
+        self.rounds.read(ticket);
+    }
+
+    pub(super) fn on_read_index(&mut self, from: NodeId, sequence: u64) {
+        self.rounds.ask(from, sequence);
     }
 
     pub(super) fn on_forward(

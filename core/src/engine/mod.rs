@@ -151,7 +151,7 @@ impl Engine {
                 }
             },
             Input::Read { ticket } => match &mut self.role {
-                State::Leader(leader) => leader.read(reads::Reader::Client(ticket)),
+                State::Leader(leader) => leader.read(ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
                 State::Candidate(_) => {
                     self.common.out.reads.push((ticket, ReadOutcome::NotLeader));
@@ -323,7 +323,7 @@ impl Engine {
                 }
             }
             Body::ReadIndex { sequence } => match &mut self.role {
-                State::Leader(leader) => leader.read(reads::Reader::Peer { id: from, sequence }),
+                State::Leader(leader) => leader.on_read_index(from, sequence),
                 _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
             },
             Body::ReadIndexReply { sequence, index } => {
@@ -494,6 +494,9 @@ impl Common {
         } else {
             let term = self.hard_state.term;
             let message = Message { group: self.group, from: self.id, to, term, body };
+            // What it would have said of this kind before is out of date, and what a slow disk holds back stays bounded.
+            let kind = mem::discriminant(&message.body);
+            self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
             self.held.push((self.hard_state, message));
         }
     }
@@ -551,10 +554,6 @@ impl Common {
 
     /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).
     fn election_at(&mut self) -> Instant {
-        if self.voters == [self.id] {
-            // Nobody else could lead.
-            return self.now;
-        }
         let timeout = self.config.election_timeout;
         let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         self.now + timeout + std::time::Duration::from_nanos(extra)

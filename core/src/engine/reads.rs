@@ -3,6 +3,7 @@
 //! A leader notes its commit index, and the reads that wait may be answered from there on once a quorum has answered a *round* that began after
 //! they came: then nobody else was leader at that moment. One round at a time, for all the reads that wait.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use quorate_rt::Instant;
@@ -11,22 +12,21 @@ use super::{Common, ReadOutcome, Ticket};
 use crate::message::Body;
 use crate::types::{Index, NodeId};
 
-/// Whom a leader answers.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Reader {
-    /// A client of this node.
-    Client(Ticket),
-    /// A follower, for clients of its own.
-    Peer { id: NodeId, sequence: u64 },
-}
-
 /// The leader's end.
 #[derive(Default)]
 pub(super) struct Rounds {
     /// The number of the last round. It goes out with each append.
     round: u64,
-    waiting: Vec<Reader>,
-    confirming: Option<(Index, Vec<Reader>)>,
+    waiting: Readers,
+    confirming: Option<(Index, Readers)>,
+}
+
+/// Whom a leader answers.
+#[derive(Default)]
+struct Readers {
+    clients: Vec<Ticket>,
+    /// A follower asks one question at a time: only its latest one matters.
+    peers: BTreeMap<NodeId, u64>,
 }
 
 impl Rounds {
@@ -34,13 +34,20 @@ impl Rounds {
         self.round
     }
 
-    pub(super) fn read(&mut self, reader: Reader) {
-        self.waiting.push(reader);
+    /// A client of this node reads.
+    pub(super) fn read(&mut self, ticket: Ticket) {
+        self.waiting.clients.push(ticket);
+    }
+
+    /// A follower asks, for clients of its own.
+    pub(super) fn ask(&mut self, peer: NodeId, sequence: u64) {
+        self.waiting.peers.insert(peer, sequence);
     }
 
     /// Begins a round if one is wanted and none is under way; whether it did.
     pub(super) fn begin(&mut self, common: &Common) -> bool {
-        if self.confirming.is_some() || self.waiting.is_empty() {
+        let wanted = !self.waiting.clients.is_empty() || !self.waiting.peers.is_empty();
+        if self.confirming.is_some() || !wanted {
             return false;
         }
         self.round += 1;
@@ -53,29 +60,25 @@ impl Rounds {
         if round == self.round
             && let Some((index, readers)) = self.confirming.take()
         {
-            Self::answer(common, readers, Some(index));
+            readers.answer(common, Some(index));
         }
     }
 
     /// It does not lead any more.
     pub(super) fn abandon(&mut self, common: &mut Common) {
-        Self::answer(common, mem::take(&mut self.waiting), None);
+        mem::take(&mut self.waiting).answer(common, None);
         if let Some((_, readers)) = self.confirming.take() {
-            Self::answer(common, readers, None);
+            readers.answer(common, None);
         }
     }
+}
 
-    fn answer(common: &mut Common, readers: Vec<Reader>, index: Option<Index>) {
-        for reader in readers {
-            match reader {
-                Reader::Client(ticket) => {
-                    let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
-                    common.out.reads.push((ticket, outcome));
-                }
-                Reader::Peer { id, sequence } => {
-                    common.send(id, Body::ReadIndexReply { sequence, index });
-                }
-            }
+impl Readers {
+    fn answer(self, common: &mut Common, index: Option<Index>) {
+        let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
+        common.out.reads.extend(self.clients.into_iter().map(|ticket| (ticket, outcome)));
+        for (peer, sequence) in self.peers {
+            common.send(peer, Body::ReadIndexReply { sequence, index });
         }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use quorate_rt::channel::watch;
-use quorate_rt::{AsyncRuntime, Instant};
+use quorate_rt::{AsyncRuntime, Instant, Task};
 
 use super::apply::{self, Applying};
 use super::mailbox::{Event, InitializeReply, LocalRequest, Mailbox, Request};
@@ -15,13 +15,13 @@ use super::parked::Parked;
 use super::replies::Replies;
 use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome};
-use crate::error::{Fatal, InitializeError, ReadError, WriteError};
+use crate::error::{Fatal, InitializeError, ReadError, StoreError, WriteError};
 use crate::log_store::{Completion, LogStore};
 use crate::membership::Membership;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Role};
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, Term};
 
 /// Everything a node's loop works with.
 pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
@@ -70,11 +70,13 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     outcome?;
                     self.engine.step(now, Input::Persisted { write });
                 }
-                Event::Fetched { peer, term, outcome } => {
+                Event::Fetched { peer, term, outcome } => match outcome {
+                    Ok(entries) => self.engine.step(now, Input::Fetched { peer, term, entries }),
+                    // Meanwhile another leader has cut what was asked for.
+                    Err(StoreError::Missing(_)) if !self.leads_in(term) => {}
                     // A log that can't be read is not a shorter log (R11).
-                    let entries = outcome?;
-                    self.engine.step(now, Input::Fetched { peer, term, entries });
-                }
+                    Err(error) => return Err(error.into()),
+                },
                 Event::Shutdown => return Ok(true),
             }
         }
@@ -218,8 +220,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             let outcome = store.read(group, range, max_bytes).await;
             mailbox.event(Event::Fetched { peer, term, outcome });
         });
-        // The engine asks again only after an answer, so the one before has ended.
-        self.fetches.insert(peer, task);
+        // Within a term the engine asks again only after an answer. One of an earlier term may still run: it is let go to its end.
+        if let Some(before) = self.fetches.insert(peer, task) {
+            before.detach();
+        }
+    }
+
+    fn leads_in(&self, term: Term) -> bool {
+        self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 
     fn publish(&self, membership: Option<Membership>) {
