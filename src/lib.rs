@@ -27,12 +27,14 @@
 pub use quorate_core::*;
 /// The runtime that everything is written against.
 pub use quorate_rt as rt;
-pub use quorate_rt::{AsyncRuntime, Driver, Launch};
+pub use quorate_rt::{Driver, Launch};
 
 pub use parts::*;
 
-/// What the features bring.
+/// The runtime, and what the features bring.
 mod parts {
+    pub use quorate_rt::AsyncRuntime;
+
     cfg_if::cfg_if! {
         if #[cfg(feature = "tokio")] {
             pub use quorate_rt_tokio::Tokio;
@@ -72,8 +74,8 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        AsyncRuntime, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
-        StateMachine, WriteError,
+        Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role, StateMachine,
+        WriteError,
     };
 }
 

@@ -30,7 +30,7 @@ async fn start(rt: &Tokio) -> Running {
     raft.read(|_| ()).await.unwrap();
     let listener = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Rc::new(Server::new(rt.clone(), raft, keys, address.port()));
+    let server = Rc::new(Server::new(*rt, raft, keys, address.port()));
     rt.spawn(Rc::clone(&server).accept(listener)).detach();
     Running { server, address, _node: node }
 }

@@ -4,7 +4,7 @@
 //! [`Engine::take_output`] gives what is to be done about all of it. Section numbers are those of Ongaro's thesis,
 //! "Consensus: Bridging Theory and Practice" (2014).
 //!
-//! What only one role needs lives in that role: [`follower`], [`candidate`], [`leader`]. What all of them share is [`Common`].
+//! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them share is `Common`.
 
 mod candidate;
 mod follower;
