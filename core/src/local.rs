@@ -9,7 +9,7 @@ use crate::error::{InitializeError, ReadError, WriteError};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::node::handle::{End, LocalReply, Mailbox, Reply, Request, WriteResult, take_local};
-use crate::raft::{encode, membership};
+use crate::raft::{ReadResult, encode, look, membership, seen};
 use crate::state_machine::StateMachine;
 use crate::types::NodeId;
 
@@ -65,20 +65,20 @@ impl<SM: StateMachine> LocalRaft<SM> {
         read: F,
     ) -> impl Future<Output = Result<T, ReadError>> + use<SM, T, F> {
         let queued = self.queue_read(read);
-        async move { queued?.await.unwrap_or(Err(ReadError::Shutdown)) }
+        async move { seen(queued?.await.unwrap_or(Err(ReadError::Shutdown))) }
     }
 
     fn queue_read<T: 'static>(
         &self,
         read: impl FnOnce(&SM) -> T + 'static,
-    ) -> Result<oneshot::Receiver<Result<T, ReadError>>, ReadError> {
+    ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
         let mailbox = &self.mailbox;
         let permit = take_local(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
             .ok_or(ReadError::Busy)?;
         let (to, result) = oneshot::channel();
         let read = move |state: Result<&SM, ReadError>| {
             drop(permit);
-            let _ = to.send(state.map(read));
+            let _ = to.send(state.map(|state| look(state, read)));
         };
         mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
         Ok(result)

@@ -1,6 +1,8 @@
 //! The handle of a node for any thread and any executor.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -72,6 +74,7 @@ impl<SM: StateMachine> Raft<SM> {
     ///
     /// Any node answers reads, from its own state, after the leader has confirmed to a quorum that it still leads: no log entry, and one
     /// confirmation for all the reads that wait. The read is queued by the call itself; dropping the future makes its result go nowhere.
+    /// A panic of `read` goes on in the future.
     ///
     /// Errors: [`ReadError`].
     pub fn read<T: Send + 'static, F: FnOnce(&SM) -> T + Send + 'static>(
@@ -79,20 +82,20 @@ impl<SM: StateMachine> Raft<SM> {
         read: F,
     ) -> impl Future<Output = Result<T, ReadError>> + Send + use<SM, T, F> {
         let queued = self.queue_read(read);
-        async move { queued?.await.unwrap_or(Err(ReadError::Shutdown)) }
+        async move { seen(queued?.await.unwrap_or(Err(ReadError::Shutdown))) }
     }
 
     fn queue_read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&SM) -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<T, ReadError>>, ReadError> {
+    ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
         let mailbox = &self.mailbox;
         let permit = take_shared(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
             .ok_or(ReadError::Busy)?;
         let (to, result) = oneshot::channel();
         let read = move |state: Result<&SM, ReadError>| {
             drop(permit);
-            let _ = to.send(state.map(read));
+            let _ = to.send(state.map(|state| look(state, read)));
         };
         mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
         Ok(result)
@@ -102,7 +105,7 @@ impl<SM: StateMachine> Raft<SM> {
     /// or, with the same members, on each of them.
     ///
     /// Errors: [`InitializeError`]: the node has a log or has voted, or the members are not a possible membership with this node in it. Nothing has
-    /// changed then. Dropping the future leaves open whether the cluster was formed.
+    /// changed then. If the node ends meanwhile (`Shutdown`, `Fatal`), or the future is dropped, it is open whether the cluster was formed.
     pub async fn initialize(
         &self,
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
@@ -130,6 +133,19 @@ impl<SM: StateMachine> std::fmt::Debug for Raft<SM> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Raft").field("id", &self.id()).finish_non_exhaustive()
     }
+}
+
+/// What a read gives, or its panic.
+pub(crate) type ReadResult<T> = Result<thread::Result<T>, ReadError>;
+
+/// Reads. The state can't have been changed by it, so its panic is the reader's and not the node's.
+pub(crate) fn look<SM, T>(state: &SM, read: impl FnOnce(&SM) -> T) -> thread::Result<T> {
+    catch_unwind(AssertUnwindSafe(|| read(state)))
+}
+
+/// What was seen. A panic of the read goes on here.
+pub(crate) fn seen<T>(result: ReadResult<T>) -> Result<T, ReadError> {
+    result.map(|seen| seen.unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 /// The bytes of a command, and what it is counted as.

@@ -1,12 +1,45 @@
 //! What the tests of whole clusters share: a small state machine, and a cluster within one thread.
 #![allow(missing_docs)] // Nobody but the tests beside it uses this.
+#![allow(async_fn_in_trait)] // The traits that are implemented here have no `Send` bounds either.
+
+mod faulty;
+mod lossy;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, Config, LocalNetwork, LocalRaft, MemStore, Metrics, Node, NodeId, StateMachine,
+    AsyncRuntime, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
+    NodeId, StateMachine,
 };
+
+pub use faulty::{Disk, FaultyStore};
+pub use lossy::{Fate, Faults, Lossy};
+
+/// A cluster that finds a new leader within a moment.
+pub fn quick() -> Config {
+    Config {
+        heartbeat_interval: Duration::from_millis(20),
+        election_timeout: Duration::from_millis(150),
+        request_timeout: Duration::from_millis(600),
+        ..Config::default()
+    }
+}
+
+/// Makes each of these generic async functions a test on each runtime.
+#[macro_export]
+macro_rules! on_each_runtime {
+    ($($name:ident),* $(,)?) => {
+        mod on_tokio { $( #[test] fn $name() { $crate::run::<quorate::Tokio>(super::$name); } )* }
+        mod on_monoio { $( #[test] fn $name() { $crate::run::<quorate::Monoio>(super::$name); } )* }
+        mod on_compio { $( #[test] fn $name() { $crate::run::<quorate::Compio>(super::$name); } )* }
+    };
+}
+
+pub fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
+    R::run(&Launch::default(), case).expect("the runtime starts");
+}
 
 /// Keeps all that was written, in order, so that what was applied twice or lost is seen.
 #[derive(Debug, Default)]
@@ -25,22 +58,37 @@ impl StateMachine for Journal {
 }
 
 /// Nodes that share a thread, a network and nothing else.
-pub struct Cluster<R> {
+pub struct Cluster<R, S = MemStore> {
     pub rt: R,
     pub network: LocalNetwork,
+    /// What becomes of messages, by what they are.
+    pub faults: Faults,
     pub config: Config,
-    stores: BTreeMap<NodeId, MemStore>,
+    pub stores: BTreeMap<NodeId, S>,
     nodes: BTreeMap<NodeId, Node<Journal>>,
 }
 
 impl<R: AsyncRuntime> Cluster<R> {
     /// Starts nodes `1..=size`, not yet a cluster.
     pub async fn start(rt: &R, size: u64, config: Config) -> Self {
+        Self::start_on(rt, size, config).await
+    }
+
+    /// The same, formed into a cluster that has a leader.
+    pub async fn formed(rt: &R, size: u64, config: Config) -> Self {
+        Self::formed_on(rt, size, config).await
+    }
+}
+
+impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
+    /// Starts nodes `1..=size` on stores of the kind `S`, not yet a cluster.
+    pub async fn start_on(rt: &R, size: u64, config: Config) -> Self {
         let mut cluster = Self {
             rt: rt.clone(),
             network: LocalNetwork::new(),
+            faults: Faults::default(),
             config,
-            stores: (1..=size).map(|id| (id, MemStore::new())).collect(),
+            stores: (1..=size).map(|id| (id, S::default())).collect(),
             nodes: BTreeMap::new(),
         };
         for id in 1..=size {
@@ -50,8 +98,8 @@ impl<R: AsyncRuntime> Cluster<R> {
     }
 
     /// The same, formed into a cluster that has a leader.
-    pub async fn formed(rt: &R, size: u64, config: Config) -> Self {
-        let cluster = Self::start(rt, size, config).await;
+    pub async fn formed_on(rt: &R, size: u64, config: Config) -> Self {
+        let cluster = Self::start_on(rt, size, config).await;
         cluster.raft(1).initialize(cluster.members()).await.expect("forms");
         cluster.leader().await;
         cluster
@@ -67,7 +115,7 @@ impl<R: AsyncRuntime> Cluster<R> {
         let node = Node::builder(id)
             .config(self.config.clone())
             .log_store(self.stores[&id].clone())
-            .transport(self.network.transport())
+            .transport(Lossy::new(self.network.transport(), self.faults.clone()))
             .state_machine(Journal::default())
             .start(&self.rt)
             .await

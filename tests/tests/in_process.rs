@@ -1,33 +1,7 @@
 //! Whole clusters within one thread, on each runtime: memory stores, and a network whose links can be cut.
 
-use std::time::Duration;
-
-use quorate::{
-    AsyncRuntime, Compio, Config, Fatal, InitializeError, Launch, Monoio, Node, ReadError, Role,
-    Tokio, WriteError,
-};
-use quorate_tests::{Cluster, wait_for};
-
-fn quick() -> Config {
-    Config {
-        heartbeat_interval: Duration::from_millis(20),
-        election_timeout: Duration::from_millis(150),
-        request_timeout: Duration::from_millis(600),
-        ..Config::default()
-    }
-}
-
-macro_rules! on_each_runtime {
-    ($($name:ident),* $(,)?) => {
-        mod on_tokio { $( #[test] fn $name() { super::run::<super::Tokio>(super::$name); } )* }
-        mod on_monoio { $( #[test] fn $name() { super::run::<super::Monoio>(super::$name); } )* }
-        mod on_compio { $( #[test] fn $name() { super::run::<super::Compio>(super::$name); } )* }
-    };
-}
-
-fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
-    R::run(&Launch::default(), case).expect("the runtime starts");
-}
+use quorate::{AsyncRuntime, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError};
+use quorate_tests::{Cluster, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
     a_node_alone_writes_and_reads,

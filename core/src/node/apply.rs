@@ -52,9 +52,8 @@ impl<SM: StateMachine> Applying<SM> {
         self.signal.raise();
     }
 
-    pub(crate) fn abandon_reads(&self, refuse: impl Fn(LocalRead<SM>)) {
-        let reads = self.reads.take();
-        reads.into_iter().for_each(|(_, read)| refuse(read));
+    pub(crate) fn take_reads(&self) -> VecDeque<(Index, LocalRead<SM>)> {
+        self.reads.take()
     }
 
     /// Read indexes rise, all but those that come late: these are looked at when the ones before them are answered, which

@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Message(Message),
     Persisted { write: u64, outcome: Result<(), StoreError> },
     Fetched { peer: NodeId, term: Term, outcome: Result<Vec<Entry>, StoreError> },
+    /// Something that the node has called, has panicked.
+    Failed(Fatal),
     Shutdown,
 }
 
@@ -194,7 +196,11 @@ impl<SM: StateMachine> Mailbox<SM> {
         Ok(())
     }
 
+    /// After the end nobody looks at it any more.
     pub(crate) fn event(&self, event: Event) {
+        if self.has_ended() {
+            return;
+        }
         self.events.borrow_mut().push(event);
         self.signal.raise();
     }
@@ -226,6 +232,10 @@ impl<SM: StateMachine> Mailbox<SM> {
             requests.extend(shared.lock().take().into_iter().map(LocalRequest::from));
         }
         requests
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
     }
 
     /// From now on nothing is taken, and what waits is refused.

@@ -17,7 +17,7 @@ pub(crate) mod handle {
 }
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -28,8 +28,7 @@ use quorate_rt::channel::watch;
 use quorate_rt::{AsyncRuntime, TaskError};
 
 use self::apply::Applying;
-use self::mailbox::{Card, End, Event, LocalRead, Mailbox};
-use self::parked::Parked;
+use self::mailbox::{Card, End, Event, Mailbox};
 use self::replies::Replies;
 use self::timer::Timer;
 use self::turn::Turns;
@@ -51,6 +50,9 @@ use crate::types::{GroupId, NodeId};
 pub struct Node<SM: StateMachine> {
     mailbox: Rc<Mailbox<SM>>,
     outcome: future::Shared<oneshot::Receiver<Result<(), Fatal>>>,
+    /// Ends it within the drop itself: cancelling takes effect only when the runtime gets to it, and by then the next
+    /// node may have begun on the same store and transport.
+    _crash: Box<dyn Any>,
     /// The handle of its outermost task, of whatever runtime: dropping it cancels all of them.
     _task: Box<dyn Any>,
 }
@@ -146,13 +148,15 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             let mailbox = Rc::clone(&mailbox);
             Inbox::new(move |message| mailbox.deliver(message))
         };
-        let closing = Closing {
+        let closing = Rc::new(Closing {
             group,
             mailbox: Rc::clone(&mailbox),
             applying: Rc::clone(&applying),
             replies: Rc::clone(&replies),
             transport: Rc::clone(&transport),
-        };
+            closed: Cell::new(false),
+        });
+        let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
         transport.attach(group, id, inbox);
         let apply = rt.spawn(apply::run(
             group,
@@ -175,9 +179,8 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             replies,
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
-            parked: Parked::new(),
             fetches: BTreeMap::new(),
-            initializing: Vec::new(),
+            stalled_at: None,
         };
         let turns = rt.spawn(turns.run());
         let (ended, outcome) = oneshot::channel();
@@ -191,13 +194,15 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
                 tracing::error!(id, group, %fatal, "the node has stopped");
                 metrics.send_modify(|metrics| metrics.fatal = Some(fatal.clone()));
             }
-            closing.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
+            closing.0.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
             let _ = ended.send(outcome);
         });
-        Ok(Node { mailbox, outcome: outcome.shared(), _task: Box::new(task) })
+        let outcome = outcome.shared();
+        Ok(Node { mailbox, outcome, _crash: Box::new(crash), _task: Box::new(task) })
     }
 }
 
+/// A task of the node, or what it has called, has panicked.
 fn bug(error: TaskError) -> Fatal {
     Fatal::Bug(error.to_string())
 }
@@ -238,20 +243,29 @@ struct Closing<SM: StateMachine, T: Transport> {
     applying: Rc<Applying<SM>>,
     replies: Rc<RefCell<Replies<SM>>>,
     transport: Rc<T>,
+    closed: Cell<bool>,
 }
 
 impl<SM: StateMachine, T: Transport> Closing<SM, T> {
     fn close(&self, end: &End) {
-        let refuse = |read: LocalRead<SM>| read(Err(end.read_error()));
+        if self.closed.replace(true) {
+            return;
+        }
         self.mailbox.close(end);
-        self.applying.abandon_reads(refuse);
-        self.replies.borrow_mut().abandon(refuse);
+        let reads = self.applying.take_reads();
+        // Taken out first: an answer may run code of whoever waits for it.
+        let replies = self.replies.take();
+        reads.into_iter().for_each(|(_, read)| read(Err(end.read_error())));
+        replies.abandon(end);
+        self.transport.detach(self.group);
     }
 }
 
-impl<SM: StateMachine, T: Transport> Drop for Closing<SM, T> {
+/// Held by the node and by its outermost task: whichever is dropped first, the runtime being dropped, too.
+struct CloseOnDrop<SM: StateMachine, T: Transport>(Rc<Closing<SM, T>>);
+
+impl<SM: StateMachine, T: Transport> Drop for CloseOnDrop<SM, T> {
     fn drop(&mut self) {
-        self.close(&End::Shutdown);
-        self.transport.detach(self.group);
+        self.0.close(&End::Shutdown);
     }
 }

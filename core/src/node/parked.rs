@@ -10,16 +10,16 @@ use crate::state_machine::StateMachine;
 
 /// Requests in the order in which they came, each with the time until which it waits. What they hold is bounded by the quotas of
 /// the handles that they came from.
-pub(super) struct Parked<SM: StateMachine> {
+pub(crate) struct Parked<SM: StateMachine> {
     requests: VecDeque<(Instant, LocalRequest<SM>)>,
 }
 
 impl<SM: StateMachine> Parked<SM> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { requests: VecDeque::new() }
     }
 
-    pub(super) fn push(&mut self, until: Instant, request: LocalRequest<SM>) {
+    pub(crate) fn push(&mut self, until: Instant, request: LocalRequest<SM>) {
         assert!(
             self.requests.back().is_none_or(|(before, _)| *before <= until),
             "all wait for equally long"
@@ -28,16 +28,16 @@ impl<SM: StateMachine> Parked<SM> {
     }
 
     /// The first one, if it has waited long enough.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<LocalRequest<SM>> {
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<LocalRequest<SM>> {
         self.requests.pop_front_if(|(until, _)| *until <= now).map(|(_, request)| request)
     }
 
     /// When the first one will have waited long enough.
-    pub(super) fn expires_at(&self) -> Option<Instant> {
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
         self.requests.front().map(|(until, _)| *until)
     }
 
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = LocalRequest<SM>> + use<SM> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = LocalRequest<SM>> + use<SM> {
         std::mem::take(&mut self.requests).into_iter().map(|(_, request)| request)
     }
 }

@@ -1,10 +1,12 @@
-//! Who waits for what: writes until their entry is applied, reads until the leader's word.
+//! Who waits for what: requests for a leader, writes until their entry is applied, reads until the leader's word.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
-use super::mailbox::{LocalRead, Reply, WriteResult};
+use super::mailbox::{End, InitializeReply, LocalRead, Reply, refuse};
+use super::parked::Parked;
 use crate::engine::Ticket;
-use crate::error::{Leader, WriteError};
+use crate::error::{Leader, ReadError, WriteError};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, LogId};
 
@@ -16,11 +18,24 @@ pub(crate) struct Replies<SM: StateMachine> {
     pub(crate) reads: Waiting<LocalRead<SM>>,
     /// Writes that have their place in the log, by index.
     placed: VecDeque<(LogId, Reply<SM>)>,
+    /// Reads that the leader has confirmed at an index that is not yet known to be committed here.
+    ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
+    /// Requests that wait for a leader.
+    pub(crate) parked: Parked<SM>,
+    /// Those who have formed the cluster and wait until that is durable.
+    pub(crate) initializing: Vec<InitializeReply>,
 }
 
 impl<SM: StateMachine> Default for Replies<SM> {
     fn default() -> Self {
-        Self { proposed: Waiting::default(), reads: Waiting::default(), placed: VecDeque::new() }
+        Self {
+            proposed: Waiting::default(),
+            reads: Waiting::default(),
+            placed: VecDeque::new(),
+            ahead: BTreeMap::new(),
+            parked: Parked::new(),
+            initializing: Vec::new(),
+        }
     }
 }
 
@@ -69,12 +84,44 @@ impl<SM: StateMachine> Replies<SM> {
         }
     }
 
+    /// A read waits until `index` is known to be committed.
+    pub(crate) fn await_commit(&mut self, index: Index, read: LocalRead<SM>) {
+        self.ahead.entry(index).or_default().push(read);
+    }
+
+    /// The reads that have waited for what is committed now.
+    pub(crate) fn take_committed(
+        &mut self,
+        committed: Index,
+    ) -> impl Iterator<Item = (Index, LocalRead<SM>)> + use<SM> {
+        let later = self.ahead.split_off(&(committed + 1));
+        let reads = mem::replace(&mut self.ahead, later).into_iter();
+        reads.flat_map(|(index, reads)| reads.into_iter().map(move |read| (index, read)))
+    }
+
+    /// Whether anybody waits for more than this to be committed.
+    pub(crate) fn awaits_beyond(&self, committed: Index) -> bool {
+        !self.ahead.is_empty()
+            || self.placed.back().is_some_and(|(placed, _)| placed.index > committed)
+    }
+
+    /// The commit index has stood still for too long for those who wait for it.
+    pub(crate) fn give_up_beyond(&mut self, committed: Index) -> Vec<LocalRead<SM>> {
+        self.lose_beyond(committed);
+        mem::take(&mut self.ahead).into_values().flatten().collect()
+    }
+
     /// The node has ended: nobody can tell what becomes of what the engine had.
-    pub(crate) fn abandon(&mut self, read_error: impl Fn(LocalRead<SM>)) {
-        let unknown = || -> WriteResult<SM> { Err(WriteError::Unknown) };
-        self.placed.drain(..).for_each(|(_, reply)| reply.answer(unknown()));
-        self.proposed.drain().for_each(|reply| reply.answer(unknown()));
-        self.reads.drain().for_each(read_error);
+    pub(crate) fn abandon(self, end: &End) {
+        let Self { mut proposed, mut reads, placed, ahead, mut parked, initializing } = self;
+        let placed = placed.into_iter().map(|(_, reply)| reply);
+        placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
+        let reads = reads.drain().chain(ahead.into_values().flatten());
+        reads.for_each(|read| read(Err::<&SM, ReadError>(end.read_error())));
+        parked.drain().for_each(|request| refuse(request, end));
+        for reply in initializing {
+            let _ = reply.send(Err(end.initialize_error()));
+        }
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
 
+use futures::FutureExt;
 use quorate_rt::channel::watch;
-use quorate_rt::{AsyncRuntime, Instant, Task};
+use quorate_rt::{AsyncRuntime, Instant, Task, TaskError};
 
 use super::apply::{self, Applying};
+use super::bug;
 use super::mailbox::{Event, InitializeReply, LocalRequest, Mailbox, Request};
-use super::parked::Parked;
 use super::replies::Replies;
 use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome};
@@ -36,17 +38,16 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     pub(super) timer: Timer<R>,
-    pub(super) parked: Parked<SM>,
     /// Reads of the log under way, at most one for each peer.
     pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
-    /// Those who have formed the cluster and wait until that is durable.
-    pub(super) initializing: Vec<InitializeReply>,
+    /// Until when the commit index must have risen, as long as somebody waits for that.
+    pub(super) stalled_at: Option<Instant>,
 }
 
 impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
     /// Turns until the node is told to stop.
     pub(super) async fn run(mut self) -> Result<(), Fatal> {
-        self.act();
+        self.act(self.rt.now());
         loop {
             poll_fn(|context| {
                 let mail = self.mailbox.poll(context);
@@ -54,6 +55,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 if mail.is_ready() || time.is_ready() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
+            if self.mailbox.has_ended() {
+                // It was dropped or has failed, and will be cancelled. Its store may be another node's by now.
+                return pending().await;
+            }
             if self.turn()? {
                 return Ok(());
             }
@@ -77,32 +82,37 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     // A log that can't be read is not a shorter log (R11).
                     Err(error) => return Err(error.into()),
                 },
+                Event::Failed(fatal) => return Err(fatal),
                 Event::Shutdown => return Ok(true),
             }
         }
         if self.engine.leader().is_some() {
-            for request in self.parked.drain() {
+            let parked = self.replies.borrow_mut().parked.drain();
+            for request in parked {
                 self.on_request(now, request);
             }
         }
         for request in self.mailbox.take_requests() {
             self.on_request(now, request);
         }
-        while let Some(request) = self.parked.pop_expired(now) {
+        loop {
+            let expired = self.replies.borrow_mut().parked.pop_expired(now);
+            let Some(request) = expired else { break };
             self.propose_or_read(now, request);
         }
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.timer.is_due(now) {
             self.engine.step(now, Input::Wake);
         }
-        self.act();
+        self.act(now);
         Ok(false)
     }
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
             Request::Write { .. } | Request::Read(_) if self.engine.leader().is_none() => {
-                self.parked.push(now + self.mailbox.card.config.request_timeout, request);
+                let until = now + self.mailbox.card.config.request_timeout;
+                self.replies.borrow_mut().parked.push(until, request);
             }
             Request::Write { .. } | Request::Read(_) => self.propose_or_read(now, request),
             Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
@@ -133,14 +143,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         } else if !self.engine.initialize(now, membership) {
             InitializeError::AlreadyInitialized
         } else {
-            self.initializing.push(reply);
+            self.replies.borrow_mut().initializing.push(reply);
             return;
         };
         let _ = reply.send(Err(refusal));
     }
 
     /// Does what the engine wants done.
-    fn act(&mut self) {
+    fn act(&mut self, now: Instant) {
         let output = self.engine.take_output();
         let Output {
             write,
@@ -172,11 +182,32 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(committed) = committed {
             self.applying.commit(committed);
+            let reads = self.replies.borrow_mut().take_committed(committed);
+            reads.for_each(|(index, read)| self.applying.read(index, read));
         }
-        self.timer.set([wake_at, self.parked.expires_at()].into_iter().flatten().min());
+        self.watch_commit(now, committed.is_some());
+        let expires_at = self.replies.borrow().parked.expires_at();
+        self.timer.set([wake_at, expires_at, self.stalled_at].into_iter().flatten().min());
         if self.engine.durable() > 0 {
-            for reply in self.initializing.drain(..) {
+            for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// A leader may be heard, and yet nothing be committed, or nothing of it arrive here: disks that hang, an entry that the transport
+    /// can't carry. Nobody waits for ever for that.
+    fn watch_commit(&mut self, now: Instant, risen: bool) {
+        let committed = self.engine.committed();
+        if !self.replies.borrow().awaits_beyond(committed) {
+            self.stalled_at = None;
+        } else if risen || self.stalled_at.is_none() {
+            self.stalled_at = Some(now + self.mailbox.card.config.request_timeout);
+        } else if self.stalled_at.is_some_and(|at| at <= now) {
+            self.stalled_at = None;
+            let reads = self.replies.borrow_mut().give_up_beyond(committed);
+            for read in reads {
+                read(Err(ReadError::NotLeader { leader: apply::leader(&self.metrics) }));
             }
         }
     }
@@ -187,8 +218,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         proposals: Vec<(u64, Proposal)>,
         reads: Vec<(u64, ReadOutcome)>,
     ) {
-        let mut replies = self.replies.borrow_mut();
         let leader = || apply::leader(&self.metrics);
+        let mut replies = self.replies.borrow_mut();
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
         }
@@ -203,9 +234,13 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Proposal::Unknown => reply.answer(Err(WriteError::Unknown)),
             }
         }
+        drop(replies); // A read runs code of whoever waits for it, if only to drop it.
         for (ticket, outcome) in reads {
-            let read = replies.reads.take(ticket);
+            let read = self.replies.borrow_mut().reads.take(ticket);
             match outcome {
+                ReadOutcome::At(index) if index > self.engine.committed() => {
+                    self.replies.borrow_mut().await_commit(index, read);
+                }
                 ReadOutcome::At(index) => self.applying.read(index, read),
                 ReadOutcome::NotLeader => read(Err(ReadError::NotLeader { leader: leader() })),
             }
@@ -217,8 +252,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let (store, mailbox, group) =
             (Rc::clone(&self.store), Rc::clone(&self.mailbox), self.group);
         let task = self.rt.spawn(async move {
-            let outcome = store.read(group, range, max_bytes).await;
-            mailbox.event(Event::Fetched { peer, term, outcome });
+            let read = AssertUnwindSafe(store.read(group, range, max_bytes));
+            mailbox.event(match read.catch_unwind().await {
+                Ok(outcome) => Event::Fetched { peer, term, outcome },
+                Err(panic) => Event::Failed(bug(TaskError::from_panic(panic))),
+            });
         });
         // Within a term the engine asks again only after an answer. One of an earlier term may still run: it is let go to its end.
         if let Some(before) = self.fetches.insert(peer, task) {

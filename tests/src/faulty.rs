@@ -1,0 +1,79 @@
+//! A store whose disk does what a test wants.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use quorate::{
+    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Recovered, StoreError,
+};
+
+/// What becomes of what is handed to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Disk {
+    #[default]
+    Works,
+    /// Each write fails.
+    FailsWrites,
+    /// Each write is forgotten, and so is whom to tell.
+    ForgetsWrites,
+    /// Writes wait until the disk does something else.
+    Hangs,
+    FailsReads,
+    PanicsInReads,
+}
+
+/// A log in memory with faults. A clone is the same store.
+#[derive(Clone, Default)]
+pub struct FaultyStore {
+    log: MemStore,
+    disk: Rc<Cell<Disk>>,
+    waiting: Rc<RefCell<Vec<Completion>>>,
+}
+
+impl FaultyStore {
+    /// The disk does this from now on. What has waited for a hanging one becomes durable.
+    pub fn set(&self, disk: Disk) {
+        self.disk.set(disk);
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(|done| done.complete(Ok(())));
+    }
+}
+
+fn failed(what: &str) -> StoreError {
+    StoreError::io(what, io::Error::other("the disk is broken"))
+}
+
+impl LogStore for FaultyStore {
+    async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
+        self.log.recover(group).await
+    }
+
+    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+        match self.disk.get() {
+            Disk::FailsWrites => done.complete(Err(failed("writing"))),
+            Disk::ForgetsWrites => drop(done),
+            Disk::Hangs => {
+                self.log.append(group, write, Completion::new(|_| ()));
+                self.waiting.borrow_mut().push(done);
+            }
+            Disk::Works | Disk::FailsReads | Disk::PanicsInReads => {
+                self.log.append(group, write, done);
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        match self.disk.get() {
+            Disk::FailsReads => Err(failed("reading")),
+            Disk::PanicsInReads => panic!("the store panics"),
+            _ => self.log.read(group, range, max_bytes).await,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! How nodes end, and what becomes of those who wait for them.
+
+use std::rc::Rc;
+
+use quorate::{
+    AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogId, LogStore,
+    MemStore, Message, Node, ReadError, Role, StoreError, Term, WriteError,
+};
+use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+
+on_each_runtime!(
+    a_dropped_node_does_nothing_more,
+    a_node_restarts_on_the_transport_of_its_former_life,
+    who_waits_for_a_leader_is_told_of_the_shutdown,
+    who_waits_for_a_leader_is_told_of_the_failure,
+    who_forms_a_cluster_is_told_of_the_failure,
+    a_failing_disk_stops_its_node_and_no_other,
+    a_forgotten_write_stops_its_node,
+    a_log_that_cannot_be_read_for_a_peer_stops_its_node,
+    a_store_that_panics_for_a_peer_stops_its_node,
+    a_panic_of_a_read_reaches_its_caller_and_nobody_else,
+    a_read_may_use_its_node,
+    a_handle_made_after_the_end_knows_it,
+);
+
+/// A node that was told to form a cluster of three, of which nobody else is there.
+async fn lonely<R: AsyncRuntime, S: LogStore>(
+    rt: &R,
+    store: S,
+    config: Config,
+) -> (Node<Journal>, LocalNetwork) {
+    let network = LocalNetwork::new();
+    let node = Node::builder(1)
+        .config(config)
+        .log_store(store)
+        .transport(network.transport())
+        .state_machine(Journal::default())
+        .start(rt)
+        .await
+        .expect("starts");
+    (node, network)
+}
+
+/// Times enough for all that can run now to have run.
+async fn settle<R: AsyncRuntime>(rt: &R) {
+    for _ in 0..20 {
+        rt.spawn(async {}).await.expect("ends");
+    }
+}
+
+/// What was on its way to it must not reach the store, on which the next node goes on.
+async fn a_dropped_node_does_nothing_more<R: AsyncRuntime>(rt: R) {
+    let store = MemStore::new();
+    let (node, _network) = lonely(&rt, store.clone(), Config::default()).await;
+    settle(&rt).await;
+    let last_log_id = LogId::new(7, 2, 7);
+    let body = Body::Vote { last_log_id };
+    node.local().deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
+    drop(node);
+    let before = store.recover(0).await.expect("recovers").hard_state;
+    settle(&rt).await;
+    let after = store.recover(0).await.expect("recovers").hard_state;
+    assert_eq!((before, after), (HardState::default(), HardState::default()));
+}
+
+async fn a_node_restarts_on_the_transport_of_its_former_life<R: AsyncRuntime>(rt: R) {
+    let network = LocalNetwork::new();
+    let mut nodes = Vec::new();
+    let mut parts = Vec::new();
+    let builder = |id: u64, store: &MemStore, transport: &_| {
+        Node::builder(id)
+            .config(quick())
+            .log_store(MemStore::clone(store))
+            .transport(Clone::clone(transport))
+            .state_machine(Journal::default())
+    };
+    for id in 1..=3 {
+        let part = (MemStore::new(), network.transport());
+        nodes.push(builder(id, &part.0, &part.1).start(&rt).await.expect("starts"));
+        parts.push(part);
+    }
+    let members = [1, 2, 3].map(|id| (id, format!("node-{id}")));
+    nodes[0].local().initialize(members).await.expect("forms");
+    nodes[0].local().write("before".to_owned()).await.expect("writes");
+
+    drop(nodes.remove(0));
+    let node = builder(1, &parts[0].0, &parts[0].1).start(&rt).await.expect("starts");
+    node.local().write("after".to_owned()).await.expect("the node hears its peers");
+    let read = node.local().read(|journal| journal.entries.clone()).await;
+    assert_eq!(read.expect("reads"), ["before", "after"]);
+}
+
+async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: AsyncRuntime>(rt: R) {
+    let (node, _network) = lonely(&rt, MemStore::new(), Config::default()).await;
+    let (local, raft) = (node.local(), node.raft());
+    let writes = [local.write("a".to_owned()), local.write("b".to_owned())];
+    let shared = raft.write("c".to_owned());
+    let read = raft.read(|_| ());
+    settle(&rt).await;
+    node.shutdown().await.expect("stops");
+    for write in writes {
+        let write = write.await;
+        assert!(matches!(write, Err(WriteError::Shutdown)), "{write:?}");
+    }
+    assert!(matches!(shared.await, Err(WriteError::Shutdown)));
+    assert!(matches!(read.await, Err(ReadError::Shutdown)));
+}
+
+async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    let config = Config { request_timeout: Config::default().request_timeout * 100, ..quick() };
+    let (node, _network) = lonely(&rt, store.clone(), config).await;
+    let raft = node.raft();
+    let (write, read) = (raft.write("a".to_owned()), raft.read(|_| ()));
+    settle(&rt).await;
+    store.set(Disk::FailsWrites);
+    // It asks for something to be written.
+    let body = Body::Vote { last_log_id: LogId::new(7, 2, 7) };
+    raft.deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
+    let stopped = node.stopped().await;
+    assert!(matches!(stopped, Err(Fatal::Store(StoreError::Io { .. }))), "{stopped:?}");
+    let write = write.await;
+    assert!(matches!(write, Err(WriteError::Fatal(Fatal::Store(_)))), "{write:?}");
+    let read = read.await;
+    assert!(matches!(read, Err(ReadError::Fatal(Fatal::Store(_)))), "{read:?}");
+}
+
+async fn who_forms_a_cluster_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    store.set(Disk::FailsWrites);
+    let (node, _network) = lonely(&rt, store, quick()).await;
+    let formed = node.local().initialize([(1, "node-1")]).await;
+    assert!(matches!(formed, Err(InitializeError::Fatal(Fatal::Store(_)))), "{formed:?}");
+}
+
+async fn a_failing_disk_stops_its_node_and_no_other<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
+    let failing = cluster.leader().await;
+    let raft = cluster.node(failing).raft();
+    raft.write("before".to_owned()).await.expect("writes");
+    cluster.stores[&failing].set(Disk::FailsWrites);
+    let write = raft.write("unknown".to_owned()).await;
+    assert!(matches!(write, Err(WriteError::Unknown)), "{write:?}");
+    let stopped = cluster.node(failing).stopped().await;
+    assert!(matches!(stopped, Err(Fatal::Store(StoreError::Io { .. }))), "{stopped:?}");
+    let write = raft.write("refused".to_owned()).await;
+    assert!(matches!(write, Err(WriteError::Fatal(Fatal::Store(_)))), "{write:?}");
+    assert!(matches!(raft.read(|_| ()).await, Err(ReadError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(raft.metrics().borrow().fatal, Some(Fatal::Store(_))));
+
+    let other = failing % 3 + 1;
+    let others = cluster.raft(other);
+    wait_for(&mut others.metrics(), |m| m.leader.is_some_and(|leader| leader != failing)).await;
+    others.write("after".to_owned()).await.expect("writes");
+    let mut journal = cluster.journal(other).await;
+    // It may have reached the others before it failed here, or not.
+    journal.retain(|line| line != "unknown");
+    assert_eq!(journal, ["before", "after"]);
+}
+
+async fn a_forgotten_write_stops_its_node<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
+    cluster.stores[&1].set(Disk::ForgetsWrites);
+    let write = cluster.raft(1).write("a".to_owned()).await;
+    assert!(matches!(write, Err(WriteError::Unknown)), "{write:?}");
+    let stopped = cluster.node(1).stopped().await;
+    assert!(matches!(stopped, Err(Fatal::Store(StoreError::Abandoned))), "{stopped:?}");
+}
+
+/// The cause of the end of a leader whose disk does this when a peer needs old entries.
+async fn end_of_a_leader_with<R: AsyncRuntime>(rt: &R, disk: Disk) -> Fatal {
+    let mut cluster = Cluster::<R, FaultyStore>::formed_on(rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let away = leader % 3 + 1;
+    cluster.crash(away);
+    let raft = cluster.raft(leader);
+    raft.write("a".to_owned()).await.expect("writes");
+    // Nothing is left to be applied, so that only the peer needs the log.
+    wait_for(&mut raft.metrics(), |m| m.applied == m.last_log_id.index).await;
+    cluster.stores[&leader].set(disk);
+    cluster.restart(away).await;
+    cluster.node(leader).stopped().await.expect_err("it has failed")
+}
+
+async fn a_log_that_cannot_be_read_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
+    let cause = end_of_a_leader_with(&rt, Disk::FailsReads).await;
+    assert!(matches!(cause, Fatal::Store(StoreError::Io { .. })), "{cause:?}");
+}
+
+async fn a_store_that_panics_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
+    let cause = end_of_a_leader_with(&rt, Disk::PanicsInReads).await.to_string();
+    assert!(cause.contains("the store panics"), "{cause}");
+}
+
+async fn a_panic_of_a_read_reaches_its_caller_and_nobody_else<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 1, quick()).await;
+    let (local, raft) = (cluster.raft(1), cluster.node(1).raft());
+    raft.write("a".to_owned()).await.expect("writes");
+    let read = local.read(|_| -> usize { panic!("a bad read") });
+    let panic = rt.spawn(read).await.expect_err("it panics").to_string();
+    assert!(panic.contains("a bad read"), "{panic}");
+    let read = raft.read(|_| -> usize { panic!("a bad read") });
+    let panic = rt.spawn(read).await.expect_err("it panics").to_string();
+    assert!(panic.contains("a bad read"), "{panic}");
+    assert_eq!(raft.read(|journal| journal.entries.len()).await.expect("reads"), 1);
+    raft.write("b".to_owned()).await.expect("the node goes on");
+}
+
+/// A read runs on the node's thread, from where everything of the node can be reached.
+async fn a_read_may_use_its_node<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 1, quick()).await;
+    let raft = cluster.raft(1);
+    let of_read = raft.clone();
+    let write = raft.read(move |journal| of_read.write(format!("after {}", journal.entries.len())));
+    assert_eq!(write.await.expect("reads").await.expect("writes"), 1);
+
+    let (node, _network) = lonely(&rt, MemStore::new(), quick()).await;
+    let raft = node.local();
+    raft.initialize([(1, "node-1")]).await.expect("forms");
+    wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
+    let node = Rc::new(node);
+    let last = Rc::clone(&node);
+    let read = raft.read(move |_| drop(last));
+    let other = raft.write("beside it".to_owned());
+    drop(node);
+    read.await.expect("reads");
+    // Whether it was begun before is of no matter; it is answered.
+    let _ = other.await;
+    assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
+}
+
+async fn a_handle_made_after_the_end_knows_it<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    store.set(Disk::FailsWrites);
+    let (node, _network) = lonely(&rt, store, quick()).await;
+    let _ = node.local().initialize([(1, "node-1")]).await;
+    node.stopped().await.expect_err("it has failed");
+    assert!(matches!(node.raft().write("a".to_owned()).await, Err(WriteError::Fatal(_))));
+    assert!(matches!(node.local().read(|_| ()).await, Err(ReadError::Fatal(_))));
+    let formed = node.raft().initialize([(1, "node-1")]).await;
+    assert!(matches!(formed, Err(InitializeError::Fatal(_))), "{formed:?}");
+}

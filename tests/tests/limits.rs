@@ -1,0 +1,219 @@
+//! Limits hold, what they bound is given back, and nobody waits for ever.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate::{
+    AsyncRuntime, Body, Config, LocalRaft, MemStore, Message, NodeId, ReadError, WriteError,
+};
+use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+
+on_each_runtime!(
+    writes_beyond_the_queue_are_busy_until_others_are_answered,
+    reads_beyond_the_limit_are_busy_until_others_are_answered,
+    what_is_not_awaited_any_more_is_given_back,
+    writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable,
+    forwards_beyond_what_may_be_uncommitted_are_busy,
+    a_peer_that_gets_no_entries_keeps_nobody_waiting,
+    disks_that_hang_keep_nobody_waiting,
+);
+
+const LINE: usize = 1000;
+
+fn line(n: usize) -> String {
+    format!("{n:0LINE$}")
+}
+
+/// Nobody gives up before the test lets them.
+fn patient() -> Config {
+    Config { request_timeout: Duration::from_secs(3600), ..quick() }
+}
+
+/// Room for a few lines.
+fn narrow(config: Config) -> Config {
+    Config { max_command_bytes: 2 * LINE, max_queued_bytes: 5 * LINE, ..config }
+}
+
+async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::start(&rt, 1, narrow(patient())).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    let of_local: Vec<_> = (0..8).map(|n| local.write(line(n))).collect();
+    let of_shared: Vec<_> = (0..8).map(|n| shared.write(line(n))).collect();
+    // There is no leader, so they wait; forming the cluster lets them go.
+    let forming = async {
+        local.initialize([(1, "node-1")]).await.expect("forms");
+    };
+    let answers = futures::future::join(
+        futures::future::join_all(of_local),
+        futures::future::join_all(of_shared),
+    );
+    let ((of_local, of_shared), ()) = futures::future::join(answers, forming).await;
+    for answers in [of_local, of_shared] {
+        let (taken, refused) = answers.split_at(4);
+        assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+        let busy = |answer: &Result<_, _>| matches!(answer, Err(WriteError::Busy));
+        assert!(refused.iter().all(busy), "{refused:?}");
+    }
+    for n in 0..8 {
+        local.write(line(n)).await.expect("there is room again");
+        shared.write(line(n)).await.expect("there is room again");
+    }
+    assert_eq!(cluster.journal(1).await.len(), 8 + 16);
+}
+
+async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: AsyncRuntime>(rt: R) {
+    let config = Config { max_pending_reads: 4, ..patient() };
+    let cluster = Cluster::start(&rt, 1, config).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    let len = |journal: &Journal| journal.entries.len();
+    let of_local: Vec<_> = (0..8).map(|_| local.read(len)).collect();
+    let of_shared: Vec<_> = (0..8).map(|_| shared.read(len)).collect();
+    local.initialize([(1, "node-1")]).await.expect("forms");
+    let answers = futures::future::join_all(of_local).await;
+    for answers in [answers, futures::future::join_all(of_shared).await] {
+        let (taken, refused) = answers.split_at(4);
+        assert!(taken.iter().all(|answer| matches!(answer, Ok(0))), "{taken:?}");
+        let busy = |answer: &Result<_, _>| matches!(answer, Err(ReadError::Busy));
+        assert!(refused.iter().all(busy), "{refused:?}");
+    }
+    for _ in 0..8 {
+        local.read(len).await.expect("there is room again");
+        shared.read(len).await.expect("there is room again");
+    }
+}
+
+async fn what_is_not_awaited_any_more_is_given_back<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::start(&rt, 1, narrow(quick())).await;
+    let raft = cluster.node(1).raft();
+    for _ in 0..4 {
+        drop(raft.write(line(0)));
+    }
+    let last = raft.write("last".to_owned());
+    assert!(matches!(raft.write(line(0)).await, Err(WriteError::Busy)), "they are still queued");
+    assert!(matches!(last.await, Err(WriteError::NotLeader { leader: None })));
+    raft.initialize([(1, "node-1")]).await.expect("forms");
+    for n in 0..4 {
+        raft.write(line(n)).await.expect("there is room again");
+    }
+    assert_eq!(cluster.journal(1).await.len(), 4, "what was refused has no effect");
+}
+
+async fn writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable<R: AsyncRuntime>(
+    rt: R,
+) {
+    let config =
+        Config { max_command_bytes: 2 * LINE, max_uncommitted_bytes: 5 * LINE, ..patient() };
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, config).await;
+    let raft = cluster.raft(1);
+    raft.write("the disk works".to_owned()).await.expect("writes");
+    cluster.stores[&1].set(Disk::Hangs);
+    let mut writes: Vec<_> = (0..8).map(|n| raft.write(line(n))).collect();
+    for refused in writes.split_off(4) {
+        assert!(matches!(refused.await, Err(WriteError::Busy)));
+    }
+    cluster.stores[&1].set(Disk::Works);
+    for taken in writes {
+        taken.await.expect("it is durable now");
+    }
+    raft.write(line(9)).await.expect("there is room again");
+    assert_eq!(cluster.journal(1).await.len(), 6);
+}
+
+async fn forwards_beyond_what_may_be_uncommitted_are_busy<R: AsyncRuntime>(rt: R) {
+    let config =
+        Config { max_command_bytes: 2 * LINE, max_uncommitted_bytes: 5 * LINE, ..patient() };
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, config).await;
+    let (leader, raft) = follower(&cluster).await;
+    for store in cluster.stores.values() {
+        store.set(Disk::Hangs);
+    }
+    // One by one, for a forward is taken or refused as a whole.
+    let (mut taken, mut busy) = (Vec::new(), 0);
+    let of_leader = cluster.raft(leader);
+    while busy == 0 {
+        let before = of_leader.metrics().borrow().last_log_id.index;
+        let mut write = Box::pin(raft.write(line(taken.len())));
+        let mut metrics = of_leader.metrics();
+        let placed = Box::pin(wait_for(&mut metrics, |m| m.last_log_id.index > before));
+        match futures::future::select(&mut write, placed).await {
+            futures::future::Either::Left((answer, _)) => {
+                assert!(matches!(answer, Err(WriteError::Busy)), "{answer:?}");
+                busy += 1;
+            }
+            futures::future::Either::Right(_) => taken.push(write),
+        }
+        assert!(taken.len() <= 5, "the limit is passed");
+    }
+    for store in cluster.stores.values() {
+        store.set(Disk::Works);
+    }
+    let lines = taken.len();
+    for write in taken {
+        write.await.expect("writes");
+    }
+    raft.write(line(9)).await.expect("there is room again");
+    assert_eq!(cluster.journal(leader).await.len(), lines + 2);
+}
+
+/// The leader, and the handle of another node.
+async fn follower<R: AsyncRuntime, S>(cluster: &Cluster<R, S>) -> (NodeId, LocalRaft<Journal>)
+where
+    S: quorate::LogStore + Clone + Default,
+{
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader % 3 + 1);
+    raft.write("the cluster works".to_owned()).await.expect("writes");
+    // What is forwarded doesn't wait behind anything.
+    wait_for(&mut raft.metrics(), |m| m.applied == m.last_log_id.index).await;
+    (leader, raft)
+}
+
+fn has_entries(message: &Message) -> bool {
+    matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty())
+}
+
+/// It hears its leader, and so it waits neither for one nor for its word.
+async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: AsyncRuntime>(rt: R) {
+    let cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, quick()).await;
+    let (leader, raft) = follower(&cluster).await;
+    let away = raft.id();
+    cluster.faults.lose(move |message| message.to == away && has_entries(message));
+    cluster.raft(leader).write("missed".to_owned()).await.expect("writes");
+    let read = raft.read(|journal| journal.entries.len());
+    let write = raft.write("passed on".to_owned());
+    let read = read.await;
+    assert!(matches!(read, Err(ReadError::NotLeader { .. })), "{read:?}");
+    let write = write.await;
+    assert!(matches!(write, Err(WriteError::Unknown)), "{write:?}");
+
+    cluster.faults.heal();
+    let journal = loop {
+        match raft.read(|journal| journal.entries.clone()).await {
+            Ok(journal) => break journal,
+            Err(ReadError::NotLeader { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(journal, ["the cluster works", "missed", "passed on"]);
+}
+
+async fn disks_that_hang_keep_nobody_waiting<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let others: BTreeSet<NodeId> = (1..=3).filter(|id| *id != leader).collect();
+    raft.write("before".to_owned()).await.expect("writes");
+    for other in &others {
+        cluster.stores[other].set(Disk::Hangs);
+    }
+    let write = raft.write("unknown".to_owned()).await;
+    assert!(matches!(write, Err(WriteError::Unknown)), "{write:?}");
+    for other in &others {
+        cluster.stores[other].set(Disk::Works);
+    }
+    while let Err(error) = cluster.raft(leader).write("after".to_owned()).await {
+        assert!(matches!(error, WriteError::NotLeader { .. }), "{error}");
+    }
+    let journal = cluster.journal(leader).await;
+    assert_eq!(journal.iter().filter(|line| *line == "unknown").count(), 1, "it was in the log");
+}
