@@ -24,6 +24,11 @@
     allow(rustdoc::broken_intra_doc_links)
 )]
 
+/// The README's program compiles.
+#[cfg(all(doctest, feature = "tokio", feature = "tcp", feature = "file"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use quorate_core::*;
 /// The runtime that everything is written against.
 pub use quorate_rt as rt;

@@ -22,6 +22,7 @@ pub mod launch;
 pub mod net;
 #[doc(hidden)]
 pub mod net_os;
+pub mod refused;
 #[doc(hidden)]
 pub mod shutdown;
 #[doc(hidden)]
