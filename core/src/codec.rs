@@ -280,6 +280,7 @@ const FORWARD: u8 = 7;
 const FORWARD_REPLY: u8 = 8;
 const READ_INDEX: u8 = 9;
 const READ_INDEX_REPLY: u8 = 10;
+const TIMEOUT_NOW: u8 = 11;
 
 /// Appends a message.
 pub fn put_message(to: &mut Gather, message: &Message) {
@@ -296,9 +297,10 @@ pub fn put_message(to: &mut Gather, message: &Message) {
             to.put_u8(PRE_VOTE_REPLY);
             to.put_u8(u8::from(*granted));
         }
-        Body::Vote { last_log_id } => {
+        Body::Vote { last_log_id, handover } => {
             to.put_u8(VOTE);
             put_log_id(to, *last_log_id);
+            to.put_u8(u8::from(*handover));
         }
         Body::VoteReply { granted } => {
             to.put_u8(VOTE_REPLY);
@@ -362,6 +364,7 @@ pub fn put_message(to: &mut Gather, message: &Message) {
             // No read index is 0: a leader answers after its own first entry is committed.
             to.put_u64(index.unwrap_or(0));
         }
+        Body::TimeoutNow => to.put_u8(TIMEOUT_NOW),
     }
 }
 
@@ -378,7 +381,11 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     let body = match take_u8(from, "message")? {
         PRE_VOTE => Body::PreVote { last_log_id: take_log_id(from)? },
         PRE_VOTE_REPLY => Body::PreVoteReply { granted: take_bool(from, "pre-vote reply")? },
-        VOTE => Body::Vote { last_log_id: take_log_id(from)? },
+        VOTE => {
+            let last_log_id = take_log_id(from)?;
+            Body::Vote { last_log_id, handover: take_bool(from, "vote")? }
+        }
+        TIMEOUT_NOW => Body::TimeoutNow,
         VOTE_REPLY => Body::VoteReply { granted: take_bool(from, "vote reply")? },
         APPEND => {
             let prev = take_log_id(from)?;

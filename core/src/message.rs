@@ -51,6 +51,8 @@ pub enum Body {
     Vote {
         /// The end of the sender's log.
         last_log_id: LogId,
+        /// The leader itself has asked the sender to take over (thesis 3.10): that it is alive is no reason to refuse.
+        handover: bool,
     },
     /// The answer to a vote, after it is durable.
     VoteReply {
@@ -108,6 +110,8 @@ pub enum Body {
         /// The index; none if the receiver does not lead.
         index: Option<Index>,
     },
+    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10).
+    TimeoutNow,
 }
 
 /// What became of an append.

@@ -102,6 +102,10 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
         let cluster = Self::start_on(rt, size, config).await;
         cluster.raft(1).initialize(cluster.members()).await.expect("forms");
         cluster.leader().await;
+        for node in cluster.nodes.values() {
+            // Until it knows of the others it can't take part in an election.
+            wait_for(&mut node.local().metrics(), |metrics| metrics.membership.is_some()).await;
+        }
         cluster
     }
 
@@ -121,6 +125,12 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
             .await
             .expect("starts");
         self.nodes.insert(id, node);
+    }
+
+    /// Stops a node in order.
+    pub async fn stop(&mut self, id: NodeId) {
+        let node = self.nodes.remove(&id).expect("runs");
+        node.shutdown().await.expect("stops");
     }
 
     pub fn crash(&mut self, id: NodeId) {

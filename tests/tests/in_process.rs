@@ -1,5 +1,7 @@
 //! Whole clusters within one thread, on each runtime: memory stores, and a network whose links can be cut.
 
+use std::time::Duration;
+
 use quorate::{AsyncRuntime, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError};
 use quorate_tests::{Cluster, on_each_runtime, quick, wait_for};
 
@@ -13,6 +15,7 @@ on_each_runtime!(
     many_writes_at_once_are_applied_once_each,
     a_dropped_node_leaves_nobody_waiting,
     a_stopped_node_refuses,
+    a_leader_that_stops_answers_what_it_has_and_hands_over,
     a_panic_of_the_state_machine_stops_the_node_with_the_cause,
     handles_work_from_other_threads,
     metrics_tell_of_the_peers,
@@ -164,6 +167,32 @@ async fn a_dropped_node_leaves_nobody_waiting<R: AsyncRuntime>(rt: R) {
     assert!(matches!(read.await, Err(ReadError::Shutdown)));
     assert!(matches!(stopped.await, Err(Fatal::Dropped)));
     assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
+}
+
+async fn a_leader_that_stops_answers_what_it_has_and_hands_over<R: AsyncRuntime>(rt: R) {
+    // So long that a successor can't be the work of a timeout, where the machine is not very slow.
+    let config = Config {
+        election_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(2),
+        ..quick()
+    };
+    let mut cluster = Cluster::formed(&rt, 3, config).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let term = raft.metrics().borrow().term;
+    let writes: Vec<_> = (0..100).map(|n| raft.write(format!("{n}"))).collect();
+    let metrics = raft.metrics();
+    // They have their places in the log when it is told to stop.
+    wait_for(&mut metrics.clone(), |metrics| metrics.last_log_id.index > 100).await;
+    cluster.stop(leader).await;
+    for write in writes {
+        write.await.expect("what has begun is brought to its end");
+    }
+    assert!(matches!(raft.write("late".to_owned()).await, Err(WriteError::Shutdown)));
+    let next = metrics.borrow().leader;
+    assert!(next.is_some_and(|next| next != leader), "it knows its successor: {next:?}");
+    assert_eq!(metrics.borrow().term, term.next(), "one campaign was enough");
+    assert_eq!(cluster.journal(cluster.leader().await).await.len(), 100);
 }
 
 async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {

@@ -9,6 +9,17 @@ use crate::message::Body;
 use crate::quorum::{VoteResult, vote_result};
 use crate::types::NodeId;
 
+/// Why and how to campaign.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Campaign {
+    /// Only ask, which changes nothing.
+    Ask,
+    /// A quorum would vote for this node.
+    Elect,
+    /// The leader wants it.
+    Handover,
+}
+
 pub(super) struct Candidate {
     /// Only asking.
     pub(super) pre: bool,
@@ -19,7 +30,9 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Asks all voters. The term of a real campaign has begun already.
-    pub(super) fn new(common: &mut Common, pre: bool) -> Self {
+    pub(super) fn new(common: &mut Common, campaign: Campaign) -> Self {
+        let pre = campaign == Campaign::Ask;
+        let handover = campaign == Campaign::Handover;
         let last_log_id = common.log.last();
         let mut votes = BTreeMap::new();
         for peer in common.peers() {
@@ -27,7 +40,7 @@ impl Candidate {
                 let term = common.hard_state.term.next();
                 common.send_in_term(peer, term, Body::PreVote { last_log_id });
             } else {
-                common.send(peer, Body::Vote { last_log_id });
+                common.send(peer, Body::Vote { last_log_id, handover });
             }
         }
         if pre {

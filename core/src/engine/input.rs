@@ -39,6 +39,8 @@ pub enum Input {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an election timeout if none takes over.
+    Resign,
     /// Nothing but time has passed.
     Wake,
 }

@@ -24,6 +24,14 @@ pub(super) struct Leader {
     /// What it has appended and not yet committed, by index and in bytes.
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
+    handover: Option<Handover>,
+}
+
+/// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
+struct Handover {
+    /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
+    until: Instant,
+    told: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -46,13 +54,16 @@ impl Leader {
             seen: Seen::default(),
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
+            handover: None,
         };
         leader.append(common, Payload::Blank);
         leader
     }
 
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
-        let outcome = if self.has_room(common, Entry::OVERHEAD_BYTES + command.len()) {
+        let outcome = if self.handover.is_some() {
+            Proposal::NotLeader
+        } else if self.has_room(common, Entry::OVERHEAD_BYTES + command.len()) {
             Proposal::Placed(self.append(common, Payload::Command(command)))
         } else {
             Proposal::Busy
@@ -99,7 +110,9 @@ impl Leader {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
-        let outcome = if self.has_room(common, bytes) {
+        let outcome = if self.handover.is_some() {
+            ForwardOutcome::NotLeader
+        } else if self.has_room(common, bytes) {
             let first = common.log.last().index + 1;
             for command in commands {
                 self.append(common, Payload::Command(command));
@@ -149,6 +162,35 @@ impl Leader {
         }
     }
 
+    /// Begins to hand over, if there is anybody to hand over to.
+    pub(super) fn resign(&mut self, common: &Common) {
+        if !self.peers.is_empty() && self.handover.is_none() {
+            let until = common.now + common.config.election_timeout;
+            self.handover = Some(Handover { until, told: false });
+        }
+    }
+
+    /// Whether it takes nothing new because it wants to hand over.
+    pub(super) fn is_resigning(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    /// Tells a peer that has everything to campaign, once there is one and nothing is left to commit.
+    fn hand_over(&mut self, common: &mut Common) {
+        let last = common.log.last().index;
+        let Some(handover) = self.handover.as_mut().filter(|handover| !handover.told) else {
+            return;
+        };
+        let ready = self.peers.iter().filter(|(_, progress)| progress.matched == last);
+        let latest = ready.max_by_key(|(_, progress)| progress.last_contact);
+        if common.committed == last
+            && let Some((peer, _)) = latest
+        {
+            handover.told = true;
+            common.send(*peer, Body::TimeoutNow);
+        }
+    }
+
     pub(super) fn wake_at(&self) -> Instant {
         self.heartbeat_at
     }
@@ -160,6 +202,7 @@ impl Leader {
                 progress.due = true;
             }
         }
+        self.handover.take_if(|handover| common.now >= handover.until);
         // Check-quorum (6.2): a leader that nobody answers is none.
         let heard =
             self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());
@@ -195,6 +238,7 @@ impl Leader {
         for (peer, progress) in &mut self.peers {
             replicate(common, *peer, progress, round);
         }
+        self.hand_over(common);
     }
 
     /// Its own disk is one among many, and counts for what it has made durable (R8).

@@ -22,7 +22,7 @@ use std::mem;
 
 use quorate_rt::Instant;
 
-use self::candidate::Candidate;
+use self::candidate::{Campaign, Candidate};
 use self::follower::Follower;
 use self::leader::Leader;
 use self::log::Log;
@@ -171,6 +171,11 @@ impl Engine {
                     leader.fetched(&mut self.common, peer, entries);
                 }
             }
+            Input::Resign => {
+                if let State::Leader(leader) = &mut self.role {
+                    leader.resign(&self.common);
+                }
+            }
             Input::Wake => self.on_time(),
         }
     }
@@ -218,6 +223,11 @@ impl Engine {
         }
     }
 
+    /// Whether it leads, and wants to hand over; see [`Input::Resign`].
+    pub fn is_resigning(&self) -> bool {
+        matches!(&self.role, State::Leader(leader) if leader.is_resigning())
+    }
+
     /// The last entry of its log.
     pub fn last_log_id(&self) -> LogId {
         self.common.log.last()
@@ -263,7 +273,7 @@ impl Engine {
                 // A question that binds nobody, and the answer to ours.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
-                Body::Vote { .. } if self.follows_live_leader() => return,
+                Body::Vote { handover: false, .. } if self.follows_live_leader() => return,
                 _ => self.become_follower(term),
             }
         } else if term < ours {
@@ -279,7 +289,7 @@ impl Engine {
                 let term = if granted { term } else { self.common.hard_state.term };
                 self.common.send_in_term(from, term, Body::PreVoteReply { granted });
             }
-            Body::Vote { last_log_id } => self.on_vote(from, last_log_id),
+            Body::Vote { last_log_id, .. } => self.on_vote(from, last_log_id),
             Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
             Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
             Body::Append { prev, committed, round, entries } => {
@@ -326,6 +336,11 @@ impl Engine {
                 State::Leader(leader) => leader.on_read_index(from, sequence),
                 _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
             },
+            Body::TimeoutNow => {
+                if common.is_voter() && self.leader() == Some(from) {
+                    self.campaign(Campaign::Handover);
+                }
+            }
             Body::ReadIndexReply { sequence, index } => {
                 if let State::Follower(follower) = &mut self.role {
                     follower.on_read_index_reply(common, from, sequence, index);
@@ -354,7 +369,8 @@ impl Engine {
             | Body::VoteReply { .. }
             | Body::AppendReply { .. }
             | Body::ForwardReply { .. }
-            | Body::ReadIndexReply { .. } => return,
+            | Body::ReadIndexReply { .. }
+            | Body::TimeoutNow => return,
         };
         common.send(from, reply);
     }
@@ -395,7 +411,7 @@ impl Engine {
         let State::Candidate(candidate) = &self.role else { return };
         if candidate.has_won(&self.common) {
             if candidate.pre {
-                self.campaign();
+                self.campaign(Campaign::Elect);
             } else {
                 self.role = State::Leader(Box::new(Leader::new(&mut self.common)));
             }
@@ -428,16 +444,17 @@ impl Engine {
     /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
     fn campaign_before_vote(&mut self) {
         self.leave_role();
-        let candidate = Candidate::new(&mut self.common, true);
+        let candidate = Candidate::new(&mut self.common, Campaign::Ask);
         self.role = State::Candidate(candidate);
         self.count_votes();
     }
 
-    fn campaign(&mut self) {
+    fn campaign(&mut self, campaign: Campaign) {
+        self.leave_role();
         let common = &mut self.common;
         common.hard_state =
             HardState { term: common.hard_state.term.next(), voted_for: Some(common.id) };
-        let candidate = Candidate::new(common, false);
+        let candidate = Candidate::new(common, campaign);
         self.role = State::Candidate(candidate);
     }
 

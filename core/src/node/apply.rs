@@ -52,6 +52,10 @@ impl<SM: StateMachine> Applying<SM> {
         self.signal.raise();
     }
 
+    pub(crate) fn has_reads(&self) -> bool {
+        !self.reads.borrow().is_empty()
+    }
+
     pub(crate) fn take_reads(&self) -> VecDeque<(Index, LocalRead<SM>)> {
         self.reads.take()
     }

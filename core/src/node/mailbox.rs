@@ -30,8 +30,15 @@ const MAX_INBOX_BYTES: usize = 256 << 20;
 /// What has happened around a node.
 pub(crate) enum Event {
     Message(Message),
-    Persisted { write: u64, outcome: Result<(), StoreError> },
-    Fetched { peer: NodeId, term: Term, outcome: Result<Vec<Entry>, StoreError> },
+    Persisted {
+        write: u64,
+        outcome: Result<(), StoreError>,
+    },
+    Fetched {
+        peer: NodeId,
+        term: Term,
+        outcome: Result<Vec<Entry>, StoreError>,
+    },
     /// Something that the node has called, has panicked.
     Failed(Fatal),
     Shutdown,

@@ -181,6 +181,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             timer: Timer::new(rt.clone()),
             fetches: BTreeMap::new(),
             stalled_at: None,
+            stopping: None,
         };
         let turns = rt.spawn(turns.run());
         let (ended, outcome) = oneshot::channel();
@@ -218,10 +219,11 @@ impl<SM: StateMachine> Node<SM> {
         LocalRaft::new(Rc::clone(&self.mailbox))
     }
 
-    /// Stops the node and waits until it has ended: what the node has not begun is refused with `Shutdown`, what it has begun has an
-    /// unknown outcome.
+    /// Stops the node and waits until it has ended. What is new is refused with `Shutdown`; what has begun is brought to its end, and a node
+    /// that leads hands over to the peer that is furthest, so that the cluster needs no election. It takes at most a
+    /// [`request_timeout`](Config::request_timeout); what is left then has an unknown outcome.
     ///
-    /// Errors: it had failed before, with this cause. Dropping the future crashes the node.
+    /// Errors: it had failed before, with this cause, or failed on the way. Dropping the future crashes the node.
     pub async fn shutdown(self) -> Result<(), Fatal> {
         self.mailbox.event(Event::Shutdown);
         self.stopped().await

@@ -32,6 +32,10 @@ impl<SM: StateMachine> Parked<SM> {
         self.requests.pop_front_if(|(until, _)| *until <= now).map(|(_, request)| request)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// When the first one will have waited long enough.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         self.requests.front().map(|(until, _)| *until)

@@ -99,6 +99,17 @@ impl<SM: StateMachine> Replies<SM> {
         reads.flat_map(|(index, reads)| reads.into_iter().map(move |read| (index, read)))
     }
 
+    /// Whether nobody waits for anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { proposed, reads, placed, ahead, parked, initializing } = self;
+        proposed.is_empty()
+            && reads.is_empty()
+            && placed.is_empty()
+            && ahead.is_empty()
+            && parked.is_empty()
+            && initializing.is_empty()
+    }
+
     /// Whether anybody waits for more than this to be committed.
     pub(crate) fn awaits_beyond(&self, committed: Index) -> bool {
         !self.ahead.is_empty()
@@ -151,6 +162,10 @@ impl<T> Waiting<T> {
             self.first += 1;
         }
         waiter.expect("the engine answers each ticket once")
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
     }
 
     fn drain(&mut self) -> impl Iterator<Item = T> {

@@ -13,7 +13,7 @@ use quorate_rt::{AsyncRuntime, Instant, Task, TaskError};
 
 use super::apply::{self, Applying};
 use super::bug;
-use super::mailbox::{Event, InitializeReply, LocalRequest, Mailbox, Request};
+use super::mailbox::{End, Event, InitializeReply, LocalRequest, Mailbox, Request, refuse};
 use super::replies::Replies;
 use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome};
@@ -42,6 +42,17 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     pub(super) stalled_at: Option<Instant>,
+    /// It was told to stop.
+    pub(super) stopping: Option<Stopping>,
+}
+
+/// How a node stops.
+#[derive(Clone, Copy)]
+pub(super) struct Stopping {
+    /// Then it ends, whatever is left.
+    until: Instant,
+    /// It led when it was told.
+    hands_over: bool,
 }
 
 impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
@@ -83,7 +94,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     Err(error) => return Err(error.into()),
                 },
                 Event::Failed(fatal) => return Err(fatal),
-                Event::Shutdown => return Ok(true),
+                Event::Shutdown => self.begin_to_stop(now),
             }
         }
         if self.engine.leader().is_some() {
@@ -105,18 +116,40 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Wake);
         }
         self.act(now);
-        Ok(false)
+        Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
+    }
+
+    /// From now on nothing new is taken; what has begun is brought to its end, and leadership to another node.
+    fn begin_to_stop(&mut self, now: Instant) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.engine.step(now, Input::Resign);
+        let until = now + self.mailbox.card.config.request_timeout;
+        self.stopping = Some(Stopping { until, hands_over: self.engine.is_resigning() });
+        let parked = self.replies.borrow_mut().parked.drain();
+        parked.for_each(|request| refuse(request, &End::Shutdown));
+    }
+
+    fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
+        // It has handed over when it knows of the next leader, not before: that one may need its vote.
+        let handed_over = || self.engine.leader().is_some_and(|leader| leader != self.id);
+        let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
+        let elects = stopping.hands_over && !handed_over() && self.engine.role() != Role::Leader;
+        let answers = !self.replies.borrow().is_empty() || self.applying.has_reads();
+        now >= stopping.until || !(leads_on || elects || answers)
     }
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
+            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
+            request if self.stopping.is_some() => refuse(request, &End::Shutdown),
             Request::Write { .. } | Request::Read(_) if self.engine.leader().is_none() => {
                 let until = now + self.mailbox.card.config.request_timeout;
                 self.replies.borrow_mut().parked.push(until, request);
             }
             Request::Write { .. } | Request::Read(_) => self.propose_or_read(now, request),
             Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
-            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
         }
     }
 
@@ -187,7 +220,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
         self.watch_commit(now, committed.is_some());
         let expires_at = self.replies.borrow().parked.expires_at();
-        self.timer.set([wake_at, expires_at, self.stalled_at].into_iter().flatten().min());
+        // The last answers are the applying task's: look again soon whether they are given.
+        let soon = now + self.mailbox.card.config.heartbeat_interval;
+        let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
+        let times = [wake_at, expires_at, self.stalled_at, stop_at];
+        self.timer.set(times.into_iter().flatten().min());
         if self.engine.durable() > 0 {
             for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Ok(()));

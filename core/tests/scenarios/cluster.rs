@@ -167,6 +167,12 @@ impl Cluster {
         formed
     }
 
+    pub(crate) fn resign(&mut self, id: NodeId) {
+        let now = self.now;
+        self.running(id).step(now, Input::Resign);
+        self.act(id);
+    }
+
     // Time.
 
     pub(crate) fn wake_at(&self, id: NodeId) -> Option<Instant> {

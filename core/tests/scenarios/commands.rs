@@ -6,6 +6,7 @@
 //! | `nodes 1 2 3` | a cluster of these, each initialized, and durably |
 //! | `fresh 1 2 3` | the same nodes, not initialized |
 //! | `initialize 1` | forms the cluster of all nodes, told to node 1 |
+//! | `resign 1` | node 1 shall hand over, if it leads |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
 //! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
 //! | `run until leader` | … until some node leads, for at most 20 s |
@@ -194,6 +195,7 @@ impl Scenario {
                 };
                 return ids(rest).into_iter().map(formed).collect();
             }
+            "resign" => ids(rest).into_iter().for_each(|id| cluster.resign(id)),
             "wait" => cluster.wait(duration(rest)),
             "run" if rest == ["until", "leader"] => {
                 let led = |cluster: &Cluster| {

@@ -46,6 +46,8 @@ scenarios! {
     figure_8
     forward
     forward_leader_change
+    handover
+    handover_fails
     inflight
     initialize
     late_vote

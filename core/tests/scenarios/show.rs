@@ -72,7 +72,13 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
     let _ = match body {
         Body::PreVote { last_log_id } => write!(text, "pre-vote? log ends {last_log_id}"),
         Body::PreVoteReply { granted } => write!(text, "pre-vote {}", yes(granted)),
-        Body::Vote { last_log_id } => write!(text, "vote? log ends {last_log_id}"),
+        Body::Vote { last_log_id, handover: false } => {
+            write!(text, "vote? log ends {last_log_id}")
+        }
+        Body::Vote { last_log_id, handover: true } => {
+            write!(text, "vote? handed over, log ends {last_log_id}")
+        }
+        Body::TimeoutNow => write!(text, "campaign now"),
         Body::VoteReply { granted } => write!(text, "vote {}", yes(granted)),
         Body::Append { prev, committed, round: r, entries: e } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))

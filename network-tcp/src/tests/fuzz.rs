@@ -69,10 +69,10 @@ impl Random {
     fn body(&mut self) -> Body {
         let log_id = self.log_id();
         let (session, sequence, round) = (self.number(), self.number(), self.number());
-        match self.below(10) {
+        match self.below(11) {
             0 => Body::PreVote { last_log_id: log_id },
             1 => Body::PreVoteReply { granted: self.below(2) == 0 },
-            2 => Body::Vote { last_log_id: log_id },
+            2 => Body::Vote { last_log_id: log_id, handover: self.below(2) == 0 },
             3 => Body::VoteReply { granted: self.below(2) == 0 },
             4 => {
                 let entries = self.entries(log_id);
@@ -98,6 +98,7 @@ impl Random {
                 Body::ForwardReply { session, sequence, outcome }
             }
             8 => Body::ReadIndex { sequence },
+            9 => Body::TimeoutNow,
             _ => Body::ReadIndexReply { sequence, index: Some(self.number()).filter(|i| *i > 0) },
         }
     }

@@ -234,7 +234,8 @@ fn all_kinds() -> Vec<Body> {
     vec![
         Body::PreVote { last_log_id: log_id },
         Body::PreVoteReply { granted: true },
-        Body::Vote { last_log_id: LogId::ZERO },
+        Body::Vote { last_log_id: LogId::ZERO, handover: false },
+        Body::TimeoutNow,
         Body::VoteReply { granted: false },
         Body::Append { prev: log_id, committed: 9, round: 77, entries },
         Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: vec![] },
