@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use quorate::{
-    AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogId, LogStore,
+    AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
     MemStore, Message, Node, ReadError, Role, StoreError, Term, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
@@ -53,8 +53,8 @@ async fn a_dropped_node_does_nothing_more<R: AsyncRuntime>(rt: R) {
     let store = MemStore::new();
     let (node, _network) = lonely(&rt, store.clone(), Config::default()).await;
     settle(&rt).await;
-    let last_log_id = LogId::new(7, 2, 7);
-    let body = Body::Vote { last_log_id };
+    // Of a later term, which the node has to write down.
+    let body = Body::VoteReply { granted: false };
     node.local().deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
     drop(node);
     let before = store.recover(0).await.expect("recovers").hard_state;
@@ -114,8 +114,8 @@ async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     let (write, read) = (raft.write("a".to_owned()), raft.read(|_| ()));
     settle(&rt).await;
     store.set(Disk::FailsWrites);
-    // It asks for something to be written.
-    let body = Body::Vote { last_log_id: LogId::new(7, 2, 7) };
+    // Of a later term, which the node has to write down.
+    let body = Body::VoteReply { granted: false };
     raft.deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
     let stopped = node.stopped().await;
     assert!(matches!(stopped, Err(Fatal::Store(StoreError::Io { .. }))), "{stopped:?}");
