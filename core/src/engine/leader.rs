@@ -203,6 +203,12 @@ impl Leader {
             }
         }
         self.handover.take_if(|handover| common.now >= handover.until);
+        // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
+        // committed, and it hands over to nobody.
+        let timeout = common.config.election_timeout;
+        if common.log.writing_since().is_some_and(|since| since + timeout <= common.now) {
+            self.resign(common);
+        }
         // Check-quorum (6.2): a leader that nobody answers is none.
         let heard =
             self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use quorate_rt::Instant;
+
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
@@ -27,6 +29,7 @@ struct Submitted {
     /// later, even with the same log id as before (R9), and this write says nothing of that.
     last: Index,
     hard_state: Option<HardState>,
+    at: Instant,
 }
 
 impl Log {
@@ -83,14 +86,23 @@ impl Log {
     }
 
     /// Hands what is fresh to the store, with the hard state if that has changed.
-    pub(super) fn take_write(&mut self, hard_state: Option<HardState>) -> Option<(u64, LogWrite)> {
+    pub(super) fn take_write(
+        &mut self,
+        hard_state: Option<HardState>,
+        now: Instant,
+    ) -> Option<(u64, LogWrite)> {
         if self.fresh.is_empty() && hard_state.is_none() {
             return None;
         }
         let write = self.next_write;
         self.next_write += 1;
-        self.submitted.push_back(Submitted { write, last: self.last().index, hard_state });
+        self.submitted.push_back(Submitted { write, last: self.last().index, hard_state, at: now });
         Some((write, LogWrite { hard_state, entries: mem::take(&mut self.fresh) }))
+    }
+
+    /// Since when the disk has been at its oldest write.
+    pub(super) fn writing_since(&self) -> Option<Instant> {
+        self.submitted.front().map(|submitted| submitted.at)
     }
 
     /// This write and all before it are durable. Answers the last hard state among them.
@@ -124,7 +136,7 @@ mod tests {
     }
 
     fn write(log: &mut Log) -> u64 {
-        log.take_write(None).expect("something is fresh").0
+        log.take_write(None, Instant::default()).expect("something is fresh").0
     }
 
     #[test]
@@ -140,7 +152,7 @@ mod tests {
         assert_eq!(log.durable(), 2);
         log.persisted(second);
         assert_eq!(log.durable(), 3);
-        assert!(log.take_write(None).is_none(), "nothing is fresh");
+        assert!(log.take_write(None, Instant::default()).is_none(), "nothing is fresh");
     }
 
     #[test]
@@ -148,7 +160,7 @@ mod tests {
         let mut log = log();
         let hard_state = HardState { term: Term(2), voted_for: Some(1) };
         push(&mut log, 1, 1, 1);
-        log.take_write(Some(hard_state));
+        log.take_write(Some(hard_state), Instant::default());
         push(&mut log, 1, 1, 2);
         let second = write(&mut log);
         assert_eq!(log.persisted(second), Some(hard_state));

@@ -190,7 +190,7 @@ impl Engine {
         }
         let unsaved = common.hard_state != common.submitted_hard_state;
         common.submitted_hard_state = common.hard_state;
-        common.out.write = common.log.take_write(unsaved.then_some(common.hard_state));
+        common.out.write = common.log.take_write(unsaved.then_some(common.hard_state), common.now);
         common.out.wake_at = match &self.role {
             State::Leader(leader) => Some(leader.wake_at()),
             State::Follower(follower) => follower.wake_at(common),

@@ -52,6 +52,7 @@ scenarios! {
     initialize
     late_vote
     leader_disk
+    leader_disk_stalls
     log_comparison
     overwritten_completion
     pre_vote

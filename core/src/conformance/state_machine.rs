@@ -1,0 +1,139 @@
+//! The cases of a state machine: replicas that were given the same commands must not differ, however the
+//! commands came to them.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use quorate_rt::AsyncRuntime;
+
+use crate::state_machine::{Command, StateMachine};
+
+/// What the suite needs to know of a state machine.
+pub trait MachineFactory: 'static {
+    /// The implementation.
+    type Machine: StateMachine<Response: PartialEq + Debug>;
+    /// What two replicas are compared by, besides their responses.
+    type State: PartialEq + Debug;
+
+    /// A machine as a new node has it.
+    fn machine(&self) -> Self::Machine;
+
+    /// A command, chosen by `random`: every kind, with good and with bad arguments, and often about the same few things, so
+    /// that the order matters.
+    fn command(&self, random: u64) -> <Self::Machine as StateMachine>::Command;
+
+    /// The whole state of a machine; `()` where there is no way to look at it.
+    fn state(&self, machine: &Self::Machine) -> Self::State;
+}
+
+/// Makes the tests of a state machine: `state_machine_suite!(name, runtime, launch, factory);` gives a module `name` with a
+/// test for each case. See [`conformance`](crate::conformance) for an example.
+#[macro_export]
+macro_rules! state_machine_suite {
+    ($name:ident, $runtime:ty, $launch:expr, $factory:expr) => {
+        #[allow(unused_imports)] // Whatever the types and expressions need from outside.
+        mod $name {
+            use super::*;
+            $crate::suite_cases! { $runtime, $launch, $factory, state_machine {
+                is_deterministic, applies_batches_as_single_commands, takes_any_bytes
+            } }
+        }
+    };
+}
+
+const COMMANDS: usize = 500;
+
+type CommandOf<F> = <<F as MachineFactory>::Machine as StateMachine>::Command;
+type ResponseOf<F> = <<F as MachineFactory>::Machine as StateMachine>::Response;
+
+/// Commands as they stand in a log.
+fn commands<F: MachineFactory>(factory: &F, random: &mut fastrand::Rng) -> Vec<Bytes> {
+    let encode = |random: u64| factory.command(random).encode().expect("a command has an encoding");
+    (0..COMMANDS).map(|_| encode(random.u64(..))).collect()
+}
+
+fn decode<F: MachineFactory>(command: &Bytes) -> CommandOf<F> {
+    Command::decode(command.clone()).expect("what was encoded can be decoded")
+}
+
+/// Applies the commands one by one.
+async fn apply_each<F: MachineFactory>(
+    machine: &mut F::Machine,
+    commands: &[Bytes],
+) -> Vec<ResponseOf<F>> {
+    let mut responses = Vec::new();
+    for command in commands {
+        responses.push(machine.apply(decode::<F>(command)).await);
+    }
+    responses
+}
+
+/// The same commands on several machines give the same responses and the same states, at any time.
+#[doc(hidden)]
+pub async fn is_deterministic<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+    let commands = commands(&factory, &mut fastrand::Rng::with_seed(1));
+    let mut machines = [factory.machine(), factory.machine(), factory.machine()];
+    for some in commands.chunks(50) {
+        let [one, others @ ..] = &mut machines;
+        let responses = apply_each::<F>(one, some).await;
+        for other in others {
+            assert_eq!(apply_each::<F>(other, some).await, responses);
+            assert_eq!(factory.state(other), factory.state(one));
+        }
+    }
+}
+
+/// However the log is cut into batches, the responses and the state are those of single commands.
+#[doc(hidden)]
+pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFactory>(
+    _rt: R,
+    factory: F,
+) {
+    let mut random = fastrand::Rng::with_seed(2);
+    let commands = commands(&factory, &mut random);
+    let mut single = factory.machine();
+    let expected = apply_each::<F>(&mut single, &commands).await;
+    for longest in [1, 2, 7, 64, COMMANDS] {
+        let mut machine = factory.machine();
+        let mut responses = Vec::new();
+        let mut rest = commands.as_slice();
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(random.usize(0..=longest.min(rest.len())));
+            rest = after;
+            let given = machine.apply_batch(batch.iter().map(decode::<F>).collect()).await;
+            assert_eq!(given.len(), batch.len(), "a response for each command");
+            responses.extend(given);
+        }
+        assert_eq!(responses, expected, "batches of up to {longest}");
+        assert_eq!(factory.state(&machine), factory.state(&single), "batches of up to {longest}");
+    }
+}
+
+/// Bytes that are no command may be refused and must not panic; what is taken is the same command on every node.
+#[doc(hidden)]
+pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut machines = [factory.machine(), factory.machine()];
+    for command in commands(&factory, &mut random) {
+        let mut bytes = command.to_vec();
+        match random.u8(..3) {
+            0 => bytes.truncate(random.usize(0..=bytes.len())),
+            1 => bytes.push(random.u8(..)),
+            _ => {}
+        }
+        if let (Some(last), true) = (bytes.len().checked_sub(1), random.bool()) {
+            bytes[random.usize(0..=last)] = random.u8(..);
+        }
+        let bytes = Bytes::from(bytes);
+        let [one, two] = &mut machines;
+        let decoded = [CommandOf::<F>::decode(bytes.clone()), CommandOf::<F>::decode(bytes)];
+        match decoded {
+            [Ok(for_one), Ok(for_two)] => {
+                assert_eq!(one.apply(for_one).await, two.apply(for_two).await);
+            }
+            [Err(_), Err(_)] => {}
+            _ => panic!("the same bytes are a command on one node alone"),
+        }
+        assert_eq!(factory.state(one), factory.state(two));
+    }
+}
