@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::reply::{Protocol, Reply};
 use crate::request::parse_integer;
-use crate::store::Read;
-use crate::write::{When, Write};
+use crate::store::{Read, Scan};
+use crate::write::{SetAnswer, When, Write};
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,12 @@ struct Entry {
 }
 
 const WRITE: &[&str] = &["write", "denyoom"];
+const SHRINK: &[&str] = &["write"];
 const READ: &[&str] = &["readonly", "fast"];
+const WALK: &[&str] = &["readonly"];
 const LOCAL: &[&str] = &["loading", "stale", "fast"];
+/// How many keys a SCAN without COUNT looks at, as in Redis.
+const DEFAULT_SCAN_COUNT: usize = 10;
 const NO_KEYS: (i64, i64, i64) = (0, 0, 0);
 const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
@@ -77,6 +81,15 @@ static TABLE: &[Entry] = &[
     Entry { name: "mset", arity: -3, flags: WRITE, keys: (1, -1, 2), summary: "Sets keys, all at once", parse: set_many },
     Entry { name: "dbsize", arity: 1, flags: READ, keys: NO_KEYS, summary: "How many keys there are", parse: |_| Ok(Command::Read(Read::Count)) },
     Entry { name: "flushall", arity: -1, flags: WRITE, keys: NO_KEYS, summary: "Deletes all keys", parse: flush_all },
+    Entry { name: "setnx", arity: 3, flags: WRITE, keys: ONE_KEY, summary: "Sets a key if it is missing", parse: |args| set_key(args, When::Missing, SetAnswer::Number) },
+    Entry { name: "getset", arity: 3, flags: WRITE, keys: ONE_KEY, summary: "Sets a key and answers the old value", parse: |args| set_key(args, When::Always, SetAnswer::Old) },
+    Entry { name: "getdel", arity: 2, flags: SHRINK, keys: ONE_KEY, summary: "Deletes a key and answers its value", parse: |mut args| Ok(Command::Write(Write::GetDelete(next(&mut args)))) },
+    Entry { name: "append", arity: 3, flags: WRITE, keys: ONE_KEY, summary: "Appends to a value of at most 8 MiB", parse: |mut args| Ok(Command::Write(Write::Append { key: next(&mut args), value: next(&mut args) })) },
+    Entry { name: "rename", arity: 3, flags: SHRINK, keys: (1, 2, 1), summary: "Moves a value to another key", parse: |mut args| Ok(Command::Write(Write::Rename { from: next(&mut args), to: next(&mut args) })) },
+    Entry { name: "strlen", arity: 2, flags: READ, keys: ONE_KEY, summary: "How long a value is", parse: |mut args| Ok(Command::Read(Read::Length(next(&mut args)))) },
+    Entry { name: "type", arity: 2, flags: READ, keys: ONE_KEY, summary: "What a key holds: string, or none", parse: |mut args| Ok(Command::Read(Read::Type(next(&mut args)))) },
+    Entry { name: "keys", arity: 2, flags: WALK, keys: NO_KEYS, summary: "All keys that match a pattern, where there are about a million or fewer", parse: |mut args| Ok(Command::Read(Read::Keys(next(&mut args)))) },
+    Entry { name: "scan", arity: -2, flags: WALK, keys: NO_KEYS, summary: "Some keys from a cursor on, and the next cursor; MATCH, COUNT, TYPE", parse: scan },
     Entry { name: "ping", arity: -1, flags: LOCAL, keys: NO_KEYS, summary: "Answers PONG, or the message", parse: ping },
     Entry { name: "echo", arity: 2, flags: LOCAL, keys: NO_KEYS, summary: "Answers the message", parse: |mut args| answer(Reply::Bulk(next(&mut args))) },
     Entry { name: "hello", arity: -1, flags: LOCAL, keys: NO_KEYS, summary: "Chooses the version of the protocol", parse: hello },
@@ -160,15 +173,21 @@ fn get(mut args: Arguments) -> Result<Command, Reply> {
     Ok(Command::Read(Read::Get(next(&mut args))))
 }
 
+/// SET without options: SETNX and GETSET.
+fn set_key(mut args: Arguments, when: When, answer: SetAnswer) -> Result<Command, Reply> {
+    let (key, value) = (next(&mut args), next(&mut args));
+    Ok(Command::Write(Write::Set { key, value, when, answer }))
+}
+
 fn set(mut args: Arguments) -> Result<Command, Reply> {
     let (key, value) = (next(&mut args), next(&mut args));
-    let (mut when, mut get) = (When::Always, false);
+    let (mut when, mut answer) = (When::Always, SetAnswer::Status);
     for option in args {
         let wanted = match () {
             () if option.eq_ignore_ascii_case(b"NX") => When::Missing,
             () if option.eq_ignore_ascii_case(b"XX") => When::Present,
             () if option.eq_ignore_ascii_case(b"GET") => {
-                get = true;
+                answer = SetAnswer::Old;
                 continue;
             }
             () => return Err(syntax()),
@@ -178,7 +197,50 @@ fn set(mut args: Arguments) -> Result<Command, Reply> {
         }
         when = wanted;
     }
-    Ok(Command::Write(Write::Set { key, value, when, get }))
+    Ok(Command::Write(Write::Set { key, value, when, answer }))
+}
+
+fn scan(mut args: Arguments) -> Result<Command, Reply> {
+    let Some(cursor) = parse_cursor(&next(&mut args)) else {
+        return Err(Reply::error("ERR invalid cursor"));
+    };
+    let mut scan = Scan { cursor, count: DEFAULT_SCAN_COUNT, pattern: None, strings: true };
+    while let Some(option) = args.next() {
+        let Some(value) = args.next() else { return Err(syntax()) };
+        match () {
+            () if option.eq_ignore_ascii_case(b"COUNT") => {
+                let count = parse_integer(&value).ok_or_else(not_an_integer)?;
+                if count < 1 {
+                    return Err(syntax());
+                }
+                scan.count = usize::try_from(count).unwrap_or(usize::MAX);
+            }
+            () if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = Some(value),
+            // Nothing but strings is kept.
+            () if option.eq_ignore_ascii_case(b"TYPE") => {
+                scan.strings = value.eq_ignore_ascii_case(b"string");
+            }
+            () => return Err(syntax()),
+        }
+    }
+    Ok(Command::Read(Read::Scan(scan)))
+}
+
+/// A cursor as Redis reads it, with C's `strtoul`: nothing is 0, and a sign is allowed.
+fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if text.is_empty() {
+        return Some(0);
+    }
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(if negative { number.wrapping_neg() } else { number })
 }
 
 fn set_many(args: Arguments) -> Result<Command, Reply> {

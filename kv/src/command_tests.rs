@@ -26,11 +26,12 @@ fn error(line: &str) -> String {
 
 #[test]
 fn reads_and_writes() {
-    let set = |when, get| Write::Set { key: bytes("k"), value: bytes("v"), when, get };
-    assert_eq!(write("SET k v"), set(When::Always, false));
-    assert_eq!(write("set k v nx"), set(When::Missing, false));
-    assert_eq!(write("SeT k v XX GET"), set(When::Present, true));
-    assert_eq!(write("SET k v GET GET NX NX"), set(When::Missing, true));
+    use SetAnswer::{Number, Old, Status};
+    let set = |when, answer| Write::Set { key: bytes("k"), value: bytes("v"), when, answer };
+    assert_eq!(write("SET k v"), set(When::Always, Status));
+    assert_eq!(write("set k v nx"), set(When::Missing, Status));
+    assert_eq!(write("SeT k v XX GET"), set(When::Present, Old));
+    assert_eq!(write("SET k v GET GET NX NX"), set(When::Missing, Old));
     assert_eq!(write("INCR n"), Write::Add { key: bytes("n"), delta: 1 });
     assert_eq!(write("DECR n"), Write::Add { key: bytes("n"), delta: -1 });
     assert_eq!(write("INCRBY n -5"), Write::Add { key: bytes("n"), delta: -5 });
@@ -39,10 +40,36 @@ fn reads_and_writes() {
     let pairs = vec![(bytes("a"), bytes("1")), (bytes("b"), bytes("2"))];
     assert_eq!(write("MSET a 1 b 2"), Write::SetMany(pairs));
     assert_eq!(write("FLUSHALL async"), Write::Clear);
+    assert_eq!(write("SETNX k v"), set(When::Missing, Number));
+    assert_eq!(write("GETSET k v"), set(When::Always, Old));
+    assert_eq!(write("GETDEL k"), Write::GetDelete(bytes("k")));
+    assert_eq!(write("APPEND k v"), Write::Append { key: bytes("k"), value: bytes("v") });
+    assert_eq!(write("RENAME a b"), Write::Rename { from: bytes("a"), to: bytes("b") });
+    assert_eq!(run("STRLEN k"), Ok(Command::Read(Read::Length(bytes("k")))));
+    assert_eq!(run("TYPE k"), Ok(Command::Read(Read::Type(bytes("k")))));
+    assert_eq!(run("KEYS *"), Ok(Command::Read(Read::Keys(bytes("*")))));
     assert_eq!(run("GET k"), Ok(Command::Read(Read::Get(bytes("k")))));
     assert_eq!(run("EXISTS k k"), Ok(Command::Read(Read::Exists(vec![bytes("k"); 2]))));
     assert_eq!(run("MGET k"), Ok(Command::Read(Read::GetMany(vec![bytes("k")]))));
     assert_eq!(run("DBSIZE"), Ok(Command::Read(Read::Count)));
+}
+
+#[test]
+fn scans_have_cursors_and_options() {
+    let scan = |line: &str| match run(line) {
+        Ok(Command::Read(Read::Scan(scan))) => scan,
+        other => panic!("{line}: {other:?}"),
+    };
+    let plain = Scan { cursor: 7, count: 10, pattern: None, strings: true };
+    assert_eq!(scan("SCAN 7"), plain);
+    let line = "SCAN 7 count 5 MATCH a MATCH b* TYPE STRING COUNT 9223372036854775807";
+    let all = Scan { count: i64::MAX as usize, pattern: Some(bytes("b*")), ..plain };
+    assert_eq!(scan(line), all);
+    assert!(!scan("SCAN 7 TYPE list").strings);
+    // As C's strtoul reads them.
+    for (text, cursor) in [("", 0), ("+1", 1), ("-1", u64::MAX), ("007", 7)] {
+        assert_eq!(scan(&format!("SCAN {text}")).cursor, cursor);
+    }
 }
 
 #[test]
@@ -74,6 +101,16 @@ fn errors_have_redis_texts() {
         ("INCRBY n 1.0", integer),
         ("DECRBY n 9223372036854775808", integer),
         ("DECRBY n -9223372036854775808", "ERR decrement would overflow"),
+        ("SCAN x COUNT y", "ERR invalid cursor"),
+        ("SCAN -", "ERR invalid cursor"),
+        ("SCAN 1x", "ERR invalid cursor"),
+        ("SCAN 18446744073709551616", "ERR invalid cursor"),
+        ("SCAN 0 COUNT 0", "ERR syntax error"),
+        ("SCAN 0 COUNT -1 FOO", "ERR syntax error"),
+        ("SCAN 0 COUNT x", integer),
+        ("SCAN 0 COUNT 9223372036854775808", integer),
+        ("SCAN 0 MATCH", "ERR syntax error"),
+        ("SCAN 0 FOO bar", "ERR syntax error"),
         ("SELECT x", integer),
         ("SELECT 1", "ERR DB index is out of range"),
         ("SELECT -1", "ERR DB index is out of range"),

@@ -20,7 +20,7 @@ use crate::reply::{Protocol, Reply};
 use crate::request::{Decoder, ProtocolError, Request};
 use crate::server::Server;
 use crate::store::Read;
-use crate::write::{Batch, Write};
+use crate::write::Batch;
 
 /// What an idle connection reads into, in bytes: all its buffers while nothing is going on.
 const LEAST_READ_BYTES: usize = 4 << 10;
@@ -130,8 +130,8 @@ impl<R: AsyncRuntime> Connection<R> {
                     self.finish_run().await?;
                 }
                 self.writes.push(&write);
-                // The answer with an old value may be long: collect no more of them than can be sent.
-                if self.writes.is_full() || matches!(write, Write::Set { get: true, .. }) {
+                // An answer with a value may be long: collect no more of them than can be sent.
+                if self.writes.is_full() || write.answers_value() {
                     self.finish_run().await?;
                 }
                 Ok(())

@@ -2,21 +2,34 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::mem;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate::StateMachine;
 
+use crate::glob;
+use crate::key::Key;
 use crate::reply::Reply;
-use crate::request::parse_integer;
-use crate::write::{When, Write, Writes};
+use crate::request::{MAX_VALUE_BYTES, parse_integer};
+use crate::write::{SetAnswer, When, Write, Writes};
 
 /// The longest answer to a read of many keys, in bytes. It is bounded by the values there are, not by the request: one of
 /// 16 MiB could ask for the same value a million times.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// The answers to a run of reads end once they hold this much, in bytes: then those are sent before the rest are read.
+/// The answers to a run of reads end once they hold this much, in bytes: then those are sent before the rest are read. A SCAN ends with it,
+/// too.
 const ANSWERS_BYTES: usize = 1 << 20;
+
+/// What looking at a key takes, in the steps of a pattern: some 50 ns against 3.
+const KEY_STEPS: usize = 16;
+
+/// A run of reads ends once it has taken so many steps, and so does a SCAN: some milliseconds, in which nothing else is applied or read.
+const RUN_STEPS: usize = 1 << 20;
+
+/// The most steps of a KEYS, or for one key of a SCAN: a million keys, some 100 ms.
+const MAX_STEPS: usize = 1 << 24;
 
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +42,48 @@ pub(crate) enum Read {
     Exists(Vec<Bytes>),
     /// DBSIZE.
     Count,
+    /// STRLEN.
+    Length(Bytes),
+    /// TYPE.
+    Type(Bytes),
+    /// KEYS, with its pattern.
+    Keys(Bytes),
+    /// SCAN.
+    Scan(Scan),
+}
+
+/// What a SCAN asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// The position to begin at; see [`Key`].
+    pub(crate) cursor: u64,
+    /// How many keys to look at.
+    pub(crate) count: usize,
+    pub(crate) pattern: Option<Bytes>,
+    /// Whether strings are wanted, which all values are.
+    pub(crate) strings: bool,
+}
+
+/// What reads have cost so far.
+#[derive(Debug, Default)]
+struct Cost {
+    /// What their answers hold.
+    bytes: usize,
+    /// How much they have looked at.
+    steps: usize,
+}
+
+impl Cost {
+    /// Whether the reads so far are enough for one look at the state.
+    fn is_enough(&self) -> bool {
+        self.bytes >= ANSWERS_BYTES || self.steps >= RUN_STEPS
+    }
 }
 
 /// The keys and values.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    values: BTreeMap<Box<[u8]>, Bytes>,
+    values: BTreeMap<Key, Bytes>,
     /// How many keys there are, for INFO, which must answer without a quorum, too.
     count: Rc<Cell<usize>>,
 }
@@ -56,56 +105,132 @@ impl Store {
         Rc::clone(&self.count)
     }
 
-    /// The answers to reads, in order: to the first at least, and to as many as make up [`ANSWERS_BYTES`].
+    /// The answers to reads, in order: to the first at least, and to as many as make up [`ANSWERS_BYTES`] or [`RUN_STEPS`].
     pub(crate) fn read(&self, reads: &[Read]) -> Vec<Reply> {
         let mut replies = Vec::with_capacity(reads.len());
-        let mut bytes = 0;
+        let mut cost = Cost::default();
         for read in reads {
-            if bytes >= ANSWERS_BYTES {
+            if cost.is_enough() {
                 break;
             }
-            replies.push(self.read_one(read, &mut bytes));
+            replies.push(self.read_one(read, &mut cost));
         }
         replies
     }
 
-    fn read_one(&self, read: &Read, bytes: &mut usize) -> Reply {
+    fn read_one(&self, read: &Read, cost: &mut Cost) -> Reply {
+        cost.steps += KEY_STEPS;
         match read {
             Read::Get(key) => {
-                let reply = self.get(key);
-                *bytes += size(&reply);
+                let reply = self.get(&Key::new(key));
+                cost.bytes += size(&reply);
                 reply
             }
             Read::GetMany(keys) => {
                 let mut replies = Vec::with_capacity(keys.len());
                 let mut answer = 0;
                 for key in keys {
-                    let reply = self.get(key);
+                    let reply = self.get(&Key::new(key));
                     answer += size(&reply);
                     if answer > MAX_ANSWER_BYTES {
-                        return Reply::error("ERR answer exceeds 64 MiB");
+                        return answer_too_long();
                     }
                     replies.push(reply);
                 }
-                *bytes += answer;
+                cost.bytes += answer;
+                cost.steps += keys.len() * KEY_STEPS;
                 Reply::Array(replies)
             }
             Read::Exists(keys) => {
-                integer(keys.iter().filter(|key| self.values.contains_key(&key[..])).count())
+                cost.steps += keys.len() * KEY_STEPS;
+                integer(keys.iter().filter(|key| self.values.contains_key(&Key::new(key))).count())
             }
             Read::Count => integer(self.values.len()),
+            Read::Length(key) => integer(self.values.get(&Key::new(key)).map_or(0, Bytes::len)),
+            Read::Type(key) => {
+                let there = self.values.contains_key(&Key::new(key));
+                Reply::Status(if there { "string" } else { "none" })
+            }
+            Read::Keys(pattern) => self.keys(pattern, cost),
+            Read::Scan(scan) => self.scan(scan, cost),
         }
     }
 
-    fn get(&self, key: &[u8]) -> Reply {
+    fn get(&self, key: &Key) -> Reply {
         self.values.get(key).map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
+    }
+
+    fn keys(&self, pattern: &[u8], cost: &mut Cost) -> Reply {
+        let (mut steps, mut answer) = (0, 0);
+        let mut found = Vec::new();
+        for key in self.values.keys() {
+            steps += KEY_STEPS;
+            match glob::matches(pattern, &key.bytes, &mut steps, MAX_STEPS) {
+                Some(true) => {
+                    let reply = Reply::Bulk(key.bytes.clone());
+                    answer += size(&reply);
+                    if answer > MAX_ANSWER_BYTES {
+                        return answer_too_long();
+                    }
+                    found.push(reply);
+                }
+                Some(false) => {}
+                None => {
+                    cost.steps += steps;
+                    return Reply::error(
+                        "ERR too many keys or too long a pattern for KEYS; use SCAN",
+                    );
+                }
+            }
+        }
+        cost.bytes += answer;
+        cost.steps += steps;
+        Reply::Array(found)
+    }
+
+    /// Keys from a position on, and the position of the first that was not looked at; 0 where there is none.
+    fn scan(&self, scan: &Scan, cost: &mut Cost) -> Reply {
+        let mut own = Cost::default();
+        let mut found = Vec::new();
+        let mut position = scan.cursor;
+        let mut next = 0;
+        let keys = self.values.range(Key::first_at(scan.cursor)..).map(|(key, _)| key);
+        for (looked_at, key) in keys.enumerate() {
+            // Between two keys of one position there is no place for a cursor.
+            if key.position != position && (looked_at >= scan.count || own.is_enough()) {
+                next = key.position;
+                break;
+            }
+            position = key.position;
+            own.steps += KEY_STEPS;
+            let matched = match &scan.pattern {
+                None => Some(true),
+                Some(pattern) => glob::matches(pattern, &key.bytes, &mut own.steps, MAX_STEPS),
+            };
+            match matched {
+                Some(true) if scan.strings => {
+                    let reply = Reply::Bulk(key.bytes.clone());
+                    own.bytes += size(&reply);
+                    found.push(reply);
+                }
+                Some(_) => {}
+                None => {
+                    cost.steps += own.steps;
+                    return Reply::error("ERR too long a pattern for the keys at this cursor");
+                }
+            }
+        }
+        cost.bytes += own.bytes;
+        cost.steps += own.steps;
+        Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)])
     }
 
     fn write(&mut self, write: Write) -> Reply {
         match write {
-            Write::Set { key, value, when, get } => {
-                let there = self.values.contains_key(&key[..]);
-                let old = if get { self.get(&key) } else { Reply::Null };
+            Write::Set { key, value, when, answer } => {
+                let key = Key::new(&key);
+                let there = self.values.contains_key(&key);
+                let old = if answer == SetAnswer::Old { self.get(&key) } else { Reply::Null };
                 let set = match when {
                     When::Always => true,
                     When::Missing => !there,
@@ -114,17 +239,34 @@ impl Store {
                 if set {
                     self.set(&key, &value);
                 }
-                if set && !get { Reply::OK } else { old }
+                match answer {
+                    SetAnswer::Status if set => Reply::OK,
+                    SetAnswer::Status | SetAnswer::Old => old,
+                    SetAnswer::Number => Reply::Integer(i64::from(set)),
+                }
             }
             Write::SetMany(pairs) => {
-                pairs.iter().for_each(|(key, value)| self.set(key, value));
+                pairs.iter().for_each(|(key, value)| self.set(&Key::new(key), value));
                 Reply::OK
             }
-            Write::Delete(keys) => {
-                integer(keys.iter().filter(|key| self.values.remove(&key[..]).is_some()).count())
+            Write::Delete(keys) => integer(
+                keys.iter().filter(|key| self.values.remove(&Key::new(key)).is_some()).count(),
+            ),
+            Write::GetDelete(key) => {
+                self.values.remove(&Key::new(&key)).map_or(Reply::Null, Reply::Bulk)
+            }
+            Write::Append { key, value } => self.append(&Key::new(&key), &value),
+            Write::Rename { from, to } => {
+                // Renaming a key to itself needs the key to be there, too, and ends as it began.
+                let Some(value) = self.values.remove(&Key::new(&from)) else {
+                    return Reply::error("ERR no such key");
+                };
+                self.put(&Key::new(&to), value);
+                Reply::OK
             }
             Write::Add { key, delta } => {
-                let old = match self.values.get(&key[..]) {
+                let key = Key::new(&key);
+                let old = match self.values.get(&key) {
                     None => 0,
                     Some(value) => match parse_integer(value) {
                         Some(number) => number,
@@ -144,16 +286,40 @@ impl Store {
         }
     }
 
-    /// Key and value are copied: as slices they would keep alive the whole buffer that they were read into.
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        let value = Bytes::copy_from_slice(value);
+    /// The value is copied: as a slice it would keep alive the whole buffer that it was read into.
+    fn set(&mut self, key: &Key, value: &[u8]) {
+        self.put(key, Bytes::copy_from_slice(value));
+    }
+
+    fn put(&mut self, key: &Key, value: Bytes) {
         match self.values.get_mut(key) {
             Some(old) => *old = value,
             None => {
-                self.values.insert(key.into(), value);
+                self.values.insert(key.copied(), value);
             }
         }
     }
+
+    /// The limit decides what the state becomes: a build with another one would differ from its peers.
+    fn append(&mut self, key: &Key, more: &[u8]) -> Reply {
+        let Some(value) = self.values.get_mut(key) else {
+            self.set(key, more);
+            return integer(more.len());
+        };
+        if value.len() + more.len() > MAX_VALUE_BYTES {
+            return Reply::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+        }
+        // In place, with room to spare for the next; a copy only where an answer still holds the value. Otherwise a long value that grows
+        // by a byte at a time would be copied for each.
+        let mut longer = mem::take(value).try_into_mut().unwrap_or_else(BytesMut::from);
+        longer.extend_from_slice(more);
+        *value = longer.freeze();
+        integer(value.len())
+    }
+}
+
+fn answer_too_long() -> Reply {
+    Reply::error("ERR answer exceeds 64 MiB")
 }
 
 /// What a reply costs: its value, and the reply itself.
@@ -166,155 +332,5 @@ fn integer(count: usize) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-    use crate::write::Batch;
-
-    fn apply<const N: usize>(store: &mut Store, writes: [Write; N]) -> [Reply; N] {
-        let mut batch = Batch::default();
-        writes.iter().for_each(|write| batch.push(write));
-        let replies = store.apply(batch.finish()).now_or_never().expect("applying doesn't wait");
-        replies.try_into().expect("one reply for each write")
-    }
-
-    fn bytes(text: &str) -> Bytes {
-        Bytes::copy_from_slice(text.as_bytes())
-    }
-
-    fn set(key: &str, value: &str, when: When, get: bool) -> Write {
-        Write::Set { key: bytes(key), value: bytes(value), when, get }
-    }
-
-    fn add(key: &str, delta: i64) -> Write {
-        Write::Add { key: bytes(key), delta }
-    }
-
-    fn value(store: &Store, key: &str) -> Reply {
-        store.read(&[Read::Get(bytes(key))]).remove(0)
-    }
-
-    #[test]
-    fn set_obeys_its_conditions_and_gives_the_old_value() {
-        use When::{Always, Missing, Present};
-        let store = &mut Store::default();
-        let replies = apply(
-            store,
-            [
-                set("a", "1", Present, false),
-                set("a", "2", Present, true),
-                set("a", "3", Missing, false),
-                set("a", "4", Missing, false),
-                set("a", "5", Missing, true),
-                set("a", "6", Present, false),
-                set("a", "7", Present, true),
-                set("a", "8", Always, true),
-                set("b", "9", Always, true),
-                set("c", "0", Missing, true),
-            ],
-        );
-        assert_eq!(
-            replies,
-            [
-                Reply::Null,
-                Reply::Null,
-                Reply::OK,
-                Reply::Null,
-                Reply::bulk("3"),
-                Reply::OK,
-                Reply::bulk("6"),
-                Reply::bulk("7"),
-                Reply::Null,
-                Reply::Null,
-            ]
-        );
-        for (key, expected) in [("a", "8"), ("b", "9"), ("c", "0")] {
-            assert_eq!(value(store, key), Reply::bulk(expected));
-        }
-        assert_eq!(store.count().get(), 3);
-    }
-
-    #[test]
-    fn numbers_are_counted_and_other_values_refused() {
-        let store = &mut Store::default();
-        let not_an_integer = Reply::error("ERR value is not an integer or out of range");
-        let overflow = Reply::error("ERR increment or decrement would overflow");
-        let replies = apply(
-            store,
-            [
-                add("n", 1),
-                add("n", -3),
-                add("n", i64::MAX),
-                add("n", 2),
-                add("n", 1),
-                set("n", "01", When::Always, false),
-                add("n", 1),
-                set("n", "", When::Always, false),
-                add("n", 1),
-                set("n", "-9223372036854775808", When::Always, false),
-                add("n", -1),
-            ],
-        );
-        assert_eq!(
-            replies,
-            [
-                Reply::Integer(1),
-                Reply::Integer(-2),
-                Reply::Integer(i64::MAX - 2),
-                Reply::Integer(i64::MAX),
-                overflow.clone(),
-                Reply::OK,
-                not_an_integer.clone(),
-                Reply::OK,
-                not_an_integer,
-                Reply::OK,
-                overflow,
-            ]
-        );
-        assert_eq!(value(store, "n"), Reply::bulk("-9223372036854775808"));
-    }
-
-    #[test]
-    fn many_keys_at_once() {
-        let store = &mut Store::default();
-        let pairs = ["a", "b", "a"].into_iter().zip(["1", "2", "3"]);
-        let pairs = pairs.map(|(key, value)| (bytes(key), bytes(value))).collect();
-        assert_eq!(apply(store, [Write::SetMany(pairs)]), [Reply::OK]);
-        let keys = ["a", "x", "b", "a"].map(bytes).to_vec();
-        let reads = [Read::GetMany(keys.clone()), Read::Exists(keys.clone()), Read::Count];
-        let many =
-            ["3", "", "2", "3"].map(|v| if v.is_empty() { Reply::Null } else { Reply::bulk(v) });
-        assert_eq!(
-            store.read(&reads),
-            [Reply::Array(many.to_vec()), Reply::Integer(3), Reply::Integer(2)]
-        );
-        assert_eq!(
-            apply(store, [Write::Delete(keys), Write::Clear]),
-            [Reply::Integer(2), Reply::OK]
-        );
-        assert_eq!(store.read(&reads[1..]), [Reply::Integer(0), Reply::Integer(0)]);
-    }
-
-    #[test]
-    fn the_state_keeps_no_buffer_of_a_command_alive() {
-        let store = &mut Store::default();
-        let mut batch = Batch::default();
-        batch.push(&set("key", "value", When::Always, false));
-        let buffer = quorate::Command::encode(batch.finish()).unwrap();
-        let writes = <Writes as quorate::Command>::decode(buffer.clone()).unwrap();
-        store.apply(writes).now_or_never().unwrap();
-        assert!(buffer.is_unique());
-    }
-
-    #[test]
-    fn answers_are_bounded() {
-        let store = &mut Store::default();
-        let large = "x".repeat(ANSWERS_BYTES);
-        apply(store, [set("large", &large, When::Always, false)]);
-        let reads = vec![Read::Get(bytes("large")); 3];
-        assert_eq!(store.read(&reads).len(), 1, "the rest are to be read later");
-        let many = Read::GetMany(vec![bytes("large"); 65]);
-        assert_eq!(store.read(&[many]), [Reply::error("ERR answer exceeds 64 MiB")]);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

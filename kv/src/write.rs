@@ -18,11 +18,23 @@ pub(crate) enum When {
     Present,
 }
 
+/// What a SET answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SetAnswer {
+    /// OK, or nothing where it did not take place.
+    #[default]
+    Status,
+    /// The old value (GET, GETSET).
+    Old,
+    /// 1, or 0 where it did not take place (SETNX).
+    Number,
+}
+
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
-    /// SET. With `get` its answer is the old value.
-    Set { key: Bytes, value: Bytes, when: When, get: bool },
+    /// SET, SETNX and GETSET.
+    Set { key: Bytes, value: Bytes, when: When, answer: SetAnswer },
     /// MSET.
     SetMany(Vec<(Bytes, Bytes)>),
     /// DEL.
@@ -31,6 +43,12 @@ pub(crate) enum Write {
     Add { key: Bytes, delta: i64 },
     /// FLUSHALL.
     Clear,
+    /// GETDEL.
+    GetDelete(Bytes),
+    /// APPEND.
+    Append { key: Bytes, value: Bytes },
+    /// RENAME.
+    Rename { from: Bytes, to: Bytes },
 }
 
 const SET: u8 = 1;
@@ -38,11 +56,19 @@ const SET_MANY: u8 = 2;
 const DELETE: u8 = 3;
 const ADD: u8 = 4;
 const CLEAR: u8 = 5;
+const GET_DELETE: u8 = 6;
+const APPEND: u8 = 7;
+const RENAME: u8 = 8;
 
 impl Write {
+    /// Whether its answer is a value, which may be long.
+    pub(crate) fn answers_value(&self) -> bool {
+        matches!(self, Self::Set { answer: SetAnswer::Old, .. } | Self::GetDelete(_))
+    }
+
     fn put(&self, to: &mut BytesMut) {
         match self {
-            Self::Set { key, value, when, get } => {
+            Self::Set { key, value, when, answer } => {
                 to.reserve(11 + key.len() + value.len());
                 to.put_u8(SET);
                 to.put_u8(match when {
@@ -50,7 +76,11 @@ impl Write {
                     When::Missing => 1,
                     When::Present => 2,
                 });
-                to.put_u8(u8::from(*get));
+                to.put_u8(match answer {
+                    SetAnswer::Status => 0,
+                    SetAnswer::Old => 1,
+                    SetAnswer::Number => 2,
+                });
                 put_bytes(to, key);
                 put_bytes(to, value);
             }
@@ -73,6 +103,20 @@ impl Write {
                 put_bytes(to, key);
             }
             Self::Clear => to.put_u8(CLEAR),
+            Self::GetDelete(key) => {
+                to.put_u8(GET_DELETE);
+                put_bytes(to, key);
+            }
+            Self::Append { key, value } => {
+                to.put_u8(APPEND);
+                put_bytes(to, key);
+                put_bytes(to, value);
+            }
+            Self::Rename { from: old, to: new } => {
+                to.put_u8(RENAME);
+                put_bytes(to, old);
+                put_bytes(to, new);
+            }
         }
     }
 
@@ -85,12 +129,13 @@ impl Write {
                     2 => When::Present,
                     other => return Err(format!("a SET with the unknown condition {other}")),
                 };
-                let get = match from.try_get_u8().map_err(short)? {
-                    0 => false,
-                    1 => true,
+                let answer = match from.try_get_u8().map_err(short)? {
+                    0 => SetAnswer::Status,
+                    1 => SetAnswer::Old,
+                    2 => SetAnswer::Number,
                     other => return Err(format!("a SET with the unknown answer {other}")),
                 };
-                Ok(Self::Set { key: take_bytes(from)?, value: take_bytes(from)?, when, get })
+                Ok(Self::Set { key: take_bytes(from)?, value: take_bytes(from)?, when, answer })
             }
             SET_MANY => take_list(from, |from| Ok((take_bytes(from)?, take_bytes(from)?)))
                 .map(Self::SetMany),
@@ -100,6 +145,9 @@ impl Write {
                 Ok(Self::Add { key: take_bytes(from)?, delta })
             }
             CLEAR => Ok(Self::Clear),
+            GET_DELETE => take_bytes(from).map(Self::GetDelete),
+            APPEND => Ok(Self::Append { key: take_bytes(from)?, value: take_bytes(from)? }),
+            RENAME => Ok(Self::Rename { from: take_bytes(from)?, to: take_bytes(from)? }),
             kind => Err(format!("a write of the unknown kind {kind}")),
         }
     }
@@ -215,17 +263,24 @@ mod tests {
 
     fn examples() -> Vec<Write> {
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-        let set = |when, get| Write::Set { key: bytes("k"), value: bytes("v\0\r\n"), when, get };
+        let set = |when, answer| {
+            let value = bytes("v\0\r\n");
+            Write::Set { key: bytes("k"), value, when, answer }
+        };
         vec![
-            set(When::Always, false),
-            set(When::Missing, true),
-            set(When::Present, false),
-            Write::Set { key: bytes(""), value: bytes(""), when: When::Always, get: false },
+            set(When::Always, SetAnswer::Status),
+            set(When::Missing, SetAnswer::Old),
+            set(When::Present, SetAnswer::Status),
+            set(When::Missing, SetAnswer::Number),
+            Write::Append { key: bytes(""), value: bytes("") },
             Write::SetMany(vec![(bytes("a"), bytes("1")), (bytes("b"), bytes(""))]),
             Write::SetMany(vec![]),
             Write::Delete(vec![bytes("a"), bytes(""), bytes("a")]),
             Write::Add { key: bytes("n"), delta: i64::MIN },
             Write::Clear,
+            Write::GetDelete(bytes("a")),
+            Write::Append { key: bytes("a"), value: bytes("v") },
+            Write::Rename { from: bytes("a"), to: bytes("b") },
         ]
     }
 
@@ -265,7 +320,7 @@ mod tests {
     fn damage_is_an_error_or_other_writes_but_never_a_panic() {
         let whole = encode(&examples());
         for at in 0..whole.len() {
-            for byte in [0, 1, 2, 6, 0x7f, 0xff] {
+            for byte in [0, 1, 2, 6, 7, 8, 9, 0x7f, 0xff] {
                 let mut damaged = whole.to_vec();
                 damaged[at] = byte;
                 if let Ok(writes) = Writes::decode(damaged.into()) {
