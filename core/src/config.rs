@@ -18,8 +18,8 @@ pub struct Config {
     /// long after a leader's death. At least three heartbeat intervals.
     pub election_timeout: Duration,
 
-    /// How long a write or a read waits for a leader to be known, and once passed on to it, for its word; default 3 s. Then it is
-    /// refused, except that the outcome of a write that was passed on is unknown. Too short: an election fails what could
+    /// How long a write or a read waits for a leader to be known, once passed on to it, for its word, and then while the commit index
+    /// stands still; default 3 s. Then it is refused, except that the outcome of a write that was passed on or placed is unknown. Too short: an election fails what could
     /// have succeeded right after. Too long: clients of a cluster without a majority wait in vain. At least one election timeout.
     pub request_timeout: Duration,
 

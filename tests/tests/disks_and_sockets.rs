@@ -155,7 +155,8 @@ async fn two_groups_share_a_store_and_a_transport<R: AsyncRuntime>(rt: R) {
         running.push((host, nodes.map(Some)));
     }
     let members: Vec<_> = running.iter().map(|(host, _)| host.member()).collect();
-    let raft = |running: &[(Host<R>, [Option<Node<Journal>>; 2])], at: usize, group: usize| {
+    type Running<R> = (Host<R>, [Option<Node<Journal>>; 2]);
+    let raft = |running: &[Running<R>], at: usize, group: usize| {
         running[at].1[group].as_ref().expect("it runs").local()
     };
     let mut lines = [Vec::new(), Vec::new()];
