@@ -106,9 +106,9 @@ async fn what_clients_were_told_holds_while_leaders_change<R: AsyncRuntime>(rt: 
         cluster.faults.set(move |_| {
             messages.set(messages.get().wrapping_add(1));
             match messages.get() {
-                n if n % 23 == 0 => Fate::Lost,
-                n if n % 7 == 0 => Fate::ArrivesTwice,
-                n if n % 5 == 0 => Fate::Late(3),
+                n if n.is_multiple_of(23) => Fate::Lost,
+                n if n.is_multiple_of(7) => Fate::ArrivesTwice,
+                n if n.is_multiple_of(5) => Fate::Late(3),
                 _ => Fate::Arrives,
             }
         });
@@ -156,7 +156,7 @@ async fn a_forward_takes_effect_once_however_often_it_comes<R: AsyncRuntime>(rt:
     cluster.faults.set(move |message| match message.body {
         Body::Forward { .. } => {
             forwards.set(forwards.get() + 1);
-            if forwards.get() % 2 == 0 { Fate::Late(2) } else { Fate::ArrivesTwice }
+            if forwards.get().is_multiple_of(2) { Fate::Late(2) } else { Fate::ArrivesTwice }
         }
         Body::ForwardReply { .. } => Fate::ArrivesTwice,
         _ => Fate::Arrives,
