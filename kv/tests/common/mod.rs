@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
@@ -75,6 +76,14 @@ impl Process {
         assert!(sent.success(), "can't send {name}");
     }
 
+    /// The memory that it has in use, in bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let path = format!("/proc/{}/status", self.0.id());
+        let status = fs::read_to_string(path).expect("a living process on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("has memory");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    }
+
     /// Its exit code, once it has ended by itself.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         until("the process ends", || self.0.try_wait().expect("waits")).code()
@@ -94,9 +103,9 @@ impl Drop for Process {
     }
 }
 
-/// Three `quorate-kv serve` on this machine.
+/// Some `quorate-kv serve` on this machine.
 pub(crate) struct Cluster {
-    runtimes: [&'static str; 3],
+    runtimes: Vec<&'static str>,
     clients: Vec<u16>,
     peers: Vec<u16>,
     data: TempDir,
@@ -105,17 +114,17 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Node i runs on `runtimes[i]`.
-    pub(crate) fn start(runtimes: [&'static str; 3]) -> Self {
-        let ports = free_ports(6);
-        let (clients, peers) = ports.split_at(3);
+    pub(crate) fn start<const N: usize>(runtimes: [&'static str; N]) -> Self {
+        let ports = free_ports(2 * N);
+        let (clients, peers) = ports.split_at(N);
         let mut cluster = Self {
-            runtimes,
+            runtimes: runtimes.to_vec(),
             clients: clients.to_vec(),
             peers: peers.to_vec(),
             data: tempfile::tempdir().expect("a temporary folder"),
             processes: BTreeMap::new(),
         };
-        for node in 0..3 {
+        for node in 0..N {
             cluster.start_node(node);
         }
         cluster
