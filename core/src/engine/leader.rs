@@ -89,12 +89,12 @@ impl Leader {
         log_id
     }
 
-    pub(super) fn read(&mut self, ticket: Ticket) {
-        self.rounds.read(ticket);
+    pub(super) fn read(&mut self, common: &Common, ticket: Ticket) {
+        self.rounds.read(common.now, ticket);
     }
 
-    pub(super) fn on_read_index(&mut self, from: NodeId, sequence: u64) {
-        self.rounds.ask(from, sequence);
+    pub(super) fn on_read_index(&mut self, common: &Common, from: NodeId, sequence: u64) {
+        self.rounds.ask(common.now, from, sequence);
     }
 
     pub(super) fn on_forward(
@@ -202,6 +202,7 @@ impl Leader {
                 progress.due = true;
             }
         }
+        self.rounds.on_time(common);
         self.handover.take_if(|handover| common.now >= handover.until);
         // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
         // committed, and it hands over to nobody.

@@ -151,7 +151,7 @@ impl Engine {
                 }
             },
             Input::Read { ticket } => match &mut self.role {
-                State::Leader(leader) => leader.read(ticket),
+                State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
                 State::Candidate(_) => {
                     self.common.out.reads.push((ticket, ReadOutcome::NotLeader));
@@ -333,7 +333,7 @@ impl Engine {
                 }
             }
             Body::ReadIndex { sequence } => match &mut self.role {
-                State::Leader(leader) => leader.on_read_index(from, sequence),
+                State::Leader(leader) => leader.on_read_index(common, from, sequence),
                 _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
             },
             Body::TimeoutNow => {

@@ -18,6 +18,8 @@ pub(super) struct Rounds {
     /// The number of the last round. It goes out with each append.
     round: u64,
     waiting: Readers,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
     confirming: Option<(Index, Readers)>,
 }
 
@@ -35,13 +37,24 @@ impl Rounds {
     }
 
     /// A client of this node reads.
-    pub(super) fn read(&mut self, ticket: Ticket) {
+    pub(super) fn read(&mut self, now: Instant, ticket: Ticket) {
         self.waiting.clients.push(ticket);
+        self.since.get_or_insert(now);
     }
 
     /// A follower asks, for clients of its own.
-    pub(super) fn ask(&mut self, peer: NodeId, sequence: u64) {
+    pub(super) fn ask(&mut self, now: Instant, peer: NodeId, sequence: u64) {
         self.waiting.peers.insert(peer, sequence);
+        self.since.get_or_insert(now);
+    }
+
+    /// Refuses those who have waited long enough: a leader whose first entry is not committed, as the disks of its peers hang, may lead on like this.
+    pub(super) fn on_time(&mut self, common: &mut Common) {
+        let timeout = common.config.request_timeout;
+        if self.since.is_some_and(|since| since + timeout <= common.now) {
+            self.since = None;
+            mem::take(&mut self.waiting).answer(common, None);
+        }
     }
 
     /// Begins a round if one is wanted and none is under way; whether it did.
@@ -51,6 +64,7 @@ impl Rounds {
             return false;
         }
         self.round += 1;
+        self.since = None;
         self.confirming = Some((common.committed, mem::take(&mut self.waiting)));
         true
     }

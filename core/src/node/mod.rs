@@ -37,7 +37,7 @@ use crate::engine::Engine;
 use crate::error::{Fatal, StartError};
 use crate::local::LocalRaft;
 use crate::log_store::LogStore;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Role};
 use crate::raft::Raft;
 use crate::state_machine::StateMachine;
 use crate::transport::{Inbox, Transport};
@@ -193,8 +193,14 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             };
             if let Err(fatal) = &outcome {
                 tracing::error!(id, group, %fatal, "the node has stopped");
-                metrics.send_modify(|metrics| metrics.fatal = Some(fatal.clone()));
             }
+            metrics.send_modify(|metrics| {
+                if metrics.role == Role::Leader {
+                    metrics.leader = None;
+                }
+                metrics.role = Role::Follower;
+                metrics.fatal = outcome.clone().err();
+            });
             closing.0.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
             let _ = ended.send(outcome);
         });

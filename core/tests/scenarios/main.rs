@@ -57,6 +57,7 @@ scenarios! {
     overwritten_completion
     pre_vote
     read_after_restart
+    read_before_first_commit
     read_follower
     read_index
     read_late_echo
