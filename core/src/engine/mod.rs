@@ -7,6 +7,7 @@
 //! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them share is `Common`.
 
 mod candidate;
+mod common;
 mod follower;
 mod forward;
 mod inflight;
@@ -23,6 +24,7 @@ use std::mem;
 use quorate_rt::Instant;
 
 use self::candidate::{Campaign, Candidate};
+use self::common::Common;
 use self::follower::Follower;
 use self::leader::Leader;
 use self::log::Log;
@@ -49,31 +51,6 @@ enum State {
     Follower(Follower),
     Candidate(Candidate),
     Leader(Box<Leader>),
-}
-
-/// What every role needs.
-struct Common {
-    id: NodeId,
-    group: GroupId,
-    config: Config,
-    random: fastrand::Rng,
-    now: Instant,
-    log: Log,
-    hard_state: HardState,
-    /// What of it the disk is known to have.
-    durable_hard_state: HardState,
-    /// What of it was handed to the store.
-    submitted_hard_state: HardState,
-    committed: Index,
-    /// The voters of the membership in force.
-    voters: Vec<NodeId>,
-    /// Answers that wait until what they promise is durable.
-    held: Vec<(HardState, Message)>,
-    /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
-    session: u64,
-    /// The last number given to a forward or a question.
-    sequence: u64,
-    out: Output,
 }
 
 impl Engine {
@@ -490,99 +467,6 @@ impl Engine {
             State::Candidate(_) => false,
             // Check-quorum makes it step down if it isn't alive.
             State::Leader(_) => true,
-        }
-    }
-}
-
-impl Common {
-    fn send(&mut self, to: NodeId, body: Body) {
-        self.send_in_term(to, self.hard_state.term, body);
-    }
-
-    fn send_in_term(&mut self, to: NodeId, term: Term, body: Body) {
-        let message = Message { group: self.group, from: self.id, to, term, body };
-        self.out.messages.push(message);
-    }
-
-    /// Sends what must not be said before this node's term and vote are durable.
-    fn promise(&mut self, to: NodeId, body: Body) {
-        if self.hard_state == self.durable_hard_state {
-            self.send(to, body);
-        } else {
-            let term = self.hard_state.term;
-            let message = Message { group: self.group, from: self.id, to, term, body };
-            // What it would have said of this kind before is out of date, and what a slow disk holds back stays bounded.
-            let kind = mem::discriminant(&message.body);
-            self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
-            self.held.push((self.hard_state, message));
-        }
-    }
-
-    fn persisted(&mut self, write: u64) {
-        if let Some(hard_state) = self.log.persisted(write) {
-            assert!(hard_state >= self.durable_hard_state, "the hard state never falls");
-            self.durable_hard_state = hard_state;
-            // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
-            let out = &mut self.out.messages;
-            out.extend(self.held.extract_if(.., |(needs, _)| *needs <= hard_state).map(|(_, m)| m));
-        }
-    }
-
-    fn append(&mut self, entry: Entry) {
-        let reconfigures = matches!(entry.payload, Payload::Membership(_));
-        self.log.push(entry);
-        if reconfigures {
-            self.membership_changed();
-        }
-    }
-
-    fn truncate(&mut self, from: Index) {
-        assert!(
-            from > self.committed,
-            "entry {from} is to be replaced, but {} are committed (R2)",
-            self.committed
-        );
-        self.log.truncate(from);
-        self.membership_changed();
-    }
-
-    fn membership_changed(&mut self) {
-        let membership = self.log.membership();
-        self.voters = membership.map(|m| m.voters().keys().copied().collect()).unwrap_or_default();
-        self.out.membership = membership.cloned();
-    }
-
-    fn is_voter(&self) -> bool {
-        self.voters.contains(&self.id)
-    }
-
-    /// Others than this node.
-    fn peers(&self) -> Vec<NodeId> {
-        self.voters.iter().copied().filter(|voter| *voter != self.id).collect()
-    }
-
-    fn commit_to(&mut self, index: Index) {
-        assert!(index <= self.log.last().index, "committed beyond the end of the log");
-        if index > self.committed {
-            self.committed = index;
-            self.out.committed = Some(index);
-        }
-    }
-
-    /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).
-    fn election_at(&mut self) -> Instant {
-        let timeout = self.config.election_timeout;
-        let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        self.now + timeout + std::time::Duration::from_nanos(extra)
-    }
-
-    /// The leader that took what was placed may not be able to commit it any more.
-    fn placed_are_lost(&mut self) {
-        self.out.placed_are_lost = true;
-        for (_, outcome) in &mut self.out.proposals {
-            if let Proposal::Placed(_) = outcome {
-                *outcome = Proposal::Unknown;
-            }
         }
     }
 }
