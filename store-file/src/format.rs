@@ -24,11 +24,13 @@
 //! | 16 | 8 | group |
 //! | 24 | 8 | the log was durable up to here when this was written: offset |
 //! | 32 | 4 | and segment |
-//! | 36 | 4 | kind: 1, a write |
+//! | 36 | 4 | kind: 1, a write; 2, a witness |
 //! | 40 | | the body |
 //!
 //! The body of a write: 1 if there is a hard state and 0 if not (1 byte), the hard state if there is one (term, 8, and vote, 8, 0 for none),
 //! the number of entries (4), and for each its CRC (4) and the entry in the form of `quorate_core::codec`.
+//! A witness has no body, and says that the log is durable up to its own place. It is no part of the log: the next record takes
+//! its place, or stands at the begin of the next segment.
 //!
 //! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of store id, segment and the record's
 //! offset: bytes that are left over from another store, another segment or another place are no record. The CRC of an entry is
@@ -41,7 +43,14 @@
 //! nobody was told that it is stored), or a later record testifies that it once was: then it is damage. A segment gets its first record only after the one before is durable
 //! to its last record. What lies behind the tail is zeroed before the log goes on, so that nothing of a torn batch can follow on new records.
 //!
-//! What can't be told apart: the last batch of all has no later witness, so damage in it looks like a torn tail.
+//! The last batch of all has no later record that testifies of it. So when nothing has followed on a batch for a while, or the store is closed, a witness
+//! is written behind it, after its sync, and is not synced itself: a process that ends leaves it in the system's memory, and a system that shuts
+//! down, or goes on for a few seconds, on the disk.
+//!
+//! What can't be told apart, and counts as a torn tail: damage in the last batch of all, if there is no witness of it. That takes a crash of the system
+//! within seconds of the last batch (or of the process within milliseconds of it, or while the next one is written over the
+//! witness) and a disk that loses, of its own, just what it has reported as synced; or damage that also takes the witness, as when the
+//! end of the file is cut off.
 
 use std::fmt;
 
@@ -63,6 +72,10 @@ const MAGIC: &[u8; 8] = b"QUORWAL\0";
 const VERSION: u32 = 1;
 const SEGMENT_HEADER_USED: usize = 28;
 const KIND_WRITE: u32 = 1;
+const KIND_WITNESS: u32 = 2;
+
+/// What a witness takes. No write takes less, so one that is put in its place covers it whole.
+pub(crate) const WITNESS_BYTES: u64 = RECORD_HEADER_BYTES as u64;
 
 /// A place in the log. Ordered as the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,10 +205,27 @@ impl RecordHeader {
         header
     }
 
+    pub(crate) fn is_witness(&self) -> bool {
+        self.kind == KIND_WITNESS
+    }
+
     /// Whether this is the body.
     pub(crate) fn matches(&self, body: &[u8], seed: u32) -> bool {
         body.len() as u64 == self.body_bytes && crc(seed, [body]) == self.body_crc
     }
+}
+
+/// The record which says that the log is durable up to this place, where it stands.
+pub(crate) fn witness(store: u64, at: Position) -> Bytes {
+    let seed = record_seed(store, at);
+    let header = RecordHeader {
+        body_crc: crc(seed, []),
+        kind: KIND_WITNESS,
+        body_bytes: 0,
+        group: 0,
+        durable: at,
+    };
+    Bytes::copy_from_slice(&header.encode(seed))
 }
 
 /// Encodes writes. Its buffers serve again and again.
@@ -377,5 +407,6 @@ mod tests {
     fn the_format_stays() {
         let (record, _) = record(Position { segment: 2, offset: 8000 });
         assert_eq!(crc(0, [&segment_header(9, 2)[..], &record]), 0x6bd8_4e46);
+        assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x3162_4045);
     }
 }

@@ -9,8 +9,8 @@ use quorate_rt::{AsyncRuntime, File};
 use tracing::info;
 
 use crate::format::{
-    self, ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, decode_body,
-    record_bytes, record_seed,
+    self, ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, WITNESS_BYTES,
+    decode_body, record_bytes, record_seed,
 };
 use crate::index::Logs;
 use crate::segment::{Segments, failed};
@@ -28,10 +28,12 @@ pub(crate) struct Found<F> {
     pub(crate) end: Position,
     /// Its segment.
     pub(crate) file: Rc<F>,
+    /// Whether a witness stands there.
+    pub(crate) witness: bool,
 }
 
 /// Recovers the segments `1..=last`, of which there is at least one, into `logs`. When it returns, all that it noted is durable,
-/// and there is nothing behind it.
+/// and there is nothing behind it but a witness.
 pub(crate) async fn recover<R: AsyncRuntime>(
     segments: &Segments<R>,
     last: u32,
@@ -39,9 +41,39 @@ pub(crate) async fn recover<R: AsyncRuntime>(
 ) -> Result<Found<R::File>, StoreError> {
     // A name may have been visible, and not durable, when the last process died.
     segments.sync().await?;
+    let Examined { store, tail, torn } = examine(segments, last, logs).await?;
+    if torn.bytes > 0 {
+        let file = segments.path(tail.end.segment);
+        let (offset, bytes) = (tail.end.offset, torn.bytes);
+        info!(file = %file.display(), offset, bytes, "cut a torn tail off the log");
+    }
+    // From the last one down, so that a crash leaves no gap in the numbers.
+    for segment in (tail.end.segment + 1..=last).rev() {
+        segments.remove(segment).await?;
+    }
+    let file = rewrite_tail(segments, tail, torn.end).await?;
+    Ok(Found { store, end: tail.end, file, witness: tail.witness })
+}
+
+/// What there is, before anything is done about it.
+pub(crate) struct Examined {
+    pub(crate) store: u64,
+    pub(crate) tail: Tail,
+    pub(crate) torn: Leftover,
+}
+
+/// Reads the segments `1..=last`, of which there is at least one, into `logs`, and changes nothing.
+///
+/// Errors: something is damaged that was durable once; `logs` holds what stands before that.
+pub(crate) async fn examine<R: AsyncRuntime>(
+    segments: &Segments<R>,
+    last: u32,
+    logs: &mut Logs,
+) -> Result<Examined, StoreError> {
     let mut reader = Reader::open(segments, 1, None).await?;
     let store = reader.store;
-    let mut tail = Tail { end: Position::first_in(1), durable: Position::first_in(1) };
+    let first = Position::first_in(1);
+    let mut tail = Tail { end: first, durable: first, witness: false };
     loop {
         tail = note_records(&mut reader, tail, logs).await?;
         if tail.end.segment == last {
@@ -58,28 +90,27 @@ pub(crate) async fn recover<R: AsyncRuntime>(
             // Nothing, or a witness of something that is missing here: look_behind will tell.
             _ => break,
         }
-        tail.end = first;
+        tail = Tail { end: first, durable: tail.durable, witness: false };
     }
-    let leftover = look_behind(segments, store, tail.end, last).await?;
-    if leftover.bytes > 0 {
-        let file = segments.path(tail.end.segment);
-        let (offset, bytes) = (tail.end.offset, leftover.bytes);
-        info!(file = %file.display(), offset, bytes, "cut a torn tail off the log");
-    }
-    // From the last one down, so that a crash leaves no gap in the numbers.
-    for segment in (tail.end.segment + 1..=last).rev() {
-        segments.remove(segment).await?;
-    }
-    let file = rewrite_tail(segments, tail, leftover.end).await?;
-    Ok(Found { store, end: tail.end, file })
+    let torn = look_behind(segments, store, tail, last).await?;
+    Ok(Examined { store, tail, torn })
 }
 
 #[derive(Clone, Copy)]
-struct Tail {
+pub(crate) struct Tail {
     /// The end of the last record.
-    end: Position,
+    pub(crate) end: Position,
     /// How far the log is known to have been durable.
     durable: Position,
+    /// Whether a witness stands at the end.
+    pub(crate) witness: bool,
+}
+
+impl Tail {
+    /// Where in the last segment nothing should stand any more.
+    fn rest(&self) -> u64 {
+        self.end.offset + if self.witness { WITNESS_BYTES } else { 0 }
+    }
 }
 
 /// Notes the records of a segment, from `tail.end` on, if that is in it, up to the first that can't be read.
@@ -94,6 +125,14 @@ async fn note_records<R: AsyncRuntime>(
         if record.durable < tail.durable || record.durable > at {
             return damaged(format!("the log can't have been durable up to {}", record.durable));
         }
+        tail.durable = record.durable;
+        if record.is_witness() {
+            if record.durable != at || record.body_bytes > 0 {
+                return damaged("a witness of something else".to_owned());
+            }
+            tail.witness = true;
+            break;
+        }
         let (write, spans) = match decode_body(reader.store, &record, body) {
             Ok(decoded) => decoded,
             Err(error) => return damaged(error.to_string()),
@@ -101,16 +140,15 @@ async fn note_records<R: AsyncRuntime>(
         if let Err(reason) = logs.note(record.group, &write, at, &spans) {
             return damaged(reason);
         }
-        tail.durable = record.durable;
         tail.end.offset += record_bytes(record.body_bytes);
     }
     Ok(tail)
 }
 
 /// What lies behind the last record.
-struct Leftover {
-    /// Bytes from the end of the log to the last one that is not zero, in all segments.
-    bytes: u64,
+pub(crate) struct Leftover {
+    /// Bytes from the end of the log, and its witness, to the last one that is not zero, in all segments.
+    pub(crate) bytes: u64,
     /// Where they end in the last record's segment.
     end: u64,
 }
@@ -121,15 +159,16 @@ struct Leftover {
 async fn look_behind<R: AsyncRuntime>(
     segments: &Segments<R>,
     store: u64,
-    end: Position,
+    tail: Tail,
     last: u32,
 ) -> Result<Leftover, StoreError> {
-    let mut leftover = Leftover { bytes: 0, end: end.offset };
+    let end = tail.end;
+    let mut leftover = Leftover { bytes: 0, end: tail.rest() };
     // Where a record must be missing if there was one beyond that.
     let mut missing = end;
     for segment in end.segment..=last {
         let mut reader = Reader::open(segments, segment, Some(store)).await?;
-        let begin = if segment == end.segment { end.offset } else { HEADER_BYTES };
+        let begin = if segment == end.segment { tail.rest() } else { HEADER_BYTES };
         let mut used_to = begin;
         let mut offset = begin;
         while offset < reader.len {
@@ -173,7 +212,8 @@ async fn look_behind<R: AsyncRuntime>(
 /// Makes the tail durable, and what is behind it, up to `leftover_end`, zero.
 ///
 /// The last batch is written once more, not only synced: after a failed sync, its pages may look clean without being on
-/// the disk (Rebello et al., ATC 2020), and a process that dies of it starts again and lands here.
+/// the disk (Rebello et al., ATC 2020), and a process that dies of it starts again and lands here. Not so if it has a witness, which
+/// is written only after a sync that worked.
 async fn rewrite_tail<R: AsyncRuntime>(
     segments: &Segments<R>,
     tail: Tail,
@@ -182,8 +222,11 @@ async fn rewrite_tail<R: AsyncRuntime>(
     let Position { segment, offset: end } = tail.end;
     let file = segments.file(segment).await?;
     let path = segments.path(segment);
-    let mut offset =
-        if tail.durable.segment == segment { tail.durable.offset } else { HEADER_BYTES };
+    let mut offset = match tail.durable {
+        _ if tail.witness => tail.rest(),
+        durable if durable.segment == segment => durable.offset,
+        _ => HEADER_BYTES,
+    };
     let zeros = Bytes::from(vec![0; WINDOW_BYTES as usize]);
     while offset < leftover_end {
         let chunk = if offset < end {
@@ -273,6 +316,8 @@ impl<'a, R: AsyncRuntime> Reader<'a, R> {
         let body = self.bytes(offset + RECORD_HEADER_BYTES as u64, record.body_bytes).await?;
         let seed = record_seed(self.store, Position { segment: self.segment, offset });
         let body = body.filter(|body| record.matches(body, seed));
-        Ok(body.map(|body| (record, body)))
+        // What fills it up belongs to it: the next one begins behind that.
+        let whole = body.filter(|_| offset + record_bytes(record.body_bytes) <= self.len);
+        Ok(whole.map(|body| (record, body)))
     }
 }

@@ -105,10 +105,10 @@ impl<R: AsyncRuntime> FileStore<R> {
             None => {
                 let store = rt.random();
                 let file = segments.create(store, 1, config.segment_bytes).await?;
-                Found { store, end: Position::first_in(1), file }
+                Found { store, end: Position::first_in(1), file, witness: false }
             }
         };
-        let Found { store, end, file } = found;
+        let Found { store, end, .. } = found;
         let state = State {
             encoder: Encoder::new(store),
             batches: Batches::new(end, &config),
@@ -119,7 +119,7 @@ impl<R: AsyncRuntime> FileStore<R> {
         };
         let lock = RefCell::new(Some(Rc::new(lock)));
         let shared = Rc::new(Shared { segments, store, config, lock, state: RefCell::new(state) });
-        Writer::start(Rc::clone(&shared), end.segment, file);
+        Writer::start(Rc::clone(&shared), found);
         Ok(Self { handle: Rc::new(Handle(shared)) })
     }
 

@@ -1,9 +1,11 @@
 //! The task that writes: one batch after the other, each written, synced, and only then reported.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use quorate_core::StoreError;
 use quorate_rt::channel::oneshot;
@@ -11,8 +13,14 @@ use quorate_rt::{AsyncRuntime, File, Task};
 use tracing::{error, warn};
 
 use crate::batch::Batch;
+use crate::format::{self, Position};
+use crate::recovery::Found;
 use crate::segment::failed;
 use crate::store::Shared;
+
+/// How long nothing must be written before the last batch gets its witness. Under load there are no witnesses, and they cost nothing;
+/// but it is short beside the seconds after which the system writes out what it keeps in memory.
+const WITNESS_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Writer<R: AsyncRuntime> {
     shared: Rc<Shared<R>>,
@@ -20,24 +28,47 @@ pub(crate) struct Writer<R: AsyncRuntime> {
     file: Rc<R::File>,
     /// The segment after it.
     next: oneshot::Receiver<Result<Rc<R::File>, StoreError>>,
+    /// The end of the last batch, if that is durable and still without a witness. The lock is not free until it has one.
+    unwitnessed: Option<(Position, Rc<R::FileLock>)>,
+}
+
+/// What the writer is to do.
+enum Turn<L> {
+    /// Writing; the lock is not free meanwhile.
+    Write(Batch, L),
+    /// Nothing has come for a while.
+    Idle,
+    /// The store is closed.
+    Closed,
 }
 
 impl<R: AsyncRuntime> Writer<R> {
-    /// Starts it, at the end of the log in this segment. It ends by itself when the store is closed or has failed.
-    pub(crate) fn start(shared: Rc<Shared<R>>, segment: u32, file: Rc<R::File>) {
+    /// Starts it, at the end of the log. It ends by itself when the store is closed or has failed.
+    pub(crate) fn start(shared: Rc<Shared<R>>, found: Found<R::File>) {
         let Some(lock) = shared.lock.borrow().clone() else { return };
-        let next = prepare(&shared, segment + 1, lock);
+        let Found { end, file, witness, .. } = found;
+        let segment = end.segment;
+        let next = prepare(&shared, segment + 1, Rc::clone(&lock));
         let rt = shared.segments.rt.clone();
-        let writer = Self { shared, segment, file, next };
+        let unwitnessed = (!witness).then_some((end, lock));
+        let writer = Self { shared, segment, file, next, unwitnessed };
         // An operation that has begun ends, whatever becomes of the store; until then the task holds the lock.
         rt.spawn(writer.run()).detach();
     }
 
     async fn run(mut self) {
-        while let Some((batch, lock)) = self.next_batch().await {
+        loop {
+            let (batch, lock) = match self.turn().await {
+                Turn::Write(batch, lock) => (batch, lock),
+                Turn::Idle => {
+                    self.testify().await;
+                    continue;
+                }
+                Turn::Closed => return self.testify().await,
+            };
             let Batch { start, end, chunks, done } = batch;
             let written = self.write(start.segment, start.offset, chunks, &lock).await;
-            drop(lock);
+            self.unwitnessed = written.is_ok().then_some((end, lock));
             match written {
                 Ok(()) => {
                     self.shared.state.borrow_mut().wrote(end);
@@ -56,20 +87,37 @@ impl<R: AsyncRuntime> Writer<R> {
         }
     }
 
-    /// Waits for something to write; none when the store is closed. The lock is not free until it is dropped.
-    async fn next_batch(&self) -> Option<(Batch, Rc<R::FileLock>)> {
+    /// Waits for something to do.
+    async fn turn(&self) -> Turn<Rc<R::FileLock>> {
+        let pause = self.unwitnessed.as_ref().map(|_| self.shared.segments.rt.sleep(WITNESS_PAUSE));
+        let mut pause = pin!(pause);
         poll_fn(|context| {
-            let Some(lock) = self.shared.lock.borrow().clone() else { return Poll::Ready(None) };
+            let Some(lock) = self.shared.lock.borrow().clone() else {
+                return Poll::Ready(Turn::Closed);
+            };
             let mut state = self.shared.state.borrow_mut();
-            match state.batches.take() {
-                Some(batch) => Poll::Ready(Some((batch, lock))),
-                None => {
-                    state.writer = Some(context.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(batch) = state.batches.take() {
+                return Poll::Ready(Turn::Write(batch, lock));
+            }
+            state.writer = Some(context.waker().clone());
+            match pause.as_mut().as_pin_mut() {
+                Some(pause) => pause.poll(context).map(|()| Turn::Idle),
+                None => Poll::Pending,
             }
         })
         .await
+    }
+
+    /// Writes a witness of the last batch; see the format. Where that fails nothing is lost: nobody was told of it, and what is written next
+    /// covers it.
+    async fn testify(&mut self) {
+        let Some((end, lock)) = self.unwitnessed.take() else { return };
+        assert_eq!(end.segment, self.segment);
+        let record = format::witness(self.shared.store, end);
+        if let Err(error) = self.file.write_all_at(vec![record], end.offset).await {
+            warn!(%error, "the last batch of the log has no witness");
+        }
+        drop(lock);
     }
 
     async fn write(

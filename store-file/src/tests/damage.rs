@@ -8,9 +8,7 @@ const FIRST: u64 = HEADER_BYTES;
 /// Writes an entry durably, and gives the end of the log in segment 1.
 async fn put_at(scene: &Scene, store: &Store, index: Index, command: &'static str) -> u64 {
     put(store, 1, entries([entry(1, index, command)])).await;
-    // Records end with the last byte that isn't zero, filled up.
-    let content = scene.content(1);
-    (content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1).next_multiple_of(8)
+    scene.end(1)
 }
 
 #[test]
@@ -21,7 +19,8 @@ fn a_torn_tail_is_cut_at_whichever_byte_it_was_torn() {
         let begin = put_at(&scene, &store, 2, "second").await as usize;
         let end = put_at(&scene, &store, 3, "third").await as usize;
         drop(store);
-        drop(scene.open().await); // The writer is done now.
+        scene.closed().await;
+        scene.crash(1);
         let whole = scene.content(1);
         assert!(end - begin > 80);
         for torn in begin..end - 8 {
@@ -54,7 +53,8 @@ fn records_of_a_torn_batch_never_come_back() {
             outcome.await.unwrap().unwrap();
         }
         drop(store);
-        drop(scene.open().await);
+        scene.closed().await;
+        scene.crash(1);
         let mut content = scene.content(1);
         content[begin + 50] ^= 1;
         scene.set_content(1, &content);
@@ -131,6 +131,8 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
             }
         }
         drop(store);
+        scene.closed().await;
+        scene.crash(2);
         let mut content = scene.content(2);
         content[FIRST as usize + 500] ^= 1;
         scene.set_content(2, &content);

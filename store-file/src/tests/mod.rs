@@ -1,10 +1,12 @@
 //! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They run on tokio, and could on any
 //! runtime.
 
+mod crashes;
 mod damage;
 mod failure;
 mod faults;
 mod log;
+mod memory;
 mod model;
 
 use std::fs;
@@ -23,6 +25,7 @@ use quorate_rt_tokio::Tokio;
 use tempfile::TempDir;
 
 use self::faults::{Faults, Faulty};
+use crate::format::{ALIGNMENT, Position, WITNESS_BYTES, check_segment_header, witness};
 use crate::{FileConfig, FileStore};
 
 type Rt = Faulty<Tokio>;
@@ -67,6 +70,26 @@ impl Scene {
         fs::read(self.segment(segment)).unwrap()
     }
 
+    /// The end of a segment's records.
+    fn end(&self, segment: u32) -> u64 {
+        let content = self.content(segment);
+        // A record ends with the last byte that isn't zero, filled up; a witness is none.
+        let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let used = used.next_multiple_of(ALIGNMENT as usize) as u64;
+        let Some(at) = used.checked_sub(WITNESS_BYTES) else { return used };
+        let store = check_segment_header(&content, segment).unwrap();
+        let end = Position { segment, offset: at };
+        let found = content[at as usize..used as usize] == witness(store, end);
+        if found { at } else { used }
+    }
+
+    /// Removes the witness from a segment, as if the system had crashed before that was on disk.
+    fn crash(&self, segment: u32) {
+        let (mut content, end) = (self.content(segment), self.end(segment));
+        content[end as usize..].fill(0);
+        self.set_content(segment, &content);
+    }
+
     fn set_content(&self, segment: u32, content: &[u8]) {
         fs::write(self.segment(segment), content).unwrap();
     }
@@ -74,6 +97,14 @@ impl Scene {
     /// Until a segment is there: they are made in the background.
     async fn made(&self, segment: u32) {
         while !self.segment(segment).exists() {
+            self.rt.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Until a store that was dropped has written its last.
+    async fn closed(&self) {
+        let lock = self.dir.path().join("LOCK");
+        while self.rt.lock_file(&lock).await.is_err() {
             self.rt.sleep(Duration::from_millis(1)).await;
         }
     }
@@ -111,7 +142,7 @@ fn hard_state(term: u64, vote: u64) -> LogWrite {
 }
 
 /// Submits, without waiting.
-fn submit(store: &Store, group: GroupId, write: LogWrite) -> Outcome {
+fn submit<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId, write: LogWrite) -> Outcome {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| {
         let _ = sender.send(outcome);
@@ -121,16 +152,16 @@ fn submit(store: &Store, group: GroupId, write: LogWrite) -> Outcome {
 }
 
 /// Writes durably.
-async fn put(store: &Store, group: GroupId, write: LogWrite) {
+async fn put<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId, write: LogWrite) {
     submit(store, group, write).await.unwrap().unwrap();
 }
 
 /// The whole log of a group.
-async fn all(store: &Store, group: GroupId) -> Vec<Entry> {
+async fn all<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Vec<Entry> {
     let last = last(store, group).await;
     store.read(group, 1..last + 1, usize::MAX).await.unwrap()
 }
 
-async fn last(store: &Store, group: GroupId) -> Index {
+async fn last<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Index {
     store.recover(group).await.unwrap().outline.last().index
 }

@@ -1,0 +1,366 @@
+//! Every fault of a kind: a log cut at every byte, with every bit flipped, with any of its unsynced sectors missing. After each, an
+//! opening finds every acknowledged write, and of the others the first few, in order; or it names what is damaged.
+
+use std::future::poll_fn;
+use std::mem;
+use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
+
+use super::memory::{Image, Memory};
+use super::*;
+use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes, record_seed};
+
+/// What a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
+
+const DIR: &str = "/store";
+
+/// A log of one group, in the moment of a crash: a batch has been written and not synced yet.
+struct Crash {
+    rt: Memory<Tokio>,
+    /// What was submitted.
+    written: Vec<Entry>,
+    /// How much of it was acknowledged.
+    acknowledged: usize,
+    /// What the disk has for sure.
+    synced: Image,
+    /// What it has if everything got there.
+    now: Image,
+}
+
+/// Where a record stands.
+#[derive(Clone, Debug)]
+struct Place {
+    file: PathBuf,
+    begin: usize,
+    end: usize,
+    /// Bytes of it that mean something.
+    used: usize,
+    witness: bool,
+}
+
+impl Crash {
+    /// Writes the acknowledged entries one by one, then the others as one batch. The sizes are those of the entries' commands.
+    async fn make(
+        rt: &Memory<Tokio>,
+        acknowledged: &[usize],
+        batch: &[usize],
+        witness: bool,
+    ) -> Self {
+        let written: Vec<_> = (acknowledged.iter().chain(batch).zip(1..))
+            .map(|(size, index)| entry(1, index, vec![0x40 + index as u8; *size]))
+            .collect();
+        let mut rt = rt.with(&Image::new());
+        let mut store = open(&rt).await.unwrap();
+        let (first, others) = written.split_at(acknowledged.len());
+        for entry in first {
+            put(&store, 1, entries([entry.clone()])).await;
+        }
+        if witness {
+            drop(store);
+            rt = rt.with(&closed(&rt).await);
+            store = open(&rt).await.unwrap();
+        }
+        // The next segment is made in the background.
+        while !ends_with_an_empty_segment(&rt.disk.now()) {
+            others_run().await;
+        }
+        rt.disk.hold_syncs.set(true);
+        for entry in others {
+            drop(submit(&store, 1, entries([entry.clone()])));
+        }
+        let (mut synced, mut now) = (rt.disk.synced(), rt.disk.now());
+        while !others.is_empty() && differences(&synced, &now).is_empty() {
+            others_run().await;
+            (synced, now) = (rt.disk.synced(), rt.disk.now());
+        }
+        Self { rt, acknowledged: first.len(), written, synced, now }
+    }
+
+    /// Cases which differ in where the batch stands.
+    async fn all(rt: &Memory<Tokio>) -> Vec<Self> {
+        let mut crashes = Vec::new();
+        let batch = [10, 700, 0, 300, 900];
+        for witness in [false, true] {
+            for acknowledged in [&[][..], &[0], &[40, 1000], &[40, 12_040], &[40, 20_000, 7]] {
+                crashes.push(Self::make(rt, acknowledged, &batch, witness).await);
+            }
+        }
+        crashes
+    }
+
+    /// Opens a disk with this content: what it finds must be right, and is how many entries.
+    async fn survives(&self, image: &Image, what: &str) -> (Memory<Tokio>, usize) {
+        let rt = self.rt.with(image);
+        let store = open(&rt).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let found = all(&store, 1).await;
+        assert!(found.len() >= self.acknowledged, "{what}: an acknowledged write is lost");
+        assert_eq!(found, self.written[..found.len()], "{what}");
+        (rt, found.len())
+    }
+
+    /// Opens a disk with this content: it must be found damaged there.
+    async fn damaged(&self, image: &Image, at: &Place, what: &str) {
+        let disk = self.rt.with(image);
+        match open(&disk).await {
+            Err(StoreError::Damaged { file, offset, .. }) => {
+                assert_eq!((&file, offset), (&at.file, at.begin as u64), "{what}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+            Ok(_) => panic!("{what}: went unnoticed"),
+        }
+        assert!(disk.disk.now() == *image, "{what}: something was changed");
+    }
+}
+
+async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>, StoreError> {
+    FileStore::open_with(rt, DIR, SMALL).await
+}
+
+/// What is there once a dropped store has written its last.
+async fn closed(rt: &Memory<Tokio>) -> Image {
+    while rt.lock_file(Path::new("LOCK")).await.is_err() {
+        others_run().await;
+    }
+    rt.disk.now()
+}
+
+/// Lets the other tasks run. Their files are in memory, so that they wait for nothing.
+async fn others_run() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn segments(image: &Image) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
+    image.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "wal"))
+}
+
+fn ends_with_an_empty_segment(image: &Image) -> bool {
+    let last = segments(image).skip(1).last();
+    last.is_some_and(|(_, last)| last[HEADER_BYTES as usize..].iter().all(|byte| *byte == 0))
+}
+
+/// The sectors in which two contents differ, by file and offset.
+fn differences(old: &Image, new: &Image) -> Vec<(PathBuf, usize)> {
+    let mut sectors = Vec::new();
+    for (path, new) in segments(new) {
+        let mut old = old.get(path).cloned().unwrap_or_default();
+        old.resize(new.len(), 0);
+        let pairs = old.chunks(SECTOR).zip(new.chunks(SECTOR)).enumerate();
+        let changed = pairs.filter(|(_, (old, new))| old != new);
+        sectors.extend(changed.map(|(at, _)| (path.clone(), at * SECTOR)));
+    }
+    sectors
+}
+
+/// The new content without some of what differs from the old.
+fn without(old: &Image, new: &Image, missing: &[(PathBuf, usize)]) -> Image {
+    let mut image = new.clone();
+    for (path, at) in missing {
+        let content = image.get_mut(path).unwrap();
+        let end = content.len().min(at + SECTOR);
+        let sector = &mut content[*at..end];
+        let old = old.get(path).and_then(|old| old.get(*at..end)).unwrap_or_default();
+        sector.fill(0);
+        sector[..old.len()].copy_from_slice(old);
+    }
+    image
+}
+
+fn subset<T: Clone>(of: &[T], mask: usize) -> Vec<T> {
+    let chosen = of.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+    chosen.map(|(_, item)| item.clone()).collect()
+}
+
+/// The records of a log that is whole.
+fn places(image: &Image) -> Vec<Place> {
+    let mut places = Vec::new();
+    for ((file, content), segment) in segments(image).zip(1..) {
+        let store = check_segment_header(content, segment).unwrap();
+        let mut begin = HEADER_BYTES;
+        while let Some(header) = content.get(begin as usize..).and_then(|rest| rest.first_chunk())
+            && let Some(record) = RecordHeader::decode(
+                header,
+                record_seed(store, Position { segment, offset: begin }),
+            )
+        {
+            let used = RECORD_HEADER_BYTES + record.body_bytes as usize;
+            let end = begin + record_bytes(record.body_bytes);
+            let (file, witness) = (file.clone(), record.is_witness());
+            places.push(Place { file, begin: begin as usize, end: end as usize, used, witness });
+            begin = end;
+        }
+    }
+    places
+}
+
+fn in_memory(scenario: impl AsyncFnOnce(Memory<Tokio>)) {
+    Memory::run(&Launch::named("test"), scenario).unwrap();
+}
+
+#[test]
+fn any_unsynced_sectors_may_be_missing() {
+    in_memory(async |rt| {
+        let mut cut = 0;
+        for crash in Crash::all(&rt).await {
+            let sectors = differences(&crash.synced, &crash.now);
+            assert!((5..9).contains(&sectors.len()), "{sectors:?}");
+            for mask in 0..1 << sectors.len() {
+                let missing = subset(&sectors, mask);
+                let image = without(&crash.synced, &crash.now, &missing);
+                let what = format!("{} acknowledged, without {missing:?}", crash.acknowledged);
+                let (rt, found) = crash.survives(&image, &what).await;
+                assert!(mask > 0 || found == crash.written.len(), "{what}: {found} found");
+                cut += usize::from(found < crash.written.len());
+                // What goes on from there is never mixed with what was cut.
+                let store = open(&rt.with(&closed(&rt).await)).await.unwrap();
+                let next = entry(2, found as Index + 1, vec![0xEE; 10]);
+                put(&store, 1, entries([next.clone()])).await;
+                let found = all(&store, 1).await;
+                assert_eq!(found.last(), Some(&next), "{what}");
+            }
+        }
+        assert!(cut > 100, "{cut}");
+    });
+}
+
+#[test]
+fn a_crash_in_a_recovery_loses_nothing_either() {
+    in_memory(async |rt| {
+        for crash in Crash::all(&rt).await {
+            let sectors = differences(&crash.synced, &crash.now);
+            for mask in (0..1 << sectors.len()).step_by(3) {
+                let missing = subset(&sectors, mask);
+                let image = without(&crash.synced, &crash.now, &missing);
+                let rt = crash.rt.with(&image);
+                rt.disk.hold_syncs.set(true);
+                let mut opening = pin!(open(&rt));
+                let waits =
+                    poll_fn(|context| Poll::Ready(opening.as_mut().poll(context).is_pending()));
+                assert!(waits.await && rt.disk.held.get() == 1, "nothing else can be waited for");
+                let (old, new) = (rt.disk.synced(), rt.disk.now());
+                let sectors = differences(&old, &new);
+                for at in 0..=sectors.len() {
+                    for mask in [(1 << at) - 1, !((1 << at) - 1)] {
+                        let missing_now = subset(&sectors, mask);
+                        let image = without(&old, &new, &missing_now);
+                        let what = format!("without {missing:?}, then {missing_now:?}");
+                        crash.survives(&image, &what).await;
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_log_is_cut_at_every_byte() {
+    in_memory(async |rt| {
+        for (acknowledged, witness) in
+            [(&[][..], false), (&[5, 60], false), (&[5, 60], true), (&[60, 12_040], true)]
+        {
+            let crash = Crash::make(&rt, acknowledged, &[9, 0, 30], witness).await;
+            let places = places(&crash.now);
+            assert_eq!(
+                places.len(),
+                crash.written.len() + usize::from(acknowledged == [60, 12_040])
+            );
+            let file = &places.last().unwrap().file;
+            let batch = &places[places.len() - 3..];
+            for at in batch[0].begin..=batch[2].end {
+                for kind in 0..3 {
+                    let mut image = crash.now.clone();
+                    let content = image.get_mut(file).unwrap();
+                    match kind {
+                        0 => content.truncate(at),
+                        1 => content[at..].fill(0),
+                        _ => content[at..batch[2].end].fill(0xAA),
+                    }
+                    let what = format!("cut at {at} in way {kind}");
+                    let (_, found) = crash.survives(&image, &what).await;
+                    // Filled up with zeros, a record may lack what fills it up.
+                    let needed = |place: &&Place| {
+                        if kind == 1 { place.begin + place.used } else { place.end }
+                    };
+                    let whole = batch.iter().filter(|place| needed(place) <= at).count();
+                    // Or more, where what was cut off was zeros.
+                    assert!(found >= crash.acknowledged + whole, "{what}: {found} found");
+                    let begun = batch.iter().filter(|place| place.begin < at).count();
+                    assert!(found <= crash.acknowledged + begun, "{what}: {found} found");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_cut_before_what_follows_is_damage() {
+    in_memory(async |rt| {
+        // The second entry ends the first segment.
+        let crash = Crash::make(&rt, &[60, 12_040, 60], &[], true).await;
+        let places = places(&crash.now);
+        let [first, second, third, witness] = &places[..] else { panic!("{places:?}") };
+        assert!(witness.witness && third.file != first.file);
+        let ends = (first.begin..first.end).chain(second.begin..second.begin + 100);
+        for at in ends.chain(second.begin + second.used - 100..second.begin + second.used) {
+            for truncate in [true, false] {
+                let mut image = crash.now.clone();
+                let content = image.get_mut(&first.file).unwrap();
+                let place = if at < first.end { first } else { second };
+                if truncate {
+                    content.truncate(at);
+                } else {
+                    content[at..].fill(0);
+                }
+                if at >= place.begin + place.used {
+                    continue; // Only what fills it up is lost, and the next one begins there.
+                }
+                crash.damaged(&image, place, &format!("cut at {at}")).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn every_flipped_bit_is_noticed_or_means_nothing() {
+    in_memory(async |rt| {
+        // Closed, with a witness; or crashed with a batch behind what was acknowledged. Where it goes over two segments, each
+        // recovery takes long, and the bits after the first of a body are left to the others.
+        let cases: [(&[usize], &[usize], usize); 3] =
+            [(&[30, 12_040, 7], &[], 44), (&[0, 33], &[], 200), (&[60], &[30, 3], 200)];
+        for (acknowledged, batch, most) in cases {
+            let crash = Crash::make(&rt, acknowledged, batch, batch.is_empty()).await;
+            let places = places(&crash.now);
+            let witnesses = places.iter().filter(|place| place.witness).count();
+            assert_eq!(places.len(), crash.written.len() + witnesses);
+            assert!(batch.is_empty() == (witnesses > 0));
+            let mut number = 0;
+            for place in &places {
+                number += usize::from(!place.witness);
+                for at in place.begin..place.end.min(place.begin + most) {
+                    for bit in 0..8 {
+                        let mut image = crash.now.clone();
+                        image.get_mut(&place.file).unwrap()[at] ^= 1 << bit;
+                        let what = format!("bit {bit} of {at} in record {number}");
+                        let meant = !place.witness && at < place.begin + place.used;
+                        if meant && number <= crash.acknowledged {
+                            crash.damaged(&image, place, &what).await;
+                        } else {
+                            let (_, found) = crash.survives(&image, &what).await;
+                            let expected = if meant { number - 1 } else { crash.written.len() };
+                            assert_eq!(found, expected, "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
