@@ -3,6 +3,8 @@
 
 pub mod codec;
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 mod error;
 mod local;

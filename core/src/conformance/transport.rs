@@ -139,6 +139,16 @@ async fn pair<R: AsyncRuntime, F: TransportFactory<R>>(
     (one, two)
 }
 
+/// Two nodes get one more group, in which `to` listens with this inbox.
+fn join<T: Transport>(from: &Node<T>, to: &Node<T>, inbox: Inbox) {
+    from.transport.attach(GROUP, from.id, Inbox::new(drop));
+    to.transport.attach(GROUP, to.id, inbox);
+    for (node, other) in [(from, to), (to, from)] {
+        let peers = BTreeMap::from([(other.id, other.address.clone())]);
+        node.transport.set_peers(GROUP, &peers);
+    }
+}
+
 fn command(index: u64, bytes: usize) -> Entry {
     let content: Vec<u8> = (0..bytes).map(|n| (n as u64 * 7 + index) as u8).collect();
     Entry { log_id: LogId::new(2, 1, index), payload: Payload::Command(content.into()) }
@@ -170,7 +180,8 @@ fn all_kinds() -> Vec<Body> {
         Body::PreVote { last_log_id: largest },
         Body::PreVoteReply { granted: true },
         Body::PreVoteReply { granted: false },
-        Body::Vote { last_log_id: LogId::ZERO },
+        Body::Vote { last_log_id: LogId::ZERO, handover: false },
+        Body::Vote { last_log_id: log_id, handover: true },
         Body::VoteReply { granted: true },
         Body::VoteReply { granted: false },
         append(entries),
@@ -185,6 +196,7 @@ fn all_kinds() -> Vec<Body> {
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(u64::MAX) },
         Body::ReadIndexReply { sequence: 9, index: None },
+        Body::TimeoutNow,
     ]
 }
 
@@ -229,7 +241,9 @@ pub async fn carries_in_order<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, fa
     } else {
         let last = one.number(GROUP, 2, COUNT + 1);
         for message in one.reach(&rt, &mut two, last).await {
-            let Body::ReadIndex { sequence } = message.body else { panic!("never sent: {message:?}") };
+            let Body::ReadIndex { sequence } = message.body else {
+                panic!("never sent: {message:?}")
+            };
             assert!(sequence <= COUNT + 1, "never sent: {message:?}");
             assert_eq!(message, one.number(GROUP, 2, sequence));
         }
@@ -351,10 +365,9 @@ pub async fn never_waits_for_who_is_slow<R: AsyncRuntime, F: TransportFactory<R>
     rt: R,
     factory: F,
 ) {
-    let (one, mut two) = pair(&rt, &factory, &[GROUP, GROUP + 1]).await;
+    let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     // What is delivered waits no longer.
-    two.transport.detach(GROUP);
-    two.transport.attach(GROUP, 2, Inbox::new(drop));
+    join(&one, &two, Inbox::new(drop));
     flood(&one, 2, async || ()).await;
     one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
 }
@@ -369,7 +382,7 @@ pub async fn delivers_nothing_within_a_send<R: AsyncRuntime, F: TransportFactory
     let sending = Rc::new(Cell::new(false));
     let within = Rc::clone(&sending);
     let deliver = move |_| assert!(!within.get(), "delivered within the receiver's own send");
-    one.transport.attach(GROUP, 1, Inbox::new(deliver));
+    join(&two, &one, Inbox::new(deliver));
     for sequence in 0..1000 {
         two.transport.send(two.number(GROUP, 1, sequence));
         if sequence % 10 == 0 {
@@ -389,11 +402,11 @@ pub async fn delivers_nothing_after_detach<R: AsyncRuntime, F: TransportFactory<
     rt: R,
     factory: F,
 ) {
-    let (one, mut two) = pair(&rt, &factory, &[GROUP, GROUP + 1]).await;
+    let (mut one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     let detached = Rc::new(Cell::new(false));
     let ended = Rc::clone(&detached);
     let deliver = move |_| assert!(!ended.get(), "delivered after detach");
-    two.transport.attach(GROUP, 2, Inbox::new(deliver));
+    join(&one, &two, Inbox::new(deliver));
     for sequence in 1..1000 {
         one.transport.send(one.number(GROUP, 2, sequence));
     }
@@ -408,15 +421,12 @@ pub async fn delivers_nothing_after_detach<R: AsyncRuntime, F: TransportFactory<
     two.transport.detach(GROUP);
     two.transport.detach(GROUP + 2);
     one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 2)).await;
-    two.reach(&rt, &mut { one }, two.number(GROUP + 1, 1, 1)).await;
+    two.reach(&rt, &mut one, two.number(GROUP + 1, 1, 1)).await;
 }
 
 /// Once its new address is known, messages go there, though its old place still listens.
 #[doc(hidden)]
-pub async fn follows_a_node_that_moves<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn follows_a_node_that_moves<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut before) = pair(&rt, &factory, &[GROUP]).await;
     one.transport.send(one.number(GROUP, 2, 1));
     let mut after = Node::start(&rt, &factory, 2, &[GROUP]).await;

@@ -1,0 +1,136 @@
+//! What a store holds when it is opened again: everything that was reported as durable, and otherwise everything up to some write.
+
+use quorate_rt::{AsyncRuntime, Launch};
+
+use super::{Scene, StoreFactory, durable, entries, hard_state, random_write};
+use crate::{GroupId, HardState, LogWrite, Term};
+
+const GROUP: GroupId = 7;
+
+/// Runs of several terms and leaders, and memberships of which some have been replaced.
+#[doc(hidden)]
+pub async fn recovers_the_outline<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+    let mut scene = Scene::open(rt, factory, &[GROUP]).await;
+    let writes =
+        [(0, 1, 1), (1, 2, 40), (2, 41, 41), (3, 42, 90), (4, 30, 70), (7, 71, 71), (8, 60, 60)];
+    for (term, first, last) in writes {
+        scene.put(GROUP, entries(term, first, last)).await;
+        if F::DURABLE {
+            // Compares the outline with that of the entries.
+            scene = scene.reopen().await;
+        }
+    }
+    scene.check().await;
+}
+
+/// Alone and together with entries, of which neither comes without the other.
+#[doc(hidden)]
+pub async fn recovers_hard_states<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+    let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
+    let voted = |term, voted_for| Some(HardState { term: Term(term), voted_for });
+    let writes = [
+        hard_state(1, None),
+        hard_state(1, Some(u64::MAX)),
+        LogWrite { hard_state: voted(5, Some(2)), ..entries(5, 1, 3) },
+        LogWrite { hard_state: voted(6, None), ..entries(6, 2, 2) },
+        entries(6, 3, 5),
+        hard_state(u64::MAX, Some(1)),
+    ];
+    for write in writes {
+        let hard_state = write.hard_state;
+        scene.put(GROUP, write).await;
+        if F::DURABLE {
+            scene = scene.reopen().await;
+            if hard_state.is_some() {
+                assert_eq!(Some(scene.log(GROUP).hard_state), hard_state);
+            }
+            assert_eq!(scene.log(GROUP + 1).hard_state, HardState::default());
+        }
+    }
+    scene.reopen().await.check().await;
+}
+
+/// Again and again the store is dropped: at once, after some turns, after some of the writes, after all.
+#[doc(hidden)]
+pub async fn crashes_at_any_moment<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+    const GROUPS: [GroupId; 3] = [1, 2, 3];
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut scene = Scene::open(rt, factory, &GROUPS).await;
+    for life in 0..40 {
+        let mut outcomes = Vec::new();
+        for _ in 0..random.usize(1..30) {
+            let group = GROUPS[random.usize(..GROUPS.len())];
+            let write = random_write(&mut random, scene.log(group));
+            outcomes.push(scene.submit(group, write));
+            if random.u8(..8) == 0 {
+                scene.turn().await;
+            }
+        }
+        match life % 4 {
+            0 => {}
+            1 => {
+                for _ in 0..random.u8(..50) {
+                    scene.turn().await;
+                }
+            }
+            2 => durable(outcomes.swap_remove(outcomes.len() / 2)).await,
+            _ => {
+                for outcome in outcomes {
+                    durable(outcome).await;
+                }
+            }
+        }
+        scene = scene.reopen().await;
+        scene.check().await;
+    }
+}
+
+/// The old suffix, the new one, or the old one again; no mixture, and nothing behind it.
+#[doc(hidden)]
+pub async fn crashes_while_a_suffix_is_replaced<R: AsyncRuntime, F: StoreFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let mut scene = Scene::open(rt, factory, &[GROUP]).await;
+    for life in 0..12 {
+        let first = scene.submit(GROUP, entries(1, 1, 12));
+        let turns = [(2, 5, 7), (1, 5, 9), (3, 6, 20), (1, 6, 8)];
+        let mut outcomes: Vec<_> = turns
+            .iter()
+            .map(|(term, first, last)| scene.submit(GROUP, entries(*term, *first, *last)))
+            .collect();
+        match life % 3 {
+            0 => durable(first).await,
+            1 => durable(outcomes.swap_remove(life % 4)).await,
+            _ => {}
+        }
+        scene = scene.reopen().await;
+        scene.check().await;
+    }
+}
+
+/// The runtime ends while the store writes, and another one opens it.
+#[doc(hidden)]
+pub fn ends_with_its_runtime<R: AsyncRuntime, F: StoreFactory<R>>(launch: &Launch, factory: F) {
+    let first_life = async |rt: R| {
+        let mut scene = Scene::open(rt, factory, &[GROUP]).await;
+        scene.put(GROUP, entries(1, 1, 20)).await;
+        for index in 21..100 {
+            let _its_end_is_not_awaited = scene.submit(GROUP, entries(1, index, index));
+            if index % 10 == 0 {
+                scene.turn().await;
+            }
+        }
+        let (_rt, factory, groups) = scene.crash();
+        (factory, groups)
+    };
+    let (factory, groups) = R::run(launch, first_life).expect("the runtime starts");
+    let second_life = async |rt: R| {
+        let mut scene = Scene::resume(rt, factory, groups).await;
+        scene.check().await;
+        let next = scene.log(GROUP).last().index + 1;
+        scene.put(GROUP, entries(2, next, next + 5)).await;
+        scene.reopen().await.check().await;
+    };
+    R::run(launch, second_life).expect("the runtime starts");
+}

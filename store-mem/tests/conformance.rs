@@ -1,0 +1,33 @@
+//! The suite of `quorate-core`, on the store that is kept and on one that is new each time.
+
+use quorate_core::conformance::log_store::StoreFactory;
+use quorate_core::log_store_suite;
+use quorate_rt::Launch;
+use quorate_rt_tokio::Tokio;
+use quorate_store_mem::MemStore;
+
+/// Opening it again is another clone.
+#[derive(Default)]
+struct Kept(MemStore);
+
+impl StoreFactory<Tokio> for Kept {
+    type Store = MemStore;
+
+    async fn open(&self, _rt: &Tokio) -> MemStore {
+        self.0.clone()
+    }
+}
+
+struct Forgotten;
+
+impl StoreFactory<Tokio> for Forgotten {
+    type Store = MemStore;
+    const DURABLE: bool = false;
+
+    async fn open(&self, _rt: &Tokio) -> MemStore {
+        MemStore::new()
+    }
+}
+
+log_store_suite!(kept, Tokio, Launch::default(), Kept::default());
+log_store_suite!(forgotten, Tokio, Launch::default(), Forgotten);
