@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use quorate::{AsyncRuntime, Metrics};
 
+use crate::glob;
 use crate::reply::{Protocol, Reply};
 use crate::request::MAX_VALUE_BYTES;
 use crate::server::{MAX_CLIENTS, Server};
@@ -30,7 +31,10 @@ pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
     Reply::Map(fields.map(|(name, value)| (Reply::bulk(name), value)).to_vec())
 }
 
-/// The answer to CONFIG GET: the settings that clients look at. A pattern is a name, or the beginning of one and a `*`.
+/// The most steps that a pattern of CONFIG GET may take for a name.
+const MAX_PATTERN_STEPS: usize = 1 << 16;
+
+/// The answer to CONFIG GET: the settings that clients look at and whose names match a pattern.
 pub(crate) fn config(patterns: &[Bytes]) -> Reply {
     let settings = [
         // Nothing is kept in snapshots of Redis' kind, and every write is in a log before it is answered.
@@ -43,11 +47,9 @@ pub(crate) fn config(patterns: &[Bytes]) -> Reply {
         ("timeout", "0".to_owned()),
     ];
     let wanted = |name: &str| {
-        patterns.iter().any(|pattern| match pattern.strip_suffix(b"*") {
-            Some(start) => {
-                name.as_bytes().get(..start.len()).is_some_and(|s| s.eq_ignore_ascii_case(start))
-            }
-            None => name.as_bytes().eq_ignore_ascii_case(pattern),
+        patterns.iter().any(|pattern| {
+            let pattern = pattern.to_ascii_lowercase();
+            glob::matches(&pattern, name.as_bytes(), &mut 0, MAX_PATTERN_STEPS) == Some(true)
         })
     };
     let settings = settings.into_iter().filter(|(name, _)| wanted(name));
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_found_by_name_and_by_beginning() {
+    fn settings_are_found_by_name_and_by_pattern() {
         let found = |pattern: &'static str| match config(&[Bytes::from_static(pattern.as_bytes())])
         {
             Reply::Map(settings) => settings.len(),
@@ -194,6 +196,7 @@ mod tests {
         };
         assert_eq!(found("SAVE"), 1);
         assert_eq!(found("append*"), 2);
+        assert_eq!(found("*SYNC"), 1);
         assert_eq!(found("*"), 7);
         assert_eq!(found("sav"), 0);
     }

@@ -103,6 +103,20 @@ fn a_pipeline_of_all_kinds_is_answered_in_order() {
 }
 
 #[test]
+fn values_grow_move_and_are_taken_and_keys_are_found() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("SETNX a 1\r\nSETNX a 2\r\nAPPEND a 23\r\nSTRLEN a\r\nGETSET a x\r\n").await;
+        client.expect(":1\r\n:0\r\n:3\r\n:3\r\n$3\r\n123\r\n").await;
+        client.send("RENAME a b\r\nRENAME a b\r\nTYPE a\r\nTYPE b\r\nKEYS ?\r\n").await;
+        client.expect("+OK\r\n-ERR no such key\r\n+none\r\n+string\r\n*1\r\n$1\r\nb\r\n").await;
+        client.send("SCAN 0 MATCH b*\r\nGETDEL b\r\nGETDEL b\r\nSCAN 0\r\n").await;
+        client.expect("*2\r\n$1\r\n0\r\n*1\r\n$1\r\nb\r\n$1\r\nx\r\n$-1\r\n").await;
+        client.expect("*2\r\n$1\r\n0\r\n*0\r\n").await;
+    });
+}
+
+#[test]
 fn consecutive_writes_become_one_entry_of_the_log() {
     with_server(async |rt, running| {
         let mut client = Client::connect(rt, running).await;
