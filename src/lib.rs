@@ -68,7 +68,7 @@ mod parts {
     }
     cfg_if::cfg_if! {
         if #[cfg(feature = "file")] {
-            pub use quorate_store_file::{FileConfig, FileStore};
+            pub use quorate_store_file::{FileConfig, FileStore, StoreReport};
         }
     }
 }

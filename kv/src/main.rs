@@ -1,6 +1,7 @@
 //! `quorate-kv`: a replicated, durable key-value server that speaks the Redis protocol.
 
 mod attempt;
+mod check;
 mod command;
 mod connection;
 mod demo;
@@ -36,6 +37,8 @@ enum Subcommands {
     Demo(demo::Options),
     /// Runs one node of a cluster.
     Serve(serve::Options),
+    /// Verifies a node's data, while it is not running, and prints what they hold.
+    Check(check::Options),
 }
 
 /// What a node runs on.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
             // Nodes of one process lose each other only when it ends.
             Subcommands::Demo(_) => "warn,quorate_network_tcp=error",
             Subcommands::Serve(_) => "info",
+            Subcommands::Check(_) => "warn",
         })
     });
     let stderr = std::io::stderr;
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Subcommands::Demo(options) => demo::run(options),
         Subcommands::Serve(options) => serve::run(options),
+        Subcommands::Check(options) => check::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +124,7 @@ mod tests {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
         for line in [
             "quorate-kv demo",
+            "quorate-kv check --data d",
             "quorate-kv demo --nodes 5 --runtime monoio --driver poll --data d --base-port 80",
             "quorate-kv serve --id 1 --client [::]:7001 --peer host:7101 --cluster 1=host:7101,2=b:1 --data d",
         ] {

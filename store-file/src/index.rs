@@ -182,6 +182,11 @@ impl Logs {
             .unwrap_or_default()
     }
 
+    /// All groups, with hard state and outline.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, HardState, &Outline)> {
+        self.logs.iter().map(|(group, log)| (*group, log.hard_state, &log.outline))
+    }
+
     /// How often a suffix of the group's log has been replaced.
     pub(crate) fn truncations(&self, group: GroupId) -> u64 {
         self.logs.get(&group).map_or(0, |log| log.truncations)

@@ -4,6 +4,7 @@
 //! memory. Its format is described in `format.rs`.
 
 mod batch;
+mod check;
 mod config;
 mod format;
 mod index;
@@ -12,6 +13,7 @@ mod segment;
 mod store;
 mod writer;
 
+pub use check::{GroupReport, LogEnd, StoreReport};
 pub use config::FileConfig;
 pub use store::FileStore;
 

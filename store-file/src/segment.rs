@@ -22,32 +22,50 @@ const MAX_OPEN: usize = 64;
 pub(crate) struct Segments<R: AsyncRuntime> {
     pub(crate) rt: R,
     dir: PathBuf,
+    mode: OpenMode,
     open: RefCell<BTreeMap<u32, Rc<R::File>>>,
 }
 
 impl<R: AsyncRuntime> Segments<R> {
-    pub(crate) fn new(rt: R, dir: PathBuf) -> Self {
-        Self { rt, dir, open: RefCell::default() }
+    /// `mode` is how they are opened: nothing is changed in one that only reads.
+    pub(crate) fn new(rt: R, dir: PathBuf, mode: OpenMode) -> Self {
+        Self { rt, dir, mode, open: RefCell::default() }
     }
 
     pub(crate) fn path(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:016}.wal"))
     }
 
-    /// The numbers of the segments there are, in order; what a crash has left unfinished is removed.
+    /// Removes the segment that a crash has left unfinished, if there is one.
+    pub(crate) async fn remove_unfinished(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(UNFINISHED);
+        match self.rt.remove_file(&path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("removing", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The numbers of the segments there are, in order.
     pub(crate) async fn list(&self) -> Result<Vec<u32>, StoreError> {
         let names = self.rt.read_dir(&self.dir).await;
         let names = names.map_err(|error| failed("listing", &self.dir, error))?;
-        if names.iter().any(|name| name == UNFINISHED) {
-            let path = self.dir.join(UNFINISHED);
-            let removed = self.rt.remove_file(&path).await;
-            removed.map_err(|error| failed("removing", &path, error))?;
-        }
         let number = |name: String| {
             let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
             digits.parse::<u32>().ok()
         };
         Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
+    }
+
+    /// The last of these numbers, if there is one.
+    ///
+    /// Errors: one is missing.
+    pub(crate) fn last_of(&self, numbers: &[u32]) -> Result<Option<u32>, StoreError> {
+        match (1..).zip(numbers).find(|(expected, number)| expected != *number) {
+            Some((missing, _)) => Err(self.damaged(missing, 0, "the file is missing".to_owned())),
+            None => Ok(numbers.last().copied()),
+        }
     }
 
     /// Makes a segment. It is whole and durable, or not there.
@@ -71,13 +89,13 @@ impl<R: AsyncRuntime> Segments<R> {
         Ok(file)
     }
 
-    /// A segment, for reading and writing.
+    /// A segment.
     pub(crate) async fn file(&self, segment: u32) -> Result<Rc<R::File>, StoreError> {
         if let Some(file) = self.open.borrow().get(&segment) {
             return Ok(Rc::clone(file));
         }
         let path = self.path(segment);
-        let opened = self.rt.open(&path, OpenMode::Write).await;
+        let opened = self.rt.open(&path, self.mode).await;
         let file = Rc::new(opened.map_err(|error| failed("opening", &path, error))?);
         self.keep_open(segment, &file);
         Ok(file)

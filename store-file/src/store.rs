@@ -10,15 +10,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{Completion, Entry, GroupId, Index, LogStore, LogWrite, Recovered, StoreError};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::{AsyncRuntime, OpenMode};
 
 use crate::batch::Batches;
+use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
 use crate::format::{Encoder, Position, entry_seed, take_checked_entry};
 use crate::index::{Logs, Part, Place};
 use crate::recovery::{Found, recover};
 use crate::segment::{Segments, failed};
 use crate::writer::Writer;
+
+/// What is in a store's directory: the directory of the log's segments, and the file that is locked.
+pub(crate) const WAL: &str = "wal";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// A write-ahead log in a directory, for all the groups of a core. A clone is the same store.
 ///
@@ -88,20 +93,17 @@ impl<R: AsyncRuntime> FileStore<R> {
             StoreError::io("the settings", io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let dir = dir.as_ref();
-        let wal = dir.join("wal");
+        let wal = dir.join(WAL);
         rt.create_dir_all(&wal).await.map_err(|error| failed("making", &wal, error))?;
         // Its name may have been visible, and not durable, when the last process died.
         rt.sync_dir(dir).await.map_err(|error| failed("syncing", dir, error))?;
-        let lock = lock(rt, dir.join("LOCK")).await?;
+        let lock = lock(rt, dir.join(LOCK)).await?;
 
-        let segments = Segments::new(rt.clone(), wal);
+        let segments = Segments::new(rt.clone(), wal, OpenMode::Write);
         let mut logs = Logs::new(config.cache_bytes);
-        let numbers = segments.list().await?;
-        if let Some((expected, _)) = (1..).zip(&numbers).find(|(expected, n)| expected != *n) {
-            return Err(segments.damaged(expected, 0, "the file is missing".to_owned()));
-        }
-        let found = match numbers.last() {
-            Some(last) => recover(&segments, *last, &mut logs).await?,
+        segments.remove_unfinished().await?;
+        let found = match segments.last_of(&segments.list().await?)? {
+            Some(last) => recover(&segments, last, &mut logs).await?,
             None => {
                 let store = rt.random();
                 let file = segments.create(store, 1, config.segment_bytes).await?;
@@ -121,6 +123,17 @@ impl<R: AsyncRuntime> FileStore<R> {
         let shared = Rc::new(Shared { segments, store, config, lock, state: RefCell::new(state) });
         Writer::start(Rc::clone(&shared), found);
         Ok(Self { handle: Rc::new(Handle(shared)) })
+    }
+
+    /// Verifies the store in `dir` and tells what it holds, as an opening would find it, but changes nothing. It reads the log once through, with
+    /// the store locked, so that nobody opens it meanwhile. A torn tail is sound: nobody was told that it is stored.
+    ///
+    /// Errors: [`Locked`](StoreError::Locked) where a process has it open; [`Io`](StoreError::Io) where the operating system refuses something,
+    /// or there is no store. Damage is no error here, but part of the report.
+    ///
+    /// Dropping the future gives up.
+    pub async fn check(rt: &R, dir: impl AsRef<Path>) -> Result<StoreReport, StoreError> {
+        check(rt, dir.as_ref()).await
     }
 
     #[cfg(test)]
@@ -162,7 +175,10 @@ impl<R: AsyncRuntime> FileStore<R> {
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-async fn lock<R: AsyncRuntime>(rt: &R, path: PathBuf) -> Result<R::FileLock, StoreError> {
+pub(crate) async fn lock<R: AsyncRuntime>(
+    rt: &R,
+    path: PathBuf,
+) -> Result<R::FileLock, StoreError> {
     let deadline = rt.now() + LOCK_PATIENCE;
     loop {
         match rt.lock_file(&path).await {

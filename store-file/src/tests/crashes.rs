@@ -93,8 +93,14 @@ impl Crash {
     /// Opens a disk with this content: what it finds must be right, and is how many entries.
     async fn survives(&self, image: &Image, what: &str) -> (Memory<Tokio>, usize) {
         let rt = self.rt.with(image);
+        let report = FileStore::check(&rt, DIR).await.unwrap();
+        assert!(rt.disk.now() == *image, "{what}: a check has changed something");
         let store = open(&rt).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         let found = all(&store, 1).await;
+        let reported = report.groups.get(&1).and_then(|group| group.entries);
+        assert!(report.damage.is_none() && report.end.is_some(), "{what}: {report:?}");
+        let ends = found.first().zip(found.last()).map(|(first, last)| (first.log_id, last.log_id));
+        assert_eq!(reported, ends, "{what}");
         assert!(found.len() >= self.acknowledged, "{what}: an acknowledged write is lost");
         assert_eq!(found, self.written[..found.len()], "{what}");
         (rt, found.len())
@@ -110,6 +116,9 @@ impl Crash {
             Err(error) => panic!("{what}: {error}"),
             Ok(_) => panic!("{what}: went unnoticed"),
         }
+        let report = FileStore::check(&disk, DIR).await.unwrap();
+        let damage = report.damage.unwrap_or_else(|| panic!("{what}: unnoticed by a check"));
+        assert!(matches!(damage, StoreError::Damaged { offset, .. } if offset == at.begin as u64));
         assert!(disk.disk.now() == *image, "{what}: something was changed");
     }
 }

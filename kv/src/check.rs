@@ -1,0 +1,71 @@
+//! `quorate-kv check`: verifies a node's data offline, and prints what they hold.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use quorate::{AsyncRuntime, FileStore, Launch, StoreReport, Tokio};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The folder with the data of one node, which must not be running. Nothing in it is changed.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Prints what there is. What a crash has cut short is sound.
+///
+/// Errors: the data are damaged, in use or can't be read.
+pub(crate) fn run(options: Options) -> Result<(), String> {
+    let launch = Launch::named("check");
+    let report = Tokio::run(&launch, async |rt| FileStore::check(&rt, &options.data).await)
+        .map_err(|error| format!("the runtime could not be started: {error}"))?
+        .map_err(|error| error.to_string())?;
+    let _ = io::stdout().write_all(describe(&report).as_bytes());
+    if report.damage.is_some() {
+        return Err(format!("{} is damaged", options.data.display()));
+    }
+    Ok(())
+}
+
+fn describe(report: &StoreReport) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{line}"); // Never fails on a string.
+    };
+    if !report.locked {
+        line("caution: not locked; if a node is running, what is seen may be changing".to_owned());
+    }
+    let bytes: u64 = report.segments.iter().map(|(_, bytes)| bytes).sum();
+    line(format!("segments: {}, {bytes} bytes", report.segments.len()));
+    if let (Some((first, _)), Some((last, _))) = (report.segments.first(), report.segments.last()) {
+        line(format!("  from {} to {}", first.display(), last.display()));
+    }
+    let so_far = if report.damage.is_some() { " (before the damage)" } else { "" };
+    for (group, held) in &report.groups {
+        line(format!("group {group}{so_far}:"));
+        let vote = held.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
+        line(format!("  hard state: term {}, vote {vote}", held.hard_state.term.0));
+        line(match held.entries {
+            Some((first, last)) => format!(
+                "  entries: {} to {} (terms {} to {})",
+                first.index, last.index, first.term.0, last.term.0
+            ),
+            None => "  entries: none".to_owned(),
+        });
+    }
+    if let Some(end) = &report.end {
+        line(format!("end: offset {} of {}", end.offset, end.file.display()));
+        if end.torn_bytes > 0 {
+            line(format!(
+                "torn tail: {} bytes, cut short by a crash and never acknowledged; the next start removes them",
+                end.torn_bytes
+            ));
+        }
+    }
+    line(match &report.damage {
+        Some(damage) => format!("damage: {damage}"),
+        None => "sound".to_owned(),
+    });
+    text
+}

@@ -1,0 +1,115 @@
+//! `quorate-kv check`: what it says of data that are sound, torn, damaged or in use.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use common::{Process, connect, free_ports, kv};
+
+/// A node of its own, with this folder, that has stored something.
+fn node(data: &Path) -> Process {
+    let [client, peer] = free_ports(2)[..] else { unreachable!() };
+    let process = Process::spawn(
+        kv().args(["serve", "--id", "1", "--client", &format!("127.0.0.1:{client}")])
+            .args(["--peer", &format!("127.0.0.1:{peer}")])
+            .args(["--cluster", &format!("1=127.0.0.1:{peer}")])
+            .arg("--data")
+            .arg(data)
+            .stderr(Stdio::null()),
+    );
+    common::until("the node writes", || {
+        let set = redis::cmd("SET").arg("key").arg("acknowledged").exec(&mut connect(client).ok()?);
+        set.ok()
+    });
+    process
+}
+
+/// Exit code and what was printed.
+fn check(data: &Path) -> (Option<i32>, String) {
+    let output = kv().arg("check").arg("--data").arg(data).output().expect("runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("is text"))
+}
+
+/// Content and time of change of every file.
+fn everything(data: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
+    let mut files = BTreeMap::new();
+    for dir in [data.to_owned(), data.join("wal")] {
+        for entry in fs::read_dir(dir).expect("lists") {
+            let path = entry.expect("lists").path();
+            let facts = path.metadata().expect("is there");
+            let content = if path.is_file() { fs::read(&path).expect("reads") } else { vec![] };
+            files.insert(path, (content, facts.mtime(), facts.mtime_nsec()));
+        }
+    }
+    files
+}
+
+#[test]
+fn it_tells_what_is_there_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path();
+    let mut process = node(data);
+
+    let (code, text) = check(data);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("in use by another process"), "{text}");
+
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
+    let before = everything(data);
+    let (code, text) = check(data);
+    assert_eq!(code, Some(0), "{text}");
+    for expected in
+        ["segments: ", "group 0:\n", "hard state: term 1, vote 1", "entries: 1 to ", "\nsound\n"]
+    {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert!(!text.contains("caution") && !text.contains("torn"), "{text}");
+    assert!(everything(data) == before);
+
+    // Without the lock's file none is made.
+    fs::remove_file(data.join("LOCK")).expect("removes");
+    let (code, text) = check(data);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("caution: not locked"), "{text}");
+    assert!(!data.join("LOCK").exists());
+
+    // Half a record behind the end.
+    let segment = data.join("wal/0000000000000001.wal");
+    let whole = fs::read(&segment).expect("reads");
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("is written");
+    let mut torn = whole.clone();
+    torn[end + 100] = 0xAA;
+    fs::write(&segment, &torn).expect("writes");
+    let before = everything(data);
+    let (code, text) = check(data);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("torn tail: "), "{text}");
+    assert!(everything(data) == before);
+
+    // The node has gone with the last write acknowledged, and the disk loses a bit of it.
+    let at = whole.windows(12).rposition(|window| window == b"acknowledged").expect("is there");
+    let mut damaged = whole;
+    damaged[at] ^= 1;
+    fs::write(&segment, &damaged).expect("writes");
+    let before = everything(data);
+    let (code, text) = check(data);
+    assert_eq!(code, Some(1), "{text}");
+    let expected = format!("damage: {}: damaged at offset ", segment.display());
+    assert!(text.contains(&expected), "{text}");
+    assert!(text.contains("group 0 (before the damage):") && !text.contains("sound"), "{text}");
+    assert!(everything(data) == before);
+}
+
+#[test]
+fn a_folder_without_a_store_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (code, text) = check(folder.path());
+    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 0);
+}
