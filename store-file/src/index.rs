@@ -30,7 +30,7 @@ impl Place {
         self.offset + u64::from(self.len)
     }
 
-    /// The size of the entry as the limits count it (memberships are off by a few bytes).
+    /// The size of the entry as the limits count it: the content is counted as it is encoded.
     fn entry_bytes(&self) -> usize {
         Entry::OVERHEAD_BYTES + (self.len as usize).saturating_sub(ENTRY_OVERHEAD_BYTES)
     }

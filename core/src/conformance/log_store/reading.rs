@@ -37,7 +37,7 @@ pub async fn reads_what_was_appended<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
 /// Every range, with every limit that makes a difference: as many entries as fit, and at least one.
 #[doc(hidden)]
 pub async fn reads_what_fits<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
-    const LAST: u64 = 14;
+    const LAST: u64 = 18;
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, entries(1, 1, LAST)).await;
     let all = scene.log(GROUP).entries.clone();
