@@ -108,14 +108,6 @@ impl Gather {
         self.put_slice(&value.to_le_bytes());
     }
 
-    /// Appends all that another one holds.
-    pub fn append(&mut self, mut other: Self) {
-        for chunk in mem::take(&mut other.chunks) {
-            self.put_bytes(&chunk);
-        }
-        self.put_slice(&other.tail);
-    }
-
     /// Takes everything out, as chunks in order. The allocation of the small pieces is kept for the next use.
     pub fn take(&mut self) -> Vec<Bytes> {
         if !self.tail.is_empty() {

@@ -174,26 +174,24 @@ fn what_can_not_be_is_refused() {
 #[test]
 fn gathered_bytes_keep_their_order_and_large_ones_are_not_copied() {
     let large = Bytes::from(vec![1; Gather::CHUNK_BYTES]);
-    let mut first = Gather::new();
-    first.put_u8(7);
-    first.put_bytes(&large);
-    first.put_u32(8);
-    let mut second = Gather::new();
-    assert!(second.is_empty());
-    second.put_slice(b"ab");
-    second.append(first);
-    second.put_u64(9);
+    let mut gather = Gather::new();
+    assert!(gather.is_empty());
+    gather.put_slice(b"ab");
+    gather.put_u8(7);
+    gather.put_bytes(&large);
+    gather.put_u32(8);
+    gather.put_u64(9);
 
     let mut expected = b"ab\x07".to_vec();
     expected.extend_from_slice(&large);
     expected.extend(8_u32.to_le_bytes());
     expected.extend(9_u64.to_le_bytes());
-    assert_eq!(second.len(), expected.len());
-    assert_eq!(second.chunks().collect::<Vec<_>>().concat(), expected);
-    let chunks = second.take();
+    assert_eq!(gather.len(), expected.len());
+    assert_eq!(gather.chunks().collect::<Vec<_>>().concat(), expected);
+    let chunks = gather.take();
     assert!(chunks.iter().any(|chunk| chunk.as_ptr() == large.as_ptr()), "it was copied");
     assert_eq!(chunks.concat(), expected);
-    assert!(second.is_empty() && second.take().is_empty());
+    assert!(gather.is_empty() && gather.take().is_empty());
 }
 
 proptest! {
