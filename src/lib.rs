@@ -79,8 +79,8 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role, StateMachine,
-        WriteError,
+        Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role, Snapshot,
+        SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
     };
 }
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
+use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, LogId, NodeId, Payload, Term};
 
 /// Why bytes can't be decoded.
@@ -262,6 +263,37 @@ fn decode_membership(mut from: Bytes) -> Result<Membership, DecodeError> {
     Membership::new(voters).map_err(DecodeError::Invalid)
 }
 
+/// Appends what a snapshot is of.
+pub fn put_snapshot_meta(to: &mut Gather, meta: &SnapshotMeta) {
+    put_log_id(to, meta.log_id);
+    let membership = encode_membership(&meta.membership);
+    put_length(to, membership.len());
+    to.put_slice(&membership);
+    to.put_u64(meta.membership_index);
+    to.put_u64(meta.bytes);
+    to.put_slice(&meta.digest.0);
+}
+
+/// Takes what a snapshot is of off the front.
+pub fn take_snapshot_meta(from: &mut Bytes) -> Result<SnapshotMeta, DecodeError> {
+    let log_id = take_log_id(from)?;
+    let len = take_u32(from, "snapshot")? as usize;
+    let membership = decode_membership(take_bytes(from, len, "membership of a snapshot")?)?;
+    let membership_index = take_u64(from, "snapshot")?;
+    let bytes = take_u64(from, "snapshot")?;
+    if !(1..=log_id.index).contains(&membership_index) {
+        let reason = format!("a snapshot at {log_id} with a membership of {membership_index}");
+        return Err(DecodeError::Invalid(reason));
+    }
+    Ok(SnapshotMeta { log_id, membership, membership_index, bytes, digest: take_digest(from)? })
+}
+
+fn take_digest(from: &mut Bytes) -> Result<Digest, DecodeError> {
+    let mut digest = Digest([0; Digest::BYTES]);
+    digest.0.copy_from_slice(&take_bytes(from, Digest::BYTES, "digest")?);
+    Ok(digest)
+}
+
 const PRE_VOTE: u8 = 1;
 const PRE_VOTE_REPLY: u8 = 2;
 const VOTE: u8 = 3;
@@ -273,6 +305,8 @@ const FORWARD_REPLY: u8 = 8;
 const READ_INDEX: u8 = 9;
 const READ_INDEX_REPLY: u8 = 10;
 const TIMEOUT_NOW: u8 = 11;
+const SNAPSHOT: u8 = 12;
+const SNAPSHOT_REPLY: u8 = 13;
 
 /// Appends a message.
 pub fn put_message(to: &mut Gather, message: &Message) {
@@ -357,6 +391,18 @@ pub fn put_message(to: &mut Gather, message: &Message) {
             to.put_u64(index.unwrap_or(0));
         }
         Body::TimeoutNow => to.put_u8(TIMEOUT_NOW),
+        Body::Snapshot { meta, offset, chunk } => {
+            to.put_u8(SNAPSHOT);
+            put_snapshot_meta(to, meta);
+            to.put_u64(*offset);
+            put_length(to, chunk.len());
+            to.put_bytes(chunk);
+        }
+        Body::SnapshotReply { digest, stored } => {
+            to.put_u8(SNAPSHOT_REPLY);
+            to.put_slice(&digest.0);
+            to.put_u64(*stored);
+        }
     }
 }
 
@@ -378,6 +424,17 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
             Body::Vote { last_log_id, handover: take_bool(from, "vote")? }
         }
         TIMEOUT_NOW => Body::TimeoutNow,
+        SNAPSHOT => {
+            let meta = take_snapshot_meta(from)?;
+            let offset = take_u64(from, "snapshot")?;
+            let len = take_u32(from, "snapshot")? as usize;
+            let chunk = take_bytes(from, len, "piece of a snapshot")?;
+            Body::Snapshot { meta, offset, chunk }
+        }
+        SNAPSHOT_REPLY => {
+            let digest = take_digest(from)?;
+            Body::SnapshotReply { digest, stored: take_u64(from, "snapshot reply")? }
+        }
         VOTE_REPLY => Body::VoteReply { granted: take_bool(from, "vote reply")? },
         APPEND => {
             let prev = take_log_id(from)?;

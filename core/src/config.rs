@@ -49,6 +49,22 @@ pub struct Config {
     /// cost per entry. Too large: reads wait behind it.
     pub max_apply_bytes: usize,
 
+    /// A snapshot is taken when the entries applied since the last one take more than this, in bytes; default 256 MiB. Too small: the
+    /// state is written again and again. Too large: a restart replays for long, and the log takes much space. At least 1.
+    pub snapshot_after_bytes: u64,
+
+    /// … or are more than this; default 1,000,000. At least 1.
+    pub snapshot_after_entries: u64,
+
+    /// Of the log behind a snapshot so many bytes are kept, for peers that are a little behind; default 16 MiB. Too small: a peer that was away for
+    /// a moment gets a whole snapshot. Too large: disk space.
+    pub retained_bytes: u64,
+
+    /// While a leader sends a peer a snapshot, it keeps what follows on that in its log, though newer snapshots cover it, up to so many
+    /// bytes behind the newest; default 4 GiB. Too small: a slow transfer is out of date when it ends, and has to be followed
+    /// by another. Too large: disk space. At least `retained_bytes`.
+    pub max_retained_bytes: u64,
+
     /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.
     pub max_pending_reads: usize,
 }
@@ -66,6 +82,10 @@ impl Default for Config {
             max_uncommitted_bytes: 64 * MIB,
             max_queued_bytes: 128 * MIB,
             max_apply_bytes: MIB,
+            snapshot_after_bytes: 256 * MIB as u64,
+            snapshot_after_entries: 1_000_000,
+            retained_bytes: 16 * MIB as u64,
+            max_retained_bytes: 4096 * MIB as u64,
             max_pending_reads: 100_000,
         }
     }
@@ -117,6 +137,13 @@ impl Config {
             "must be at least max_command_bytes",
         )?;
         check(self.max_apply_bytes > 0, "max_apply_bytes", "must not be 0")?;
+        check(self.snapshot_after_bytes > 0, "snapshot_after_bytes", "must not be 0")?;
+        check(self.snapshot_after_entries > 0, "snapshot_after_entries", "must not be 0")?;
+        check(
+            self.max_retained_bytes >= self.retained_bytes,
+            "max_retained_bytes",
+            "must be at least retained_bytes",
+        )?;
         check(self.max_pending_reads > 0, "max_pending_reads", "must not be 0")
     }
 }
@@ -162,6 +189,10 @@ mod tests {
         let narrow = |c: &mut Config| c.max_queued_bytes = c.max_command_bytes - 1;
         assert_eq!(refused(narrow), "max_queued_bytes");
         assert_eq!(refused(|c| c.max_apply_bytes = 0), "max_apply_bytes");
+        assert_eq!(refused(|c| c.snapshot_after_bytes = 0), "snapshot_after_bytes");
+        assert_eq!(refused(|c| c.snapshot_after_entries = 0), "snapshot_after_entries");
+        let narrow = |c: &mut Config| c.max_retained_bytes = c.retained_bytes - 1;
+        assert_eq!(refused(narrow), "max_retained_bytes");
         assert_eq!(refused(|c| c.max_pending_reads = 0), "max_pending_reads");
     }
 }

@@ -63,6 +63,14 @@ pub enum Fatal {
     /// The node was dropped while it ran.
     #[error("the node was dropped")]
     Dropped,
+    /// The state can't be restored from its snapshot.
+    #[error("the snapshot at index {index} can't be restored: {reason}")]
+    Snapshot {
+        /// Up to where it covers the log.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A committed command can't be read.
     #[error("the command at index {index} can't be read: {reason}")]
     Command {
@@ -148,6 +156,33 @@ pub enum InitializeError {
     Fatal(Fatal),
 }
 
+/// Why a snapshot was not taken, written or restored.
+#[derive(Clone, Debug, Error)]
+pub enum SnapshotError {
+    /// The store can't write or read it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state machine has no snapshot to give, or can't make sense of one.
+    #[error("the state machine's snapshot: {0}")]
+    StateMachine(String),
+    /// Nothing has been applied yet, so there is nothing to take a snapshot of.
+    #[error("nothing has been applied yet")]
+    Nothing,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Shutdown,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Fatal(Fatal),
+}
+
+impl SnapshotError {
+    /// An error of the state machine's own.
+    pub fn state_machine(reason: impl fmt::Display) -> Self {
+        Self::StateMachine(reason.to_string())
+    }
+}
+
 /// A field of the configuration has a value that can't work.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("config field {field}: {reason}")]
@@ -193,6 +228,9 @@ pub enum Error {
     /// See [`ReadError`].
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// See [`SnapshotError`].
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// See [`Fatal`].
     #[error(transparent)]
     Fatal(#[from] Fatal),

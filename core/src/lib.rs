@@ -16,23 +16,25 @@ mod node;
 mod outline;
 pub mod quorum;
 mod raft;
+mod snapshot;
 mod state_machine;
 mod transport;
 mod types;
 
 pub use config::Config;
 pub use error::{
-    ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, StartError, StoreError,
-    WriteError,
+    ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
+    StartError, StoreError, WriteError,
 };
 pub use local::LocalRaft;
-pub use log_store::{Completion, LogStore, LogWrite, Recovered};
+pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 pub use message::{AppendOutcome, Body, ForwardOutcome, Message};
 pub use metrics::{Metrics, PeerMetrics, Role};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;
 pub use raft::Raft;
+pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{Command, Raw, StateMachine};
 pub use transport::{Inbox, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

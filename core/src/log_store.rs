@@ -1,12 +1,16 @@
-//! The trait of a durable log, which a user may implement.
+//! The trait of a durable log and its snapshots, which a user may implement.
 
 use std::ops::Range;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+
 use crate::error::StoreError;
 use crate::outline::Outline;
-use crate::types::{Entry, GroupId, HardState, Index};
+use crate::snapshot::SnapshotMeta;
+use crate::types::{Entry, GroupId, HardState, Index, LogId};
 
-/// A durable log, shared by all the groups of a core.
+/// A durable log, shared by all the groups of a core, and the snapshots that stand for what has been purged from it.
 ///
 /// What is submitted by [`append`](LogStore::append) is readable at once and durable when its completion says so. Writes of one
 /// group take effect in the order of their submission, on disk as well: after a crash a log holds everything up to some
@@ -26,20 +30,65 @@ pub trait LogStore: 'static {
     /// Entries from `range.start` on, in order and without a gap: as many as fit into `max_bytes` (see [`Entry::bytes`]), at least
     /// one, and none at or beyond `range.end`. What has been submitted counts as stored.
     ///
-    /// Errors: an entry of the range is not there, or can't be read. Never fewer entries in place of an error.
+    /// Errors: [`Missing`](StoreError::Missing) where an entry of the range is not there, because it was purged or never written; or it can't be
+    /// read. Never fewer entries in place of an error.
     async fn read(
         &self,
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Begins to write a snapshot of a group. Several may be in the making at once.
+    ///
+    /// Errors: there is no space, or the like. The log goes on.
+    async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError>;
+
+    /// Opens a snapshot that was [finished](SnapshotDraft::finish) and is the group's, or will be. What is open stays readable even after
+    /// another has taken its place.
+    ///
+    /// Errors: it isn't there, is another one than `meta` says, or can't be read.
+    async fn snapshot(
+        &self,
+        group: GroupId,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotContent>, StoreError>;
 }
 
-/// One write to a group's log: both parts, or neither, survive a crash.
+/// A snapshot in the making. Dropping it discards it, and so does a crash.
+#[async_trait(?Send)]
+pub trait SnapshotDraft: 'static {
+    /// Appends to its content. It returns when the store has taken the bytes, and not more than it can hold.
+    ///
+    /// Errors: the disk is full or fails; then the draft is of no use any more, but the log goes on.
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError>;
+
+    /// Makes it durable under `meta`, which tells its length and digest: from now on a [`LogWrite`] may make it the group's snapshot. One that
+    /// no durable write has named is forgotten when the store is opened, or when a later one is named.
+    ///
+    /// Errors: the disk is full or fails; then it is discarded.
+    async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError>;
+}
+
+/// The content of a finished snapshot.
+#[async_trait(?Send)]
+pub trait SnapshotContent: 'static {
+    /// Bytes from `offset` on: at most `max_bytes`, and fewer only at its end.
+    ///
+    /// Errors: it is damaged there, or can't be read. Never other bytes than were written, as far as the store can tell.
+    async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError>;
+}
+
+/// One write to a group's log: all of its parts, or none, survive a crash. They take effect in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogWrite {
     /// Replaces the hard state.
     pub hard_state: Option<HardState>,
+    /// The group's snapshot from now on; it is finished. Those before it may be removed.
+    pub snapshot: Option<SnapshotMeta>,
+    /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it
+    /// is left: a snapshot has taken its place. One that is purged already changes nothing.
+    pub purge: Option<LogId>,
     /// Appended to the log. They are contiguous; where the first one's index is not above the log's last, it and all that
     /// follows is replaced.
     pub entries: Vec<Entry>,
@@ -50,6 +99,8 @@ pub struct LogWrite {
 pub struct Recovered {
     /// The last hard state; all zero for a group that has none.
     pub hard_state: HardState,
+    /// The group's snapshot, if it has one.
+    pub snapshot: Option<SnapshotMeta>,
     /// The shape of the log.
     pub outline: Outline,
 }

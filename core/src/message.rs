@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
 /// A message between two nodes of a group. It may be lost, late, repeated or reordered on its way.
@@ -28,6 +29,7 @@ impl Message {
             Body::Forward { commands, .. } => {
                 commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum()
             }
+            Body::Snapshot { meta, chunk, .. } => meta.membership.bytes() + chunk.len(),
             _ => 0,
         };
         size_of::<Self>() + content
@@ -109,6 +111,24 @@ pub enum Body {
         sequence: u64,
         /// The index; none if the receiver does not lead.
         index: Option<Index>,
+    },
+    /// A piece of the leader's snapshot, for a follower whose log ends before the leader's begins (thesis 5.3). Without content at offset 0 it is
+    /// an offer: the answer tells from where on the pieces are wanted. A transport should send these apart from other messages, so that no
+    /// heartbeat waits behind one.
+    Snapshot {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        chunk: Bytes,
+    },
+    /// The answer to a piece, once it is written. When all are, and the log begins anew after the snapshot, an [`Body::AppendReply`] says so.
+    SnapshotReply {
+        /// The digest of the snapshot.
+        digest: Digest,
+        /// Up to here the content has been written.
+        stored: u64,
     },
     /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10).
     TimeoutNow,

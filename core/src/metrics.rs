@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::Fatal;
+use crate::error::{Fatal, SnapshotError};
 use crate::membership::Membership;
 use crate::types::{Index, LogId, NodeId, Term};
 
@@ -52,6 +52,12 @@ pub struct Metrics {
     pub committed: Index,
     /// Up to here its state machine has applied.
     pub applied: Index,
+    /// The last entry that its snapshot covers; [`LogId::ZERO`] without one.
+    pub snapshot: LogId,
+    /// The last entry that is purged from its log.
+    pub purged: LogId,
+    /// Why the last snapshot that this node wanted to take was not taken or written; none after one that was. The node goes on, and its log grows.
+    pub snapshot_error: Option<SnapshotError>,
     /// The configuration in force; none before the cluster is formed.
     pub membership: Option<Membership>,
     /// On a leader: its peers.
@@ -69,4 +75,6 @@ pub struct PeerMetrics {
     pub last_contact: Option<Duration>,
     /// What has been sent to it and not been acknowledged, in bytes.
     pub inflight_bytes: usize,
+    /// Of a snapshot that is being sent to it: how much it has, and how much there is, in bytes.
+    pub snapshot: Option<(u64, u64)>,
 }

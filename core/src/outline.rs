@@ -1,4 +1,4 @@
-//! The shape of a log, without its content: its bounds, the terms of its entries and the memberships in it.
+//! The shape of a log, without its content: its bounds, the terms of its entries, the memberships in it, and roughly its size.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,57 @@ use crate::types::{Entry, Index, LogId, Payload, Term};
 /// What an engine needs to know of its log at any time: the identity of every entry, and the memberships. It costs memory
 /// by the number of terms, not of entries, since the entries of one leader follow each other. A store fills it while it
 /// recovers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Outline {
-    /// The first log id of each run of entries with the same term and leader, in order.
+    /// The entry before the first one.
+    purged: LogId,
+    /// The first log id of each run of entries with the same term and leader, in order. The first run may begin before the log does.
     runs: Vec<LogId>,
     last: LogId,
+    /// By the index of the entry that brought it; the one in force where the log begins is among them, though its entry may be purged.
     memberships: BTreeMap<Index, Membership>,
+    /// Every so many bytes an entry, and the size of all up to it.
+    marks: Vec<(Index, u64)>,
+    /// The size of all entries up to the last, purged ones included.
+    bytes: u64,
 }
 
+/// How far the marks are apart, in bytes: so a mark costs nothing beside what it stands for, and sizes are right to within that.
+const MARK_BYTES: u64 = 64 << 10;
+
+impl PartialEq for Outline {
+    /// The sizes are estimates, which differ with the way in which a log came about.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { purged, runs, last, memberships, marks: _, bytes: _ } = self;
+        // Where the first run began before the log does, doesn't matter.
+        let begin = |outline: &Self, run: LogId| LogId {
+            index: run.index.max(outline.purged.index + 1),
+            ..run
+        };
+        *purged == other.purged
+            && *last == other.last
+            && *memberships == other.memberships
+            && runs
+                .iter()
+                .map(|run| begin(self, *run))
+                .eq(other.runs.iter().map(|run| begin(other, *run)))
+    }
+}
+
+impl Eq for Outline {}
+
 impl Outline {
-    /// The last entry; [`LogId::ZERO`] of an empty log.
+    /// An empty log that begins after this entry.
+    pub fn after(purged: LogId) -> Self {
+        Self { purged, last: purged, ..Self::default() }
+    }
+
+    /// The entry before the first one of the log; [`LogId::ZERO`] if nothing was purged.
+    pub fn purged(&self) -> LogId {
+        self.purged
+    }
+
+    /// The last entry, which may be purged itself; [`LogId::ZERO`] of a log that has never had one.
     pub fn last(&self) -> LogId {
         self.last
     }
@@ -28,7 +69,7 @@ impl Outline {
     pub fn push(&mut self, entry: &Entry) {
         let log_id = entry.log_id;
         assert!(self.follows(log_id), "{log_id} can't follow {}", self.last);
-        if self.last.index == 0
+        if self.last == self.purged
             || (log_id.term, log_id.leader) != (self.last.term, self.last.leader)
         {
             self.runs.push(log_id);
@@ -36,6 +77,10 @@ impl Outline {
         self.last = log_id;
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.insert(log_id.index, membership.clone());
+        }
+        self.bytes += entry.bytes() as u64;
+        if self.bytes - self.marks.last().map_or(0, |(_, bytes)| *bytes) >= MARK_BYTES {
+            self.marks.push((log_id.index, self.bytes));
         }
     }
 
@@ -48,22 +93,65 @@ impl Outline {
     }
 
     /// Forgets the entry at `from` and all after it.
+    ///
+    /// Panics if that is purged: only what is committed is.
     pub fn truncate(&mut self, from: Index) {
-        assert!(from > 0, "the first entry has index 1");
+        assert!(from > self.purged.index, "{from} can't be cut: {} is purged", self.purged);
         if from > self.last.index {
             return;
         }
         self.last = self.log_id(from - 1).unwrap_or_default();
         self.runs.retain(|run| run.index < from);
         self.memberships.split_off(&from);
+        self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
+        self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);
     }
 
-    /// The identity of the entry at `index`: [`LogId::ZERO`] at 0, none beyond the end.
+    /// Forgets the entry `to` and all before it. If the log does not hold this very entry, all of it is forgotten, and it begins
+    /// after that one. What is purged already changes nothing.
+    pub fn purge(&mut self, to: LogId) {
+        if to.index < self.purged.index {
+            return;
+        }
+        if to.index > self.purged.index && !self.contains(to) {
+            let bytes = self.bytes;
+            *self = Self { bytes, ..Self::after(to) };
+            return;
+        }
+        if self.last.index == to.index {
+            self.last = to;
+        }
+        self.purged = to;
+        // The last one that begins at or before the first entry stays.
+        let keep = |begins: &dyn Fn(Index) -> usize| begins(to.index + 1).saturating_sub(1);
+        let runs = &self.runs;
+        let first = keep(&|index| runs.partition_point(|run| run.index <= index));
+        self.runs.drain(..first);
+        if self.last == to {
+            self.runs.clear();
+        }
+        let in_force = self.memberships.range(..=to.index).next_back().map(|(index, _)| *index);
+        if let Some(in_force) = in_force {
+            self.memberships = self.memberships.split_off(&in_force);
+        }
+        self.marks
+            .drain(..self.marks.partition_point(|(index, _)| *index <= to.index).saturating_sub(1));
+    }
+
+    /// Notes the membership in force where the log begins, which a snapshot tells: the entry at `index` brought it.
+    pub fn set_membership(&mut self, index: Index, membership: Membership) {
+        self.memberships.insert(index, membership);
+    }
+
+    /// The identity of the entry at `index`: [`LogId::ZERO`] at 0, that of the entry before the first; none before that and beyond the end.
     pub fn log_id(&self, index: Index) -> Option<LogId> {
         if index == 0 {
             return Some(LogId::ZERO);
         }
-        if index > self.last.index {
+        if index == self.purged.index {
+            return Some(self.purged);
+        }
+        if index > self.last.index || index < self.purged.index {
             return None;
         }
         // Most questions are about the last run.
@@ -77,12 +165,12 @@ impl Outline {
         Some(LogId { index, ..*run })
     }
 
-    /// Whether the log holds this very entry. It always holds [`LogId::ZERO`].
+    /// Whether the log holds this very entry, or begins right after it. It always holds [`LogId::ZERO`].
     pub fn contains(&self, log_id: LogId) -> bool {
         self.log_id(log_id.index) == Some(log_id)
     }
 
-    /// The last entry at or before `index` whose term is not above `term`.
+    /// The last entry at or before `index` whose term is not above `term`; [`LogId::ZERO`] if that would be a purged one.
     pub fn last_at_most(&self, index: Index, term: Term) -> LogId {
         let mut at = self.log_id(index.min(self.last.index)).unwrap_or_default();
         while at.term > term {
@@ -96,6 +184,19 @@ impl Outline {
     /// The membership in force: the last one in the log, committed or not (thesis 4.1), and where it stands.
     pub fn membership(&self) -> Option<(Index, &Membership)> {
         self.memberships.last_key_value().map(|(index, membership)| (*index, membership))
+    }
+
+    /// How far back from the entry at `index` one may go before the entries after it, up to that one, take more than about `bytes`
+    /// bytes: to within 64 KiB, and not beyond where the log begins.
+    pub fn back_by(&self, index: Index, bytes: u64) -> Index {
+        if bytes == 0 {
+            return index.clamp(self.purged.index, self.last.index);
+        }
+        let mark = |count: usize| count.checked_sub(1).and_then(|at| self.marks.get(at));
+        let here = mark(self.marks.partition_point(|(marked, _)| *marked <= index));
+        let here = here.map_or(0, |(_, bytes)| *bytes);
+        let begin = mark(self.marks.partition_point(|(_, sum)| sum + bytes <= here));
+        begin.map_or(0, |(marked, _)| *marked).max(self.purged.index)
     }
 }
 

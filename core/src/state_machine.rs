@@ -4,11 +4,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::snapshot::Snapshot;
+
 /// What is replicated: commands go in, in the order of the log, and each gives a response.
 ///
 /// It must be deterministic: the same commands in the same order give the same state on every node, so it reads no clock, draws no
 /// random numbers and iterates over no hash map.
-pub trait StateMachine: Sized + 'static {
+///
+/// It is also a [`Snapshot`], which whatever serde can serialize and deserialize is by itself.
+pub trait StateMachine: Snapshot {
     /// What is proposed: anything serde knows, or [`Raw`] bytes.
     type Command: Command;
     /// What a write gives back.

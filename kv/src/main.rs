@@ -14,6 +14,7 @@ mod reply;
 mod request;
 mod serve;
 mod server;
+mod snapshot;
 mod store;
 mod write;
 

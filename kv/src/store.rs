@@ -84,9 +84,9 @@ impl Cost {
 /// The keys and values.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    values: BTreeMap<Key, Bytes>,
+    pub(crate) values: BTreeMap<Key, Bytes>,
     /// How many keys there are, for INFO, which must answer without a quorum, too.
-    count: Rc<Cell<usize>>,
+    pub(crate) count: Rc<Cell<usize>>,
 }
 
 impl StateMachine for Store {

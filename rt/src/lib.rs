@@ -29,5 +29,5 @@ pub use file::{File, OpenMode};
 pub use launch::{Driver, Launch};
 pub use net::{Listener, ReadHalf, Stream, WriteHalf};
 pub use runtime::AsyncRuntime;
-pub use task::{Task, TaskError};
+pub use task::{Task, TaskError, yield_now};
 pub use time::Instant;

@@ -2,6 +2,9 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
+use std::mem;
+use std::task::Poll;
 
 /// The handle of a task. Awaiting it gives the task's result; dropping it cancels the task.
 pub trait Task<T>: Future<Output = Result<T, TaskError>> + Unpin + 'static {
@@ -42,3 +45,16 @@ impl fmt::Display for TaskError {
 }
 
 impl std::error::Error for TaskError {}
+
+/// Lets the other tasks of this thread run, and goes on when they have had their turn.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

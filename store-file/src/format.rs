@@ -315,7 +315,7 @@ pub(crate) fn decode_body(
         spans.push(Span { offset, len: end - body.len() - offset });
     }
     finish(body)?;
-    Ok((LogWrite { hard_state, entries }, spans))
+    Ok((LogWrite { hard_state, entries, ..LogWrite::default() }, spans))
 }
 
 /// Takes an entry and its CRC off the front.
@@ -344,6 +344,7 @@ mod tests {
                 Entry { log_id: LogId::new(3, 1, 1), payload },
                 Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
             ],
+            ..LogWrite::default()
         };
         let mut encoder = Encoder::new(9);
         let (body_bytes, spans) = encoder.encode(5, &write);
@@ -388,7 +389,7 @@ mod tests {
         let payload = Payload::Command(command.clone());
         let entries = vec![Entry { log_id: LogId::new(1, 1, 1), payload }];
         let mut encoder = Encoder::new(1);
-        encoder.encode(1, &LogWrite { hard_state: None, entries });
+        encoder.encode(1, &LogWrite { entries, ..LogWrite::default() });
         let mut to = Gather::new();
         encoder.put(&mut to, 1, Position::first_in(1), Position::first_in(1));
         assert!(to.take().iter().any(|chunk| chunk.as_ptr() == command.as_ptr()));

@@ -178,8 +178,12 @@ impl Logs {
 
     pub(crate) fn recovered(&self, group: GroupId) -> Recovered {
         let log = self.logs.get(&group);
-        log.map(|log| Recovered { hard_state: log.hard_state, outline: log.outline.clone() })
-            .unwrap_or_default()
+        log.map(|log| Recovered {
+            hard_state: log.hard_state,
+            outline: log.outline.clone(),
+            snapshot: None,
+        })
+        .unwrap_or_default()
     }
 
     /// All groups, with hard state and outline.

@@ -9,7 +9,10 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use quorate_core::{Completion, Entry, GroupId, Index, LogStore, LogWrite, Recovered, StoreError};
+use quorate_core::{
+    Completion, Entry, GroupId, Index, LogStore, LogWrite, Recovered, SnapshotContent,
+    SnapshotDraft, SnapshotMeta, StoreError,
+};
 use quorate_rt::{AsyncRuntime, OpenMode};
 
 use crate::batch::Batches;
@@ -250,6 +253,18 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
                 return Ok(entries);
             }
         }
+    }
+
+    async fn draft(&self, _group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        Err(StoreError::Abandoned)
+    }
+
+    async fn snapshot(
+        &self,
+        _group: GroupId,
+        _meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotContent>, StoreError> {
+        Err(StoreError::Abandoned)
     }
 }
 

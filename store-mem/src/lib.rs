@@ -1,4 +1,4 @@
-//! A Raft log in memory, for tests, benchmarks and caches.
+//! A Raft log and its snapshots in memory, for tests, benchmarks and caches.
 //!
 //! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its node: a test of a restart
 //! keeps a clone, drops the node and starts another on the clone.
@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
 use quorate_core::{
     Completion, Entry, GroupId, HardState, Index, LogStore, LogWrite, Outline, Recovered,
-    StoreError,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
 #[cfg(test)]
@@ -35,8 +37,11 @@ impl MemStore {
 struct Log {
     hard_state: HardState,
     outline: Outline,
-    /// From index 1 on.
+    /// From the first that is not purged on.
     entries: VecDeque<Entry>,
+    snapshot: Option<SnapshotMeta>,
+    /// Those that are finished: the group's, and later ones.
+    finished: Vec<(SnapshotMeta, Rc<[Bytes]>)>,
 }
 
 impl Log {
@@ -51,23 +56,41 @@ impl Log {
             );
             self.hard_state = hard_state;
         }
+        if let Some(snapshot) = write.snapshot {
+            let is_finished = self.finished.iter().any(|(meta, _)| *meta == snapshot);
+            assert!(is_finished, "the snapshot at {} is not finished", snapshot.log_id);
+            self.finished.retain(|(meta, _)| meta.log_id.index >= snapshot.log_id.index);
+            self.snapshot = Some(snapshot);
+        }
+        if let Some(to) = write.purge {
+            let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
+            assert!(to.index <= covered, "{to} is to be purged, and the snapshot covers {covered}");
+            let before = self.outline.purged().index;
+            let is_there = self.outline.contains(to);
+            self.outline.purge(to);
+            let purged = if is_there { (to.index - before) as usize } else { self.entries.len() };
+            self.entries.drain(..purged);
+        }
         let Some(first) = write.entries.first().map(|entry| entry.log_id.index) else { return };
         self.outline.truncate(first);
-        self.entries.truncate(self.outline.last().index as usize);
+        self.entries.truncate((self.outline.last().index - self.outline.purged().index) as usize);
         for entry in write.entries {
             self.outline.push(&entry); // Panics where it doesn't follow.
             self.entries.push_back(entry);
         }
-        assert_eq!(self.entries.len() as Index, self.outline.last().index);
+        let (purged, last) = (self.outline.purged().index, self.outline.last().index);
+        assert_eq!(self.entries.len() as Index, last - purged);
     }
 }
 
 impl LogStore for MemStore {
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         let logs = self.logs.borrow();
-        let recovered = logs
-            .get(&group)
-            .map(|log| Recovered { hard_state: log.hard_state, outline: log.outline.clone() });
+        let recovered = logs.get(&group).map(|log| Recovered {
+            hard_state: log.hard_state,
+            snapshot: log.snapshot.clone(),
+            outline: log.outline.clone(),
+        });
         Ok(recovered.unwrap_or_default())
     }
 
@@ -88,17 +111,18 @@ impl LogStore for MemStore {
             return Ok(Vec::new());
         }
         let logs = self.logs.borrow();
-        let last = logs.get(&group).map_or(0, |log| log.outline.last().index);
-        if range.start == 0 {
-            return Err(StoreError::Missing(0));
+        let log = logs.get(&group).ok_or(StoreError::Missing(range.start))?;
+        let (purged, last) = (log.outline.purged().index, log.outline.last().index);
+        if range.start <= purged {
+            return Err(StoreError::Missing(range.start));
         }
-        let log = logs
-            .get(&group)
-            .filter(|_| range.end <= last + 1)
-            .ok_or(StoreError::Missing(range.start.max(last + 1)))?;
+        if range.end > last + 1 {
+            return Err(StoreError::Missing(range.start.max(last + 1)));
+        }
+        let at = |index: Index| (index - purged - 1) as usize;
         let mut bytes = 0;
         let mut found = Vec::new();
-        for entry in log.entries.range(range.start as usize - 1..range.end as usize - 1) {
+        for entry in log.entries.range(at(range.start)..at(range.end)) {
             bytes += entry.bytes();
             if bytes > max_bytes && !found.is_empty() {
                 break;
@@ -106,5 +130,67 @@ impl LogStore for MemStore {
             found.push(entry.clone());
         }
         Ok(found)
+    }
+
+    async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        Ok(Box::new(MemDraft { store: self.clone(), group, chunks: Vec::new() }))
+    }
+
+    async fn snapshot(
+        &self,
+        group: GroupId,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotContent>, StoreError> {
+        let logs = self.logs.borrow();
+        let finished = logs.get(&group).map(|log| &log.finished[..]).unwrap_or_default();
+        let found = finished.iter().find(|(finished, _)| finished == meta);
+        let (_, chunks) = found.ok_or(StoreError::Missing(meta.log_id.index))?;
+        Ok(Box::new(MemContent(Rc::clone(chunks))))
+    }
+}
+
+struct MemDraft {
+    store: MemStore,
+    group: GroupId,
+    chunks: Vec<Bytes>,
+}
+
+#[async_trait(?Send)]
+impl SnapshotDraft for MemDraft {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        self.chunks.push(chunk);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
+        let bytes: u64 = self.chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        assert_eq!(bytes, meta.bytes, "the snapshot has another length than it is finished with");
+        let mut logs = self.store.logs.borrow_mut();
+        let finished = &mut logs.entry(self.group).or_default().finished;
+        finished.retain(|(known, _)| known != meta);
+        finished.push((meta.clone(), self.chunks.into()));
+        Ok(())
+    }
+}
+
+struct MemContent(Rc<[Bytes]>);
+
+#[async_trait(?Send)]
+impl SnapshotContent for MemContent {
+    async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
+        let mut skip = offset;
+        let mut found = BytesMut::new();
+        for chunk in self.0.iter() {
+            let begin = skip.min(chunk.len() as u64) as usize;
+            skip -= begin as u64;
+            let len = (max_bytes - found.len()).min(chunk.len() - begin);
+            let part = chunk.slice(begin..begin + len);
+            // Where one chunk is enough, it is not copied.
+            if found.is_empty() && len == max_bytes {
+                return Ok(part);
+            }
+            found.extend_from_slice(&part);
+        }
+        Ok(found.freeze())
     }
 }

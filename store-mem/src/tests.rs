@@ -26,7 +26,7 @@ fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
     let done = Rc::new(Cell::new(false));
     let tell = Rc::clone(&done);
     let completion = Completion::new(move |outcome| tell.set(outcome.is_ok()));
-    store.append(group, LogWrite { hard_state: None, entries }, completion);
+    store.append(group, LogWrite { entries, ..LogWrite::default() }, completion);
     assert!(done.get(), "complete at once");
 }
 
@@ -37,7 +37,7 @@ fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
     {
         let store = kept.clone();
         append(&store, 7, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
-        let write = LogWrite { hard_state: Some(hard_state), entries: Vec::new() };
+        let write = LogWrite { hard_state: Some(hard_state), ..LogWrite::default() };
         store.append(7, write, Completion::new(|_| ()));
     }
     let recovered = now(kept.recover(7)).unwrap();
@@ -83,7 +83,7 @@ fn a_completion_may_append() {
     let again = store.clone();
     let completion =
         Completion::new(move |_| append(&again, 1, vec![entry(1, 2, "from the completion")]));
-    let write = LogWrite { hard_state: None, entries: vec![entry(1, 1, "a")] };
+    let write = LogWrite { entries: vec![entry(1, 1, "a")], ..LogWrite::default() };
     store.append(1, write, completion);
     assert_eq!(now(store.recover(1)).unwrap().outline.last().index, 2);
 }

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use quorate::{
-    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Recovered, StoreError,
+    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Recovered, SnapshotContent,
+    SnapshotDraft, SnapshotMeta, StoreError,
 };
 
 /// What becomes of what is handed to the store.
@@ -75,5 +76,17 @@ impl LogStore for FaultyStore {
             Disk::PanicsInReads => panic!("the store panics"),
             _ => self.log.read(group, range, max_bytes).await,
         }
+    }
+
+    async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        self.log.draft(group).await
+    }
+
+    async fn snapshot(
+        &self,
+        group: GroupId,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotContent>, StoreError> {
+        self.log.snapshot(group, meta).await
     }
 }

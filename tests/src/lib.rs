@@ -13,6 +13,7 @@ use quorate::{
     AsyncRuntime, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
     NodeId, StateMachine,
 };
+use serde::{Deserialize, Serialize};
 
 pub use faulty::{Disk, FaultyStore};
 pub use lossy::{Fate, Faults, Lossy};
@@ -42,7 +43,7 @@ pub fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
 }
 
 /// Keeps all that was written, in order, so that what was applied twice or lost is seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Journal {
     pub entries: Vec<String>,
 }

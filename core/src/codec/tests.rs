@@ -45,6 +45,16 @@ fn messages() -> Vec<Message> {
     let forward = |commands| Body::Forward { session: u64::MAX, sequence: 8, commands };
     let forwarded = |outcome| Body::ForwardReply { session: 2, sequence: 8, outcome };
     let replied = |outcome| Body::AppendReply { round: 3, outcome };
+    let snapshot = |offset, chunk| {
+        let meta = SnapshotMeta {
+            log_id: last_log_id,
+            membership: membership(),
+            membership_index: 77,
+            bytes: 1 << 40,
+            digest: Digest([7; Digest::BYTES]),
+        };
+        Body::Snapshot { meta, offset, chunk }
+    };
     let bodies = vec![
         Body::PreVote { last_log_id },
         Body::PreVoteReply { granted: true },
@@ -57,10 +67,13 @@ fn messages() -> Vec<Message> {
         append(entries),
         replied(AppendOutcome::Accepted { matched: 82 }),
         replied(AppendOutcome::Rejected { prev: 77, hint: LogId::new(3, 1, 60) }),
-        forward(vec![Bytes::from_static(b"a"), Bytes::new(), large]),
+        forward(vec![Bytes::from_static(b"a"), Bytes::new(), large.clone()]),
         forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        snapshot(0, Bytes::new()),
+        snapshot(7, large),
+        Body::SnapshotReply { digest: Digest::of(b"content"), stored: 7 },
         Body::ReadIndex { sequence: 12 },
         Body::ReadIndexReply { sequence: 12, index: Some(80) },
         Body::ReadIndexReply { sequence: 12, index: None },

@@ -260,11 +260,14 @@ fn entry(term: u64, index: Index) -> Entry {
 
 /// A write of the entries `first..=last` of a term.
 fn entries(term: u64, first: Index, last: Index) -> LogWrite {
-    LogWrite { hard_state: None, entries: (first..=last).map(|index| entry(term, index)).collect() }
+    LogWrite {
+        entries: (first..=last).map(|index| entry(term, index)).collect(),
+        ..LogWrite::default()
+    }
 }
 
 fn hard_state(term: u64, voted_for: Option<u64>) -> LogWrite {
-    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), entries: Vec::new() }
+    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), ..LogWrite::default() }
 }
 
 /// A write as a node could make it in this state: entries at the end or in place of some, a hard state, or both.

@@ -22,10 +22,12 @@
 //! };
 //! use quorate_rt::Launch;
 //! use quorate_rt_tokio::Tokio;
+//! use serde::{Deserialize, Serialize};
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     Completion, Entry, GroupId, Index, LogStore, LogWrite, Message, Recovered, StoreError, Transport,
+//! #     Completion, Entry, GroupId, Index, LogStore, LogWrite, Message, Recovered, SnapshotContent, SnapshotDraft,
+//! #     SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
 //! # impl YourStore {
@@ -36,6 +38,10 @@
 //! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
 //! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Vec<Entry>, StoreError> {
 //! #         Ok(vec![])
+//! #     }
+//! #     async fn draft(&self, _: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> { todo!() }
+//! #     async fn snapshot(&self, _: GroupId, _: &SnapshotMeta) -> Result<Box<dyn SnapshotContent>, StoreError> {
+//! #         todo!()
 //! #     }
 //! # }
 //! # struct YourTransport;
@@ -78,7 +84,7 @@
 //! transport_suite!(transport, Tokio, Launch::default(), Transports);
 //!
 //! /// A state machine.
-//! #[derive(Default)]
+//! #[derive(Default, Serialize, Deserialize)]
 //! struct Counter(u64);
 //!
 //! impl StateMachine for Counter {

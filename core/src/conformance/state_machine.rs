@@ -144,9 +144,11 @@ mod tests {
 
     use quorate_rt::Launch;
     use quorate_rt_tokio::Tokio;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
+    #[derive(Serialize, Deserialize)]
     /// A register, with one of the mistakes that the suite must notice, or with none.
     struct Register {
         value: u64,
@@ -155,7 +157,7 @@ mod tests {
         number: u64,
     }
 
-    #[derive(Clone, Copy, PartialEq)]
+    #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
     enum Mistake {
         None,
         DiffersByMachine,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::message::Message;
+use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, NodeId, Term};
 
 /// The caller's number for a write or a read of its clients; the answer in the output bears it.
@@ -30,7 +31,7 @@ pub enum Input {
         /// The number of the write, from [`Output::write`](super::Output::write).
         write: u64,
     },
-    /// The entries that a [`Fetch`](super::Fetch) asked for.
+    /// The entries that a [`Fetch`](super::Fetch) asked for; none if they have been purged in the meantime.
     Fetched {
         /// The peer they are for.
         peer: NodeId,
@@ -39,6 +40,33 @@ pub enum Input {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// The piece that a [`PieceRead`](super::PieceRead) asked for.
+    PieceRead {
+        /// The peer it is for.
+        peer: NodeId,
+        /// The digest of the snapshot.
+        digest: Digest,
+        /// Where it begins.
+        offset: u64,
+        /// The piece.
+        chunk: Bytes,
+    },
+    /// Of the snapshot that is [coming in](super::Incoming), so much has been written.
+    PieceStored {
+        /// The digest of the snapshot.
+        digest: Digest,
+        /// Up to here.
+        stored: u64,
+    },
+    /// This snapshot is finished and durable in the store: one that was taken here, or one that has come in.
+    SnapshotReady(SnapshotMeta),
+    /// The snapshot that was coming in is discarded: its digest is another, or it can't be written.
+    SnapshotLost {
+        /// The digest it should have had.
+        digest: Digest,
+    },
+    /// Purge from the log all that the snapshot covers, without keeping some for peers that are a little behind.
+    Purge,
     /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an election timeout if none takes over.
     Resign,
     /// Nothing but time has passed.

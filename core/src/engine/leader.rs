@@ -277,6 +277,7 @@ impl Leader {
             matched: progress.matched,
             last_contact: progress.heard_from.then(|| now - progress.last_contact),
             inflight_bytes: progress.inflight.bytes(),
+            snapshot: None,
         };
         self.peers.iter().map(|(peer, progress)| (*peer, metrics(progress))).collect()
     }

@@ -97,7 +97,10 @@ impl Log {
         let write = self.next_write;
         self.next_write += 1;
         self.submitted.push_back(Submitted { write, last: self.last().index, hard_state, at: now });
-        Some((write, LogWrite { hard_state, entries: mem::take(&mut self.fresh) }))
+        Some((
+            write,
+            LogWrite { hard_state, entries: mem::take(&mut self.fresh), ..LogWrite::default() },
+        ))
     }
 
     /// Since when the disk has been at its oldest write.

@@ -36,7 +36,7 @@ use crate::metrics::{PeerMetrics, Role};
 use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};
 
 pub use self::input::{Input, Ticket};
-pub use self::output::{Fetch, Output, Proposal, ReadOutcome};
+pub use self::output::{Fetch, Incoming, Output, PieceRead, Proposal, ReadOutcome};
 
 /// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
 const LAST_TERM: Term = Term(u64::MAX / 2);
@@ -65,7 +65,7 @@ impl Engine {
         now: Instant,
     ) -> Self {
         assert!(id != 0, "a node id must not be 0");
-        let Recovered { hard_state, outline } = recovered;
+        let Recovered { hard_state, outline, snapshot: _ } = recovered;
         assert!(
             outline.last().term <= hard_state.term,
             "the log ends in term {}, but the hard state knows of term {} only",
@@ -153,6 +153,11 @@ impl Engine {
                     leader.resign(&self.common);
                 }
             }
+            Input::PieceRead { .. }
+            | Input::PieceStored { .. }
+            | Input::SnapshotReady(_)
+            | Input::SnapshotLost { .. }
+            | Input::Purge => {}
             Input::Wake => self.on_time(),
         }
     }
@@ -313,6 +318,7 @@ impl Engine {
                 State::Leader(leader) => leader.on_read_index(common, from, sequence),
                 _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
             },
+            Body::Snapshot { .. } | Body::SnapshotReply { .. } => {}
             Body::TimeoutNow => {
                 if common.is_voter() && self.leader() == Some(from) {
                     self.campaign(Campaign::Handover);
@@ -347,7 +353,9 @@ impl Engine {
             | Body::AppendReply { .. }
             | Body::ForwardReply { .. }
             | Body::ReadIndexReply { .. }
-            | Body::TimeoutNow => return,
+            | Body::TimeoutNow
+            | Body::Snapshot { .. }
+            | Body::SnapshotReply { .. } => return,
         };
         common.send(from, reply);
     }

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use quorate_rt::Instant;
 
 use super::Ticket;
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::message::Message;
+use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// What has come of all that was stepped since the last output. The parts may be carried out side by side: nothing in it
@@ -20,6 +22,13 @@ pub struct Output {
     pub messages: Vec<Message>,
     /// Read these entries from the log and bring them by [`Input::Fetched`](super::Input::Fetched).
     pub fetches: Vec<Fetch>,
+    /// Read these pieces of snapshots and bring them by [`Input::PieceRead`](super::Input::PieceRead).
+    pub pieces: Vec<PieceRead>,
+    /// What is to be done, in order, about the snapshot that is coming in.
+    pub incoming: Vec<Incoming>,
+    /// Restore the state machine from this snapshot, which the write makes the group's, before anything behind it is applied. It covers more than has
+    /// been applied so far.
+    pub restore: Option<SnapshotMeta>,
     /// The log is now known to be committed up to here: apply it.
     pub committed: Option<Index>,
     /// What became of proposals.
@@ -46,6 +55,32 @@ pub struct Fetch {
     pub range: Range<Index>,
     /// How much of them at most, though at least one.
     pub max_bytes: usize,
+}
+
+/// A piece of a snapshot that a peer needs. At most one for each peer is asked for at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PieceRead {
+    /// The peer.
+    pub peer: NodeId,
+    /// The snapshot. It has been the group's, and is kept open for as long as pieces of it are asked for, whatever has taken its place.
+    pub meta: SnapshotMeta,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// Its length.
+    pub len: usize,
+}
+
+/// What is to be done about the snapshot that is coming in from the leader. There is one at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Begin a draft. One that was begun before and not finished is discarded.
+    Begin(Digest),
+    /// Append this to it, and say so by [`Input::PieceStored`](super::Input::PieceStored), or by
+    /// [`Input::SnapshotLost`](super::Input::SnapshotLost) where that can't be done.
+    Piece(Bytes),
+    /// That was all: compare its digest and finish it, and tell by [`Input::SnapshotReady`](super::Input::SnapshotReady) or
+    /// [`Input::SnapshotLost`](super::Input::SnapshotLost).
+    End(SnapshotMeta),
 }
 
 /// What became of a proposal.

@@ -3,12 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::mem;
 use std::rc::Rc;
-use std::task::Poll;
 
 use quorate_rt::channel::{Signal, watch};
+use quorate_rt::yield_now;
 
 use super::mailbox::LocalRead;
 use super::replies::Replies;
@@ -137,19 +135,6 @@ pub(crate) async fn run<SM: StateMachine, S: LogStore>(
         }
         answer_reads(&applying, &state_machine);
     }
-}
-
-/// Lets the other tasks of this thread run.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn answer_reads<SM: StateMachine>(applying: &Applying<SM>, state_machine: &SM) {

@@ -96,7 +96,7 @@ impl Disk {
         for entry in &self.durable.entries {
             outline.push(entry);
         }
-        Recovered { hard_state: self.durable.hard_state, outline }
+        Recovered { hard_state: self.durable.hard_state, snapshot: None, outline }
     }
 
     /// Entries of the range, if it is there.

@@ -105,6 +105,14 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
                 ForwardOutcome::Busy => write!(text, "forward #{number}: busy"),
             }
         }
+        Body::Snapshot { meta, chunk, .. } if chunk.is_empty() => {
+            write!(text, "snapshot at {}, {} bytes?", meta.log_id, meta.bytes)
+        }
+        Body::Snapshot { meta, offset, chunk } => {
+            let end = offset + chunk.len() as u64;
+            write!(text, "snapshot at {}: {offset} to {end} of {}", meta.log_id, meta.bytes)
+        }
+        Body::SnapshotReply { stored, .. } => write!(text, "snapshot stored to {stored}"),
         Body::ReadIndex { sequence } => write!(text, "read index? #{}", number(*from, *sequence)),
         Body::ReadIndexReply { sequence, index } => {
             let number = number(*to, *sequence);

@@ -30,7 +30,11 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
         ];
         let hard_state = HardState { term: Term(4), voted_for: Some(1) };
         let store = scene.open().await;
-        let write = LogWrite { hard_state: Some(hard_state), entries: written.clone() };
+        let write = LogWrite {
+            hard_state: Some(hard_state),
+            entries: written.clone(),
+            ..LogWrite::default()
+        };
         put(&store, 9, write).await;
         assert_eq!(all(&store, 9).await, written);
         drop(store);
@@ -38,7 +42,10 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
         let store = scene.open().await;
         let mut outline = Outline::default();
         written.iter().for_each(|entry| outline.push(entry));
-        assert_eq!(store.recover(9).await.unwrap(), Recovered { hard_state, outline });
+        assert_eq!(
+            store.recover(9).await.unwrap(),
+            Recovered { hard_state, outline, snapshot: None }
+        );
         assert_eq!(all(&store, 9).await, written);
     });
 }

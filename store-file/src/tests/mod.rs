@@ -133,12 +133,12 @@ fn entry(term: u64, index: Index, command: impl Into<Bytes>) -> Entry {
 }
 
 fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
-    LogWrite { hard_state: None, entries: entries.into() }
+    LogWrite { entries: entries.into(), ..LogWrite::default() }
 }
 
 fn hard_state(term: u64, vote: u64) -> LogWrite {
     let voted_for = Some(vote).filter(|vote| *vote > 0);
-    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), entries: Vec::new() }
+    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), ..LogWrite::default() }
 }
 
 /// Submits, without waiting.

@@ -177,7 +177,7 @@ pub async fn large_writes<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F
         let command = (0..bytes).map(|n| (n as u64 ^ (index << 3)) as u8).collect::<Vec<u8>>();
         Entry { log_id: LogId::new(1, 1, index), payload: Payload::Command(command.into()) }
     };
-    let write = |entries: Vec<Entry>| LogWrite { hard_state: None, entries };
+    let write = |entries: Vec<Entry>| LogWrite { entries, ..LogWrite::default() };
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, write(vec![large(1, 10)])).await;
     scene.put(GROUP, write(vec![large(2, 5 << 20)])).await;
