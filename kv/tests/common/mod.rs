@@ -1,12 +1,15 @@
 //! Real processes of `quorate-kv`, and real Redis clients of them.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub(crate) mod load;
+pub(crate) mod namespace;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,7 +43,11 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 pub(crate) fn connect(port: u16) -> RedisResult<Connection> {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+    connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+pub(crate) fn connect_to(address: SocketAddr) -> RedisResult<Connection> {
+    let client = redis::Client::open(format!("redis://{address}/"))?;
     let connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
     // The server answers within 5 s, come what may.
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -106,8 +113,10 @@ impl Drop for Process {
 /// Some `quorate-kv serve` on this machine.
 pub(crate) struct Cluster {
     runtimes: Vec<&'static str>,
-    clients: Vec<u16>,
-    peers: Vec<u16>,
+    clients: Vec<SocketAddr>,
+    peers: Vec<SocketAddr>,
+    /// The network namespaces that they are in, if not that of the test.
+    namespaces: Option<namespace::Network>,
     data: TempDir,
     processes: BTreeMap<usize, Process>,
 }
@@ -115,41 +124,83 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Node i runs on `runtimes[i]`.
     pub(crate) fn start<const N: usize>(runtimes: [&'static str; N]) -> Self {
+        Self::prepare(runtimes).started()
+    }
+
+    /// The same, each in a network namespace of its own.
+    pub(crate) fn start_within<const N: usize>(
+        network: namespace::Network,
+        runtimes: [&'static str; N],
+    ) -> Self {
+        let mut cluster = Self::prepare(runtimes);
+        cluster.clients = (0..N).map(|node| network.client_address(node)).collect();
+        cluster.peers = (0..N).map(|node| network.peer_address(node)).collect();
+        cluster.namespaces = Some(network);
+        cluster.started()
+    }
+
+    /// The same, before any node has started.
+    pub(crate) fn prepare<const N: usize>(runtimes: [&'static str; N]) -> Self {
         let ports = free_ports(2 * N);
-        let (clients, peers) = ports.split_at(N);
-        let mut cluster = Self {
+        let address = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        Self {
             runtimes: runtimes.to_vec(),
-            clients: clients.to_vec(),
-            peers: peers.to_vec(),
+            clients: ports[..N].iter().map(address).collect(),
+            peers: ports[N..].iter().map(address).collect(),
+            namespaces: None,
             data: tempfile::tempdir().expect("a temporary folder"),
             processes: BTreeMap::new(),
-        };
-        for node in 0..N {
-            cluster.start_node(node);
         }
-        cluster
+    }
+
+    fn started(mut self) -> Self {
+        for node in 0..self.runtimes.len() {
+            self.start_node(node);
+        }
+        self
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
-        let address = |port: &u16| format!("127.0.0.1:{port}");
         let members: Vec<_> =
-            self.peers.iter().zip(1..).map(|(p, id)| format!("{id}={}", address(p))).collect();
+            self.peers.iter().zip(1..).map(|(peer, id)| format!("{id}={peer}")).collect();
+        let mut command = match &self.namespaces {
+            Some(network) => network.within(node, kv()),
+            None => kv(),
+        };
+        let errors = fs::File::options().create(true).append(true).open(self.errors_path(node));
         let process = Process::spawn(
-            kv().arg("serve")
+            command
+                .arg("serve")
                 .args(["--id", &(node + 1).to_string()])
-                .args(["--client", &address(&self.clients[node])])
-                .args(["--peer", &address(&self.peers[node])])
+                .args(["--client", &self.clients[node].to_string()])
+                .args(["--peer", &self.peers[node].to_string()])
                 .args(["--cluster", &members.join(",")])
                 .arg("--data")
                 .arg(self.data_of(node))
                 .args(["--runtime", self.runtimes[node]])
-                .stderr(Stdio::null()),
+                .stderr(errors.expect("a file for what it says")),
         );
         self.processes.insert(node, process);
     }
 
-    pub(crate) fn data_of(&self, node: usize) -> impl AsRef<Path> + use<> + AsRef<std::ffi::OsStr> {
+    pub(crate) fn data_of(&self, node: usize) -> PathBuf {
         self.data.path().join((node + 1).to_string())
+    }
+
+    fn errors_path(&self, node: usize) -> PathBuf {
+        self.data.path().join(format!("{}.err", node + 1))
+    }
+
+    /// What the lives of a node have said on their standard errors.
+    pub(crate) fn errors(&self, node: usize) -> String {
+        fs::read_to_string(self.errors_path(node)).expect("has said something")
+    }
+
+    /// Asks a node to stop, and waits until it has ended in order.
+    pub(crate) fn stop_node(&mut self, node: usize) {
+        self.process(node).signal("TERM");
+        assert_eq!(self.process(node).exit_code(), Some(0), "{}", self.errors(node));
+        self.processes.remove(&node);
     }
 
     pub(crate) fn kill(&mut self, node: usize) {
@@ -161,22 +212,48 @@ impl Cluster {
     }
 
     pub(crate) fn client_ports(&self) -> Vec<u16> {
+        self.clients.iter().map(SocketAddr::port).collect()
+    }
+
+    pub(crate) fn client_addresses(&self) -> Vec<SocketAddr> {
         self.clients.clone()
     }
 
+    pub(crate) fn peer_address(&self, node: usize) -> SocketAddr {
+        self.peers[node]
+    }
+
+    /// The namespaces that the nodes are in.
+    pub(crate) fn network(&self) -> &namespace::Network {
+        self.namespaces.as_ref().expect("started within a network")
+    }
+
     pub(crate) fn connect(&self, node: usize) -> RedisResult<Connection> {
-        connect(self.clients[node])
+        connect_to(self.clients[node])
     }
 
     /// The node that leads, once one says so of itself.
     pub(crate) fn leader(&self) -> usize {
+        let running: Vec<_> = self.processes.keys().copied().collect();
+        self.leader_among(&running)
+    }
+
+    /// The same, where only these are asked: others may be stopped, or think that they still lead.
+    pub(crate) fn leader_among(&self, nodes: &[usize]) -> usize {
         until("a node leads", || {
-            self.processes.keys().copied().find(|node| {
+            nodes.iter().copied().find(|node| {
                 let role = self.connect(*node).and_then(|mut c| status(&mut c));
                 let role = role.ok().and_then(|mut s| s.remove("role"));
                 role.and_then(|r| redis::from_redis_value::<String>(r).ok()).as_deref()
                     == Some("leader")
             })
+        })
+    }
+
+    /// The term that a node is in.
+    pub(crate) fn term(&self, node: usize) -> u64 {
+        until("the node tells its term", || {
+            number(&status(&mut self.connect(node).ok()?).ok()?, "term")
         })
     }
 
