@@ -91,6 +91,11 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("waits").is_some()
+    }
+
     /// Its exit code, once it has ended by itself.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         until("the process ends", || self.0.try_wait().expect("waits")).code()
