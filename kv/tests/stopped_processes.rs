@@ -8,9 +8,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::load::Load;
+use common::load::{Load, overwrite};
 use common::{Cluster, PATIENCE, number, status, until};
-use redis::{Connection, RedisResult};
+use redis::RedisResult;
 
 const RUNTIMES: [&str; 3] = ["tokio", "monoio", "compio"];
 
@@ -109,21 +109,6 @@ fn while_both_followers_are_stopped_clients_are_told_so_in_time_and_later_served
     load.end_and_check(&cluster, &[0, 1, 2]);
 }
 
-/// Writes to few keys, so that the state stays small, until so many bytes are acknowledged.
-fn write(connection: &mut Connection, bytes: usize) {
-    const VALUE: usize = 512 << 10;
-    const PIPELINE: usize = 8;
-    let value = vec![b'x'; VALUE];
-    for _ in 0..bytes / (PIPELINE * VALUE) {
-        let mut pipeline = redis::pipe();
-        for key in 0..PIPELINE {
-            pipeline.cmd("SET").arg(key).arg(&value);
-        }
-        let answers: Vec<String> = pipeline.query(connection).expect("writes");
-        assert!(answers.len() == PIPELINE && answers.iter().all(|answer| answer == "OK"));
-    }
-}
-
 #[test]
 fn while_a_follower_is_stopped_its_leader_keeps_nothing_for_it_in_memory() {
     /// More than the log's cache of 64 MiB and the follower's outbox of 16 MiB, so that all that is to be full is full.
@@ -134,10 +119,10 @@ fn while_a_follower_is_stopped_its_leader_keeps_nothing_for_it_in_memory() {
     const ALLOWED_BYTES: usize = 64 << 20;
     let (mut cluster, leader, [follower, _]) = cluster(RUNTIMES);
     let mut connection = cluster.connect(leader).expect("connects");
-    write(&mut connection, BEFORE_BYTES);
+    overwrite(&mut connection, BEFORE_BYTES);
     let before = cluster.process(leader).resident_bytes();
     cluster.process(follower).signal("STOP");
-    write(&mut connection, MISSED_BYTES);
+    overwrite(&mut connection, MISSED_BYTES);
     let after = cluster.process(leader).resident_bytes();
     eprintln!("from {} to {} MiB", before >> 20, after >> 20);
     assert!(after < before + ALLOWED_BYTES, "from {before} to {after} bytes");

@@ -201,3 +201,18 @@ impl Ask<'_> {
         }
     }
 }
+
+/// Writes to few keys, so that the state stays small, until so many bytes are acknowledged.
+pub(crate) fn overwrite(connection: &mut Connection, bytes: usize) {
+    const VALUE: usize = 512 << 10;
+    const PIPELINE: usize = 8;
+    let value = vec![b'x'; VALUE];
+    for _ in 0..bytes / (PIPELINE * VALUE) {
+        let mut pipeline = redis::pipe();
+        for key in 0..PIPELINE {
+            pipeline.cmd("SET").arg(key).arg(&value);
+        }
+        let answers: Vec<String> = pipeline.query(connection).expect("writes");
+        assert!(answers.len() == PIPELINE && answers.iter().all(|answer| answer == "OK"));
+    }
+}
