@@ -7,6 +7,7 @@ use quorate_rt::Instant;
 
 use super::log::Log;
 use super::output::{Output, Proposal};
+use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::message::{Body, Message};
 use crate::types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
@@ -29,6 +30,8 @@ pub(super) struct Common {
     pub(super) voters: Vec<NodeId>,
     /// Answers that wait until what they promise is durable.
     pub(super) held: Vec<(HardState, Message)>,
+    /// The snapshot that is coming in.
+    pub(super) receiving: Option<Receiving>,
     /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
     pub(super) session: u64,
     /// The last number given to a forward or a question.

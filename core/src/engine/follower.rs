@@ -7,6 +7,7 @@ use super::forward::Forwards;
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
+use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, Index, LogId, NodeId};
 
 pub(super) struct Follower {
@@ -86,15 +87,8 @@ impl Follower {
         }
     }
 
-    pub(super) fn on_append(
-        &mut self,
-        common: &mut Common,
-        from: NodeId,
-        prev: LogId,
-        committed: Index,
-        round: u64,
-        entries: Vec<Entry>,
-    ) {
+    /// The leader has said something. None: it is not the one that this node follows.
+    fn hear(&mut self, common: &mut Common, from: NodeId) -> Option<&mut Following> {
         self.election_at = common.election_at();
         let following = self.following.get_or_insert_with(|| Following {
             leader: from,
@@ -108,14 +102,50 @@ impl Follower {
             questions: Questions::default(),
         });
         if following.leader != from {
-            tracing::error!(
-                from,
-                leader = following.leader,
-                "ignored a second leader of this term"
-            );
-            return;
+            let leader = following.leader;
+            tracing::error!(from, leader, "ignored a second leader of this term");
+            return None;
         }
         following.last_contact = common.now;
+        Some(following)
+    }
+
+    pub(super) fn on_snapshot(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        meta: SnapshotMeta,
+        offset: u64,
+        chunk: Bytes,
+    ) {
+        let Some(following) = self.hear(common, from) else { return };
+        if meta.log_id.index > common.committed {
+            common.receive(from, meta, offset, chunk);
+        } else {
+            // It has all of that, and can say so: what is committed is the leader's, too.
+            following.agreed = following.agreed.max(common.committed);
+            following.reply_due = true;
+        }
+    }
+
+    /// A snapshot has taken the place of the log up to the commit index.
+    pub(super) fn installed(&mut self, common: &Common) {
+        if let Some(following) = &mut self.following {
+            following.agreed = following.agreed.max(common.committed);
+        }
+    }
+
+    pub(super) fn on_append(
+        &mut self,
+        common: &mut Common,
+        from: NodeId,
+        prev: LogId,
+        committed: Index,
+        round: u64,
+        entries: Vec<Entry>,
+    ) {
+        let Some(following) = self.hear(common, from) else { return };
+        let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
         let new_round = round > following.round;
         following.round = following.round.max(round);
         if !common.log.contains(prev) {
@@ -209,4 +239,14 @@ impl Following {
         // What lies beyond the agreed part may not be what the leader has committed there.
         common.commit_to(self.committed.min(self.agreed).max(common.committed));
     }
+}
+
+/// What of an append lies behind the purged part of this log. That part is committed, so the leader has the same there.
+fn behind_purged(purged: LogId, prev: LogId, mut entries: Vec<Entry>) -> (LogId, Vec<Entry>) {
+    if prev.index >= purged.index || prev == LogId::ZERO && entries.is_empty() {
+        return (prev, entries);
+    }
+    let covered = entries.partition_point(|entry| entry.log_id.index <= purged.index);
+    entries.drain(..covered);
+    (purged, entries)
 }

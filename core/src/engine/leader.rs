@@ -1,6 +1,7 @@
 //! A node that leads: replication, commitment, rounds, check-quorum.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -8,10 +9,12 @@ use quorate_rt::Instant;
 use super::forward::Seen;
 use super::progress::{Mode, Progress};
 use super::reads::Rounds;
+use super::snapshot::Sending;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
 use crate::quorum;
+use crate::snapshot::Digest;
 use crate::types::{Entry, Index, LogId, NodeId, Payload};
 
 pub(super) struct Leader {
@@ -25,6 +28,8 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     handover: Option<Handover>,
+    /// A peer needs no snapshot any more, so perhaps the log doesn't need to reach back to that.
+    transfer_ended: bool,
 }
 
 /// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
@@ -55,6 +60,7 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
+            transfer_ended: false,
         };
         leader.append(common, Payload::Blank);
         leader
@@ -147,9 +153,54 @@ impl Leader {
         progress.heard_from = true;
         progress.round = progress.round.max(round);
         match outcome {
-            AppendOutcome::Accepted { matched } => progress.accepted(matched),
+            AppendOutcome::Accepted { matched } => {
+                let was_sending = progress.sending().is_some();
+                progress.accepted(matched, &common.log);
+                self.transfer_ended |= was_sending && progress.sending().is_none();
+            }
             AppendOutcome::Rejected { prev, hint } => progress.rejected(prev, hint, &common.log),
         }
+    }
+
+    pub(super) fn on_snapshot_reply(
+        &mut self,
+        common: &Common,
+        from: NodeId,
+        digest: Digest,
+        stored: u64,
+    ) {
+        let Some(progress) = self.peers.get_mut(&from) else { return };
+        progress.last_contact = common.now;
+        progress.heard_from = true;
+        if let Mode::Snapshot(sending) = &mut progress.mode {
+            sending.on_reply(common, digest, stored);
+        }
+    }
+
+    pub(super) fn piece_read(
+        &mut self,
+        common: &mut Common,
+        peer: NodeId,
+        digest: Digest,
+        offset: u64,
+        chunk: Bytes,
+    ) {
+        if let Some(progress) = self.peers.get_mut(&peer)
+            && let Mode::Snapshot(sending) = &mut progress.mode
+        {
+            sending.read(common, peer, digest, offset, chunk);
+        }
+    }
+
+    /// Up to where the oldest of the snapshots that are being sent covers the log.
+    pub(super) fn oldest_transfer(&self) -> Option<Index> {
+        let sending = self.peers.values().filter_map(Progress::sending);
+        sending.map(|sending| sending.meta.log_id.index).min()
+    }
+
+    /// Whether a transfer has ended since the last time.
+    pub(super) fn take_ended_transfers(&mut self) -> bool {
+        mem::take(&mut self.transfer_ended)
     }
 
     pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Vec<Entry>) {
@@ -277,7 +328,7 @@ impl Leader {
             matched: progress.matched,
             last_contact: progress.heard_from.then(|| now - progress.last_contact),
             inflight_bytes: progress.inflight.bytes(),
-            snapshot: None,
+            snapshot: progress.sending().map(|sending| (sending.stored, sending.meta.bytes)),
         };
         self.peers.iter().map(|(peer, progress)| (*peer, metrics(progress))).collect()
     }
@@ -285,6 +336,13 @@ impl Leader {
 
 /// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there was nothing to send.
 fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64) {
+    if progress.next <= common.log.purged().index && progress.sending().is_none() {
+        let snapshot = common.log.snapshot().expect("what is purged is covered by a snapshot");
+        progress.needs_snapshot(Sending::new(snapshot.clone(), common.now));
+    }
+    if let Mode::Snapshot(sending) = &mut progress.mode {
+        sending.advance(common, peer);
+    }
     let max_append_bytes = common.config.max_append_bytes;
     while !progress.fetching
         && progress.next <= common.log.last().index
@@ -323,7 +381,8 @@ fn send(
     round: u64,
     entries: Vec<Entry>,
 ) {
-    let before = progress.next - 1;
+    // What a peer that needs the snapshot has, is not known: only that it begins as all logs do.
+    let before = if progress.sending().is_some() { 0 } else { progress.next - 1 };
     let prev = common.log.log_id(before).expect("next is at most one beyond the end of the log");
     match entries.last() {
         Some(last) => {

@@ -1,4 +1,4 @@
-//! The log as the engine knows it: the identity of its entries, what of it is in whose hands, and what is durable.
+//! The log as the engine knows it: the identity of its entries, the snapshot before them, what of it is in whose hands, and what is durable.
 //!
 //! An entry is *fresh* from when it is appended until the next output hands it to the store; it is *submitted* until the store
 //! says that it is durable. Only fresh entries are held here with their content.
@@ -11,10 +11,18 @@ use quorate_rt::Instant;
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
+use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, HardState, Index, LogId, Term};
 
 pub(super) struct Log {
     outline: Outline,
+    snapshot: Option<SnapshotMeta>,
+    /// The next write makes the snapshot the group's.
+    named: bool,
+    /// The next write makes the log begin where it does.
+    purged: bool,
+    /// The last write that has done one or the other.
+    compacted_by: u64,
     /// What the next write will hold: the end of the log.
     fresh: Vec<Entry>,
     /// Writes on their way to the disk, oldest first.
@@ -33,9 +41,77 @@ struct Submitted {
 }
 
 impl Log {
-    pub(super) fn new(outline: Outline) -> Self {
-        let durable = outline.last().index;
-        Self { outline, fresh: Vec::new(), submitted: VecDeque::new(), next_write: 1, durable }
+    pub(super) fn new(mut outline: Outline, snapshot: Option<SnapshotMeta>) -> Self {
+        let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
+        let (purged, last) = (outline.purged(), outline.last());
+        assert!(purged.index <= covered, "{purged} is purged, but the snapshot ends at {covered}");
+        assert!(covered <= last.index, "the snapshot covers {covered}, but the log ends at {last}");
+        if let Some(SnapshotMeta { membership_index, membership, .. }) = &snapshot {
+            outline.set_membership(*membership_index, membership.clone());
+        }
+        Self {
+            outline,
+            snapshot,
+            named: false,
+            purged: false,
+            compacted_by: 0,
+            fresh: Vec::new(),
+            submitted: VecDeque::new(),
+            next_write: 1,
+            durable: last.index,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&SnapshotMeta> {
+        self.snapshot.as_ref()
+    }
+
+    /// The entry before the first.
+    pub(super) fn purged(&self) -> LogId {
+        self.outline.purged()
+    }
+
+    pub(super) fn back_by(&self, index: Index, bytes: u64) -> Index {
+        self.outline.back_by(index, bytes)
+    }
+
+    /// Makes it the group's snapshot. The log holds all that it covers.
+    pub(super) fn name_snapshot(&mut self, meta: SnapshotMeta) {
+        self.snapshot = Some(meta);
+        self.named = true;
+    }
+
+    /// Puts a snapshot in the place of all that it covers, and of the whole log if that does not hold the snapshot's last entry. Up to
+    /// `committed` both are known to be the same.
+    pub(super) fn install(&mut self, meta: SnapshotMeta, committed: Index) {
+        if !self.outline.contains(meta.log_id) {
+            self.durable = self.durable.min(committed);
+            for submitted in &mut self.submitted {
+                submitted.last = submitted.last.min(committed);
+            }
+            self.fresh.clear();
+        }
+        self.outline.purge(meta.log_id);
+        self.outline.set_membership(meta.membership_index, meta.membership.clone());
+        self.fresh.retain(|entry| entry.log_id.index > meta.log_id.index);
+        self.purged = true;
+        self.name_snapshot(meta);
+    }
+
+    /// Forgets all entries up to this one, which the snapshot covers, and which it holds.
+    pub(super) fn purge(&mut self, to: Index) {
+        if to > self.outline.purged().index
+            && let Some(to) = self.outline.log_id(to)
+        {
+            self.outline.purge(to);
+            self.purged = true;
+        }
+    }
+
+    /// Whether the snapshot, and where the log begins, are what a restart would find.
+    pub(super) fn compaction_is_durable(&self) -> bool {
+        let written = self.submitted.front().is_none_or(|first| first.write > self.compacted_by);
+        written && !self.named && !self.purged
     }
 
     pub(super) fn last(&self) -> LogId {
@@ -91,16 +167,23 @@ impl Log {
         hard_state: Option<HardState>,
         now: Instant,
     ) -> Option<(u64, LogWrite)> {
-        if self.fresh.is_empty() && hard_state.is_none() {
+        let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
+        if self.fresh.is_empty() && hard_state.is_none() && !named && !purged {
             return None;
         }
         let write = self.next_write;
         self.next_write += 1;
+        if named || purged {
+            self.compacted_by = write;
+        }
         self.submitted.push_back(Submitted { write, last: self.last().index, hard_state, at: now });
-        Some((
-            write,
-            LogWrite { hard_state, entries: mem::take(&mut self.fresh), ..LogWrite::default() },
-        ))
+        let content = LogWrite {
+            hard_state,
+            snapshot: self.snapshot.clone().filter(|_| named),
+            purge: purged.then(|| self.outline.purged()),
+            entries: mem::take(&mut self.fresh),
+        };
+        Some((write, content))
     }
 
     /// Since when the disk has been at its oldest write.
@@ -130,7 +213,7 @@ mod tests {
     use crate::types::Payload;
 
     fn log() -> Log {
-        Log::new(Outline::default())
+        Log::new(Outline::default(), None)
     }
 
     fn push(log: &mut Log, term: u64, leader: u64, index: Index) {

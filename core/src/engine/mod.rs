@@ -17,6 +17,7 @@ mod log;
 mod output;
 mod progress;
 mod reads;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -33,6 +34,7 @@ use crate::log_store::Recovered;
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
 use crate::metrics::{PeerMetrics, Role};
+use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};
 
 pub use self::input::{Input, Ticket};
@@ -65,7 +67,7 @@ impl Engine {
         now: Instant,
     ) -> Self {
         assert!(id != 0, "a node id must not be 0");
-        let Recovered { hard_state, outline, snapshot: _ } = recovered;
+        let Recovered { hard_state, outline, snapshot } = recovered;
         assert!(
             outline.last().term <= hard_state.term,
             "the log ends in term {}, but the hard state knows of term {} only",
@@ -82,18 +84,23 @@ impl Engine {
             config,
             random,
             now,
-            log: Log::new(outline),
+            log: Log::new(outline, snapshot.clone()),
             hard_state,
             durable_hard_state: hard_state,
             submitted_hard_state: hard_state,
             committed: 0,
             voters: Vec::new(),
             held: Vec::new(),
+            receiving: None,
             session,
             sequence,
             out: Output::default(),
         };
         common.membership_changed();
+        if let Some(snapshot) = snapshot {
+            common.commit_to(snapshot.log_id.index);
+            common.out.restore = Some(snapshot);
+        }
         let role = State::Follower(Follower::new(&mut common));
         Self { common, role }
     }
@@ -153,17 +160,28 @@ impl Engine {
                     leader.resign(&self.common);
                 }
             }
-            Input::PieceRead { .. }
-            | Input::PieceStored { .. }
-            | Input::SnapshotReady(_)
-            | Input::SnapshotLost { .. }
-            | Input::Purge => {}
+            Input::PieceRead { peer, digest, offset, chunk } => {
+                if let State::Leader(leader) = &mut self.role {
+                    leader.piece_read(&mut self.common, peer, digest, offset, chunk);
+                }
+            }
+            Input::PieceStored { digest, stored } => {
+                self.common.piece_stored(self.leader(), digest, stored);
+            }
+            Input::SnapshotLost { digest } => self.common.snapshot_lost(self.leader(), digest),
+            Input::SnapshotReady(meta) => self.on_snapshot_ready(meta),
+            Input::Purge => self.purge_behind_snapshot(0),
             Input::Wake => self.on_time(),
         }
     }
 
     /// What is to be done about all that was stepped since the last call.
     pub fn take_output(&mut self) -> Output {
+        if let State::Leader(leader) = &mut self.role
+            && leader.take_ended_transfers()
+        {
+            self.purge_behind_snapshot(self.common.config.retained_bytes);
+        }
         let common = &mut self.common;
         match &mut self.role {
             State::Leader(leader) => leader.finish_turn(common),
@@ -223,6 +241,21 @@ impl Engine {
     /// Up to here it knows the log to be committed.
     pub fn committed(&self) -> Index {
         self.common.committed
+    }
+
+    /// Its snapshot.
+    pub fn snapshot(&self) -> Option<&SnapshotMeta> {
+        self.common.log.snapshot()
+    }
+
+    /// The last entry that is purged from its log; [`LogId::ZERO`] if none is.
+    pub fn purged(&self) -> LogId {
+        self.common.log.purged()
+    }
+
+    /// Whether its disk knows of the snapshot, and of what is purged.
+    pub fn compaction_is_durable(&self) -> bool {
+        self.common.log.compaction_is_durable()
     }
 
     /// The membership in force.
@@ -318,7 +351,28 @@ impl Engine {
                 State::Leader(leader) => leader.on_read_index(common, from, sequence),
                 _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
             },
-            Body::Snapshot { .. } | Body::SnapshotReply { .. } => {}
+            Body::Snapshot { meta, offset, chunk } => {
+                if !snapshot_can_be(&meta, offset, chunk.len(), term) {
+                    tracing::error!(from, at = %meta.log_id, "ignored a snapshot that can't be");
+                    return;
+                }
+                if let State::Candidate(_) = self.role {
+                    self.become_follower(term);
+                }
+                match &mut self.role {
+                    State::Follower(follower) => {
+                        follower.on_snapshot(&mut self.common, from, meta, offset, chunk);
+                    }
+                    State::Candidate(_) | State::Leader(_) => {
+                        tracing::error!(from, %term, "ignored a second leader of this node's term");
+                    }
+                }
+            }
+            Body::SnapshotReply { digest, stored } => {
+                if let State::Leader(leader) = &mut self.role {
+                    leader.on_snapshot_reply(common, from, digest, stored);
+                }
+            }
             Body::TimeoutNow => {
                 if common.is_voter() && self.leader() == Some(from) {
                     self.campaign(Campaign::Handover);
@@ -338,7 +392,7 @@ impl Engine {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
             Body::Vote { .. } => Body::VoteReply { granted: false },
-            Body::Append { .. } => {
+            Body::Append { .. } | Body::Snapshot { .. } => {
                 // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
                 // to a probe, and not to a round, which would confirm a read that began later (L3).
                 let outcome = AppendOutcome::Rejected { prev: 0, hint: LogId::ZERO };
@@ -354,10 +408,26 @@ impl Engine {
             | Body::ForwardReply { .. }
             | Body::ReadIndexReply { .. }
             | Body::TimeoutNow
-            | Body::Snapshot { .. }
             | Body::SnapshotReply { .. } => return,
         };
         common.send(from, reply);
+    }
+
+    /// A snapshot that was taken here, or one that has come in, is whole and durable.
+    fn on_snapshot_ready(&mut self, meta: SnapshotMeta) {
+        let installed = self.common.snapshot_ready(meta);
+        if installed && let State::Follower(follower) = &mut self.role {
+            follower.installed(&self.common);
+        }
+        self.purge_behind_snapshot(self.common.config.retained_bytes);
+    }
+
+    fn purge_behind_snapshot(&mut self, retained: u64) {
+        let sending = match &self.role {
+            State::Leader(leader) => leader.oldest_transfer(),
+            State::Follower(_) | State::Candidate(_) => None,
+        };
+        self.common.purge_behind_snapshot(retained, sending);
     }
 
     fn on_vote(&mut self, from: NodeId, last_log_id: LogId) {
@@ -499,4 +569,13 @@ fn entries_follow(prev: LogId, entries: &[Entry], term: Term) -> bool {
         before = log_id;
         follows
     })
+}
+
+/// Whether a leader of `term` can have such a snapshot, and such a piece of it.
+fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term) -> bool {
+    let end = offset.checked_add(len as u64);
+    meta.log_id.term <= term
+        && (1..=meta.log_id.index).contains(&meta.membership_index)
+        && meta.log_id.index < Index::MAX
+        && end.is_some_and(|end| end <= meta.bytes)
 }

@@ -1,11 +1,13 @@
 //! A leader's view of one peer: where its log agrees, what to send next, and when it was heard from.
 //!
-//! A peer is *probed*, with one append at a time, until it has accepted one; then entries are *pipelined* to it until it rejects one.
+//! A peer is *probed*, with one append at a time, until it has accepted one; then entries are *pipelined* to it until it rejects one. Where what it
+//! needs is purged, it gets the *snapshot*.
 
 use quorate_rt::Instant;
 
 use super::inflight::Inflight;
 use super::log::Log;
+use super::snapshot::Sending;
 use crate::types::{Index, LogId};
 
 #[derive(Debug)]
@@ -30,12 +32,14 @@ pub(super) struct Progress {
     pub(super) due: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Mode {
     /// Where the logs part is not known. `awaiting` an answer, nothing but heartbeats is sent.
     Probe { awaiting: bool },
     /// Appends are sent without waiting for answers.
     Pipeline,
+    /// The snapshot is sent, and heartbeats.
+    Snapshot(Sending),
 }
 
 impl Progress {
@@ -56,7 +60,8 @@ impl Progress {
 
     /// How many bytes of entries may be sent now; none if not even one entry may.
     pub(super) fn room(&self, max_inflight_bytes: usize) -> Option<usize> {
-        match self.mode {
+        match &self.mode {
+            Mode::Snapshot(_) => None,
             Mode::Probe { awaiting } => (!awaiting).then_some(usize::MAX),
             Mode::Pipeline => {
                 max_inflight_bytes.checked_sub(self.inflight.bytes()).filter(|room| *room > 0)
@@ -73,20 +78,42 @@ impl Progress {
                 self.next = last + 1;
                 self.inflight.push(last, bytes);
             }
+            Mode::Snapshot(_) => unreachable!("a peer that gets the snapshot has no room"),
         }
     }
 
     /// The peer's log agrees with ours up to `matched`, and at the place of the last probe.
-    pub(super) fn accepted(&mut self, matched: Index) {
+    pub(super) fn accepted(&mut self, matched: Index, log: &Log) {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched + 1);
         self.inflight.free_to(self.matched);
-        self.mode = Mode::Pipeline;
+        // While it gets the snapshot, it may accept a heartbeat, which says nothing of its log.
+        if self.next > log.purged().index {
+            self.mode = Mode::Pipeline;
+        } else if self.sending().is_none_or(|sending| sending.meta.log_id.index <= self.matched) {
+            // It has the snapshot, but the log does not reach back to that any more: it gets another.
+            self.mode = Mode::Probe { awaiting: false };
+        }
+    }
+
+    /// What it needs next is purged.
+    pub(super) fn needs_snapshot(&mut self, sending: Sending) {
+        self.inflight.clear();
+        self.mode = Mode::Snapshot(sending);
+    }
+
+    pub(super) fn sending(&self) -> Option<&Sending> {
+        match &self.mode {
+            Mode::Snapshot(sending) => Some(sending),
+            Mode::Probe { .. } | Mode::Pipeline => None,
+        }
     }
 
     /// The peer does not hold the entry before the one at `prev + 1`; `hint` is the last of its log that ours could hold.
     pub(super) fn rejected(&mut self, prev: Index, hint: LogId, log: &Log) {
-        let stale = match self.mode {
+        let stale = match &self.mode {
+            // It was sent nothing that it could reject.
+            Mode::Snapshot(_) => true,
             // Only the answer to the probe under way says something.
             Mode::Probe { .. } => prev + 1 != self.next,
             // It has been accepted since.
@@ -97,6 +124,9 @@ impl Progress {
         }
         // Both sides skip whole terms, so that the number of probes is bounded by the number of terms and not of entries (R4).
         let common = log.last_at_most(hint.index, hint.term).index;
+        // What is purged is committed, so a log that reaches there may well agree: that is one more probe, against a whole snapshot.
+        let purged = log.purged().index;
+        let common = if hint.index >= purged { common.max(purged) } else { common };
         self.next = (common + 1).min(prev).max(self.matched + 1);
         self.mode = Mode::Probe { awaiting: false };
         self.inflight.clear();

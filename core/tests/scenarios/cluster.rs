@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate_core::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome, Ticket};
-use quorate_core::{Config, Index, LogId, Membership, Message, NodeId, Payload, Role};
+use bytes::{Bytes, BytesMut};
+use quorate_core::engine::{
+    Engine, Fetch, Incoming, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket,
+};
+use quorate_core::{
+    Config, Digest, Index, LogId, Membership, Message, NodeId, Payload, Role, SnapshotMeta,
+};
 use quorate_rt::Instant;
 
 use crate::disk::Disk;
@@ -32,8 +36,10 @@ pub(crate) struct Cluster {
     partition: Vec<BTreeSet<NodeId>>,
     /// Links on which everything is lost, in this direction.
     blocked: BTreeSet<(NodeId, NodeId)>,
-    /// Fetches wait for the script.
+    /// Fetches, and what is done about snapshots, wait for the script.
     pub(crate) manual_fetches: bool,
+    /// No snapshot can be written.
+    pub(crate) drafts_fail: bool,
     pub(crate) safety: Safety,
     pub(crate) events: Vec<Event>,
     /// The names of clients' requests.
@@ -49,6 +55,10 @@ struct Node {
     runs: u64,
     seed: u64,
     fetches: Vec<Fetch>,
+    pieces: Vec<PieceRead>,
+    incoming: VecDeque<Incoming>,
+    /// What has come in of a snapshot.
+    draft: Option<(Digest, BytesMut)>,
     applied: Index,
     /// Writes of this node's clients that have a place in the log, by index.
     placed: BTreeMap<Index, (LogId, Ticket)>,
@@ -87,6 +97,7 @@ impl Cluster {
             partition: Vec::new(),
             blocked: BTreeSet::new(),
             manual_fetches: false,
+            drafts_fail: false,
             safety: Safety::new(ids.to_vec()),
             events: Vec::new(),
             requests: Vec::new(),
@@ -100,6 +111,9 @@ impl Cluster {
                 runs: 0,
                 seed: *seed,
                 fetches: Vec::new(),
+                pieces: Vec::new(),
+                incoming: VecDeque::new(),
+                draft: None,
                 applied: 0,
                 placed: BTreeMap::new(),
                 open: BTreeSet::new(),
@@ -154,6 +168,9 @@ impl Cluster {
         node.disk.crash(survivors);
         node.wake_at = None;
         node.fetches.clear();
+        node.pieces.clear();
+        node.incoming.clear();
+        node.draft = None;
         node.applied = 0;
         node.placed.clear();
         node.open.clear();
@@ -165,6 +182,10 @@ impl Cluster {
         let formed = self.running(id).initialize(now, members);
         self.act(id);
         formed
+    }
+
+    pub(crate) fn purge(&mut self, id: NodeId) {
+        self.step(id, vec![Input::Purge]);
     }
 
     pub(crate) fn resign(&mut self, id: NodeId) {
@@ -342,17 +363,82 @@ impl Cluster {
         for Fetch { peer, term, range, max_bytes } in std::mem::take(&mut self.node(id).fetches) {
             let engine = self.running(id);
             let leads = engine.role() == Role::Leader && engine.hard_state().term == term;
-            match self.nodes[&id].disk.read(range, max_bytes) {
+            let purged = engine.purged().index;
+            match self.nodes[&id].disk.read(range.clone(), max_bytes) {
                 Some(entries) => inputs.push(Input::Fetched { peer, term, entries }),
+                // It has been purged since.
+                None if range.start <= purged => {
+                    inputs.push(Input::Fetched { peer, term, entries: Vec::new() });
+                }
                 // Another leader has cut the log since.
                 None => assert!(!leads, "node {id} fetches what it doesn't have (R11)"),
             }
+        }
+        for PieceRead { peer, meta, offset, len } in std::mem::take(&mut self.node(id).pieces) {
+            let content = self.nodes[&id].disk.finished.get(&meta.digest).expect("it is open");
+            let chunk = content.slice(offset as usize..offset as usize + len);
+            inputs.push(Input::PieceRead { peer, digest: meta.digest, offset, chunk });
         }
         let any = !inputs.is_empty();
         if any {
             self.step(id, inputs);
         }
         any
+    }
+
+    /// The next thing is done about a snapshot that comes in.
+    pub(crate) fn draft(&mut self, id: NodeId) -> bool {
+        let fails = self.drafts_fail;
+        let node = self.node(id);
+        let Some(next) = node.incoming.pop_front() else { return false };
+        let input = match next {
+            Incoming::Begin(digest) => {
+                node.draft = Some((digest, BytesMut::new()));
+                return true;
+            }
+            Incoming::Piece(chunk) => match &mut node.draft {
+                // It failed before this piece.
+                None => return true,
+                Some((digest, _)) if fails => {
+                    let digest = *digest;
+                    node.draft = None;
+                    Input::SnapshotLost { digest }
+                }
+                Some((digest, content)) => {
+                    content.extend_from_slice(&chunk);
+                    Input::PieceStored { digest: *digest, stored: content.len() as u64 }
+                }
+            },
+            Incoming::End(meta) => {
+                let (digest, content) = node.draft.take().expect("all of it was written");
+                assert_eq!(digest, meta.digest);
+                if Digest::of(&content) == digest {
+                    node.disk.finished.insert(digest, content.freeze());
+                    Input::SnapshotReady(meta)
+                } else {
+                    Input::SnapshotLost { digest }
+                }
+            }
+        };
+        self.step(id, vec![input]);
+        true
+    }
+
+    /// A node takes a snapshot of so many bytes of what it has applied. False: there is nothing.
+    pub(crate) fn snapshot(&mut self, id: NodeId, bytes: usize) -> bool {
+        let node = &self.nodes[&id];
+        let Some(entry) = self.safety.committed_at(node.applied) else { return false };
+        let content = show::state_at(entry.log_id, bytes);
+        let meta = SnapshotMeta {
+            log_id: entry.log_id,
+            membership: self.members.clone(),
+            membership_index: 1,
+            bytes: content.len() as u64,
+            digest: Digest::of(&content),
+        };
+        self.node(id).disk.finished.insert(meta.digest, content.into());
+        self.step(id, vec![Input::SnapshotReady(meta)]);
+        true
     }
 
     /// Delivers and persists until nothing happens any more, while time stands still.
@@ -429,13 +515,16 @@ impl Cluster {
             let replaces = if truncates { " (replaces)" } else { "" };
             self.tell(true, format!("{id} writes #{number}{replaces}: {}", show::write(&write)));
             let node = self.nodes.get_mut(&id).expect("it runs");
-            node.disk.submit(number, write.clone());
+            node.disk.submit(number, write.clone(), before.committed);
             self.safety.on_write(&node.disk, &write);
         }
         let engine = self.nodes[&id].engine.as_ref().expect("it runs");
         if engine.role() == Role::Leader && before.role != Role::Leader {
             let term = engine.hard_state().term;
             self.safety.on_leader(id, term, &self.nodes[&id].disk);
+        }
+        if let Some(meta) = &output.restore {
+            self.restore(id, meta);
         }
         self.apply(id, output.committed);
         self.answer(id, &mut output);
@@ -447,10 +536,20 @@ impl Cluster {
             self.tell(true, format!("{id} fetches from {} for {peer}", range.start));
             self.node(id).fetches.push(fetch);
         }
+        for piece in output.pieces {
+            let PieceRead { peer, meta, offset, .. } = &piece;
+            self.tell(
+                true,
+                format!("{id} reads its snapshot {} from {offset} for {peer}", meta.log_id),
+            );
+            self.node(id).pieces.push(piece);
+        }
+        self.node(id).incoming.extend(output.incoming);
         let node = &self.nodes[&id];
         self.safety.on_step(id, node.engine.as_ref().expect("it runs"), &node.disk, &before);
         if !self.manual_fetches {
             self.fetch(id);
+            while self.draft(id) {}
         }
     }
 
@@ -482,6 +581,19 @@ impl Cluster {
             self.put_message(message, false);
         } else {
             self.tell(true, format!("{text} (lost)"));
+        }
+    }
+
+    fn restore(&mut self, id: NodeId, meta: &SnapshotMeta) {
+        self.tell(false, format!("{id} restores its snapshot at {}", meta.log_id));
+        let content = self.nodes[&id].disk.finished.get(&meta.digest).expect("it is finished");
+        self.safety.on_snapshot(meta, content);
+        let node = self.node(id);
+        assert!(meta.log_id.index > node.applied, "the state goes back (S2)");
+        node.applied = meta.log_id.index;
+        let rest = node.placed.split_off(&(meta.log_id.index + 1));
+        for (_, ticket) in std::mem::replace(&mut node.placed, rest).into_values() {
+            self.tell(false, format!("{id} answers {}: unknown", self.request(ticket)));
         }
     }
 

@@ -24,8 +24,12 @@
 //! | `release old` | … and arrives now |
 //! | `persist 1 …` | all pending writes are durable; `persist 1 x1`: the oldest only |
 //! | `disk 1 stalled` | `run` and `settle` don't complete its writes; `disk 1 works` |
-//! | `fetches manual` | entries that a node asks for are read only when the script says so … |
+//! | `fetches manual` | entries and pieces of snapshots that a node asks for are read, and pieces that come in are written, only when the script says so … |
 //! | `fetch 1` | … that is, now |
+//! | `draft 1` | … or one of the latter now |
+//! | `drafts fail` | no piece that comes in can be written; `drafts work` |
+//! | `snapshot 1` | node 1 takes a snapshot of what it has applied; `snapshot 1 5000`: of 5000 bytes |
+//! | `purge 1` | node 1 purges what that covers |
 //! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |
 //! | `restart 1` | it starts again (after a crash, if it runs) |
 //! | `cut 1 \| 2 3` | what is sent from now on between the groups is lost |
@@ -117,6 +121,8 @@ impl Scenario {
             "max_command_bytes" => config.max_command_bytes = value as usize,
             "max_append_bytes" => config.max_append_bytes = value as usize,
             "max_inflight_bytes" => config.max_inflight_bytes = value as usize,
+            "retained_bytes" => self.config.retained_bytes = value,
+            "max_retained_bytes" => self.config.max_retained_bytes = value,
             "max_uncommitted_bytes" => config.max_uncommitted_bytes = value as usize,
             _ => panic!("there is no setting {field}"),
         }
@@ -283,6 +289,24 @@ impl Scenario {
                 assert_eq!(rest, ["manual"]);
                 cluster.manual_fetches = true;
             }
+            "drafts" => {
+                let [state @ ("fail" | "work")] = rest else { panic!("drafts fail") };
+                cluster.drafts_fail = *state == "fail";
+            }
+            "draft" => {
+                for id in ids(rest) {
+                    assert!(cluster.draft(id), "nothing comes in at node {id}");
+                }
+            }
+            "snapshot" => {
+                let (id, bytes) = match rest {
+                    [id] => (number(id), 0),
+                    [id, bytes] => (number(id), number(bytes) as usize),
+                    _ => panic!("snapshot 1 5000"),
+                };
+                assert!(cluster.snapshot(id, bytes), "node {id} has applied nothing");
+            }
+            "purge" => ids(rest).into_iter().for_each(|id| cluster.purge(id)),
             "fetch" => {
                 for id in ids(rest) {
                     assert!(cluster.fetch(id), "node {id} has asked for nothing");

@@ -1,23 +1,38 @@
-//! A disk in hand: writes wait until the script completes them, and a crash leaves what was completed.
+//! A disk in hand: writes wait until the script completes them, and a crash leaves what was completed. Snapshots are finished at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use quorate_core::{Entry, HardState, Index, LogId, LogWrite, Outline, Recovered};
+use bytes::Bytes;
+use quorate_core::{
+    Digest, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta,
+};
 
 #[derive(Default)]
 pub(crate) struct Disk {
     /// What has been submitted, durable or not: it can be read at once.
     submitted: Image,
     durable: Image,
-    pending: VecDeque<(u64, LogWrite)>,
+    pending: VecDeque<Pending>,
+    /// The contents of finished snapshots. What is being sent stays readable when another is named.
+    pub(crate) finished: BTreeMap<Digest, Bytes>,
     /// A stalled disk completes nothing by itself, only where the script says so.
     pub(crate) stalled: bool,
+}
+
+struct Pending {
+    number: u64,
+    write: LogWrite,
+    /// What the node knew to be committed when it submitted this.
+    committed: Index,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Image {
     pub(crate) hard_state: HardState,
+    pub(crate) snapshot: Option<SnapshotMeta>,
+    /// The entry before the first.
+    pub(crate) purged: LogId,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -26,8 +41,22 @@ impl Image {
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
         }
+        if let Some(snapshot) = &write.snapshot {
+            self.snapshot = Some(snapshot.clone());
+        }
+        if let Some(to) = write.purge {
+            assert!(to.index >= self.purged.index, "the log can't begin earlier than before");
+            let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
+            assert!(to.index <= covered, "{to} is purged, but the snapshot covers {covered}");
+            match self.log_id(to.index) == Some(to) {
+                true => drop(self.entries.drain(..(to.index - self.purged.index) as usize)),
+                false => self.entries.clear(),
+            }
+            self.purged = to;
+        }
         if let Some(first) = write.entries.first() {
-            let before = first.log_id.index as usize - 1;
+            let before = first.log_id.index.checked_sub(self.purged.index + 1);
+            let before = before.expect("nothing purged is written") as usize;
             assert!(before <= self.entries.len(), "{} leaves a gap", first.log_id);
             self.entries.truncate(before);
             self.entries.extend_from_slice(&write.entries);
@@ -35,15 +64,19 @@ impl Image {
     }
 
     pub(crate) fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::ZERO, |entry| entry.log_id)
+        self.entries.last().map_or(self.purged, |entry| entry.log_id)
     }
 
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
-        self.entries.get((index as usize).checked_sub(1)?)
+        self.entries.get(index.checked_sub(self.purged.index + 1)? as usize)
     }
 
     pub(crate) fn log_id(&self, index: Index) -> Option<LogId> {
-        if index == 0 { Some(LogId::ZERO) } else { self.entry(index).map(|entry| entry.log_id) }
+        match index {
+            0 => Some(LogId::ZERO),
+            index if index == self.purged.index => Some(self.purged),
+            index => self.entry(index).map(|entry| entry.log_id),
+        }
     }
 }
 
@@ -64,20 +97,36 @@ impl Disk {
 
     /// Up to here no pending write changes the log.
     pub(crate) fn settled(&self) -> Index {
-        let entries = self.pending.iter().flat_map(|(_, write)| write.entries.first());
-        entries.map(|first| first.log_id.index - 1).min().unwrap_or(Index::MAX)
+        let entries = self.pending.iter().flat_map(|pending| pending.write.entries.first());
+        let settled = entries.map(|first| first.log_id.index - 1).min().unwrap_or(Index::MAX);
+        if self.pending.iter().all(|pending| pending.write.purge.is_none()) {
+            return settled;
+        }
+        let mut image = self.durable.clone();
+        let mut settled = settled;
+        for Pending { write, committed, .. } in &self.pending {
+            let replaced = write.purge.is_some_and(|to| image.log_id(to.index) != Some(to));
+            if replaced {
+                settled = settled.min(*committed);
+            }
+            image.write(write);
+        }
+        settled
     }
 
-    pub(crate) fn submit(&mut self, number: u64, write: LogWrite) {
-        assert!(self.pending.back().is_none_or(|(before, _)| *before < number), "out of order");
+    pub(crate) fn submit(&mut self, number: u64, write: LogWrite, committed: Index) {
+        assert!(self.pending.back().is_none_or(|before| before.number < number), "out of order");
+        if let Some(snapshot) = &write.snapshot {
+            assert!(self.finished.contains_key(&snapshot.digest), "names what is not finished");
+        }
         self.submitted.write(&write);
-        self.pending.push_back((number, write));
+        self.pending.push_back(Pending { number, write, committed });
     }
 
     /// Makes the oldest `count` writes durable; the number of the last of them.
     pub(crate) fn complete(&mut self, count: usize) -> Option<u64> {
         let mut last = None;
-        for (number, write) in self.pending.drain(..count.min(self.pending.len())) {
+        for Pending { number, write, .. } in self.pending.drain(..count.min(self.pending.len())) {
             self.durable.write(&write);
             last = Some(number);
         }
@@ -89,19 +138,24 @@ impl Disk {
         self.complete(survivors);
         self.pending.clear();
         self.submitted = self.durable.clone();
+        let named = self.durable.snapshot.as_ref().map(|snapshot| snapshot.digest);
+        self.finished.retain(|digest, _| Some(*digest) == named);
     }
 
     pub(crate) fn recover(&self) -> Recovered {
-        let mut outline = Outline::default();
+        let mut outline = Outline::after(self.durable.purged);
         for entry in &self.durable.entries {
             outline.push(entry);
         }
-        Recovered { hard_state: self.durable.hard_state, snapshot: None, outline }
+        let Image { hard_state, snapshot, .. } = self.durable.clone();
+        Recovered { hard_state, snapshot, outline }
     }
 
     /// Entries of the range, if it is there.
     pub(crate) fn read(&self, range: Range<Index>, max_bytes: usize) -> Option<Vec<Entry>> {
-        let range = range.start as usize - 1..range.end as usize - 1;
+        let purged = self.submitted.purged.index;
+        let at = |index: Index| Some(index.checked_sub(purged + 1)? as usize);
+        let range = at(range.start)?..at(range.end)?;
         let entries = self.submitted.entries.get(range)?;
         let mut bytes = 0;
         let fitting = entries.iter().take_while(|entry| {

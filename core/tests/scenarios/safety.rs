@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::engine::Engine;
 use quorate_core::{
-    AppendOutcome, Body, Entry, HardState, Index, LogId, LogWrite, Message, NodeId, Payload, Role,
-    Term,
+    AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Message, NodeId,
+    Payload, Role, SnapshotMeta, Term,
 };
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Image};
+use crate::show;
 
 #[derive(Default)]
 pub(crate) struct Safety {
@@ -42,6 +43,27 @@ impl Safety {
         &self.commands
     }
 
+    /// The identity of an entry of a log, or of the one that was purged there: that was committed.
+    fn log_id(&self, log: &Image, index: Index) -> Option<LogId> {
+        if index == 0 || index >= log.purged.index {
+            return log.log_id(index);
+        }
+        self.committed.get(index as usize - 1).map(|(entry, _)| entry.log_id)
+    }
+
+    /// What has been committed at an index.
+    pub(crate) fn committed_at(&self, index: Index) -> Option<&Entry> {
+        self.committed.get((index as usize).checked_sub(1)?).map(|(entry, _)| entry)
+    }
+
+    /// A snapshot is of what was committed where it ends, and of nothing else (S2).
+    pub(crate) fn on_snapshot(&self, meta: &SnapshotMeta, content: &[u8]) {
+        let ours = self.committed_at(meta.log_id.index).map(|entry| entry.log_id);
+        assert_eq!(ours, Some(meta.log_id), "a snapshot of what is not committed (S2)");
+        assert_eq!((Digest::of(content), content.len() as u64), (meta.digest, meta.bytes));
+        assert_eq!(show::state_of(content), meta.log_id.to_string(), "another state (S2)");
+    }
+
     /// Log matching: an entry has one content and one predecessor, wherever and whenever it is written.
     pub(crate) fn on_write(&mut self, disk: &Disk, write: &LogWrite) {
         for entry in &write.entries {
@@ -62,7 +84,8 @@ impl Safety {
         for (entry, committed_in) in &self.committed {
             let log_id = entry.log_id;
             assert!(
-                *committed_in >= term || disk.submitted().log_id(log_id.index) == Some(log_id),
+                *committed_in >= term
+                    || self.log_id(disk.submitted(), log_id.index) == Some(log_id),
                 "{id} leads in term {term} without {log_id}, committed in term {committed_in}"
             );
         }
@@ -101,11 +124,11 @@ impl Safety {
                 if !current {
                     return;
                 }
-                let mine = durable.log_id(matched);
+                let mine = self.log_id(durable, matched);
                 assert!(mine.is_some(), "{from} accepts to {matched}, which is not durable");
                 assert!(disk.settled() >= matched, "{from} accepts what is being replaced (R9)");
                 if let Some(leader) = leader_log {
-                    let theirs = leader.submitted().log_id(matched);
+                    let theirs = self.log_id(leader.submitted(), matched);
                     assert_eq!(mine, theirs, "{from} accepts what is not {to}'s entry");
                 }
             }
@@ -126,7 +149,10 @@ impl Safety {
         }
         assert_eq!(index, self.last_committed() + 1, "a gap in what is committed");
         let holders = self.voters.iter().filter(|voter| {
-            disks.get(voter).is_some_and(|disk| disk.durable().log_id(index) == Some(entry.log_id))
+            let covers = |disk: &&Disk| disk.durable().purged.index >= index;
+            disks.get(voter).is_some_and(|disk| {
+                covers(disk) || disk.durable().log_id(index) == Some(entry.log_id)
+            })
         });
         let holders: Vec<_> = holders.collect();
         assert!(
@@ -166,15 +192,20 @@ impl Safety {
         assert_eq!(engine.last_log_id(), disk.submitted().last(), "{id}: not handed over");
         let durable = engine.durable();
         assert_eq!(
-            disk.durable().log_id(durable),
-            disk.submitted().log_id(durable),
+            self.log_id(disk.durable(), durable),
+            self.log_id(disk.submitted(), durable),
             "{id}: takes for durable what is not (R8)"
         );
         assert!(disk.settled() >= durable, "{id}: takes for durable what is being replaced (R9)");
         for (entry, _) in self.committed.iter().take(engine.committed() as usize) {
             let log_id = entry.log_id;
-            assert_eq!(disk.submitted().log_id(log_id.index), Some(log_id), "{id} (R2)");
+            assert_eq!(self.log_id(disk.submitted(), log_id.index), Some(log_id), "{id} (R2)");
         }
+        let purged = engine.purged();
+        let covered = engine.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
+        assert!(purged.index <= covered && covered <= engine.committed(), "{id}: out of order");
+        assert_eq!(purged, disk.submitted().purged, "{id}: not handed over");
+        assert_eq!(engine.snapshot(), disk.submitted().snapshot.as_ref(), "{id}: not handed over");
         if engine.role() == Role::Leader {
             assert_eq!(self.leaders.get(&engine.hard_state().term), Some(&id));
         }

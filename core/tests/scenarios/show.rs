@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use quorate_core::engine::Engine;
 use quorate_core::{
-    AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogWrite, Message, Payload, Role,
+    AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogId, LogWrite, Message, Payload, Role,
 };
 
 /// A command: its name, and its size if it was padded to one (`name*1000`).
@@ -38,6 +38,16 @@ pub(crate) fn entry(entry: &Entry) -> String {
     format!("{} {content}", entry.log_id)
 }
 
+/// The content of a snapshot at a log id, of so many bytes.
+pub(crate) fn state_at(log_id: LogId, bytes: usize) -> Vec<u8> {
+    format!("{:.<bytes$}", log_id.to_string()).into_bytes()
+}
+
+/// At which log id a content was taken.
+pub(crate) fn state_of(content: &[u8]) -> String {
+    String::from_utf8_lossy(content).trim_end_matches('.').to_owned()
+}
+
 pub(crate) fn entries(entries: &[Entry]) -> String {
     match entries {
         [first, .., last] if entries.len() > 5 => {
@@ -57,6 +67,8 @@ fn hard_state(hard_state: HardState) -> String {
 pub(crate) fn write(write: &LogWrite) -> String {
     let mut parts = Vec::new();
     parts.extend(write.hard_state.map(hard_state));
+    parts.extend(write.snapshot.as_ref().map(|meta| format!("snapshot at {}", meta.log_id)));
+    parts.extend(write.purge.map(|to| format!("begins after {to}")));
     if !write.entries.is_empty() {
         parts.push(entries(&write.entries));
     }
@@ -140,8 +152,11 @@ pub(crate) fn role(engine: &Engine) -> String {
 pub(crate) fn status(engine: &Engine) -> String {
     let vote = engine.hard_state().voted_for;
     let vote = vote.map_or(String::new(), |vote| format!(", vote {vote}"));
+    let snapshot = engine.snapshot().map_or(String::new(), |snapshot| {
+        format!(", snapshot at {}, log begins after {}", snapshot.log_id, engine.purged())
+    });
     format!(
-        "{}{vote}, log ends {}, durable {}, commit {}",
+        "{}{vote}, log ends {}, durable {}, commit {}{snapshot}",
         role(engine),
         engine.last_log_id(),
         engine.durable(),

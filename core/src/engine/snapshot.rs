@@ -1,0 +1,246 @@
+//! A snapshot on its way from a leader to a follower that its log can't help any more (5.3): both ends of it.
+//!
+//! The leader *offers* it, the follower answers how much of it it has, and from there on the leader sends pieces in a window of limited size.
+//! So a transfer that broke goes on where it broke, whatever got lost; and the first piece of another snapshot is the only one that begins another
+//! transfer (S3). Pieces that come twice, late or out of order are not taken.
+
+use bytes::Bytes;
+use quorate_rt::Instant;
+
+use super::{Common, Incoming, PieceRead};
+use crate::config::Config;
+use crate::message::Body;
+use crate::snapshot::{Digest, SnapshotMeta};
+use crate::types::NodeId;
+
+/// The leader's end.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) meta: SnapshotMeta,
+    /// So much the peer has written.
+    pub(super) stored: u64,
+    /// Up to here pieces were sent.
+    sent: u64,
+    state: State,
+    /// A piece is being read.
+    reading: bool,
+    /// When the peer last said something about a snapshot; at first, when this began.
+    heard_at: Instant,
+    /// Then the offer is repeated, if the peer has not got on.
+    offer_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is not known what the peer has: an offer is out.
+    Offered,
+    /// Pieces are sent.
+    Streaming,
+    /// The peer has lost what it had: its disk is full, or it was started again. After a pause it gets another offer.
+    Resting,
+}
+
+impl Sending {
+    /// Begins, with an offer that is due at once.
+    pub(super) fn new(meta: SnapshotMeta, now: Instant) -> Self {
+        Self {
+            meta,
+            stored: 0,
+            sent: 0,
+            state: State::Resting,
+            reading: false,
+            heard_at: now,
+            offer_at: now,
+        }
+    }
+
+    /// Offers, or asks for the next piece to be read, where that is due.
+    pub(super) fn advance(&mut self, common: &mut Common, peer: NodeId) {
+        if common.now >= self.offer_at {
+            self.offer(common, peer);
+        }
+        let Config { max_append_bytes, max_inflight_bytes, .. } = common.config;
+        let room = (max_inflight_bytes as u64).saturating_sub(self.sent - self.stored);
+        let len = room.min(max_append_bytes as u64).min(self.meta.bytes - self.sent);
+        if self.state == State::Streaming && !self.reading && len > 0 {
+            self.reading = true;
+            let (meta, offset, len) = (self.meta.clone(), self.sent, len as usize);
+            common.out.pieces.push(PieceRead { peer, meta, offset, len });
+        }
+    }
+
+    fn offer(&mut self, common: &mut Common, peer: NodeId) {
+        // A transfer that has got nowhere, or whose peer is gone, need not hold on to an old snapshot and the log behind it.
+        let is_gone = self.heard_at + common.config.request_timeout <= common.now;
+        if (self.stored == 0 || is_gone)
+            && let Some(newest) = common.log.snapshot()
+        {
+            self.meta = newest.clone();
+            self.stored = 0;
+        }
+        self.sent = self.stored;
+        self.state = State::Offered;
+        self.offer_at = common.now + common.config.election_timeout;
+        let (meta, chunk) = (self.meta.clone(), Bytes::new());
+        common.send(peer, Body::Snapshot { meta, offset: 0, chunk });
+    }
+
+    /// A piece has been read.
+    pub(super) fn read(
+        &mut self,
+        common: &mut Common,
+        peer: NodeId,
+        digest: Digest,
+        offset: u64,
+        chunk: Bytes,
+    ) {
+        self.reading = false;
+        // Meanwhile the peer may have turned out to need another.
+        let wanted = self.state == State::Streaming && self.meta.digest == digest;
+        if wanted && self.sent == offset {
+            self.sent += chunk.len() as u64;
+            assert!(self.sent <= self.meta.bytes, "a piece beyond the end of a snapshot");
+            common.send(peer, Body::Snapshot { meta: self.meta.clone(), offset, chunk });
+        }
+    }
+
+    /// The peer has written so much.
+    pub(super) fn on_reply(&mut self, common: &Common, digest: Digest, stored: u64) {
+        if digest != self.meta.digest || stored > self.meta.bytes {
+            return;
+        }
+        self.heard_at = common.now;
+        let again_at = common.now + common.config.election_timeout;
+        match self.state {
+            State::Offered => {
+                self.state = State::Streaming;
+                (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
+            }
+            State::Streaming if stored > self.stored => {
+                self.stored = stored;
+                self.sent = self.sent.max(stored);
+                self.offer_at = again_at;
+            }
+            // An answer that was late says the same, but then the next ones say more, and what they say is believed.
+            State::Streaming if stored < self.stored => {
+                self.state = State::Resting;
+                (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
+            }
+            State::Streaming => {}
+            State::Resting => self.stored = self.stored.max(stored),
+        }
+    }
+}
+
+/// The follower's end.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    meta: SnapshotMeta,
+    /// So much was taken, without a gap …
+    taken: u64,
+    /// … and so much of it is written.
+    stored: u64,
+    /// All is written: now its digest is compared.
+    ending: bool,
+}
+
+impl Common {
+    /// A piece, or an offer, has come from the leader.
+    pub(super) fn receive(
+        &mut self,
+        leader: NodeId,
+        meta: SnapshotMeta,
+        offset: u64,
+        chunk: Bytes,
+    ) {
+        let digest = meta.digest;
+        let is_same = |receiving: &Receiving| receiving.meta == meta;
+        if !self.receiving.as_ref().is_some_and(is_same) {
+            if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
+                return; // It will be installed or lost in a moment, and the leader asks again.
+            }
+            if offset > 0 {
+                self.send(leader, Body::SnapshotReply { digest, stored: 0 });
+                return;
+            }
+            self.out.incoming.push(Incoming::Begin(digest));
+            self.receiving = Some(Receiving { meta, taken: 0, stored: 0, ending: false });
+        }
+        let Some(receiving) = &mut self.receiving else { return };
+        let unwritten = receiving.taken - receiving.stored;
+        let fits = unwritten <= self.config.max_inflight_bytes as u64;
+        if !chunk.is_empty() && offset == receiving.taken && fits {
+            receiving.taken += chunk.len() as u64;
+            self.out.incoming.push(Incoming::Piece(chunk));
+        } else {
+            let stored = receiving.stored;
+            self.send(leader, Body::SnapshotReply { digest, stored });
+        }
+        self.end_if_whole();
+    }
+
+    /// So much has been written; the leader is told, if there is one.
+    pub(super) fn piece_stored(&mut self, leader: Option<NodeId>, digest: Digest, stored: u64) {
+        let Some(receiving) = self.receiving.as_mut().filter(|r| r.meta.digest == digest) else {
+            return;
+        };
+        assert!(stored <= receiving.taken, "more is written than has come");
+        receiving.stored = receiving.stored.max(stored);
+        if let Some(leader) = leader {
+            self.send(leader, Body::SnapshotReply { digest, stored });
+        }
+        self.end_if_whole();
+    }
+
+    fn end_if_whole(&mut self) {
+        if let Some(receiving) = &mut self.receiving
+            && receiving.stored == receiving.meta.bytes
+            && !receiving.ending
+        {
+            receiving.ending = true;
+            self.out.incoming.push(Incoming::End(receiving.meta.clone()));
+        }
+    }
+
+    pub(super) fn snapshot_lost(&mut self, leader: Option<NodeId>, digest: Digest) {
+        let lost = self.receiving.take_if(|receiving| receiving.meta.digest == digest);
+        if let (Some(_), Some(leader)) = (lost, leader) {
+            self.send(leader, Body::SnapshotReply { digest, stored: 0 });
+        }
+    }
+
+    /// A snapshot is whole and durable. Whether it takes the place of the log up to its end, because it covers more than is known to
+    /// be committed here (S2).
+    pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
+        self.receiving.take_if(|receiving| receiving.meta == meta);
+        let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
+        let index = meta.log_id.index;
+        if index <= covered {
+            return false; // Another has overtaken it.
+        }
+        if index <= self.committed {
+            let ours = self.log.log_id(index);
+            assert_eq!(ours, Some(meta.log_id), "a snapshot of what was never committed (S2)");
+            self.log.name_snapshot(meta);
+            return false;
+        }
+        self.log.install(meta.clone(), self.committed);
+        self.membership_changed();
+        self.commit_to(index);
+        self.out.restore = Some(meta);
+        true
+    }
+
+    /// Purges what the snapshot covers, but for the last `retained` bytes of it, and for what follows on the snapshots that are being sent, of
+    /// which `sending` is the oldest (S5).
+    pub(super) fn purge_behind_snapshot(&mut self, retained: u64, sending: Option<u64>) {
+        let Some(snapshot) = self.log.snapshot() else { return };
+        let covered = snapshot.log_id.index;
+        let mut to = self.log.back_by(covered, retained);
+        if let Some(sending) = sending {
+            let least = self.log.back_by(covered, self.config.max_retained_bytes);
+            to = to.min(sending.max(least));
+        }
+        self.log.purge(to);
+    }
+}
