@@ -4,10 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use quorate::{
-    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Recovered, SnapshotContent,
-    SnapshotDraft, SnapshotMeta, StoreError,
+    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Payload, Recovered,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
 /// What becomes of what is handed to the store.
@@ -31,6 +34,25 @@ pub struct FaultyStore {
     log: MemStore,
     disk: Rc<Cell<Disk>>,
     waiting: Rc<RefCell<Vec<Completion>>>,
+    read: Arc<AtomicUsize>,
+}
+
+/// A command that was read from the log, counted for as long as somebody holds it.
+struct Held {
+    command: Bytes,
+    read: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.command
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.read.fetch_sub(self.command.len(), Ordering::Relaxed);
+    }
 }
 
 impl FaultyStore {
@@ -39,6 +61,20 @@ impl FaultyStore {
         self.disk.set(disk);
         let waiting = self.waiting.take();
         waiting.into_iter().for_each(|done| done.complete(Ok(())));
+    }
+
+    /// The bytes of commands that were read and that are still held by whoever has read them.
+    pub fn read_bytes(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    fn counted(&self, mut entry: Entry) -> Entry {
+        if let Payload::Command(command) = &mut entry.payload {
+            let (held, read) = (command.clone(), Arc::clone(&self.read));
+            read.fetch_add(held.len(), Ordering::Relaxed);
+            *command = Bytes::from_owner(Held { command: held, read });
+        }
+        entry
     }
 }
 
@@ -74,7 +110,10 @@ impl LogStore for FaultyStore {
         match self.disk.get() {
             Disk::FailsReads => Err(failed("reading")),
             Disk::PanicsInReads => panic!("the store panics"),
-            _ => self.log.read(group, range, max_bytes).await,
+            _ => {
+                let entries = self.log.read(group, range, max_bytes).await?;
+                Ok(entries.into_iter().map(|entry| self.counted(entry)).collect())
+            }
         }
     }
 
