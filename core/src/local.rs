@@ -5,13 +5,15 @@ use std::rc::Rc;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{oneshot, watch};
 
-use crate::error::{InitializeError, ReadError, WriteError};
+use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::node::handle::{End, LocalReply, Mailbox, Reply, Request, WriteResult, take_local};
+use crate::node::handle::{
+    End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult, take_local,
+};
 use crate::raft::{ReadResult, encode, look, membership, seen};
 use crate::state_machine::StateMachine;
-use crate::types::NodeId;
+use crate::types::{LogId, NodeId};
 
 /// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations, without atomics, locks or wake-ups
 /// of another thread.
@@ -95,6 +97,28 @@ impl<SM: StateMachine> LocalRaft<SM> {
             .request(Request::Initialize { membership, reply })
             .map_err(|end| end.initialize_error())?;
         result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+    }
+
+    /// See [`Raft::snapshot`](crate::Raft::snapshot).
+    pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
+        self.compact(Request::Snapshot)
+    }
+
+    /// See [`Raft::purge`](crate::Raft::purge).
+    pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
+        self.compact(Request::Purge)
+    }
+
+    fn compact(
+        &self,
+        request: fn(SnapshotReply) -> LocalRequest<SM>,
+    ) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
+        let (reply, result) = shared_oneshot::channel();
+        let queued = self.mailbox.request(request(reply)).map_err(|end| end.snapshot_error());
+        async move {
+            queued?;
+            result.await.unwrap_or(Err(SnapshotError::Shutdown))
+        }
     }
 
     /// See [`Raft::metrics`](crate::Raft::metrics).

@@ -9,13 +9,16 @@ use futures::channel::oneshot;
 use quorate_rt::channel::watch;
 
 use crate::config::Config;
-use crate::error::{InitializeError, ReadError, WriteError};
+use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::node::handle::{End, Request, SharedMailbox, SharedReply, WriteResult, take_shared};
+use crate::node::handle::{
+    End, Request, SharedMailbox, SharedReply, SharedRequest, SnapshotReply, WriteResult,
+    take_shared,
+};
 use crate::state_machine::{Command, StateMachine};
-use crate::types::{Entry, NodeId};
+use crate::types::{Entry, LogId, NodeId};
 
 /// A handle of a node: cheap to clone, usable from any thread and from any executor. It wakes the node at most once for all
 /// that has gathered. On the node's own thread, [`LocalRaft`](crate::LocalRaft) costs less.
@@ -116,6 +119,43 @@ impl<SM: StateMachine> Raft<SM> {
             .request(Request::Initialize { membership, reply })
             .map_err(|end| end.initialize_error())?;
         result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+    }
+
+    /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers once a restart would find it; at once if
+    /// there is one that covers all that is applied here. The log behind it is purged but for [`Config::retained_bytes`]. It is this node's
+    /// matter: the others are not asked, and no leader is needed.
+    ///
+    /// One snapshot is written at a time, so it may wait for another to be written first; all who wait share the next one. Writes, reads and heartbeats
+    /// go on meanwhile. It is queued by the call itself; dropping the future does not take it back.
+    ///
+    /// Errors: [`SnapshotError`]: nothing was ever applied (`Nothing`), or it can't be taken (`StateMachine`) or written (`Store`); the
+    /// node goes on then, and the group's snapshot is the one before. Where the node ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
+    /// is a new one.
+    pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
+        self.compact(Request::Snapshot)
+    }
+
+    /// Purges from this node's log all that its snapshot covers, [`Config::retained_bytes`] as well, and gives the last entry that is purged, once a restart
+    /// would find it so; [`LogId::ZERO`] where there is no snapshot. Peers that need older entries get the snapshot; where one is being sent, what
+    /// follows on it stays, up to [`Config::max_retained_bytes`]. It takes no snapshot: for the smallest log, take one before.
+    ///
+    /// It is queued by the call itself; dropping the future does not take it back.
+    ///
+    /// Errors: the node ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was purged.
+    pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
+        self.compact(Request::Purge)
+    }
+
+    fn compact(
+        &self,
+        request: fn(SnapshotReply) -> SharedRequest<SM>,
+    ) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
+        let (reply, result) = oneshot::channel();
+        let queued = self.mailbox.request(request(reply)).map_err(|end| end.snapshot_error());
+        async move {
+            queued?;
+            result.await.unwrap_or(Err(SnapshotError::Shutdown))
+        }
     }
 
     /// What the node tells of itself, now and whenever it changes.

@@ -1,13 +1,14 @@
 //! Snapshots: what they are of, how a state machine writes and restores them, and the serde form for one that is small.
 
 use std::fmt;
+use std::io;
 
 use bytes::{Bytes, BytesMut};
 use quorate_rt::yield_now;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::SnapshotError;
+use crate::error::{SnapshotError, StoreError};
 use crate::log_store::{SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
 use crate::types::{Index, LogId};
@@ -302,8 +303,7 @@ impl SnapshotReader {
             return Ok(());
         }
         let max_bytes = (self.bytes - at).min(CHUNK_BYTES as u64) as usize;
-        let chunk = self.content.read(at, max_bytes).await?;
-        assert_eq!(chunk.len(), max_bytes, "the store gives another part of a snapshot");
+        let chunk = read_exactly(&*self.content, at, max_bytes).await?;
         self.digester.update(&chunk);
         self.chunk = chunk;
         yield_now().await;
@@ -319,6 +319,21 @@ impl SnapshotReader {
             rest => Err(SnapshotError::state_machine(format!("{rest} bytes were left unread"))),
         }
     }
+}
+
+/// So many bytes from `offset` on, where a snapshot is said to have them.
+pub(crate) async fn read_exactly(
+    content: &dyn SnapshotContent,
+    offset: u64,
+    bytes: usize,
+) -> Result<Bytes, StoreError> {
+    let read = content.read(offset, bytes).await?;
+    if read.len() == bytes {
+        return Ok(read);
+    }
+    let what =
+        format!("reading {bytes} bytes of a snapshot at offset {offset}: got {}", read.len());
+    Err(StoreError::io(what, io::ErrorKind::UnexpectedEof.into()))
 }
 
 impl fmt::Debug for SnapshotReader {

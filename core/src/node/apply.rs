@@ -1,25 +1,35 @@
-//! Applies what is committed, answers those who wait for it, and lets reads look at the state. It is a task of its own, so that a slow
-//! state machine keeps no heartbeat waiting.
+//! Applies what is committed, answers those who wait for it, lets reads look at the state and takes views of it for snapshots, and restores it
+//! from one. It is a task of its own, so that a slow state machine keeps no heartbeat waiting.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use quorate_rt::channel::{Signal, watch};
 use quorate_rt::yield_now;
 
-use super::mailbox::LocalRead;
+use super::mailbox::{Event, LocalRead, Mailbox};
 use super::replies::Replies;
-use crate::error::{Fatal, Leader};
+use super::snapshots::View;
+use crate::error::{Fatal, Leader, SnapshotError, StoreError};
 use crate::log_store::LogStore;
+use crate::membership::Membership;
 use crate::metrics::Metrics;
+use crate::snapshot::{SnapshotMeta, SnapshotReader};
 use crate::state_machine::{Command, StateMachine};
-use crate::types::{GroupId, Index, Payload};
+use crate::types::{Entry, GroupId, Index, LogId, Payload};
 
 /// What the node tells the applying task, and the other way round.
 pub(crate) struct Applying<SM: StateMachine> {
     committed: Cell<Index>,
-    applied: Cell<Index>,
+    applied: Cell<LogId>,
+    /// The state is to become that of this snapshot before anything behind it is applied.
+    restore: RefCell<Option<SnapshotMeta>>,
+    /// A view is to be taken, whatever the policy says.
+    view_wanted: Cell<bool>,
+    /// A view was taken and is being written: there is one at a time.
+    view_taken: Cell<bool>,
     /// Reads, and from where on the state may answer them.
     reads: RefCell<VecDeque<(Index, LocalRead<SM>)>>,
     signal: Signal,
@@ -29,19 +39,39 @@ impl<SM: StateMachine> Applying<SM> {
     pub(crate) fn new() -> Self {
         Self {
             committed: Cell::new(0),
-            applied: Cell::new(0),
+            applied: Cell::new(LogId::ZERO),
+            restore: RefCell::default(),
+            view_wanted: Cell::new(false),
+            view_taken: Cell::new(false),
             reads: RefCell::default(),
             signal: Signal::default(),
         }
     }
 
     pub(crate) fn applied(&self) -> Index {
-        self.applied.get()
+        self.applied.get().index
     }
 
     pub(crate) fn commit(&self, index: Index) {
         assert!(index > self.committed.get(), "the commit index only rises");
         self.committed.set(index);
+        self.signal.raise();
+    }
+
+    /// It takes the place of what was to be applied up to its end; the commit index is to rise to that, too.
+    pub(crate) fn restore(&self, snapshot: SnapshotMeta) {
+        self.restore.replace(Some(snapshot));
+        self.signal.raise();
+    }
+
+    pub(crate) fn want_view(&self) {
+        self.view_wanted.set(true);
+        self.signal.raise();
+    }
+
+    /// The view that was taken is written, or given up: there may be another.
+    pub(crate) fn view_is_done(&self) {
+        self.view_taken.set(false);
         self.signal.raise();
     }
 
@@ -63,83 +93,188 @@ impl<SM: StateMachine> Applying<SM> {
     fn next_read(&self) -> Option<LocalRead<SM>> {
         let mut reads = self.reads.borrow_mut();
         let (index, _) = reads.front()?;
-        if *index > self.applied.get() {
+        if *index > self.applied() {
             return None;
         }
         reads.pop_front().map(|(_, read)| read)
     }
 }
 
-/// The task. It ends only by failing.
-pub(crate) async fn run<SM: StateMachine, S: LogStore>(
-    group: GroupId,
-    mut state_machine: SM,
-    store: Rc<S>,
-    applying: Rc<Applying<SM>>,
-    replies: Rc<RefCell<Replies<SM>>>,
-    metrics: Rc<watch::Sender<Metrics>>,
-    max_bytes: usize,
-) -> Fatal {
-    loop {
-        applying.signal.wait().await;
-        while applying.applied.get() < applying.committed.get() {
-            answer_reads(&applying, &state_machine);
-            let range = applying.applied.get() + 1..applying.committed.get() + 1;
-            let entries = match store.read(group, range.clone(), max_bytes).await {
-                Ok(entries) => entries,
-                Err(error) => return Fatal::Store(error),
-            };
-            let mut indexes = range;
-            let mut commands = Vec::with_capacity(entries.len());
-            let mut applied = Vec::with_capacity(entries.len());
-            for entry in entries {
-                let log_id = entry.log_id;
-                assert!(indexes.next() == Some(log_id.index), "the store answers another entry");
-                let is_command = match entry.payload {
-                    Payload::Blank | Payload::Membership(_) => false,
-                    Payload::Command(bytes) => match SM::Command::decode(bytes) {
-                        Ok(command) => {
-                            commands.push(command);
-                            true
-                        }
-                        Err(reason) => return Fatal::Command { index: log_id.index, reason },
-                    },
-                };
-                applied.push((log_id, is_command));
-            }
-            let Some((last, _)) = applied.last().copied() else {
-                return Fatal::Bug("the store answers no entry and no error".to_owned());
-            };
-            let expected = commands.len();
-            let responses = match commands.is_empty() {
-                true => Vec::new(),
-                false => state_machine.apply_batch(commands).await,
-            };
-            if responses.len() != expected {
-                let got = responses.len();
-                return Fatal::Bug(format!("{expected} commands were applied, {got} answered"));
-            }
-            // Only now: what is said to be applied has been (S7).
-            applying.applied.set(last.index);
-            metrics.send_modify(|metrics| metrics.applied = last.index);
-            let mut responses = responses.into_iter();
-            {
-                let mut replies = replies.borrow_mut();
-                for (log_id, is_command) in applied {
-                    let response = if is_command { responses.next() } else { None };
-                    replies.applied(log_id, response, || leader(&metrics));
+/// What the applying task works with.
+pub(super) struct Apply<SM: StateMachine, S> {
+    pub(super) group: GroupId,
+    pub(super) state_machine: SM,
+    pub(super) store: Rc<S>,
+    pub(super) mailbox: Rc<Mailbox<SM>>,
+    pub(super) applying: Rc<Applying<SM>>,
+    pub(super) replies: Rc<RefCell<Replies<SM>>>,
+    pub(super) metrics: Rc<watch::Sender<Metrics>>,
+    /// In force where the state is, and the entry that brought it.
+    pub(super) membership: Option<(Index, Membership)>,
+    pub(super) since_view: Applied,
+}
+
+/// How much was applied.
+#[derive(Default)]
+pub(super) struct Applied {
+    entries: u64,
+    bytes: u64,
+}
+
+impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
+    /// The task. It ends only by failing.
+    pub(super) async fn run(mut self) -> Fatal {
+        match self.go_on().await {
+            Ok(never) => match never {},
+            Err(fatal) => fatal,
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<Infallible, Fatal> {
+        loop {
+            self.applying.signal.wait().await;
+            loop {
+                self.answer_reads();
+                self.view_if_due();
+                let restore = self.applying.restore.take();
+                if let Some(snapshot) = restore {
+                    self.restore(snapshot).await?;
+                } else if self.applying.applied() < self.applying.committed.get() {
+                    self.apply().await?;
+                    // A long log must not keep the node's heartbeats waiting.
+                    yield_now().await;
+                } else {
+                    break;
                 }
             }
-            // A long log must not keep the node's heartbeats waiting.
-            yield_now().await;
         }
-        answer_reads(&applying, &state_machine);
+    }
+
+    /// Applies the next batch.
+    async fn apply(&mut self) -> Result<(), Fatal> {
+        let range = self.applying.applied() + 1..self.applying.committed.get() + 1;
+        let max_bytes = self.mailbox.card.config.max_apply_bytes;
+        let entries = match self.store.read(self.group, range.clone(), max_bytes).await {
+            Ok(entries) => entries,
+            // A snapshot has taken their place meanwhile.
+            Err(StoreError::Missing(_)) if self.is_to_restore() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut indexes = range;
+        let mut commands = Vec::with_capacity(entries.len());
+        let mut applied = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let log_id = entry.log_id;
+            assert!(indexes.next() == Some(log_id.index), "the store answers another entry");
+            self.since_view.count(&entry);
+            let is_command = matches!(entry.payload, Payload::Command(_));
+            match entry.payload {
+                Payload::Blank => {}
+                Payload::Membership(membership) => {
+                    self.membership = Some((log_id.index, membership));
+                }
+                Payload::Command(bytes) => match SM::Command::decode(bytes) {
+                    Ok(command) => commands.push(command),
+                    Err(reason) => return Err(Fatal::Command { index: log_id.index, reason }),
+                },
+            }
+            applied.push((log_id, is_command));
+        }
+        let Some((last, _)) = applied.last().copied() else {
+            return Err(Fatal::Bug("the store answers no entry and no error".to_owned()));
+        };
+        let expected = commands.len();
+        let responses = match commands.is_empty() {
+            true => Vec::new(),
+            false => self.state_machine.apply_batch(commands).await,
+        };
+        if responses.len() != expected {
+            let got = responses.len();
+            return Err(Fatal::Bug(format!("{expected} commands were applied, {got} answered")));
+        }
+        // Only now: what is said to be applied has been (S7).
+        self.has_applied(last);
+        let mut responses = responses.into_iter();
+        let mut replies = self.replies.borrow_mut();
+        for (log_id, is_command) in applied {
+            let response = if is_command { responses.next() } else { None };
+            replies.applied(log_id, response, || leader(&self.metrics));
+        }
+        Ok(())
+    }
+
+    fn has_applied(&self, last: LogId) {
+        self.applying.applied.set(last);
+        self.metrics.send_modify(|metrics| metrics.applied = last.index);
+    }
+
+    fn is_to_restore(&self) -> bool {
+        self.applying.restore.borrow().is_some()
+    }
+
+    /// Makes the state that of a snapshot.
+    async fn restore(&mut self, snapshot: SnapshotMeta) -> Result<(), Fatal> {
+        let SnapshotMeta { log_id, bytes, .. } = snapshot;
+        assert!(log_id.index > self.applying.applied(), "a snapshot would set the state back");
+        let content = match self.store.snapshot(self.group, &snapshot).await {
+            Ok(content) => content,
+            // Another one has taken its place meanwhile.
+            Err(StoreError::Missing(_)) if self.is_to_restore() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let bad = |error: SnapshotError| match error {
+            SnapshotError::Store(error) => Fatal::Store(error),
+            error => Fatal::Snapshot { index: log_id.index, reason: error.to_string() },
+        };
+        let mut reader = SnapshotReader::new(content, bytes);
+        self.state_machine.restore(&mut reader).await.map_err(bad)?;
+        let digest = reader.end().map_err(bad)?;
+        if digest != snapshot.digest {
+            let reason = format!("its digest is {digest}, not {}", snapshot.digest);
+            return Err(Fatal::Snapshot { index: log_id.index, reason });
+        }
+        self.membership = Some((snapshot.membership_index, snapshot.membership));
+        self.since_view = Applied::default();
+        self.has_applied(log_id);
+        self.replies.borrow_mut().restored(log_id.index);
+        Ok(())
+    }
+
+    /// Takes a view of the state, if one is wanted, and hands it to the node to be written.
+    fn view_if_due(&mut self) {
+        let config = &self.mailbox.card.config;
+        let is_due = self.since_view.entries > config.snapshot_after_entries
+            || self.since_view.bytes > config.snapshot_after_bytes
+            || self.applying.view_wanted.get();
+        if !is_due || self.applying.view_taken.get() || self.is_to_restore() {
+            return;
+        }
+        let Some((membership_index, membership)) = self.membership.clone() else {
+            return; // Nothing is applied yet: the first entry of all is a membership.
+        };
+        self.applying.view_wanted.set(false);
+        self.applying.view_taken.set(true);
+        // If it can't be taken or written, there is another try when as much again has been applied, and not at once.
+        self.since_view = Applied::default();
+        self.mailbox.event(Event::Viewed(View {
+            log_id: self.applying.applied.get(),
+            membership,
+            membership_index,
+            state: self.state_machine.view(),
+        }));
+    }
+
+    fn answer_reads(&self) {
+        while let Some(read) = self.applying.next_read() {
+            read(Ok(&self.state_machine));
+        }
     }
 }
 
-fn answer_reads<SM: StateMachine>(applying: &Applying<SM>, state_machine: &SM) {
-    while let Some(read) = applying.next_read() {
-        read(Ok(state_machine));
+impl Applied {
+    fn count(&mut self, entry: &Entry) {
+        self.entries += 1;
+        self.bytes += entry.bytes() as u64;
     }
 }
 

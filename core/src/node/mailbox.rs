@@ -15,29 +15,44 @@ use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{Signal, oneshot, watch};
 
 use super::quota::{LocalPermit, SharedPermit};
+use super::snapshots::View;
 use crate::config::Config;
-use crate::error::{Fatal, InitializeError, ReadError, StoreError, WriteError};
+use crate::engine::{Fetch, Input, PieceRead};
+use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
-use crate::types::{Entry, NodeId, Term};
+use crate::types::{Entry, LogId, NodeId};
 
 /// The messages that wait for a node's next turn, in bytes. It takes a peer that breaks the protocol's own windows, or a
 /// thread that is far behind, to fill it; then messages are dropped, which the protocol repairs.
 const MAX_INBOX_BYTES: usize = 256 << 20;
 
 /// What has happened around a node.
-pub(crate) enum Event {
+pub(crate) enum Event<SM: StateMachine> {
     Message(Message),
     Persisted {
         write: u64,
         outcome: Result<(), StoreError>,
     },
     Fetched {
-        peer: NodeId,
-        term: Term,
+        fetch: Fetch,
         outcome: Result<Vec<Entry>, StoreError>,
+    },
+    /// The applying task has taken a view of the state, to be written as a snapshot.
+    Viewed(View<SM>),
+    /// The snapshot at `log_id` is written, or could not be taken or written.
+    Built {
+        log_id: LogId,
+        outcome: Result<SnapshotMeta, SnapshotError>,
+    },
+    /// What has become of the snapshot that is coming in.
+    Incoming(Input),
+    PieceRead {
+        piece: PieceRead,
+        outcome: Result<Bytes, StoreError>,
     },
     /// Something that the node has called, has panicked.
     Failed(Fatal),
@@ -49,6 +64,8 @@ pub(crate) enum Request<W, R> {
     Write { command: Bytes, reply: W },
     Read(R),
     Initialize { membership: Membership, reply: InitializeReply },
+    Snapshot(SnapshotReply),
+    Purge(SnapshotReply),
     Deliver(Message),
 }
 
@@ -58,6 +75,8 @@ pub(crate) type WriteResult<SM> = Result<<SM as StateMachine>::Response, WriteEr
 pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
 pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>) + Send>;
 pub(crate) type InitializeReply = shared_oneshot::Sender<Result<(), InitializeError>>;
+/// It gets the entry up to which a snapshot was taken, or the log purged.
+pub(crate) type SnapshotReply = shared_oneshot::Sender<Result<LogId, SnapshotError>>;
 
 pub(crate) struct LocalReply<SM: StateMachine> {
     pub(crate) to: oneshot::Sender<WriteResult<SM>>,
@@ -102,6 +121,8 @@ impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
             }
             Request::Read(read) => Self::Read(read),
             Request::Initialize { membership, reply } => Self::Initialize { membership, reply },
+            Request::Snapshot(reply) => Self::Snapshot(reply),
+            Request::Purge(reply) => Self::Purge(reply),
             Request::Deliver(message) => Self::Deliver(message),
         }
     }
@@ -135,6 +156,13 @@ impl End {
             Self::Fatal(fatal) => InitializeError::Fatal(fatal.clone()),
         }
     }
+
+    pub(crate) fn snapshot_error(&self) -> SnapshotError {
+        match self {
+            Self::Shutdown => SnapshotError::Shutdown,
+            Self::Fatal(fatal) => SnapshotError::Fatal(fatal.clone()),
+        }
+    }
 }
 
 /// What all handles know of their node.
@@ -149,7 +177,7 @@ pub(crate) struct Card {
 pub(crate) struct Mailbox<SM: StateMachine> {
     pub(crate) card: Card,
     requests: RefCell<Vec<LocalRequest<SM>>>,
-    events: RefCell<Vec<Event>>,
+    events: RefCell<Vec<Event<SM>>>,
     inbox_bytes: Cell<usize>,
     signal: Signal,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
@@ -204,7 +232,7 @@ impl<SM: StateMachine> Mailbox<SM> {
     }
 
     /// After the end nobody looks at it any more.
-    pub(crate) fn event(&self, event: Event) {
+    pub(crate) fn event(&self, event: Event<SM>) {
         if self.has_ended() {
             return;
         }
@@ -228,7 +256,7 @@ impl<SM: StateMachine> Mailbox<SM> {
         }
     }
 
-    pub(crate) fn take_events(&self) -> Vec<Event> {
+    pub(crate) fn take_events(&self) -> Vec<Event<SM>> {
         self.inbox_bytes.set(0);
         mem::take(&mut self.events.borrow_mut())
     }
@@ -248,7 +276,8 @@ impl<SM: StateMachine> Mailbox<SM> {
     /// From now on nothing is taken, and what waits is refused.
     pub(crate) fn close(&self, end: &End) {
         self.ended.borrow_mut().get_or_insert_with(|| end.clone());
-        self.events.borrow_mut().clear();
+        // Out of the cell first: what is dropped may run code that comes back here.
+        drop(self.events.take());
         let mut requests = mem::take(&mut *self.requests.borrow_mut());
         if let Some(shared) = self.shared.get() {
             let mut state = shared.lock();
@@ -268,6 +297,9 @@ pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
         Request::Read(read) => read(Err(end.read_error())),
         Request::Initialize { reply, .. } => {
             let _ = reply.send(Err(end.initialize_error()));
+        }
+        Request::Snapshot(reply) | Request::Purge(reply) => {
+            let _ = reply.send(Err(end.snapshot_error()));
         }
         Request::Deliver(_) => {}
     }

@@ -5,13 +5,15 @@ mod mailbox;
 mod parked;
 mod quota;
 mod replies;
+mod snapshots;
 mod timer;
 mod turn;
 
 pub(crate) mod handle {
     //! What the two handles are made of.
     pub(crate) use super::mailbox::{
-        End, LocalReply, Mailbox, Reply, Request, SharedMailbox, SharedReply, WriteResult,
+        End, LocalReply, LocalRequest, Mailbox, Reply, Request, SharedMailbox, SharedReply,
+        SharedRequest, SnapshotReply, WriteResult,
     };
     pub(crate) use super::quota::{take_local, take_shared};
 }
@@ -27,9 +29,10 @@ use futures::future::{self, Either};
 use quorate_rt::channel::watch;
 use quorate_rt::{AsyncRuntime, TaskError};
 
-use self::apply::Applying;
+use self::apply::{Applied, Apply, Applying};
 use self::mailbox::{Card, End, Event, Mailbox};
 use self::replies::Replies;
+use self::snapshots::Snapshots;
 use self::timer::Timer;
 use self::turn::Turns;
 use crate::config::Config;
@@ -138,7 +141,6 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
 
         let (metrics, receiver) = watch::channel(Metrics { id, ..Metrics::default() });
         let metrics = Rc::new(metrics);
-        let max_apply_bytes = config.max_apply_bytes;
         let mailbox = Rc::new(Mailbox::new(Card { id, config, metrics: receiver }));
         let applying = Rc::new(Applying::new());
         let replies = Rc::new(RefCell::new(Replies::default()));
@@ -158,15 +160,19 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         });
         let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
         transport.attach(group, id, inbox);
-        let apply = rt.spawn(apply::run(
+        let apply = Apply {
             group,
             state_machine,
-            Rc::clone(&store),
-            Rc::clone(&applying),
-            Rc::clone(&replies),
-            Rc::clone(&metrics),
-            max_apply_bytes,
-        ));
+            store: Rc::clone(&store),
+            mailbox: Rc::clone(&mailbox),
+            applying: Rc::clone(&applying),
+            replies: Rc::clone(&replies),
+            metrics: Rc::clone(&metrics),
+            membership: None,
+            since_view: Applied::default(),
+        };
+        let apply = rt.spawn(apply.run());
+        let snapshots = Snapshots::new(rt.clone(), group, Rc::clone(&store), Rc::clone(&mailbox));
         let turns = Turns {
             rt: rt.clone(),
             id,
@@ -180,6 +186,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
             fetches: BTreeMap::new(),
+            snapshots,
             stalled_at: None,
             stopping: None,
         };

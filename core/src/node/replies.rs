@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
-use super::mailbox::{End, InitializeReply, LocalRead, Reply, refuse};
+use super::mailbox::{End, InitializeReply, LocalRead, Reply, SnapshotReply, refuse};
 use super::parked::Parked;
 use crate::engine::Ticket;
-use crate::error::{Leader, ReadError, WriteError};
+use crate::error::{Leader, ReadError, SnapshotError, WriteError};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, LogId};
 
@@ -24,6 +24,10 @@ pub(crate) struct Replies<SM: StateMachine> {
     pub(crate) parked: Parked<SM>,
     /// Those who have formed the cluster and wait until that is durable.
     pub(crate) initializing: Vec<InitializeReply>,
+    /// Those who want a snapshot, and of how much at least.
+    snapshots: Vec<(Index, SnapshotReply)>,
+    /// Those who have purged the log and wait until that is durable.
+    pub(crate) purging: Vec<SnapshotReply>,
 }
 
 impl<SM: StateMachine> Default for Replies<SM> {
@@ -35,6 +39,8 @@ impl<SM: StateMachine> Default for Replies<SM> {
             ahead: BTreeMap::new(),
             parked: Parked::new(),
             initializing: Vec::new(),
+            snapshots: Vec::new(),
+            purging: Vec::new(),
         }
     }
 }
@@ -84,6 +90,31 @@ impl<SM: StateMachine> Replies<SM> {
         }
     }
 
+    /// The state is that of a snapshot now, which tells of no single write up to `index` what became of it.
+    pub(crate) fn restored(&mut self, index: Index) {
+        let covered = self.placed.partition_point(|(placed, _)| placed.index <= index);
+        for (_, reply) in self.placed.drain(..covered) {
+            reply.answer(Err(WriteError::Unknown));
+        }
+    }
+
+    /// Somebody wants a snapshot that covers `index`.
+    pub(crate) fn await_snapshot(&mut self, index: Index, reply: SnapshotReply) {
+        self.snapshots.push((index, reply));
+    }
+
+    /// Whether anybody waits for a snapshot that covers more than this.
+    pub(crate) fn awaits_snapshot_beyond(&self, index: Index) -> bool {
+        self.snapshots.iter().any(|(wanted, _)| *wanted > index)
+    }
+
+    /// The snapshot at `log_id` is durable, or has failed.
+    pub(crate) fn answer_snapshots(&mut self, log_id: LogId, outcome: &Result<(), SnapshotError>) {
+        for (_, reply) in self.snapshots.extract_if(.., |(wanted, _)| *wanted <= log_id.index) {
+            let _ = reply.send(outcome.clone().map(|()| log_id));
+        }
+    }
+
     /// A read waits until `index` is known to be committed.
     pub(crate) fn await_commit(&mut self, index: Index, read: LocalRead<SM>) {
         self.ahead.entry(index).or_default().push(read);
@@ -99,9 +130,9 @@ impl<SM: StateMachine> Replies<SM> {
         reads.flat_map(|(index, reads)| reads.into_iter().map(move |read| (index, read)))
     }
 
-    /// Whether nobody waits for anything.
+    /// Whether nobody waits for anything but a snapshot, for which a node that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { proposed, reads, placed, ahead, parked, initializing } = self;
+        let Self { proposed, reads, placed, ahead, parked, initializing, .. } = self;
         proposed.is_empty()
             && reads.is_empty()
             && placed.is_empty()
@@ -124,7 +155,16 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// The node has ended: nobody can tell what becomes of what the engine had.
     pub(crate) fn abandon(self, end: &End) {
-        let Self { mut proposed, mut reads, placed, ahead, mut parked, initializing } = self;
+        let Self {
+            mut proposed,
+            mut reads,
+            placed,
+            ahead,
+            mut parked,
+            initializing,
+            snapshots,
+            purging,
+        } = self;
         let placed = placed.into_iter().map(|(_, reply)| reply);
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
         let reads = reads.drain().chain(ahead.into_values().flatten());
@@ -132,6 +172,9 @@ impl<SM: StateMachine> Replies<SM> {
         parked.drain().for_each(|request| refuse(request, end));
         for reply in initializing {
             let _ = reply.send(Err(end.initialize_error()));
+        }
+        for reply in snapshots.into_iter().map(|(_, reply)| reply).chain(purging) {
+            let _ = reply.send(Err(end.snapshot_error()));
         }
     }
 }

@@ -3,27 +3,29 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
 
-use futures::FutureExt;
+use bytes::Bytes;
 use quorate_rt::channel::watch;
-use quorate_rt::{AsyncRuntime, Instant, Task, TaskError};
+use quorate_rt::{AsyncRuntime, Instant, Task};
 
 use super::apply::{self, Applying};
-use super::bug;
-use super::mailbox::{End, Event, InitializeReply, LocalRequest, Mailbox, Request, refuse};
+use super::mailbox::{
+    End, Event, InitializeReply, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
+};
 use super::replies::Replies;
+use super::snapshots::{self, Snapshots};
 use super::timer::Timer;
-use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadOutcome};
-use crate::error::{Fatal, InitializeError, ReadError, StoreError, WriteError};
+use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome};
+use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::log_store::{Completion, LogStore};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Role};
+use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
-use crate::types::{GroupId, NodeId, Term};
+use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
 /// Everything a node's loop works with.
 pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
@@ -40,6 +42,7 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) timer: Timer<R>,
     /// Reads of the log under way, at most one for each peer.
     pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
+    pub(super) snapshots: Snapshots<R, SM, S>,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     pub(super) stalled_at: Option<Instant>,
     /// It was told to stop.
@@ -86,13 +89,17 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     outcome?;
                     self.engine.step(now, Input::Persisted { write });
                 }
-                Event::Fetched { peer, term, outcome } => match outcome {
-                    Ok(entries) => self.engine.step(now, Input::Fetched { peer, term, entries }),
-                    // Meanwhile another leader has cut what was asked for.
-                    Err(StoreError::Missing(_)) if !self.leads_in(term) => {}
-                    // A log that can't be read is not a shorter log (R11).
-                    Err(error) => return Err(error.into()),
-                },
+                Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
+                Event::Viewed(view) => self.snapshots.build(view),
+                Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
+                // The log has got there in another way. To name it would purge what may not be applied yet.
+                Event::Incoming(Input::SnapshotReady(meta))
+                    if meta.log_id.index <= self.engine.committed() =>
+                {
+                    self.engine.step(now, Input::SnapshotLost { digest: meta.digest });
+                }
+                Event::Incoming(input) => self.engine.step(now, input),
+                Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
                 Event::Failed(fatal) => return Err(fatal),
                 Event::Shutdown => self.begin_to_stop(now),
             }
@@ -150,6 +157,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             }
             Request::Write { .. } | Request::Read(_) => self.propose_or_read(now, request),
             Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
+            Request::Snapshot(reply) => self.snapshot(reply),
+            Request::Purge(reply) => {
+                self.engine.step(now, Input::Purge);
+                self.replies.borrow_mut().purging.push(reply);
+            }
         }
     }
 
@@ -164,9 +176,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Initialize { .. } | Request::Deliver(_) => {
-                unreachable!("only writes and reads are parked")
-            }
+            Request::Initialize { .. }
+            | Request::Snapshot(_)
+            | Request::Purge(_)
+            | Request::Deliver(_) => unreachable!("only writes and reads are parked"),
         }
     }
 
@@ -182,6 +195,57 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let _ = reply.send(Err(refusal));
     }
 
+    fn snapshot(&mut self, reply: SnapshotReply) {
+        let wanted = self.applying.applied().max(self.covered());
+        if wanted == 0 {
+            let _ = reply.send(Err(SnapshotError::Nothing));
+        } else {
+            self.replies.borrow_mut().await_snapshot(wanted, reply);
+        }
+    }
+
+    /// Up to where the snapshot covers the log.
+    fn covered(&self) -> Index {
+        self.engine.snapshot().map_or(0, |snapshot| snapshot.log_id.index)
+    }
+
+    /// The snapshot at `log_id` is written, or has failed.
+    fn built(&mut self, now: Instant, log_id: LogId, outcome: Result<SnapshotMeta, SnapshotError>) {
+        if !self.snapshots.built(log_id) {
+            return; // A later one has come in meanwhile.
+        }
+        self.applying.view_is_done();
+        let error = match outcome {
+            Ok(meta) => {
+                self.engine.step(now, Input::SnapshotReady(meta));
+                None
+            }
+            Err(error) => {
+                tracing::warn!(id = self.id, at = %log_id, %error, "no snapshot was written");
+                self.replies.borrow_mut().answer_snapshots(log_id, &Err(error.clone()));
+                Some(error)
+            }
+        };
+        self.metrics.send_modify(|metrics| metrics.snapshot_error = error);
+    }
+
+    fn piece_read(
+        &mut self,
+        now: Instant,
+        piece: PieceRead,
+        outcome: Result<Bytes, StoreError>,
+    ) -> Result<(), Fatal> {
+        let PieceRead { peer, meta, offset, .. } = piece;
+        let chunk = match outcome {
+            Ok(chunk) => chunk,
+            // Before it was opened, another has taken its place.
+            Err(StoreError::Missing(_)) if self.engine.snapshot() != Some(&meta) => Bytes::new(),
+            Err(error) => return Err(error.into()),
+        };
+        self.engine.step(now, Input::PieceRead { peer, digest: meta.digest, offset, chunk });
+        Ok(())
+    }
+
     /// Does what the engine wants done.
     fn act(&mut self, now: Instant) {
         let output = self.engine.take_output();
@@ -189,9 +253,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             write,
             messages,
             fetches,
-            pieces: _,
-            incoming: _,
-            restore: _,
+            pieces,
+            incoming,
+            restore,
             committed,
             proposals,
             placed_are_lost,
@@ -213,9 +277,19 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         for fetch in fetches {
             self.fetch(fetch);
         }
+        self.snapshots.receive(incoming);
+        for piece in pieces {
+            self.snapshots.read(piece);
+        }
         self.publish(membership);
         self.answer(placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
+        if let Some(snapshot) = restore {
+            if self.snapshots.stop_building() {
+                self.applying.view_is_done(); // What it was of is out of date.
+            }
+            self.applying.restore(snapshot);
+        }
         if let Some(committed) = committed {
             self.applying.commit(committed);
             let reads = self.replies.borrow_mut().take_committed(committed);
@@ -232,6 +306,22 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Ok(()));
             }
+        }
+        self.answer_snapshots();
+    }
+
+    fn answer_snapshots(&mut self) {
+        let mut replies = self.replies.borrow_mut();
+        if self.engine.compaction_is_durable() {
+            if let Some(snapshot) = self.engine.snapshot() {
+                replies.answer_snapshots(snapshot.log_id, &Ok(()));
+            }
+            for reply in replies.purging.drain(..) {
+                let _ = reply.send(Ok(self.engine.purged()));
+            }
+        }
+        if replies.awaits_snapshot_beyond(self.covered()) && !self.snapshots.is_building() {
+            self.applying.want_view();
         }
     }
 
@@ -288,15 +378,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     fn fetch(&mut self, fetch: Fetch) {
-        let Fetch { peer, term, range, max_bytes } = fetch;
-        let (store, mailbox, group) =
-            (Rc::clone(&self.store), Rc::clone(&self.mailbox), self.group);
-        let task = self.rt.spawn(async move {
-            let read = AssertUnwindSafe(store.read(group, range, max_bytes));
-            mailbox.event(match read.catch_unwind().await {
-                Ok(outcome) => Event::Fetched { peer, term, outcome },
-                Err(panic) => Event::Failed(bug(TaskError::from_panic(panic))),
-            });
+        let peer = fetch.peer;
+        let (store, group) = (Rc::clone(&self.store), self.group);
+        let task = snapshots::spawn(&self.rt, &self.mailbox, async move {
+            let outcome = store.read(group, fetch.range.clone(), fetch.max_bytes).await;
+            Event::Fetched { fetch, outcome }
         });
         // Within a term the engine asks again only after an answer. One of an earlier term may still run: it is let go to its end.
         if let Some(before) = self.fetches.insert(peer, task) {
@@ -304,12 +390,37 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
     }
 
+    fn fetched(
+        &mut self,
+        now: Instant,
+        fetch: Fetch,
+        outcome: Result<Vec<Entry>, StoreError>,
+    ) -> Result<(), Fatal> {
+        let Fetch { peer, term, range, .. } = fetch;
+        let entries = match outcome {
+            Ok(entries) => entries,
+            // Meanwhile it was purged, or another leader has cut it.
+            Err(StoreError::Missing(_))
+                if range.start <= self.engine.purged().index || !self.leads_in(term) =>
+            {
+                Vec::new()
+            }
+            // A log that can't be read is not a shorter log (R11).
+            Err(error) => return Err(error.into()),
+        };
+        self.engine.step(now, Input::Fetched { peer, term, entries });
+        Ok(())
+    }
+
     fn leads_in(&self, term: Term) -> bool {
         self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 
-    fn publish(&self, membership: Option<Membership>) {
+    fn publish(&mut self, membership: Option<Membership>) {
         let engine = &self.engine;
+        let peers = engine.peers();
+        let gets_snapshot = |id| peers.get(&id).is_some_and(|peer| peer.snapshot.is_some());
+        self.snapshots.close_all_but(gets_snapshot);
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;
@@ -317,7 +428,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
-            metrics.peers = engine.peers();
+            metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
+            metrics.purged = engine.purged();
+            metrics.peers = peers;
             if membership.is_some() {
                 metrics.membership = membership;
             }

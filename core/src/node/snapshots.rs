@@ -1,0 +1,275 @@
+//! What a node does about snapshots beside its turns: it writes one of its own state, takes one in from the leader, and reads pieces of
+//! them for its peers. The I/O of each is a task's, and what has come of it goes to the mailbox.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use quorate_rt::channel::Signal;
+use quorate_rt::{AsyncRuntime, Task, TaskError, yield_now};
+
+use super::bug;
+use super::mailbox::{Event, Mailbox};
+use crate::engine::{Incoming, Input, PieceRead};
+use crate::error::{SnapshotError, StoreError};
+use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
+use crate::membership::Membership;
+use crate::snapshot::{Digest, Digester, SnapshotMeta, SnapshotWriter, read_exactly};
+use crate::state_machine::StateMachine;
+use crate::types::{GroupId, Index, LogId, NodeId};
+
+/// A view of the state, and what it is of.
+pub(crate) struct View<SM: StateMachine> {
+    pub(crate) log_id: LogId,
+    pub(crate) membership: Membership,
+    pub(crate) membership_index: Index,
+    /// The state machine may have none to give.
+    pub(crate) state: Result<SM::View, SnapshotError>,
+}
+
+/// The tasks of a node that have to do with snapshots. Dropping it ends them, and discards what is half-written.
+pub(super) struct Snapshots<R: AsyncRuntime, SM: StateMachine, S> {
+    rt: R,
+    group: GroupId,
+    store: Rc<S>,
+    mailbox: Rc<Mailbox<SM>>,
+    /// The one that is being written, up to where it covers the log, and its task.
+    building: Option<(LogId, R::Task<()>)>,
+    /// Begun when the first snapshot comes in, which to most nodes never happens.
+    receiving: Option<(Rc<Inflow>, R::Task<()>)>,
+    sending: BTreeMap<NodeId, Sending<R>>,
+}
+
+/// What is open for a peer.
+struct Sending<R: AsyncRuntime> {
+    digest: Digest,
+    content: Rc<OnceCell<Box<dyn SnapshotContent>>>,
+    reading: R::Task<()>,
+}
+
+impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
+    pub(super) fn new(rt: R, group: GroupId, store: Rc<S>, mailbox: Rc<Mailbox<SM>>) -> Self {
+        Self {
+            rt,
+            group,
+            store,
+            mailbox,
+            building: None,
+            receiving: None,
+            sending: BTreeMap::new(),
+        }
+    }
+
+    /// Begins to write what a view shows.
+    pub(super) fn build(&mut self, view: View<SM>) {
+        assert!(self.building.is_none(), "one snapshot is written at a time");
+        let log_id = view.log_id;
+        let (store, group) = (Rc::clone(&self.store), self.group);
+        let task = spawn(&self.rt, &self.mailbox, async move {
+            Event::Built { log_id, outcome: build(&*store, group, view).await }
+        });
+        self.building = Some((log_id, task));
+    }
+
+    pub(super) fn is_building(&self) -> bool {
+        self.building.is_some()
+    }
+
+    /// The one at `log_id` has come to its end. Whether it was still wanted.
+    pub(super) fn built(&mut self, log_id: LogId) -> bool {
+        self.building.take_if(|(building, _)| *building == log_id).is_some()
+    }
+
+    /// Gives up the one that is being written; whether there was one.
+    pub(super) fn stop_building(&mut self) -> bool {
+        self.building.take().is_some()
+    }
+
+    /// Does what is to be done about the one that comes in, in order and after what was asked for before.
+    pub(super) fn receive(&mut self, steps: Vec<Incoming>) {
+        if steps.is_empty() {
+            return;
+        }
+        let (inflow, _) = self.receiving.get_or_insert_with(|| {
+            let inflow = Rc::new(Inflow::default());
+            let mut receiver = Receiver {
+                group: self.group,
+                store: Rc::clone(&self.store),
+                mailbox: Rc::clone(&self.mailbox),
+                draft: None,
+            };
+            let steps = Rc::clone(&inflow);
+            let task =
+                spawn(&self.rt, &self.mailbox, async move { match receiver.run(&steps).await {} });
+            (inflow, task)
+        });
+        let mut queue = inflow.steps.borrow_mut();
+        for step in steps {
+            if let Incoming::Begin(_) = step {
+                queue.clear(); // What comes before it is not wanted any more.
+            }
+            queue.push_back(step);
+        }
+        inflow.signal.raise();
+    }
+
+    /// Reads a piece for a peer, from what is open for it if that is the one.
+    pub(super) fn read(&mut self, piece: PieceRead) {
+        let (peer, digest) = (piece.peer, piece.meta.digest);
+        let content = match self.sending.get(&peer) {
+            Some(open) if open.digest == digest => Rc::clone(&open.content),
+            _ => Rc::default(),
+        };
+        let (store, group, open) = (Rc::clone(&self.store), self.group, Rc::clone(&content));
+        let reading = spawn(&self.rt, &self.mailbox, async move {
+            let outcome = read(&*store, group, &open, &piece).await;
+            Event::PieceRead { piece, outcome }
+        });
+        let before = self.sending.insert(peer, Sending { digest, content, reading });
+        before.into_iter().for_each(Sending::close);
+    }
+
+    /// Closes what is open for peers that need no snapshot.
+    pub(super) fn close_all_but(&mut self, is_needed: impl Fn(NodeId) -> bool) {
+        let closed = self.sending.extract_if(.., |peer, _| !is_needed(*peer));
+        closed.for_each(|(_, sending)| sending.close());
+    }
+}
+
+impl<R: AsyncRuntime> Sending<R> {
+    /// A read under way is let go to its end.
+    fn close(self) {
+        self.reading.detach();
+    }
+}
+
+/// Starts a task that tells the node of one event, if only that something it has called has panicked.
+pub(super) fn spawn<R: AsyncRuntime, SM: StateMachine>(
+    rt: &R,
+    mailbox: &Rc<Mailbox<SM>>,
+    task: impl Future<Output = Event<SM>> + 'static,
+) -> R::Task<()> {
+    let mailbox = Rc::clone(mailbox);
+    rt.spawn(async move {
+        let outcome = AssertUnwindSafe(task).catch_unwind().await;
+        let failed = |panic| Event::Failed(bug(TaskError::from_panic(panic)));
+        mailbox.event(outcome.unwrap_or_else(failed));
+    })
+}
+
+async fn build<SM: StateMachine, S: LogStore>(
+    store: &S,
+    group: GroupId,
+    view: View<SM>,
+) -> Result<SnapshotMeta, SnapshotError> {
+    let View { log_id, membership, membership_index, state } = view;
+    let mut writer = SnapshotWriter::new(store.draft(group).await?);
+    SM::write(state?, &mut writer).await?;
+    let (draft, bytes, digest) = writer.end().await?;
+    let meta = SnapshotMeta { log_id, membership, membership_index, bytes, digest };
+    draft.finish(&meta).await?;
+    Ok(meta)
+}
+
+async fn read<S: LogStore>(
+    store: &S,
+    group: GroupId,
+    open: &OnceCell<Box<dyn SnapshotContent>>,
+    piece: &PieceRead,
+) -> Result<Bytes, StoreError> {
+    let content = match open.get() {
+        Some(content) => content,
+        None => {
+            let content = store.snapshot(group, &piece.meta).await?;
+            open.get_or_init(|| content)
+        }
+    };
+    read_exactly(&**content, piece.offset, piece.len).await
+}
+
+/// What the receiving task has yet to do. The engine bounds it: it takes no piece when too much is unwritten.
+#[derive(Default)]
+struct Inflow {
+    steps: RefCell<VecDeque<Incoming>>,
+    signal: Signal,
+}
+
+/// The task that takes a snapshot in. What goes wrong with it is said to the engine, and is no reason to stop: the leader will try again.
+struct Receiver<SM: StateMachine, S> {
+    group: GroupId,
+    store: Rc<S>,
+    mailbox: Rc<Mailbox<SM>>,
+    draft: Option<Draft>,
+}
+
+struct Draft {
+    /// What it is to become.
+    digest: Digest,
+    digester: Digester,
+    inner: Box<dyn SnapshotDraft>,
+}
+
+impl<SM: StateMachine, S: LogStore> Receiver<SM, S> {
+    async fn run(&mut self, inflow: &Inflow) -> Infallible {
+        loop {
+            let next = inflow.steps.borrow_mut().pop_front();
+            match next {
+                Some(step) => {
+                    if let Some(input) = self.take(step).await {
+                        self.mailbox.event(Event::Incoming(input));
+                    }
+                    // A store in memory never waits, and the node must not wait for a whole window of pieces.
+                    yield_now().await;
+                }
+                None => inflow.signal.wait().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, step: Incoming) -> Option<Input> {
+        match step {
+            Incoming::Begin(digest) => {
+                self.draft = None; // Before the next is begun, so that there is its space.
+                match self.store.draft(self.group).await {
+                    Ok(inner) => {
+                        self.draft = Some(Draft { digest, digester: Digester::default(), inner });
+                        None
+                    }
+                    Err(error) => Some(lost(digest, &error)),
+                }
+            }
+            // Without a draft it is lost, and that was said.
+            Incoming::Piece(piece) => {
+                let Draft { digest, digester, inner } = self.draft.as_mut()?;
+                let digest = *digest;
+                digester.update(&piece);
+                match inner.write(piece).await {
+                    Ok(()) => Some(Input::PieceStored { digest, stored: digester.bytes() }),
+                    Err(error) => {
+                        self.draft = None;
+                        Some(lost(digest, &error))
+                    }
+                }
+            }
+            Incoming::End(meta) => {
+                let Draft { digest, digester, inner } = self.draft.take()?;
+                if (digester.bytes(), digester.digest()) != (meta.bytes, meta.digest) {
+                    return Some(lost(digest, &"what has come is not what was sent"));
+                }
+                match inner.finish(&meta).await {
+                    Ok(()) => Some(Input::SnapshotReady(meta)),
+                    Err(error) => Some(lost(digest, &error)),
+                }
+            }
+        }
+    }
+}
+
+fn lost(digest: Digest, reason: &dyn std::fmt::Display) -> Input {
+    tracing::warn!(%digest, %reason, "the snapshot that came in is lost");
+    Input::SnapshotLost { digest }
+}
