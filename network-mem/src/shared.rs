@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use quorate_core::{Body, Entry, GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{GroupId, Inbox, Message, NodeId, Transport};
 use quorate_rt::AsyncRuntime;
 
 /// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends what matters again.
@@ -76,7 +76,7 @@ impl Mailbox {
         if waiting.closed {
             return Posted::Closed(message);
         }
-        let bytes = message_bytes(&message);
+        let bytes = message.bytes();
         let first = waiting.messages.is_empty();
         // One message may always wait, whatever its size.
         if !first && waiting.bytes.saturating_add(bytes) > MAX_WAITING_BYTES {
@@ -117,17 +117,6 @@ impl Mailbox {
 /// Nothing that can panic half way runs under these locks, so a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn message_bytes(message: &Message) -> usize {
-    let content = match &message.body {
-        Body::Append { entries, .. } => entries.iter().map(Entry::bytes).sum(),
-        Body::Forward { commands, .. } => {
-            commands.iter().map(|command| command.len() + Entry::OVERHEAD_BYTES).sum()
-        }
-        _ => 0,
-    };
-    size_of::<Message>() + content
 }
 
 /// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place; with the last
@@ -256,7 +245,7 @@ mod tests {
     use std::task::{Wake, Waker};
     use std::thread;
 
-    use quorate_core::{LogId, Payload, Term};
+    use quorate_core::{Body, Entry, LogId, Payload, Term};
     use quorate_rt::{Launch, channel};
     use quorate_rt_tokio::Tokio;
 
@@ -382,7 +371,7 @@ mod tests {
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)
             .filter(|_| matches!(mailbox.post(append.clone()), Posted::Taken))
             .count();
-        assert_eq!(taken, MAX_WAITING_BYTES / message_bytes(&append));
+        assert_eq!(taken, MAX_WAITING_BYTES / append.bytes());
         assert!(matches!(mailbox.post(message(1, 2, 0)), Posted::Taken), "a small one still fits");
 
         let mut batch = Vec::new();

@@ -16,10 +16,10 @@ pub struct TcpConfig {
     /// arrives, and replication stops at it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
     pub max_frame_bytes: usize,
 
-    /// What waits to be written to one peer, in bytes; default 16 MiB. At the limit further messages are dropped (Raft repeats
-    /// what matters). The message that crosses it still goes, whatever its size, so the memory is bounded by this and
-    /// one message more. Too small: bursts are lost and repeated. Too large: memory, and what reaches a slow peer is
-    /// old. At least 1 KiB.
+    /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are counted apart, with the same
+    /// limit. At it further messages are dropped (Raft repeats what matters). The message that crosses it still goes, whatever its size,
+    /// so the memory is bounded by twice this and two messages more. Too small: bursts are lost and repeated. Too large: memory,
+    /// and what reaches a slow peer is old. At least 1 KiB.
     pub max_outbox_bytes: usize,
 
     /// The address at which the others reach this node, as `host:port`; default the one it listens on. A peer uses it as long as
@@ -100,6 +100,9 @@ pub(crate) struct Timing {
     pub(crate) backoff_min: Duration,
     /// The longest pause: long enough for a dead peer to cost nothing.
     pub(crate) backoff_max: Duration,
+    /// How long the connection for snapshots stays open with nothing to do: longer than a transfer pauses, for a slow disk
+    /// at either end, and so short that the peers of a large cluster don't keep two connections each.
+    pub(crate) idle: Duration,
 }
 
 impl Timing {
@@ -109,6 +112,7 @@ impl Timing {
         report: Duration::from_secs(1),
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
+        idle: Duration::from_secs(30),
     };
 
     /// The pause after so many failures in a row: doubled each time, up to the longest, less up to a half by chance, so that

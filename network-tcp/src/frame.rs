@@ -1,11 +1,13 @@
 //! A message on the wire: the body's length (4 bytes, little-endian), its CRC-32 (4), the body as
-//! [`quorate_core::codec`] writes it. Pure: bytes in, bytes out.
+//! [`quorate_core::codec`] writes it. All the frames of a connection are of its [`Lane`]. Pure: bytes in, bytes out.
 
 use bytes::{Buf, Bytes, BytesMut};
 use crc32fast::Hasher;
 use quorate_core::NodeId;
 use quorate_core::codec::{DecodeError, Gather};
 use thiserror::Error;
+
+use crate::handshake::Lane;
 
 /// The bytes of a frame before its body.
 pub(crate) const HEADER_BYTES: usize = 8;
@@ -23,6 +25,8 @@ pub(crate) enum FrameError {
         "a message from node {from} to node {to} on a connection from node {peer} to node {node}"
     )]
     Misdirected { from: NodeId, to: NodeId, peer: NodeId, node: NodeId },
+    #[error("a message on the connection of another kind, {0:?}")]
+    Lane(Lane),
 }
 
 /// Appends a frame with this body, which is empty afterwards (and ready for the next).
@@ -50,8 +54,8 @@ impl FrameReader {
     const LEAST_ROOM: usize = 16 << 10;
 
     /// What a frame's claim of its length alone may make us allocate. From there on the buffer grows with what has arrived,
-    /// to twice that at most.
-    const CLAIM_BYTES: usize = 1 << 20;
+    /// to twice that at most, and is copied. A piece of a snapshot is not: by default it has 1 MiB.
+    const CLAIM_BYTES: usize = 2 << 20;
 
     /// The body of a smaller frame is copied, and the buffer used again. Otherwise the slices of a small command
     /// would keep a whole chunk for as long as a log remembers it.
@@ -203,6 +207,31 @@ mod tests {
         let (_, end, largest) = read(&stream, 10_000, 1 << 30);
         assert_eq!(end, Ok(()));
         assert!(largest <= 2 * stream.len(), "{largest}");
+    }
+
+    #[test]
+    fn a_piece_of_a_snapshot_stays_where_it_was_read_to() {
+        // The default size, and what a message has besides.
+        let stream = [frame(&[3; 9]), frame(&vec![7; (1 << 20) + 200]), frame(&[5; 9])].concat();
+        let mut reader = FrameReader::new(BytesMut::new(), 64 << 20);
+        let (mut rest, mut begins) = (&stream[..], std::collections::BTreeSet::new());
+        let piece = loop {
+            match reader.next().unwrap() {
+                Some(body) if body.len() > 1 << 20 => break body,
+                Some(_) => {}
+                None => {
+                    let mut buffer = reader.take_buffer();
+                    let room = buffer.capacity() - buffer.len();
+                    let (now, later) = rest.split_at(room.min(100_000).min(rest.len()));
+                    buffer.extend_from_slice(now);
+                    begins.insert(buffer.as_ptr());
+                    reader.put_back(buffer);
+                    rest = later;
+                }
+            }
+        };
+        assert_eq!(begins.len(), 2, "the shared buffer, and its own");
+        assert!(begins.contains(&piece.as_ptr().wrapping_sub(HEADER_BYTES)), "not copied");
     }
 
     #[test]

@@ -2,23 +2,23 @@
 //! and reports of what has arrived the other. Pure: bytes in, bytes out.
 //!
 //! All numbers are little-endian. A hello is: magic (8 bytes), version (4), cluster (8), the sender's node id (8), the node
-//! id it wants (8), the length of the sender's address (4), the address. An answer is: magic (8), version (4), cluster (8),
+//! id it wants (8), the lane (1), the length of the sender's address (4), the address. An answer is: magic (8), version (4), cluster (8),
 //! node id (8), verdict (1). In every version, a hello begins with magic and version, and the answer is this one.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_core::{MAX_ADDRESS_BYTES, NodeId};
+use quorate_core::{Body, MAX_ADDRESS_BYTES, NodeId};
 use thiserror::Error;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"quorate\n");
 
 /// The version of the protocol: of the handshake, the frames and the messages.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What of a hello is the same in every version.
 const PREFIX_BYTES: usize = 12;
 
 /// A hello without its address.
-const HELLO_BYTES: usize = 40;
+const HELLO_BYTES: usize = 41;
 
 /// The largest hello.
 pub(crate) const MAX_HELLO_BYTES: usize = HELLO_BYTES + MAX_ADDRESS_BYTES;
@@ -26,12 +26,40 @@ pub(crate) const MAX_HELLO_BYTES: usize = HELLO_BYTES + MAX_ADDRESS_BYTES;
 /// An answer.
 pub(crate) const ANSWER_BYTES: usize = 29;
 
+/// Which of the two connections to a peer: a heartbeat must not wait behind the pieces of a snapshot, nor break off with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// For everything but the pieces of snapshots; the answers to these, too.
+    Main,
+    /// For the pieces of snapshots. It is open while there are any.
+    Bulk,
+}
+
+impl Lane {
+    /// The one for such a message.
+    pub(crate) fn of(body: &Body) -> Self {
+        if matches!(body, Body::Snapshot { .. }) { Self::Bulk } else { Self::Main }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Main => 0,
+            Self::Bulk => 1,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Main, Self::Bulk].into_iter().find(|lane| lane.code() == code)
+    }
+}
+
 /// What the connecting side says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: u64,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
+    pub(crate) lane: Lane,
     /// Where `from` is reached.
     pub(crate) address: String,
 }
@@ -102,6 +130,7 @@ impl Hello {
         to.put_u64_le(self.cluster);
         to.put_u64_le(self.from);
         to.put_u64_le(self.to);
+        to.put_u8(self.lane.code());
         to.put_u32_le(self.address.len() as u32);
         to.put_slice(self.address.as_bytes());
         to.freeze()
@@ -125,6 +154,7 @@ impl Hello {
         }
         let cluster = head.get_u64_le();
         let (sender, to) = (head.get_u64_le(), head.get_u64_le());
+        let lane = Lane::from_code(head.get_u8()).ok_or(Refusal::Malformed)?;
         let address_bytes = head.get_u32_le() as usize;
         if address_bytes > MAX_ADDRESS_BYTES || sender == 0 || to == 0 {
             return Err(Refusal::Malformed);
@@ -132,7 +162,7 @@ impl Hello {
         let Some(address) = head.get(..address_bytes) else { return Ok(None) };
         let address = std::str::from_utf8(address).map_err(|_| Refusal::Malformed)?.to_owned();
         from.advance(HELLO_BYTES + address_bytes);
-        Ok(Some(Self { cluster, from: sender, to, address }))
+        Ok(Some(Self { cluster, from: sender, to, lane, address }))
     }
 
     /// Whether a node may accept it.
@@ -196,19 +226,22 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello { cluster: 9, from: 1, to: 2, address: "raft-1:7001".to_owned() }
+        Hello { cluster: 9, from: 1, to: 2, lane: Lane::Main, address: "raft-1:7001".to_owned() }
     }
 
     #[test]
     fn a_hello_comes_out_as_it_went_in_and_only_whole() {
-        let bytes = hello().encode();
-        for len in 0..bytes.len() {
-            assert_eq!(Hello::take(&mut BytesMut::from(&bytes[..len])), Ok(None), "{len} bytes");
+        for hello in [hello(), Hello { lane: Lane::Bulk, ..hello() }] {
+            let bytes = hello.encode();
+            for len in 0..bytes.len() {
+                let part = Hello::take(&mut BytesMut::from(&bytes[..len]));
+                assert_eq!(part, Ok(None), "{len} bytes");
+            }
+            let mut stream = BytesMut::from(&bytes[..]);
+            stream.put_slice(b"more");
+            assert_eq!(Hello::take(&mut stream), Ok(Some(hello)));
+            assert_eq!(stream, "more");
         }
-        let mut stream = BytesMut::from(&bytes[..]);
-        stream.put_slice(b"more");
-        assert_eq!(Hello::take(&mut stream), Ok(Some(hello())));
-        assert_eq!(stream, "more");
     }
 
     #[test]
@@ -247,8 +280,9 @@ mod tests {
         assert_eq!(with(&|bytes| bytes[8] ^= 2), Err(Refusal::Version));
         assert_eq!(with(&|bytes| bytes[20] = 0), Err(Refusal::Malformed), "from node 0");
         assert_eq!(with(&|bytes| bytes[28] = 0), Err(Refusal::Malformed), "to node 0");
-        assert_eq!(with(&|bytes| bytes[39] = 1), Err(Refusal::Malformed), "an address of 16 MiB");
-        assert_eq!(with(&|bytes| bytes[45] = 0xFF), Err(Refusal::Malformed), "not UTF-8");
+        assert_eq!(with(&|bytes| bytes[36] = 2), Err(Refusal::Malformed), "on a third lane");
+        assert_eq!(with(&|bytes| bytes[40] = 1), Err(Refusal::Malformed), "an address of 16 MiB");
+        assert_eq!(with(&|bytes| bytes[46] = 0xFF), Err(Refusal::Malformed), "not UTF-8");
         assert_eq!(Hello::take(&mut BytesMut::from("PING\r\n")), Err(Refusal::Magic));
         assert_eq!(hello().check(9, 2), Ok(()));
         assert_eq!(hello().check(8, 2), Err(Refusal::Cluster));
@@ -262,7 +296,7 @@ mod tests {
         assert_eq!(Answer::take(&mut BytesMut::from("-ERR\r\n")), Err(Refusal::Magic));
         let answer = Answer { cluster: 9, node: 2, refused: None };
         let mut bytes = BytesMut::from(&answer.encode()[..]);
-        bytes[8] = 2;
+        bytes[8] += 1;
         assert_eq!(Answer::take(&mut bytes), Err(Refusal::Version));
         assert_eq!(Answer { cluster: 1, ..answer }.check(&hello()), Err(Refusal::Cluster));
         assert_eq!(Answer { node: 3, ..answer }.check(&hello()), Err(Refusal::Node));

@@ -15,7 +15,7 @@ use quorate_rt::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
 use thiserror::Error;
 
 use crate::frame::{FrameError, FrameReader};
-use crate::handshake::{Answer, Hello, MAX_HELLO_BYTES, Refusal};
+use crate::handshake::{Answer, Hello, Lane, MAX_HELLO_BYTES, Refusal};
 use crate::transport::State;
 use crate::wait::within;
 
@@ -30,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Accepted<R: AsyncRuntime> {
     next: u64,
     tasks: BTreeMap<u64, R::Task<()>>,
-    /// The one connection of each peer.
-    of_peers: BTreeMap<NodeId, u64>,
+    /// The one connection of each peer and lane.
+    of_peers: BTreeMap<(NodeId, Lane), u64>,
 }
 
 impl<R: AsyncRuntime> Default for Accepted<R> {
@@ -76,7 +76,7 @@ async fn connection<R: AsyncRuntime>(
             let peer = hello.from;
             state.count(|stats| stats.accepts += 1);
             learn(&state, &hello, address);
-            replace_older(&state, peer, id);
+            replace_older(&state, (peer, hello.lane), id);
             match serve(&state, hello, read, write, rest).await {
                 Ok(()) => tracing::info!(peer, %address, "a peer has closed its connection"),
                 Err(error) => {
@@ -181,8 +181,8 @@ fn complete(address: &str, seen: SocketAddr) -> String {
     }
 }
 
-/// A peer connects anew when the old connection is of no use to it, which we may not have noticed.
-fn replace_older<R: AsyncRuntime>(state: &State<R>, peer: NodeId, id: u64) {
+/// A peer connects anew when the old connection of the lane is of no use to it, which we may not have noticed.
+fn replace_older<R: AsyncRuntime>(state: &State<R>, peer: (NodeId, Lane), id: u64) {
     let accepted = &mut *state.accepted.borrow_mut();
     let older = accepted.of_peers.insert(peer, id);
     let older = older.and_then(|older| accepted.tasks.remove(&older));
@@ -212,7 +212,7 @@ async fn serve<R: AsyncRuntime>(
     let mut frames = FrameReader::new(rest, state.config.max_frame_bytes);
     loop {
         while let Some(body) = frames.next()? {
-            let message = decode(body, hello.from, hello.to)?;
+            let message = decode(body, &hello)?;
             deliver(state, message);
         }
         let (count, buffer) = read.read(frames.take_buffer()).await;
@@ -227,10 +227,14 @@ async fn serve<R: AsyncRuntime>(
     }
 }
 
-fn decode(body: Bytes, peer: NodeId, node: NodeId) -> Result<Message, FrameError> {
+fn decode(body: Bytes, hello: &Hello) -> Result<Message, FrameError> {
     let message = decode_message(body)?;
+    let (peer, node) = (hello.from, hello.to);
     if message.from != peer || message.to != node {
         return Err(FrameError::Misdirected { from: message.from, to: message.to, peer, node });
+    }
+    if Lane::of(&message.body) != hello.lane {
+        return Err(FrameError::Lane(hello.lane));
     }
     Ok(message)
 }

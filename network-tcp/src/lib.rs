@@ -1,7 +1,8 @@
 //! The Raft transport over TCP, on any runtime.
 //!
 //! Between two nodes there is one connection in each direction: whoever has something to say connects, and the
-//! messages of all groups go over it. The other end's answers go over its own connection. The only thing that comes back on a connection
+//! messages of all groups go over it. The other end's answers go over its own connection. The pieces of snapshots have a connection
+//! apart, as long as there are any, so that nothing else waits behind them. The only thing that comes back on a connection
 //! is how many bytes have arrived, at most once a second, so that a sender notices a peer that has vanished. An
 //! idle connection is silent.
 //!
@@ -10,9 +11,9 @@
 //! | `config.rs` | the settings and the counters |
 //! | `addresses.rs` | where peers are reached; pure |
 //! | `frame.rs` | a message as bytes, and messages out of a stream of bytes; pure |
-//! | `handshake.rs` | who speaks to whom; pure |
+//! | `handshake.rs` | who speaks to whom, and of what; pure |
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
-//! | `outgoing.rs` | one peer's outbox, and the task that connects and writes |
+//! | `outgoing.rs` | the outbox of a peer's lane, and the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept and read |
 //! | `wait.rs` | deadlines, names |
 

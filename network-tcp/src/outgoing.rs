@@ -1,4 +1,4 @@
-//! One peer's outbox, and the task that connects to the peer and writes what has gathered.
+//! The outbox of a peer's lane, and the task that connects to the peer and writes what has gathered.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,7 +15,7 @@ use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, TaskError, WriteHalf};
 use thiserror::Error;
 
 use crate::frame::put_frame;
-use crate::handshake::{ANSWER_BYTES, Answer, Hello, Refusal};
+use crate::handshake::{ANSWER_BYTES, Answer, Hello, Lane, Refusal};
 use crate::transport::State;
 use crate::wait::{resolve, within};
 
@@ -26,6 +26,7 @@ const UNCONNECTED_BYTES: usize = 64 << 10;
 /// What the transport and the peer's task share.
 pub(crate) struct Link {
     pub(crate) peer: NodeId,
+    pub(crate) lane: Lane,
     pub(crate) address: String,
     outbox: RefCell<Outbox>,
     filled: Signal,
@@ -42,8 +43,8 @@ struct Outbox {
 }
 
 impl Link {
-    pub(crate) fn new(peer: NodeId, address: String) -> Self {
-        Self { peer, address, outbox: RefCell::default(), filled: Signal::default() }
+    pub(crate) fn new(peer: NodeId, lane: Lane, address: String) -> Self {
+        Self { peer, lane, address, outbox: RefCell::default(), filled: Signal::default() }
     }
 
     /// Whether another message is taken.
@@ -84,8 +85,8 @@ impl Link {
         }
     }
 
-    fn connected(&self) {
-        self.outbox.borrow_mut().connected = true;
+    fn set_connected(&self, connected: bool) {
+        self.outbox.borrow_mut().connected = connected;
     }
 
     fn begin_write(&self) -> (Vec<Bytes>, usize) {
@@ -112,7 +113,7 @@ enum ConnectError {
 
 /// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
 pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, node: NodeId) {
-    let (peer, address) = (link.peer, link.address.as_str());
+    let (peer, lane, address) = (link.peer, link.lane, link.address.as_str());
     let mut failures = 0;
     // So that a peer that is away for long is one line of the log, and not one a second.
     let mut logged = String::new();
@@ -122,6 +123,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, no
             cluster: state.config.cluster_id,
             from: node,
             to: peer,
+            lane: link.lane,
             address: state.advertise.clone(),
         };
         let attempt = connect(state.rt.clone(), link.address.clone(), hello);
@@ -131,9 +133,18 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, no
                 failures = 0;
                 logged.clear();
                 state.count(|stats| stats.connects += 1);
-                tracing::info!(peer, address, "connected");
-                let reason = serve(&state, &link, connection).await;
-                tracing::warn!(peer, address, %reason, "the connection to a peer has ended");
+                tracing::info!(peer, ?lane, address, "connected");
+                match serve(&state, &link, connection).await {
+                    Ok(()) => {
+                        tracing::info!(peer, ?lane, address, "an idle connection is closed");
+                        // What has come at this very moment is for the next connection.
+                        link.set_connected(false);
+                        continue;
+                    }
+                    Err(reason) => {
+                        tracing::warn!(peer, ?lane, address, %reason, "the connection to a peer has ended");
+                    }
+                }
             }
             Err(error) => {
                 if matches!(error, ConnectError::Refused(_)) {
@@ -141,7 +152,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, no
                 }
                 let reason = error.to_string();
                 if reason != logged {
-                    tracing::warn!(peer, address, %reason, "a peer can't be reached; trying on");
+                    tracing::warn!(peer, ?lane, address, %reason, "a peer can't be reached; trying on");
                     logged = reason;
                 }
             }
@@ -194,45 +205,49 @@ async fn connect<R: AsyncRuntime>(
     }
 }
 
-/// Writes until the connection breaks, and says why it did. Whichever task ends first, the others are dropped, and
+/// Writes until the connection is idle, or breaks, and says why it did. Whichever task ends first, the others are dropped, and
 /// with them the socket.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
     connection: Connection<R::Stream>,
-) -> String {
+) -> Result<(), String> {
     let Connection { read, write, rest } = connection;
     let rt = &state.rt;
     let progress = Rc::new(Progress::default());
-    link.connected();
+    link.set_connected(true);
     link.filled.raise();
     let reader = rt.spawn(read_reports(rt.clone(), read, rest, Rc::clone(&progress)));
     let writer =
         rt.spawn(write_outbox(Rc::clone(state), Rc::clone(link), write, Rc::clone(&progress)));
     let silence = pin!(progress.until_silent(rt, state.timing.silence));
-    let end: Result<io::Error, TaskError> = match select(select(reader, writer), silence).await {
+    let end: Result<io::Result<()>, TaskError> = match select(select(reader, writer), silence).await
+    {
         Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
-        Either::Right(((), _)) => return "nothing of what was sent arrives".to_owned(),
+        Either::Right(((), _)) => return Err("nothing of what was sent arrives".to_owned()),
     };
-    match end {
-        Ok(error) => error.to_string(),
-        Err(error) => error.to_string(),
-    }
+    end.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
+/// Ends well when the connection is idle and need not stay.
 async fn write_outbox<R: AsyncRuntime>(
     state: Rc<State<R>>,
     link: Rc<Link>,
     mut write: impl WriteHalf,
     progress: Rc<Progress>,
-) -> io::Error {
+) -> io::Result<()> {
     loop {
-        link.until_filled().await;
+        match link.lane {
+            Lane::Main => link.until_filled().await,
+            Lane::Bulk => {
+                if !filled_before_idle(&state, &link, &progress).await {
+                    return Ok(());
+                }
+            }
+        }
         let (batch, bytes) = link.begin_write();
         progress.sends(bytes, state.rt.now());
-        if let Err(error) = write.write_all(batch).await {
-            return error;
-        }
+        write.write_all(batch).await?;
         let (bytes, frames) = link.end_write();
         state.count(|stats| {
             stats.writes += 1;
@@ -242,25 +257,42 @@ async fn write_outbox<R: AsyncRuntime>(
     }
 }
 
+/// Waits for something to write; false if for long there is nothing, and all that was written has arrived.
+async fn filled_before_idle<R: AsyncRuntime>(
+    state: &State<R>,
+    link: &Link,
+    progress: &Progress,
+) -> bool {
+    loop {
+        let idle = pin!(state.rt.sleep(state.timing.idle));
+        match select(pin!(link.until_filled()), idle).await {
+            Either::Left(_) => return true,
+            Either::Right(_) if progress.waiting_since.get().is_none() => return false,
+            Either::Right(_) => {}
+        }
+    }
+}
+
 async fn read_reports<R: AsyncRuntime>(
     rt: R,
     mut read: impl ReadHalf,
     mut reports: BytesMut,
     progress: Rc<Progress>,
-) -> io::Error {
+) -> io::Result<()> {
     loop {
         while reports.len() >= size_of::<u64>() {
             if !progress.reported(reports.get_u64_le(), rt.now()) {
-                return io::Error::new(io::ErrorKind::InvalidData, "the peer reports nonsense");
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the peer reports nonsense",
+                ));
             }
         }
         reports.reserve(size_of::<u64>());
         let (count, back) = read.read(reports).await;
         reports = back;
-        match count {
-            Ok(0) => return io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the peer"),
-            Ok(_) => {}
-            Err(error) => return error,
+        if count? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the peer"));
         }
     }
 }

@@ -13,6 +13,7 @@ use quorate_rt::{AsyncRuntime, Listener};
 
 use crate::addresses::Addresses;
 use crate::config::{Stats, TcpConfig, Timing};
+use crate::handshake::Lane;
 use crate::incoming::{self, Accepted};
 use crate::outgoing::{self, Link};
 use crate::wait::resolve;
@@ -42,7 +43,7 @@ pub(crate) struct State<R: AsyncRuntime> {
     local_addr: SocketAddr,
     stats: RefCell<Stats>,
     addresses: RefCell<Addresses>,
-    peers: RefCell<BTreeMap<NodeId, Peer<R>>>,
+    peers: RefCell<BTreeMap<(NodeId, Lane), Peer<R>>>,
     acceptor: RefCell<Acceptor<R>>,
     /// A message being encoded; kept for its allocation.
     body: RefCell<Gather>,
@@ -121,8 +122,9 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     }
 
     #[cfg(test)]
-    pub(crate) fn outbox_bytes(&self, peer: NodeId) -> usize {
-        self.handle.state.peers.borrow().get(&peer).map_or(0, |peer| peer.link.bytes())
+    pub(crate) fn outbox_bytes(&self, peer: NodeId, lane: Lane) -> usize {
+        let peers = self.handle.state.peers.borrow();
+        peers.get(&(peer, lane)).map_or(0, |peer| peer.link.bytes())
     }
 }
 
@@ -142,13 +144,13 @@ impl<R: AsyncRuntime> State<R> {
         change(&mut self.stats.borrow_mut());
     }
 
-    /// Changes what is known of addresses. The connection to a peer that is now elsewhere, or nowhere, closes; the next
+    /// Changes what is known of addresses. The connections to a peer that is now elsewhere, or nowhere, close; the next
     /// message to it opens another.
     pub(crate) fn change_addresses(&self, change: impl FnOnce(&mut Addresses)) {
         let gone: Vec<Peer<R>> = {
             let addresses = &mut *self.addresses.borrow_mut();
             change(addresses);
-            let moved = |id: &NodeId, peer: &mut Peer<R>| {
+            let moved = |(id, _): &(NodeId, Lane), peer: &mut Peer<R>| {
                 addresses.get(*id) != Some(peer.link.address.as_str())
             };
             self.peers.borrow_mut().extract_if(.., moved).map(|(_, peer)| peer).collect()
@@ -159,25 +161,26 @@ impl<R: AsyncRuntime> State<R> {
     }
 
     /// The way to a peer, of which somebody takes care from now on; none if its address is unknown.
-    fn link(self: &Rc<Self>, node: NodeId, peer: NodeId) -> Option<Rc<Link>> {
-        if let Some(peer) = self.peers.borrow().get(&peer) {
+    fn link(self: &Rc<Self>, node: NodeId, peer: NodeId, lane: Lane) -> Option<Rc<Link>> {
+        if let Some(peer) = self.peers.borrow().get(&(peer, lane)) {
             return Some(Rc::clone(&peer.link));
         }
         let address = self.addresses.borrow().get(peer)?.to_owned();
-        let link = Rc::new(Link::new(peer, address));
+        let link = Rc::new(Link::new(peer, lane, address));
         let task = self.rt.spawn(outgoing::run(Rc::clone(self), Rc::clone(&link), node));
-        self.peers.borrow_mut().insert(peer, Peer { link: Rc::clone(&link), _task: task });
+        self.peers.borrow_mut().insert((peer, lane), Peer { link: Rc::clone(&link), _task: task });
         Some(link)
     }
 
-    /// Encodes a message into its peer's outbox. False: it is dropped.
+    /// Encodes a message into the outbox of its peer and lane. False: it is dropped.
     fn enqueue(self: &Rc<Self>, message: &Message) -> bool {
         let Some(node) = self.node.get() else { return false };
         assert_eq!(message.from, node, "a node sends in its own name");
         if message.to == node {
             return false;
         }
-        let Some(link) = self.link(node, message.to) else { return false };
+        let lane = Lane::of(&message.body);
+        let Some(link) = self.link(node, message.to, lane) else { return false };
         if !link.has_room(self.config.max_outbox_bytes) {
             return false;
         }

@@ -15,7 +15,7 @@ fn every_kind_of_message_arrives_as_it_was_sent_both_ways() {
             assert_eq!(one.inbox.recv().await.unwrap(), message(2, 1, body));
         }
         let stats = one.transport.stats();
-        assert_eq!((stats.connects, stats.accepts), (1, 1), "a connection in each direction");
+        assert_eq!((stats.connects, stats.accepts), (2, 2), "a lane for each in each direction");
         assert_eq!(stats.frames_out, all_kinds().len() as u64);
         assert_eq!(stats.frames_in, all_kinds().len() as u64);
         assert_eq!(stats.bytes_out, two.transport.stats().bytes_in);
@@ -157,7 +157,7 @@ fn what_waits_for_an_absent_peer_is_little_and_never_old() {
         for sequence in 0..1000 {
             one.send(2, Body::Forward { session: 1, sequence, commands: commands.clone() });
         }
-        assert!(one.transport.outbox_bytes(2) < 80_000, "64 KiB and one message");
+        assert!(one.transport.outbox_bytes(2, Lane::Main) < 80_000, "64 KiB and one message");
         assert!(one.transport.stats().dropped_out > 990);
         until(&rt, || one.transport.stats().dropped_out == 1000).await;
 

@@ -9,20 +9,21 @@ fn a_wrong_hello_is_answered_with_the_reason_counted_and_closed() {
     run(async |rt| {
         let node = Node::start(&rt, 1).await;
         let good = hello(2, 1).encode();
-        let change = |at: usize| {
+        let change = |at: usize, bits: u8| {
             let mut bytes = good.to_vec();
-            bytes[at] ^= 1;
+            bytes[at] ^= bits;
             bytes
         };
         let wrong = [
-            (change(0), Refusal::Magic),
+            (change(0, 1), Refusal::Magic),
             (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Refusal::Magic),
             (b"PING\r\n".to_vec(), Refusal::Magic),
-            (change(8), Refusal::Version),
-            (change(12), Refusal::Cluster),
+            (change(8, 1), Refusal::Version),
+            (change(12, 1), Refusal::Cluster),
             (hello(2, 3).encode().to_vec(), Refusal::Node),
             (hello(1, 1).encode().to_vec(), Refusal::Malformed),
             (hello(0, 1).encode().to_vec(), Refusal::Malformed),
+            (change(36, 2), Refusal::Malformed),
         ];
         for (count, (bytes, reason)) in wrong.into_iter().enumerate() {
             let mut wire = Wire::connect(&rt, &node).await;
@@ -163,9 +164,10 @@ fn a_peer_that_never_answers_the_hello_is_given_up_and_tried_again() {
 }
 
 #[test]
-fn a_newer_connection_of_a_peer_replaces_the_older() {
+fn a_newer_connection_of_a_peer_replaces_the_older_of_the_same_lane() {
     run(async |rt| {
         let mut node = Node::start(&rt, 1).await;
+        let mut bulk = Wire::welcomed_on(&rt, &node, 2, Lane::Bulk).await;
         let mut older = Wire::welcomed(&rt, &node, 2).await;
         let mut another = Wire::welcomed(&rt, &node, 3).await;
         let mut newer = Wire::welcomed(&rt, &node, 2).await;
@@ -176,5 +178,13 @@ fn a_newer_connection_of_a_peer_replaces_the_older() {
         assert_eq!(node.number().await, 1);
         another.send(number(3, 2)).await;
         assert_eq!(node.number().await, 2);
+        bulk.send(frame(&encode(&message(2, 1, piece(0, 10))))).await;
+        assert_eq!(node.inbox.recv().await.unwrap().body, piece(0, 10));
+        let mut newer_bulk = Wire::welcomed_on(&rt, &node, 2, Lane::Bulk).await;
+        bulk.until_closed().await;
+        newer.send(number(2, 3)).await;
+        assert_eq!(node.number().await, 3);
+        newer_bulk.send(frame(&encode(&message(2, 1, piece(10, 10))))).await;
+        assert_eq!(node.inbox.recv().await.unwrap().body, piece(10, 10));
     });
 }

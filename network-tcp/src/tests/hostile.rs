@@ -90,10 +90,10 @@ fn a_peer_that_never_reads_costs_a_full_outbox_and_delays_nobody() {
         for sequence in 0..400 {
             node.send(2, Body::Forward { session: 1, sequence, commands: commands.clone() });
             node.send_number(3, sequence);
-            assert!(node.transport.outbox_bytes(2) <= (1 << 20) + 101_000);
+            assert!(node.transport.outbox_bytes(2, Lane::Main) <= (1 << 20) + 101_000);
             assert_eq!(three.number().await, sequence);
         }
-        assert!(node.transport.outbox_bytes(2) >= 1 << 20);
+        assert!(node.transport.outbox_bytes(2, Lane::Main) >= 1 << 20);
         assert!(node.transport.stats().dropped_out > 0);
         assert_eq!(node.transport.stats().connects, 2);
     });
@@ -108,7 +108,7 @@ fn a_peer_that_reports_nothing_is_left_and_tried_again() {
         wire.until_closed().await;
         until(&rt, || {
             node.send_number(2, 2);
-            node.transport.outbox_bytes(2) > 0
+            node.transport.outbox_bytes(2, Lane::Main) > 0
         })
         .await;
         Wire::welcome(&mut listener, 2).await;

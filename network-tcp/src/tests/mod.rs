@@ -4,6 +4,7 @@ mod exchange;
 mod fuzz;
 mod handshake;
 mod hostile;
+mod lanes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    AppendOutcome, Body, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message, NodeId,
-    Payload, Term, Transport,
+    AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
+    NodeId, Payload, SnapshotMeta, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -20,7 +21,7 @@ use quorate_rt_tokio::{Tokio, TokioListener, TokioReadHalf, TokioStream, TokioWr
 
 use crate::config::{TcpConfig, Timing};
 use crate::frame::put_frame;
-use crate::handshake::{Answer, Hello};
+use crate::handshake::{Answer, Hello, Lane};
 use crate::transport::TcpTransport;
 
 const GROUP: GroupId = 7;
@@ -143,8 +144,12 @@ impl Wire {
 
     /// Connected to `node` and welcomed there as node `id`.
     async fn welcomed(rt: &Tokio, node: &Node, id: NodeId) -> Self {
+        Self::welcomed_on(rt, node, id, Lane::Main).await
+    }
+
+    async fn welcomed_on(rt: &Tokio, node: &Node, id: NodeId, lane: Lane) -> Self {
         let mut wire = Self::connect(rt, node).await;
-        wire.send(hello(id, node.id).encode()).await;
+        wire.send(Hello { lane, ..hello(id, node.id) }.encode()).await;
         assert_eq!(wire.answer().await.refused, None);
         wire
     }
@@ -183,13 +188,22 @@ impl Wire {
         }
     }
 
+    /// Reads this frame, which must be the next.
+    async fn expect(&mut self, message: &Message) {
+        let bytes = frame(&encode(message));
+        while self.buffer.len() < bytes.len() {
+            assert!(self.more().await, "closed before {message:?}");
+        }
+        assert!(self.buffer.split_to(bytes.len()) == bytes, "not {message:?}");
+    }
+
     async fn until_closed(&mut self) {
         while self.more().await {}
     }
 }
 
 fn hello(from: NodeId, to: NodeId) -> Hello {
-    Hello { cluster: CLUSTER, from, to, address: "127.0.0.1:1".to_owned() }
+    Hello { cluster: CLUSTER, from, to, lane: Lane::Main, address: "127.0.0.1:1".to_owned() }
 }
 
 fn message(from: NodeId, to: NodeId, body: Body) -> Message {
@@ -213,6 +227,20 @@ fn frame(body: &[u8]) -> Vec<u8> {
 fn command(index: u64, bytes: usize) -> Entry {
     let content: Vec<u8> = (0..bytes).map(|n| (n as u64 * 7 + index) as u8).collect();
     Entry { log_id: LogId::new(2, 1, index), payload: Payload::Command(content.into()) }
+}
+
+/// A piece of a snapshot.
+fn piece(offset: u64, bytes: usize) -> Body {
+    let voters = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
+    let meta = SnapshotMeta {
+        log_id: LogId::new(2, 1, 10),
+        membership: Membership::new(voters).unwrap(),
+        membership_index: 3,
+        bytes: 1 << 40,
+        digest: Digest::of(b"content"),
+    };
+    let chunk: Vec<u8> = (0..bytes).map(|n| (n as u64 * 13).wrapping_add(offset) as u8).collect();
+    Body::Snapshot { meta, offset, chunk: chunk.into() }
 }
 
 /// At least one of each kind of message, each outcome, each kind of entry.
@@ -251,5 +279,9 @@ fn all_kinds() -> Vec<Body> {
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(15) },
         Body::ReadIndexReply { sequence: 9, index: None },
+        piece(0, 0),
+        piece(1 << 30, 100),
+        piece(u64::MAX, 5000),
+        Body::SnapshotReply { digest: Digest::of(b"content"), stored: 1 << 30 },
     ]
 }
