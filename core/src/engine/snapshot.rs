@@ -126,8 +126,8 @@ impl Sending {
                 self.state = State::Resting;
                 (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
             }
-            State::Streaming => {}
-            State::Resting => self.stored = self.stored.max(stored),
+            // The answer to the next offer will tell.
+            State::Streaming | State::Resting => {}
         }
     }
 }

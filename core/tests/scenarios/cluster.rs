@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) manual_fetches: bool,
     /// No snapshot can be written.
     pub(crate) drafts_fail: bool,
+    /// How many snapshots have come in and taken the place of a log.
+    pub(crate) installed: u64,
     pub(crate) safety: Safety,
     pub(crate) events: Vec<Event>,
     /// The names of clients' requests.
@@ -59,6 +61,8 @@ struct Node {
     incoming: VecDeque<Incoming>,
     /// What has come in of a snapshot.
     draft: Option<(Digest, BytesMut)>,
+    /// Snapshots that it has taken itself, and not yet heard of.
+    built: VecDeque<SnapshotMeta>,
     applied: Index,
     /// Writes of this node's clients that have a place in the log, by index.
     placed: BTreeMap<Index, (LogId, Ticket)>,
@@ -98,6 +102,7 @@ impl Cluster {
             blocked: BTreeSet::new(),
             manual_fetches: false,
             drafts_fail: false,
+            installed: 0,
             safety: Safety::new(ids.to_vec()),
             events: Vec::new(),
             requests: Vec::new(),
@@ -114,6 +119,7 @@ impl Cluster {
                 pieces: Vec::new(),
                 incoming: VecDeque::new(),
                 draft: None,
+                built: VecDeque::new(),
                 applied: 0,
                 placed: BTreeMap::new(),
                 open: BTreeSet::new(),
@@ -171,6 +177,7 @@ impl Cluster {
         node.pieces.clear();
         node.incoming.clear();
         node.draft = None;
+        node.built.clear();
         node.applied = 0;
         node.placed.clear();
         node.open.clear();
@@ -414,6 +421,7 @@ impl Cluster {
                 assert_eq!(digest, meta.digest);
                 if Digest::of(&content) == digest {
                     node.disk.finished.insert(digest, content.freeze());
+                    self.installed += 1;
                     Input::SnapshotReady(meta)
                 } else {
                     Input::SnapshotLost { digest }
@@ -424,8 +432,8 @@ impl Cluster {
         true
     }
 
-    /// A node takes a snapshot of so many bytes of what it has applied. False: there is nothing.
-    pub(crate) fn snapshot(&mut self, id: NodeId, bytes: usize) -> bool {
+    /// A node writes a snapshot of so many bytes of what it has applied. False: there is nothing.
+    pub(crate) fn build(&mut self, id: NodeId, bytes: usize) -> bool {
         let node = &self.nodes[&id];
         let Some(entry) = self.safety.committed_at(node.applied) else { return false };
         let content = show::state_at(entry.log_id, bytes);
@@ -436,7 +444,15 @@ impl Cluster {
             bytes: content.len() as u64,
             digest: Digest::of(&content),
         };
-        self.node(id).disk.finished.insert(meta.digest, content.into());
+        let node = self.node(id);
+        node.disk.finished.insert(meta.digest, content.into());
+        node.built.push_back(meta);
+        true
+    }
+
+    /// A node hears that the snapshot that it has begun to write first is ready. False: there is none.
+    pub(crate) fn built(&mut self, id: NodeId) -> bool {
+        let Some(meta) = self.node(id).built.pop_front() else { return false };
         self.step(id, vec![Input::SnapshotReady(meta)]);
         true
     }

@@ -304,7 +304,8 @@ impl Scenario {
                     [id, bytes] => (number(id), number(bytes) as usize),
                     _ => panic!("snapshot 1 5000"),
                 };
-                assert!(cluster.snapshot(id, bytes), "node {id} has applied nothing");
+                assert!(cluster.build(id, bytes), "node {id} has applied nothing");
+                assert!(cluster.built(id));
             }
             "purge" => ids(rest).into_iter().for_each(|id| cluster.purge(id)),
             "fetch" => {

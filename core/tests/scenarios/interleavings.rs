@@ -4,6 +4,7 @@
 //!
 //! `PROPTEST_CASES=5000` runs longer, `PROPTEST_RNG_SEED=1` finds other interleavings. A failure shows the shortest one found.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,15 @@ enum Action {
     Fetch(u64),
     Propose(u64),
     Read(u64),
+    /// A node begins to write a snapshot of so many bytes.
+    Build(u64, usize),
+    /// It is written.
+    Built(u64),
+    Purge(u64),
+    /// The next thing is done about a snapshot that comes in; sometimes it fails.
+    Draft(u64, bool),
+    /// A node crashes, the others write, take a snapshot and purge, and it starts again.
+    LeaveBehind(u64),
     Crash(u64, usize),
     Start(u64),
     /// Time passes and everything works, for so many ms.
@@ -58,6 +68,11 @@ fn action() -> impl Strategy<Value = Action> {
         6 => node().prop_map(Fetch),
         8 => node().prop_map(Propose),
         4 => node().prop_map(Read),
+        2 => (node(), 0..1000_usize).prop_map(|(node, bytes)| Build(node, bytes)),
+        3 => node().prop_map(Built),
+        1 => node().prop_map(Purge),
+        1 => node().prop_map(LeaveBehind),
+        12 => (node(), 0..20_u8).prop_map(|(node, dice)| Draft(node, dice == 0)),
         1 => (node(), 0..3_usize).prop_map(|(node, survivors)| Crash(node, survivors)),
         3 => node().prop_map(Start),
         1 => (1..400_u64).prop_map(Run),
@@ -66,15 +81,18 @@ fn action() -> impl Strategy<Value = Action> {
 
 fn config() -> impl Strategy<Value = Config> {
     // Small limits, so that they are reached.
-    (64..400_usize, 0..600_usize, 100..2000_usize).prop_map(|(append, inflight, uncommitted)| {
-        Config {
+    let retained = prop_oneof![Just(0), 1..10_000_u64];
+    (64..400_usize, 0..600_usize, 100..2000_usize, retained, 0..5000_u64).prop_map(
+        |(append, inflight, uncommitted, retained, more)| Config {
+            retained_bytes: retained,
+            max_retained_bytes: retained + more,
             max_command_bytes: 100,
             max_append_bytes: append,
             max_inflight_bytes: append + inflight,
             max_uncommitted_bytes: uncommitted,
             ..Config::default()
-        }
-    })
+        },
+    )
 }
 
 fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
@@ -157,6 +175,49 @@ fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
                 cluster.read(node(number));
             }
         }
+        Action::Build(number, bytes) => {
+            if up(cluster, node(number)) {
+                cluster.build(node(number), bytes);
+            }
+        }
+        Action::Built(number) => {
+            if up(cluster, node(number)) {
+                cluster.built(node(number));
+            }
+        }
+        Action::Purge(number) => {
+            if up(cluster, node(number)) {
+                cluster.purge(node(number));
+            }
+        }
+        Action::Draft(number, fails) => {
+            if up(cluster, node(number)) {
+                cluster.drafts_fail = fails;
+                cluster.draft(node(number));
+                cluster.drafts_fail = false;
+            }
+        }
+        Action::LeaveBehind(number) => {
+            let id = node(number);
+            if up(cluster, id) {
+                cluster.crash(id, 0);
+                cluster.manual_fetches = false;
+                cluster.run(Duration::from_secs(3));
+                let leader = ids.iter().find(|other| leads(cluster, **other));
+                if let Some(other) = leader {
+                    *commands += 1;
+                    let command = Bytes::from(format!("c{commands}"));
+                    cluster.propose(*other, &[command]);
+                    cluster.run(Duration::from_millis(50));
+                    if cluster.build(*other, 500) {
+                        while cluster.built(*other) {}
+                        cluster.purge(*other);
+                    }
+                }
+                cluster.manual_fetches = true;
+                cluster.start(id);
+            }
+        }
         Action::Crash(number, survivors) => {
             if up(cluster, node(number)) {
                 cluster.crash(node(number), survivors);
@@ -171,6 +232,10 @@ fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
     }
 }
 
+fn leads(cluster: &Cluster, id: NodeId) -> bool {
+    cluster.engine(id).is_some_and(|engine| engine.role() == Role::Leader)
+}
+
 /// When everything works again, a leader is found, a write is committed everywhere, and all logs are equal.
 fn recovers(cluster: &mut Cluster) {
     cluster.manual_fetches = false;
@@ -179,21 +244,24 @@ fn recovers(cluster: &mut Cluster) {
             cluster.start(id);
         }
         cluster.fetch(id);
+        while cluster.draft(id) {}
     }
     cluster.run(Duration::from_secs(15));
-    let leads = |cluster: &Cluster, id: &NodeId| {
-        cluster.engine(*id).is_some_and(|engine| engine.role() == Role::Leader)
-    };
-    let leader = cluster.ids().into_iter().find(|id| leads(cluster, id)).expect("nobody leads");
+    let leader = cluster.ids().into_iter().find(|id| leads(cluster, *id)).expect("nobody leads");
     let last = b"last".to_vec();
     cluster.propose(leader, &[Bytes::from(last.clone())]);
     cluster.run(Duration::from_secs(1));
     assert!(cluster.safety.committed_commands().contains_key(&last), "no write is committed");
-    let expected = cluster.disk(leader).durable().entries.clone();
+    let last = cluster.disk(leader).durable().last();
     for id in cluster.ids() {
-        let committed = cluster.engine(id).map(|engine| engine.committed());
-        assert_eq!(committed, Some(expected.len() as u64), "node {id} lags behind");
-        assert!(cluster.disk(id).durable().entries == expected, "the log of node {id} differs");
+        let engine = cluster.engine(id).expect("it is up");
+        assert_eq!(engine.committed(), last.index, "node {id} lags behind");
+        // What was purged is covered by a snapshot, which was checked when it was restored.
+        for index in engine.purged().index + 1..=last.index {
+            let expected = cluster.safety.committed_at(index).cloned();
+            let log = cluster.disk(id).durable();
+            assert_eq!(log.entry(index), expected.as_ref(), "the log of node {id} differs");
+        }
     }
 }
 
@@ -209,6 +277,7 @@ fn check(nodes: u64, cases: u32) {
         ..default
     });
     let plan = (config(), any::<u32>(), prop::collection::vec(action(), 100..600));
+    let installed = Cell::new(0);
     let outcome = runner.run(&plan, |(config, seed, actions)| {
         let ids: Vec<NodeId> = (1..=nodes).collect();
         let seeds: Vec<u64> = ids.iter().map(|id| u64::from(seed) * 10 + id).collect();
@@ -224,11 +293,14 @@ fn check(nodes: u64, cases: u32) {
             perform(&mut cluster, action, &mut commands);
         }
         recovers(&mut cluster);
+        installed.set(installed.get() + cluster.installed);
         Ok(())
     });
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+    let installed = installed.get();
+    assert!(installed >= u64::from(cases) / 10, "only {installed} snapshots were installed");
 }
 
 #[test]

@@ -66,6 +66,7 @@ scenarios! {
     replication
     restart
     slow_peer
+    snapshot
     uncommitted_limit
     vote_durability
 }
