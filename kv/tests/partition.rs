@@ -5,11 +5,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 
 use common::load::Load;
 use common::namespace::{self, Network};
-use common::{Cluster, number, status, until};
+use common::{Cluster, PATIENCE, number, status, until};
 use redis::RedisResult;
 
 const RUNTIMES: [&str; 3] = ["tokio", "monoio", "compio"];
@@ -71,6 +73,49 @@ fn a_leader_that_is_cut_off_answers_nobody_and_the_others_go_on() {
     cluster.serves(leader);
     load.goes_on(300);
     load.end_and_check(&cluster, &[0, 1, 2]);
+}
+
+/// Nothing tells it of the other leader when it goes on: it has to find out for itself that it may have missed one.
+#[test]
+fn a_leader_that_was_stopped_and_cut_off_answers_nothing_old() {
+    const CLIENTS: usize = 50;
+    if !namespace::entered("a_leader_that_was_stopped_and_cut_off_answers_nothing_old") {
+        return;
+    }
+    let (mut cluster, leader, others) = cluster();
+    let mut connection = cluster.connect(leader).expect("connects");
+    redis::cmd("SET").arg("x").arg("old").exec(&mut connection).expect("writes");
+    let mut waiting: Vec<_> = (0..CLIENTS)
+        .map(|_| TcpStream::connect(cluster.client_addresses()[leader]).expect("connects"))
+        .collect();
+    for stream in &mut waiting {
+        stream.set_read_timeout(Some(PATIENCE)).expect("can wait");
+        stream.write_all(b"PING\r\n").expect("sends");
+        stream.read_exact(&mut [0; 7]).expect("is served");
+    }
+    cluster.process(leader).signal("STOP");
+    cluster.network().isolate(leader);
+    let next = cluster.leader_among(&others);
+    let mut connection = cluster.connect(next).expect("connects");
+    until("the next leader writes", || {
+        redis::cmd("SET").arg("x").arg("new").exec(&mut connection).ok()
+    });
+    waiting.iter_mut().for_each(|stream| stream.write_all(b"GET x\r\n").expect("sends"));
+    cluster.process(leader).signal("CONT");
+    for stream in &mut waiting {
+        // As much as the right answer and a wrong one have in common.
+        let mut answer = [0; 9];
+        stream.read_exact(&mut answer).expect("is answered");
+        assert_eq!(answer.escape_ascii().to_string(), "-CLUSTERD");
+    }
+    cluster.network().rejoin(leader);
+    agree(&cluster);
+    cluster.serves(leader);
+    let value: String = redis::cmd("GET")
+        .arg("x")
+        .query(&mut cluster.connect(leader).expect("connects"))
+        .expect("reads");
+    assert_eq!(value, "new");
 }
 
 /// It hears the others, as far as TCP lets it: what it sends gets lost.
