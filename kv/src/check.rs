@@ -46,6 +46,17 @@ fn describe(report: &StoreReport) -> String {
         line(format!("group {group}{so_far}:"));
         let vote = held.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
         line(format!("  hard state: term {}, vote {vote}", held.hard_state.term.0));
+        if let Some(snapshot) = &held.snapshot {
+            let (log_id, file) = (snapshot.log_id, snapshot.file.display());
+            line(format!(
+                "  snapshot: up to {} (term {}), {} bytes, {file}",
+                log_id.index, log_id.term.0, snapshot.bytes
+            ));
+        }
+        if held.purged.index > 0 {
+            let (index, term) = (held.purged.index, held.purged.term.0);
+            line(format!("  purged: up to {index} (term {term})"));
+        }
         line(match held.entries {
             Some((first, last)) => format!(
                 "  entries: {} to {} (terms {} to {})",
@@ -53,6 +64,9 @@ fn describe(report: &StoreReport) -> String {
             ),
             None => "  entries: none".to_owned(),
         });
+    }
+    for file in &report.leftovers {
+        line(format!("left over: {}; the next start removes it", file.display()));
     }
     if let Some(end) = &report.end {
         line(format!("end: offset {} of {}", end.offset, end.file.display()));

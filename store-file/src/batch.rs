@@ -52,6 +52,11 @@ impl Batches {
         }
     }
 
+    /// The end of all that has been submitted.
+    pub(crate) fn end(&self) -> Position {
+        self.end
+    }
+
     /// Where the next record goes. One that is larger than a segment is the only one in its segment, which then grows.
     pub(crate) fn place(&self, body_bytes: u64) -> Position {
         let fits = self.end.offset + record_bytes(body_bytes) <= self.segment_bytes;
@@ -62,7 +67,7 @@ impl Batches {
         Position::first_in(next.expect("2^32 segments are more than any disk holds"))
     }
 
-    /// Adds the write that `encoder` has just encoded, at its [`place`](Self::place).
+    /// Adds the record that `encoder` has just encoded, at its [`place`](Self::place).
     pub(crate) fn add(
         &mut self,
         encoder: &mut Encoder,

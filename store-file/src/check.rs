@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quorate_core::{GroupId, HardState, LogId, StoreError};
+use quorate_core::{
+    GroupId, HardState, LogId, SnapshotError, SnapshotMeta, SnapshotReader, StoreError,
+};
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
 use crate::index::Logs;
-use crate::recovery::examine;
 use crate::segment::{Segments, failed};
-use crate::store::{LOCK, WAL, lock};
+use crate::snapshots::Snapshots;
+use crate::store::{Examination, LOCK, SNAPSHOTS, WAL, lock, look_through};
 
 /// What a store holds; see [`FileStore::check`](crate::FileStore::check).
 #[derive(Clone, Debug)]
@@ -23,6 +25,9 @@ pub struct StoreReport {
     pub segments: Vec<(PathBuf, u64)>,
     /// The groups, as far as the log could be read.
     pub groups: BTreeMap<GroupId, GroupReport>,
+    /// What is not needed any more, and is removed by the next opening: segments before the begin of the log, snapshots that were not finished, or that
+    /// the log does not name. They are sound, and have no damage.
+    pub leftovers: Vec<PathBuf>,
     /// The end of the log. None if it is damaged, or empty and without a segment.
     pub end: Option<LogEnd>,
     /// The first damage: [`StoreError::Damaged`]. The store is sound without.
@@ -30,13 +35,29 @@ pub struct StoreReport {
 }
 
 /// What a store holds of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupReport {
     /// The last one that was stored.
     pub hard_state: HardState,
+    /// The snapshot that stands for what is purged, and maybe for more.
+    pub snapshot: Option<SnapshotReport>,
+    /// The entry before the first one of its log; [`LogId::ZERO`] if nothing was purged.
+    pub purged: LogId,
     /// The first entry and the last one of its log, if that is not empty.
     pub entries: Option<(LogId, LogId)>,
+}
+
+/// A group's snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// The last entry that it covers.
+    pub log_id: LogId,
+    /// The length of its content.
+    pub bytes: u64,
+    /// Its file.
+    pub file: PathBuf,
 }
 
 /// Where a sound log ends.
@@ -54,36 +75,82 @@ pub struct LogEnd {
 pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
     let held = lock_if_possible(rt, &dir.join(LOCK)).await?;
     let segments = Segments::new(rt.clone(), dir.join(WAL), OpenMode::Read);
-    let numbers = segments.list().await?;
+    let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));
     let mut files = Vec::new();
-    for number in &numbers {
-        let path = segments.path(*number);
-        let len = segments.file(*number).await?.len().await;
+    for number in segments.list().await? {
+        let path = segments.path(number);
+        let len = segments.file(number).await?.len().await;
         files.push((path.clone(), len.map_err(|error| failed("measuring", &path, error))?));
     }
     let mut logs = Logs::new(0);
-    let examined = async {
-        Ok(match segments.last_of(&numbers)? {
-            Some(last) => Some(examine(&segments, last, &mut logs).await?),
-            None => None,
-        })
+    let (mut leftovers, mut end) = (Vec::new(), None);
+    let looked = async {
+        let Examination { numbers, found, leftovers: others } =
+            look_through(&segments, &snapshots, &mut logs).await?;
+        let Some(found) = found else { return Ok(()) };
+        let before = numbers.into_iter().filter(|number| *number < found.first);
+        leftovers = before.map(|number| segments.path(number)).chain(others).collect();
+        end = Some(LogEnd {
+            file: segments.path(found.tail.end.segment),
+            offset: found.tail.end.offset,
+            torn_bytes: found.torn.bytes,
+        });
+        for (group, log) in logs.groups() {
+            if let Some(meta) = &log.snapshot {
+                verify(&snapshots, found.store, group, meta).await?;
+            }
+        }
+        Ok(())
     };
-    let (end, damage) = match examined.await {
-        Ok(examined) => (examined, None),
-        Err(error @ StoreError::Damaged { .. }) => (None, Some(error)),
+    let damage = match looked.await {
+        Ok(()) => None,
+        Err(error @ StoreError::Damaged { .. }) => Some(error),
         Err(error) => return Err(error),
     };
-    let end = end.map(|examined| LogEnd {
-        file: segments.path(examined.tail.end.segment),
-        offset: examined.tail.end.offset,
-        torn_bytes: examined.torn.bytes,
-    });
-    let groups = logs.groups().map(|(group, hard_state, outline)| {
-        let entries = outline.log_id(1).map(|first| (first, outline.last()));
-        (group, GroupReport { hard_state, entries })
+    let groups = logs.groups().map(|(group, log)| {
+        let purged = log.outline.purged();
+        let first = log.outline.log_id(purged.index + 1);
+        let snapshot = log.snapshot.as_ref().map(|meta| SnapshotReport {
+            log_id: meta.log_id,
+            bytes: meta.bytes,
+            file: snapshots.path(group, meta),
+        });
+        let entries = first.map(|first| (first, log.outline.last()));
+        (group, GroupReport { hard_state: log.hard_state, snapshot, purged, entries })
     });
     let groups = groups.collect();
-    Ok(StoreReport { locked: held.is_some(), segments: files, groups, end, damage })
+    let locked = held.is_some();
+    Ok(StoreReport { locked, segments: files, groups, leftovers, end, damage })
+}
+
+/// Reads a snapshot once through.
+///
+/// Errors: it is damaged, in a block or as a whole; or can't be read.
+async fn verify<R: AsyncRuntime>(
+    snapshots: &Snapshots<R>,
+    store: u64,
+    group: GroupId,
+    meta: &SnapshotMeta,
+) -> Result<(), StoreError> {
+    /// Enough that the fixed cost of a read vanishes.
+    const PART_BYTES: u64 = 256 << 10;
+    let content = snapshots.open(store, group, meta).await?;
+    let file = content.path.clone();
+    let mut reader = SnapshotReader::new(Box::new(content), meta.bytes);
+    let damaged = |reason: String| StoreError::Damaged { file: file.clone(), offset: 0, reason };
+    let of_store = |error| match error {
+        SnapshotError::Store(error) => error,
+        other => damaged(other.to_string()),
+    };
+    while reader.remaining() > 0 {
+        let part = reader.remaining().min(PART_BYTES);
+        reader.read(part).await.map_err(of_store)?;
+    }
+    let digest = reader.end().map_err(of_store)?;
+    if digest != meta.digest {
+        return Err(damaged(format!("the content's digest is {digest}, not {}", meta.digest)));
+    }
+    Ok(())
 }
 
 /// The lock, if there is a file for it that may be locked: making one would be a change.

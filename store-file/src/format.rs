@@ -24,13 +24,33 @@
 //! | 16 | 8 | group |
 //! | 24 | 8 | the log was durable up to here when this was written: offset |
 //! | 32 | 4 | and segment |
-//! | 36 | 4 | kind: 1, a write; 2, a witness |
+//! | 36 | 4 | kind: 1, a write; 2, a witness; 3, a begin |
 //! | 40 | | the body |
 //!
-//! The body of a write: 1 if there is a hard state and 0 if not (1 byte), the hard state if there is one (term, 8, and vote, 8, 0 for none),
-//! the number of entries (4), and for each its CRC (4) and the entry in the form of `quorate_core::codec`.
+//! The body of a write: a byte of flags, the parts that these tell of, the number of entries (4), and for each its CRC (4) and the entry.
+//! Snapshots, log ids and entries have the form of `quorate_core::codec`.
+//!
+//! | flag | part |
+//! | --- | --- |
+//! | 1 | the hard state: term (8) and vote (8, 0 for none) |
+//! | 2 | the group's snapshot from now on: what it is of |
+//! | 4 | the log id of the last entry that is purged |
+//! | 8 | no part: the log did not hold that entry, so that nothing is left of it (only with 4) |
+//!
 //! A witness has no body, and says that the log is durable up to its own place. It is no part of the log: the next record takes
 //! its place, or stands at the begin of the next segment.
+//! The body of a begin (group 0) is the number of a segment (4); see below.
+//!
+//! # The begin
+//!
+//! Segments in which nothing is needed any more are removed. Before that, each group whose hard state, snapshot or purge was last told in one
+//! of them is told of again; then a begin tells which is the first segment that is needed; and only when all that is durable, those before it go. So the
+//! segments that are there are numbered without a gap from one on that is not behind the last begin told, or from 1 where none is: otherwise a file is
+//! missing. (Those before the begin, with or without gaps, are left over from a crash.)
+//!
+//! What stands in the segments from there on refers to entries that are gone with those before. A group's log then begins with the first entry
+//! that is found of it, until it is known where: by a purge of the entry before that, or of a later one. A group whose entries
+//! do not follow on its last purge misses some.
 //!
 //! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of store id, segment and the record's
 //! offset: bytes that are left over from another store, another segment or another place are no record. The CRC of an entry is
@@ -56,8 +76,10 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crc32fast::Hasher;
-use quorate_core::codec::{DecodeError, Gather, finish, put_entry, take_entry, take_u8};
-use quorate_core::codec::{take_u32, take_u64};
+use quorate_core::codec::{
+    DecodeError, Gather, finish, put_entry, put_log_id, put_snapshot_meta, take_entry, take_log_id,
+    take_snapshot_meta, take_u8, take_u32, take_u64,
+};
 use quorate_core::{Entry, GroupId, HardState, LogWrite, Term};
 
 /// The header of a segment; also the offset of its first record.
@@ -73,6 +95,12 @@ const VERSION: u32 = 1;
 const SEGMENT_HEADER_USED: usize = 28;
 const KIND_WRITE: u32 = 1;
 const KIND_WITNESS: u32 = 2;
+const KIND_BEGIN: u32 = 3;
+
+const HARD_STATE: u8 = 1;
+const SNAPSHOT: u8 = 2;
+const PURGE: u8 = 4;
+const REPLACES: u8 = 8;
 
 /// What a witness takes. No write takes less, so one that is put in its place covers it whole.
 pub(crate) const WITNESS_BYTES: u64 = RECORD_HEADER_BYTES as u64;
@@ -157,7 +185,7 @@ pub(crate) fn entry_seed(store: u64, group: GroupId) -> u32 {
     crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes()])
 }
 
-fn crc<'a>(seed: u32, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+pub(crate) fn crc<'a>(seed: u32, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     let mut hasher = Hasher::new_with_initial(seed);
     for chunk in chunks {
         hasher.update(chunk);
@@ -209,6 +237,10 @@ impl RecordHeader {
         self.kind == KIND_WITNESS
     }
 
+    pub(crate) fn is_begin(&self) -> bool {
+        self.kind == KIND_BEGIN
+    }
+
     /// Whether this is the body.
     pub(crate) fn matches(&self, body: &[u8], seed: u32) -> bool {
         body.len() as u64 == self.body_bytes && crc(seed, [body]) == self.body_crc
@@ -228,10 +260,11 @@ pub(crate) fn witness(store: u64, at: Position) -> Bytes {
     Bytes::copy_from_slice(&header.encode(seed))
 }
 
-/// Encodes writes. Its buffers serve again and again.
+/// Encodes records. Its buffers serve again and again.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     store: u64,
+    kind: u32,
     entry: Gather,
     body: Gather,
     spans: Vec<Span>,
@@ -239,17 +272,36 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
-        Self { store, entry: Gather::new(), body: Gather::new(), spans: Vec::new() }
+        let (entry, body) = (Gather::new(), Gather::new());
+        Self { store, kind: KIND_WRITE, entry, body, spans: Vec::new() }
     }
 
-    /// Encodes the body of a write's record, and gives its length and where the entries stand in the record.
-    pub(crate) fn encode(&mut self, group: GroupId, write: &LogWrite) -> (u64, &[Span]) {
-        self.body.take();
-        self.spans.clear();
-        self.body.put_u8(u8::from(write.hard_state.is_some()));
+    /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces` tells that the log
+    /// does not hold the entry to be purged.
+    pub(crate) fn encode(
+        &mut self,
+        group: GroupId,
+        write: &LogWrite,
+        replaces: bool,
+    ) -> (u64, &[Span]) {
+        assert!(!replaces || write.purge.is_some());
+        self.begin(KIND_WRITE);
+        let flags = [
+            (HARD_STATE, write.hard_state.is_some()),
+            (SNAPSHOT, write.snapshot.is_some()),
+            (PURGE, write.purge.is_some()),
+            (REPLACES, replaces),
+        ];
+        self.body.put_u8(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum());
         if let Some(hard_state) = write.hard_state {
             self.body.put_u64(hard_state.term.0);
             self.body.put_u64(hard_state.voted_for.unwrap_or(0));
+        }
+        if let Some(meta) = &write.snapshot {
+            put_snapshot_meta(&mut self.body, meta);
+        }
+        if let Some(to) = write.purge {
+            put_log_id(&mut self.body, to);
         }
         let count = u32::try_from(write.entries.len());
         self.body.put_u32(count.expect("2^32 entries in memory are bounded by others"));
@@ -266,14 +318,27 @@ impl Encoder {
         (self.body.len() as u64, &self.spans)
     }
 
-    /// Appends the record of the write that was just encoded.
+    /// Encodes the body of a begin: this segment is the first that is needed. Gives its length.
+    pub(crate) fn encode_begin(&mut self, first: u32) -> u64 {
+        self.begin(KIND_BEGIN);
+        self.body.put_u32(first);
+        self.body.len() as u64
+    }
+
+    fn begin(&mut self, kind: u32) {
+        self.kind = kind;
+        self.body.take();
+        self.spans.clear();
+    }
+
+    /// Appends the record that was just encoded.
     pub(crate) fn put(&mut self, to: &mut Gather, group: GroupId, at: Position, durable: Position) {
         assert!(durable <= at && at.offset.is_multiple_of(ALIGNMENT));
         let before = to.len() as u64;
         let seed = record_seed(self.store, at);
         let body_bytes = self.body.len() as u64;
         let body_crc = crc(seed, self.body.chunks());
-        let header = RecordHeader { body_crc, kind: KIND_WRITE, body_bytes, group, durable };
+        let header = RecordHeader { body_crc, kind: self.kind, body_bytes, group, durable };
         to.put_slice(&header.encode(seed));
         for chunk in self.body.take() {
             to.put_bytes(&chunk);
@@ -283,26 +348,48 @@ impl Encoder {
     }
 }
 
-/// The write in a record whose CRCs match, and where its entries stand.
+/// A write, as its record tells it.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) write: LogWrite,
+    /// Whether the log did not hold the entry to be purged.
+    pub(crate) replaces: bool,
+    /// Where the entries stand.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// The write in a record whose CRCs match.
 pub(crate) fn decode_body(
     store: u64,
     header: &RecordHeader,
     mut body: Bytes,
-) -> Result<(LogWrite, Vec<Span>), DecodeError> {
+) -> Result<Decoded, DecodeError> {
     if header.kind != KIND_WRITE {
-        let reason = format!("a record of kind {}; known is {KIND_WRITE}", header.kind);
+        let reason = format!("a record of kind {}; known are 1 to {KIND_BEGIN}", header.kind);
         return Err(DecodeError::Invalid(reason));
     }
     let end = RECORD_HEADER_BYTES + body.len();
     let body = &mut body;
-    let hard_state = match take_u8(body, "record")? {
+    let flags = take_u8(body, "record")?;
+    let replaces = flags & REPLACES != 0;
+    if flags > HARD_STATE | SNAPSHOT | PURGE | REPLACES || replaces && flags & PURGE == 0 {
+        return Err(DecodeError::Kind { what: "record", kind: flags });
+    }
+    let hard_state = match flags & HARD_STATE {
         0 => None,
-        1 => {
+        _ => {
             let term = Term(take_u64(body, "hard state")?);
             let vote = take_u64(body, "hard state")?;
             Some(HardState { term, voted_for: Some(vote).filter(|vote| *vote > 0) })
         }
-        kind => return Err(DecodeError::Kind { what: "record", kind }),
+    };
+    let snapshot = match flags & SNAPSHOT {
+        0 => None,
+        _ => Some(take_snapshot_meta(body)?),
+    };
+    let purge = match flags & PURGE {
+        0 => None,
+        _ => Some(take_log_id(body)?),
     };
     let count = take_u32(body, "record")? as usize;
     // The count is only a claim: reserve no more than the bytes at hand could hold.
@@ -315,7 +402,14 @@ pub(crate) fn decode_body(
         spans.push(Span { offset, len: end - body.len() - offset });
     }
     finish(body)?;
-    Ok((LogWrite { hard_state, entries, ..LogWrite::default() }, spans))
+    Ok(Decoded { write: LogWrite { hard_state, snapshot, purge, entries }, replaces, spans })
+}
+
+/// The segment that a begin, whose CRCs match, tells.
+pub(crate) fn decode_begin(mut body: Bytes) -> Result<u32, DecodeError> {
+    let first = take_u32(&mut body, "begin of the log")?;
+    finish(&body)?;
+    Ok(first)
 }
 
 /// Takes an entry and its CRC off the front.
@@ -331,83 +425,4 @@ pub(crate) fn take_checked_entry(from: &mut Bytes, seed: u32) -> Result<Entry, D
 }
 
 #[cfg(test)]
-mod tests {
-    use quorate_core::{LogId, Payload};
-
-    use super::*;
-
-    fn record(at: Position) -> (Bytes, LogWrite) {
-        let payload = Payload::Command(Bytes::from(vec![7; 3000]));
-        let write = LogWrite {
-            hard_state: Some(HardState { term: Term(3), voted_for: None }),
-            entries: vec![
-                Entry { log_id: LogId::new(3, 1, 1), payload },
-                Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
-            ],
-            ..LogWrite::default()
-        };
-        let mut encoder = Encoder::new(9);
-        let (body_bytes, spans) = encoder.encode(5, &write);
-        assert_eq!(spans.len(), 2);
-        let mut to = Gather::new();
-        encoder.put(&mut to, 5, at, Position::first_in(1));
-        assert_eq!(to.len() as u64, record_bytes(body_bytes));
-        (Bytes::from(to.take().concat()), write)
-    }
-
-    #[test]
-    fn a_record_is_one_only_in_its_store_and_at_its_place() {
-        let at = Position { segment: 2, offset: 8000 };
-        let (record, write) = record(at);
-        let header = record.first_chunk().unwrap();
-        let seed = record_seed(9, at);
-        let decoded = RecordHeader::decode(header, seed).unwrap();
-        assert_eq!((decoded.group, decoded.durable), (5, Position::first_in(1)));
-        let body = record.slice(RECORD_HEADER_BYTES..).slice(..decoded.body_bytes as usize);
-        assert!(decoded.matches(&body, seed));
-        let (again, spans) = decode_body(9, &decoded, body).unwrap();
-        assert_eq!(again, write);
-        for (span, entry) in spans.iter().zip(&write.entries) {
-            let mut encoded = record.slice(span.offset..span.offset + span.len);
-            assert_eq!(take_checked_entry(&mut encoded, entry_seed(9, 5)).as_ref(), Ok(entry));
-            assert!(encoded.is_empty());
-            let mut encoded = record.slice(span.offset..span.offset + span.len);
-            assert!(take_checked_entry(&mut encoded, entry_seed(9, 6)).is_err());
-        }
-        for seed in [
-            record_seed(8, at),
-            record_seed(9, Position { segment: 3, ..at }),
-            record_seed(9, Position { offset: 8008, ..at }),
-        ] {
-            assert_eq!(RecordHeader::decode(header, seed), None);
-        }
-    }
-
-    #[test]
-    fn a_large_command_is_passed_through_without_a_copy() {
-        let command = Bytes::from(vec![7; 5000]);
-        let payload = Payload::Command(command.clone());
-        let entries = vec![Entry { log_id: LogId::new(1, 1, 1), payload }];
-        let mut encoder = Encoder::new(1);
-        encoder.encode(1, &LogWrite { entries, ..LogWrite::default() });
-        let mut to = Gather::new();
-        encoder.put(&mut to, 1, Position::first_in(1), Position::first_in(1));
-        assert!(to.take().iter().any(|chunk| chunk.as_ptr() == command.as_ptr()));
-    }
-
-    #[test]
-    fn zeros_are_no_record() {
-        let zeros = [0; RECORD_HEADER_BYTES];
-        for offset in (HEADER_BYTES..100_000).step_by(8) {
-            let seed = record_seed(1, Position { segment: 1, offset });
-            assert_eq!(RecordHeader::decode(&zeros, seed), None);
-        }
-    }
-
-    #[test]
-    fn the_format_stays() {
-        let (record, _) = record(Position { segment: 2, offset: 8000 });
-        assert_eq!(crc(0, [&segment_header(9, 2)[..], &record]), 0x6bd8_4e46);
-        assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x3162_4045);
-    }
-}
+mod tests;

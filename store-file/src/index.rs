@@ -1,5 +1,4 @@
-//! What is known of the logs without reading: per group the hard state, the outline, where each entry stands on disk, and the most recent
-//! entries themselves.
+//! What is known of the logs of all groups without reading, and how a read is answered from it.
 //!
 //! The recent entries of a group are always the last ones of its log, without a gap, and are truncated with it, so they can't disagree with
 //! it. Only durable ones are let go, the longest submitted first over all groups; so whatever is not in memory can be read from disk.
@@ -7,34 +6,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use quorate_core::{Entry, GroupId, HardState, Index, LogWrite, Outline, Recovered, StoreError};
+use quorate_core::{Entry, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
-use crate::format::{ENTRY_OVERHEAD_BYTES, Position, Span};
+use crate::format::{Position, Span};
+use crate::log::{Log, Place};
 
 /// Stored entries are read in pieces of this size (a larger entry at once): large enough that a piece's fixed cost vanishes, small beside the cache.
 const READ_BYTES: u64 = 1 << 20;
 
 /// Two entries are read at once if no more than this lies between them: the headers of their records, or a little of other groups.
 const MAX_GAP_BYTES: u64 = 4 << 10;
-
-/// Where an entry stands, with its CRC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
-    pub(crate) segment: u32,
-    pub(crate) len: u32,
-}
-
-impl Place {
-    fn end(&self) -> u64 {
-        self.offset + u64::from(self.len)
-    }
-
-    /// The size of the entry as the limits count it: the content is counted as it is encoded.
-    fn entry_bytes(&self) -> usize {
-        Entry::OVERHEAD_BYTES + (self.len as usize).saturating_sub(ENTRY_OVERHEAD_BYTES)
-    }
-}
 
 /// How a part of a read is answered.
 #[derive(Debug)]
@@ -45,32 +26,12 @@ pub(crate) enum Part {
     Stored { first: Index, places: Vec<Place> },
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    hard_state: HardState,
-    outline: Outline,
-    /// From index 1 on.
-    places: VecDeque<Place>,
-    /// The last entries.
-    recent: VecDeque<Entry>,
-    truncations: u64,
-}
-
-impl Log {
-    /// The index of the first entry in memory.
-    fn first_recent(&self) -> Index {
-        self.outline.last().index + 1 - self.recent.len() as Index
-    }
-
-    fn place(&self, index: Index) -> Option<Place> {
-        self.places.get(usize::try_from(index.checked_sub(1)?).ok()?).copied()
-    }
-}
-
 /// The logs of all groups.
 #[derive(Debug)]
 pub(crate) struct Logs {
     logs: BTreeMap<GroupId, Log>,
+    /// Whether everything that was ever written is among what is noted; if not, what is missing is purged in the end.
+    whole: bool,
     cache_bytes: usize,
     /// Of all the entries in memory, and of `order`.
     cached: usize,
@@ -84,7 +45,49 @@ const ORDER_BYTES: usize = size_of::<(GroupId, Index)>();
 
 impl Logs {
     pub(crate) fn new(cache_bytes: usize) -> Self {
-        Self { logs: BTreeMap::new(), cache_bytes, cached: 0, order: VecDeque::new() }
+        let (logs, order) = (BTreeMap::new(), VecDeque::new());
+        Self { logs, whole: true, cache_bytes, cached: 0, order }
+    }
+
+    /// The first segments of the log were removed. To be told before anything is noted.
+    pub(crate) fn begin_unknown(&mut self) {
+        assert!(self.logs.is_empty());
+        self.whole = false;
+    }
+
+    /// All that the store holds has been noted.
+    ///
+    /// Errors: it is not all that it should hold, and where that shows.
+    pub(crate) fn complete(&mut self) -> Result<(), (String, Option<Position>)> {
+        for (group, log) in &mut self.logs {
+            let of_group = |reason| format!("in group {group}, {reason}");
+            if !self.whole {
+                log.anchor().map_err(|(reason, place)| {
+                    let Place { segment, offset, .. } = place;
+                    (of_group(reason), Some(Position { segment, offset }))
+                })?;
+            }
+            log.check_covered().map_err(|reason| (of_group(reason), None))?;
+        }
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Whether the write is a purge of an entry that the log does not hold.
+    pub(crate) fn replaces(&self, group: GroupId, write: &LogWrite) -> bool {
+        let held = |to| self.logs.get(&group).map_or(to != LogId::ZERO, |log| log.replaces(to));
+        write.purge.is_some_and(held)
+    }
+
+    /// The first segment with an entry of any group.
+    pub(crate) fn first_segment(&self) -> Option<u32> {
+        self.logs.values().filter_map(Log::first_segment).min()
+    }
+
+    /// Writes that tell again what was last told before this segment.
+    pub(crate) fn states_before(&self, segment: u32) -> Vec<(GroupId, LogWrite)> {
+        let state = |(group, log): (&GroupId, &Log)| Some((*group, log.state_before(segment)?));
+        self.logs.iter().filter_map(state).collect()
     }
 
     /// Notes a write whose record is at `at`, with its entries where `spans` say. The entries don't get into memory; see [`keep`](Self::keep).
@@ -94,45 +97,18 @@ impl Logs {
         &mut self,
         group: GroupId,
         write: &LogWrite,
-        at: Position,
+        replaces: bool,
         spans: &[Span],
+        at: Position,
     ) -> Result<(), String> {
-        assert_eq!(write.entries.len(), spans.len());
-        let log = self.logs.entry(group).or_default();
-        if let Some(new) = write.hard_state {
-            let old = log.hard_state;
-            let vote_kept = old.voted_for.is_none() || old.voted_for == new.voted_for;
-            if new.term < old.term || new.term == old.term && !vote_kept {
-                return Err(format!("the hard state goes back from {old:?} to {new:?}"));
+        let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
+        let noted = log.note(write, replaces, spans, at).and_then(|released| {
+            if self.whole {
+                log.check_covered()?;
             }
-            log.hard_state = new;
-        }
-        let Some(first) = write.entries.first().map(|entry| entry.log_id.index) else {
-            return Ok(());
-        };
-        let last = log.outline.last().index;
-        if first == 0 || first > last + 1 {
-            return Err(format!("a gap in group {group}: entry {first} after {last}"));
-        }
-        if first <= last {
-            let recent = log.recent.len().saturating_sub((last + 1 - first) as usize);
-            self.cached -= log.recent.drain(recent..).map(|entry| entry.bytes()).sum::<usize>();
-            log.outline.truncate(first);
-            log.places.truncate(first as usize - 1);
-            log.truncations += 1;
-        }
-        for (entry, span) in write.entries.iter().zip(spans) {
-            if !log.outline.follows(entry.log_id) {
-                let before = log.outline.last();
-                return Err(format!("in group {group}, {} after {before}", entry.log_id));
-            }
-            log.outline.push(entry);
-            log.places.push_back(Place {
-                offset: at.offset + span.offset as u64,
-                segment: at.segment,
-                len: u32::try_from(span.len).map_err(|_| "an entry of 4 GiB".to_owned())?,
-            });
-        }
+            Ok(released)
+        });
+        self.cached -= noted.map_err(|reason| format!("in group {group}, {reason}"))?;
         Ok(())
     }
 
@@ -177,23 +153,17 @@ impl Logs {
     }
 
     pub(crate) fn recovered(&self, group: GroupId) -> Recovered {
-        let log = self.logs.get(&group);
-        log.map(|log| Recovered {
-            hard_state: log.hard_state,
-            outline: log.outline.clone(),
-            snapshot: None,
-        })
-        .unwrap_or_default()
+        self.logs.get(&group).map(Log::recovered).unwrap_or_default()
     }
 
-    /// All groups, with hard state and outline.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, HardState, &Outline)> {
-        self.logs.iter().map(|(group, log)| (*group, log.hard_state, &log.outline))
+    /// What is known of all groups.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, &Log)> {
+        self.logs.iter().map(|(group, log)| (*group, log))
     }
 
-    /// How often a suffix of the group's log has been replaced.
-    pub(crate) fn truncations(&self, group: GroupId) -> u64 {
-        self.logs.get(&group).map_or(0, |log| log.truncations)
+    /// How often entries of the group's log have been replaced or purged.
+    pub(crate) fn changes(&self, group: GroupId) -> u64 {
+        self.logs.get(&group).map_or(0, |log| log.changes)
     }
 
     /// How to answer a read; see `LogStore::read`.
@@ -206,15 +176,14 @@ impl Logs {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let last = self.logs.get(&group).map_or(0, |log| log.outline.last().index);
-        if range.start == 0 {
-            return Err(StoreError::Missing(0));
+        let log = self.logs.get(&group).ok_or(StoreError::Missing(range.start))?;
+        let (purged, last) = (log.outline.purged().index, log.outline.last().index);
+        if range.start <= purged {
+            return Err(StoreError::Missing(range.start));
         }
-        let log = self
-            .logs
-            .get(&group)
-            .filter(|_| range.end <= last + 1)
-            .ok_or(StoreError::Missing(range.start.max(last + 1)))?;
+        if range.end > last + 1 {
+            return Err(StoreError::Missing(range.start.max(last + 1)));
+        }
         let first_recent = log.first_recent();
         let mut parts = Vec::new();
         let mut bytes = 0usize;

@@ -1,19 +1,23 @@
-//! A write-ahead log for Raft, over the files of any runtime.
+//! A write-ahead log for Raft, and snapshots, over the files of any runtime.
 //!
 //! [`FileStore`] is the durable [`LogStore`](quorate_core::LogStore): preallocated segments, group commit, an index and the recent entries in
-//! memory. Its format is described in `format.rs`.
+//! memory; and a file for each snapshot. The formats are described in `format.rs` and `snapshots.rs`.
 
 mod batch;
 mod check;
 mod config;
+mod draft;
 mod format;
 mod index;
+mod log;
 mod recovery;
 mod segment;
+mod snapshots;
 mod store;
+mod trash;
 mod writer;
 
-pub use check::{GroupReport, LogEnd, StoreReport};
+pub use check::{GroupReport, LogEnd, SnapshotReport, StoreReport};
 pub use config::FileConfig;
 pub use store::FileStore;
 

@@ -9,8 +9,8 @@ use quorate_rt::{AsyncRuntime, File};
 use tracing::info;
 
 use crate::format::{
-    self, ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, WITNESS_BYTES,
-    decode_body, record_bytes, record_seed,
+    self, ALIGNMENT, Decoded, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
+    WITNESS_BYTES, decode_begin, decode_body, record_bytes, record_seed,
 };
 use crate::index::Logs;
 use crate::segment::{Segments, failed};
@@ -21,9 +21,11 @@ const WINDOW_BYTES: u64 = 4 << 20;
 /// What preallocated space reads as.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// What was found.
+/// The log as an opening leaves it.
 pub(crate) struct Found<F> {
     pub(crate) store: u64,
+    /// The first segment.
+    pub(crate) first: u32,
     /// The end of the last record.
     pub(crate) end: Position,
     /// Its segment.
@@ -32,48 +34,67 @@ pub(crate) struct Found<F> {
     pub(crate) witness: bool,
 }
 
-/// Recovers the segments `1..=last`, of which there is at least one, into `logs`. When it returns, all that it noted is durable,
-/// and there is nothing behind it but a witness.
-pub(crate) async fn recover<R: AsyncRuntime>(
+/// Makes what was examined durable, so that there is nothing behind it but a witness, and removes the segments that are not of the log: those
+/// after its end, and those before its begin.
+pub(crate) async fn repair<R: AsyncRuntime>(
     segments: &Segments<R>,
-    last: u32,
-    logs: &mut Logs,
+    numbers: &[u32],
+    Examined { store, first, tail, torn }: Examined,
 ) -> Result<Found<R::File>, StoreError> {
     // A name may have been visible, and not durable, when the last process died.
     segments.sync().await?;
-    let Examined { store, tail, torn } = examine(segments, last, logs).await?;
+    let end = tail.end;
     if torn.bytes > 0 {
-        let file = segments.path(tail.end.segment);
-        let (offset, bytes) = (tail.end.offset, torn.bytes);
+        let file = segments.path(end.segment);
+        let (offset, bytes) = (end.offset, torn.bytes);
         info!(file = %file.display(), offset, bytes, "cut a torn tail off the log");
     }
     // From the last one down, so that a crash leaves no gap in the numbers.
-    for segment in (tail.end.segment + 1..=last).rev() {
-        segments.remove(segment).await?;
+    for segment in numbers.iter().rev().filter(|segment| **segment > end.segment) {
+        segments.remove(*segment).await?;
     }
     let file = rewrite_tail(segments, tail, torn.end).await?;
-    Ok(Found { store, end: tail.end, file, witness: tail.witness })
+    // The begin is durable now, if it was not before.
+    for segment in numbers.iter().filter(|segment| **segment < first) {
+        segments.remove(*segment).await?;
+    }
+    Ok(Found { store, first, end, file, witness: tail.witness })
 }
 
 /// What there is, before anything is done about it.
 pub(crate) struct Examined {
     pub(crate) store: u64,
+    /// The first segment that is needed.
+    pub(crate) first: u32,
     pub(crate) tail: Tail,
     pub(crate) torn: Leftover,
 }
 
-/// Reads the segments `1..=last`, of which there is at least one, into `logs`, and changes nothing.
+/// Reads the segments with these numbers, of which there is at least one, into `logs`, and changes nothing. Those before a gap
+/// are not read: they must be left over.
 ///
 /// Errors: something is damaged that was durable once; `logs` holds what stands before that.
 pub(crate) async fn examine<R: AsyncRuntime>(
     segments: &Segments<R>,
-    last: u32,
+    numbers: &[u32],
     logs: &mut Logs,
 ) -> Result<Examined, StoreError> {
-    let mut reader = Reader::open(segments, 1, None).await?;
+    let last = numbers.last().copied().unwrap_or(1);
+    let pairs = numbers.windows(2).rev();
+    let gap = pairs.into_iter().find_map(|pair| match pair {
+        [before, after] if before + 1 < *after => Some(*after),
+        _ => None,
+    });
+    let found_from = gap.or(numbers.first().copied()).unwrap_or(1);
+    if found_from > 1 {
+        logs.begin_unknown();
+    }
+    let mut reader = Reader::open(segments, found_from, None).await?;
     let store = reader.store;
-    let first = Position::first_in(1);
-    let mut tail = Tail { end: first, durable: first, witness: false };
+    let end = Position::first_in(found_from);
+    // What the first record says of what was durable lies before it.
+    let durable = Position { segment: 0, offset: 0 };
+    let mut tail = Tail { first: 1, end, durable, witness: false };
     loop {
         tail = note_records(&mut reader, tail, logs).await?;
         if tail.end.segment == last {
@@ -90,14 +111,24 @@ pub(crate) async fn examine<R: AsyncRuntime>(
             // Nothing, or a witness of something that is missing here: look_behind will tell.
             _ => break,
         }
-        tail = Tail { end: first, durable: tail.durable, witness: false };
+        tail = Tail { end: first, ..tail };
     }
     let torn = look_behind(segments, store, tail, last).await?;
-    Ok(Examined { store, tail, torn })
+    let first = tail.first;
+    if found_from > first {
+        return Err(segments.damaged(found_from - 1, 0, "the file is missing".to_owned()));
+    }
+    logs.complete().map_err(|(reason, at)| {
+        let at = at.unwrap_or(tail.end);
+        segments.damaged(at.segment, at.offset, reason)
+    })?;
+    Ok(Examined { store, first, tail, torn })
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct Tail {
+    /// The first segment that is needed, as was told last.
+    first: u32,
     /// The end of the last record.
     pub(crate) end: Position,
     /// How far the log is known to have been durable.
@@ -133,12 +164,21 @@ async fn note_records<R: AsyncRuntime>(
             tail.witness = true;
             break;
         }
-        let (write, spans) = match decode_body(reader.store, &record, body) {
-            Ok(decoded) => decoded,
-            Err(error) => return damaged(error.to_string()),
-        };
-        if let Err(reason) = logs.note(record.group, &write, at, &spans) {
-            return damaged(reason);
+        if record.is_begin() {
+            match decode_begin(body) {
+                Ok(first) if (tail.first..=at.segment).contains(&first) => tail.first = first,
+                Ok(first) => return damaged(format!("the log can't begin at segment {first}")),
+                Err(error) => return damaged(error.to_string()),
+            }
+        } else {
+            let Decoded { write, replaces, spans } = match decode_body(reader.store, &record, body)
+            {
+                Ok(decoded) => decoded,
+                Err(error) => return damaged(error.to_string()),
+            };
+            if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
+                return damaged(reason);
+            }
         }
         tail.end.offset += record_bytes(record.body_bytes);
     }

@@ -1,6 +1,6 @@
 //! The files of the log: how they are made, found, opened and read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,14 @@ pub(crate) struct Segments<R: AsyncRuntime> {
     dir: PathBuf,
     mode: OpenMode,
     open: RefCell<BTreeMap<u32, Rc<R::File>>>,
+    /// Those before it are removed, or will be.
+    first: Cell<u32>,
 }
 
 impl<R: AsyncRuntime> Segments<R> {
     /// `mode` is how they are opened: nothing is changed in one that only reads.
     pub(crate) fn new(rt: R, dir: PathBuf, mode: OpenMode) -> Self {
-        Self { rt, dir, mode, open: RefCell::default() }
+        Self { rt, dir, mode, open: RefCell::default(), first: Cell::new(1) }
     }
 
     pub(crate) fn path(&self, segment: u32) -> PathBuf {
@@ -38,13 +40,7 @@ impl<R: AsyncRuntime> Segments<R> {
 
     /// Removes the segment that a crash has left unfinished, if there is one.
     pub(crate) async fn remove_unfinished(&self) -> Result<(), StoreError> {
-        let path = self.dir.join(UNFINISHED);
-        match self.rt.remove_file(&path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("removing", &path, error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.rt, &self.dir.join(UNFINISHED)).await
     }
 
     /// The numbers of the segments there are, in order.
@@ -56,16 +52,6 @@ impl<R: AsyncRuntime> Segments<R> {
             digits.parse::<u32>().ok()
         };
         Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
-    }
-
-    /// The last of these numbers, if there is one.
-    ///
-    /// Errors: one is missing.
-    pub(crate) fn last_of(&self, numbers: &[u32]) -> Result<Option<u32>, StoreError> {
-        match (1..).zip(numbers).find(|(expected, number)| expected != *number) {
-            Some((missing, _)) => Err(self.damaged(missing, 0, "the file is missing".to_owned())),
-            None => Ok(numbers.last().copied()),
-        }
     }
 
     /// Makes a segment. It is whole and durable, or not there.
@@ -84,9 +70,18 @@ impl<R: AsyncRuntime> Segments<R> {
             self.rt.rename(&unfinished, &path).await?;
             Ok(file)
         };
-        let file = Rc::new(made.await.map_err(|error| failed("making", &path, error))?);
-        self.keep_open(segment, &file);
-        Ok(file)
+        match made.await {
+            Ok(file) => {
+                let file = Rc::new(file);
+                self.keep_open(segment, &file);
+                Ok(file)
+            }
+            Err(error) => {
+                // Its space may be what the log lacks. If it can't be removed, the next opening does it.
+                let _ = self.rt.remove_file(&unfinished).await;
+                Err(failed("making", &path, error))
+            }
+        }
     }
 
     /// A segment.
@@ -102,6 +97,9 @@ impl<R: AsyncRuntime> Segments<R> {
     }
 
     fn keep_open(&self, segment: u32, file: &Rc<R::File>) {
+        if segment < self.first.get() {
+            return; // A removed file takes its space as long as it is open.
+        }
         let mut open = self.open.borrow_mut();
         if open.len() >= MAX_OPEN {
             open.pop_first();
@@ -112,10 +110,15 @@ impl<R: AsyncRuntime> Segments<R> {
     /// Removes a segment, durably.
     pub(crate) async fn remove(&self, segment: u32) -> Result<(), StoreError> {
         self.open.borrow_mut().remove(&segment);
-        let path = self.path(segment);
-        let removed = self.rt.remove_file(&path).await;
-        removed.map_err(|error| failed("removing", &path, error))?;
+        remove(&self.rt, &self.path(segment)).await?;
         self.sync().await
+    }
+
+    /// Nobody reads the segments before this one any more.
+    pub(crate) fn forget_before(&self, first: u32) {
+        self.first.set(first);
+        let mut open = self.open.borrow_mut();
+        *open = open.split_off(&first);
     }
 
     /// Makes the names durable.
@@ -134,23 +137,48 @@ impl<R: AsyncRuntime> Segments<R> {
         len: usize,
     ) -> Result<Bytes, StoreError> {
         let file = self.file(segment).await?;
-        let mut bytes = BytesMut::with_capacity(len);
-        while bytes.len() < len {
-            let at = offset + bytes.len() as u64;
-            let (read, buffer) = file.read_at(bytes, at).await;
-            bytes = buffer;
-            match read {
-                Ok(0) => return Err(self.damaged(segment, at, "the file ends here".to_owned())),
-                Ok(_) => {}
-                Err(error) => return Err(failed("reading", &self.path(segment), error)),
-            }
-        }
-        bytes.truncate(len);
-        Ok(bytes.freeze())
+        read_exact(&*file, &self.path(segment), offset, len).await
     }
 
     pub(crate) fn damaged(&self, segment: u32, offset: u64, reason: String) -> StoreError {
         StoreError::Damaged { file: self.path(segment), offset, reason }
+    }
+}
+
+/// Reads that many bytes.
+///
+/// Errors: the file ends before, which is damage; or the read failed.
+pub(crate) async fn read_exact<F: File>(
+    file: &F,
+    path: &Path,
+    offset: u64,
+    len: usize,
+) -> Result<Bytes, StoreError> {
+    let mut bytes = BytesMut::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset + bytes.len() as u64;
+        let (read, buffer) = file.read_at(bytes, at).await;
+        bytes = buffer;
+        match read {
+            Ok(0) => {
+                let (file, reason) = (path.to_owned(), "the file ends here".to_owned());
+                return Err(StoreError::Damaged { file, offset: at, reason });
+            }
+            Ok(_) => {}
+            Err(error) => return Err(failed("reading", path, error)),
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes.freeze())
+}
+
+/// Removes a file, if it is there.
+pub(crate) async fn remove<R: AsyncRuntime>(rt: &R, path: &Path) -> Result<(), StoreError> {
+    match rt.remove_file(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("removing", path, error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -18,20 +18,28 @@ use quorate_rt::{AsyncRuntime, OpenMode};
 use crate::batch::Batches;
 use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
+use crate::draft::Draft;
 use crate::format::{Encoder, Position, entry_seed, take_checked_entry};
-use crate::index::{Logs, Part, Place};
-use crate::recovery::{Found, recover};
-use crate::segment::{Segments, failed};
+use crate::index::{Logs, Part};
+use crate::log::Place;
+use crate::recovery::{Examined, Found, examine, repair};
+use crate::segment::{Segments, failed, remove};
+use crate::snapshots::Snapshots;
+use crate::trash::{Garbage, Trash};
 use crate::writer::Writer;
 
-/// What is in a store's directory: the directory of the log's segments, and the file that is locked.
+/// What is in a store's directory: the directories of the log's segments and of the snapshots, and the file that is locked.
 pub(crate) const WAL: &str = "wal";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const LOCK: &str = "LOCK";
 
-/// A write-ahead log in a directory, for all the groups of a core. A clone is the same store.
+/// A write-ahead log and snapshots in a directory, for all the groups of a core. A clone is the same store.
 ///
 /// One write and one sync make everything durable that was submitted while the ones before were under way. A write or sync that fails is never
 /// tried again: it fails with its cause, all later writes fail with [`StoreError::Poisoned`], and reads may go on.
+///
+/// A snapshot is a file of its own. What fails while it is written concerns nobody else. Files that aren't needed any more are removed in the background: segments of the log
+/// when all groups have purged what is in them, and snapshots that others have superseded.
 ///
 /// When the last clone is dropped, what is being written is written to its end, and only then is the lock free; what waits behind it is
 /// dropped, and its completions tell so. Nothing that was reported as durable is lost.
@@ -45,6 +53,7 @@ struct Handle<R: AsyncRuntime>(Rc<Shared<R>>);
 /// What the store and its tasks share.
 pub(crate) struct Shared<R: AsyncRuntime> {
     pub(crate) segments: Segments<R>,
+    pub(crate) snapshots: Snapshots<R>,
     pub(crate) store: u64,
     pub(crate) config: FileConfig,
     /// None when the store is closed. Whoever changes files holds a clone meanwhile, so that no other store opens them.
@@ -57,7 +66,10 @@ pub(crate) struct State {
     pub(crate) batches: Batches,
     logs: Logs,
     /// The end of what is durable.
-    durable: Position,
+    pub(crate) durable: Position,
+    /// The first segment that is needed, as was told last.
+    first: u32,
+    pub(crate) trash: Trash,
     /// What all writes are answered with after a failure.
     pub(crate) failed: Option<StoreError>,
     /// The writer, when it has nothing to do.
@@ -70,6 +82,72 @@ impl State {
         assert!(self.durable < end, "batches are written in order");
         self.durable = end;
         self.logs.shrink(end);
+    }
+
+    /// Notes a write, and queues its record.
+    ///
+    /// Panics if it makes no sense: a bug of the caller.
+    fn submit(&mut self, group: GroupId, write: LogWrite, done: Completion) {
+        let Self { encoder, batches, logs, durable, .. } = self;
+        let replaces = logs.replaces(group, &write);
+        let (body_bytes, spans) = encoder.encode(group, &write, replaces);
+        let at = batches.place(body_bytes);
+        if let Err(reason) = logs.note(group, &write, replaces, spans, at) {
+            panic!("a write that makes no sense: {reason}");
+        }
+        batches.add(encoder, group, at, body_bytes, done);
+        logs.keep(group, write.entries);
+        logs.shrink(*durable);
+    }
+
+    /// Where a purge has left segments that no entry is in any more, queues what must be durable before they go: all that was last told
+    /// in them, once more, and the new begin. See the format.
+    ///
+    /// Gives the new begin.
+    fn move_begin(&mut self) -> Option<u32> {
+        let end = self.batches.end().segment;
+        let first = self.logs.first_segment().unwrap_or(end);
+        if first == self.first {
+            return None;
+        }
+        for (group, state) in self.logs.states_before(first) {
+            self.submit(group, state, unobserved());
+        }
+        let Self { encoder, batches, .. } = self;
+        let body_bytes = encoder.encode_begin(first);
+        let at = batches.place(body_bytes);
+        batches.add(encoder, 0, at, body_bytes, unobserved());
+        for segment in self.first..first {
+            self.trash.put(batches.end(), Garbage::Segment(segment));
+        }
+        self.first = first;
+        Some(first)
+    }
+}
+
+/// The completion of a write that nobody waits for. If it fails, the store has failed, and others are told.
+fn unobserved() -> Completion {
+    Completion::new(|_| ())
+}
+
+impl<R: AsyncRuntime> Shared<R> {
+    /// What must be held while files are changed.
+    ///
+    /// Errors: the store is closed.
+    pub(crate) fn lock(&self) -> Result<Rc<R::FileLock>, StoreError> {
+        self.lock.borrow().clone().ok_or(StoreError::Abandoned)
+    }
+
+    /// Has a file removed soon, that nothing depends on. If the store is closed, the next opening does it.
+    pub(crate) fn throw_away(&self, what: Garbage) {
+        let mut state = self.state.borrow_mut();
+        let durable = state.durable;
+        state.trash.put(durable, what);
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 }
 
@@ -96,34 +174,48 @@ impl<R: AsyncRuntime> FileStore<R> {
             StoreError::io("the settings", io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let dir = dir.as_ref();
-        let wal = dir.join(WAL);
-        rt.create_dir_all(&wal).await.map_err(|error| failed("making", &wal, error))?;
-        // Its name may have been visible, and not durable, when the last process died.
+        for inside in [WAL, SNAPSHOTS] {
+            let path = dir.join(inside);
+            let made = rt.create_dir_all(&path).await;
+            made.map_err(|error| failed("making", &path, error))?;
+        }
+        // Their names may have been visible, and not durable, when the last process died.
         rt.sync_dir(dir).await.map_err(|error| failed("syncing", dir, error))?;
         let lock = lock(rt, dir.join(LOCK)).await?;
 
-        let segments = Segments::new(rt.clone(), wal, OpenMode::Write);
+        let segments = Segments::new(rt.clone(), dir.join(WAL), OpenMode::Write);
+        let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));
         let mut logs = Logs::new(config.cache_bytes);
+        let Examination { numbers, found, leftovers } =
+            look_through(&segments, &snapshots, &mut logs).await?;
         segments.remove_unfinished().await?;
-        let found = match segments.last_of(&segments.list().await?)? {
-            Some(last) => recover(&segments, last, &mut logs).await?,
+        let found = match found {
+            Some(examined) => repair(&segments, &numbers, examined).await?,
             None => {
-                let store = rt.random();
-                let file = segments.create(store, 1, config.segment_bytes).await?;
-                Found { store, end: Position::first_in(1), file, witness: false }
+                let (store, first) = (rt.random(), 1);
+                let file = segments.create(store, first, config.segment_bytes).await?;
+                Found { store, first, end: Position::first_in(first), file, witness: false }
             }
         };
-        let Found { store, end, .. } = found;
+        // Only now: what names the others is durable.
+        for path in leftovers {
+            remove(rt, &path).await?;
+        }
+        let Found { store, first, end, .. } = found;
+        segments.forget_before(first);
         let state = State {
             encoder: Encoder::new(store),
             batches: Batches::new(end, &config),
             logs,
             durable: end,
+            first,
+            trash: Trash::default(),
             failed: None,
             writer: None,
         };
         let lock = RefCell::new(Some(Rc::new(lock)));
-        let shared = Rc::new(Shared { segments, store, config, lock, state: RefCell::new(state) });
+        let state = RefCell::new(state);
+        let shared = Rc::new(Shared { segments, snapshots, store, config, lock, state });
         Writer::start(Rc::clone(&shared), found);
         Ok(Self { handle: Rc::new(Handle(shared)) })
     }
@@ -142,6 +234,32 @@ impl<R: AsyncRuntime> FileStore<R> {
     #[cfg(test)]
     pub(crate) fn cached(&self) -> usize {
         self.handle.0.state.borrow().logs.cached()
+    }
+
+    /// Reads all parts of a plan.
+    async fn fetch_all(
+        &self,
+        group: GroupId,
+        parts: Vec<Part>,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        for part in parts {
+            match part {
+                Part::Recent(entry) => entries.push(entry),
+                Part::Stored { first, places } => {
+                    entries.extend(self.fetch(group, first, &places).await?);
+                }
+            }
+        }
+        // The plan has only an estimate for a membership on disk.
+        let sizes = entries.iter().scan(0usize, |sum, entry: &Entry| {
+            *sum = sum.saturating_add(entry.bytes());
+            Some(*sum)
+        });
+        let fit = sizes.take_while(|sum| *sum <= max_bytes).count();
+        entries.truncate(fit.max(1));
+        Ok(entries)
     }
 
     /// Reads entries that stand near each other.
@@ -173,6 +291,38 @@ impl<R: AsyncRuntime> FileStore<R> {
     }
 }
 
+/// What is there before an opening changes anything.
+pub(crate) struct Examination {
+    /// Of the segments.
+    pub(crate) numbers: Vec<u32>,
+    /// The log; none where there is no segment.
+    pub(crate) found: Option<Examined>,
+    /// Files of snapshots that are not needed any more.
+    pub(crate) leftovers: Vec<PathBuf>,
+}
+
+/// Looks through the whole store, and changes nothing.
+///
+/// Errors: something is damaged that was durable once; `logs` holds what stands before that.
+pub(crate) async fn look_through<R: AsyncRuntime>(
+    segments: &Segments<R>,
+    snapshots: &Snapshots<R>,
+    logs: &mut Logs,
+) -> Result<Examination, StoreError> {
+    let numbers = segments.list().await?;
+    if numbers.is_empty() {
+        if let Some(snapshot) = snapshots.any().await? {
+            let reason = format!("the file is missing, and {} is there", snapshot.display());
+            return Err(segments.damaged(1, 0, reason));
+        }
+        return Ok(Examination { numbers, found: None, leftovers: Vec::new() });
+    }
+    let examined = examine(segments, &numbers, logs).await?;
+    let named = logs.groups().filter_map(|(group, log)| Some((group, log.snapshot.as_ref()?)));
+    let leftovers = snapshots.examine(examined.store, named).await?;
+    Ok(Examination { numbers, found: Some(examined), leftovers })
+}
+
 /// How long an opening waits for the lock, and how often it tries: a store that was dropped, or a process that was
 /// killed, may be in the middle of its last write.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -200,24 +350,28 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         Ok(self.handle.0.state.borrow().logs.recovered(group))
     }
 
-    /// Panics where the entries don't follow each other or the log, or the hard state goes back: bugs of the caller.
+    /// Panics where the entries don't follow each other or the log, the hard state or the snapshot goes back, the snapshot isn't finished, or what is
+    /// purged is beyond it: bugs of the caller.
     fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
-        let mut state = self.handle.0.state.borrow_mut();
+        let Shared { state, snapshots, segments, .. } = &*self.handle.0;
+        let mut state = state.borrow_mut();
         if let Some(failed) = state.failed.clone() {
             drop(state); // What is told may call back.
             done.complete(Err(failed));
             return;
         }
-        let State { encoder, batches, logs, durable, writer, .. } = &mut *state;
-        let (body_bytes, spans) = encoder.encode(group, &write);
-        let at = batches.place(body_bytes);
-        if let Err(reason) = logs.note(group, &write, at, spans) {
-            panic!("a write that makes no sense: {reason}");
+        let snapshot = write.snapshot.as_ref();
+        let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
+        let purges = write.purge.is_some();
+        state.submit(group, write, done);
+        let end = state.batches.end();
+        for path in superseded {
+            state.trash.put(end, Garbage::Snapshot(path));
         }
-        batches.add(encoder, group, at, body_bytes, done);
-        logs.keep(group, write.entries);
-        logs.shrink(*durable);
-        if let Some(writer) = writer.take() {
+        if purges && let Some(first) = state.move_begin() {
+            segments.forget_before(first);
+        }
+        if let Some(writer) = state.writer.take() {
             writer.wake();
         }
     }
@@ -230,41 +384,31 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
     ) -> Result<Vec<Entry>, StoreError> {
         let state = &self.handle.0.state;
         loop {
-            let truncations = state.borrow().logs.truncations(group);
+            let changes = state.borrow().logs.changes(group);
             let parts = state.borrow().logs.plan(group, range.clone(), max_bytes)?;
-            let mut entries = Vec::new();
-            for part in parts {
-                match part {
-                    Part::Recent(entry) => entries.push(entry),
-                    Part::Stored { first, places } => {
-                        entries.extend(self.fetch(group, first, &places).await?);
-                    }
-                }
-            }
-            // The plan has only an estimate for a membership on disk.
-            let sizes = entries.iter().scan(0usize, |sum, entry: &Entry| {
-                *sum = sum.saturating_add(entry.bytes());
-                Some(*sum)
-            });
-            let fit = sizes.take_while(|sum| *sum <= max_bytes).count();
-            entries.truncate(fit.max(1));
-            // The answer is the log as it is now, not as it was before the disk was asked.
-            if state.borrow().logs.truncations(group) == truncations {
-                return Ok(entries);
+            let entries = self.fetch_all(group, parts, max_bytes).await;
+            // The answer is the log as it is now, not as it was before the disk was asked; where it went wrong, the segment may be gone.
+            if state.borrow().logs.changes(group) == changes {
+                return entries;
             }
         }
     }
 
-    async fn draft(&self, _group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
-        Err(StoreError::Abandoned)
+    async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        let shared = &self.handle.0;
+        if let Some(failed) = shared.state.borrow().failed.clone() {
+            return Err(failed);
+        }
+        Ok(Box::new(Draft::create(shared, group).await?))
     }
 
     async fn snapshot(
         &self,
-        _group: GroupId,
-        _meta: &SnapshotMeta,
+        group: GroupId,
+        meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
-        Err(StoreError::Abandoned)
+        let Shared { snapshots, store, .. } = &*self.handle.0;
+        Ok(Box::new(snapshots.open(*store, group, meta).await?))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::format::{self, Position};
 use crate::recovery::Found;
 use crate::segment::failed;
 use crate::store::Shared;
+use crate::trash::sweep;
 
 /// How long nothing must be written before the last batch gets its witness. Under load there are no witnesses, and they cost nothing;
 /// but it is short beside the seconds after which the system writes out what it keeps in memory.
@@ -36,6 +37,8 @@ pub(crate) struct Writer<R: AsyncRuntime> {
 enum Turn<L> {
     /// Writing; the lock is not free meanwhile.
     Write(Batch, L),
+    /// Removing what is not needed any more.
+    Sweep(L),
     /// Nothing has come for a while.
     Idle,
     /// The store is closed.
@@ -60,6 +63,10 @@ impl<R: AsyncRuntime> Writer<R> {
         loop {
             let (batch, lock) = match self.turn().await {
                 Turn::Write(batch, lock) => (batch, lock),
+                Turn::Sweep(lock) => {
+                    sweep(&self.shared, lock);
+                    continue;
+                }
                 Turn::Idle => {
                     self.testify().await;
                     continue;
@@ -96,6 +103,9 @@ impl<R: AsyncRuntime> Writer<R> {
                 return Poll::Ready(Turn::Closed);
             };
             let mut state = self.shared.state.borrow_mut();
+            if state.trash.is_due(state.durable) {
+                return Poll::Ready(Turn::Sweep(lock));
+            }
             if let Some(batch) = state.batches.take() {
                 return Poll::Ready(Turn::Write(batch, lock));
             }
@@ -129,7 +139,14 @@ impl<R: AsyncRuntime> Writer<R> {
     ) -> Result<(), StoreError> {
         if segment != self.segment {
             assert_eq!(segment, self.segment + 1);
-            self.file = (&mut self.next).await.unwrap_or(Err(StoreError::Abandoned))?;
+            self.file = match (&mut self.next).await {
+                Ok(Ok(file)) => file,
+                // What has been removed since may have made room.
+                _ => {
+                    let Shared { segments, store, config, .. } = &*self.shared;
+                    segments.create(*store, segment, config.segment_bytes).await?
+                }
+            };
             self.segment = segment;
             self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));
         }
@@ -167,7 +184,7 @@ fn prepare<R: AsyncRuntime>(
         let made = task.segments.create(task.store, segment, task.config.segment_bytes).await;
         drop(lock);
         if let Err(cause) = &made {
-            warn!(%cause, "the next segment of the log can't be made; the log fails when this one is full");
+            warn!(%cause, "the next segment of the log can't be made; if it still can't when this one is full, the log fails");
         }
         let _ = sender.send(made); // Nobody waits for it where the store was closed.
     };

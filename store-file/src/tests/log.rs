@@ -75,7 +75,7 @@ fn a_changed_vote_is_a_bug_of_the_caller() {
 }
 
 #[test]
-#[should_panic(expected = "a gap in group 1")]
+#[should_panic(expected = "in group 1, a gap: entry 2 after 0")]
 fn a_gap_is_a_bug_of_the_caller() {
     scene(async |scene| {
         let store = scene.open().await;

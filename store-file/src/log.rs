@@ -1,0 +1,265 @@
+//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands on disk, and the most recent entries themselves.
+//! It takes one write after the other, from the node or from the disk, and refuses what makes no sense.
+//!
+//! Where the log's first segments have been removed, an opening meets writes to entries that it knows nothing of; see "The begin" in the format's
+//! description. Such a log is not *anchored* until it is known after which entry it begins.
+
+use std::collections::VecDeque;
+
+use quorate_core::{Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta};
+
+use crate::format::{ENTRY_OVERHEAD_BYTES, Position, Span};
+
+/// No log gets beyond this index in thousands of years, and a sum of two does not overflow.
+const MAX_INDEX: Index = Index::MAX >> 2;
+
+/// Where an entry stands, with its CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) segment: u32,
+    pub(crate) len: u32,
+}
+
+impl Place {
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + u64::from(self.len)
+    }
+
+    /// The size of the entry as the limits count it: the content is counted as it is encoded.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        Entry::OVERHEAD_BYTES + (self.len as usize).saturating_sub(ENTRY_OVERHEAD_BYTES)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) hard_state: HardState,
+    pub(crate) snapshot: Option<SnapshotMeta>,
+    pub(crate) outline: Outline,
+    /// From the first entry that is not purged on.
+    pub(crate) places: VecDeque<Place>,
+    /// The last entries.
+    pub(crate) recent: VecDeque<Entry>,
+    /// How often entries that were there have gone, at either end.
+    pub(crate) changes: u64,
+    /// The last purge. Of an anchored log the outline begins after it.
+    purged: LogId,
+    anchored: bool,
+    told: Told,
+}
+
+/// The segments of the records that have last told something.
+#[derive(Debug, Default)]
+struct Told {
+    hard_state: Option<u32>,
+    snapshot: Option<u32>,
+    purge: Option<u32>,
+}
+
+impl Log {
+    /// An empty log. `whole`: the store holds everything that was ever written to it.
+    pub(crate) fn new(whole: bool) -> Self {
+        Self {
+            hard_state: HardState::default(),
+            snapshot: None,
+            outline: Outline::default(),
+            places: VecDeque::new(),
+            recent: VecDeque::new(),
+            changes: 0,
+            purged: LogId::ZERO,
+            anchored: whole,
+            told: Told::default(),
+        }
+    }
+
+    /// The index of the first entry in memory.
+    pub(crate) fn first_recent(&self) -> Index {
+        self.outline.last().index + 1 - self.recent.len() as Index
+    }
+
+    pub(crate) fn place(&self, index: Index) -> Option<Place> {
+        let at = index.checked_sub(self.outline.purged().index + 1)?;
+        self.places.get(usize::try_from(at).ok()?).copied()
+    }
+
+    pub(crate) fn recovered(&self) -> Recovered {
+        Recovered {
+            hard_state: self.hard_state,
+            snapshot: self.snapshot.clone(),
+            outline: self.outline.clone(),
+        }
+    }
+
+    /// Whether this purge is of an entry that the log does not hold, so that nothing is left of it.
+    pub(crate) fn replaces(&self, to: LogId) -> bool {
+        to.index > self.outline.purged().index && !self.outline.contains(to)
+    }
+
+    /// The first segment with an entry.
+    pub(crate) fn first_segment(&self) -> Option<u32> {
+        self.places.front().map(|place| place.segment)
+    }
+
+    /// The write that tells of all but the entries again, if any of it was last told before this segment.
+    pub(crate) fn state_before(&self, segment: u32) -> Option<LogWrite> {
+        let Told { hard_state, snapshot, purge } = self.told;
+        let told = [hard_state, snapshot, purge].into_iter().flatten().min()?;
+        (told < segment).then(|| LogWrite {
+            hard_state: hard_state.map(|_| self.hard_state),
+            snapshot: self.snapshot.clone(),
+            purge: purge.map(|_| self.purged),
+            entries: Vec::new(),
+        })
+    }
+
+    /// Notes a write whose record is at `at`. The entries don't get into memory. Gives the bytes of those that were let go from there.
+    ///
+    /// Errors: why it makes no sense after what was noted before. Then the log must not be used any more.
+    pub(crate) fn note(
+        &mut self,
+        write: &LogWrite,
+        replaces: bool,
+        spans: &[Span],
+        at: Position,
+    ) -> Result<usize, String> {
+        let told = Some(at.segment);
+        if let Some(new) = write.hard_state {
+            let old = self.hard_state;
+            let vote_kept = old.voted_for.is_none() || old.voted_for == new.voted_for;
+            if new.term < old.term || new.term == old.term && !vote_kept {
+                return Err(format!("the hard state goes back from {old:?} to {new:?}"));
+            }
+            self.hard_state = new;
+            self.told.hard_state = told;
+        }
+        if let Some(new) = &write.snapshot {
+            let old = self.snapshot.as_ref().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
+            if new.log_id.index < old.index {
+                return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
+            }
+            self.snapshot = Some(new.clone());
+            self.told.snapshot = told;
+        }
+        let mut released = 0;
+        if let Some(to) = write.purge {
+            released += self.purge(to, replaces)?;
+            self.told.purge = told;
+        }
+        Ok(released + self.add(&write.entries, spans, at)?)
+    }
+
+    fn purge(&mut self, to: LogId, replaces: bool) -> Result<usize, String> {
+        let purged = self.outline.purged();
+        if to.index > MAX_INDEX {
+            return Err(format!("{to} is to be purged"));
+        }
+        if self.anchored && replaces != self.replaces(to) {
+            let does = if replaces { "does" } else { "doesn't" };
+            return Err(format!("{to} is to be purged as if the log {does} not hold it"));
+        }
+        if to.index < self.purged.index || to == self.purged && self.anchored {
+            return Ok(0); // As it is already.
+        }
+        if to.index == self.purged.index && to != self.purged {
+            return Err(format!("{to} is to be purged after {}", self.purged));
+        }
+        self.purged = to;
+        if replaces {
+            // One that is not anchored may seem to begin behind it.
+            if !self.anchored {
+                self.outline = Outline::after(to);
+            }
+            self.anchored = true;
+        } else if !self.anchored {
+            if self.places.is_empty() || to.index < purged.index {
+                return Ok(0);
+            }
+            let next = self.outline.log_id(to.index + 1);
+            if to.index > purged.index && !self.outline.contains(to)
+                || next.is_some_and(|next| next.term < to.term)
+            {
+                return Err(format!("{to} is to be purged from a log that does not hold it"));
+            }
+            self.anchored = true;
+        }
+        self.changes += 1;
+        self.outline.purge(to);
+        let left = (self.outline.last().index - to.index) as usize;
+        self.places.drain(..self.places.len() - left);
+        // A log that was long once takes no more memory than it needs, within reason.
+        if self.places.capacity() > 1024 && self.places.capacity() / 4 > left {
+            self.places.shrink_to(2 * left);
+        }
+        let gone = self.recent.len().saturating_sub(left);
+        Ok(self.recent.drain(..gone).map(|entry| entry.bytes()).sum())
+    }
+
+    fn add(&mut self, entries: &[Entry], spans: &[Span], at: Position) -> Result<usize, String> {
+        assert_eq!(entries.len(), spans.len());
+        let Some(first) = entries.first().map(|entry| entry.log_id.index) else { return Ok(0) };
+        if first > MAX_INDEX {
+            return Err(format!("an entry {first}"));
+        }
+        if first <= self.purged.index {
+            return Err(format!("entry {first}, and {} is purged", self.purged));
+        }
+        let begins = self.places.is_empty() || first <= self.outline.purged().index;
+        if !self.anchored && begins {
+            // Those before it, if there are any, stood in segments that were removed.
+            self.anchored = first == self.purged.index + 1;
+            let unknown = LogId { index: first - 1, ..LogId::ZERO };
+            self.outline = Outline::after(if self.anchored { self.purged } else { unknown });
+            self.places.clear();
+        }
+        let last = self.outline.last().index;
+        if first > last + 1 {
+            return Err(format!("a gap: entry {first} after {last}"));
+        }
+        let mut released = 0;
+        if first <= last {
+            let recent = self.recent.len().saturating_sub((last + 1 - first) as usize);
+            released = self.recent.drain(recent..).map(|entry| entry.bytes()).sum();
+            self.outline.truncate(first);
+            self.places.truncate((first - self.outline.purged().index - 1) as usize);
+            self.changes += 1;
+        }
+        for (entry, span) in entries.iter().zip(spans) {
+            if !self.outline.follows(entry.log_id) {
+                return Err(format!("{} after {}", entry.log_id, self.outline.last()));
+            }
+            self.outline.push(entry);
+            self.places.push_back(Place {
+                offset: at.offset + span.offset as u64,
+                segment: at.segment,
+                len: u32::try_from(span.len).map_err(|_| "an entry of 4 GiB".to_owned())?,
+            });
+        }
+        Ok(released)
+    }
+
+    /// Everything has been noted that the store holds, and its first segments were removed: what is missing was purged.
+    ///
+    /// Errors: it was not, and where that shows.
+    pub(crate) fn anchor(&mut self) -> Result<(), (String, Place)> {
+        if !self.anchored {
+            if let Some(place) = self.places.front() {
+                let (begin, purged) = (self.outline.purged().index + 1, self.purged.index);
+                let reason = format!("the log begins with entry {begin}, and {purged} is purged");
+                return Err((reason, *place));
+            }
+            self.outline = Outline::after(self.purged);
+            self.anchored = true;
+        }
+        Ok(())
+    }
+
+    /// Errors: the snapshot does not cover what is purged.
+    pub(crate) fn check_covered(&self) -> Result<(), String> {
+        let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
+        if self.purged.index > covered {
+            return Err(format!("{} is purged, and the snapshot ends at {covered}", self.purged));
+        }
+        Ok(())
+    }
+}
