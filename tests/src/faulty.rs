@@ -3,11 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use quorate::rt::channel::watch;
 use quorate::{
     Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Payload, Recovered,
     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
@@ -26,15 +29,61 @@ pub enum Disk {
     Hangs,
     FailsReads,
     PanicsInReads,
+    /// Each read that begins now waits until it is [released](FaultyStore::release).
+    HoldsReads,
+    /// No snapshot can be begun.
+    FailsDrafts,
+    /// Nothing can be written to a snapshot.
+    FailsPieces,
+    /// No snapshot can be finished.
+    FailsFinishes,
+    PanicsInFinishes,
+    /// No content of a snapshot can be read.
+    FailsContents,
+    /// Each snapshot that is begun now waits until it is [released](FaultyStore::release) before it takes anything.
+    HoldsDrafts,
 }
 
 /// A log in memory with faults. A clone is the same store.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct FaultyStore {
     log: MemStore,
     disk: Rc<Cell<Disk>>,
     waiting: Rc<RefCell<Vec<Completion>>>,
+    released: Rc<watch::Sender<Result<(), StoreError>>>,
     read: Arc<AtomicUsize>,
+    drafts_begun: Rc<Cell<usize>>,
+    open: Rc<Cell<usize>>,
+}
+
+impl Default for FaultyStore {
+    fn default() -> Self {
+        Self {
+            log: MemStore::default(),
+            disk: Rc::default(),
+            waiting: Rc::default(),
+            released: Rc::new(watch::channel(Ok(())).0),
+            read: Arc::default(),
+            drafts_begun: Rc::default(),
+            open: Rc::default(),
+        }
+    }
+}
+
+/// A draft or a content that somebody has, counted.
+struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// A command that was read from the log, counted for as long as somebody holds it.
@@ -61,6 +110,35 @@ impl FaultyStore {
         self.disk.set(disk);
         let waiting = self.waiting.take();
         waiting.into_iter().for_each(|done| done.complete(Ok(())));
+    }
+
+    /// What was held goes on.
+    pub fn release(&self) {
+        self.released.send_modify(|outcome| *outcome = Ok(()));
+    }
+
+    /// What was held fails.
+    pub fn fail_held(&self) {
+        self.released.send_modify(|outcome| *outcome = Err(failed("waiting")));
+    }
+
+    /// How many snapshots were begun.
+    pub fn drafts_begun(&self) -> usize {
+        self.drafts_begun.get()
+    }
+
+    /// How many drafts and contents of snapshots somebody holds.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Waits until what is held is released.
+    fn held(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let mut released = self.released.subscribe();
+        async move {
+            released.changed().await.expect("the store is there");
+            released.borrow().clone()
+        }
     }
 
     /// The bytes of commands that were read and that are still held by whoever has read them.
@@ -95,9 +173,7 @@ impl LogStore for FaultyStore {
                 self.log.append(group, write, Completion::new(|_| ()));
                 self.waiting.borrow_mut().push(done);
             }
-            Disk::Works | Disk::FailsReads | Disk::PanicsInReads => {
-                self.log.append(group, write, done);
-            }
+            _ => self.log.append(group, write, done),
         }
     }
 
@@ -107,6 +183,9 @@ impl LogStore for FaultyStore {
         range: Range<Index>,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, StoreError> {
+        if self.disk.get() == Disk::HoldsReads {
+            self.held().await?;
+        }
         match self.disk.get() {
             Disk::FailsReads => Err(failed("reading")),
             Disk::PanicsInReads => panic!("the store panics"),
@@ -118,7 +197,13 @@ impl LogStore for FaultyStore {
     }
 
     async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
-        self.log.draft(group).await
+        self.drafts_begun.set(self.drafts_begun.get() + 1);
+        if self.disk.get() == Disk::FailsDrafts {
+            return Err(failed("beginning a snapshot"));
+        }
+        let held = (self.disk.get() == Disk::HoldsDrafts).then(|| Box::pin(self.held()) as _);
+        let (inner, disk) = (self.log.draft(group).await?, Rc::clone(&self.disk));
+        Ok(Box::new(FaultyDraft { inner, disk, held, _open: Open::new(&self.open) }))
     }
 
     async fn snapshot(
@@ -126,6 +211,51 @@ impl LogStore for FaultyStore {
         group: GroupId,
         meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
-        self.log.snapshot(group, meta).await
+        let (inner, disk) = (self.log.snapshot(group, meta).await?, Rc::clone(&self.disk));
+        Ok(Box::new(FaultyContent { inner, disk, _open: Open::new(&self.open) }))
+    }
+}
+
+struct FaultyDraft {
+    inner: Box<dyn SnapshotDraft>,
+    disk: Rc<Cell<Disk>>,
+    held: Option<Pin<Box<dyn Future<Output = Result<(), StoreError>>>>>,
+    _open: Open,
+}
+
+#[async_trait(?Send)]
+impl SnapshotDraft for FaultyDraft {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        if let Some(held) = self.held.take() {
+            held.await?;
+        }
+        match self.disk.get() {
+            Disk::FailsPieces => Err(failed("writing a snapshot")),
+            _ => self.inner.write(chunk).await,
+        }
+    }
+
+    async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
+        match self.disk.get() {
+            Disk::FailsFinishes => Err(failed("finishing a snapshot")),
+            Disk::PanicsInFinishes => panic!("the store panics"),
+            _ => self.inner.finish(meta).await,
+        }
+    }
+}
+
+struct FaultyContent {
+    inner: Box<dyn SnapshotContent>,
+    disk: Rc<Cell<Disk>>,
+    _open: Open,
+}
+
+#[async_trait(?Send)]
+impl SnapshotContent for FaultyContent {
+    async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
+        match self.disk.get() {
+            Disk::FailsContents => Err(failed("reading a snapshot")),
+            _ => self.inner.read(offset, max_bytes).await,
+        }
     }
 }

@@ -46,6 +46,9 @@ pub fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Journal {
     pub entries: Vec<String>,
+    /// How many of them this one has applied itself; the others came with a snapshot.
+    #[serde(skip)]
+    pub applied: usize,
 }
 
 impl StateMachine for Journal {
@@ -54,6 +57,7 @@ impl StateMachine for Journal {
 
     async fn apply(&mut self, line: String) -> usize {
         self.entries.push(line);
+        self.applied += 1;
         self.entries.len()
     }
 }
@@ -173,6 +177,13 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
     /// What a node has applied.
     pub async fn journal(&self, id: NodeId) -> Vec<String> {
         self.raft(id).read(|journal| journal.entries.clone()).await.expect("reads")
+    }
+}
+
+/// Times enough for all that can run now to have run.
+pub async fn settle<R: AsyncRuntime>(rt: &R) {
+    for _ in 0..20 {
+        rt.spawn(async {}).await.expect("ends");
     }
 }
 
