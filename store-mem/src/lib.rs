@@ -65,11 +65,9 @@ impl Log {
         if let Some(to) = write.purge {
             let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
             assert!(to.index <= covered, "{to} is to be purged, and the snapshot covers {covered}");
-            let before = self.outline.purged().index;
-            let is_there = self.outline.contains(to);
             self.outline.purge(to);
-            let purged = if is_there { (to.index - before) as usize } else { self.entries.len() };
-            self.entries.drain(..purged);
+            let left = (self.outline.last().index - self.outline.purged().index) as usize;
+            self.entries.drain(..self.entries.len() - left);
         }
         let Some(first) = write.entries.first().map(|entry| entry.log_id.index) else { return };
         self.outline.truncate(first);
@@ -85,11 +83,14 @@ impl Log {
 
 impl LogStore for MemStore {
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
-        let logs = self.logs.borrow();
-        let recovered = logs.get(&group).map(|log| Recovered {
-            hard_state: log.hard_state,
-            snapshot: log.snapshot.clone(),
-            outline: log.outline.clone(),
+        let mut logs = self.logs.borrow_mut();
+        let recovered = logs.get_mut(&group).map(|log| {
+            log.finished.retain(|(meta, _)| log.snapshot.as_ref() == Some(meta));
+            Recovered {
+                hard_state: log.hard_state,
+                snapshot: log.snapshot.clone(),
+                outline: log.outline.clone(),
+            }
         });
         Ok(recovered.unwrap_or_default())
     }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use quorate_core::{LogId, Payload, Term};
+use quorate_core::{Digest, LogId, Membership, Payload, Term};
 
 use super::*;
 
@@ -92,4 +92,69 @@ fn a_completion_may_append() {
 #[should_panic(expected = "can't follow")]
 fn a_gap_is_a_bug_of_the_caller() {
     append(&MemStore::new(), 1, vec![entry(1, 2, "b")]);
+}
+
+fn meta(index: Index, content: &[u8]) -> SnapshotMeta {
+    let voters = BTreeMap::from([(1, "node-1".to_owned())]);
+    SnapshotMeta {
+        log_id: LogId::new(1, 1, index),
+        membership: Membership::new(voters).unwrap(),
+        membership_index: 1,
+        bytes: content.len() as u64,
+        digest: Digest::of(content),
+    }
+}
+
+fn submit(store: &MemStore, write: LogWrite) {
+    store.append(1, write, Completion::new(|outcome| outcome.unwrap()));
+}
+
+/// Three entries, and a finished snapshot of the first two.
+fn with_snapshot() -> (MemStore, SnapshotMeta) {
+    let store = MemStore::new();
+    append(&store, 1, vec![entry(1, 1, "a"), entry(1, 2, "b"), entry(1, 3, "c")]);
+    let meta = meta(2, b"a and b");
+    let mut draft = now(store.draft(1)).unwrap();
+    now(draft.write(Bytes::from_static(b"a and "))).unwrap();
+    now(draft.write(Bytes::from_static(b"b"))).unwrap();
+    now(draft.finish(&meta)).unwrap();
+    (store, meta)
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_what_is_purged() {
+    let (store, meta) = with_snapshot();
+    let purge = Some(meta.log_id);
+    submit(&store, LogWrite { snapshot: Some(meta.clone()), purge, ..LogWrite::default() });
+    let recovered = now(store.recover(1)).unwrap();
+    assert_eq!((recovered.snapshot, recovered.outline.purged()), (Some(meta.clone()), meta.log_id));
+    assert!(matches!(now(store.read(1, 2..4, 1000)), Err(StoreError::Missing(2))));
+    assert_eq!(now(store.read(1, 3..4, 1000)).unwrap(), vec![entry(1, 3, "c")]);
+    let content = now(store.snapshot(1, &meta)).unwrap();
+    assert_eq!(now(content.read(0, 100)).unwrap(), "a and b");
+    assert_eq!(now(content.read(4, 2)).unwrap(), "d ");
+}
+
+#[test]
+fn a_chunk_that_is_enough_is_not_copied() {
+    let (store, meta) = with_snapshot();
+    let content = now(store.snapshot(1, &meta)).unwrap();
+    let (one, other) = (now(content.read(0, 6)).unwrap(), now(content.read(0, 6)).unwrap());
+    assert_eq!((one.as_ptr(), &one[..]), (other.as_ptr(), &b"a and "[..]));
+}
+
+#[test]
+#[should_panic(expected = "is not finished")]
+fn naming_what_is_not_finished_is_a_bug_of_the_caller() {
+    let (store, meta) = with_snapshot();
+    let snapshot = Some(SnapshotMeta { digest: Digest::of(b"another"), ..meta });
+    submit(&store, LogWrite { snapshot, ..LogWrite::default() });
+}
+
+#[test]
+#[should_panic(expected = "the snapshot covers")]
+fn purging_what_no_snapshot_covers_is_a_bug_of_the_caller() {
+    let (store, meta) = with_snapshot();
+    let purge = Some(entry(1, 3, "c").log_id);
+    submit(&store, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() });
 }

@@ -2,7 +2,7 @@
 
 use quorate_rt::{AsyncRuntime, Launch};
 
-use super::{Scene, StoreFactory, durable, entries, hard_state, random_write};
+use super::{Scene, StoreFactory, durable, entries, hard_state};
 use crate::{GroupId, HardState, LogWrite, Term};
 
 const GROUP: GroupId = 7;
@@ -60,8 +60,7 @@ pub async fn crashes_at_any_moment<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, f
         let mut outcomes = Vec::new();
         for _ in 0..random.usize(1..30) {
             let group = GROUPS[random.usize(..GROUPS.len())];
-            let write = random_write(&mut random, scene.log(group));
-            outcomes.push(scene.submit(group, write));
+            outcomes.push(scene.submit_random(&mut random, group).await);
             if random.u8(..8) == 0 {
                 scene.turn().await;
             }

@@ -3,7 +3,7 @@
 use futures::future::{join, join_all};
 use quorate_rt::AsyncRuntime;
 
-use super::{Scene, StoreFactory, durable, entries, entry, hard_state, random_write};
+use super::{Scene, StoreFactory, durable, entries, entry, hard_state};
 use crate::{Entry, GroupId, LogId, LogStore, LogWrite, Payload};
 
 const GROUP: GroupId = 7;
@@ -196,8 +196,7 @@ pub async fn completes_in_order<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fact
     let mut outcomes = Vec::new();
     for number in 0..500 {
         let group = GROUPS[random.usize(..GROUPS.len())];
-        let write = random_write(&mut random, scene.log(group));
-        outcomes.push(scene.submit(group, write));
+        outcomes.push(scene.submit_random(&mut random, group).await);
         if number % 20 == 0 {
             scene.turn().await;
         }
@@ -223,8 +222,7 @@ pub async fn many_groups<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F)
         let mut last = None;
         for _ in 0..60 {
             let group = groups[random.usize(..groups.len())];
-            let write = random_write(&mut random, scene.log(group));
-            last = Some(scene.submit(group, write));
+            last = Some(scene.submit_random(&mut random, group).await);
         }
         scene.check().await;
         if let Some(outcome) = last {
