@@ -60,9 +60,9 @@ pub struct Config {
     /// a moment gets a whole snapshot. Too large: disk space.
     pub retained_bytes: u64,
 
-    /// While a leader sends a peer a snapshot, it keeps what follows on that in its log, though newer snapshots cover it, up to so many
-    /// bytes behind the newest; default 4 GiB. Too small: a slow transfer is out of date when it ends, and has to be followed
-    /// by another. Too large: disk space. At least `retained_bytes`.
+    /// A leader keeps what the peers that are there still need of its log, and what follows on a snapshot that it is sending, up to so many bytes behind
+    /// its newest snapshot; default 4 GiB. Too small: a slow transfer is out of date when it ends, and has to be followed by another. Too
+    /// large: disk space. At least `retained_bytes`.
     pub max_retained_bytes: u64,
 
     /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.

@@ -1,7 +1,6 @@
 //! A node that leads: replication, commitment, rounds, check-quorum.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -28,8 +27,6 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     handover: Option<Handover>,
-    /// A peer needs no snapshot any more, so perhaps the log doesn't need to reach back to that.
-    transfer_ended: bool,
 }
 
 /// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
@@ -60,7 +57,6 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
-            transfer_ended: false,
         };
         leader.append(common, Payload::Blank);
         leader
@@ -153,11 +149,7 @@ impl Leader {
         progress.heard_from = true;
         progress.round = progress.round.max(round);
         match outcome {
-            AppendOutcome::Accepted { matched } => {
-                let was_sending = progress.sending().is_some();
-                progress.accepted(matched, &common.log);
-                self.transfer_ended |= was_sending && progress.sending().is_none();
-            }
+            AppendOutcome::Accepted { matched } => progress.accepted(matched, &common.log),
             AppendOutcome::Rejected { prev, hint } => progress.rejected(prev, hint, &common.log),
         }
     }
@@ -192,15 +184,14 @@ impl Leader {
         }
     }
 
-    /// Up to where the oldest of the snapshots that are being sent covers the log.
-    pub(super) fn oldest_transfer(&self) -> Option<Index> {
-        let sending = self.peers.values().filter_map(Progress::sending);
-        sending.map(|sending| sending.meta.log_id.index).min()
-    }
-
-    /// Whether a transfer has ended since the last time.
-    pub(super) fn take_ended_transfers(&mut self) -> bool {
-        mem::take(&mut self.transfer_ended)
+    /// The peers still need what follows on this: on the snapshot that one is being sent, or on what one that is there has.
+    pub(super) fn needed_after(&self, common: &Common) -> Option<Index> {
+        let timeout = common.config.election_timeout;
+        let needs = |progress: &Progress| match progress.sending() {
+            Some(sending) => Some(sending.meta.log_id.index),
+            None => (progress.last_contact + timeout > common.now).then_some(progress.matched),
+        };
+        self.peers.values().filter_map(needs).min()
     }
 
     pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Vec<Entry>) {

@@ -177,11 +177,6 @@ impl Engine {
 
     /// What is to be done about all that was stepped since the last call.
     pub fn take_output(&mut self) -> Output {
-        if let State::Leader(leader) = &mut self.role
-            && leader.take_ended_transfers()
-        {
-            self.purge_behind_snapshot(self.common.config.retained_bytes);
-        }
         let common = &mut self.common;
         match &mut self.role {
             State::Leader(leader) => leader.finish_turn(common),
@@ -423,11 +418,11 @@ impl Engine {
     }
 
     fn purge_behind_snapshot(&mut self, retained: u64) {
-        let sending = match &self.role {
-            State::Leader(leader) => leader.oldest_transfer(),
+        let needed = match &self.role {
+            State::Leader(leader) => leader.needed_after(&self.common),
             State::Follower(_) | State::Candidate(_) => None,
         };
-        self.common.purge_behind_snapshot(retained, sending);
+        self.common.purge_behind_snapshot(retained, needed);
     }
 
     fn on_vote(&mut self, from: NodeId, last_log_id: LogId) {

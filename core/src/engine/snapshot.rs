@@ -11,7 +11,7 @@ use super::{Common, Incoming, PieceRead};
 use crate::config::Config;
 use crate::message::Body;
 use crate::snapshot::{Digest, SnapshotMeta};
-use crate::types::NodeId;
+use crate::types::{Index, NodeId};
 
 /// The leader's end.
 #[derive(Debug)]
@@ -212,11 +212,13 @@ impl Common {
     /// A snapshot is whole and durable. Whether it takes the place of the log up to its end, because it covers more than is known to
     /// be committed here (S2).
     pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
-        self.receiving.take_if(|receiving| receiving.meta == meta);
+        let has_come = self.receiving.take_if(|receiving| receiving.meta == meta).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         let index = meta.log_id.index;
-        if index <= covered {
-            return false; // Another has overtaken it.
+        // Another has overtaken it; or the log has, and though that is committed, not all of it may have been applied, as what is purged must
+        // have been.
+        if index <= covered || has_come && index <= self.committed {
+            return false;
         }
         if index <= self.committed {
             let ours = self.log.log_id(index);
@@ -231,15 +233,15 @@ impl Common {
         true
     }
 
-    /// Purges what the snapshot covers, but for the last `retained` bytes of it, and for what follows on the snapshots that are being sent, of
-    /// which `sending` is the oldest (S5).
-    pub(super) fn purge_behind_snapshot(&mut self, retained: u64, sending: Option<u64>) {
+    /// Purges what the snapshot covers, but for the last `retained` bytes of it, and for what peers still need, which lies after `needed`: else
+    /// one that has just got a snapshot would at once need the next (S5).
+    pub(super) fn purge_behind_snapshot(&mut self, retained: u64, needed: Option<Index>) {
         let Some(snapshot) = self.log.snapshot() else { return };
         let covered = snapshot.log_id.index;
         let mut to = self.log.back_by(covered, retained);
-        if let Some(sending) = sending {
+        if let Some(needed) = needed {
             let least = self.log.back_by(covered, self.config.max_retained_bytes);
-            to = to.min(sending.max(least));
+            to = to.min(needed.max(least));
         }
         self.log.purge(to);
     }

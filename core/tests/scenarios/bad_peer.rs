@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::Input;
 use quorate_core::{
-    AppendOutcome, Body, Config, Entry, ForwardOutcome, LogId, Message, NodeId, Payload, Role, Term,
+    AppendOutcome, Body, Config, Digest, Entry, ForwardOutcome, LogId, Membership, Message, NodeId,
+    Payload, Role, SnapshotMeta, Term,
 };
 
 use crate::cluster::Cluster;
@@ -20,7 +21,22 @@ fn bodies(term: u64) -> Vec<Body> {
     let replied = |outcome| Body::AppendReply { round: 0, outcome };
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
     let at = ForwardOutcome::Appended(last);
+    let members = Membership::new([(1, "node-1".to_owned())].into()).expect("valid");
+    let snapshot = |log_id, offset, bytes, chunk: &'static [u8]| {
+        let (membership, digest) = (members.clone(), Digest::of(b"something else"));
+        let meta = SnapshotMeta { log_id, membership, membership_index: 1, bytes, digest };
+        Body::Snapshot { meta, offset, chunk: Bytes::from_static(chunk) }
+    };
     vec![
+        snapshot(last, 0, MAX, b""),
+        snapshot(LogId::new(term, 1, MAX - 1), 0, MAX, b"piece"),
+        snapshot(LogId::new(1, 1, 500), MAX, MAX, b"piece"),
+        snapshot(LogId::new(1, 1, 500), 0, 5, b"piece"),
+        snapshot(LogId::new(1, 1, 500), 0, 0, b""),
+        snapshot(LogId::new(1, 1, 500), 0, 3, b"piece"),
+        snapshot(LogId::new(1, 1, 1), 0, MAX, b""),
+        snapshot(LogId::ZERO, 0, 0, b""),
+        Body::SnapshotReply { digest: Digest::of(b""), stored: MAX },
         Body::PreVote { last_log_id: last },
         Body::PreVoteReply { granted: true },
         Body::VoteReply { granted: true },

@@ -24,7 +24,7 @@
 //! | `release old` | … and arrives now |
 //! | `persist 1 …` | all pending writes are durable; `persist 1 x1`: the oldest only |
 //! | `disk 1 stalled` | `run` and `settle` don't complete its writes; `disk 1 works` |
-//! | `fetches manual` | entries and pieces of snapshots that a node asks for are read, and pieces that come in are written, only when the script says so … |
+//! | `fetches manual` | entries and pieces of snapshots that a node asks for are read, and pieces that come in are written, only when the script says so (`fetches quick`: at once, as usual) … |
 //! | `fetch 1` | … that is, now |
 //! | `draft 1` | … or one of the latter now |
 //! | `drafts fail` | no piece that comes in can be written; `drafts work` |
@@ -160,7 +160,11 @@ impl Scenario {
                     let engine = cluster.engine(id).expect("it is up");
                     for (peer, metrics) in engine.peers() {
                         let (matched, bytes) = (metrics.matched, metrics.inflight_bytes);
-                        lines.push(format!("{peer} matches to {matched}, {bytes} bytes in flight"));
+                        let snapshot = metrics.snapshot.map_or(String::new(), |(stored, bytes)| {
+                            format!(", has {stored} of the snapshot's {bytes} bytes")
+                        });
+                        let flying = format!("{bytes} bytes in flight");
+                        lines.push(format!("{peer} matches to {matched}, {flying}{snapshot}"));
                     }
                 }
             }
@@ -286,8 +290,8 @@ impl Scenario {
                 cluster.disk(number(id)).stalled = *state == "stalled";
             }
             "fetches" => {
-                assert_eq!(rest, ["manual"]);
-                cluster.manual_fetches = true;
+                let [pace @ ("manual" | "quick")] = rest else { panic!("fetches manual") };
+                cluster.manual_fetches = *pace == "manual";
             }
             "drafts" => {
                 let [state @ ("fail" | "work")] = rest else { panic!("drafts fail") };

@@ -67,6 +67,14 @@ scenarios! {
     restart
     slow_peer
     snapshot
+    snapshot_between
+    snapshot_conflict
+    snapshot_crash
+    snapshot_disk_full
+    snapshot_overtaken
+    snapshot_purged_to_end
+    snapshot_resumes
+    snapshot_slow_transfer
     uncommitted_limit
     vote_durability
 }
