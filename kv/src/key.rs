@@ -5,33 +5,55 @@
 //! moves, so a SCAN sees each key that is there all the time exactly once. Keys of the same position follow each other and are never
 //! parted. The hash is SipHash-2-4, so that nobody finds many of them. The order is part of no format.
 
-use bytes::Bytes;
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use equivalent::{Comparable, Equivalent};
 
 /// How many bits of the hash are the position. Clients that hold a cursor as a double keep all of it.
-const POSITION_BITS: u32 = 53;
+pub(crate) const POSITION_BITS: u32 = 53;
 
-/// A key, in the order of positions.
+/// A key as it is kept, in the order of positions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     // The order of the fields makes the order of the keys.
     pub(crate) position: u64,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Rc<[u8]>,
 }
 
-impl Key {
-    /// The key to look another up with: it shares the bytes.
-    pub(crate) fn new(bytes: &Bytes) -> Self {
-        Self { position: sip_hash(bytes) >> (u64::BITS - POSITION_BITS), bytes: bytes.clone() }
-    }
+/// A key to look another up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyRef<'a> {
+    // In the same order.
+    pub(crate) position: u64,
+    pub(crate) bytes: &'a [u8],
+}
 
-    /// The key to keep: as a slice it would keep alive the whole buffer that it was read into.
-    pub(crate) fn copied(&self) -> Self {
-        Self { position: self.position, bytes: Bytes::copy_from_slice(&self.bytes) }
+impl<'a> KeyRef<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { position: sip_hash(bytes) >> (u64::BITS - POSITION_BITS), bytes }
     }
 
     /// Not greater than any key at this position or after it.
     pub(crate) fn first_at(position: u64) -> Self {
-        Self { position, bytes: Bytes::new() }
+        Self { position, bytes: &[] }
+    }
+
+    /// The key to keep. It is a copy.
+    pub(crate) fn to_key(self) -> Key {
+        Key { position: self.position, bytes: self.bytes.into() }
+    }
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.compare(key).is_eq()
+    }
+}
+
+impl Comparable<Key> for KeyRef<'_> {
+    fn compare(&self, key: &Key) -> Ordering {
+        self.cmp(&KeyRef { position: key.position, bytes: &key.bytes })
     }
 }
 
@@ -94,8 +116,8 @@ mod tests {
     #[test]
     fn a_position_fits_into_a_double() {
         for n in 0..1000 {
-            let key = Key::new(&Bytes::from(n.to_string()));
-            assert_eq!((key.position as f64) as u64, key.position);
+            let position = KeyRef::new(n.to_string().as_bytes()).position;
+            assert_eq!((position as f64) as u64, position);
         }
     }
 }

@@ -9,6 +9,7 @@ mod glob;
 mod host;
 mod info;
 mod key;
+mod map;
 mod node;
 mod reply;
 mod request;

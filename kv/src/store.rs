@@ -1,7 +1,6 @@
 //! The replicated state machine: keys and their values.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::mem;
 use std::rc::Rc;
 
@@ -9,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use quorate::StateMachine;
 
 use crate::glob;
-use crate::key::Key;
+use crate::key::KeyRef;
+use crate::map::Map;
 use crate::reply::Reply;
 use crate::request::{MAX_VALUE_BYTES, parse_integer};
 use crate::write::{SetAnswer, When, Write, Writes};
@@ -84,7 +84,7 @@ impl Cost {
 /// The keys and values.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    pub(crate) values: BTreeMap<Key, Bytes>,
+    pub(crate) values: Map,
     /// How many keys there are, for INFO, which must answer without a quorum, too.
     pub(crate) count: Rc<Cell<usize>>,
 }
@@ -94,7 +94,10 @@ impl StateMachine for Store {
     type Response = Vec<Reply>;
 
     async fn apply(&mut self, writes: Writes) -> Vec<Reply> {
-        let replies = writes.into_iter().map(|write| self.write(write)).collect();
+        let mut replies = Vec::new();
+        for write in writes.into_iter() {
+            replies.push(self.write(write).await);
+        }
         self.count.set(self.values.len());
         replies
     }
@@ -123,7 +126,7 @@ impl Store {
         cost.steps += KEY_STEPS;
         match read {
             Read::Get(key) => {
-                let reply = self.get(&Key::new(key));
+                let reply = self.get(key);
                 cost.bytes += size(&reply);
                 reply
             }
@@ -131,7 +134,7 @@ impl Store {
                 let mut replies = Vec::with_capacity(keys.len());
                 let mut answer = 0;
                 for key in keys {
-                    let reply = self.get(&Key::new(key));
+                    let reply = self.get(key);
                     answer += size(&reply);
                     if answer > MAX_ANSWER_BYTES {
                         return answer_too_long();
@@ -144,12 +147,12 @@ impl Store {
             }
             Read::Exists(keys) => {
                 cost.steps += keys.len() * KEY_STEPS;
-                integer(keys.iter().filter(|key| self.values.contains_key(&Key::new(key))).count())
+                integer(keys.iter().filter(|key| self.values.get(key).is_some()).count())
             }
             Read::Count => integer(self.values.len()),
-            Read::Length(key) => integer(self.values.get(&Key::new(key)).map_or(0, Bytes::len)),
+            Read::Length(key) => integer(self.values.get(key).map_or(0, Bytes::len)),
             Read::Type(key) => {
-                let there = self.values.contains_key(&Key::new(key));
+                let there = self.values.get(key).is_some();
                 Reply::Status(if there { "string" } else { "none" })
             }
             Read::Keys(pattern) => self.keys(pattern, cost),
@@ -157,18 +160,18 @@ impl Store {
         }
     }
 
-    fn get(&self, key: &Key) -> Reply {
+    fn get(&self, key: &[u8]) -> Reply {
         self.values.get(key).map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
     }
 
     fn keys(&self, pattern: &[u8], cost: &mut Cost) -> Reply {
         let (mut steps, mut answer) = (0, 0);
         let mut found = Vec::new();
-        for key in self.values.keys() {
+        for (key, _) in self.values.range_from(0) {
             steps += KEY_STEPS;
             match glob::matches(pattern, &key.bytes, &mut steps, MAX_STEPS) {
                 Some(true) => {
-                    let reply = Reply::Bulk(key.bytes.clone());
+                    let reply = Reply::Bulk(Bytes::copy_from_slice(&key.bytes));
                     answer += size(&reply);
                     if answer > MAX_ANSWER_BYTES {
                         return answer_too_long();
@@ -195,7 +198,7 @@ impl Store {
         let mut found = Vec::new();
         let mut position = scan.cursor;
         let mut next = 0;
-        let keys = self.values.range(Key::first_at(scan.cursor)..).map(|(key, _)| key);
+        let keys = self.values.range_from(scan.cursor).map(|(key, _)| key);
         for (looked_at, key) in keys.enumerate() {
             // Between two keys of one position there is no place for a cursor.
             if key.position != position && (looked_at >= scan.count || own.is_enough()) {
@@ -210,7 +213,7 @@ impl Store {
             };
             match matched {
                 Some(true) if scan.strings => {
-                    let reply = Reply::Bulk(key.bytes.clone());
+                    let reply = Reply::Bulk(Bytes::copy_from_slice(&key.bytes));
                     own.bytes += size(&reply);
                     found.push(reply);
                 }
@@ -226,16 +229,14 @@ impl Store {
         Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)])
     }
 
-    fn write(&mut self, write: Write) -> Reply {
+    async fn write(&mut self, write: Write) -> Reply {
         match write {
             Write::Set { key, value, when, answer } => {
-                let key = Key::new(&key);
-                let there = self.values.contains_key(&key);
                 let old = if answer == SetAnswer::Old { self.get(&key) } else { Reply::Null };
                 let set = match when {
                     When::Always => true,
-                    When::Missing => !there,
-                    When::Present => there,
+                    When::Missing => self.values.get(&key).is_none(),
+                    When::Present => self.values.get(&key).is_some(),
                 };
                 if set {
                     self.set(&key, &value);
@@ -247,26 +248,23 @@ impl Store {
                 }
             }
             Write::SetMany(pairs) => {
-                pairs.iter().for_each(|(key, value)| self.set(&Key::new(key), value));
+                pairs.iter().for_each(|(key, value)| self.set(key, value));
                 Reply::OK
             }
-            Write::Delete(keys) => integer(
-                keys.iter().filter(|key| self.values.remove(&Key::new(key)).is_some()).count(),
-            ),
-            Write::GetDelete(key) => {
-                self.values.remove(&Key::new(&key)).map_or(Reply::Null, Reply::Bulk)
+            Write::Delete(keys) => {
+                integer(keys.iter().filter(|key| self.values.remove(key).is_some()).count())
             }
-            Write::Append { key, value } => self.append(&Key::new(&key), &value),
+            Write::GetDelete(key) => self.values.remove(&key).map_or(Reply::Null, Reply::Bulk),
+            Write::Append { key, value } => self.append(&key, &value),
             Write::Rename { from, to } => {
                 // Renaming a key to itself needs the key to be there, too, and ends as it began.
-                let Some(value) = self.values.remove(&Key::new(&from)) else {
+                let Some(value) = self.values.remove(&from) else {
                     return Reply::error("ERR no such key");
                 };
-                self.put(&Key::new(&to), value);
+                self.values.insert(KeyRef::new(&to), value);
                 Reply::OK
             }
             Write::Add { key, delta } => {
-                let key = Key::new(&key);
                 let old = match self.values.get(&key) {
                     None => 0,
                     Some(value) => match parse_integer(value) {
@@ -281,28 +279,19 @@ impl Store {
                 Reply::Integer(new)
             }
             Write::Clear => {
-                self.values.clear();
+                self.values.clear().await;
                 Reply::OK
             }
         }
     }
 
     /// The value is copied: as a slice it would keep alive the whole buffer that it was read into.
-    fn set(&mut self, key: &Key, value: &[u8]) {
-        self.put(key, Bytes::copy_from_slice(value));
-    }
-
-    fn put(&mut self, key: &Key, value: Bytes) {
-        match self.values.get_mut(key) {
-            Some(old) => *old = value,
-            None => {
-                self.values.insert(key.copied(), value);
-            }
-        }
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.values.insert(KeyRef::new(key), Bytes::copy_from_slice(value));
     }
 
     /// The limit decides what the state becomes: a build with another one would differ from its peers.
-    fn append(&mut self, key: &Key, more: &[u8]) -> Reply {
+    fn append(&mut self, key: &[u8], more: &[u8]) -> Reply {
         let Some(value) = self.values.get_mut(key) else {
             self.set(key, more);
             return integer(more.len());
@@ -310,7 +299,7 @@ impl Store {
         if value.len() + more.len() > MAX_VALUE_BYTES {
             return Reply::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
         }
-        // In place, with room to spare for the next; a copy only where an answer still holds the value. Otherwise a long value that grows
+        // In place, with room to spare for the next; a copy only where an answer or a view still holds the value. Otherwise a long value that grows
         // by a byte at a time would be copied for each.
         let mut longer = mem::take(value).try_into_mut().unwrap_or_else(BytesMut::from);
         longer.extend_from_slice(more);

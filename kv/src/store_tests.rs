@@ -234,7 +234,7 @@ fn an_answer_stays_what_it_was_while_its_value_grows() {
 fn a_value_that_grows_by_little_is_not_copied_each_time() {
     let store = &mut Store::default();
     apply(store, [append("a", &"x".repeat(1000))]);
-    let place = |store: &Store| store.values.values().next().unwrap().as_ptr();
+    let place = |store: &Store| store.values.get(b"a").unwrap().as_ptr();
     let mut moves = 0;
     for _ in 0..1000 {
         let before = place(store);
@@ -281,9 +281,12 @@ fn a_scan_gives_every_key_that_stays_exactly_once_whatever_comes_and_goes() {
         }
         cursor = next;
         // The key that the cursor stands for may be among those that go.
-        let next_key = store.values.range(Key::first_at(cursor)..).next().unwrap().0.bytes.clone();
-        let gone =
-            if next_key.starts_with(b"goes") { next_key } else { bytes(&format!("goes:{round}")) };
+        let next_key = store.values.range_from(cursor).next().unwrap().0.bytes.to_vec();
+        let gone = if next_key.starts_with(b"goes") {
+            next_key.into()
+        } else {
+            bytes(&format!("goes:{round}"))
+        };
         apply(store, [Write::Delete(vec![gone]), append(&format!("comes:{round}"), "")]);
     }
     seen.sort();
@@ -297,7 +300,7 @@ fn a_scan_gives_every_key_that_stays_exactly_once_whatever_comes_and_goes() {
 fn keys_of_one_position_are_never_parted() {
     let store = &mut Store::default();
     for (position, name) in [(0, "a"), (0, "b"), (5, "c"), (5, "d"), (5, "e"), (9, "f")] {
-        store.values.insert(Key { position, bytes: bytes(name) }, Bytes::new());
+        store.values.insert(KeyRef { position, bytes: name.as_bytes() }, Bytes::new());
     }
     assert_eq!(scanned(store, scan(0, 1, None)), (5, vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!(scanned(store, scan(5, 1, None)).0, 9);
@@ -323,7 +326,7 @@ fn keys_and_scans_filter() {
 fn a_scan_ends_when_it_has_looked_at_enough() {
     let store = &mut Store::default();
     for n in 0..RUN_STEPS / KEY_STEPS + 10 {
-        store.put(&Key::new(&bytes(&n.to_string())), Bytes::new());
+        store.set(n.to_string().as_bytes(), b"");
     }
     let all = store.values.len();
     let (next, none) = scanned(store, scan(0, usize::MAX, Some("x*")));
