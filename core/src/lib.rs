@@ -7,6 +7,9 @@ mod config;
 pub mod conformance;
 pub mod engine;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod local;
 mod log_store;
 mod membership;

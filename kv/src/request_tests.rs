@@ -165,6 +165,16 @@ fn a_claim_reserves_nothing() {
     assert!(buffer.capacity() < 1 << 16);
 }
 
+#[path = "request_fuzzing.rs"]
+mod fuzzing;
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+#[test]
+fn requests_of_the_corpus() {
+    replay::replay("requests", fuzzing::requests);
+}
+
 #[test]
 fn noise_is_an_error_or_a_request_but_never_a_panic() {
     // A fixed sequence of bytes, biased towards those that mean something.

@@ -20,6 +20,9 @@
 mod addresses;
 mod config;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod incoming;
 mod outgoing;

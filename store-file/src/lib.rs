@@ -8,6 +8,9 @@ mod check;
 mod config;
 mod draft;
 mod format;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod log;
 mod recovery;

@@ -1,0 +1,206 @@
+//! Segments that bytes describe: whole records, mostly, for one whose CRCs are wrong is no record and hides all that follows.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use crc32fast::Hasher;
+use quorate_core::codec::{Gather, put_entry};
+use quorate_core::{Entry, GroupId, LogId, Payload};
+
+use crate::format::{
+    ALIGNMENT, HEADER_BYTES, Position, entry_seed, record_bytes, record_seed, segment_header,
+    witness,
+};
+
+/// The store's id.
+pub(super) const STORE: u64 = 1;
+
+/// As small as a store allows it.
+pub(super) const SEGMENT_BYTES: usize = 4 * HEADER_BYTES as usize;
+
+const MAX_SEGMENTS: usize = 4;
+
+/// The content of the segments `1..`, at least one. Each instruction is a byte, whose upper half is an argument, and its operands.
+pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
+    let mut image = Image {
+        whole: Vec::new(),
+        content: segment_header(STORE, 1).to_vec(),
+        durable: Position::first_in(1),
+    };
+    while let Some(instruction) = take(&mut script) {
+        let argument = instruction >> 4;
+        match instruction & 15 {
+            0..=4 => {
+                let group = u64::from(argument & 3);
+                let mut body = write(&mut script);
+                repair(&mut body, group);
+                if image.end().offset + record_bytes(body.len() as u64) > SEGMENT_BYTES as u64 {
+                    image.next();
+                }
+                let durable = image.durable(argument >> 2);
+                image.put(1, group, durable, &body);
+            }
+            // The record of any body.
+            5 => {
+                let group = u64::from(argument & 3);
+                let len = usize::from(take(&mut script).unwrap_or(0));
+                let mut body = take_slice(&mut script, len).to_vec();
+                repair(&mut body, group);
+                // Kind 4 is none.
+                let kind = [1, 1, 3, 4][usize::from(argument >> 2)];
+                let durable = image.durable(0);
+                image.put(kind, group, durable, &body);
+            }
+            // … or with any durable position.
+            6 => {
+                let segment = u32::from(argument);
+                let offset = HEADER_BYTES + 8 * u64::from(take(&mut script).unwrap_or(0));
+                let durable = Position { segment, offset };
+                image.put(1, 1, durable, &[0; 5]);
+            }
+            7 => image.content.extend_from_slice(&witness(STORE, image.end())),
+            8 => {
+                let count = image.content.len() + 8 * usize::from(argument);
+                image.content.resize(count, 0);
+            }
+            9 => {
+                image.content.extend_from_slice(take_slice(&mut script, usize::from(argument)));
+                image.fill_up();
+            }
+            10 => image.next(),
+            // Damage: the operand counts from the end.
+            11 => {
+                let back = usize::from(take(&mut script).unwrap_or(0));
+                if let Some(at) = image.content.len().checked_sub(1 + back) {
+                    image.content[at] ^= 1 << (argument & 7);
+                }
+            }
+            12 => {
+                let back = 8 * usize::from(take(&mut script).unwrap_or(0));
+                let from = image.content.len().saturating_sub(back);
+                image.content[from..].fill(0);
+            }
+            13 => {
+                let back = usize::from(take(&mut script).unwrap_or(0));
+                image.content.truncate(image.content.len().saturating_sub(back));
+                image.fill_up();
+            }
+            // The last segment ends in its middle.
+            14 => {
+                image.whole.push(image.content);
+                return image.whole;
+            }
+            _ => image.durable = image.end(),
+        }
+    }
+    image.content.resize(SEGMENT_BYTES.max(image.content.len()), 0);
+    image.whole.push(image.content);
+    image.whole
+}
+
+struct Image {
+    /// The segments before.
+    whole: Vec<Vec<u8>>,
+    content: Vec<u8>,
+    /// The begin of the last batch.
+    durable: Position,
+}
+
+impl Image {
+    fn end(&self) -> Position {
+        Position { segment: self.whole.len() as u32 + 1, offset: self.content.len() as u64 }
+    }
+
+    /// Begins a batch, or not.
+    fn durable(&mut self, how: u8) -> Position {
+        if how & 1 == 0 || self.durable > self.end() {
+            self.durable = self.end();
+        }
+        self.durable
+    }
+
+    fn next(&mut self) {
+        if self.whole.len() + 1 < MAX_SEGMENTS {
+            let segment = self.end().segment + 1;
+            self.durable = self.end();
+            let mut whole =
+                std::mem::replace(&mut self.content, segment_header(STORE, segment).to_vec());
+            whole.resize(SEGMENT_BYTES.max(whole.len()), 0);
+            self.whole.push(whole);
+        }
+    }
+
+    /// Adds a record, put together by the format's description.
+    fn put(&mut self, kind: u32, group: GroupId, durable: Position, body: &[u8]) {
+        let seed = record_seed(STORE, self.end());
+        let mut header = BytesMut::new();
+        header.put_u32_le(crc(seed, body));
+        header.put_u64_le(body.len() as u64);
+        header.put_u64_le(group);
+        header.put_u64_le(durable.offset);
+        header.put_u32_le(durable.segment);
+        header.put_u32_le(kind);
+        self.content.extend(crc(seed, &header).to_le_bytes());
+        self.content.extend(header);
+        self.content.extend_from_slice(body);
+        self.fill_up();
+    }
+
+    fn fill_up(&mut self) {
+        self.content.resize(self.content.len().next_multiple_of(ALIGNMENT as usize), 0);
+    }
+}
+
+/// The body of a write that makes sense, if those before it do.
+fn write(script: &mut &[u8]) -> Vec<u8> {
+    let (how, term) = (take(script).unwrap_or(0), u64::from(take(script).unwrap_or(0)));
+    let index = u64::from(take(script).unwrap_or(0));
+    let len = usize::from(take(script).unwrap_or(0)) << (how & 7);
+    let payload = match how >> 6 {
+        0 => Payload::Blank,
+        _ => Payload::Command(Bytes::from(vec![how; len])),
+    };
+    let mut body = Gather::new();
+    let hard_state = how & 32;
+    body.put_u8(u8::from(hard_state > 0));
+    if hard_state > 0 {
+        body.put_u64(term);
+        body.put_u64(index);
+    }
+    let count = how >> 3 & 3;
+    body.put_u32(u32::from(count));
+    for index in index..index + u64::from(count) {
+        body.put_u32(0);
+        let log_id = LogId::new(term, 1, index);
+        put_entry(&mut body, &Entry { log_id, payload: payload.clone() });
+    }
+    body.take().concat()
+}
+
+fn take(script: &mut &[u8]) -> Option<u8> {
+    script.split_off_first().copied()
+}
+
+fn take_slice<'a>(script: &mut &'a [u8], len: usize) -> &'a [u8] {
+    script.split_off(..len.min(script.len())).unwrap_or_default()
+}
+
+fn crc(seed: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = Hasher::new_with_initial(seed);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// Sets the CRCs of the entries in a record's body right, as far as there are entries.
+fn repair(body: &mut [u8], group: GroupId) {
+    let seed = entry_seed(STORE, group);
+    let mut at = match body.first() {
+        Some(1) => 1 + 16 + 4,
+        _ => 1 + 4,
+    };
+    while let Some(entry) = body.get_mut(at..).filter(|rest| rest.len() >= 33) {
+        let len = 29 + (&entry[29..]).get_u32_le() as usize;
+        let Some(content) = entry.get(4..4 + len) else { return };
+        let right = crc(seed, content);
+        entry[..4].copy_from_slice(&right.to_le_bytes());
+        at += 4 + len;
+    }
+}
