@@ -18,7 +18,7 @@ use crate::command::{self, Command, Local};
 use crate::info;
 use crate::reply::{Protocol, Reply};
 use crate::request::{Decoder, ProtocolError, Request};
-use crate::server::Server;
+use crate::server::{Seat, Server};
 use crate::store::Read;
 use crate::write::Batch;
 
@@ -37,7 +37,8 @@ const ANSWERS_BYTES: usize = 1 << 20;
 const MAX_READS: usize = 1024;
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve<R: AsyncRuntime>(server: &Rc<Server<R>>, stream: R::Stream, id: u64) {
+pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id: u64) {
+    let server = &seat.server;
     let (mut reader, writer) = stream.split();
     let mut connection = Connection {
         server: Rc::clone(server),
@@ -60,6 +61,16 @@ pub(crate) async fn serve<R: AsyncRuntime>(server: &Rc<Server<R>>, stream: R::St
         }
         let lacks = connection.decoder.lacks(&buffer);
         buffer.reserve(lacks.clamp(read_bytes, MOST_READ_BYTES));
+        // What is no longer than what is read at once is bounded by the number of clients.
+        let long = if buffer.len() > MOST_READ_BYTES { buffer.len() + MOST_READ_BYTES } else { 0 };
+        if !seat.hold(long) {
+            let text = "ERR the requests of all clients are too long together, try again later";
+            // Where the rest of the request comes on, the client may not get to see it.
+            if connection.put(&Reply::error(text)).await.is_ok() {
+                let _ = connection.send().await;
+            }
+            return;
+        }
         let (result, filled) = reader.read(buffer).await;
         buffer = filled;
         let read = match result {

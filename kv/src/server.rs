@@ -16,6 +16,11 @@ use crate::store::Store;
 /// The most clients at a time: Redis' default. With what an idle connection holds they take some 100 MiB.
 pub(crate) const MAX_CLIENTS: usize = 10_000;
 
+/// What all clients together may have sent of long requests that have not ended or not been answered, in bytes: twice what a node
+/// queues of commands (`Config::max_queued_bytes`), so that it is not this which refuses those who get on. Without it ten thousand clients that
+/// never end a request of 16 MiB would take all memory there is.
+pub(crate) const MAX_LONG_REQUESTS_BYTES: usize = 256 << 20;
+
 /// How long to wait after a failed accept. It fails when the process has no file left, which takes a while to change.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,6 +36,8 @@ pub(crate) struct Server<R: AsyncRuntime> {
     /// Connections now, and ever; the latter numbers them.
     pub(crate) clients: Cell<usize>,
     pub(crate) accepted: Cell<u64>,
+    /// What they hold of [`MAX_LONG_REQUESTS_BYTES`].
+    pub(crate) long_requests_bytes: Cell<usize>,
     /// Requests answered.
     pub(crate) commands: Cell<u64>,
 }
@@ -47,6 +54,7 @@ impl<R: AsyncRuntime> Server<R> {
             port,
             clients: Cell::default(),
             accepted: Cell::default(),
+            long_requests_bytes: Cell::default(),
             commands: Cell::default(),
         }
     }
@@ -72,7 +80,7 @@ impl<R: AsyncRuntime> Server<R> {
             let id = self.accepted.get();
             debug!(%from, id, "a client has connected");
             let task = async move {
-                connection::serve(&seat.0, stream, id).await;
+                connection::serve(&seat, stream, id).await;
                 debug!(id, "a client has gone");
             };
             self.rt.spawn(task).detach();
@@ -80,19 +88,30 @@ impl<R: AsyncRuntime> Server<R> {
     }
 }
 
-/// A connection's place among [`MAX_CLIENTS`], given back however its task ends.
-struct Seat<R: AsyncRuntime>(Rc<Server<R>>);
+/// A connection's place among [`MAX_CLIENTS`], and its part of [`MAX_LONG_REQUESTS_BYTES`], given back however its task ends.
+pub(crate) struct Seat<R: AsyncRuntime> {
+    pub(crate) server: Rc<Server<R>>,
+    long_request_bytes: Cell<usize>,
+}
 
 impl<R: AsyncRuntime> Seat<R> {
     fn take(server: Rc<Server<R>>) -> Self {
         server.clients.set(server.clients.get() + 1);
-        Self(server)
+        Self { server, long_request_bytes: Cell::default() }
+    }
+
+    /// From now on the connection holds this much of a long request, or 0. False: there is no room for that, and it must go.
+    pub(crate) fn hold(&self, bytes: usize) -> bool {
+        let others = self.server.long_requests_bytes.get() - self.long_request_bytes.replace(bytes);
+        self.server.long_requests_bytes.set(others + bytes);
+        bytes == 0 || others + bytes <= MAX_LONG_REQUESTS_BYTES
     }
 }
 
 impl<R: AsyncRuntime> Drop for Seat<R> {
     fn drop(&mut self) {
-        self.0.clients.set(self.0.clients.get() - 1);
+        self.hold(0);
+        self.server.clients.set(self.server.clients.get() - 1);
     }
 }
 

@@ -134,6 +134,48 @@ fn clients_that_send_a_byte_at_a_time() {
 }
 
 #[test]
+fn clients_that_never_end_a_long_request() {
+    const CLIENTS: usize = 40;
+    const VALUE: usize = 8 << 20;
+    /// What they may send of it together. They try a quarter more.
+    const ALLOWED_BYTES: usize = 256 << 20;
+    on_each_runtime(|cluster, other| {
+        let before = cluster.process(0).resident_bytes();
+        let mut request = format!("*5\r\n$4\r\nMSET\r\n$1\r\na\r\n${VALUE}\r\n").into_bytes();
+        request.resize(request.len() + VALUE, b'x');
+        request.extend_from_slice(b"\r\n$1\r\nb\r\n$8000000\r\nx");
+        let mut endless: Vec<_> = (0..CLIENTS).map(|_| open(cluster)).collect();
+        let refusal = b"-ERR the requests of all clients are too long together";
+        let mut refused = 0;
+        endless.retain_mut(|stream| {
+            // The node may close it in between.
+            let sent = stream.write_all(&request).is_ok();
+            is_served(other);
+            // It is refused as it grows, or waits.
+            stream.set_nonblocking(true).expect("can be set");
+            let mut answer = vec![0; refusal.len()];
+            let told = stream.read(&mut answer);
+            stream.set_nonblocking(false).expect("can be set");
+            let waits = told.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+            if let Ok(len) = told {
+                assert_eq!(answer[..len], refusal[..], "sent: {sent}");
+            }
+            refused += usize::from(!waits);
+            waits
+        });
+        eprintln!("{refused} of {CLIENTS} were refused");
+        assert!(refused > 0 && refused < CLIENTS);
+        assert_flat(cluster, before, ALLOWED_BYTES + MARGIN_BYTES);
+        drop(endless);
+        // There is room again.
+        let value = vec![b'x'; VALUE];
+        until("long requests are taken again", || {
+            redis::cmd("SET").arg("a").arg(&value).exec(&mut cluster.connect(0).ok()?).ok()
+        });
+    });
+}
+
+#[test]
 fn ten_thousand_clients_and_no_more() {
     /// What a node takes by default, of which one place is for the client that is served.
     const CLIENTS: usize = 10_000 - 1;
