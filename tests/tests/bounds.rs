@@ -1,4 +1,5 @@
-//! Disks and state machines that are slow: what is refused is refused, and what is held stays within the limits, counted byte by byte.
+//! Disks and state machines that are slow, peers that send too much: what is refused is refused, and what is held stays within the
+//! limits, counted byte by byte.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, Body, Config, LocalNetwork, LocalRaft, Node, NodeId, Raw, StateMachine,
-    WriteError,
+    AsyncRuntime, Body, Config, LocalNetwork, LocalRaft, Message, Node, NodeId, Raw, StateMachine,
+    Term, WriteError,
 };
 use quorate_tests::{Disk, Fate, Faults, FaultyStore, Lossy, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ on_each_runtime!(
     slow_disks_make_writes_busy_and_no_memory_full,
     a_slow_state_machine_of_the_leader_makes_writes_busy_and_keeps_no_heartbeat_waiting,
     a_slow_state_machine_of_a_follower_gets_its_entries_a_batch_at_a_time,
+    messages_beyond_what_an_inbox_holds_are_dropped,
 );
 
 const LINE: usize = 1000;
@@ -50,25 +52,29 @@ impl Live {
     }
 
     fn line(&self) -> Raw {
-        self.0.fetch_add(LINE, Ordering::Relaxed);
-        Raw(Bytes::from_owner(Line { content: [b'x'; LINE], live: self.clone() }))
+        Raw(self.counted(Bytes::from_static(&[b'x'; LINE])))
+    }
+
+    fn counted(&self, content: Bytes) -> Bytes {
+        self.0.fetch_add(content.len(), Ordering::Relaxed);
+        Bytes::from_owner(Counted { content, live: self.clone() })
     }
 }
 
-struct Line {
-    content: [u8; LINE],
+struct Counted {
+    content: Bytes,
     live: Live,
 }
 
-impl AsRef<[u8]> for Line {
+impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
         &self.content
     }
 }
 
-impl Drop for Line {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.live.0.fetch_sub(LINE, Ordering::Relaxed);
+        self.live.0.fetch_sub(self.content.len(), Ordering::Relaxed);
     }
 }
 
@@ -277,4 +283,31 @@ async fn a_slow_state_machine_of_a_follower_gets_its_entries_a_batch_at_a_time<R
     assert!(slow.most_held.get() <= config.max_apply_bytes, "{} bytes", slow.most_held.get());
     let applied = slow.node.local().read(|state| state.applied).await.expect("reads");
     assert_eq!(applied, LINES);
+}
+
+async fn messages_beyond_what_an_inbox_holds_are_dropped<R: AsyncRuntime>(rt: R) {
+    const MIB: usize = 1 << 20;
+    const INBOX_BYTES: usize = 256 * MIB;
+    let three = Three::form(&rt, &narrow()).await;
+    let to = three.others().next().expect("there are others");
+    let (local, shared) = (three.raft(to), three.parts[&to].node.raft());
+    let content = Bytes::from(vec![0; MIB]);
+    let live = Live::default();
+    let flood = |deliver: &dyn Fn(Message)| {
+        // It gets no turn in between.
+        for sequence in 0..300 {
+            let commands = vec![live.counted(content.clone())];
+            let body = Body::Forward { session: 1, sequence, commands };
+            deliver(Message { group: 0, from: three.leader, to, term: Term(0), body });
+        }
+    };
+    for deliver in [&|m| local.deliver(m), &|m| shared.deliver(m)] as [&dyn Fn(Message); 2] {
+        flood(deliver);
+        let held = live.bytes();
+        assert!((INBOX_BYTES - 2 * MIB..=INBOX_BYTES).contains(&held), "{held} bytes");
+        while live.bytes() > 0 {
+            rt.sleep(Duration::from_millis(1)).await;
+        }
+    }
+    local.write(live.line()).await.expect("there is room again");
 }
