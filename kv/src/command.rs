@@ -37,6 +37,10 @@ pub(crate) enum Local {
     Info(Vec<Bytes>),
     /// RAFT STATUS.
     RaftStatus,
+    /// RAFT SNAPSHOT.
+    RaftSnapshot,
+    /// RAFT PURGE.
+    RaftPurge,
     /// QUIT: answer, then close.
     Quit,
 }
@@ -98,7 +102,7 @@ static TABLE: &[Entry] = &[
     Entry { name: "command", arity: -1, flags: LOCAL, keys: NO_KEYS, summary: "COUNT, LIST, INFO, DOCS: the commands", parse: command },
     Entry { name: "config", arity: -2, flags: LOCAL, keys: NO_KEYS, summary: "GET: settings", parse: config },
     Entry { name: "info", arity: -1, flags: LOCAL, keys: NO_KEYS, summary: "This node's state, for people", parse: |args| Ok(Command::Local(Local::Info(args.collect()))) },
-    Entry { name: "raft", arity: -2, flags: LOCAL, keys: NO_KEYS, summary: "STATUS: this node's place in its cluster", parse: raft },
+    Entry { name: "raft", arity: -2, flags: LOCAL, keys: NO_KEYS, summary: "STATUS, SNAPSHOT, PURGE: this node's place in its cluster, a snapshot of its state, and its log behind that", parse: raft },
     Entry { name: "quit", arity: -1, flags: LOCAL, keys: NO_KEYS, summary: "Closes the connection", parse: |_| Ok(Command::Local(Local::Quit)) },
 ];
 
@@ -380,9 +384,12 @@ fn config(mut args: Arguments) -> Result<Command, Reply> {
 }
 
 fn raft(mut args: Arguments) -> Result<Command, Reply> {
-    Ok(Command::Local(match subcommand("raft", &mut args, &[("status", 0, 0), ("help", 0, 0)])? {
+    let known = [("status", 0, 0), ("snapshot", 0, 0), ("purge", 0, 0), ("help", 0, 0)];
+    Ok(Command::Local(match subcommand("raft", &mut args, &known)? {
         "status" => Local::RaftStatus,
-        _ => help("RAFT", &["STATUS"]),
+        "snapshot" => Local::RaftSnapshot,
+        "purge" => Local::RaftPurge,
+        _ => help("RAFT", &["STATUS", "SNAPSHOT", "PURGE"]),
     }))
 }
 

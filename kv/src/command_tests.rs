@@ -127,6 +127,8 @@ fn errors_have_redis_texts() {
         ("CLIENT ID x", "ERR wrong number of arguments for 'client|id' command"),
         ("CONFIG GET", "ERR wrong number of arguments for 'config|get' command"),
         ("CONFIG SET a b", "ERR unknown subcommand 'SET'. Try CONFIG HELP."),
+        ("RAFT snapshot x", "ERR wrong number of arguments for 'raft|snapshot' command"),
+        ("RAFT purge 7", "ERR wrong number of arguments for 'raft|purge' command"),
         ("RAFT status x", "ERR wrong number of arguments for 'raft|status' command"),
         ("foo", "ERR unknown command 'foo', with args beginning with: "),
         ("Foo a b", "ERR unknown command 'Foo', with args beginning with: 'a' 'b' "),

@@ -226,6 +226,9 @@ impl<R: AsyncRuntime> Connection<R> {
             Local::Config(patterns) => info::config(&patterns),
             Local::Info(sections) => Reply::Text(info::info(&self.server, &sections)),
             Local::RaftStatus => info::raft_status(&self.server.metrics.borrow()),
+            // They take as long as they take: a large state, or another snapshot to be written first.
+            Local::RaftSnapshot => info::compacted(self.server.raft.snapshot().await),
+            Local::RaftPurge => info::compacted(self.server.raft.purge().await),
             Local::Quit => {
                 self.put(&Reply::OK).await?;
                 self.send().await?;

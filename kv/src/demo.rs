@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use quorate::NodeId;
 
-use crate::Engine;
 use crate::host::{self, Cluster};
 use crate::node::Plan;
+use crate::{Engine, Snapshots};
 
 /// Peers are at the base port and this, so that the clients' ports stay in one row.
 const PEER_PORTS: u16 = 100;
@@ -19,6 +19,8 @@ pub(crate) struct Options {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
+    #[command(flatten)]
+    snapshots: Snapshots,
     #[command(flatten)]
     engine: Engine,
     /// The folder for the data, node i's in a folder i; without it they are deleted at the end.
@@ -54,6 +56,7 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
         peer: address(PEER_PORTS + i),
         data: data.join(i.to_string()),
         members: members.clone(),
+        config: options.snapshots.into(),
     });
     let clients: Vec<_> = (1..=options.nodes).map(address).collect();
     let kept = options.data.is_some();

@@ -1,9 +1,9 @@
-//! What a node tells of itself: INFO, RAFT STATUS, HELLO and CONFIG GET.
+//! What a node tells of itself: INFO, RAFT STATUS, SNAPSHOT and PURGE, HELLO and CONFIG GET.
 
 use std::fmt::Write;
 
 use bytes::Bytes;
-use quorate::{AsyncRuntime, Metrics};
+use quorate::{AsyncRuntime, LogId, Metrics, SnapshotError};
 
 use crate::glob;
 use crate::reply::{Protocol, Reply};
@@ -62,6 +62,17 @@ pub(crate) fn raft_status(metrics: &Metrics) -> Reply {
     Reply::Map(facts.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
 }
 
+/// The answer to RAFT SNAPSHOT and RAFT PURGE: the index up to which there is a snapshot now, or the log is purged.
+pub(crate) fn compacted(result: Result<LogId, SnapshotError>) -> Reply {
+    match result {
+        Ok(log_id) => Reply::Integer(log_id.index.cast_signed()),
+        Err(error @ (SnapshotError::Shutdown | SnapshotError::Fatal(_))) => {
+            Reply::error(format!("CLUSTERDOWN {error}"))
+        }
+        Err(error) => Reply::error(format!("ERR {error}")),
+    }
+}
+
 /// The facts of a node's place in its cluster, for RAFT STATUS and INFO. A leader adds its peers.
 fn raft(metrics: &Metrics) -> Vec<(String, String)> {
     let leader = metrics.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
@@ -72,11 +83,19 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("leader".to_owned(), leader),
         ("committed".to_owned(), metrics.committed.to_string()),
         ("applied".to_owned(), metrics.applied.to_string()),
+        ("snapshot".to_owned(), metrics.snapshot.index.to_string()),
+        ("purged".to_owned(), metrics.purged.index.to_string()),
     ];
+    if let Some(error) = &metrics.snapshot_error {
+        facts.push(("snapshot_error".to_owned(), error.to_string()));
+    }
     for (id, peer) in &metrics.peers {
         let contact =
             peer.last_contact.map_or_else(|| "none".to_owned(), |d| d.as_millis().to_string());
-        let facts_of_peer = format!("match={},last_contact_ms={contact}", peer.matched);
+        let mut facts_of_peer = format!("match={},last_contact_ms={contact}", peer.matched);
+        if let Some((stored, whole)) = peer.snapshot {
+            let _ = write!(facts_of_peer, ",snapshot_bytes={stored}/{whole}");
+        }
         facts.push((format!("peer{id}"), facts_of_peer));
     }
     facts
@@ -149,7 +168,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use quorate::{PeerMetrics, Role, Term};
+    use quorate::{PeerMetrics, Role, StoreError, Term};
 
     use super::*;
 
@@ -160,20 +179,24 @@ mod tests {
             last_contact: Some(Duration::from_millis(12)),
             ..PeerMetrics::default()
         };
-        let metrics = Metrics {
+        let behind = PeerMetrics { snapshot: Some((4, 1000)), ..PeerMetrics::default() };
+        let mut metrics = Metrics {
             id: 2,
             role: Role::Leader,
             term: Term(3),
             leader: Some(2),
             committed: 9,
             applied: 8,
-            peers: BTreeMap::from([(1, heard), (3, PeerMetrics::default())]),
+            snapshot: LogId { index: 7, ..LogId::ZERO },
+            purged: LogId { index: 6, ..LogId::ZERO },
+            peers: BTreeMap::from([(1, heard), (3, behind)]),
             ..Metrics::default()
         };
-        let facts: Vec<String> =
-            raft(&metrics).into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        let told = |metrics: &Metrics| -> Vec<String> {
+            raft(metrics).into_iter().map(|(name, value)| format!("{name}:{value}")).collect()
+        };
         assert_eq!(
-            facts,
+            told(&metrics),
             [
                 "id:2",
                 "role:leader",
@@ -181,10 +204,15 @@ mod tests {
                 "leader:2",
                 "committed:9",
                 "applied:8",
+                "snapshot:7",
+                "purged:6",
                 "peer1:match=9,last_contact_ms=12",
-                "peer3:match=0,last_contact_ms=none",
+                "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",
             ]
         );
+        metrics.snapshot_error = Some(SnapshotError::Store(StoreError::Abandoned));
+        let error = "snapshot_error:the store dropped a write without an answer";
+        assert!(told(&metrics).iter().any(|fact| fact == error));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use quorate::Config;
 use tracing_subscriber::EnvFilter;
 
 /// A replicated, durable key-value server that speaks the Redis protocol.
@@ -52,6 +53,29 @@ struct Engine {
     /// How the runtime talks to the kernel.
     #[arg(long, value_enum, default_value_t)]
     driver: Driver,
+}
+
+/// When a node takes snapshots.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Snapshots {
+    /// A node takes a snapshot of its state, and purges its log, once so many bytes of it have been applied since the last one.
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().snapshot_after_bytes)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_bytes: u64,
+    /// … or so many entries.
+    #[arg(long, value_name = "COUNT", default_value_t = Config::default().snapshot_after_entries)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_entries: u64,
+}
+
+impl From<Snapshots> for Config {
+    fn from(snapshots: Snapshots) -> Self {
+        Self {
+            snapshot_after_bytes: snapshots.snapshot_bytes,
+            snapshot_after_entries: snapshots.snapshot_entries,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -126,13 +150,19 @@ mod tests {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
         for line in [
             "quorate-kv demo",
+            "quorate-kv demo --snapshot-bytes 1048576 --snapshot-entries 1",
             "quorate-kv check --data d",
             "quorate-kv demo --nodes 5 --runtime monoio --driver poll --data d --base-port 80",
             "quorate-kv serve --id 1 --client [::]:7001 --peer host:7101 --cluster 1=host:7101,2=b:1 --data d",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{error}"));
         }
-        for line in ["quorate-kv", "quorate-kv demo --nodes 0", "quorate-kv serve --id 1"] {
+        for line in [
+            "quorate-kv",
+            "quorate-kv demo --nodes 0",
+            "quorate-kv demo --snapshot-bytes 0",
+            "quorate-kv serve --id 1",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -11,8 +11,8 @@ use futures::{FutureExt, select_biased};
 use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
 use quorate::{
-    AsyncRuntime, FileStore, GroupId, Inbox, InitializeError, LocalRaft, Message, Node, NodeId,
-    TcpConfig, TcpTransport, Transport,
+    AsyncRuntime, Config, FileStore, GroupId, Inbox, InitializeError, LocalRaft, Message, Node,
+    NodeId, TcpConfig, TcpTransport, Transport,
 };
 use tracing::info;
 
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) data: PathBuf,
     /// All nodes and where they are reached.
     pub(crate) members: BTreeMap<NodeId, String>,
+    /// Its settings.
+    pub(crate) config: Config,
 }
 
 /// Runs a node until `stop` says so. `on_ready` is called with the leader when it has answered its first linearizable read.
@@ -45,16 +47,17 @@ pub(crate) async fn run<R: AsyncRuntime>(
     mut stop: watch::Receiver<bool>,
     on_ready: impl FnOnce(NodeId) + 'static,
 ) -> Result<(), String> {
-    let Plan { id, client, peer, data, members } = plan;
+    let Plan { id, client, peer, data, members, config } = plan;
     let log_store = FileStore::open(rt, &data).await.map_err(|error| error.to_string())?;
-    let config = TcpConfig { cluster_id: cluster_id(&members), ..TcpConfig::default() };
+    let tcp_config = TcpConfig { cluster_id: cluster_id(&members), ..TcpConfig::default() };
     let tcp =
-        TcpTransport::bind_with(rt, &peer, config).await.map_err(|error| error.to_string())?;
+        TcpTransport::bind_with(rt, &peer, tcp_config).await.map_err(|error| error.to_string())?;
     let listener = listen(rt, &client).await?;
     let port = listener.local_addr().map_err(|error| error.to_string())?.port();
     let store = Store::default();
     let keys = store.count();
     let node = Node::builder(id)
+        .config(config)
         .log_store(log_store)
         .transport(Addressed { tcp, members: members.clone() })
         .state_machine(store)

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use quorate::NodeId;
 use tracing::info;
 
-use crate::Engine;
 use crate::host::{self, Cluster};
 use crate::node::Plan;
+use crate::{Engine, Snapshots};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -27,6 +27,8 @@ pub(crate) struct Options {
     /// The folder for this node's data.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    snapshots: Snapshots,
     #[command(flatten)]
     engine: Engine,
 }
@@ -57,11 +59,11 @@ fn members(text: &str) -> Result<Members, String> {
 ///
 /// Errors: it could not start, or failed.
 pub(crate) fn run(options: Options) -> Result<(), String> {
-    let Options { id, client, peer, cluster: Members(members), data, engine } = options;
+    let Options { id, client, peer, cluster: Members(members), data, snapshots, engine } = options;
     if !members.contains_key(&id) {
         return Err(format!("node {id} is not in --cluster"));
     }
-    let plan = Plan { id, client, peer, data, members };
+    let plan = Plan { id, client, peer, data, members, config: snapshots.into() };
     host::run(Cluster { nodes: vec![plan], engine }, |leader| {
         info!(leader, "ready");
     })

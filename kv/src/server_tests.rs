@@ -218,6 +218,25 @@ fn hello_and_client_concern_one_connection() {
 }
 
 #[test]
+fn a_snapshot_and_a_purge_by_hand_tell_how_far_they_reach() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("RAFT PURGE\r\nSET a 1\r\nRAFT SNAPSHOT\r\nRAFT PURGE\r\n").await;
+        let reached = |running: &Running| running.server.metrics.borrow().applied;
+        client.expect(":0\r\n+OK\r\n").await;
+        let index = reached(running);
+        client.expect(&format!(":{index}\r\n:{index}\r\n")).await;
+        // Nothing has been applied since.
+        client.send("RAFT SNAPSHOT\r\nSET a 2\r\nRAFT SNAPSHOT\r\nRAFT PURGE\r\n").await;
+        client.expect(&format!(":{index}\r\n+OK\r\n")).await;
+        let next = index + 1;
+        client.expect(&format!(":{next}\r\n:{next}\r\n")).await;
+        let metrics = running.server.metrics.borrow().clone();
+        assert_eq!((metrics.snapshot.index, metrics.purged.index), (next, next));
+    });
+}
+
+#[test]
 fn raft_status_and_info_tell_the_same() {
     with_server(async |rt, running| {
         let mut client = Client::connect(rt, running).await;
@@ -225,10 +244,12 @@ fn raft_status_and_info_tell_the_same() {
         client.expect("+OK\r\n").await;
         let index = running.server.metrics.borrow().applied;
         let raft = "id:1\r\nrole:leader\r\nterm:1\r\nleader:1\r\n";
-        let raft = format!("# Raft\r\n{raft}committed:{index}\r\napplied:{index}\r\n");
+        let raft = format!(
+            "# Raft\r\n{raft}committed:{index}\r\napplied:{index}\r\nsnapshot:0\r\npurged:0\r\n"
+        );
         let info = format!("{raft}\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n");
         client.expect(&format!("${}\r\n{info}\r\n", info.len())).await;
-        client.expect("*12\r\n$2\r\nid\r\n$1\r\n1\r\n$4\r\nrole\r\n$6\r\nleader\r\n").await;
+        client.expect("*16\r\n$2\r\nid\r\n$1\r\n1\r\n$4\r\nrole\r\n$6\r\nleader\r\n").await;
     });
 }
 
