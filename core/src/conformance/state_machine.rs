@@ -1,5 +1,5 @@
 //! The cases of a state machine: replicas that were given the same commands must not differ, however the
-//! commands came to them.
+//! commands came to them: one by one, in batches, or as a snapshot.
 
 use std::fmt::Debug;
 
@@ -7,6 +7,10 @@ use bytes::Bytes;
 use quorate_rt::AsyncRuntime;
 
 use crate::state_machine::{Command, StateMachine};
+
+mod snapshots;
+
+pub use self::snapshots::*;
 
 /// What the suite needs to know of a state machine.
 pub trait MachineFactory: 'static {
@@ -35,7 +39,9 @@ macro_rules! state_machine_suite {
         mod $name {
             use super::*;
             $crate::suite_cases! { $runtime, $launch, $factory, state_machine {
-                is_deterministic, applies_batches_as_single_commands, takes_any_bytes
+                is_deterministic, applies_batches_as_single_commands, takes_any_bytes,
+                restores_what_was_written, keeps_a_view_as_it_was, writes_the_same_state_as_the_same_bytes,
+                restores_damaged_bytes_without_a_panic, refuses_more_than_was_written
             } }
         }
     };
@@ -139,110 +145,4 @@ pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use quorate_rt::Launch;
-    use quorate_rt_tokio::Tokio;
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-
-    #[derive(Serialize, Deserialize)]
-    /// A register, with one of the mistakes that the suite must notice, or with none.
-    struct Register {
-        value: u64,
-        mistake: Mistake,
-        /// Which machine of its factory it is.
-        number: u64,
-    }
-
-    #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-    enum Mistake {
-        None,
-        DiffersByMachine,
-        ReversesBatches,
-        LosesAResponse,
-    }
-
-    impl StateMachine for Register {
-        type Command = (bool, u64);
-        type Response = u64;
-
-        async fn apply(&mut self, (set, operand): (bool, u64)) -> u64 {
-            let value = if set { operand } else { self.value.wrapping_mul(3) ^ operand };
-            self.value = match self.mistake {
-                Mistake::DiffersByMachine => value ^ self.number,
-                _ => value,
-            };
-            self.value
-        }
-
-        async fn apply_batch(&mut self, mut commands: Vec<(bool, u64)>) -> Vec<u64> {
-            if self.mistake == Mistake::ReversesBatches {
-                commands.reverse();
-            }
-            let mut responses = Vec::new();
-            for command in commands {
-                responses.push(self.apply(command).await);
-            }
-            if self.mistake == Mistake::LosesAResponse {
-                responses.pop();
-            }
-            responses
-        }
-    }
-
-    struct Registers {
-        mistake: Mistake,
-        made: Cell<u64>,
-    }
-
-    fn with(mistake: Mistake) -> Registers {
-        Registers { mistake, made: Cell::new(0) }
-    }
-
-    impl MachineFactory for Registers {
-        type Machine = Register;
-        type State = u64;
-
-        fn machine(&self) -> Register {
-            self.made.set(self.made.get() + 1);
-            Register { value: 0, mistake: self.mistake, number: self.made.get() }
-        }
-
-        fn command(&self, random: u64) -> (bool, u64) {
-            (random.is_multiple_of(5), random % 100)
-        }
-
-        fn state(&self, machine: &Register) -> u64 {
-            machine.value
-        }
-    }
-
-    crate::state_machine_suite!(register, Tokio, Launch::default(), with(Mistake::None));
-
-    fn run(case: impl AsyncFnOnce(Tokio)) {
-        Tokio::run(&Launch::default(), case).expect("the runtime starts");
-    }
-
-    #[test]
-    #[should_panic(expected = "left == right")]
-    fn notices_machines_that_differ() {
-        run(async |rt| is_deterministic(rt, with(Mistake::DiffersByMachine)).await);
-    }
-
-    #[test]
-    #[should_panic(expected = "batches of up to")]
-    fn notices_batches_in_another_order() {
-        run(async |rt| {
-            applies_batches_as_single_commands(rt, with(Mistake::ReversesBatches)).await
-        });
-    }
-
-    #[test]
-    #[should_panic(expected = "a response for each command")]
-    fn notices_a_missing_response() {
-        run(async |rt| applies_batches_as_single_commands(rt, with(Mistake::LosesAResponse)).await);
-    }
-}
+mod tests;
