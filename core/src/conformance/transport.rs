@@ -11,16 +11,16 @@ use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::mpsc;
 
 use crate::{
-    AppendOutcome, Body, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message, NodeId,
-    Payload, Term, Transport,
+    AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
+    NodeId, Payload, SnapshotMeta, Term, Transport,
 };
 
 /// What the suite needs to know of a transport.
 pub trait TransportFactory<R: AsyncRuntime>: 'static {
     /// The implementation.
     type Transport: Transport;
-    /// Whether each message arrives, once and in order, as long as nothing fails and no queue is full. The contract does not
-    /// ask for it, but Raft is faster with it.
+    /// Whether each message arrives, once and in order, as long as nothing fails and no queue is full; the pieces of snapshots
+    /// among themselves. The contract does not ask for it, but Raft is faster with it.
     const ORDERED: bool = true;
 
     /// The transport of one more node, and the address at which the others reach it, as it would stand in the membership; it
@@ -39,7 +39,7 @@ macro_rules! transport_suite {
             $crate::suite_cases! { $runtime, $launch, $factory, transport {
                 carries_all_kinds_unchanged, carries_in_order, carries_a_large_message,
                 keeps_groups_apart, drops_what_is_for_unknown_nodes, never_waits_for_who_is_away,
-                never_waits_for_who_is_slow, delivers_nothing_within_a_send, delivers_nothing_after_detach,
+                never_waits_for_who_is_slow, carries_pieces_beside_the_rest, delivers_nothing_within_a_send, delivers_nothing_after_detach,
                 follows_a_node_that_moves, follows_a_node_that_restarts
             } }
         }
@@ -158,6 +158,19 @@ fn append(entries: Vec<Entry>) -> Body {
     Body::Append { prev: LogId::new(2, 1, 10), committed: 9, round: 77, entries }
 }
 
+/// A piece of a snapshot.
+fn piece(offset: u64, chunk: Bytes) -> Body {
+    let voters = BTreeMap::from([(1, "a:1".to_owned()), (2, String::new())]);
+    let meta = SnapshotMeta {
+        log_id: LogId::new(2, 1, 10),
+        membership: Membership::new(voters).expect("a possible one"),
+        membership_index: 10,
+        bytes: u64::MAX,
+        digest: Digest::of(b"a snapshot"),
+    };
+    Body::Snapshot { meta, offset, chunk }
+}
+
 /// Each kind of message, with each outcome, each kind of entry, and numbers at their limits.
 fn all_kinds() -> Vec<Body> {
     let log_id = LogId::new(2, 1, 10);
@@ -197,6 +210,11 @@ fn all_kinds() -> Vec<Body> {
         Body::ReadIndexReply { sequence: 8, index: Some(u64::MAX) },
         Body::ReadIndexReply { sequence: 9, index: None },
         Body::TimeoutNow,
+        piece(0, Bytes::new()),
+        piece(u64::MAX, Bytes::from_static(b"a piece")),
+        piece(7, Bytes::from(vec![1; 70_000])),
+        Body::SnapshotReply { digest: Digest::of(b"a snapshot"), stored: 0 },
+        Body::SnapshotReply { digest: Digest::of(b""), stored: u64::MAX },
     ]
 }
 
@@ -250,13 +268,15 @@ pub async fn carries_in_order<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, fa
     }
 }
 
-/// Of many entries and of one.
+/// Of many entries and of one, and a piece of a snapshot.
 #[doc(hidden)]
 pub async fn carries_a_large_message<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     let entries = (11..4011).map(|index| command(index, 1000)).collect();
-    for entries in [entries, vec![command(11, 4 << 20)]] {
-        let message = one.message(GROUP, 2, append(entries));
+    let chunk: Vec<u8> = (0..4_u32 << 20).map(|n| (n.wrapping_mul(n) >> 8) as u8).collect();
+    let large = [append(entries), append(vec![command(11, 4 << 20)]), piece(5, chunk.into())];
+    for body in large {
+        let message = one.message(GROUP, 2, body);
         one.reach(&rt, &mut two, message).await;
         one.reach(&rt, &mut two, one.number(GROUP, 2, 1)).await;
     }
@@ -322,15 +342,19 @@ impl Drop for Counted {
     }
 }
 
-/// Sends far more to node `to` than may wait, `pause` after each piece of it, and looks at how much does.
-async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pause: impl AsyncFn()) {
+/// Sends far more to node `to` than may wait, entries or pieces of a snapshot, `pause` after some of it, and looks at how much does.
+async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pieces: bool, pause: impl AsyncFn()) {
     let waiting = Arc::new(AtomicUsize::new(0));
     for index in 1..=(4 * MAX_WAITING_BYTES / CONTENT.len()) as u64 {
         waiting.fetch_add(1, Ordering::Relaxed);
         let content = Bytes::from_owner(Counted(Arc::clone(&waiting)));
-        let payload = Payload::Command(content);
-        let entries = vec![Entry { log_id: LogId::new(2, 1, index), payload }];
-        from.transport.send(from.message(GROUP, to, append(entries)));
+        let body = if pieces {
+            piece(index, content)
+        } else {
+            let payload = Payload::Command(content);
+            append(vec![Entry { log_id: LogId::new(2, 1, index), payload }])
+        };
+        from.transport.send(from.message(GROUP, to, body));
         let bytes = waiting.load(Ordering::Relaxed) * CONTENT.len();
         assert!(bytes <= MAX_WAITING_BYTES, "{bytes} bytes wait for one peer");
         if index % 1024 == 0 {
@@ -353,8 +377,8 @@ pub async fn never_waits_for_who_is_away<R: AsyncRuntime, F: TransportFactory<R>
         BTreeMap::from([(2, two.address.clone()), (3, three.address.clone()), (4, address)]);
     one.transport.set_peers(GROUP, &addresses);
     drop(two);
-    for away in [2, 4] {
-        flood(&one, away, async || rt.sleep(Duration::from_millis(1)).await).await;
+    for (away, pieces) in [(2, false), (4, true), (2, true), (4, false)] {
+        flood(&one, away, pieces, async || rt.sleep(Duration::from_millis(1)).await).await;
         one.reach(&rt, &mut three, one.number(GROUP, 3, away)).await;
     }
 }
@@ -368,8 +392,53 @@ pub async fn never_waits_for_who_is_slow<R: AsyncRuntime, F: TransportFactory<R>
     let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     // What is delivered waits no longer.
     join(&one, &two, Inbox::new(drop));
-    flood(&one, 2, async || ()).await;
-    one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
+    for pieces in [false, true] {
+        flood(&one, 2, pieces, async || ()).await;
+        one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
+    }
+}
+
+/// A snapshot is sent, piece after piece, while the usual messages come and go: all arrive, in their order.
+#[doc(hidden)]
+pub async fn carries_pieces_beside_the_rest<R: AsyncRuntime, F: TransportFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    const COUNT: u64 = 200;
+    let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
+    let chunk = Bytes::from(vec![3; 100_000]);
+    // The offer, which is answered before the pieces are sent.
+    one.reach(&rt, &mut two, one.message(GROUP, 2, piece(0, Bytes::new()))).await;
+    let (mut next, mut number) = (1, 1);
+    while next <= COUNT {
+        // No more at a time than what any transport holds.
+        for offset in next..next + 10 {
+            one.transport.send(one.message(GROUP, 2, piece(offset, chunk.clone())));
+            one.transport.send(one.number(GROUP, 2, offset));
+        }
+        if !F::ORDERED {
+            one.reach(&rt, &mut two, one.message(GROUP, 2, piece(next, chunk.clone()))).await;
+            one.reach(&rt, &mut two, one.number(GROUP, 2, next)).await;
+            next += 10;
+            continue;
+        }
+        let end = next + 10;
+        while next < end || number < end {
+            let message = two.receive(GROUP).await;
+            match &message.body {
+                // The first contact, and the offer, may have been repeated.
+                Body::ReadIndex { sequence: 0 } | Body::Snapshot { offset: 0, .. } => {}
+                Body::Snapshot { .. } => {
+                    assert!(message == one.message(GROUP, 2, piece(next, chunk.clone())), "{next}");
+                    next += 1;
+                }
+                _ => {
+                    assert_eq!(message, one.number(GROUP, 2, number));
+                    number += 1;
+                }
+            }
+        }
+    }
 }
 
 /// A node that sends is in the middle of its turn: its own inbox must not be called.
