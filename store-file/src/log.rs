@@ -138,6 +138,10 @@ impl Log {
             if new.log_id.index < old.index {
                 return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
             }
+            if !(1..=new.log_id.index).contains(&new.membership_index) {
+                let (at, of) = (new.log_id, new.membership_index);
+                return Err(format!("a snapshot at {at} with a membership of {of}")); // It could not be read again.
+            }
             self.snapshot = Some(new.clone());
             self.told.snapshot = told;
         }

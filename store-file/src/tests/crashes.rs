@@ -2,19 +2,12 @@
 //! opening finds every acknowledged write, and of the others the first few, in order; or it names what is damaged.
 
 use std::future::poll_fn;
-use std::mem;
-use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 
+use super::images::*;
 use super::memory::{Image, Memory};
 use super::*;
-use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes, record_seed};
-
-/// What a disk writes as a whole or not at all.
-const SECTOR: usize = 512;
-
-const DIR: &str = "/store";
 
 /// A log of one group, in the moment of a crash: a batch has been written and not synced yet.
 struct Crash {
@@ -27,17 +20,6 @@ struct Crash {
     synced: Image,
     /// What it has if everything got there.
     now: Image,
-}
-
-/// Where a record stands.
-#[derive(Clone, Debug)]
-struct Place {
-    file: PathBuf,
-    begin: usize,
-    end: usize,
-    /// Bytes of it that mean something.
-    used: usize,
-    witness: bool,
 }
 
 impl Crash {
@@ -121,98 +103,6 @@ impl Crash {
         assert!(matches!(damage, StoreError::Damaged { offset, .. } if offset == at.begin as u64));
         assert!(disk.disk.now() == *image, "{what}: something was changed");
     }
-}
-
-async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>, StoreError> {
-    FileStore::open_with(rt, DIR, SMALL).await
-}
-
-/// What is there once a dropped store has written its last.
-async fn closed(rt: &Memory<Tokio>) -> Image {
-    while rt.lock_file(Path::new("LOCK")).await.is_err() {
-        others_run().await;
-    }
-    rt.disk.now()
-}
-
-/// Lets the other tasks run. Their files are in memory, so that they wait for nothing.
-async fn others_run() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-fn segments(image: &Image) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
-    image.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "wal"))
-}
-
-fn ends_with_an_empty_segment(image: &Image) -> bool {
-    let last = segments(image).skip(1).last();
-    last.is_some_and(|(_, last)| last[HEADER_BYTES as usize..].iter().all(|byte| *byte == 0))
-}
-
-/// The sectors in which two contents differ, by file and offset.
-fn differences(old: &Image, new: &Image) -> Vec<(PathBuf, usize)> {
-    let mut sectors = Vec::new();
-    for (path, new) in segments(new) {
-        let mut old = old.get(path).cloned().unwrap_or_default();
-        old.resize(new.len(), 0);
-        let pairs = old.chunks(SECTOR).zip(new.chunks(SECTOR)).enumerate();
-        let changed = pairs.filter(|(_, (old, new))| old != new);
-        sectors.extend(changed.map(|(at, _)| (path.clone(), at * SECTOR)));
-    }
-    sectors
-}
-
-/// The new content without some of what differs from the old.
-fn without(old: &Image, new: &Image, missing: &[(PathBuf, usize)]) -> Image {
-    let mut image = new.clone();
-    for (path, at) in missing {
-        let content = image.get_mut(path).unwrap();
-        let end = content.len().min(at + SECTOR);
-        let sector = &mut content[*at..end];
-        let old = old.get(path).and_then(|old| old.get(*at..end)).unwrap_or_default();
-        sector.fill(0);
-        sector[..old.len()].copy_from_slice(old);
-    }
-    image
-}
-
-fn subset<T: Clone>(of: &[T], mask: usize) -> Vec<T> {
-    let chosen = of.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
-    chosen.map(|(_, item)| item.clone()).collect()
-}
-
-/// The records of a log that is whole.
-fn places(image: &Image) -> Vec<Place> {
-    let mut places = Vec::new();
-    for ((file, content), segment) in segments(image).zip(1..) {
-        let store = check_segment_header(content, segment).unwrap();
-        let mut begin = HEADER_BYTES;
-        while let Some(header) = content.get(begin as usize..).and_then(|rest| rest.first_chunk())
-            && let Some(record) = RecordHeader::decode(
-                header,
-                record_seed(store, Position { segment, offset: begin }),
-            )
-        {
-            let used = RECORD_HEADER_BYTES + record.body_bytes as usize;
-            let end = begin + record_bytes(record.body_bytes);
-            let (file, witness) = (file.clone(), record.is_witness());
-            places.push(Place { file, begin: begin as usize, end: end as usize, used, witness });
-            begin = end;
-        }
-    }
-    places
-}
-
-fn in_memory(scenario: impl AsyncFnOnce(Memory<Tokio>)) {
-    Memory::run(&Launch::named("test"), scenario).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_core::{Membership, Outline, Recovered};
+use quorate_core::{Membership, Outline};
 
 use super::*;
 

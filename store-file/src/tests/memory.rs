@@ -1,5 +1,5 @@
 //! A runtime whose files are in memory and know what of them is synced; everything else is the inner runtime's. It makes thousands of
-//! recoveries a matter of seconds, and crashes exact. What happens to names is durable at once.
+//! recoveries a matter of seconds, and crashes exact: a name is durable when its directory is synced, or it came by a rename.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,11 +18,23 @@ pub(super) type Image = BTreeMap<PathBuf, Vec<u8>>;
 #[derive(Default)]
 pub(super) struct Disk {
     files: RefCell<BTreeMap<PathBuf, Rc<Content>>>,
+    /// The names that are sure to survive a crash.
+    durable: RefCell<BTreeMap<PathBuf, Rc<Content>>>,
+    /// What a crash could have left before each operation, if that is asked for.
+    moments: RefCell<Option<Vec<Moment>>>,
+    /// How far the test is, for the moments.
+    pub(super) progress: Cell<(usize, usize)>,
     locked: Rc<Cell<bool>>,
     /// Whether syncs wait, for ever.
     pub(super) hold_syncs: Cell<bool>,
     /// How many do.
     pub(super) held: Cell<usize>,
+}
+
+/// What a crash could have left on the disk.
+pub(super) struct Moment {
+    pub(super) progress: (usize, usize),
+    pub(super) image: Image,
 }
 
 #[derive(Default)]
@@ -38,20 +50,50 @@ impl Disk {
             synced: RefCell::new(bytes.clone()),
         };
         let files = image.iter().map(|(path, bytes)| (path.clone(), Rc::new(content(bytes))));
-        Self { files: RefCell::new(files.collect()), ..Self::default() }
+        let files: BTreeMap<_, _> = files.collect();
+        Self { files: RefCell::new(files.clone()), durable: RefCell::new(files), ..Self::default() }
+    }
+
+    pub(super) fn record_moments(&self) {
+        self.moments.replace(Some(Vec::new()));
+    }
+
+    pub(super) fn take_moments(&self) -> Vec<Moment> {
+        self.moments.take().unwrap_or_default()
+    }
+
+    /// Something is about to change. Of what has changed before and is not durable yet, all may be lost: names, contents, both, or nothing.
+    fn changes(&self) {
+        let mut moments = self.moments.borrow_mut();
+        let Some(moments) = moments.as_mut() else { return };
+        let begin = moments.len();
+        for names in [&self.files, &self.durable] {
+            for synced in [false, true] {
+                let image = image(&names.borrow(), synced);
+                if moments[begin..].iter().all(|moment| moment.image != image) {
+                    moments.push(Moment { progress: self.progress.get(), image });
+                }
+            }
+        }
     }
 
     /// What processes see.
     pub(super) fn now(&self) -> Image {
-        let files = self.files.borrow();
-        files.iter().map(|(path, file)| (path.clone(), file.now.borrow().clone())).collect()
+        image(&self.files.borrow(), false)
     }
 
     /// What is sure to survive a crash.
     pub(super) fn synced(&self) -> Image {
-        let files = self.files.borrow();
-        files.iter().map(|(path, file)| (path.clone(), file.synced.borrow().clone())).collect()
+        image(&self.durable.borrow(), true)
     }
+}
+
+fn image(files: &BTreeMap<PathBuf, Rc<Content>>, synced: bool) -> Image {
+    let content = |file: &Content| {
+        let content = if synced { &file.synced } else { &file.now };
+        content.borrow().clone()
+    };
+    files.iter().map(|(path, file)| (path.clone(), content(file))).collect()
 }
 
 #[derive(Clone)]
@@ -90,6 +132,7 @@ impl File for MemoryFile {
     }
 
     async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        self.disk.changes();
         let (from, begin) = (from.concat(), offset as usize);
         self.resize(|len| len.max(begin + from.len()));
         self.content.now.borrow_mut()[begin..begin + from.len()].copy_from_slice(&from);
@@ -97,6 +140,7 @@ impl File for MemoryFile {
     }
 
     async fn sync_data(&self) -> io::Result<()> {
+        self.disk.changes();
         if self.disk.hold_syncs.get() {
             self.disk.held.set(self.disk.held.get() + 1);
             pending::<()>().await;
@@ -106,6 +150,7 @@ impl File for MemoryFile {
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.changes();
         self.resize(|old| old.max(len as usize));
         Ok(())
     }
@@ -115,6 +160,7 @@ impl File for MemoryFile {
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.changes();
         self.resize(|_| len as usize);
         Ok(())
     }
@@ -174,6 +220,7 @@ impl<R: AsyncRuntime> AsyncRuntime for Memory<R> {
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MemoryFile> {
+        self.disk.changes();
         let mut files = self.disk.files.borrow_mut();
         match (files.contains_key(path), mode) {
             (true, OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -190,23 +237,36 @@ impl<R: AsyncRuntime> AsyncRuntime for Memory<R> {
 
     async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
         let files = self.disk.files.borrow();
-        let names = files.keys().filter_map(|file| file.strip_prefix(path).ok()?.to_str());
+        let inside = files.keys().filter(|file| file.parent() == Some(path));
+        let names = inside.filter_map(|file| file.file_name()?.to_str());
         Ok(names.map(str::to_owned).collect())
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.changes();
         let mut files = self.disk.files.borrow_mut();
         let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         files.insert(to.to_owned(), file);
-        Ok(())
+        drop(files);
+        match to.parent() {
+            Some(dir) => self.sync_dir(dir).await,
+            None => Ok(()),
+        }
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.changes();
         let removed = self.disk.files.borrow_mut().remove(path);
         removed.map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
-    async fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.changes();
+        let mut durable = self.disk.durable.borrow_mut();
+        durable.retain(|file, _| file.parent() != Some(path));
+        let files = self.disk.files.borrow();
+        let inside = files.iter().filter(|(file, _)| file.parent() == Some(path));
+        durable.extend(inside.map(|(file, content)| (file.clone(), Rc::clone(content))));
         Ok(())
     }
 

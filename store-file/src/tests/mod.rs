@@ -1,13 +1,16 @@
 //! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They run on tokio, and could on any
 //! runtime.
 
+mod compaction;
 mod crashes;
 mod damage;
 mod failure;
 mod faults;
+mod images;
 mod log;
 mod memory;
 mod model;
+mod state;
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,8 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::{
-    Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload, StoreError,
-    Term,
+    Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload, Recovered,
+    StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, Launch};

@@ -1,0 +1,119 @@
+//! What tests of crashes share: disks in memory, where records stand on them, and what of them may be missing.
+
+use std::future::poll_fn;
+use std::mem;
+use std::path::Path;
+use std::task::Poll;
+
+use super::memory::{Image, Memory};
+use super::*;
+use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes, record_seed};
+
+/// What a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
+
+pub(super) const DIR: &str = "/store";
+
+/// Where a record stands.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    pub(super) begin: usize,
+    pub(super) end: usize,
+    /// Bytes of it that mean something.
+    pub(super) used: usize,
+    pub(super) witness: bool,
+}
+
+pub(super) async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>, StoreError> {
+    FileStore::open_with(rt, DIR, SMALL).await
+}
+
+/// What is there once a dropped store has written its last.
+pub(super) async fn closed(rt: &Memory<Tokio>) -> Image {
+    while rt.lock_file(Path::new("LOCK")).await.is_err() {
+        others_run().await;
+    }
+    rt.disk.now()
+}
+
+/// Lets the other tasks run. Their files are in memory, so that they wait for nothing.
+pub(super) async fn others_run() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+pub(super) fn segments(image: &Image) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {
+    image.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "wal"))
+}
+
+pub(super) fn ends_with_an_empty_segment(image: &Image) -> bool {
+    let last = segments(image).skip(1).last();
+    last.is_some_and(|(_, last)| last[HEADER_BYTES as usize..].iter().all(|byte| *byte == 0))
+}
+
+/// The sectors in which two contents differ, by file and offset.
+pub(super) fn differences(old: &Image, new: &Image) -> Vec<(PathBuf, usize)> {
+    let mut sectors = Vec::new();
+    for (path, new) in segments(new) {
+        let mut old = old.get(path).cloned().unwrap_or_default();
+        old.resize(new.len(), 0);
+        let pairs = old.chunks(SECTOR).zip(new.chunks(SECTOR)).enumerate();
+        let changed = pairs.filter(|(_, (old, new))| old != new);
+        sectors.extend(changed.map(|(at, _)| (path.clone(), at * SECTOR)));
+    }
+    sectors
+}
+
+/// The new content without some of what differs from the old.
+pub(super) fn without(old: &Image, new: &Image, missing: &[(PathBuf, usize)]) -> Image {
+    let mut image = new.clone();
+    for (path, at) in missing {
+        let content = image.get_mut(path).unwrap();
+        let end = content.len().min(at + SECTOR);
+        let sector = &mut content[*at..end];
+        let old = old.get(path).and_then(|old| old.get(*at..end)).unwrap_or_default();
+        sector.fill(0);
+        sector[..old.len()].copy_from_slice(old);
+    }
+    image
+}
+
+pub(super) fn subset<T: Clone>(of: &[T], mask: usize) -> Vec<T> {
+    let chosen = of.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+    chosen.map(|(_, item)| item.clone()).collect()
+}
+
+/// The records of a log that is whole.
+pub(super) fn places(image: &Image) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (file, content) in segments(image) {
+        let segment = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let store = check_segment_header(content, segment).unwrap();
+        let mut begin = HEADER_BYTES;
+        while let Some(header) = content.get(begin as usize..).and_then(|rest| rest.first_chunk())
+            && let Some(record) = RecordHeader::decode(
+                header,
+                record_seed(store, Position { segment, offset: begin }),
+            )
+        {
+            let used = RECORD_HEADER_BYTES + record.body_bytes as usize;
+            let end = begin + record_bytes(record.body_bytes);
+            let (file, witness) = (file.clone(), record.is_witness());
+            places.push(Place { file, begin: begin as usize, end: end as usize, used, witness });
+            begin = end;
+        }
+    }
+    places
+}
+
+pub(super) fn in_memory(scenario: impl AsyncFnOnce(Memory<Tokio>)) {
+    Memory::run(&Launch::named("test"), scenario).unwrap();
+}
