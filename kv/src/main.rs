@@ -17,6 +17,8 @@ mod serve;
 mod server;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod store_conformance;
 mod write;
 
 use std::io::{IsTerminal, Write};
