@@ -102,6 +102,9 @@ impl Outline {
         }
         self.last = self.log_id(from - 1).unwrap_or_default();
         self.runs.retain(|run| run.index < from);
+        if self.last == self.purged {
+            self.runs.clear();
+        }
         self.memberships.split_off(&from);
         self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
         self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);

@@ -146,6 +146,9 @@ impl Follower {
     ) {
         let Some(following) = self.hear(common, from) else { return };
         let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
+        if common.has_to_reach == Some(Index::MAX) {
+            common.has_to_reach = Some(committed);
+        }
         let new_round = round > following.round;
         following.round = following.round.max(round);
         if !common.log.contains(prev) {

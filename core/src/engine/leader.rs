@@ -45,6 +45,8 @@ pub(super) enum Quorum {
 impl Leader {
     pub(super) fn new(common: &mut Common) -> Self {
         assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
+        // A quorum has found its log good enough.
+        common.has_to_reach = None;
         let next = common.log.last().index + 1;
         let now = common.now;
         let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(next, now)));

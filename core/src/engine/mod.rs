@@ -89,6 +89,7 @@ impl Engine {
             durable_hard_state: hard_state,
             submitted_hard_state: hard_state,
             committed: 0,
+            has_to_reach: (hard_state == HardState::default()).then_some(Index::MAX),
             voters: Vec::new(),
             held: Vec::new(),
             receiving: None,
@@ -295,6 +296,7 @@ impl Engine {
             Body::PreVote { last_log_id } => {
                 let granted = term > common.hard_state.term
                     && last_log_id_is_current(last_log_id, common.log.last())
+                    && common.may_elect(last_log_id)
                     && !self.follows_live_leader();
                 let term = if granted { term } else { self.common.hard_state.term };
                 self.common.send_in_term(from, term, Body::PreVoteReply { granted });
@@ -435,8 +437,14 @@ impl Engine {
                 State::Candidate(_) | State::Leader(_) => false,
             },
         };
-        let granted = free && last_log_id_is_current(last_log_id, common.log.last());
+        let granted = free
+            && last_log_id_is_current(last_log_id, common.log.last())
+            && common.may_elect(last_log_id);
         if granted {
+            if last_log_id.term == Term(0) {
+                // The cluster is only being formed: there was nothing to lose.
+                common.has_to_reach = None;
+            }
             common.hard_state.voted_for = Some(from);
             if let State::Follower(follower) = &mut self.role {
                 follower.wait_for_leader(common);

@@ -12,7 +12,7 @@ use crate::types::{Index, LogId};
 
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Up to here the peer's log is the leader's, and durable. Never falls within a term.
+    /// Up to here the peer's log is the leader's, and durable. Falls within a term only if the peer has lost its disk.
     pub(super) matched: Index,
     /// The next entry to send.
     pub(super) next: Index,
@@ -116,11 +116,17 @@ impl Progress {
             Mode::Snapshot(_) => true,
             // Only the answer to the probe under way says something.
             Mode::Probe { .. } => prev + 1 != self.next,
-            // It has been accepted since.
-            Mode::Pipeline => prev <= self.matched,
+            // It has been accepted since, unless it is about the very end of what was sent.
+            Mode::Pipeline => prev <= self.matched && prev + 1 != self.next,
         };
-        if stale || prev <= self.matched {
+        if stale {
             return;
+        }
+        if prev <= self.matched {
+            // It has lost what it had acknowledged; or the answer is an old one, and then the next tells better. Either way it must not be
+            // counted for that any more (R15).
+            tracing::warn!(at = prev, "a peer has no longer what it had acknowledged");
+            self.matched = 0;
         }
         // Both sides skip whole terms, so that the number of probes is bounded by the number of terms and not of entries (R4).
         let common = log.last_at_most(hint.index, hint.term).index;

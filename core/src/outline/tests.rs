@@ -123,3 +123,124 @@ fn the_last_membership_is_in_force_until_it_is_truncated() {
     outline.truncate(1);
     assert_eq!(outline.membership(), None);
 }
+
+/// Entries `1..=terms.len()` of these terms, purged up to `purged`.
+fn purged(terms: &[u64], purged: usize) -> Outline {
+    let mut outline = log(terms);
+    outline.purge(outline.log_id(purged as Index).unwrap());
+    outline
+}
+
+#[test]
+fn a_purged_log_answers_for_what_is_left_and_for_the_entry_before() {
+    let terms = [0, 1, 1, 1, 3, 3, 4];
+    for cut in 0..=terms.len() {
+        let outline = purged(&terms, cut);
+        let whole = log(&terms);
+        assert_eq!(outline.purged(), whole.log_id(cut as Index).unwrap());
+        assert_eq!(outline.last(), whole.last(), "S6: the last log id is not lost");
+        for index in 1..=8 {
+            let expected = whole.log_id(index).filter(|log_id| log_id.index >= cut as Index);
+            assert_eq!(outline.log_id(index), expected, "{index} of a log purged to {cut}");
+        }
+        assert!(outline.contains(LogId::ZERO));
+        for index in 0..=8 {
+            for term in 0..=5 {
+                let expected = whole.last_at_most(index, Term(term));
+                let expected = if expected.index < cut as Index { LogId::ZERO } else { expected };
+                let found = outline.last_at_most(index, Term(term));
+                assert_eq!(found, expected, "{index}, {term} of a log purged to {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_purged_log_is_the_log_that_has_begun_there_and_grows_and_shrinks_like_it() {
+    let terms = [0, 1, 1, 1, 3, 3, 4];
+    for cut in 0..=terms.len() {
+        let mut begun = Outline::after(log(&terms).log_id(cut as Index).unwrap());
+        for (term, index) in terms.iter().zip(1..).skip(cut) {
+            begun.push(&blank(*term, *term, index));
+        }
+        let mut outline = purged(&terms, cut);
+        assert_eq!(outline, begun, "purged to {cut}");
+        outline.push(&blank(4, 4, 8));
+        outline.truncate(cut as Index + 1);
+        assert_eq!(outline, Outline::after(begun.purged()), "purged to {cut} and cut to nothing");
+        assert_eq!(outline.last(), begun.purged());
+        outline.push(&blank(5, 5, cut as Index + 1));
+        assert_eq!(outline.last(), LogId::new(5, 5, cut as Index + 1));
+    }
+}
+
+#[test]
+fn purging_twice_or_less_changes_nothing() {
+    let terms = [0, 1, 1, 3];
+    let mut outline = purged(&terms, 3);
+    outline.purge(LogId::new(1, 1, 3));
+    outline.purge(LogId::new(1, 1, 2));
+    outline.purge(LogId::ZERO);
+    assert_eq!(outline, purged(&terms, 3));
+}
+
+#[test]
+fn what_contradicts_the_log_or_lies_beyond_it_takes_its_place() {
+    for to in [LogId::new(2, 2, 3), LogId::new(1, 2, 3), LogId::new(3, 3, 5), LogId::new(4, 4, 9)] {
+        let mut outline = log(&[0, 1, 1, 3]);
+        outline.purge(to);
+        assert_eq!(outline, Outline::after(to));
+        assert_eq!((outline.purged(), outline.last()), (to, to));
+        assert_eq!(outline.membership(), None);
+    }
+}
+
+/// M7: the entry that brought the membership in force may be purged, again and again.
+#[test]
+fn the_membership_in_force_outlives_its_entry() {
+    let mut outline = Outline::default();
+    let push = |outline: &mut Outline, log_id, ids: &[NodeId]| {
+        outline.push(&Entry { log_id, payload: Payload::Membership(membership(ids)) });
+    };
+    push(&mut outline, LogId::FIRST, &[1]);
+    push(&mut outline, LogId::new(1, 1, 2), &[1, 2]);
+    outline.push(&blank(1, 1, 3));
+    push(&mut outline, LogId::new(1, 1, 4), &[1, 2, 3]);
+    for to in [1, 3] {
+        outline.purge(outline.log_id(to).unwrap());
+        assert_eq!(outline.membership(), Some((4, &membership(&[1, 2, 3]))));
+    }
+    outline.truncate(4);
+    assert_eq!(outline.membership(), Some((2, &membership(&[1, 2]))), "M8");
+    outline.purge(LogId::new(2, 2, 9));
+    outline.set_membership(7, membership(&[5]));
+    assert_eq!(outline.membership(), Some((7, &membership(&[5]))), "M6");
+}
+
+#[test]
+fn going_back_by_bytes_is_right_to_within_a_mark() {
+    let entry = |index| Entry {
+        log_id: LogId::new(1, 1, index),
+        payload: Payload::Command(vec![0; 10_000 - Entry::OVERHEAD_BYTES].into()),
+    };
+    let mut outline = Outline::default();
+    (1..=1000).for_each(|index| outline.push(&entry(index)));
+    let mark = MARK_BYTES / 10_000 + 1;
+    for from in [1000, 500, 20] {
+        assert_eq!(outline.back_by(from, 0), from);
+        for entries in [1, 7, 100, 400] {
+            let exact = from.saturating_sub(entries);
+            let found = outline.back_by(from, entries * 10_000);
+            let range = exact.saturating_sub(2 * mark)..=exact + mark;
+            assert!(range.contains(&found), "{found} is {entries} before {from}");
+        }
+        assert_eq!(outline.back_by(from, u64::MAX / 2), 0);
+    }
+    outline.purge(LogId::new(1, 1, 300));
+    assert_eq!(outline.back_by(500, u64::MAX / 2), 300, "not beyond where the log begins");
+    assert_eq!(outline.back_by(100, 0), 300);
+    let before = outline.back_by(700, 1_000_000);
+    outline.truncate(800);
+    (800..=900).for_each(|index| outline.push(&entry(index)));
+    assert_eq!(outline.back_by(700, 1_000_000), before, "what was cut does not count");
+}

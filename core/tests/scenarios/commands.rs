@@ -32,6 +32,7 @@
 //! | `purge 1` | node 1 purges what that covers |
 //! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |
 //! | `restart 1` | it starts again (after a crash, if it runs) |
+//! | `wipe 3` | it crashes, loses its disk, and is started and initialized again |
 //! | `cut 1 \| 2 3` | what is sent from now on between the groups is lost |
 //! | `block 1->2 …` | what is sent from now on from node 1 to node 2 is lost |
 //! | `heal` | ends both |
@@ -48,6 +49,7 @@ use bytes::Bytes;
 use quorate_core::{Config, Message, NodeId, Role};
 
 use crate::cluster::Cluster;
+use crate::disk::Disk;
 use crate::show;
 
 #[derive(Default)]
@@ -328,6 +330,15 @@ impl Scenario {
                     if command == "restart" {
                         cluster.start(id);
                     }
+                }
+            }
+            "wipe" => {
+                for id in ids(rest) {
+                    cluster.crash(id, 0);
+                    *cluster.disk(id) = Disk::default();
+                    cluster.start(id);
+                    assert!(cluster.initialize(id));
+                    cluster.persist(id, 1);
                 }
             }
             "cut" => {

@@ -77,4 +77,5 @@ scenarios! {
     snapshot_slow_transfer
     uncommitted_limit
     vote_durability
+    wiped_disk
 }
