@@ -24,6 +24,11 @@ fn cluster() -> (Cluster, usize, [usize; 2]) {
     (cluster, leader, [(leader + 1) % 3, (leader + 2) % 3])
 }
 
+fn role(cluster: &Cluster, node: usize) -> Option<String> {
+    let facts = status(&mut cluster.connect(node).ok()?).ok()?;
+    redis::from_redis_value(facts.get("role")?.clone()).ok()
+}
+
 /// All nodes agree on one leader.
 fn agree(cluster: &Cluster) {
     until("one leads, and all know", || {
@@ -66,6 +71,7 @@ fn a_leader_that_is_cut_off_answers_nobody_and_the_others_go_on() {
     let next = cluster.leader_among(&others);
     assert!(cluster.term(next) > term);
     cluster.serves(next);
+    until("it leads no more", || (role(&cluster, leader)? != "leader").then_some(()));
     answers_nobody(&cluster, leader);
     load.goes_on(300);
     cluster.network().rejoin(leader);
@@ -156,9 +162,7 @@ fn a_follower_that_only_its_leader_does_not_reach_unseats_nobody() {
     cluster.network().lose(leader, follower);
     cluster.network().lose(follower, leader);
     until("the follower looks for another leader", || {
-        let facts = status(&mut cluster.connect(follower).ok()?).ok()?;
-        let role: String = redis::from_redis_value(facts.get("role")?.clone()).ok()?;
-        (role != "follower").then_some(())
+        (role(&cluster, follower)? != "follower").then_some(())
     });
     answers_nobody(&cluster, follower);
     assert_eq!((cluster.leader(), cluster.term(leader)), (leader, term));
