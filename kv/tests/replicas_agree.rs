@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use common::{Cluster, connect, number, status, until};
+use common::state::{self, assert_same};
+use common::{Cluster, connect, until};
 use redis::{Cmd, Connection, ErrorKind, RedisResult, Value};
 
 const CLIENTS: usize = 4;
@@ -56,7 +57,7 @@ fn replicas_hold_the_same_bytes_after_random_writes_and_killed_leaders() {
         let key = format!("last:{n}");
         until("the last writes", || redis::cmd("SET").arg(&key).arg(n).exec(&mut connection).ok());
     }
-    let states = states(&cluster);
+    let states = state::states(&cluster);
     assert!(states[0].len() >= KEYS, "only {} keys are left to compare", states[0].len());
     assert_same(&states);
     for node in 0..3 {
@@ -65,58 +66,8 @@ fn replicas_hold_the_same_bytes_after_random_writes_and_killed_leaders() {
     for node in 0..3 {
         cluster.start_node(node);
     }
-    let replayed = self::states(&cluster);
+    let replayed = state::states(&cluster);
     assert_same(&[&states[..1], &replayed[..]].concat());
-}
-
-/// Keys with their values, in the order of the scan.
-type State = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// The state of each node, all at the same place of the log: a write whose client has given it up may still arrive.
-fn states(cluster: &Cluster) -> Vec<State> {
-    (0..3).for_each(|node| cluster.serves(node));
-    until("nothing is applied any more", || {
-        let before = applied(cluster)?;
-        let states = (0..3)
-            .map(|node| cluster.connect(node).and_then(|mut connection| state(&mut connection)))
-            .collect::<RedisResult<Vec<_>>>()
-            .ok()?;
-        let still = applied(cluster)? == before && before.iter().all(|index| *index == before[0]);
-        still.then_some(states)
-    })
-}
-
-fn applied(cluster: &Cluster) -> Option<Vec<u64>> {
-    let applied = |node| number(&status(&mut cluster.connect(node).ok()?).ok()?, "applied");
-    (0..3).map(applied).collect()
-}
-
-fn state(connection: &mut Connection) -> RedisResult<State> {
-    let mut state = State::new();
-    let mut cursor = 0_u64;
-    loop {
-        let (next, keys): (u64, Vec<Vec<u8>>) =
-            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(7).query(connection)?;
-        for key in keys {
-            let value = redis::cmd("GET").arg(&key).query(connection)?;
-            state.push((key, value));
-        }
-        cursor = next;
-        if next == 0 {
-            break;
-        }
-    }
-    let count: usize = redis::cmd("DBSIZE").query(connection)?;
-    assert_eq!(state.len(), count, "a scan gives every key once");
-    Ok(state)
-}
-
-fn assert_same(states: &[State]) {
-    for other in &states[1..] {
-        let differs = states[0].iter().zip(other).find(|(left, right)| left != right);
-        assert_eq!(differs, None, "the first difference");
-        assert_eq!(states[0].len(), other.len());
-    }
 }
 
 /// Writes until told to stop, through whichever node answers: one command at a time or several.

@@ -3,6 +3,7 @@
 
 pub(crate) mod load;
 pub(crate) mod namespace;
+pub(crate) mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,10 +86,22 @@ impl Process {
 
     /// The memory that it has in use, in bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> usize {
         let path = format!("/proc/{}/status", self.0.id());
         let status = fs::read_to_string(path).expect("a living process on Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("has memory");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("has memory");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    }
+
+    /// The most memory that it has had in use at once, in bytes, since it began or was last asked.
+    pub(crate) fn peak_resident_bytes(&self) -> usize {
+        let peak = self.memory("VmHWM:");
+        // "5" sets the peak back to what is in use now.
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5");
+        peak
     }
 
     /// Whether it has ended by itself.
@@ -122,6 +135,8 @@ pub(crate) struct Cluster {
     peers: Vec<SocketAddr>,
     /// The network namespaces that they are in, if not that of the test.
     namespaces: Option<namespace::Network>,
+    /// What they are started with besides.
+    flags: Vec<String>,
     data: TempDir,
     processes: BTreeMap<usize, Process>,
 }
@@ -132,7 +147,14 @@ impl Cluster {
         Self::prepare(runtimes).started()
     }
 
-    /// The same, each in a network namespace of its own.
+    /// The same, with further flags on each command line.
+    pub(crate) fn start_with<const N: usize>(runtimes: [&'static str; N], flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(runtimes);
+        cluster.flags = flags.iter().map(ToString::to_string).collect();
+        cluster.started()
+    }
+
+    /// The same as [`start`](Self::start), each in a network namespace of its own.
     pub(crate) fn start_within<const N: usize>(
         network: namespace::Network,
         runtimes: [&'static str; N],
@@ -153,6 +175,7 @@ impl Cluster {
             clients: ports[..N].iter().map(address).collect(),
             peers: ports[N..].iter().map(address).collect(),
             namespaces: None,
+            flags: Vec::new(),
             data: tempfile::tempdir().expect("a temporary folder"),
             processes: BTreeMap::new(),
         }
@@ -183,6 +206,7 @@ impl Cluster {
                 .arg("--data")
                 .arg(self.data_of(node))
                 .args(["--runtime", self.runtimes[node]])
+                .args(&self.flags)
                 .stderr(errors.expect("a file for what it says")),
         );
         self.processes.insert(node, process);
