@@ -5,11 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-/// The mutations of the whole corpus of a target: a second or two.
-const MUTATIONS: usize = 3000;
-
-/// Runs `property` on the corpus of `target`. Where it panics, the input is printed.
-pub(crate) fn replay(target: &str, property: impl Fn(&[u8])) {
+/// Runs `property` on the corpus of `target`, and on at least so many mutations. Where it panics, the input is printed.
+pub(crate) fn replay(target: &str, mutations: usize, property: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
@@ -19,7 +16,7 @@ pub(crate) fn replay(target: &str, property: impl Fn(&[u8])) {
     let mut random = Random(1);
     for (path, seed) in paths.iter().zip(&corpus) {
         Case { path, input: seed }.run(&property);
-        for _ in 0..MUTATIONS.div_ceil(corpus.len()) {
+        for _ in 0..mutations.div_ceil(corpus.len()) {
             let mut input = seed.clone();
             for _ in 0..1 + random.below(3) {
                 random.mutate(&mut input, &corpus);

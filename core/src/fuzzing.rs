@@ -34,5 +34,5 @@ mod replay;
 
 #[test]
 fn messages_of_the_corpus() {
-    replay::replay("messages", messages);
+    replay::replay("messages", 5000, messages);
 }

@@ -172,7 +172,7 @@ mod replay;
 
 #[test]
 fn requests_of_the_corpus() {
-    replay::replay("requests", fuzzing::requests);
+    replay::replay("requests", 5000, fuzzing::requests);
 }
 
 #[test]

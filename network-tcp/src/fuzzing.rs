@@ -122,10 +122,10 @@ mod replay;
 
 #[test]
 fn frames_of_the_corpus() {
-    replay::replay("frames", frames);
+    replay::replay("frames", 5000, frames);
 }
 
 #[test]
 fn handshakes_of_the_corpus() {
-    replay::replay("handshake", handshake);
+    replay::replay("handshake", 5000, handshake);
 }

@@ -45,6 +45,7 @@ scenarios! {
     election_split
     figure_8
     forward
+    forward_limit
     forward_leader_change
     handover
     handover_fails

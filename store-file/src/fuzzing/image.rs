@@ -1,13 +1,13 @@
 //! Segments that bytes describe: whole records, mostly, for one whose CRCs are wrong is no record and hides all that follows.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use crc32fast::Hasher;
-use quorate_core::codec::{Gather, put_entry};
+use quorate_core::codec::{Gather, put_entry, take_snapshot_meta};
 use quorate_core::{Entry, GroupId, LogId, Payload};
 
 use crate::format::{
-    ALIGNMENT, HEADER_BYTES, Position, entry_seed, record_bytes, record_seed, segment_header,
-    witness,
+    ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, entry_seed, record_bytes, record_seed,
+    segment_header, witness,
 };
 
 /// The store's id.
@@ -130,16 +130,7 @@ impl Image {
 
     /// Adds a record, put together by the format's description.
     fn put(&mut self, kind: u32, group: GroupId, durable: Position, body: &[u8]) {
-        let seed = record_seed(STORE, self.end());
-        let mut header = BytesMut::new();
-        header.put_u32_le(crc(seed, body));
-        header.put_u64_le(body.len() as u64);
-        header.put_u64_le(group);
-        header.put_u64_le(durable.offset);
-        header.put_u32_le(durable.segment);
-        header.put_u32_le(kind);
-        self.content.extend(crc(seed, &header).to_le_bytes());
-        self.content.extend(header);
+        self.content.extend(header(self.end(), kind, group, durable, body));
         self.content.extend_from_slice(body);
         self.fill_up();
     }
@@ -175,6 +166,28 @@ fn write(script: &mut &[u8]) -> Vec<u8> {
     body.take().concat()
 }
 
+/// The header of a record.
+pub(super) fn header(
+    at: Position,
+    kind: u32,
+    group: GroupId,
+    durable: Position,
+    body: &[u8],
+) -> [u8; RECORD_HEADER_BYTES] {
+    let seed = record_seed(STORE, at);
+    let mut header = [0; RECORD_HEADER_BYTES];
+    let mut to = &mut header[4..];
+    to.put_u32_le(crc(seed, body));
+    to.put_u64_le(body.len() as u64);
+    to.put_u64_le(group);
+    to.put_u64_le(durable.offset);
+    to.put_u32_le(durable.segment);
+    to.put_u32_le(kind);
+    let header_crc = crc(seed, &header[4..]);
+    header[..4].copy_from_slice(&header_crc.to_le_bytes());
+    header
+}
+
 fn take(script: &mut &[u8]) -> Option<u8> {
     script.split_off_first().copied()
 }
@@ -190,12 +203,9 @@ fn crc(seed: u32, bytes: &[u8]) -> u32 {
 }
 
 /// Sets the CRCs of the entries in a record's body right, as far as there are entries.
-fn repair(body: &mut [u8], group: GroupId) {
+pub(super) fn repair(body: &mut [u8], group: GroupId) {
+    let Some(mut at) = first_entry(body) else { return };
     let seed = entry_seed(STORE, group);
-    let mut at = match body.first() {
-        Some(1) => 1 + 16 + 4,
-        _ => 1 + 4,
-    };
     while let Some(entry) = body.get_mut(at..).filter(|rest| rest.len() >= 33) {
         let len = 29 + (&entry[29..]).get_u32_le() as usize;
         let Some(content) = entry.get(4..4 + len) else { return };
@@ -203,4 +213,20 @@ fn repair(body: &mut [u8], group: GroupId) {
         entry[..4].copy_from_slice(&right.to_le_bytes());
         at += 4 + len;
     }
+}
+
+/// Where the entries begin, behind what the flags tell of.
+fn first_entry(body: &[u8]) -> Option<usize> {
+    let mut rest = Bytes::copy_from_slice(body);
+    let flags = rest.try_get_u8().ok()?;
+    if flags & 1 > 0 {
+        rest.try_copy_to_slice(&mut [0; 16]).ok()?;
+    }
+    if flags & 2 > 0 {
+        take_snapshot_meta(&mut rest).ok()?;
+    }
+    if flags & 4 > 0 {
+        rest.try_copy_to_slice(&mut [0; 24]).ok()?;
+    }
+    Some(body.len() - rest.len() + 4)
 }

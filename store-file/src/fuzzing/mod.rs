@@ -7,12 +7,57 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use quorate_core::{Completion, Entry, LogId, LogStore, LogWrite, Payload, Recovered, StoreError};
+use quorate_core::codec::Gather;
+use quorate_core::{
+    Completion, Digest, Entry, LogId, LogStore, LogWrite, Membership, Payload, Recovered,
+    SnapshotMeta, StoreError,
+};
 use quorate_rt::channel::oneshot;
 
-use self::image::{SEGMENT_BYTES, image};
+use self::image::{SEGMENT_BYTES, STORE, header, image, repair};
 use self::memory::Memory;
+use crate::format::{
+    Encoder, Position, RECORD_HEADER_BYTES, RecordHeader, decode_body, entry_seed, record_seed,
+    take_checked_entry,
+};
 use crate::{FileConfig, FileStore};
+
+/// The property of the target `records`: the body of a record is a write or an error; its entries stand one behind the other, where they can also
+/// be read alone; and its own encoding is as long and decodes to the same. The first byte is the kind of the record, and whether the CRCs of
+/// the entries are set right.
+pub fn records(data: &[u8]) {
+    const GROUP: u64 = 7;
+    let Some((how, body)) = data.split_first() else { return };
+    let (at, kind) = (Position::first_in(1), u32::from(how & 3));
+    let mut body = body.to_vec();
+    if how & 4 == 0 {
+        repair(&mut body, GROUP);
+    }
+    let seed = record_seed(STORE, at);
+    let header = RecordHeader::decode(&header(at, kind, GROUP, at, &body), seed).unwrap();
+    assert!(header.matches(&body, seed));
+    let body = Bytes::from(body);
+    let Ok(decoded) = decode_body(STORE, &header, body.clone()) else { return };
+    let mut end = None;
+    assert_eq!(decoded.write.entries.len(), decoded.spans.len());
+    for (entry, span) in decoded.write.entries.iter().zip(&decoded.spans) {
+        assert!(end.is_none_or(|end| end == span.offset));
+        end = Some(span.offset + span.len);
+        let begin = span.offset - RECORD_HEADER_BYTES;
+        let mut alone = body.slice(begin..begin + span.len);
+        assert_eq!(take_checked_entry(&mut alone, entry_seed(STORE, GROUP)).as_ref(), Ok(entry));
+        assert!(alone.is_empty());
+    }
+    assert!(end.is_none_or(|end| end == RECORD_HEADER_BYTES + body.len()));
+    let mut encoder = Encoder::new(STORE);
+    assert_eq!(encoder.encode(GROUP, &decoded.write, decoded.replaces).0, body.len() as u64);
+    let mut to = Gather::new();
+    encoder.put(&mut to, GROUP, at, at);
+    let record = Bytes::from(to.take().concat());
+    let again = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body.len());
+    let again = decode_body(STORE, &header, again).unwrap();
+    assert_eq!((again.write, again.replaces), (decoded.write, decoded.replaces));
+}
 
 /// The property of the target `recovery`: a store whose segments hold anything opens, or is refused as damaged and then left as it is, just as
 /// a check of it says, which changes nothing. What has been opened can be read and written on, and is the same when it is opened again.
@@ -59,10 +104,7 @@ pub fn recovery(data: &[u8]) {
             payload: Payload::Command(Bytes::from_static(b"next")),
         };
         let write = LogWrite { entries: vec![next.clone()], ..LogWrite::default() };
-        let (sender, receiver) = oneshot::channel();
-        let tell = move |outcome| drop(sender.send(outcome));
-        store.append(group, write, Completion::new(tell));
-        rt.wait(receiver).unwrap().unwrap();
+        put(&rt, &store, group, write);
         recovered.outline.push(&next);
         entries.push(next);
     }
@@ -79,6 +121,91 @@ pub fn recovery(data: &[u8]) {
     }
     drop(store);
     rt.finish();
+}
+
+/// The property of the target `snapshots`: whatever becomes of a snapshot's file, what is read is what was written, or an error; and where
+/// the file can't be the snapshot's, the store doesn't open. The bytes are the length of the content and changes of the file.
+pub fn snapshots(data: &[u8]) {
+    const GROUP: u64 = 7;
+    let Some((len, mut changes)) = data.split_first_chunk() else { return };
+    // Up to three blocks.
+    let content: Bytes = (0..u32::from(u16::from_le_bytes(*len)) * 3).map(|at| at as u8).collect();
+    let rt = Memory::default();
+    let dir = Path::new("d");
+    let log_id = LogId::new(3, 1, 9);
+    let meta = SnapshotMeta {
+        log_id,
+        membership: Membership::new([(1, "a:1".to_owned())].into()).unwrap(),
+        membership_index: 1,
+        bytes: content.len() as u64,
+        digest: Digest::of(&content),
+    };
+    let store = rt.wait(open(&rt, dir)).unwrap();
+    let mut draft = rt.wait(store.draft(GROUP)).unwrap();
+    rt.wait(draft.write(content.clone())).unwrap();
+    rt.wait(draft.finish(&meta)).unwrap();
+    let snapshot = Some(meta.clone());
+    let write = LogWrite { snapshot, purge: Some(log_id), ..LogWrite::default() };
+    put(&rt, &store, GROUP, write);
+    drop(store);
+    rt.finish();
+
+    let mut files = rt.files().into_iter().filter(|(path, _)| path.starts_with("d/snapshots"));
+    let (path, mut file) = files.next().unwrap();
+    assert!(files.next().is_none(), "one snapshot, one file");
+    let whole = file.clone();
+    while let Some(([low, high, how], rest)) = changes.split_first_chunk() {
+        // Offsets count from the end as often as from the begin.
+        let at = usize::from(u16::from_le_bytes([*low, *high]));
+        let at = if how & 1 == 0 { at } else { file.len().saturating_sub(at) };
+        match how >> 1 & 3 {
+            0 => file.truncate(at),
+            1 => file.extend_from_slice(&rest[..rest.len().min(1 + at % 64)]),
+            _ => {
+                if let Some(byte) = file.get_mut(at) {
+                    *byte ^= how >> 2 | 1;
+                }
+            }
+        }
+        changes = rest;
+    }
+    let same = file == whole;
+    rt.put(&path, file);
+    let damage = rt.wait(FileStore::check(&rt, dir)).unwrap().damage;
+    assert!(!same || damage.is_none(), "{damage:?}");
+    let store = match rt.wait(open(&rt, dir)) {
+        Ok(store) => store,
+        Err(StoreError::Damaged { .. }) => return assert!(damage.is_some()),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(rt.wait(store.recover(GROUP)).unwrap().snapshot.as_ref(), Some(&meta));
+    let read = match rt.wait(store.snapshot(GROUP, &meta)) {
+        Ok(read) => read,
+        Err(StoreError::Damaged { .. }) => return assert!(!same),
+        Err(error) => panic!("{error}"),
+    };
+    let mut at = 0;
+    while at < content.len() {
+        match rt.wait(read.read(at as u64, 40_000)) {
+            Ok(bytes) => {
+                assert!(!bytes.is_empty() && bytes == content[at..at + bytes.len()]);
+                at += bytes.len();
+            }
+            Err(StoreError::Damaged { .. }) => return assert!(!same && damage.is_some()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    drop(read);
+    drop(store);
+    rt.finish();
+}
+
+/// Writes, and waits for it.
+fn put(rt: &Memory, store: &FileStore<Memory>, group: u64, write: LogWrite) {
+    let (sender, receiver) = oneshot::channel();
+    let tell = move |outcome| drop(sender.send(outcome));
+    store.append(group, write, Completion::new(tell));
+    rt.wait(receiver).unwrap().unwrap();
 }
 
 async fn open(rt: &Memory, dir: &Path) -> Result<FileStore<Memory>, StoreError> {
@@ -100,6 +227,16 @@ fn read_all(rt: &Memory, store: &FileStore<Memory>, group: u64, is: &Recovered) 
 mod replay;
 
 #[test]
+fn records_of_the_corpus() {
+    replay::replay("records", 5000, records);
+}
+
+#[test]
+fn snapshots_of_the_corpus() {
+    replay::replay("snapshots", 200, snapshots);
+}
+
+#[test]
 fn recovery_of_the_corpus() {
-    replay::replay("recovery", recovery);
+    replay::replay("recovery", 1000, recovery);
 }
