@@ -12,16 +12,12 @@ fn name(meta: &SnapshotMeta) -> LogWrite {
     LogWrite { snapshot: Some(meta.clone()), ..LogWrite::default() }
 }
 
-/// All of it, in pieces of this size.
-async fn read_in_pieces(content: &dyn SnapshotContent, piece: usize) -> Vec<u8> {
-    let mut read = Vec::new();
-    loop {
-        let bytes = content.read(read.len() as u64, piece).await.expect("it can be read");
-        assert!(bytes.len() <= piece, "{} bytes instead of {piece}", bytes.len());
-        read.extend_from_slice(&bytes);
-        if bytes.len() < piece {
-            return read;
-        }
+/// Reads all of it, in pieces of this size.
+async fn check_in_pieces(content: &dyn SnapshotContent, piece: usize, written: &[u8]) {
+    for at in (0..=written.len()).step_by(piece) {
+        let end = written.len().min(at + piece);
+        let read = content.read(at as u64, piece).await.expect("it can be read");
+        assert!(read == written[at..end], "{at}..{end} of {} bytes", written.len());
     }
 }
 
@@ -61,7 +57,7 @@ pub async fn reads_snapshots_from_anywhere<R: AsyncRuntime, F: StoreFactory<R>>(
         draft.finish(&meta).await.expect("there is space");
         let opened = scene.store.snapshot(GROUP, &meta).await.expect("it is finished");
         for piece in [1 << 20, 300_000, 65_536, 4099] {
-            assert!(read_in_pieces(&*opened, piece).await == written, "in pieces of {piece}");
+            check_in_pieces(&*opened, piece, &written).await;
         }
         let edges = [0, size.min(1), size / 2, size.saturating_sub(1), size];
         let offsets = edges.into_iter().chain((0..50).map(|_| random.usize(0..=size)));
@@ -145,8 +141,9 @@ pub async fn forgets_what_is_not_named<R: AsyncRuntime, F: StoreFactory<R>>(rt: 
     }
     scene.put(GROUP, name(&named)).await;
     scene.check().await;
+    assert!(scene.store.snapshot(GROUP, &earlier).await.is_err(), "a later one is named");
     let opened = scene.store.snapshot(GROUP, &later).await.expect("it waits for its name");
-    assert!(read_in_pieces(&*opened, 1000).await == content(3, 9000));
+    check_in_pieces(&*opened, 1000, &content(3, 9000)).await;
     drop(opened);
     scene.put(GROUP, name(&later)).await;
     scene.check().await;
@@ -205,7 +202,7 @@ pub async fn finishes_a_snapshot_again<R: AsyncRuntime, F: StoreFactory<R>>(rt: 
     let first = write(&mut scene).await;
     let opened = scene.store.snapshot(GROUP, &first).await.expect("it is finished");
     assert_eq!(write(&mut scene).await, first);
-    assert!(read_in_pieces(&*opened, 1 << 20).await == content(1, 300_000));
+    check_in_pieces(&*opened, 1 << 20, &content(1, 300_000)).await;
     scene.put(GROUP, name(&first)).await;
     scene.check().await;
     assert_eq!(write(&mut scene).await, first);
@@ -232,7 +229,7 @@ pub async fn reads_a_snapshot_that_is_superseded<R: AsyncRuntime, F: StoreFactor
         let meta = scene.log(GROUP).snapshot.clone().expect("it was taken");
         opened.push((scene.store.snapshot(GROUP, &meta).await.expect("it is there"), written));
         for (opened, written) in &opened {
-            assert!(read_in_pieces(&**opened, 90_000).await == *written);
+            check_in_pieces(&**opened, 90_000, written).await;
         }
     }
     // All of the log is purged, too.
@@ -240,11 +237,11 @@ pub async fn reads_a_snapshot_that_is_superseded<R: AsyncRuntime, F: StoreFactor
     let meta = scene.finish(GROUP, last, content(50, 100)).await;
     let outcome = scene.submit(GROUP, LogWrite { purge: Some(last), ..name(&meta) });
     for (opened, written) in &opened {
-        assert!(read_in_pieces(&**opened, 90_000).await == *written);
+        check_in_pieces(&**opened, 90_000, written).await;
     }
     durable(outcome).await;
     for (opened, written) in &opened {
-        assert!(read_in_pieces(&**opened, 1 << 20).await == *written);
+        check_in_pieces(&**opened, 1 << 20, written).await;
     }
     scene.check().await;
     drop(opened);
