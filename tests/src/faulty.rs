@@ -40,6 +40,10 @@ pub enum Disk {
     PanicsInFinishes,
     /// No content of a snapshot can be read.
     FailsContents,
+    /// The contents of snapshots are read with a wrong bit.
+    SpoilsContents,
+    /// The contents of snapshots end too early.
+    CutsContents,
     /// Each snapshot that is begun now waits until it is [released](FaultyStore::release) before it takes anything.
     HoldsDrafts,
 }
@@ -54,6 +58,7 @@ pub struct FaultyStore {
     read: Arc<AtomicUsize>,
     drafts_begun: Rc<Cell<usize>>,
     open: Rc<Cell<usize>>,
+    held: Rc<Cell<usize>>,
 }
 
 impl Default for FaultyStore {
@@ -66,11 +71,12 @@ impl Default for FaultyStore {
             read: Arc::default(),
             drafts_begun: Rc::default(),
             open: Rc::default(),
+            held: Rc::default(),
         }
     }
 }
 
-/// A draft or a content that somebody has, counted.
+/// Something that somebody has, counted.
 struct Open(Rc<Cell<usize>>);
 
 impl Open {
@@ -132,10 +138,16 @@ impl FaultyStore {
         self.open.get()
     }
 
+    /// How much is held.
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+
     /// Waits until what is held is released.
-    fn held(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
-        let mut released = self.released.subscribe();
+    fn wait(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (mut released, held) = (self.released.subscribe(), Open::new(&self.held));
         async move {
+            let _held = held;
             released.changed().await.expect("the store is there");
             released.borrow().clone()
         }
@@ -184,7 +196,7 @@ impl LogStore for FaultyStore {
         max_bytes: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         if self.disk.get() == Disk::HoldsReads {
-            self.held().await?;
+            self.wait().await?;
         }
         match self.disk.get() {
             Disk::FailsReads => Err(failed("reading")),
@@ -201,7 +213,7 @@ impl LogStore for FaultyStore {
         if self.disk.get() == Disk::FailsDrafts {
             return Err(failed("beginning a snapshot"));
         }
-        let held = (self.disk.get() == Disk::HoldsDrafts).then(|| Box::pin(self.held()) as _);
+        let held = (self.disk.get() == Disk::HoldsDrafts).then(|| Box::pin(self.wait()) as _);
         let (inner, disk) = (self.log.draft(group).await?, Rc::clone(&self.disk));
         Ok(Box::new(FaultyDraft { inner, disk, held, _open: Open::new(&self.open) }))
     }
@@ -255,6 +267,12 @@ impl SnapshotContent for FaultyContent {
     async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
         match self.disk.get() {
             Disk::FailsContents => Err(failed("reading a snapshot")),
+            Disk::SpoilsContents => {
+                let mut piece = self.inner.read(offset, max_bytes).await?.to_vec();
+                *piece.last_mut().expect("is not empty") ^= 1;
+                Ok(piece.into())
+            }
+            Disk::CutsContents => Ok(self.inner.read(offset, max_bytes).await?.split_to(1)),
             _ => self.inner.read(offset, max_bytes).await,
         }
     }

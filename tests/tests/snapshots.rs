@@ -1,10 +1,13 @@
 //! Snapshots of a node's own state: when they are taken, what a restart makes of them, and what goes on while one is written or fails.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use futures::FutureExt;
 use futures::future::join_all;
 use quorate::{
-    AsyncRuntime, Config, Fatal, Index, LocalRaft, LogId, LogStore, Metrics, SnapshotError,
-    StoreError,
+    AsyncRuntime, Config, Fatal, Index, LocalNetwork, LocalRaft, LogId, LogStore, Metrics, Node,
+    Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, StoreError,
 };
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, settle, wait_for,
@@ -21,7 +24,10 @@ on_each_runtime!(
     a_snapshot_that_fails_is_told_of_and_the_node_goes_on,
     a_snapshot_that_fails_by_policy_is_not_tried_again_at_once,
     a_failed_snapshot_fails_those_who_wait_for_it_and_no_others,
+    what_is_wrong_with_a_state_machine_is_told_of,
     a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause,
+    a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause,
+    a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause,
     a_snapshot_is_not_told_of_before_it_is_durable,
     nothing_waits_for_a_snapshot_at_the_end,
     who_waits_for_a_snapshot_is_told_of_the_failure,
@@ -265,6 +271,141 @@ async fn a_failed_snapshot_fails_those_who_wait_for_it_and_no_others<R: AsyncRun
     let first = first.await;
     assert!(matches!(first, Err(SnapshotError::Store(_))), "{first:?}");
     assert_eq!(second.await.expect("is another one").index, BEFORE_WRITES + 6);
+}
+
+/// What a state machine does about snapshots.
+#[derive(Clone, Copy, Default)]
+enum Mood {
+    #[default]
+    Good,
+    HasNoView,
+    FailsInWrite,
+    PanicsInView,
+    PanicsInWrite,
+    LeavesSomeUnread,
+    ReadsTooMuch,
+    PanicsInRestore,
+}
+
+/// Its state is eight bytes, whatever is applied.
+#[derive(Clone, Default)]
+struct Moody(Rc<Cell<Mood>>);
+
+impl StateMachine for Moody {
+    type Command = String;
+    type Response = ();
+
+    async fn apply(&mut self, _: String) {}
+}
+
+impl Snapshot for Moody {
+    type View = Mood;
+
+    fn view(&self) -> Result<Mood, SnapshotError> {
+        match self.0.get() {
+            Mood::HasNoView => Err(SnapshotError::state_machine("not now")),
+            Mood::PanicsInView => panic!("no view"),
+            mood => Ok(mood),
+        }
+    }
+
+    async fn write(mood: Mood, to: &mut SnapshotWriter) -> Result<(), SnapshotError> {
+        to.write(b"half").await?;
+        match mood {
+            Mood::FailsInWrite => Err(SnapshotError::state_machine("not now")),
+            Mood::PanicsInWrite => panic!("no writing"),
+            _ => to.write(b"half").await,
+        }
+    }
+
+    async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        let bytes = match self.0.get() {
+            Mood::LeavesSomeUnread => 4,
+            Mood::ReadsTooMuch => 9,
+            Mood::PanicsInRestore => panic!("no restoring"),
+            _ => 8,
+        };
+        from.read(bytes).await.map(|_| ())
+    }
+}
+
+async fn moody<R: AsyncRuntime>(rt: &R, store: &FaultyStore, state: &Moody) -> Node<Moody> {
+    let node = Node::builder(1)
+        .config(quick())
+        .log_store(store.clone())
+        .transport(LocalNetwork::new().transport())
+        .state_machine(state.clone());
+    node.start(rt).await.expect("starts")
+}
+
+/// A node alone, with something applied.
+async fn formed_moody<R: AsyncRuntime>(rt: &R, store: &FaultyStore, state: &Moody) -> Node<Moody> {
+    let node = moody(rt, store, state).await;
+    node.local().initialize([(1, "node-1")]).await.expect("forms");
+    node.local().write("a".to_owned()).await.expect("writes");
+    node
+}
+
+async fn what_is_wrong_with_a_state_machine_is_told_of<R: AsyncRuntime>(rt: R) {
+    let (store, state) = (FaultyStore::default(), Moody::default());
+    let raft = formed_moody(&rt, &store, &state).await;
+    let raft = raft.local();
+    for mood in [Mood::HasNoView, Mood::FailsInWrite] {
+        state.0.set(mood);
+        raft.write("b".to_owned()).await.expect("writes");
+        let failed = raft.snapshot().await.map_err(|error| error.to_string());
+        assert_eq!(failed, Err("the state machine's snapshot: not now".to_owned()));
+        assert!(raft.metrics().borrow().snapshot_error.is_some());
+        assert_eq!(store.open(), 0);
+    }
+    state.0.set(Mood::Good);
+    raft.snapshot().await.expect("is taken");
+    for (mood, cause) in [(Mood::PanicsInView, "no view"), (Mood::PanicsInWrite, "no writing")] {
+        let (store, state) = (FaultyStore::default(), Moody::default());
+        let node = formed_moody(&rt, &store, &state).await;
+        state.0.set(mood);
+        let failed = node.raft().snapshot().await.map_err(|error| error.to_string());
+        assert!(failed.as_ref().is_err_and(|error| error.contains(cause)), "{failed:?}");
+        let ended = node.stopped().await;
+        assert!(matches!(ended, Err(Fatal::Bug(_))), "{ended:?}");
+    }
+}
+
+/// The cause of the end of a node that finds its snapshot like this.
+async fn end_of_restart<R: AsyncRuntime>(rt: &R, disk: Disk, mood: Mood) -> Fatal {
+    let (store, state) = (FaultyStore::default(), Moody::default());
+    let node = formed_moody(rt, &store, &state).await;
+    node.local().snapshot().await.expect("is taken");
+    drop(node);
+    store.set(disk);
+    state.0.set(mood);
+    let node = moody(rt, &store, &state).await;
+    node.stopped().await.expect_err("it has no state")
+}
+
+async fn a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {
+    for (mood, cause) in [
+        (Mood::LeavesSomeUnread, "4 bytes were left unread"),
+        (Mood::ReadsTooMuch, "9 bytes wanted where 8 are left"),
+    ] {
+        let fatal = end_of_restart(&rt, Disk::Works, mood).await;
+        let Fatal::Snapshot { index: 3, reason } = fatal else { panic!("{fatal:?}") };
+        assert!(reason.contains(cause), "{reason}");
+    }
+    let fatal = end_of_restart(&rt, Disk::Works, Mood::PanicsInRestore).await;
+    assert!(matches!(&fatal, Fatal::Bug(bug) if bug.contains("no restoring")), "{fatal:?}");
+}
+
+async fn a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause<R: AsyncRuntime>(
+    rt: R,
+) {
+    let fatal = end_of_restart(&rt, Disk::SpoilsContents, Mood::Good).await;
+    let Fatal::Snapshot { index: 3, reason } = fatal else { panic!("{fatal:?}") };
+    assert!(reason.contains("digest"), "{reason}");
+    for disk in [Disk::FailsContents, Disk::CutsContents] {
+        let fatal = end_of_restart(&rt, disk, Mood::Good).await;
+        assert!(matches!(fatal, Fatal::Store(StoreError::Io { .. })), "{fatal:?}");
+    }
 }
 
 async fn a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {

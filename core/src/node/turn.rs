@@ -92,12 +92,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
                 Event::Viewed(view) => self.snapshots.build(view),
                 Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
-                // The log has got there in another way. To name it would purge what may not be applied yet.
-                Event::Incoming(Input::SnapshotReady(meta))
-                    if meta.log_id.index <= self.engine.committed() =>
-                {
-                    self.engine.step(now, Input::SnapshotLost { digest: meta.digest });
-                }
                 Event::Incoming(input) => self.engine.step(now, input),
                 Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
                 Event::Failed(fatal) => return Err(fatal),
