@@ -19,6 +19,9 @@ pub(super) struct Faults {
     pub(super) fail_write: Cell<bool>,
     pub(super) fail_sync: Cell<bool>,
     pub(super) fail_allocate: Cell<bool>,
+    pub(super) fail_remove: Cell<bool>,
+    /// No file gets longer.
+    pub(super) full: Cell<bool>,
     pub(super) hold_syncs: Gate,
     pub(super) hold_reads: Gate,
 }
@@ -84,6 +87,10 @@ impl<F: File> File for FaultyFile<F> {
     async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
         count(&self.faults.writes);
         fault(&self.faults.fail_write, io::ErrorKind::Other)?;
+        let end = offset + from.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        if end > self.inner.len().await? {
+            fault(&self.faults.full, io::ErrorKind::StorageFull)?;
+        }
         self.inner.write_all_at(from, offset).await
     }
 
@@ -96,6 +103,7 @@ impl<F: File> File for FaultyFile<F> {
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
         fault(&self.faults.fail_allocate, io::ErrorKind::StorageFull)?;
+        fault(&self.faults.full, io::ErrorKind::StorageFull)?;
         self.inner.allocate(len).await
     }
 
@@ -170,6 +178,7 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fault(&self.faults.fail_remove, io::ErrorKind::PermissionDenied)?;
         self.inner.remove_file(path).await
     }
 

@@ -10,6 +10,8 @@ mod images;
 mod log;
 mod memory;
 mod model;
+mod records;
+mod snapshots;
 mod state;
 
 use std::fs;
