@@ -48,7 +48,7 @@ pub enum Input {
         digest: Digest,
         /// Where it begins.
         offset: u64,
-        /// The piece.
+        /// The piece; empty if another snapshot has taken the place of this one before it was opened.
         chunk: Bytes,
     },
     /// Of the snapshot that is [coming in](super::Incoming), so much has been written.

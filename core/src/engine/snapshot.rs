@@ -97,7 +97,11 @@ impl Sending {
         self.reading = false;
         // Meanwhile the peer may have turned out to need another.
         let wanted = self.state == State::Streaming && self.meta.digest == digest;
-        if wanted && self.sent == offset {
+        if wanted && chunk.is_empty() {
+            // It is there no more: the newest is offered, at once.
+            (self.stored, self.sent, self.state) = (0, 0, State::Resting);
+            self.offer_at = common.now;
+        } else if wanted && self.sent == offset {
             self.sent += chunk.len() as u64;
             assert!(self.sent <= self.meta.bytes, "a piece beyond the end of a snapshot");
             common.send(peer, Body::Snapshot { meta: self.meta.clone(), offset, chunk });
@@ -181,10 +185,9 @@ impl Common {
 
     /// So much has been written; the leader is told, if there is one.
     pub(super) fn piece_stored(&mut self, leader: Option<NodeId>, digest: Digest, stored: u64) {
-        let Some(receiving) = self.receiving.as_mut().filter(|r| r.meta.digest == digest) else {
-            return;
-        };
-        assert!(stored <= receiving.taken, "more is written than has come");
+        // Where the same snapshot has begun anew, this may speak of its earlier draft.
+        let speaks_of = |r: &&mut Receiving| r.meta.digest == digest && stored <= r.taken;
+        let Some(receiving) = self.receiving.as_mut().filter(speaks_of) else { return };
         receiving.stored = receiving.stored.max(stored);
         if let Some(leader) = leader {
             self.send(leader, Body::SnapshotReply { digest, stored });
