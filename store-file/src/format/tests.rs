@@ -1,6 +1,6 @@
 //! Records and headers, and that their form stays.
 
-use quorate_core::{LogId, Payload};
+use quorate_core::{Digest, LogId, Membership, Payload, SnapshotMeta};
 
 use super::*;
 
@@ -77,4 +77,84 @@ fn the_format_stays() {
     let (record, _) = record(Position { segment: 2, offset: 8000 });
     assert_eq!(crc(0, [&segment_header(9, 2)[..], &record]), 0x6bd8_4e46);
     assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x3162_4045);
+}
+
+/// The record of a write at the first place, and of a begin behind it.
+fn encoded(write: &LogWrite, replaces: bool) -> Bytes {
+    let mut encoder = Encoder::new(9);
+    let mut to = Gather::new();
+    let first = Position::first_in(1);
+    encoder.encode(5, write, replaces);
+    encoder.put(&mut to, 5, first, first);
+    let behind = Position { offset: first.offset + to.len() as u64, ..first };
+    encoder.encode_begin(7);
+    encoder.put(&mut to, 0, behind, first);
+    Bytes::from(to.take().concat())
+}
+
+/// The write and the begin in what was `encoded`.
+fn decoded(records: &Bytes) -> (Result<Decoded, DecodeError>, Result<u32, DecodeError>) {
+    let split = |at: usize| {
+        let record = records.slice(at..);
+        let offset = HEADER_BYTES + at as u64;
+        let seed = record_seed(9, Position { segment: 1, offset });
+        let header = RecordHeader::decode(record.first_chunk().unwrap(), seed).unwrap();
+        let body = record.slice(RECORD_HEADER_BYTES..).slice(..header.body_bytes as usize);
+        assert!(header.matches(&body, seed));
+        (header, body)
+    };
+    let (write, body) = split(0);
+    let (begin, of_begin) = split(record_bytes(write.body_bytes) as usize);
+    assert!(begin.is_begin() && !write.is_begin());
+    (decode_body(9, &write, body), decode_begin(of_begin))
+}
+
+#[test]
+fn every_combination_of_parts_is_a_write() {
+    let voters = [(1, "a:1".to_owned()), (2, "b:2".to_owned())];
+    let meta = SnapshotMeta {
+        log_id: LogId::new(3, 2, 9),
+        membership: Membership::new(voters.into()).unwrap(),
+        membership_index: 4,
+        bytes: 1 << 40,
+        digest: Digest([3; Digest::BYTES]),
+    };
+    let entry = Entry { log_id: LogId::new(4, 1, 10), payload: Payload::Blank };
+    for parts in 0..32 {
+        let part = |bit: u8| parts >> bit & 1 == 1;
+        let replaces = part(3);
+        let write = LogWrite {
+            hard_state: part(0).then_some(HardState { term: Term(3), voted_for: Some(2) }),
+            snapshot: part(1).then(|| meta.clone()),
+            purge: (part(2) || replaces).then_some(LogId::new(3, 2, 8)),
+            entries: if part(4) { vec![entry.clone()] } else { vec![] },
+        };
+        let (found, begin) = decoded(&encoded(&write, replaces));
+        let found = found.unwrap();
+        assert_eq!(
+            (found.write, found.replaces, found.spans.len()),
+            (write.clone(), replaces, write.entries.len())
+        );
+        assert_eq!(begin, Ok(7));
+        if parts == 31 {
+            let form = crc(0, [&encoded(&write, true)[..]]);
+            assert_eq!(form, 0xbedb_9133, "the format stays");
+        }
+    }
+}
+
+#[test]
+fn unknown_flags_are_refused() {
+    let header = RecordHeader {
+        body_crc: 0,
+        kind: KIND_WRITE,
+        body_bytes: 0,
+        group: 1,
+        durable: Position::first_in(1),
+    };
+    for flags in [8, 9, 16, 20, 255] {
+        let body = Bytes::from([&[flags][..], &[0; 200]].concat());
+        let error = decode_body(9, &header, body).unwrap_err();
+        assert_eq!(error, DecodeError::Kind { what: "record", kind: flags });
+    }
 }

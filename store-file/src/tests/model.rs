@@ -1,5 +1,6 @@
-//! Random writes, reads and openings against the simplest model there is: a list of entries per group.
+//! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list of entries per group.
 
+use super::state::*;
 use super::*;
 
 const GROUPS: usize = 3;
@@ -20,29 +21,21 @@ impl Random {
 fn random_writes_reads_and_openings_agree_with_a_list() {
     scene(async |mut scene| {
         let mut random = Random(0x9E37_79B9_7F4A_7C15);
-        let mut model: [Vec<Entry>; GROUPS] = Default::default();
-        let mut term = 1;
+        let mut model: [State; GROUPS] = Default::default();
+        let (mut term, mut removed) = (1, 0);
         for _ in 0..40 {
             scene.config.cache_bytes = random.below(4) as usize * 3000;
             let store = scene.open().await;
+            let first = first_segment(&scene);
+            assert!(removed <= first, "a segment that was removed is back");
+            removed = first;
             let mut outcomes = Vec::new();
             for _ in 0..random.below(60) {
                 let group = random.below(GROUPS as u64);
-                let log = &mut model[group as usize];
-                if random.below(8) == 0 && !log.is_empty() {
-                    term += 1;
-                    log.truncate(random.below(log.len() as u64) as usize);
-                }
-                let begin = log.len();
-                for _ in 0..random.below(4) {
-                    let content = vec![random.below(256) as u8; random.below(1500) as usize];
-                    log.push(entry(term, log.len() as Index + 1, content));
-                }
-                outcomes.push(submit(&store, group, entries(&log[begin..])));
-                if log.len() == begin {
-                    // A truncation without an entry can't be written.
-                    *log = all(&store, group).await;
-                }
+                let state = &mut model[group as usize];
+                let write = write(&store, group, state, &mut term, &mut random).await;
+                state.apply(&write);
+                outcomes.push(submit(&store, group, write));
                 if random.below(4) == 0 {
                     for outcome in outcomes.drain(..) {
                         outcome.await.unwrap().unwrap();
@@ -53,21 +46,87 @@ fn random_writes_reads_and_openings_agree_with_a_list() {
             for outcome in outcomes {
                 outcome.await.unwrap().unwrap();
             }
+            for (group, state) in (0..).zip(&model) {
+                assert_eq!(State::of(&store, group).await, *state);
+            }
         }
-        compare(&scene.open().await, &model, &mut random).await;
+        assert!(removed > 10, "{removed}");
+        let store = scene.open().await;
+        for (group, state) in (0..).zip(&model) {
+            assert_eq!(State::of(&store, group).await, *state);
+        }
     });
 }
 
-async fn compare(store: &Store, model: &[Vec<Entry>; GROUPS], random: &mut Random) {
-    for (group, log) in (0..).zip(model) {
-        assert_eq!(last(store, group).await, log.len() as Index);
-        if log.is_empty() {
+fn first_segment(scene: &Scene) -> usize {
+    (1..).find(|number| scene.segment(*number).exists()).unwrap() as usize
+}
+
+/// A write that makes sense now: of entries at the end or in place of some, and now and then with a snapshot, of what is there or
+/// of what another node has, or a purge.
+async fn write(
+    store: &Store,
+    group: GroupId,
+    state: &State,
+    term: &mut u64,
+    random: &mut Random,
+) -> LogWrite {
+    let mut write = LogWrite::default();
+    let covered = state.snapshot.as_ref().map_or(0, |meta| meta.log_id.index);
+    let mut next = state.last().index + 1;
+    // The last entry that is not above an index, and is not purged.
+    let held = |index: Index| {
+        let entries = state.entries.iter().rev().map(|entry| entry.log_id);
+        entries.into_iter().find(|log_id| log_id.index <= index)
+    };
+    let taken = match random.below(12) {
+        0 => held(next).filter(|log_id| log_id.index > covered),
+        1 => {
+            *term += 1;
+            Some(LogId::new(*term, 1, next.max(covered) + random.below(5)))
+        }
+        2 => {
+            write.purge = held(covered);
+            None
+        }
+        _ => None,
+    };
+    if let Some(at) = taken {
+        let meta = meta(at, random.below(100_000));
+        finish(store, group, &meta).await.unwrap();
+        write.snapshot = Some(meta);
+        let is_held = held(at.index) == Some(at);
+        write.purge = Some(at).filter(|_| !is_held || random.below(2) == 0);
+        if !is_held {
+            next = at.index + 1;
+        }
+    } else if random.below(8) == 0 && next > covered + 1 {
+        *term += 1;
+        next = covered + 1 + random.below(next - covered);
+    }
+    if random.below(10) == 0 {
+        *term += 1;
+        write.hard_state = Some(HardState { term: Term(*term), voted_for: None });
+    }
+    for _ in 0..random.below(4) {
+        let content = vec![random.below(256) as u8; random.below(1500) as usize];
+        write.entries.push(entry(*term, next, content));
+        next += 1;
+    }
+    write
+}
+
+async fn compare(store: &Store, model: &[State; GROUPS], random: &mut Random) {
+    for (group, state) in (0..).zip(model) {
+        assert_eq!(last(store, group).await, state.last().index);
+        if state.entries.is_empty() {
             continue;
         }
-        let first = random.below(log.len() as u64) + 1;
+        let at = random.below(state.entries.len() as u64) as usize;
         let max_bytes = random.below(10_000) as usize;
-        let read = store.read(group, first..log.len() as Index + 1, max_bytes).await.unwrap();
-        let expected = &log[first as usize - 1..];
+        let expected = &state.entries[at..];
+        let range = expected[0].log_id.index..state.last().index + 1;
+        let read = store.read(group, range, max_bytes).await.unwrap();
         assert_eq!(read, expected[..read.len()]);
         let bytes: usize = read.iter().map(Entry::bytes).sum();
         assert!(read.len() == 1 || bytes <= max_bytes);
