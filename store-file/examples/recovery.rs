@@ -53,7 +53,7 @@ fn all(count: u64) -> Outcome<()> {
     open_alone(dir.path(), "a snapshot and what it doesn't cover")
 }
 
-fn run(main: impl AsyncFnOnce(Tokio) -> Outcome<()> + 'static) -> Outcome<()> {
+fn run(main: impl AsyncFnOnce(Tokio) -> Outcome<()>) -> Outcome<()> {
     Tokio::run(&Launch::named("recovery"), main)?
 }
 

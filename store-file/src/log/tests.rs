@@ -1,0 +1,149 @@
+//! Logs whose first segments were removed: what is noted of them before it is known where they begin; and what makes no sense.
+
+use std::collections::BTreeMap;
+
+use quorate_core::{Digest, Membership, Payload, Term};
+
+use super::*;
+
+const AT: Position = Position { segment: 5, offset: 4096 };
+
+fn entries(term: u64, first: Index, last: Index) -> LogWrite {
+    let entry = |index| Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank };
+    LogWrite { entries: (first..=last).map(entry).collect(), ..LogWrite::default() }
+}
+
+fn purge(term: u64, index: Index) -> LogWrite {
+    LogWrite { purge: Some(LogId::new(term, 1, index)), ..LogWrite::default() }
+}
+
+fn snapshot(index: Index, membership_index: Index) -> LogWrite {
+    let membership = Membership::new(BTreeMap::from([(1, "a:1".to_owned())])).unwrap();
+    let log_id = LogId::new(1, 1, index);
+    let meta =
+        SnapshotMeta { log_id, membership, membership_index, bytes: 0, digest: Digest::of(b"") };
+    LogWrite { snapshot: Some(meta), ..LogWrite::default() }
+}
+
+fn note(log: &mut Log, write: &LogWrite, replaces: bool) -> Result<usize, String> {
+    let spans = vec![Span { offset: 0, len: 50 }; write.entries.len()];
+    log.note(write, replaces, &spans, AT)
+}
+
+/// The log after these writes: last purged entry, last entry, and how many there are.
+fn noted(writes: &[(LogWrite, bool)]) -> Result<(Index, Index, usize), String> {
+    let mut log = Log::new(false);
+    for (write, replaces) in writes {
+        note(&mut log, write, *replaces)?;
+    }
+    log.anchor().map_err(|(reason, _)| reason)?;
+    Ok((log.outline.purged().index, log.outline.last().index, log.places.len()))
+}
+
+#[test]
+fn a_log_begins_after_its_last_purge() {
+    let keep = |write| (write, false);
+    let replace = |write| (write, true);
+    let cases = [
+        // Nothing but votes, nothing but a purge, or all that there ever was.
+        (vec![], (0, 0, 0)),
+        (vec![keep(purge(1, 9))], (9, 9, 0)),
+        (vec![keep(entries(1, 1, 3))], (0, 3, 3)),
+        // The purge of the entry before the first that is found, and of a later one.
+        (vec![keep(entries(1, 10, 12)), keep(purge(1, 9))], (9, 12, 3)),
+        (vec![keep(entries(1, 10, 12)), keep(purge(1, 11))], (11, 12, 1)),
+        (vec![keep(entries(1, 10, 12)), keep(purge(1, 12))], (12, 12, 0)),
+        (vec![keep(purge(1, 9)), keep(entries(1, 10, 12))], (9, 12, 3)),
+        // One of an entry that stood before is none that matters yet.
+        (vec![keep(purge(1, 5)), keep(entries(1, 10, 12)), keep(purge(1, 10))], (10, 12, 2)),
+        (vec![keep(entries(1, 10, 12)), keep(purge(1, 5)), keep(purge(1, 10))], (10, 12, 2)),
+        // What stood before is replaced.
+        (vec![keep(purge(1, 5)), keep(entries(1, 10, 12)), keep(entries(2, 6, 6))], (5, 6, 1)),
+        (vec![keep(entries(1, 10, 12)), keep(entries(2, 7, 7)), keep(purge(1, 6))], (6, 7, 1)),
+        (vec![keep(entries(1, 10, 12)), keep(entries(2, 11, 11)), keep(purge(1, 9))], (9, 11, 2)),
+        // A snapshot takes the place of the log, whatever of it was found.
+        (vec![keep(entries(1, 10, 12)), replace(purge(2, 9))], (9, 9, 0)),
+        (vec![keep(entries(1, 10, 12)), replace(purge(2, 5)), keep(entries(2, 6, 7))], (5, 7, 2)),
+        (vec![keep(entries(1, 10, 12)), replace(purge(2, 30))], (30, 30, 0)),
+    ];
+    for (writes, expected) in cases {
+        assert_eq!(noted(&writes), Ok(expected), "{writes:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_between_a_purge_and_the_first_entry_is_noticed() {
+    let keep = |write| (write, false);
+    for writes in [
+        vec![keep(entries(1, 2, 3))],
+        vec![keep(purge(1, 5)), keep(entries(1, 10, 12))],
+        vec![keep(entries(1, 10, 12)), keep(purge(1, 8))],
+        vec![keep(entries(1, 10, 12)), keep(entries(1, 14, 15)), keep(purge(1, 14))],
+        vec![keep(entries(1, 10, 12)), keep(purge(1, 13))],
+        vec![keep(entries(1, 10, 12)), keep(purge(2, 11))],
+        vec![keep(entries(1, 10, 12)), keep(purge(2, 9))],
+        vec![keep(purge(1, 11)), keep(entries(1, 11, 12))],
+    ] {
+        assert!(noted(&writes).is_err(), "{writes:?}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_in_a_whole_log_is_refused() {
+    let start = || {
+        let mut log = Log::new(true);
+        note(&mut log, &entries(1, 1, 5), false).unwrap();
+        note(&mut log, &snapshot(4, 1), false).unwrap();
+        note(&mut log, &purge(1, 3), false).unwrap();
+        log
+    };
+    assert_eq!((start().outline.purged().index, start().places.len()), (3, 2));
+    // As it is already.
+    assert_eq!(note(&mut start(), &purge(1, 2), false), Ok(0));
+    assert_eq!(note(&mut start(), &purge(1, 3), false), Ok(0));
+    let state = LogWrite {
+        hard_state: Some(HardState { term: Term(3), voted_for: None }),
+        ..LogWrite::default()
+    };
+    let mut voted = start();
+    note(&mut voted, &state, false).unwrap();
+    let back = HardState { term: Term(2), voted_for: None };
+    note(&mut voted, &LogWrite { hard_state: Some(back), ..state }, false).unwrap_err();
+    for (write, replaces) in [
+        (entries(1, 3, 5), false),
+        (entries(1, 7, 7), false),
+        (entries(0, 6, 6), false),
+        (entries(1, Index::MAX, Index::MAX), false),
+        (purge(2, 3), false),
+        (purge(2, 4), false),
+        (purge(1, 4), true),
+        (purge(1, Index::MAX), true),
+        (snapshot(3, 1), false),
+        (snapshot(9, 0), false),
+        (snapshot(9, 10), false),
+    ] {
+        assert!(note(&mut start(), &write, replaces).is_err(), "{write:?}");
+    }
+}
+
+#[test]
+fn a_purge_lets_go_of_memory() {
+    let mut log = Log::new(true);
+    let write = entries(1, 1, 100_000);
+    let bytes: usize = write.entries.iter().map(Entry::bytes).sum();
+    note(&mut log, &write, false).unwrap();
+    log.recent.extend(write.entries);
+    note(&mut log, &snapshot(100_000, 1), false).unwrap();
+    let one = bytes / 100_000;
+    assert_eq!(note(&mut log, &purge(1, 99_990), false), Ok(bytes - 10 * one));
+    assert_eq!((log.recent.len(), log.places.len()), (10, 10));
+    assert!(log.places.capacity() < 1000);
+    assert_eq!(log.first_recent(), 99_991);
+    assert!(log.place(99_990).is_none() && log.place(99_991).is_some());
+    assert_eq!(note(&mut log, &entries(2, 99_995, 99_995), false), Ok(6 * one));
+    // Of a log that is told anew, all that was told comes again.
+    assert_eq!(log.state_before(5), None);
+    let again = log.state_before(6).unwrap();
+    assert_eq!((again.purge, again.snapshot), (Some(LogId::new(1, 1, 99_990)), log.snapshot));
+    assert_eq!(again.hard_state, None);
+}
