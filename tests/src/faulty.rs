@@ -228,10 +228,12 @@ impl LogStore for FaultyStore {
     }
 }
 
+type Held = Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
+
 struct FaultyDraft {
     inner: Box<dyn SnapshotDraft>,
     disk: Rc<Cell<Disk>>,
-    held: Option<Pin<Box<dyn Future<Output = Result<(), StoreError>>>>>,
+    held: Option<Held>,
     _open: Open,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quorate::{AsyncRuntime, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError};
 use quorate_tests::{Cluster, on_each_runtime, quick, wait_for};
+use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
     a_node_alone_writes_and_reads,
@@ -216,7 +217,7 @@ async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {
 }
 
 /// Panics at its second command.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Fragile(u32);
 
 impl quorate::StateMachine for Fragile {
