@@ -228,12 +228,12 @@ impl LogStore for FaultyStore {
     }
 }
 
-type Held = Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
+type Wait = Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
 
 struct FaultyDraft {
     inner: Box<dyn SnapshotDraft>,
     disk: Rc<Cell<Disk>>,
-    held: Option<Held>,
+    held: Option<Wait>,
     _open: Open,
 }
 
