@@ -8,6 +8,10 @@ use crate::map::{Map, Part, drop_in_turns};
 use crate::request::MAX_VALUE_BYTES;
 use crate::store::Store;
 
+/// Values from this length on, in bytes, are handed over as they are. A shorter one is copied: to clone it would cost 32 bytes for as long as it
+/// lives, as the first clone of `Bytes` does.
+const LONG_VALUE_BYTES: usize = 256 << 10;
+
 /// The longest key: what any argument of a request may have.
 const MAX_KEY_BYTES: usize = MAX_VALUE_BYTES;
 
@@ -59,8 +63,10 @@ async fn write_part(part: &Part, to: &mut SnapshotWriter) -> Result<(), Snapshot
         to.write(&(key.bytes.len() as u64).to_le_bytes()).await?;
         to.write(&key.bytes).await?;
         to.write(&(value.len() as u64).to_le_bytes()).await?;
-        // Without a copy where it is long.
-        to.write_bytes(Bytes::clone(value)).await?;
+        match value.len() {
+            LONG_VALUE_BYTES.. => to.write_bytes(Bytes::clone(value)).await?,
+            _ => to.write(value).await?,
+        }
     }
     Ok(())
 }

@@ -40,11 +40,11 @@ fn write(random: u64) -> Write {
         5 => Write::SetMany(vec![(key, value.clone()), (other, value)]),
         6 => Write::Delete(vec![key, other]),
         7..=9 => Write::Add { key, delta: choice as i64 - (1 << 23) },
-        10 => Write::Add { key, delta: if choice % 2 == 0 { i64::MAX } else { i64::MIN } },
+        10 => Write::Add { key, delta: if choice.is_multiple_of(2) { i64::MAX } else { i64::MIN } },
         11 => Write::GetDelete(key),
         12 | 13 => Write::Append { key, value },
         14 => Write::Rename { from: key, to: other },
-        _ if choice % 8 == 0 => Write::Clear,
+        _ if choice.is_multiple_of(8) => Write::Clear,
         _ => Write::Rename { from: key.clone(), to: key },
     }
 }
