@@ -84,6 +84,10 @@ impl State {
         self.logs.shrink(end);
     }
 
+    pub(crate) fn take_garbage(&mut self) -> Vec<Garbage> {
+        self.trash.take(self.durable)
+    }
+
     /// Notes a write, and queues its record.
     ///
     /// Panics if it makes no sense: a bug of the caller.

@@ -39,8 +39,10 @@ impl Trash {
         !self.sweeping && self.waiting.iter().any(|(when, _)| *when <= durable)
     }
 
-    fn take(&mut self, durable: Position) -> Vec<Garbage> {
+    /// What is due. The sweeping has ended if there is nothing.
+    pub(crate) fn take(&mut self, durable: Position) -> Vec<Garbage> {
         let due: Vec<_> = self.waiting.extract_if(.., |(when, _)| *when <= durable).collect();
+        self.sweeping = !due.is_empty();
         if due.is_empty() {
             return Vec::new();
         }
@@ -55,14 +57,10 @@ pub(crate) fn sweep<R: AsyncRuntime>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLoc
     let task = Rc::clone(shared);
     let sweeping = async move {
         loop {
-            let mut state = task.state.borrow_mut();
-            let durable = state.durable;
-            let garbage = state.trash.take(durable);
+            let garbage = task.state.borrow_mut().take_garbage();
             if garbage.is_empty() {
-                state.trash.sweeping = false;
                 break;
             }
-            drop(state);
             let (mut of_log, mut of_snapshots) = (false, false);
             for what in garbage {
                 let path = match &what {

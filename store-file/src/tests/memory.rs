@@ -244,10 +244,8 @@ impl<R: AsyncRuntime> AsyncRuntime for Memory<R> {
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.changes();
-        let mut files = self.disk.files.borrow_mut();
-        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), file);
-        drop(files);
+        let file = self.disk.files.borrow_mut().remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.disk.files.borrow_mut().insert(to.to_owned(), file);
         match to.parent() {
             Some(dir) => self.sync_dir(dir).await,
             None => Ok(()),

@@ -46,6 +46,12 @@ impl Crash {
             others_run().await;
             now = rt.disk.now();
         }
+        // Nothing is removed before that is durable.
+        for _ in 0..50 {
+            others_run().await;
+        }
+        let first = PathBuf::from("/store/wal/0000000000000001.wal");
+        assert!(rt.disk.now().contains_key(&first), "removed before its time");
         Self { rt, states: [before, after], synced, now }
     }
 
@@ -126,7 +132,7 @@ fn every_bit_flipped_in_a_purge_is_noticed() {
         drop(store);
         let image = closed(&rt).await;
         let kept = places(&image);
-        assert!(kept[0].file > PathBuf::from("/store/wal/0000000000000001.wal"));
+        assert!(!kept[0].file.ends_with("0000000000000001.wal"));
         assert!(kept.last().unwrap().witness);
         let mut noticed = 0;
         for place in [&kept[0]].into_iter().chain(&batch) {
