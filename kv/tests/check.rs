@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use common::{Process, connect, free_ports, kv};
 
-/// A node of its own, with this folder, that has stored something.
+/// A node of its own, with this folder, that has stored something and taken a snapshot.
 fn node(data: &Path) -> Process {
     let [client, peer] = free_ports(2)[..] else { unreachable!() };
     let process = Process::spawn(
@@ -25,6 +25,8 @@ fn node(data: &Path) -> Process {
         let set = redis::cmd("SET").arg("key").arg("acknowledged").exec(&mut connect(client).ok()?);
         set.ok()
     });
+    let snapshot = redis::cmd("RAFT").arg("SNAPSHOT").exec(&mut connect(client).expect("connects"));
+    snapshot.expect("takes a snapshot");
     process
 }
 
@@ -38,7 +40,7 @@ fn check(data: &Path) -> (Option<i32>, String) {
 /// Content and time of change of every file.
 fn everything(data: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
     let mut files = BTreeMap::new();
-    for dir in [data.to_owned(), data.join("wal")] {
+    for dir in [data.to_owned(), data.join("wal"), data.join("snapshots")] {
         for entry in fs::read_dir(dir).expect("lists") {
             let path = entry.expect("lists").path();
             let facts = path.metadata().expect("is there");
@@ -64,9 +66,15 @@ fn it_tells_what_is_there_and_changes_nothing() {
     let before = everything(data);
     let (code, text) = check(data);
     assert_eq!(code, Some(0), "{text}");
-    for expected in
-        ["segments: ", "group 0:\n", "hard state: term 1, vote 1", "entries: 1 to ", "\nsound\n"]
-    {
+    for expected in [
+        "segments: ",
+        "group 0:\n",
+        "hard state: term 1, vote 1",
+        "entries: 1 to ",
+        "\nsound\n",
+        "  snapshot: up to ",
+        "snapshots/0-",
+    ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
     assert!(!text.contains("caution") && !text.contains("torn"), "{text}");
