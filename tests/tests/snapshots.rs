@@ -16,6 +16,7 @@ use quorate_tests::{
 on_each_runtime!(
     a_snapshot_is_taken_after_so_many_entries,
     a_snapshot_is_taken_after_so_many_bytes,
+    the_policy_waits_for_the_one_that_is_written,
     a_restart_replays_from_the_snapshot_and_what_it_replays_counts,
     a_snapshot_is_taken_by_hand_on_any_node,
     the_log_is_purged_by_hand,
@@ -89,6 +90,21 @@ async fn a_snapshot_is_taken_after_so_many_bytes<R: AsyncRuntime>(rt: R) {
     let metrics = snapshot_at(&raft, 1).await;
     assert_eq!(metrics.snapshot.index, BEFORE_WRITES + 5);
     assert_eq!(metrics.purged, LogId::ZERO, "so little is kept for peers that are a bit behind");
+}
+
+async fn the_policy_waits_for_the_one_that_is_written<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, every_ten()).await;
+    let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
+    store.set(Disk::HoldsDrafts);
+    write(&raft, 0..40).await;
+    settle(&rt).await;
+    assert_eq!(store.drafts_begun(), 1);
+    store.set(Disk::Works);
+    store.release();
+    // The one that was held ends at 11; the next is due at once, and covers all.
+    let last = BEFORE_WRITES + 40;
+    assert_eq!(snapshot_at(&raft, 12).await.snapshot.index, last);
+    assert_eq!(store.drafts_begun(), 2);
 }
 
 async fn a_restart_replays_from_the_snapshot_and_what_it_replays_counts<R: AsyncRuntime>(rt: R) {
