@@ -47,7 +47,8 @@ pub trait LogStore: 'static {
     /// Opens a snapshot that was [finished](SnapshotDraft::finish) and is the group's, or will be. What is open stays readable even after
     /// another has taken its place.
     ///
-    /// Errors: it isn't there, is another one than `meta` says, or can't be read.
+    /// Errors: [`Missing`](StoreError::Missing) with its index where it is not there, or no more, because another has taken its place; it is another
+    /// one than `meta` says, or can't be read, which stops the node.
     async fn snapshot(
         &self,
         group: GroupId,
