@@ -24,8 +24,6 @@ pub(super) struct Sending {
     state: State,
     /// A piece is being read.
     reading: bool,
-    /// When the peer last said something about a snapshot; at first, when this began.
-    heard_at: Instant,
     /// Then the offer is repeated, if the peer has not got on.
     offer_at: Instant,
 }
@@ -49,7 +47,6 @@ impl Sending {
             sent: 0,
             state: State::Resting,
             reading: false,
-            heard_at: now,
             offer_at: now,
         }
     }
@@ -70,9 +67,10 @@ impl Sending {
     }
 
     fn offer(&mut self, common: &mut Common, peer: NodeId) {
-        // A transfer that has got nowhere, or whose peer is gone, need not hold on to an old snapshot and the log behind it.
-        let is_gone = self.heard_at + common.config.request_timeout <= common.now;
-        if (self.stored == 0 || is_gone)
+        // Nothing is lost by taking another one where this has got nowhere; and where the log does not reach back to it any more, it would
+        // have to be followed by another. Else it goes on, however long the peer was away.
+        let is_useless = self.meta.log_id.index < common.log.purged().index;
+        if (self.stored == 0 || is_useless)
             && let Some(newest) = common.log.snapshot()
         {
             self.meta = newest.clone();
@@ -113,7 +111,6 @@ impl Sending {
         if digest != self.meta.digest || stored > self.meta.bytes {
             return;
         }
-        self.heard_at = common.now;
         let again_at = common.now + common.config.election_timeout;
         match self.state {
             State::Offered => {

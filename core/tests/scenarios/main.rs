@@ -73,6 +73,7 @@ scenarios! {
     snapshot_crash
     snapshot_disk_full
     snapshot_overtaken
+    snapshot_peer_away
     snapshot_purged_to_end
     snapshot_resumes
     snapshot_slow_transfer
