@@ -41,14 +41,7 @@ enum State {
 impl Sending {
     /// Begins, with an offer that is due at once.
     pub(super) fn new(meta: SnapshotMeta, now: Instant) -> Self {
-        Self {
-            meta,
-            stored: 0,
-            sent: 0,
-            state: State::Resting,
-            reading: false,
-            offer_at: now,
-        }
+        Self { meta, stored: 0, sent: 0, state: State::Resting, reading: false, offer_at: now }
     }
 
     /// Offers, or asks for the next piece to be read, where that is due.
