@@ -267,8 +267,9 @@ fn recovers(cluster: &mut Cluster) {
 
 fn check(nodes: u64, cases: u32) {
     let default = ProptestConfig::default();
+    let cases = std::env::var_os("PROPTEST_CASES").map_or(cases, |_| default.cases);
     let mut runner = TestRunner::new(ProptestConfig {
-        cases: std::env::var_os("PROPTEST_CASES").map_or(cases, |_| default.cases),
+        cases,
         rng_seed: match default.rng_seed {
             RngSeed::Random => RngSeed::Fixed(1),
             given => given,
