@@ -56,7 +56,7 @@ pub(crate) enum Read {
 /// What a SCAN asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// The position to begin at; see [`Key`].
+    /// The position to begin at; see [`Key`](crate::key::Key).
     pub(crate) cursor: u64,
     /// How many keys to look at.
     pub(crate) count: usize,
