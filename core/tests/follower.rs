@@ -1,0 +1,157 @@
+//! One follower, and a leader whose messages are made by hand: what it answers, and when.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::engine::{Engine, Incoming, Input, Output};
+use quorate_core::{
+    AppendOutcome, Body, Config, Digest, Entry, HardState, Index, LogId, Membership, Message,
+    Outline, Payload, Recovered, SnapshotMeta, Term,
+};
+use quorate_rt::Instant;
+
+fn meta(index: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        log_id: LogId::new(1, 2, index),
+        membership: Membership::new([1, 2, 3].map(|id| (id, String::new())).into()).expect("valid"),
+        membership_index: 1,
+        bytes: 10,
+        digest: Digest::of(&index.to_le_bytes()),
+    }
+}
+
+/// What node 2, the leader of term 1, says.
+fn says(body: Body) -> Input {
+    Input::Message(Message { group: 0, from: 2, to: 1, term: Term(1), body })
+}
+
+fn piece(index: u64, chunk: &'static [u8]) -> Input {
+    says(Body::Snapshot { meta: meta(index), offset: 0, chunk: Bytes::from_static(chunk) })
+}
+
+fn entries(range: std::ops::RangeInclusive<Index>) -> Vec<Entry> {
+    let entry = |index| Entry { log_id: LogId::new(1, 2, index), payload: Payload::Blank };
+    range.map(entry).collect()
+}
+
+fn append(after: Index, upto: Index, committed: Index, round: u64) -> Input {
+    let prev = if after == 0 { LogId::ZERO } else { LogId::new(1, 2, after) };
+    says(Body::Append { prev, committed, round, entries: entries(after + 1..=upto) })
+}
+
+/// Node 1, whose log goes from behind `purged` to `last` and is durable. It has heard from nobody yet.
+fn follower(purged: Index, last: Index) -> Engine {
+    let mut outline = match purged {
+        0 => Outline::default(),
+        purged => Outline::after(LogId::new(1, 2, purged)),
+    };
+    entries(purged + 1..=last).iter().for_each(|entry| outline.push(entry));
+    let hard_state = HardState { term: Term(1), voted_for: Some(2) };
+    let snapshot = (purged > 0).then(|| meta(purged));
+    let recovered = Recovered { hard_state, snapshot, outline };
+    let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
+    engine.take_output();
+    engine
+}
+
+/// What comes of this.
+fn after(engine: &mut Engine, input: Input) -> Output {
+    engine.step(Instant::default(), input);
+    engine.take_output()
+}
+
+/// The one answer in an output, to an append.
+fn answer(output: &Output) -> (u64, AppendOutcome) {
+    match &output.messages[..] {
+        [Message { body: Body::AppendReply { round, outcome }, .. }] => (*round, *outcome),
+        other => panic!("one answer to an append is wanted: {other:?}"),
+    }
+}
+
+fn accepted(matched: Index) -> AppendOutcome {
+    AppendOutcome::Accepted { matched }
+}
+
+#[test]
+fn entries_are_answered_when_they_are_durable_and_a_new_round_at_once() {
+    let mut follower = follower(0, 3);
+    let output = after(&mut follower, append(3, 4, 3, 0));
+    assert_eq!(answer(&output), (0, accepted(3)), "it says for the first time how far it agrees");
+    let output = after(&mut follower, append(4, 5, 3, 0));
+    assert!(output.messages.is_empty(), "nothing new is durable: {:?}", output.messages);
+    let output = after(&mut follower, append(5, 6, 3, 1));
+    assert_eq!(answer(&output), (1, accepted(3)), "a round asks whether it is there");
+    let output = after(&mut follower, append(6, 7, 3, 1));
+    assert!(output.messages.is_empty(), "the same round again: {:?}", output.messages);
+    let output = after(&mut follower, Input::Persisted { write: 2 });
+    assert_eq!(answer(&output), (1, accepted(5)));
+}
+
+#[test]
+fn appends_that_begin_before_a_purged_log_are_taken_from_there_on() {
+    for (first, last, end) in [(2, 4, 5), (2, 5, 5), (4, 5, 5), (2, 7, 7), (0, 7, 7), (5, 7, 7)] {
+        let mut follower = follower(5, 5);
+        let output = after(&mut follower, append(first, last, 5, 1));
+        let written = output.write.as_ref().map(|(_, write)| write.entries.clone());
+        assert_eq!(written.unwrap_or_default(), entries(6..=end), "{first} to {last}");
+        assert_eq!(answer(&output), (1, accepted(5)), "{first} to {last}");
+        assert_eq!(follower.last_log_id().index, end);
+    }
+}
+
+#[test]
+fn a_heartbeat_without_a_place_says_nothing_of_a_purged_log() {
+    let mut follower = follower(5, 8);
+    let output = after(&mut follower, append(0, 0, 8, 1));
+    assert_eq!(answer(&output), (1, accepted(0)));
+    assert_eq!(follower.committed(), 5, "where the log agrees with the leader's is not known");
+    let output = after(&mut follower, append(3, 3, 8, 1));
+    assert_eq!(answer(&output), (1, accepted(5)), "what is purged is committed");
+}
+
+#[test]
+fn a_snapshot_of_what_is_committed_is_not_taken_and_one_of_more_is() {
+    let mut follower = follower(0, 6);
+    after(&mut follower, append(6, 6, 5, 0));
+    assert_eq!(follower.committed(), 5);
+    for index in [4, 5] {
+        let output = after(&mut follower, piece(index, b""));
+        assert_eq!(answer(&output), (0, accepted(6)), "it has all of that");
+        assert!(output.incoming.is_empty());
+    }
+    let output = after(&mut follower, piece(6, b""));
+    assert_eq!(output.incoming, [Incoming::Begin(meta(6).digest)]);
+}
+
+#[test]
+fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word() {
+    let timeout = Config::default().election_timeout;
+    for (early, leader) in [(Duration::from_nanos(1), Some(2)), (Duration::ZERO, None)] {
+        let mut follower = follower(0, 3);
+        after(&mut follower, append(3, 3, 3, 0));
+        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: false };
+        let vote = Message { group: 0, from: 3, to: 1, term: Term(2), body };
+        follower.step(Instant::default() + (timeout - early), Input::Message(vote));
+        assert_eq!(follower.leader(), leader, "{early:?} before its end");
+    }
+}
+
+/// A draft that is gone: the disk is at a piece of it while an old offer comes again after a newer one.
+#[test]
+fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
+    let now = Instant::default();
+    let mut engine = Engine::new(1, 0, Config::default(), Recovered::default(), 1, now);
+    engine.step(now, piece(5, b""));
+    engine.step(now, piece(5, b"half"));
+    engine.step(now, piece(7, b""));
+    engine.step(now, piece(5, b""));
+    engine.take_output();
+    engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 4 });
+    let output = engine.take_output();
+    assert!(output.messages.is_empty(), "{:?}", output.messages);
+    // The new draft takes its pieces as any other does.
+    engine.step(now, piece(5, b"all of it."));
+    engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 10 });
+    let output = engine.take_output();
+    assert_eq!(output.incoming.last(), Some(&Incoming::End(meta(5))));
+}
