@@ -95,6 +95,12 @@ impl Disk {
         self.pending.len()
     }
 
+    /// Whether the snapshot, and where the log begins, are durable.
+    pub(crate) fn knows_compaction(&self) -> bool {
+        let compacts = |write: &LogWrite| write.snapshot.is_some() || write.purge.is_some();
+        !self.pending.iter().any(|pending| compacts(&pending.write))
+    }
+
     /// Up to here no pending write changes the log.
     pub(crate) fn settled(&self) -> Index {
         let entries = self.pending.iter().flat_map(|pending| pending.write.entries.first());

@@ -206,6 +206,10 @@ impl Safety {
         assert!(purged.index <= covered && covered <= engine.committed(), "{id}: out of order");
         assert_eq!(purged, disk.submitted().purged, "{id}: not handed over");
         assert_eq!(engine.snapshot(), disk.submitted().snapshot.as_ref(), "{id}: not handed over");
+        assert_eq!(engine.compaction_is_durable(), disk.knows_compaction(), "{id}: on its disk");
+        let voters = engine.membership().map(|members| members.voters().keys().copied().collect());
+        let formed = engine.last_log_id() != LogId::ZERO;
+        assert_eq!(voters, formed.then(|| self.voters.clone()), "{id}: the membership");
         if engine.role() == Role::Leader {
             assert_eq!(self.leaders.get(&engine.hard_state().term), Some(&id));
         }

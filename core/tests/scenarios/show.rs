@@ -155,8 +155,9 @@ pub(crate) fn status(engine: &Engine) -> String {
     let snapshot = engine.snapshot().map_or(String::new(), |snapshot| {
         format!(", snapshot at {}, log begins after {}", snapshot.log_id, engine.purged())
     });
+    let hands_over = if engine.is_resigning() { ", hands over" } else { "" };
     format!(
-        "{}{vote}, log ends {}, durable {}, commit {}{snapshot}",
+        "{}{hands_over}{vote}, log ends {}, durable {}, commit {}{snapshot}",
         role(engine),
         engine.last_log_id(),
         engine.durable(),
