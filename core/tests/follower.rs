@@ -1,4 +1,4 @@
-//! One follower, and a leader whose messages are made by hand: what it answers, and when.
+//! One node, and peers whose messages are made by hand: what it answers, and when.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_core::engine::{Engine, Incoming, Input, Output};
 use quorate_core::{
     AppendOutcome, Body, Config, Digest, Entry, HardState, Index, LogId, Membership, Message,
-    Outline, Payload, Recovered, SnapshotMeta, Term,
+    Outline, Payload, Recovered, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -154,4 +154,165 @@ fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 10 });
     let output = engine.take_output();
     assert_eq!(output.incoming.last(), Some(&Incoming::End(meta(5))));
+}
+
+fn message(from: u64, term: u64, body: Body) -> Input {
+    Input::Message(Message { group: 0, from, to: 1, term: Term(term), body })
+}
+
+fn entry(term: u64, leader: u64, index: Index) -> Entry {
+    Entry { log_id: LogId::new(term, leader, index), payload: Payload::Blank }
+}
+
+#[test]
+fn an_append_whose_entries_cannot_be_is_no_word_of_a_leader() {
+    let prev = LogId::new(1, 2, 3);
+    let bad = [
+        vec![entry(1, 2, 5)],
+        vec![entry(1, 2, 3)],
+        vec![entry(1, 2, 4), entry(1, 2, 4)],
+        vec![entry(0, 2, 4)],
+        vec![entry(2, 2, 4), entry(1, 2, 5)],
+        vec![entry(1, 3, 4)],
+        vec![entry(2, 2, 4), entry(2, 3, 5)],
+        vec![entry(3, 2, 4)],
+    ];
+    for entries in bad {
+        let mut follower = follower(0, 3);
+        let body = Body::Append { prev, committed: 3, round: 1, entries: entries.clone() };
+        let output = after(&mut follower, message(2, 2, body));
+        assert!(output.messages.is_empty() && follower.leader().is_none(), "{entries:?}");
+        assert_eq!(follower.last_log_id(), prev);
+    }
+    let good = [
+        vec![entry(1, 2, 4), entry(1, 2, 5)],
+        vec![entry(2, 2, 4)],
+        vec![entry(1, 2, 4), entry(2, 3, 5)],
+        vec![entry(2, 3, 4)],
+    ];
+    for entries in good {
+        let mut follower = follower(0, 3);
+        let last = entries[entries.len() - 1].log_id;
+        let body = Body::Append { prev, committed: 3, round: 1, entries };
+        after(&mut follower, message(2, 2, body));
+        assert_eq!((follower.leader(), follower.last_log_id()), (Some(2), last));
+    }
+}
+
+#[test]
+fn the_first_entry_of_all_may_be_followed_by_any_leaders() {
+    let mut follower = follower(0, 0);
+    let entries = vec![Entry { log_id: LogId::FIRST, ..entry(0, 0, 1) }, entry(1, 2, 2)];
+    let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+    after(&mut follower, message(2, 1, body));
+    assert_eq!(follower.last_log_id(), LogId::new(1, 2, 2));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
+    let with = |change: &dyn Fn(&mut SnapshotMeta)| {
+        let mut meta = meta(9);
+        change(&mut meta);
+        meta
+    };
+    let bad = [
+        (with(&|meta| meta.log_id.term = Term(3)), 0),
+        (with(&|meta| meta.membership_index = 0), 0),
+        (with(&|meta| meta.membership_index = 10), 0),
+        (with(&|meta| meta.log_id.index = Index::MAX), 0),
+        (with(&|meta| meta.bytes = 3), 0),
+        (meta(9), 7),
+        (meta(9), u64::MAX),
+    ];
+    for (meta, offset) in bad {
+        let mut follower = follower(0, 3);
+        let body =
+            Body::Snapshot { meta: meta.clone(), offset, chunk: Bytes::from_static(b"four") };
+        let output = after(&mut follower, message(2, 2, body));
+        assert!(output.messages.is_empty() && follower.leader().is_none(), "{meta:?} at {offset}");
+    }
+    let good = [
+        (meta(9), 6),
+        (with(&|meta| meta.membership_index = 9), 0),
+        (with(&|meta| meta.log_id.index = Index::MAX - 1), 0),
+        (with(&|meta| meta.log_id.term = Term(2)), 0),
+    ];
+    for (meta, offset) in good {
+        let mut follower = follower(0, 3);
+        let body = Body::Snapshot { meta, offset, chunk: Bytes::from_static(b"four") };
+        after(&mut follower, message(2, 2, body));
+        assert_eq!(follower.leader(), Some(2));
+    }
+}
+
+#[test]
+fn a_term_that_cannot_be_is_not_believed() {
+    let last = u64::MAX / 2;
+    for (term, leader) in [(last, Some(2)), (last + 1, None)] {
+        let mut follower = follower(0, 3);
+        let prev = LogId::new(1, 2, 3);
+        let body = Body::Append { prev, committed: 0, round: 0, entries: Vec::new() };
+        after(&mut follower, message(2, term, body));
+        assert_eq!(follower.leader(), leader, "term {term}");
+    }
+}
+
+#[test]
+fn who_never_led_in_this_term_says_so_to_a_forward_and_who_may_have_led_says_nothing() {
+    for (voted_for, answers) in [(2, 1), (1, 0)] {
+        let hard_state = HardState { term: Term(1), voted_for: Some(voted_for) };
+        let recovered = Recovered { hard_state, ..Recovered::default() };
+        let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
+        let commands = vec![Bytes::from_static(b"a")];
+        let body = Body::Forward { session: 1, sequence: 1, commands };
+        assert_eq!(after(&mut engine, message(3, 1, body)).messages.len(), answers);
+    }
+}
+
+#[test]
+fn only_the_leader_hands_over() {
+    let mut follower = follower(5, 5);
+    after(&mut follower, append(5, 5, 5, 0));
+    after(&mut follower, message(3, 1, Body::TimeoutNow));
+    assert_eq!(follower.role(), Role::Follower, "node 3 does not lead");
+    after(&mut follower, message(2, 1, Body::TimeoutNow));
+    assert_eq!(follower.role(), Role::Candidate);
+}
+
+#[test]
+fn a_pre_vote_counts_for_the_term_that_was_asked_about() {
+    let mut engine = follower(5, 5);
+    let later = Instant::default() + Duration::from_secs(10);
+    engine.step(later, Input::Wake);
+    assert_eq!(engine.role(), Role::PreCandidate);
+    engine.step(later, message(2, 1, Body::PreVoteReply { granted: true }));
+    assert_eq!(engine.role(), Role::PreCandidate, "that is an answer to an earlier question");
+    engine.step(later, message(2, 2, Body::PreVoteReply { granted: true }));
+    assert_eq!(engine.role(), Role::Candidate);
+}
+
+/// R15: it may have lost its disk, unless it has helped to form the cluster since it was started.
+#[test]
+fn a_node_without_a_past_elects_who_forms_the_cluster_and_then_anybody() {
+    let granted = |output: &Output| match &output.messages[..] {
+        [Message { body: Body::VoteReply { granted }, .. }] => *granted,
+        other => panic!("one answer to a vote is wanted: {other:?}"),
+    };
+    let vote =
+        |from, term, last_log_id| message(from, term, Body::Vote { last_log_id, handover: false });
+    let new = || {
+        let recovered = Recovered::default();
+        Engine::new(1, 0, Config::default(), recovered, 1, Instant::default())
+    };
+    // (The answers wait for the disk.)
+    let vote = |engine: &mut Engine, from, term, last_log_id| {
+        let output = after(engine, vote(from, term, last_log_id));
+        let write = output.write.as_ref().expect("a new term is to be kept").0;
+        granted(&after(engine, Input::Persisted { write }))
+    };
+    let mut engine = new();
+    assert!(!vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), "there may have been more");
+    let mut engine = new();
+    assert!(vote(&mut engine, 2, 1, LogId::FIRST));
+    assert!(vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), "all of it began before its eyes");
 }
