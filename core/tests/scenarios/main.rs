@@ -45,11 +45,14 @@ scenarios! {
     election_split
     figure_8
     forward
+    forward_room
     forward_limit
     forward_leader_change
     handover
+    handover_alone
     handover_fails
     inflight
+    inflight_full
     initialize
     late_vote
     leader_disk
