@@ -219,7 +219,7 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
         (with(&|meta| meta.log_id.term = Term(3)), 0),
         (with(&|meta| meta.membership_index = 0), 0),
         (with(&|meta| meta.membership_index = 10), 0),
-        (with(&|meta| meta.log_id.index = Index::MAX), 0),
+        (with(&|meta| meta.log_id.index = (Index::MAX >> 2) + 1), 0),
         (with(&|meta| meta.bytes = 3), 0),
         (meta(9), 7),
         (meta(9), u64::MAX),
@@ -234,7 +234,7 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
     let good = [
         (meta(9), 6),
         (with(&|meta| meta.membership_index = 9), 0),
-        (with(&|meta| meta.log_id.index = Index::MAX - 1), 0),
+        (with(&|meta| meta.log_id.index = Index::MAX >> 2), 0),
         (with(&|meta| meta.log_id.term = Term(2)), 0),
     ];
     for (meta, offset) in good {

@@ -9,6 +9,9 @@ use crate::types::{Entry, Index, LogId, NodeId, Term};
 /// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
 const LAST_TERM: Term = Term(u64::MAX / 2);
 
+/// No log gets beyond this index in thousands of years, and a store may rely on it. A peer whose snapshot claims more is not believed.
+const LAST_INDEX: Index = Index::MAX >> 2;
+
 impl Engine {
     pub(super) fn on_message(&mut self, message: Message) {
         let common = &mut self.common;
@@ -219,6 +222,6 @@ fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term) -> 
     let end = offset.checked_add(len as u64);
     meta.log_id.term <= term
         && (1..=meta.log_id.index).contains(&meta.membership_index)
-        && meta.log_id.index < Index::MAX
+        && meta.log_id.index <= LAST_INDEX
         && end.is_some_and(|end| end <= meta.bytes)
 }
