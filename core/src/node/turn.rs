@@ -21,7 +21,7 @@ use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutco
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::log_store::{Completion, LogStore};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Role};
+use crate::metrics::{Metrics, PeerMetrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
@@ -275,7 +275,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         for piece in pieces {
             self.snapshots.read(piece);
         }
-        self.publish(membership);
+        let peers = self.engine.peers();
+        let gets_snapshot = |id| peers.get(&id).is_some_and(|peer| peer.snapshot.is_some());
+        self.snapshots.close_all_but(gets_snapshot);
+        self.publish(membership, peers);
         self.answer(placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore {
@@ -410,11 +413,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 
-    fn publish(&mut self, membership: Option<Membership>) {
+    fn publish(&self, membership: Option<Membership>, peers: BTreeMap<NodeId, PeerMetrics>) {
         let engine = &self.engine;
-        let peers = engine.peers();
-        let gets_snapshot = |id| peers.get(&id).is_some_and(|peer| peer.snapshot.is_some());
-        self.snapshots.close_all_but(gets_snapshot);
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;

@@ -96,7 +96,7 @@ async fn run(rt: &Memory<Tokio>) -> (History, Vec<Moment>) {
                 index += 1;
                 let write = entries([entry(round, index, vec![round as u8; 1900])]);
                 history.submit(&rt, &store, 1, write);
-                others_run().await;
+                yield_now().await;
             }
             settle(&rt).await;
         }
@@ -161,7 +161,7 @@ async fn settle(rt: &Memory<Tokio>) {
     loop {
         let before = rt.disk.progress.get();
         for _ in 0..50 {
-            others_run().await;
+            yield_now().await;
         }
         let (acknowledged, submitted) = rt.disk.progress.get();
         if acknowledged == submitted && before.0 == acknowledged {
@@ -214,7 +214,7 @@ fn what_survived_a_crash_is_compacted_further() {
             let last = history.now()[1].last().index;
             for index in last + 1..last + 30 {
                 history.submit(&rt, &store, 1, entries([entry(9, index, vec![9; 1900])]));
-                others_run().await;
+                yield_now().await;
             }
             for group in [1, 2] {
                 let at = history.now()[group].last();

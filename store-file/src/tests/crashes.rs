@@ -46,7 +46,7 @@ impl Crash {
         }
         // The next segment is made in the background.
         while !ends_with_an_empty_segment(&rt.disk.now()) {
-            others_run().await;
+            yield_now().await;
         }
         rt.disk.hold_syncs.set(true);
         for entry in others {
@@ -54,7 +54,7 @@ impl Crash {
         }
         let (mut synced, mut now) = (rt.disk.synced(), rt.disk.now());
         while !others.is_empty() && differences(&synced, &now).is_empty() {
-            others_run().await;
+            yield_now().await;
             (synced, now) = (rt.disk.synced(), rt.disk.now());
         }
         Self { rt, acknowledged: first.len(), written, synced, now }

@@ -1,9 +1,6 @@
 //! What tests of crashes share: disks in memory, where records stand on them, and what of them may be missing.
 
-use std::future::poll_fn;
-use std::mem;
 use std::path::Path;
-use std::task::Poll;
 
 use super::memory::{Image, Memory};
 use super::*;
@@ -32,22 +29,9 @@ pub(super) async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>,
 /// What is there once a dropped store has written its last.
 pub(super) async fn closed(rt: &Memory<Tokio>) -> Image {
     while rt.lock_file(Path::new("LOCK")).await.is_err() {
-        others_run().await;
+        yield_now().await;
     }
     rt.disk.now()
-}
-
-/// Lets the other tasks run. Their files are in memory, so that they wait for nothing.
-pub(super) async fn others_run() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 pub(super) fn segments(image: &Image) -> impl Iterator<Item = (&PathBuf, &Vec<u8>)> {

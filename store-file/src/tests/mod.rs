@@ -25,7 +25,7 @@ use quorate_core::{
     StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{AsyncRuntime, Launch, yield_now};
 use quorate_rt_tokio::Tokio;
 use tempfile::TempDir;
 

@@ -37,18 +37,18 @@ impl Crash {
         after.apply(&write);
         assert_eq!(after.entries, write.entries);
         while !ends_with_an_empty_segment(&rt.disk.now()) {
-            others_run().await;
+            yield_now().await;
         }
         rt.disk.hold_syncs.set(true);
         drop(submit(&store, 1, write));
         let (synced, mut now) = (rt.disk.synced(), rt.disk.now());
         while differences(&synced, &now).is_empty() {
-            others_run().await;
+            yield_now().await;
             now = rt.disk.now();
         }
         // Nothing is removed before that is durable.
         for _ in 0..50 {
-            others_run().await;
+            yield_now().await;
         }
         let first = PathBuf::from("/store/wal/0000000000000001.wal");
         assert!(rt.disk.now().contains_key(&first), "removed before its time");

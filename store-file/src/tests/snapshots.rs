@@ -4,7 +4,7 @@ use std::io;
 
 use quorate_core::SnapshotMeta;
 
-use super::images::{DIR, closed, in_memory, open, others_run};
+use super::images::{DIR, closed, in_memory, open};
 use super::memory::{Image, Memory};
 use super::state::*;
 use super::*;
@@ -293,7 +293,7 @@ async fn with_snapshots(rt: &Memory<Tokio>) -> (Image, [SnapshotMeta; 2]) {
         put(&store, group, named(meta, Some(meta.log_id))).await;
     }
     for _ in 0..20 {
-        others_run().await;
+        yield_now().await;
     }
     drop(store);
     (closed(&rt).await, metas)
