@@ -20,6 +20,7 @@ pub mod conformance;
 pub mod executor;
 mod file;
 mod launch;
+pub mod local_task;
 mod net;
 mod runtime;
 mod task;

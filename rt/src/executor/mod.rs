@@ -8,7 +8,6 @@
 
 mod blocking_threads;
 mod signal;
-mod task;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -28,10 +27,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::blocking_threads::BlockingThreads;
 use self::signal::Signal;
-use self::task::Entry;
-pub use self::task::LocalTask;
 pub use self::timer::Sleep;
 use self::timer::Timers;
+use crate::local_task::Entry;
+pub use crate::local_task::LocalTask;
 use crate::{Instant, TaskError};
 
 /// How often tasks are polled before the backend gets to its I/O: enough to make a system call per turn cheap,
@@ -94,9 +93,9 @@ where
     F::Output: 'static,
 {
     let core = current();
-    let (entry, task) = Entry::new(async { Ok(future.await) }, Rc::clone(&core));
+    let (entry, task) = Entry::new(async { Ok(future.await) });
     if !core.closing.get() {
-        core.started.borrow_mut().push(Box::pin(entry));
+        core.started.borrow_mut().push(counted(&core, entry));
     }
     task
 }
@@ -120,10 +119,22 @@ where
     T: 'static,
 {
     let core = current();
-    let (entry, mut task) = Entry::new(future, Rc::clone(&core));
-    task.make_vital();
-    core.started_vital.borrow_mut().push(Box::pin(entry));
+    let (entry, mut task) = Entry::new(future);
+    task.keep_alive();
+    core.started_vital.borrow_mut().push(counted(&core, entry));
     task
+}
+
+/// Counts the polls of a task.
+fn counted(
+    core: &Rc<Core>,
+    mut entry: impl Future<Output = ()> + Unpin + 'static,
+) -> BoxedEntry<'static> {
+    let core = Rc::clone(core);
+    Box::pin(poll_fn(move |context| {
+        core.begin_poll();
+        Pin::new(&mut entry).poll(context)
+    }))
 }
 
 /// Runs work on a blocking thread; see [`AsyncRuntime::spawn_blocking`](crate::AsyncRuntime::spawn_blocking).

@@ -1,4 +1,5 @@
-//! A task: its future in the executor, and its handle.
+//! A task for an executor that has nothing of the kind: its future, and its handle, as the contract of [`Task`] wants them. The executors of
+//! monoio and compio, and the simulator's, run these.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::Core;
 use crate::{Task, TaskError};
 
 /// What a task and its handle share.
@@ -25,8 +25,8 @@ pub struct LocalTask<T> {
 }
 
 impl<T> LocalTask<T> {
-    /// The task goes on without its handle.
-    pub(super) fn make_vital(&mut self) {
+    /// The task goes on without its handle, and can still be awaited.
+    pub fn keep_alive(&mut self) {
         self.cancels = false;
     }
 }
@@ -69,16 +69,17 @@ impl<T> std::fmt::Debug for LocalTask<T> {
     }
 }
 
-/// The task in the executor. It never panics: what panics in it, its destructors too, ends up in the outcome or nowhere.
-pub(super) struct Entry<F, T> {
+/// The task in its executor, which polls it until it is ready, each time with wakers that wake the same. It never panics: what panics in it, its
+/// destructors too, ends up in the outcome or nowhere. Dropping it ends it.
+pub struct Entry<F, T> {
     /// None when it has ended.
     future: Option<Pin<Box<F>>>,
     state: Rc<State<T>>,
-    core: Rc<Core>,
 }
 
 impl<F, T> Entry<F, T> {
-    pub(super) fn new(future: F, core: Rc<Core>) -> (Self, LocalTask<T>) {
+    /// A task and its handle.
+    pub fn new(future: F) -> (Self, LocalTask<T>) {
         let state = Rc::new(State {
             outcome: Cell::new(None),
             joiner: Cell::new(None),
@@ -86,7 +87,7 @@ impl<F, T> Entry<F, T> {
             cancelled: Cell::new(false),
         });
         let task = LocalTask { state: Rc::clone(&state), cancels: true };
-        (Self { future: Some(Box::pin(future)), state, core }, task)
+        (Self { future: Some(Box::pin(future)), state }, task)
     }
 
     fn end(&mut self, outcome: Result<T, TaskError>) {
@@ -109,11 +110,9 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let entry = self.get_mut();
-        entry.core.begin_poll();
         let Some(future) = entry.future.as_mut() else { return Poll::Ready(()) };
         let mut outcome = Err(TaskError::Cancelled);
         if !entry.state.cancelled.get() {
-            // An entry stays in one place of one set, whose waker for it never changes.
             entry.state.waker.borrow_mut().get_or_insert_with(|| context.waker().clone());
             match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
                 // It may have dropped its own handle.
@@ -125,6 +124,12 @@ where
         }
         entry.end(outcome);
         Poll::Ready(())
+    }
+}
+
+impl<F, T> std::fmt::Debug for Entry<F, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("ended", &self.future.is_none()).finish_non_exhaustive()
     }
 }
 
