@@ -1,16 +1,14 @@
-//! Starting a runtime on a thread of its own, and several of them in one process.
+//! Starting a runtime on a thread of its own.
 
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use super::net::any_port;
 use crate::channel::watch;
-use crate::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
+use crate::{AsyncRuntime, Launch};
 
 pub fn on_a_thread_of_its_own<R: AsyncRuntime>(launch: Launch) {
     let launch = Launch { name: "conformance-7".to_owned(), ..launch };
@@ -98,45 +96,4 @@ pub fn several_at_once<R: AsyncRuntime>(launch: Launch) {
         .collect();
     let ended: Vec<_> = running.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
     assert_eq!(*ended[RUNTIMES - 1].borrow(), ROUNDS * RUNTIMES as u64);
-}
-
-pub fn talking_to_each_other<R: AsyncRuntime>(launch: Launch) {
-    let (address_known, mut address) = watch::channel(None);
-    let server = R::launch(launch.clone(), async move |rt| {
-        let mut listener = rt.listen(any_port()).await.unwrap();
-        address_known.send(Some(listener.local_addr().unwrap()));
-        let (mut reader, mut writer) = listener.accept().await.unwrap().0.split();
-        loop {
-            let (result, got) = reader.read(BytesMut::with_capacity(64)).await;
-            if result.unwrap() == 0 {
-                return;
-            }
-            writer.write_all(vec![got.freeze()]).await.unwrap();
-        }
-    });
-    let client = R::launch(launch, async move |rt| {
-        let address = address.wait_for(Option::is_some).await.unwrap().unwrap();
-        let (mut reader, mut writer) = rt.connect(address).await.unwrap().split();
-        for number in 0..1_000_u16 {
-            let sent = number.to_be_bytes();
-            writer.write_all(vec![Bytes::copy_from_slice(&sent)]).await.unwrap();
-            let mut got = BytesMut::with_capacity(2);
-            while got.len() < 2 {
-                let (result, back) = reader.read(got).await;
-                assert_ne!(result.unwrap(), 0);
-                got = back;
-            }
-            assert_eq!(got, sent[..]);
-        }
-    });
-    client.unwrap().join().unwrap().unwrap();
-    server.unwrap().join().unwrap().unwrap();
-}
-
-pub fn random_numbers_differ<R: AsyncRuntime>(launch: Launch) {
-    let numbers = || {
-        let started = R::launch(launch.clone(), async |rt| [(); 4].map(|()| rt.random())).unwrap();
-        started.join().unwrap().unwrap()
-    };
-    assert_ne!(numbers(), numbers());
 }

@@ -30,6 +30,8 @@ pub mod tasks;
 #[doc(hidden)]
 pub mod time;
 #[doc(hidden)]
+pub mod together;
+#[doc(hidden)]
 pub mod wakes;
 
 /// After this time a case has hung. Far longer than any takes on a busy machine.
@@ -37,12 +39,38 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes the tests of a backend: `conformance_suite!(epoll, Tokio, Launch::default());` gives a module `epoll` with
 /// a test for each case, run on `Tokio` with that [`Launch`](crate::Launch) (its name and core are not used).
+///
+/// A runtime that is a world of its own, as a simulator is, adds `isolated`: it is spared the cases that need the operating system's network, or two
+/// runtimes that are not the same.
 #[macro_export]
 macro_rules! conformance_suite {
     ($name:ident, $runtime:ty, $launch:expr) => {
         #[allow(unused_imports)] // Whatever the type and the expression need from outside.
         mod $name {
             use super::*;
+            $crate::conformance_suite!(@isolated $runtime, $launch);
+            // On the operating system's network.
+            $crate::conformance_cases! { $runtime, $launch,
+                inside {
+                    net_os {
+                        reset_under_a_read, reset_before_a_read, reset_under_a_write,
+                        closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener
+                    }
+                }
+                around {
+                    together { talking_to_each_other, random_numbers_differ }
+                }
+            }
+        }
+    };
+    ($name:ident, $runtime:ty, $launch:expr, isolated) => {
+        #[allow(unused_imports)]
+        mod $name {
+            use super::*;
+            $crate::conformance_suite!(@isolated $runtime, $launch);
+        }
+    };
+    (@isolated $runtime:ty, $launch:expr) => {
             $crate::conformance_cases! { $runtime, $launch,
                 // Cases that run inside the runtime: `async fn(R)`.
                 inside {
@@ -73,10 +101,6 @@ macro_rules! conformance_suite {
                         listens_again_after_a_cancelled_accept, connections_wait_for_accept,
                         many_connections
                     }
-                    net_os {
-                        reset_under_a_read, reset_before_a_read, reset_under_a_write,
-                        closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener
-                    }
                     files {
                         reads_what_was_written, reads_past_the_end, reads_append, gathered_writes,
                         used_by_many_tasks, syncs, allocates, cuts_and_extends, open_modes, renames,
@@ -87,7 +111,7 @@ macro_rules! conformance_suite {
                 around {
                     launch {
                         on_a_thread_of_its_own, pinned, core_that_does_not_exist, panicking,
-                        several_at_once, talking_to_each_other, random_numbers_differ
+                        several_at_once
                     }
                     shutdown {
                         returns_the_value, drops_tasks_that_wait, drops_tasks_never_polled,
@@ -96,7 +120,6 @@ macro_rules! conformance_suite {
                     }
                 }
             }
-        }
     };
 }
 

@@ -192,6 +192,8 @@ pub fn frees_what_tasks_held<R: AsyncRuntime>(launch: Launch) {
         let scratch = Rc::clone(&scratch);
         address = R::run(&launch, async move |rt| {
             let immortals = Immortals { rt: rt.clone(), alive: Arc::new(()) };
+            // It is there, but for a runtime whose files end with it.
+            rt.create_dir_all(&scratch.path("")).await.unwrap();
             let lock = rt.lock_file(&scratch.path("lock")).await.expect("the lock is free");
             let mut listener = rt.listen(address).await.expect("the port is free");
             let address = listener.local_addr().unwrap();

@@ -1,0 +1,164 @@
+//! A file's content: as it is seen, as it is durable, and what lies between.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+/// What a disk writes as a whole or not at all.
+pub(super) const SECTOR: u64 = 512;
+
+#[derive(Default)]
+pub(super) struct Inode {
+    content: RefCell<Content>,
+    /// The next write goes so much further ahead.
+    misdirected: Cell<Option<u64>>,
+}
+
+#[derive(Default)]
+struct Content {
+    visible: Vec<u8>,
+    durable: Vec<u8>,
+    /// In order, each with its number.
+    unsynced: Vec<(u64, Change)>,
+    changes: u64,
+}
+
+/// A change of a file.
+#[derive(Clone)]
+pub(super) enum Change {
+    Write { offset: u64, data: Bytes },
+    Len(u64),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { offset, data } => {
+                let (begin, end) = (*offset as usize, *offset as usize + data.len());
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[begin..end].copy_from_slice(data);
+            }
+            Self::Len(len) => content.resize(*len as usize, 0),
+        }
+    }
+
+    /// Only the sectors of it that are wanted.
+    pub(super) fn sectors(&self, mut wanted: impl FnMut() -> bool) -> Vec<Self> {
+        match self {
+            Self::Len(_) => wanted().then(|| self.clone()).into_iter().collect(),
+            Self::Write { offset, data } => {
+                let (mut offset, mut data, mut sectors) = (*offset, data.clone(), Vec::new());
+                while !data.is_empty() {
+                    let len = (SECTOR - offset % SECTOR).min(data.len() as u64);
+                    let sector = data.split_to(len as usize);
+                    if wanted() {
+                        sectors.push(Self::Write { offset, data: sector });
+                    }
+                    offset += len;
+                }
+                sectors
+            }
+        }
+    }
+}
+
+impl Inode {
+    /// The content of a file that was always there.
+    pub(super) fn set(&self, content: &[u8]) {
+        let (visible, durable) = (content.to_vec(), content.to_vec());
+        self.content.replace(Content { visible, durable, ..Content::default() });
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.content.borrow().visible.len() as u64
+    }
+
+    /// Reads into the spare capacity, at most so much; how much it was.
+    pub(super) fn read(&self, into: &mut BytesMut, offset: u64, most: usize) -> usize {
+        let content = self.content.borrow();
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = content.visible.get(begin..).unwrap_or_default();
+        let count = rest.len().min(into.capacity() - into.len()).min(most);
+        into.extend_from_slice(&rest[..count]);
+        count
+    }
+
+    pub(super) fn change(&self, change: Change) {
+        let change = match change {
+            Change::Write { offset, data } => {
+                let ahead = self.misdirected.take().unwrap_or(0);
+                Change::Write { offset: offset + ahead, data }
+            }
+            other => other,
+        };
+        let content = &mut *self.content.borrow_mut();
+        change.apply(&mut content.visible);
+        content.changes += 1;
+        content.unsynced.push((content.changes, change));
+    }
+
+    /// What a sync that begins now makes durable.
+    pub(super) fn changes(&self) -> u64 {
+        self.content.borrow().changes
+    }
+
+    /// What was changed up to there is durable.
+    pub(super) fn synced(&self, changes: u64) {
+        let content = &mut *self.content.borrow_mut();
+        let upto = content.unsynced.partition_point(|(number, _)| *number <= changes);
+        for (_, change) in content.unsynced.drain(..upto) {
+            change.apply(&mut content.durable);
+        }
+    }
+
+    /// What was changed up to there counts as synced from now on, and only some of it is.
+    pub(super) fn lost(&self, changes: u64, mut survives: impl FnMut() -> bool) {
+        let content = &mut *self.content.borrow_mut();
+        let upto = content.unsynced.partition_point(|(number, _)| *number <= changes);
+        for (_, change) in content.unsynced.drain(..upto) {
+            for part in change.sectors(&mut survives) {
+                part.apply(&mut content.durable);
+            }
+        }
+    }
+
+    /// The power is gone; of what was not synced this survives.
+    pub(super) fn lose_power(&self, surviving: impl FnOnce(Vec<Change>) -> Vec<Change>) {
+        let content = &mut *self.content.borrow_mut();
+        let unsynced = content.unsynced.drain(..).map(|(_, change)| change).collect();
+        for change in surviving(unsynced) {
+            change.apply(&mut content.durable);
+        }
+        content.visible.clone_from(&content.durable);
+        self.misdirected.set(None);
+    }
+
+    pub(super) fn durable(&self) -> Vec<u8> {
+        self.content.borrow().durable.clone()
+    }
+
+    pub(super) fn unsynced(&self) -> Vec<Range<u64>> {
+        let content = self.content.borrow();
+        let range = |(_, change): &(u64, Change)| match change {
+            Change::Write { offset, data } => Some(*offset..offset + data.len() as u64),
+            Change::Len(_) => None,
+        };
+        content.unsynced.iter().filter_map(range).collect()
+    }
+
+    pub(super) fn flip_bit(&self, offset: u64, bit: u8) {
+        let content = &mut *self.content.borrow_mut();
+        for bytes in [&mut content.visible, &mut content.durable] {
+            if let Some(byte) = bytes.get_mut(offset as usize) {
+                *byte ^= 1 << bit;
+            }
+        }
+    }
+
+    pub(super) fn misdirect(&self, ahead: u64) {
+        self.misdirected.set(Some(ahead));
+    }
+}

@@ -1,0 +1,163 @@
+//! What all hosts share: the time, and what is to happen; and the loop that makes it happen.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::events::{Event, Events};
+use crate::generator::{Generator, nanos};
+use crate::host::{HostId, HostState};
+use crate::net::Net;
+use crate::tasks::Woken;
+use crate::trace::Trace;
+
+/// When, and on which host.
+type Moment = Option<(u64, HostId)>;
+
+thread_local! {
+    static CURRENT: Cell<Moment> = const { Cell::new(None) };
+}
+
+/// The time of the simulation whose code runs on this thread right now, from its begin, and the host that it runs on. For logs and the like: code under test has
+/// no business with it.
+pub fn current() -> Option<(Duration, HostId)> {
+    CURRENT.get().map(|(now, host)| (Duration::from_nanos(now), host))
+}
+
+/// What has happened in one step of a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, and nothing will any more.
+    Nothing,
+    /// The process of this host had its turn.
+    Ran(HostId),
+    /// Anything else.
+    Other,
+}
+
+/// What a simulation consists of.
+pub(crate) struct World {
+    now: Cell<u64>,
+    events: RefCell<Events>,
+    pub(crate) hosts: RefCell<Vec<Rc<HostState>>>,
+    pub(crate) net: Net,
+    pub(crate) trace: Trace,
+    pub(crate) woken: Arc<Woken>,
+    /// The future that drives the simulation was woken.
+    pub(crate) main_woken: Cell<bool>,
+    /// Which task is next, and how long it takes.
+    pub(crate) scheduling: Generator,
+    pub(crate) networking: Generator,
+    pub(crate) disks: Generator,
+    /// What the processes draw.
+    pub(crate) processes: Generator,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Rc<Self> {
+        Rc::new(Self {
+            now: Cell::new(0),
+            events: RefCell::default(),
+            hosts: RefCell::default(),
+            net: Net::default(),
+            trace: Trace::default(),
+            woken: Arc::default(),
+            main_woken: Cell::new(false),
+            scheduling: Generator::new(seed, "scheduling"),
+            networking: Generator::new(seed, "network"),
+            disks: Generator::new(seed, "disks"),
+            processes: Generator::new(seed, "processes"),
+        })
+    }
+
+    /// In nanoseconds since the begin.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    pub(crate) fn plan(&self, at: u64, event: Event) {
+        self.events.borrow_mut().push(at.max(self.now()), event);
+    }
+
+    /// Does something at a time, or now if that has passed.
+    pub(crate) fn at(&self, at: u64, action: impl FnOnce(&Rc<Self>) + 'static) {
+        self.plan(at, Event::Action(Box::new(action)));
+    }
+
+    /// Does something after a while.
+    pub(crate) fn after(&self, delay: Duration, action: impl FnOnce(&Rc<Self>) + 'static) {
+        self.at(self.now() + nanos(delay), action);
+    }
+
+    pub(crate) fn host(&self, id: HostId) -> Rc<HostState> {
+        Rc::clone(&self.hosts.borrow()[id.0])
+    }
+
+    pub(crate) fn note(&self, host: HostId, what: &'static str, detail: u64, more: u64) {
+        self.trace.note(self.now(), Some(host), what, detail, more);
+    }
+
+    /// What runs from now on, runs on this host, until it [leaves](Self::leave) for where it came from.
+    pub(crate) fn enter(&self, host: HostId) -> Moment {
+        CURRENT.replace(Some((self.now(), host)))
+    }
+
+    pub(crate) fn leave(&self, outer: Moment) {
+        CURRENT.set(outer);
+    }
+
+    /// Makes the next thing happen.
+    pub(crate) fn step(self: &Rc<Self>) -> Step {
+        let Some((at, event)) = self.events.borrow_mut().pop() else { return Step::Nothing };
+        assert!(at >= self.now(), "time runs backwards");
+        self.now.set(at);
+        let step = match event {
+            Event::Run(host) => {
+                self.host(host).run(self);
+                Step::Ran(host)
+            }
+            Event::Timers(host, ticket) => {
+                self.host(host).fire_timers(self, ticket);
+                Step::Other
+            }
+            Event::Action(action) => {
+                action(self);
+                Step::Other
+            }
+        };
+        self.spread_wakes();
+        step
+    }
+
+    /// When the next thing happens.
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        self.events.borrow().next_at()
+    }
+
+    /// Tells the hosts which of their tasks were woken.
+    pub(crate) fn spread_wakes(&self) {
+        let mut keys = Vec::new();
+        while self.woken.take(&mut keys) {
+            for key in keys.drain(..) {
+                match key.host {
+                    Some(host) => self.hosts.borrow()[host.0].wake(self, key),
+                    None => self.main_woken.set(true),
+                }
+            }
+        }
+    }
+
+    /// Ends everything: nothing is left that knows this world.
+    pub(crate) fn end(self: &Rc<Self>) {
+        let hosts = self.hosts.borrow().clone();
+        for host in &hosts {
+            host.end(self);
+        }
+        self.net.clear();
+        // What events hold may plan others when it is dropped.
+        while let Some((_, event)) = { self.events.borrow_mut().pop() } {
+            drop(event);
+        }
+    }
+}
