@@ -11,6 +11,7 @@
 //! | `tcp` (default) | [`TcpTransport`] |
 //! | `mem` (default) | [`MemStore`], [`LocalNetwork`], [`SharedNetwork`] |
 //! | `file` (default) | [`FileStore`] |
+//! | `sim` | [`sim`]: a runtime that simulates hosts, networks and disks, for tests |
 
 #![cfg_attr(
     not(all(
@@ -19,7 +20,8 @@
         feature = "compio",
         feature = "tcp",
         feature = "mem",
-        feature = "file"
+        feature = "file",
+        feature = "sim"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
@@ -35,6 +37,13 @@ pub use quorate_rt as rt;
 pub use quorate_rt::{Driver, Launch};
 
 pub use parts::*;
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "sim")] {
+        /// The simulator: whole clusters on virtual time, a network and disks that do their worst, from a seed.
+        pub use quorate_rt_sim as sim;
+    }
+}
 
 /// The runtime, and what the features bring.
 mod parts {

@@ -4,6 +4,7 @@
 
 mod faulty;
 mod lossy;
+pub mod simulate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,0 +1,44 @@
+//! A node stops by itself only if its disk has failed or is damaged, and then it says so: never because of what peers, clients, the network or the time do.
+
+use quorate::{Fatal, StartError, StoreError};
+
+use super::{Check, Seen, Verdict, demand, node_of};
+use crate::simulate::model::{Model, NodeModel};
+
+pub(super) struct Health;
+
+/// Whether its disk has given a node this reason to stop.
+fn is_reason(error: &StoreError, node: &NodeModel) -> bool {
+    match error {
+        StoreError::Io { .. } => node.may_fail,
+        StoreError::Damaged { .. } => node.is_bad,
+        StoreError::Poisoned(cause) => is_reason(cause, node),
+        StoreError::Locked(_) | StoreError::Missing(_) | StoreError::Abandoned => false,
+    }
+}
+
+impl Check for Health {
+    fn name(&self) -> &'static str {
+        "health"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+        match seen {
+            Seen::Ended { node, outcome: Err(fatal) } => {
+                let Fatal::Store(error) = fatal else {
+                    return Err(format!("node {node} has stopped: {fatal}"));
+                };
+                demand(is_reason(error, node_of(model, *node)), || {
+                    format!("node {node} has stopped, though its disk is good: {error}")
+                })
+            }
+            Seen::Refused { node, error: StartError::Store(error) } => {
+                demand(is_reason(error, node_of(model, *node)), || {
+                    format!("node {node} does not start, though its disk is good: {error}")
+                })
+            }
+            Seen::Refused { node, error } => Err(format!("node {node} does not start: {error}")),
+            _ => Ok(()),
+        }
+    }
+}

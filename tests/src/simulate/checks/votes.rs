@@ -1,0 +1,45 @@
+//! A node votes once in a term, and for nobody before its vote is durable (thesis 3.4, 3.8); its vote for itself counts as one.
+
+use std::collections::BTreeMap;
+
+use quorate::{Body, HardState, NodeId, Role, Term};
+
+use super::{Check, Seen, Verdict, demand, node_of};
+use crate::simulate::model::Model;
+
+#[derive(Default)]
+pub(super) struct Votes {
+    given: BTreeMap<(NodeId, Term), NodeId>,
+}
+
+impl Votes {
+    fn gives(&mut self, voter: NodeId, term: Term, to: NodeId, model: &Model) -> Verdict {
+        let durable = node_of(model, voter).durable.hard_state;
+        let vote = HardState { term, voted_for: Some(to) };
+        demand(durable == vote || durable.term > term, || {
+            format!("node {voter} votes for {to} in term {term}, and its disk says {durable:?}")
+        })?;
+        let known = *self.given.entry((voter, term)).or_insert(to);
+        demand(known == to, || format!("node {voter} votes for {to} in term {term}, and for {known}"))
+    }
+}
+
+impl Check for Votes {
+    fn name(&self) -> &'static str {
+        "votes"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+        match seen {
+            Seen::Sends { node, message } if message.body == (Body::VoteReply { granted: true }) => {
+                self.gives(*node, message.term, message.to, model)
+            }
+            Seen::Turned { node, before, now }
+                if now.role == Role::Leader && before.role != Role::Leader =>
+            {
+                self.gives(*node, now.term, *node, model)
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A cluster in the simulator: its hosts, and the processes on them, each a node as a service would run it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::pin_mut;
+use quorate::rt::Task;
+use quorate::rt::channel::oneshot;
+use quorate::sim::{Crash, DiskImage, Generator, Host, Network, Sim, Simulation};
+use quorate::{
+    AsyncRuntime, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError, StoreError,
+    TcpTransport,
+};
+
+use super::atlas::Atlas;
+use super::ledger::Ledger;
+use super::observed::Observed;
+use super::observer::{DATA, Observer, now};
+use super::plan::Plan;
+use super::workload::clients;
+
+const PORT: u16 = 7000;
+
+/// How often it is looked at which processes should run and don't.
+const LOOKS: Duration = Duration::from_millis(20);
+
+/// After a run of faults all of them end, and those who cause them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Things go wrong.
+    Faults,
+    /// All goes well. Clients go on.
+    Healed,
+    /// Clients end.
+    Ending,
+}
+
+pub struct Cluster {
+    pub plan: Plan,
+    pub observer: Rc<Observer>,
+    pub network: Network,
+    pub hosts: BTreeMap<NodeId, Host>,
+    /// Where those live who make things go wrong.
+    pub control: Host,
+    /// Where clients live that are in no node's process.
+    pub outside: Host,
+    pub atlas: Atlas,
+    /// What goes wrong, and when.
+    pub faults: Generator,
+    /// What the clients do.
+    pub workload: Generator,
+    phase: Cell<Phase>,
+    members: RefCell<BTreeMap<NodeId, Member>>,
+    /// How often which thing was done that is no fault of the simulator's own.
+    counts: RefCell<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Default)]
+struct Member {
+    /// None while it does not run.
+    raft: Option<Raft<Ledger>>,
+    stop: Option<oneshot::Sender<()>>,
+    /// It is not to be started before that time.
+    rests_until: Duration,
+    /// It is not to be started at all.
+    stays_down: bool,
+    /// It has told that its disk is damaged.
+    is_broken: bool,
+}
+
+impl Cluster {
+    /// The hosts of a plan, on which nothing runs yet.
+    pub fn new(simulation: &Simulation, plan: &Plan, observer: Rc<Observer>) -> Rc<Self> {
+        let faults = Generator::new(plan.seed, "faults");
+        let offset = |draw: &Generator| Duration::from_secs(draw.below(1_000_000));
+        let control = simulation.host("control");
+        let outside = simulation.host("clients");
+        let hosts: BTreeMap<NodeId, Host> = (1..=plan.nodes)
+            .map(|id| {
+                let host = simulation.host_whose_clock_shows(format!("node-{id}"), offset(&faults));
+                host.disk().configure(plan.disk.clone());
+                observer.set_host(id, host.clone());
+                (id, host)
+            })
+            .collect();
+        let network = simulation.network();
+        network.configure(plan.network.clone());
+        Rc::new(Self {
+            members: RefCell::new(hosts.keys().map(|id| (*id, Member::default())).collect()),
+            plan: plan.clone(),
+            observer,
+            network,
+            hosts,
+            control,
+            outside,
+            atlas: Atlas::new(plan.nodes),
+            faults,
+            workload: Generator::new(plan.seed, "workload"),
+            phase: Cell::new(Phase::Faults),
+            counts: RefCell::default(),
+        })
+    }
+
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.hosts.keys().copied().collect()
+    }
+
+    pub fn host(&self, id: NodeId) -> &Host {
+        &self.hosts[&id]
+    }
+
+    fn address(&self, id: NodeId) -> SocketAddr {
+        SocketAddr::new(self.host(id).ip(), PORT)
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    pub fn count(&self, what: &'static str) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.borrow().clone()
+    }
+
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        self.observer.tell(now(), what);
+    }
+
+    /// A handle of a node, if that runs.
+    pub fn raft(&self, id: NodeId) -> Option<Raft<Ledger>> {
+        self.members.borrow()[&id].raft.clone()
+    }
+
+    /// What a node tells of itself, if it runs.
+    pub fn metrics(&self, id: NodeId) -> Option<Metrics> {
+        Some(self.raft(id)?.metrics().borrow().clone())
+    }
+
+    fn change(&self, id: NodeId, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.members.borrow_mut().get_mut(&id) {
+            change(member);
+        }
+    }
+
+    /// Starts a node's process.
+    pub fn start(self: &Rc<Self>, id: NodeId) {
+        let cluster = Rc::clone(self);
+        self.host(id).start(async move |rt| cluster.process(rt, id).await);
+    }
+
+    async fn process(self: Rc<Self>, rt: Sim, id: NodeId) {
+        let outcome = self.serve(&rt, id).await;
+        if let Err(error) = outcome {
+            let damaged = matches!(error, StartError::Store(StoreError::Damaged { .. }));
+            self.change(id, |member| member.is_broken |= damaged);
+            self.observer.refused(id, &error);
+        }
+        self.change(id, |member| member.raft = None);
+    }
+
+    /// What a service does: opens its store, listens, starts its node, forms the cluster, and stops when it is told to.
+    async fn serve(self: &Rc<Self>, rt: &Sim, id: NodeId) -> Result<(), StartError> {
+        let life = self.host(id).incarnation();
+        let observed = |observer: &Rc<Observer>| (id, life, Rc::clone(observer));
+        let store = FileStore::open_with(rt, DATA, self.plan.file.clone()).await?;
+        let (node, life, observer) = observed(&self.observer);
+        let store = Observed { inner: store, node, life, observer };
+        let address = self.address(id).to_string();
+        let transport = TcpTransport::bind_with(rt, &address, self.plan.tcp.clone()).await;
+        let transport = transport.expect("nobody else listens there");
+        let (node, life, observer) = observed(&self.observer);
+        let transport = Observed { inner: transport, node, life, observer };
+        let node = Node::builder(id)
+            .config(self.plan.config.clone())
+            .log_store(store)
+            .transport(transport)
+            .state_machine(Ledger::new(rt.clone(), id, Rc::clone(&self.observer)))
+            .start(rt)
+            .await?;
+        let (stop, stopped) = oneshot::channel();
+        self.observer.watch(id, node.raft().metrics());
+        self.change(id, |member| {
+            member.raft = Some(node.raft());
+            member.stop = Some(stop);
+        });
+        rt.spawn(self.clone().form(node.raft())).detach();
+        for number in 0..self.plan.load.local_clients {
+            let (cluster, local) = (Rc::clone(self), node.local());
+            rt.spawn(clients::inside(cluster, rt.clone(), id, local, number)).detach();
+        }
+        let ended = node.stopped();
+        pin_mut!(ended);
+        let outcome = match select(stopped, ended).await {
+            Either::Left((Ok(()), _)) => {
+                self.tell(|| format!("node {id} is told to stop"));
+                node.shutdown().await
+            }
+            Either::Left((Err(_), ended)) => ended.await,
+            Either::Right((outcome, _)) => outcome,
+        };
+        if let Err(quorate::Fatal::Store(error)) = &outcome {
+            self.change(id, |member| member.is_broken |= is_damage(error));
+        }
+        self.observer.ended(id, &outcome);
+        Ok(())
+    }
+
+    /// Every node is told to form the cluster each time it starts, as the reference service does.
+    async fn form(self: Rc<Self>, raft: Raft<Ledger>) {
+        let members = self.ids().into_iter().map(|id| (id, self.address(id).to_string()));
+        match raft.initialize(members).await {
+            Ok(()) | Err(InitializeError::AlreadyInitialized | InitializeError::Shutdown) => {}
+            Err(InitializeError::Fatal(_)) => {}
+            Err(error @ InitializeError::Membership(_)) => {
+                let verdict = Err(format!("node {} refuses to form: {error}", raft.id()));
+                self.observer.accuse("cluster", verdict, now());
+            }
+        }
+    }
+
+    /// Kills a node's process, if it runs. It is not started again before so long.
+    pub fn kill(&self, id: NodeId, crash: Crash, rest: Duration) {
+        self.rest(id, rest);
+        if self.host(id).is_running() {
+            self.observer.died(id, &format!("{crash:?}"));
+            self.change(id, |member| member.raft = None);
+            self.host(id).crash(crash);
+        }
+    }
+
+    /// Kills it after so many polls of its tasks, wherever it is then.
+    pub fn kill_soon(self: &Rc<Self>, id: NodeId, polls: u64, crash: Crash, rest: Duration) {
+        self.rest(id, rest);
+        self.tell(|| format!("node {id} will die by {crash:?} after {polls} polls"));
+        self.host(id).crash_after(polls, crash);
+    }
+
+    fn rest(&self, id: NodeId, rest: Duration) {
+        self.change(id, |member| member.rests_until = now() + rest);
+    }
+
+    /// Tells a node to stop in order.
+    pub fn stop(&self, id: NodeId, rest: Duration) {
+        self.rest(id, rest);
+        self.change(id, |member| {
+            member.raft = None;
+            if let Some(stop) = member.stop.take() {
+                let _it_may_have_ended = stop.send(());
+            }
+        });
+    }
+
+    /// It is not to be started any more.
+    pub fn leave_down(&self, id: NodeId) {
+        self.change(id, |member| member.stays_down = true);
+    }
+
+    /// Puts an empty disk in the place of a node's; its process is dead.
+    pub fn replace_disk(&self, id: NodeId) {
+        let has_to_reach = self.observer.with_model(|model| model.last_committed());
+        self.atlas.replaced(id, has_to_reach);
+        self.host(id).disk().replace(&DiskImage::default());
+        self.change(id, |member| member.is_broken = false);
+        self.observer.change_model(|model| {
+            model.nodes.insert(id, super::model::NodeModel::default());
+        });
+        self.tell(|| format!("node {id} gets an empty disk, and has to reach {has_to_reach}"));
+    }
+
+    /// Starts what should run and doesn't, for ever.
+    pub async fn supervise(self: Rc<Self>, rt: Sim) {
+        loop {
+            rt.sleep(LOOKS).await;
+            for id in self.ids() {
+                let durable = self.observer.with_model(|model| {
+                    let of = &model.nodes[&id];
+                    if of.life.is_some() { of.durable.last().index } else { 0 }
+                });
+                self.atlas.reaches(id, durable);
+                self.supervise_one(id);
+            }
+        }
+    }
+
+    fn supervise_one(self: &Rc<Self>, id: NodeId) {
+        if self.host(id).is_running() {
+            return;
+        }
+        let (was_up, due, broken) = {
+            let members = self.members.borrow();
+            let member = &members[&id];
+            let due = !member.stays_down && member.rests_until <= now();
+            (member.raft.is_some(), due, member.is_broken)
+        };
+        if was_up {
+            // It has died by itself, as it was told to.
+            self.observer.died(id, "soon, as was planned");
+            self.change(id, |member| member.raft = None);
+        }
+        if due {
+            if broken {
+                self.replace_disk(id);
+            }
+            self.start(id);
+        }
+    }
+}
+
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged { .. } => true,
+        StoreError::Poisoned(cause) => is_damage(cause),
+        _ => false,
+    }
+}

@@ -1,0 +1,154 @@
+//! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate::sim::{Crash, Sim};
+use quorate::{AsyncRuntime, NodeId, Role, Term};
+
+use super::checks::Verdict;
+use super::cluster::Cluster;
+use super::healing::{comes_true, converges, leader_of};
+use super::plan::Epilogue;
+
+pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
+    let everybody = core.len() == cluster.hosts.len();
+    if cluster.plan.epilogue == Epilogue::None || !everybody || core.len() < 3 {
+        return Ok(());
+    }
+    // What must not be killed has to catch up first.
+    let limit = cluster.plan.patience();
+    let whole = || {
+        core.iter().all(|id| !cluster.atlas.is_fragile(*id) && !cluster.atlas.is_rotten(*id))
+    };
+    if comes_true(cluster, rt, "all are whole", limit, whole).await.is_err() {
+        return Ok(());
+    }
+    let Some(leader) = leader_of(cluster, core) else { return Ok(()) };
+    let Some(term) = cluster.metrics(leader).map(|metrics| metrics.term) else { return Ok(()) };
+    let Some(follower) = core.iter().copied().find(|id| *id != leader) else { return Ok(()) };
+    cluster.tell(|| format!("epilogue: {:?}, of leader {leader}", cluster.plan.epilogue));
+    let scene = Scene { cluster, rt, core, leader, term };
+    match cluster.plan.epilogue {
+        Epilogue::None => Ok(()),
+        Epilogue::CutOffFollower => scene.cut_off_follower(follower).await,
+        Epilogue::CutOffLeader => scene.cut_off_leader().await,
+        Epilogue::StalledLeader => scene.stalled_leader().await,
+        Epilogue::ColdStart => scene.cold_start().await,
+        Epilogue::StoppedLeader => scene.stopped_leader().await,
+    }?;
+    converges(cluster, rt, core).await
+}
+
+struct Scene<'a> {
+    cluster: &'a Rc<Cluster>,
+    rt: &'a Sim,
+    core: &'a [NodeId],
+    leader: NodeId,
+    term: Term,
+}
+
+impl Scene<'_> {
+    fn election_timeout(&self) -> Duration {
+        self.cluster.plan.config.election_timeout
+    }
+
+    fn isolate(&self, node: NodeId) {
+        let cluster = self.cluster;
+        for other in self.core.iter().filter(|other| **other != node) {
+            let (node, other) = (cluster.host(node).id(), cluster.host(*other).id());
+            cluster.network.cut(node, other);
+            cluster.network.cut(other, node);
+        }
+    }
+
+    fn others_lead(&self) -> bool {
+        self.core.iter().filter(|id| **id != self.leader).any(|id| {
+            let metrics = self.cluster.metrics(*id);
+            metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
+        })
+    }
+
+    /// A node that returns unseats nobody (thesis 9.6, 4.2.3).
+    async fn cut_off_follower(&self, follower: NodeId) -> Verdict {
+        self.isolate(follower);
+        self.rt.sleep(8 * self.election_timeout()).await;
+        let before = self.cluster.metrics(self.leader);
+        let leads = before.as_ref().is_some_and(|metrics| metrics.role == Role::Leader);
+        self.cluster.network.heal_all();
+        self.rt.sleep(4 * self.election_timeout() + Duration::from_secs(10)).await;
+        let after = self.cluster.metrics(self.leader);
+        match (before, after) {
+            (Some(before), Some(after)) if leads => {
+                if after.role == Role::Leader && after.term == before.term {
+                    return Ok(());
+                }
+                let (role, old, new) = (after.role, before.term, after.term);
+                Err(format!(
+                    "node {follower} was cut off and has returned, and leader {} of term {old} is a {role} in term {new}",
+                    self.leader
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A leader that nobody hears is none (6.2), and the others go on.
+    async fn cut_off_leader(&self) -> Verdict {
+        let limit = self.cluster.plan.patience();
+        self.isolate(self.leader);
+        let stepped_down = || {
+            let metrics = self.cluster.metrics(self.leader);
+            metrics.is_none_or(|metrics| metrics.role != Role::Leader)
+        };
+        let what = "a leader that is cut off steps down";
+        let soon = 4 * self.election_timeout();
+        comes_true(self.cluster, self.rt, what, soon, stepped_down).await?;
+        let what = "the others elect a leader";
+        comes_true(self.cluster, self.rt, what, limit, || self.others_lead()).await?;
+        self.cluster.network.heal_all();
+        Ok(())
+    }
+
+    /// A leader whose disk hangs hands over. (It takes a write to notice.)
+    async fn stalled_leader(&self) -> Verdict {
+        let limit = self.cluster.plan.patience();
+        let cluster = self.cluster;
+        cluster.host(self.leader).disk().stall(4 * limit);
+        let writes = async {
+            loop {
+                super::workload::clients::is_served_by(cluster, self.leader).await;
+                self.rt.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let what = "a leader whose disk hangs hands over";
+        let over = comes_true(cluster, self.rt, what, limit, || self.others_lead());
+        futures::pin_mut!(writes, over);
+        let outcome = match futures::future::select(writes, over).await {
+            futures::future::Either::Right((outcome, _)) => outcome,
+            futures::future::Either::Left(((), _)) => Ok(()),
+        };
+        cluster.host(self.leader).disk().resume();
+        // What hangs until then is a matter of the past: the process is started anew.
+        cluster.kill(self.leader, Crash::Process, Duration::ZERO);
+        outcome
+    }
+
+    /// All nodes start at once, and find a leader within a few election timeouts.
+    async fn cold_start(&self) -> Verdict {
+        for id in self.core {
+            self.cluster.kill(*id, Crash::Power, Duration::from_millis(100));
+        }
+        let led = || leader_of(self.cluster, self.core).is_some();
+        let limit = 20 * self.election_timeout() + Duration::from_secs(6);
+        comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
+    }
+
+    /// A leader that is stopped in order leaves the others with a leader.
+    async fn stopped_leader(&self) -> Verdict {
+        let limit = 20 * self.election_timeout() + Duration::from_secs(6);
+        self.cluster.stop(self.leader, Duration::from_secs(1));
+        let what = "a leader that stops leaves another";
+        comes_true(self.cluster, self.rt, what, limit, || self.others_lead()).await
+    }
+}

@@ -1,0 +1,64 @@
+//! Disks that fail, are full, or stall. What was durable on them stays.
+
+use quorate::NodeId;
+use quorate::sim::DiskConfig;
+
+use super::Calm;
+
+/// A node whose disk may fail: one that must not be killed may not be stopped by its disk either.
+fn any_disk(calm: &Calm) -> Option<NodeId> {
+    Some(calm.any_node()).filter(|id| !calm.cluster.atlas.is_fragile(*id))
+}
+
+/// Lets a disk be like that for a while.
+async fn for_a_while(calm: &Calm, id: NodeId, config: DiskConfig) {
+    let cluster = &calm.cluster;
+    cluster.observer.change_model(|model| {
+        if let Some(of) = model.nodes.get_mut(&id) {
+            of.may_fail = true;
+        }
+    });
+    cluster.host(id).disk().configure(config);
+    calm.lasts(calm.some_time()).await;
+    cluster.host(id).disk().configure(cluster.plan.disk.clone());
+}
+
+pub(super) async fn errors(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
+    while calm.passes().await {
+        let Some(id) = any_disk(&calm) else { continue };
+        let good = cluster.plan.disk.clone();
+        let rate = *draw.choose(&[0.001, 0.01, 0.2]);
+        let config = match draw.below(4) {
+            0 => DiskConfig { read_errors: rate, ..good },
+            1 => DiskConfig { write_errors: rate, ..good },
+            2 => DiskConfig { sync_errors: rate, ..good },
+            _ => DiskConfig { read_errors: rate, write_errors: rate, sync_errors: rate, ..good },
+        };
+        cluster.tell(|| format!("the disk of node {id} fails now and then: {config:?}"));
+        for_a_while(&calm, id, config).await;
+    }
+}
+
+pub(super) async fn full(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
+    while calm.passes().await {
+        let Some(id) = any_disk(&calm) else { continue };
+        let disk = cluster.host(id).disk();
+        let left = draw.below(2 * cluster.plan.file.segment_bytes);
+        cluster.count("disk filled up");
+        cluster.tell(|| format!("the disk of node {id} has {left} bytes left"));
+        let capacity = disk.used() + left;
+        for_a_while(&calm, id, DiskConfig { capacity, ..cluster.plan.disk.clone() }).await;
+    }
+}
+
+pub(super) async fn stalls(calm: Calm) {
+    let cluster = &calm.cluster;
+    while calm.passes().await {
+        let (id, duration) = (calm.any_node(), calm.some_time());
+        cluster.count("disk stalled");
+        cluster.tell(|| format!("the disk of node {id} stalls for {duration:?}"));
+        cluster.host(id).disk().stall(duration);
+    }
+}

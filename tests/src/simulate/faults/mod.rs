@@ -1,0 +1,155 @@
+//! What goes wrong. Each kind is a file: a task that lets things go well for a while, makes one go wrong, and mends it, until the time of faults is over.
+
+mod clocks;
+mod crashes;
+mod disks;
+mod network;
+mod processes;
+mod rot;
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate::rt::local_task::LocalTask;
+use quorate::sim::Sim;
+use quorate::{AsyncRuntime, NodeId};
+
+use super::cluster::{Cluster, Phase};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Fault {
+    Partitions,
+    Stalls,
+    Resets,
+    Crashes,
+    Pauses,
+    Slowness,
+    Restarts,
+    DiskErrors,
+    DiskFull,
+    DiskStalls,
+    Rot,
+    Wipes,
+    Clocks,
+}
+
+impl Fault {
+    pub const ALL: [Self; 13] = [
+        Self::Partitions,
+        Self::Stalls,
+        Self::Resets,
+        Self::Crashes,
+        Self::Pauses,
+        Self::Slowness,
+        Self::Restarts,
+        Self::DiskErrors,
+        Self::DiskFull,
+        Self::DiskStalls,
+        Self::Rot,
+        Self::Wipes,
+        Self::Clocks,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Partitions => "partitions",
+            Self::Stalls => "stalls",
+            Self::Resets => "resets",
+            Self::Crashes => "crashes",
+            Self::Pauses => "pauses",
+            Self::Slowness => "slowness",
+            Self::Restarts => "restarts",
+            Self::DiskErrors => "disk-errors",
+            Self::DiskFull => "disk-full",
+            Self::DiskStalls => "disk-stalls",
+            Self::Rot => "rot",
+            Self::Wipes => "wipes",
+            Self::Clocks => "clocks",
+        })
+    }
+}
+
+/// Starts what makes things go wrong. A handle ends when its kind of fault is over and mended.
+pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<LocalTask<()>> {
+    let tasks = cluster.plan.faults.iter().map(|(fault, mean)| {
+        rt.spawn(run(*fault, Calm { cluster: Rc::clone(cluster), rt: rt.clone(), mean: *mean }))
+    });
+    tasks.collect()
+}
+
+async fn run(fault: Fault, calm: Calm) {
+    match fault {
+        Fault::Partitions => network::partitions(calm).await,
+        Fault::Stalls => network::stalls(calm).await,
+        Fault::Resets => network::resets(calm).await,
+        Fault::Crashes => crashes::crashes(calm).await,
+        Fault::Pauses => processes::pauses(calm).await,
+        Fault::Slowness => processes::slowness(calm).await,
+        Fault::Restarts => crashes::restarts(calm).await,
+        Fault::DiskErrors => disks::errors(calm).await,
+        Fault::DiskFull => disks::full(calm).await,
+        Fault::DiskStalls => disks::stalls(calm).await,
+        Fault::Rot => rot::rot(calm).await,
+        Fault::Wipes => rot::wipes(calm).await,
+        Fault::Clocks => clocks::clocks(calm).await,
+    }
+}
+
+/// The time between two faults of a kind, and what they are made with.
+struct Calm {
+    cluster: Rc<Cluster>,
+    rt: Sim,
+    mean: Duration,
+}
+
+impl Calm {
+    /// Lets things go well for a while. False: the time of faults is over.
+    async fn passes(&self) -> bool {
+        self.lasts(self.cluster.faults.duration(&(Duration::ZERO..2 * self.mean))).await
+    }
+
+    /// Lets a fault last, but not beyond the time of faults. False: that is over.
+    async fn lasts(&self, duration: Duration) -> bool {
+        const STEP: Duration = Duration::from_millis(100);
+        let mut left = duration;
+        while self.cluster.phase() == Phase::Faults && left > Duration::ZERO {
+            let step = left.min(STEP);
+            self.rt.sleep(step).await;
+            left -= step;
+        }
+        self.cluster.phase() == Phase::Faults
+    }
+
+    /// A time from a moment to several election timeouts.
+    fn some_time(&self) -> Duration {
+        let election = self.cluster.plan.config.election_timeout;
+        let draw = &self.cluster.faults;
+        let longest = *draw.choose(&[election / 10, election, 5 * election]);
+        draw.duration(&(Duration::from_millis(1)..longest))
+    }
+
+    fn any_node(&self) -> NodeId {
+        *self.cluster.faults.choose(&self.cluster.ids())
+    }
+
+    /// A node that runs, and leads as often as not.
+    fn any_running(&self) -> Option<NodeId> {
+        let (cluster, draw) = (&self.cluster, &self.cluster.faults);
+        let running: Vec<_> =
+            cluster.ids().into_iter().filter(|id| cluster.raft(*id).is_some()).collect();
+        if running.is_empty() {
+            return None;
+        }
+        let leads = |id: &&NodeId| {
+            cluster.metrics(**id).is_some_and(|metrics| metrics.role == quorate::Role::Leader)
+        };
+        match running.iter().find(leads) {
+            Some(leader) if draw.chance(0.4) => Some(*leader),
+            _ => Some(*draw.choose(&running)),
+        }
+    }
+}

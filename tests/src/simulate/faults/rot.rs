@@ -1,0 +1,67 @@
+//! Disks that change what is on them, and disks that are lost: never more of them than the atlas allows.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate::NodeId;
+use quorate::sim::Crash;
+
+use super::Calm;
+
+pub(super) async fn rot(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
+    while calm.passes().await {
+        let id = calm.any_node();
+        let disk = cluster.host(id).disk();
+        let files = where_rot_shows(&disk.files());
+        if files.is_empty() || !cluster.atlas.may_damage(id) {
+            continue;
+        }
+        let path = draw.choose(&files);
+        let len = disk.durable().files.get(path).map_or(0, Vec::len) as u64;
+        if len == 0 {
+            continue;
+        }
+        let (offset, bit) = (draw.below(len), draw.below(8) as u8);
+        cluster.tell(|| format!("a bit of {} at {offset} on node {id} flips", path.display()));
+        if disk.flip_bit(path, offset, bit).is_ok() {
+            is_bad(&calm, id);
+        }
+    }
+}
+
+fn is_bad(calm: &Calm, id: NodeId) {
+    calm.cluster.atlas.rots(id);
+    calm.cluster.observer.change_model(|model| {
+        if let Some(of) = model.nodes.get_mut(&id) {
+            of.is_bad = true;
+        }
+    });
+}
+
+/// The files in which a change is noticed for sure: snapshots, and segments of the log that are followed by a record, so not the last ones. (What can't be
+/// noticed in the last batch of all is told in the description of the format.)
+fn where_rot_shows(files: &[PathBuf]) -> Vec<PathBuf> {
+    let has = |path: &PathBuf, extension: &str| {
+        path.extension().is_some_and(|of_path| of_path == extension)
+    };
+    let segments: Vec<_> = files.iter().filter(|path| has(path, "wal")).collect();
+    let snapshots = files.iter().filter(|path| has(path, "snapshot"));
+    // The last is prepared and empty, the one before is written to.
+    let followed = segments.len().saturating_sub(3);
+    segments.into_iter().take(followed).chain(snapshots).cloned().collect()
+}
+
+pub(super) async fn wipes(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
+    while calm.passes().await {
+        let id = calm.any_node();
+        if !cluster.atlas.may_damage(id) {
+            continue;
+        }
+        cluster.count("disk lost");
+        let rest = draw.duration(&(Duration::ZERO..Duration::from_secs(1)));
+        cluster.kill(id, Crash::Power, rest);
+        cluster.replace_disk(id);
+    }
+}

@@ -1,0 +1,167 @@
+//! When all is well again: what of the cluster should be able to go on does, within a bound, and its nodes agree.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate::rt::local_task::LocalTask;
+use quorate::sim::{Crash, Sim};
+use quorate::{AsyncRuntime, NodeId};
+
+use super::checks::Verdict;
+use super::cluster::Cluster;
+use super::observer::now;
+use super::workload::clients;
+
+/// How often it is looked whether something has come true.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Mends all but what the core can do without, and gives the core: a majority at least, with all whose disks are whole, or only so many of them.
+pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
+    let (draw, ids) = (&cluster.faults, cluster.ids());
+    cluster.network.heal_all();
+    for host in cluster.hosts.values() {
+        host.resume();
+        host.set_slowness(1);
+        host.disk().resume();
+        host.disk().configure(cluster.plan.disk.clone());
+    }
+    let mut core = ids.clone();
+    if draw.chance(0.4) {
+        // Those that must catch up belong to it: they must not be killed. The rotten ones may be of no use, and are replaced when they say so.
+        let majority = ids.len() / 2 + 1;
+        draw.shuffle(&mut core);
+        core.sort_by_key(|id| cluster.atlas.is_rotten(*id));
+        let needed: BTreeSet<_> =
+            ids.iter().copied().filter(|id| cluster.atlas.is_fragile(*id)).collect();
+        let healthy = core.iter().filter(|id| !needed.contains(id)).take(majority).copied();
+        core = healthy.chain(needed.iter().copied()).collect();
+    }
+    core.sort_unstable();
+    let healthy = core.iter().filter(|id| !cluster.atlas.is_rotten(**id)).count();
+    if healthy <= ids.len() / 2 {
+        core = ids.clone();
+    }
+    for id in ids.into_iter().filter(|id| !core.contains(id)) {
+        leave_out(cluster, id);
+    }
+    cluster.tell(|| format!("all is well again for {core:?}"));
+    core
+}
+
+/// A node that the core does without: it is dead, or cut off, or only half there.
+fn leave_out(cluster: &Cluster, id: NodeId) {
+    let draw = &cluster.faults;
+    let (others, of) = (cluster.ids(), cluster.host(id).id());
+    let rest = Duration::ZERO;
+    match draw.below(4) {
+        0 => {
+            cluster.leave_down(id);
+            cluster.kill(id, Crash::Power, rest);
+        }
+        1 => cluster.host(id).pause(),
+        // It hears nothing, and goes on talking; or the other way round; or both.
+        number => {
+            for other in others.iter().filter(|other| **other != id) {
+                let other = cluster.host(*other).id();
+                if number == 2 || draw.chance(0.5) {
+                    cluster.network.cut(other, of);
+                }
+                if number == 3 {
+                    cluster.network.cut(of, other);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until something is so.
+///
+/// Errors: it isn't in time.
+pub async fn comes_true(
+    cluster: &Cluster,
+    rt: &Sim,
+    what: &str,
+    limit: Duration,
+    mut is_so: impl FnMut() -> bool,
+) -> Verdict {
+    let deadline = now() + limit;
+    while !is_so() {
+        if now() >= deadline || cluster.observer.has_violation() {
+            return Err(format!("{what}: not within {limit:?}"));
+        }
+        rt.sleep(STEP).await;
+    }
+    Ok(())
+}
+
+/// The leader that all of these nodes know of, if it is one of them.
+pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
+    let of = |id: &NodeId| {
+        let metrics = cluster.metrics(*id)?;
+        Some((metrics.term, metrics.leader?))
+    };
+    let (first, others) = core.split_first()?;
+    let (term, leader) = of(first)?;
+    let all = others.iter().all(|id| of(id) == Some((term, leader)));
+    (all && core.contains(&leader)).then_some(leader)
+}
+
+/// The core has a leader, and each of its nodes serves.
+pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
+    let limit = cluster.plan.patience();
+    let deadline = now() + limit;
+    let has_leader = || leader_of(cluster, core).is_some();
+    comes_true(cluster, rt, "all of the core know a leader of it", limit, has_leader).await?;
+    for id in core {
+        while !clients::is_served_by(cluster, *id).await {
+            if now() >= deadline || cluster.observer.has_violation() {
+                return Err(format!("node {id} does not serve within {limit:?}"));
+            }
+            rt.sleep(STEP).await;
+        }
+    }
+    cluster.tell(|| "the core serves".to_owned());
+    Ok(())
+}
+
+/// The clients get their last answers.
+pub async fn ends(rt: &Sim, clients: Vec<LocalTask<()>>, limit: Duration) -> Verdict {
+    let deadline = rt.now() + limit;
+    for client in clients {
+        let late = rt.sleep_until(deadline);
+        futures::pin_mut!(late);
+        match futures::future::select(client, late).await {
+            futures::future::Either::Left((ended, _)) => {
+                ended.map_err(|error| format!("a client: {error}"))?;
+            }
+            futures::future::Either::Right(_) => {
+                return Err(format!("a client has no answer after {limit:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The nodes of the core have applied the same, and have the same state, byte by byte.
+pub async fn agrees(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
+    let limit = cluster.plan.patience();
+    let applied = || {
+        let of = |id: &NodeId| cluster.metrics(*id).map(|metrics| metrics.applied);
+        let all: Vec<_> = core.iter().map(of).collect();
+        all.first().copied().flatten().filter(|first| all.iter().all(|one| *one == Some(*first)))
+    };
+    let committed = || cluster.observer.with_model(|model| model.last_committed());
+    let same = || applied().is_some_and(|applied| applied == committed());
+    comes_true(cluster, rt, "all of the core have applied all", limit, same).await?;
+    let mut states = Vec::new();
+    for id in core {
+        let Some(raft) = cluster.raft(*id) else { return Err(format!("node {id} is gone")) };
+        let state = raft.read(|ledger| ledger.encoded()).await;
+        states.push(state.map_err(|error| format!("node {id} can't be read: {error}"))?);
+    }
+    match states.iter().zip(core).find(|(state, _)| **state != states[0]) {
+        Some((_, id)) => Err(format!("the states of nodes {} and {id} differ", core[0])),
+        None => Ok(()),
+    }
+}

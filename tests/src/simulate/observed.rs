@@ -1,0 +1,103 @@
+//! The store and the transport of a node, with somebody who looks on. They do what they do: nothing is delayed, changed or left out.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quorate::{
+    Completion, Entry, GroupId, Inbox, Index, LogStore, LogWrite, Message, NodeId, Recovered,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
+};
+
+use super::observer::Observer;
+
+pub struct Observed<T> {
+    pub inner: T,
+    pub node: NodeId,
+    /// Which of the node's lives this is of.
+    pub life: u32,
+    pub observer: Rc<Observer>,
+}
+
+impl<S: LogStore> LogStore for Observed<S> {
+    async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
+        let recovered = self.inner.recover(group).await?;
+        self.observer.recovered(self.node, self.life, &recovered);
+        Ok(recovered)
+    }
+
+    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+        self.observer.submits(self.node, &write);
+        let (observer, node) = (Rc::clone(&self.observer), self.node);
+        let done = Completion::new(move |outcome: Result<(), StoreError>| {
+            if outcome.is_ok() {
+                observer.durable(node);
+            }
+            done.complete(outcome);
+        });
+        self.inner.append(group, write, done);
+    }
+
+    async fn read(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.inner.read(group, range, max_bytes).await
+    }
+
+    async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        let inner = self.inner.draft(group).await?;
+        let (node, observer) = (self.node, Rc::clone(&self.observer));
+        Ok(Box::new(ObservedDraft { inner, node, observer }))
+    }
+
+    async fn snapshot(
+        &self,
+        group: GroupId,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotContent>, StoreError> {
+        self.inner.snapshot(group, meta).await
+    }
+}
+
+struct ObservedDraft {
+    inner: Box<dyn SnapshotDraft>,
+    node: NodeId,
+    observer: Rc<Observer>,
+}
+
+#[async_trait(?Send)]
+impl SnapshotDraft for ObservedDraft {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        self.inner.write(chunk).await
+    }
+
+    async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
+        self.inner.finish(meta).await?;
+        self.observer.finished(self.node, meta);
+        Ok(())
+    }
+}
+
+impl<T: Transport> Transport for Observed<T> {
+    fn send(&self, message: Message) {
+        self.observer.sends(self.node, &message);
+        self.inner.send(message);
+    }
+
+    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+        self.inner.attach(group, node, inbox);
+    }
+
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+        self.inner.set_peers(group, peers);
+    }
+
+    fn detach(&self, group: GroupId) {
+        self.inner.detach(group);
+    }
+}

@@ -1,0 +1,314 @@
+//! Sees what the nodes do, keeps the model of it, and has the checks look at it. The first thing that does not hold ends the run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate::rt::channel::watch;
+use quorate::sim::{Generator, Host, Sim, current};
+use quorate::AsyncRuntime;
+use quorate::{
+    Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
+};
+
+use super::checks::{self, Check, Seen, Verdict};
+use super::history::History;
+use super::model::{Committed, Model, Seal, Written};
+use super::plan::Plan;
+
+/// What does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The check that says so.
+    pub check: &'static str,
+    pub what: String,
+    /// When, from the begin of the simulation.
+    pub at: Duration,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (at {:?}): {}", self.check, self.at, self.what)
+    }
+}
+
+pub struct Observer {
+    plan: Plan,
+    inner: RefCell<Inner>,
+    violation: RefCell<Option<Violation>>,
+    metrics: RefCell<BTreeMap<NodeId, watch::Receiver<Metrics>>>,
+    hosts: RefCell<BTreeMap<NodeId, Host>>,
+    draw: Generator,
+    pub history: RefCell<History>,
+    /// What was seen, told in words, if that is wanted.
+    story: RefCell<Option<Vec<String>>>,
+    looks: Cell<u64>,
+}
+
+struct Inner {
+    model: Model,
+    checks: Vec<Box<dyn Check>>,
+}
+
+/// The time of the simulation.
+pub fn now() -> Duration {
+    current().map_or(Duration::ZERO, |(now, _)| now)
+}
+
+impl Observer {
+    pub fn new(plan: &Plan, tells: bool) -> Rc<Self> {
+        Rc::new(Self {
+            plan: plan.clone(),
+            inner: RefCell::new(Inner { model: Model::new(plan.nodes), checks: checks::all(plan) }),
+            violation: RefCell::default(),
+            metrics: RefCell::default(),
+            hosts: RefCell::default(),
+            draw: Generator::new(plan.seed, "observer"),
+            history: RefCell::default(),
+            story: RefCell::new(tells.then(Vec::new)),
+            looks: Cell::new(0),
+        })
+    }
+
+    pub fn set_host(&self, node: NodeId, host: Host) {
+        self.hosts.borrow_mut().insert(node, host);
+    }
+
+    /// What does not hold, if anything doesn't.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.borrow().clone()
+    }
+
+    pub fn has_violation(&self) -> bool {
+        self.violation.borrow().is_some()
+    }
+
+    /// How often a check has looked at something.
+    pub fn looks(&self) -> u64 {
+        self.looks.get()
+    }
+
+    /// Notes what does not hold, unless something else didn't before.
+    pub fn accuse(&self, check: &'static str, verdict: Verdict, at: Duration) {
+        if let Err(what) = verdict {
+            self.tell(at, || format!("VIOLATION of {check}: {what}"));
+            self.violation.borrow_mut().get_or_insert(Violation { check, what, at });
+        }
+    }
+
+    /// Adds to the story, if there is one.
+    pub fn tell(&self, at: Duration, what: impl FnOnce() -> String) {
+        if let Some(story) = &mut *self.story.borrow_mut() {
+            story.push(format!("{:>12.6} {}", at.as_secs_f64(), what()));
+        }
+    }
+
+    pub fn take_story(&self) -> Vec<String> {
+        self.story.borrow_mut().take().unwrap_or_default()
+    }
+
+    pub fn with_model<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
+        look(&self.inner.borrow().model)
+    }
+
+    pub fn change_model(&self, change: impl FnOnce(&mut Model)) {
+        change(&mut self.inner.borrow_mut().model);
+    }
+
+    fn see(&self, seen: &Seen<'_>) {
+        let Inner { model, checks } = &mut *self.inner.borrow_mut();
+        for check in checks {
+            self.looks.set(self.looks.get() + 1);
+            let verdict = check.see(seen, model);
+            self.accuse(check.name(), verdict, now());
+        }
+    }
+
+    // What the nodes do.
+
+    pub fn recovered(&self, node: NodeId, life: u32, recovered: &Recovered) {
+        self.tell(now(), || {
+            let Recovered { hard_state, snapshot, outline } = recovered;
+            let snapshot = snapshot.as_ref().map(|meta| meta.log_id);
+            let (purged, last) = (outline.purged(), outline.last());
+            format!("node {node} starts: {hard_state:?}, snapshot {snapshot:?}, log {purged} to {last}")
+        });
+        self.see(&Seen::Recovered { node, recovered });
+        self.change_model(|model| {
+            let Model { nodes, entries, .. } = model;
+            if let Some(of) = nodes.get_mut(&node) {
+                of.start(life, recovered, entries);
+            }
+        });
+    }
+
+    pub fn submits(&self, node: NodeId, write: &LogWrite) {
+        self.see(&Seen::Submits { node, write });
+        let written = Written::of(write);
+        self.change_model(|model| {
+            for seal in &written.entries {
+                model.entries.insert(seal.log_id, *seal);
+            }
+            if let Some(of) = model.nodes.get_mut(&node) {
+                of.submit(written);
+            }
+        });
+    }
+
+    pub fn durable(&self, node: NodeId) {
+        self.change_model(|model| {
+            if let Some(of) = model.nodes.get_mut(&node) {
+                of.complete();
+            }
+        });
+        self.see(&Seen::Durable { node });
+        if self.draw.chance(self.plan.recoveries) {
+            self.look_for_durable(node);
+        }
+    }
+
+    /// Looks whether all that is called durable would be found if the power went now.
+    fn look_for_durable(&self, node: NodeId) {
+        let Some(host) = self.hosts.borrow().get(&node).cloned() else { return };
+        let image = host.disk().durable();
+        let recovered = checks::recoverable::recover(&image, DATA, self.plan.file.clone());
+        let verdict = self.with_model(|model| match recovered {
+            // A disk that is known to be bad is another matter.
+            _ if model.nodes[&node].is_bad => Ok(()),
+            Ok(recovered) => checks::recoverable::holds(&model.nodes[&node], &recovered),
+            Err(error) => Err(error),
+        });
+        let verdict = verdict.map_err(|reason| format!("on the disk of node {node}: {reason}"));
+        self.accuse("recoverable", verdict, now());
+    }
+
+    pub fn finished(&self, node: NodeId, meta: &SnapshotMeta) {
+        self.tell(now(), || format!("node {node} has finished a snapshot at {}", meta.log_id));
+        self.see(&Seen::Finished { node, meta });
+    }
+
+    pub fn sends(&self, node: NodeId, message: &Message) {
+        self.tell(now(), || format!("node {node} sends {message:?}"));
+        self.see(&Seen::Sends { node, message });
+    }
+
+    pub fn applied(&self, node: NodeId, count: u64, chain: u32) {
+        self.see(&Seen::Applied { node, count, chain });
+    }
+
+    /// What a state machine takes for a command.
+    pub async fn while_applying(&self, rt: &Sim) {
+        if self.draw.chance(self.plan.slow_applying) {
+            rt.sleep(self.draw.duration(&SLOWLY)).await;
+        }
+    }
+
+    pub fn restored(&self, node: NodeId, count: u64, chain: u32) {
+        self.tell(now(), || format!("node {node} restores a snapshot of {count} commands"));
+        self.see(&Seen::Restored { node, count, chain });
+    }
+
+    pub fn refused(&self, node: NodeId, error: &StartError) {
+        self.tell(now(), || format!("node {node} does not start: {error}"));
+        self.see(&Seen::Refused { node, error });
+    }
+
+    pub fn ended(&self, node: NodeId, outcome: &Result<(), Fatal>) {
+        self.tell(now(), || format!("node {node} ends: {outcome:?}"));
+        self.see(&Seen::Ended { node, outcome });
+        self.is_down(node);
+    }
+
+    /// A process was killed.
+    pub fn died(&self, node: NodeId, how: &str) {
+        self.tell(now(), || format!("node {node} dies: {how}"));
+        self.see(&Seen::Died { node });
+        self.is_down(node);
+    }
+
+    fn is_down(&self, node: NodeId) {
+        self.metrics.borrow_mut().remove(&node);
+        self.change_model(|model| {
+            if let Some(of) = model.nodes.get_mut(&node) {
+                of.life = None;
+            }
+        });
+    }
+
+    pub fn watch(&self, node: NodeId, metrics: watch::Receiver<Metrics>) {
+        self.metrics.borrow_mut().insert(node, metrics);
+    }
+
+    /// A node's process has had its turn: looks whether it tells something new.
+    pub fn look(&self, node: NodeId, at: Duration) {
+        let now = {
+            let metrics = self.metrics.borrow();
+            let Some(metrics) = metrics.get(&node).map(watch::Receiver::borrow) else { return };
+            let known = &self.inner.borrow().model.nodes[&node].metrics;
+            if is_same(known, &metrics) {
+                return;
+            }
+            metrics.clone()
+        };
+        self.turned(node, now, at);
+    }
+
+    fn turned(&self, node: NodeId, now: Metrics, at: Duration) {
+        let (before, new) = {
+            let model = &mut self.inner.borrow_mut().model;
+            let Some(of) = model.nodes.get_mut(&node) else { return };
+            let before = std::mem::replace(&mut of.metrics, now.clone());
+            let first = model.committed.len() as u64 + 1;
+            let seals = (first..=now.committed).map(|index| {
+                let covered = Seal { log_id: of.submitted.purged, ..Seal::NONE };
+                of.submitted.get(index).copied().unwrap_or(covered)
+            });
+            let new: Vec<_> = seals.map(|seal| Committed { seal, term: now.term }).collect();
+            model.committed.extend(&new);
+            (before, new)
+        };
+        if before.role != now.role || before.term != now.term || before.leader != now.leader {
+            self.tell(at, || {
+                let (role, term, leader) = (now.role, now.term, now.leader);
+                format!("node {node} is a {role} in term {term}, of leader {leader:?}")
+            });
+        }
+        let Inner { model, checks } = &mut *self.inner.borrow_mut();
+        let (new, before) = (&new[..], &before);
+        let mut seen = vec![Seen::Turned { node, before, now: &now }];
+        if !new.is_empty() {
+            seen.push(Seen::Committed { node, entries: new });
+        }
+        for seen in seen {
+            for check in &mut *checks {
+                self.looks.set(self.looks.get() + 1);
+                let verdict = check.see(&seen, model);
+                self.accuse(check.name(), verdict, at);
+            }
+        }
+    }
+}
+
+/// How long a state machine is at a command that takes it a while.
+const SLOWLY: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(50);
+
+/// The directory of a node's store, on its own disk.
+pub const DATA: &str = "/data";
+
+/// Whether nothing that the checks look at has changed.
+fn is_same(one: &Metrics, other: &Metrics) -> bool {
+    one.id == other.id
+        && one.role == other.role
+        && one.term == other.term
+        && one.leader == other.leader
+        && one.last_log_id == other.last_log_id
+        && one.durable == other.durable
+        && one.committed == other.committed
+        && one.applied == other.applied
+        && one.snapshot == other.snapshot
+        && one.purged == other.purged
+        && one.peers == other.peers
+}

@@ -1,0 +1,285 @@
+//! Everything that a run is made of, drawn from its seed and its profile.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use quorate::sim::{DiskConfig, Generator, NetworkConfig};
+use quorate::{Config, FileConfig, TcpConfig};
+
+use super::faults::Fault;
+use super::profile::Profile;
+
+const KIB: u64 = 1 << 10;
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub profile: Profile,
+    /// How many nodes there are, all of them voters.
+    pub nodes: u64,
+    /// How long things go wrong.
+    pub duration: Duration,
+    pub config: Config,
+    pub tcp: TcpConfig,
+    pub file: FileConfig,
+    pub network: NetworkConfig,
+    pub disk: DiskConfig,
+    /// What goes wrong, and how long it goes well in between, on average.
+    pub faults: Vec<(Fault, Duration)>,
+    pub load: Load,
+    /// How likely applying a command takes the state machine a while.
+    pub slow_applying: f64,
+    /// How likely a durable write is looked for in what its disk has for sure.
+    pub recoveries: f64,
+    /// What is tried when all is well again.
+    pub epilogue: Epilogue,
+}
+
+/// What the clients do.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Clients with a handle for any thread, which outlive the nodes.
+    pub clients: u64,
+    /// Clients in the process of each node.
+    pub local_clients: u64,
+    pub keys: u64,
+    /// How long a client waits between two requests, at most.
+    pub pause: Duration,
+    /// How likely a request is a read.
+    pub reads: f64,
+    /// How likely a write is one of several at once.
+    pub batches: f64,
+    /// The size of the values: usually.
+    pub value_bytes: Range<u64>,
+    /// How likely a value is as large as a command may be.
+    pub large: f64,
+}
+
+/// What is tried when all is well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    None,
+    /// A follower is cut off for a while. When it returns, the leader stays.
+    CutOffFollower,
+    /// A leader is cut off. It must not go on as leader, and another must be found.
+    CutOffLeader,
+    /// The leader's disk hangs. Another must take over.
+    StalledLeader,
+    /// Everything stops at once and starts at once. A leader must be found.
+    ColdStart,
+    /// The leader is stopped in order: another must take over without an election timeout.
+    StoppedLeader,
+}
+
+/// Changes of a plan that a command line may demand.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub nodes: Option<u64>,
+    pub duration: Option<Duration>,
+    pub clients: Option<u64>,
+    pub without: BTreeSet<Fault>,
+    pub without_epilogue: bool,
+}
+
+impl fmt::Display for Overrides {
+    /// As options of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(nodes) = self.nodes {
+            write!(f, " --nodes {nodes}")?;
+        }
+        if let Some(duration) = self.duration {
+            write!(f, " --duration {}", duration.as_millis())?;
+        }
+        if let Some(clients) = self.clients {
+            write!(f, " --clients {clients}")?;
+        }
+        for fault in &self.without {
+            write!(f, " --without {fault}")?;
+        }
+        if self.without_epilogue {
+            write!(f, " --without-epilogue")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    pub fn new(seed: u64, profile: Profile, overrides: &Overrides) -> Self {
+        let draw = &Draw(Generator::new(seed, "plan"));
+        let config = config(draw, profile);
+        let mut plan = Self {
+            seed,
+            profile,
+            nodes: *draw.0.choose(profile.sizes()),
+            duration: draw.time(&profile.duration()),
+            tcp: tcp(draw, &config),
+            file: file(draw),
+            network: network(draw, profile),
+            disk: disk(draw),
+            faults: profile.faults(&draw.0),
+            load: load(draw, &config, profile),
+            slow_applying: if draw.0.chance(0.3) { 0.05 } else { 0.0 },
+            recoveries: if draw.0.chance(0.5) { 0.02 } else { 0.0 },
+            epilogue: epilogue(draw),
+            config,
+        };
+        let Overrides { nodes, duration, clients, without, without_epilogue } = overrides;
+        plan.nodes = nodes.unwrap_or(plan.nodes);
+        plan.duration = duration.unwrap_or(plan.duration);
+        plan.load.clients = clients.unwrap_or(plan.load.clients);
+        plan.faults.retain(|(fault, _)| !without.contains(fault));
+        if *without_epilogue {
+            plan.epilogue = Epilogue::None;
+        }
+        plan
+    }
+
+    /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's part of that is seconds, whatever the election timeout),
+    /// to elect, and to catch up.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(30) + 20 * self.config.election_timeout + 4 * self.config.request_timeout
+    }
+}
+
+/// Draws, with a liking for the ends of ranges: most mistakes are there.
+struct Draw(Generator);
+
+impl Draw {
+    /// Each order of magnitude is as likely as the others.
+    fn size(&self, range: Range<u64>) -> u64 {
+        let (low, high) = (range.start.max(1), range.end.max(2));
+        let bits = |number: u64| 64 - number.leading_zeros();
+        let width = self.0.within(&(u64::from(bits(low))..u64::from(bits(high - 1)) + 1));
+        let drawn = self.0.within(&(1 << (width - 1)..(1 << (width - 1)) * 2));
+        drawn.clamp(range.start, high - 1)
+    }
+
+    fn bytes(&self, range: Range<u64>) -> usize {
+        usize::try_from(self.size(range)).unwrap_or(usize::MAX)
+    }
+
+    fn time(&self, range: &Range<Duration>) -> Duration {
+        self.0.duration(range)
+    }
+}
+
+fn config(draw: &Draw, profile: Profile) -> Config {
+    let election_timeout = draw.time(&(150 * MILLISECOND..1000 * MILLISECOND));
+    let max_command_bytes = draw.bytes(512..64 * KIB);
+    let max_append_bytes = draw.bytes(64..64 * KIB);
+    let max_uncommitted_bytes = max_command_bytes + draw.bytes(1..256 * KIB);
+    let retained_bytes = if draw.0.chance(0.3) { 0 } else { draw.size(1..64 * KIB) };
+    let snapshots = profile.takes_snapshots(&draw.0);
+    Config {
+        heartbeat_interval: election_timeout / (3 + draw.0.below(7) as u32),
+        election_timeout,
+        request_timeout: election_timeout + draw.time(&(Duration::ZERO..3 * election_timeout)),
+        max_command_bytes,
+        max_append_bytes,
+        max_inflight_bytes: max_append_bytes + draw.bytes(1..128 * KIB),
+        max_uncommitted_bytes,
+        max_queued_bytes: max_command_bytes + draw.bytes(1..512 * KIB),
+        max_apply_bytes: draw.bytes(64..64 * KIB),
+        snapshot_after_bytes: if snapshots { draw.size(512..256 * KIB) } else { u64::MAX },
+        snapshot_after_entries: if snapshots { draw.size(5..1000) } else { u64::MAX },
+        retained_bytes,
+        max_retained_bytes: retained_bytes + draw.size(1..256 * KIB),
+        max_pending_reads: draw.bytes(2..1000),
+    }
+}
+
+fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
+    // Whatever one message holds: a command, or entries up to the limit and one more, with some overhead each.
+    let least = 4 * KIB as usize + 3 * (config.max_command_bytes + config.max_append_bytes);
+    TcpConfig {
+        cluster_id: draw.0.number(),
+        max_frame_bytes: least + draw.bytes(1..64 * KIB),
+        max_outbox_bytes: draw.bytes(4 * KIB..1024 * KIB),
+        advertise: None,
+    }
+}
+
+fn file(draw: &Draw) -> FileConfig {
+    FileConfig {
+        segment_bytes: draw.size(16 * KIB..256 * KIB),
+        cache_bytes: if draw.0.chance(0.2) { 0 } else { draw.bytes(64..1024 * KIB) },
+        max_batch_bytes: draw.bytes(4 * KIB..256 * KIB),
+    }
+}
+
+fn network(draw: &Draw, profile: Profile) -> NetworkConfig {
+    let micros = Duration::from_micros;
+    let latency = draw.time(&(micros(20)..micros(5_000)));
+    let bad = profile.network_is_bad(&draw.0);
+    let sometimes = |probability: f64| if bad && draw.0.chance(0.5) { probability } else { 0.0 };
+    NetworkConfig {
+        latency: latency / 4..latency,
+        jitter: sometimes(0.05),
+        loss: sometimes(0.01),
+        bandwidth: draw.size(KIB * KIB..1024 * KIB * KIB),
+        window: 4 * KIB..draw.size(8 * KIB..1024 * KIB),
+        segment: 1..draw.size(16..64 * KIB),
+        refusal: sometimes(0.1),
+        hang: sometimes(0.05),
+    }
+}
+
+fn disk(draw: &Draw) -> DiskConfig {
+    let micros = Duration::from_micros;
+    DiskConfig {
+        latency: micros(1)..draw.time(&(micros(10)..micros(500))),
+        sync_latency: micros(20)..draw.time(&(micros(100)..micros(10_000))),
+        short_reads: if draw.0.chance(0.5) { 0.1 } else { 0.0 },
+        ..DiskConfig::default()
+    }
+}
+
+fn load(draw: &Draw, config: &Config, profile: Profile) -> Load {
+    let (clients, pause) = profile.load(&draw.0);
+    let largest = config.max_command_bytes as u64;
+    Load {
+        clients,
+        local_clients: draw.0.below(3),
+        keys: draw.size(1..20),
+        pause,
+        reads: *draw.0.choose(&[0.1, 0.5, 0.9]),
+        batches: if draw.0.chance(0.3) { 0.2 } else { 0.0 },
+        value_bytes: 0..draw.size(1..(largest / 4).max(2)),
+        large: if draw.0.chance(0.2) { 0.02 } else { 0.0 },
+    }
+}
+
+fn epilogue(draw: &Draw) -> Epilogue {
+    *draw.0.choose(&[
+        Epilogue::None,
+        Epilogue::None,
+        Epilogue::None,
+        Epilogue::CutOffFollower,
+        Epilogue::CutOffLeader,
+        Epilogue::StalledLeader,
+        Epilogue::ColdStart,
+        Epilogue::StoppedLeader,
+    ])
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, profile, nodes, duration, .. } = self;
+        writeln!(f, "seed {seed}, profile {profile}: {nodes} nodes, faults for {duration:?}")?;
+        for (fault, mean) in &self.faults {
+            writeln!(f, "  {fault}, every {mean:?} or so")?;
+        }
+        writeln!(f, "  {:?}", self.load)?;
+        writeln!(f, "  {:?}", self.config)?;
+        writeln!(f, "  {:?}", self.tcp)?;
+        writeln!(f, "  {:?}", self.file)?;
+        writeln!(f, "  {:?}", self.network)?;
+        writeln!(f, "  {:?}", self.disk)?;
+        let Self { slow_applying, recoveries, epilogue, .. } = self;
+        write!(f, "  applying slowly: {slow_applying}, recoveries: {recoveries}, epilogue: {epilogue:?}")
+    }
+}

@@ -1,0 +1,117 @@
+//! The profiles: what kind of runs are drawn.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use quorate::sim::Generator;
+
+use super::faults::Fault;
+
+/// A kind of runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Profile {
+    /// Any of all that can go wrong, and any load.
+    #[default]
+    Default,
+    /// Five nodes under load, and nothing goes wrong.
+    Calm,
+    /// Links are cut, stall and break, connections hang or are refused.
+    Network,
+    /// Processes are killed and paused, machines lose their power.
+    Crashes,
+    /// Disks fail, are full and stall; files rot and disks are lost.
+    Disks,
+    /// Clocks run fast and slow, and jump, within what a machine's clock may do.
+    Clocks,
+    /// … and beyond that.
+    WildClocks,
+    /// Small logs and many snapshots, under all that can go wrong.
+    Snapshots,
+}
+
+impl Profile {
+    pub const ALL: [Self; 8] = [
+        Self::Default,
+        Self::Calm,
+        Self::Network,
+        Self::Crashes,
+        Self::Disks,
+        Self::Clocks,
+        Self::WildClocks,
+        Self::Snapshots,
+    ];
+
+    /// The sizes of clusters, as often as they are wanted.
+    pub fn sizes(self) -> &'static [u64] {
+        match self {
+            Self::Calm => &[5],
+            _ => &[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7],
+        }
+    }
+
+    pub fn duration(self) -> Range<Duration> {
+        match self {
+            Self::Calm => Duration::from_secs(60)..Duration::from_secs(61),
+            _ => Duration::from_secs(2)..Duration::from_secs(12),
+        }
+    }
+
+    /// How many clients, and how long they wait between two requests, at most.
+    pub fn load(self, draw: &Generator) -> (u64, Duration) {
+        match self {
+            Self::Calm => (10, Duration::from_millis(200)),
+            _ => (1 + draw.below(8), Duration::from_millis(1 + draw.below(400))),
+        }
+    }
+
+    pub fn takes_snapshots(self, draw: &Generator) -> bool {
+        self == Self::Snapshots || draw.chance(0.6)
+    }
+
+    pub fn network_is_bad(self, draw: &Generator) -> bool {
+        match self {
+            Self::Calm => false,
+            Self::Network => true,
+            _ => draw.chance(0.4),
+        }
+    }
+
+    /// What goes wrong, and how long it goes well in between, on average.
+    pub fn faults(self, draw: &Generator) -> Vec<(Fault, Duration)> {
+        use Fault::*;
+        let possible: &[Fault] = match self {
+            Self::Calm => &[],
+            Self::Default | Self::Snapshots => &Fault::ALL,
+            Self::Network => &[Partitions, Stalls, Resets, Crashes],
+            Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
+            Self::Disks => &[DiskErrors, DiskFull, DiskStalls, Rot, Wipes, Crashes, Restarts],
+            Self::Clocks | Self::WildClocks => &[Clocks, Partitions, Pauses, Crashes],
+        };
+        let wanted = if self == Self::Default { 0.4 } else { 0.7 };
+        let mut faults = Vec::new();
+        for fault in possible {
+            let mean = Duration::from_millis(200 + draw.below(3_000));
+            let always = matches!((self, fault), (Self::Clocks | Self::WildClocks, Clocks));
+            if always || draw.chance(wanted) {
+                faults.push((*fault, mean));
+            }
+        }
+        faults
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Calm => "calm",
+            Self::Network => "network",
+            Self::Crashes => "crashes",
+            Self::Disks => "disks",
+            Self::Clocks => "clocks",
+            Self::WildClocks => "wild-clocks",
+            Self::Snapshots => "snapshots",
+        })
+    }
+}
