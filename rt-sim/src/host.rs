@@ -369,7 +369,12 @@ impl Host {
         }
     }
 
-    /// … until now.
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.state.paused.get()
+    }
+
+    /// It gets the processor again.
     pub fn resume(&self) {
         if self.state.paused.replace(false) {
             self.world.note(self.id(), "resumes", 0, 0);

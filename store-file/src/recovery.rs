@@ -111,7 +111,8 @@ pub(crate) async fn examine<R: AsyncRuntime>(
             // Nothing, or a witness of something that is missing here: look_behind will tell.
             _ => break,
         }
-        tail = Tail { end: first, ..tail };
+        // A witness at the end of a segment says nothing of the next one.
+        tail = Tail { end: first, witness: false, ..tail };
     }
     let torn = look_behind(segments, store, tail, last).await?;
     let first = tail.first;

@@ -120,6 +120,29 @@ fn an_opening_writes_the_last_batch_again() {
     });
 }
 
+/// Found by the simulator: the witness at the end of one segment was taken for one at the end of the log, in the next.
+#[test]
+fn a_witness_speaks_for_the_end_of_its_own_segment_alone() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        put(&store, 1, entries([entry(1, 1, vec![1; 10 << 10])])).await;
+        drop(store);
+        scene.closed().await; // Segment 1 ends with a witness.
+        let store = scene.open().await;
+        put(&store, 1, entries([entry(1, 2, vec![2; 10 << 10])])).await;
+        scene.made(3).await;
+        scene.faults().fail_sync.set(true);
+        let outcome = submit(&store, 1, entries([entry(1, 3, "c")]));
+        outcome.await.unwrap().unwrap_err();
+        drop(store);
+        scene.faults().fail_sync.set(false);
+        let writes = scene.faults().writes.get();
+        let store = scene.open().await;
+        assert!(scene.faults().writes.get() > writes, "the last batch is written again");
+        assert_eq!(last(&store, 1).await, 3);
+    });
+}
+
 #[test]
 fn a_completion_may_append() {
     scene(async |scene| {

@@ -273,7 +273,8 @@ impl Cluster {
         self.host(id).disk().replace(&DiskImage::default());
         self.change(id, |member| member.is_broken = false);
         self.observer.change_model(|model| {
-            model.nodes.insert(id, super::model::NodeModel::default());
+            let lost = model.nodes.remove(&id).unwrap_or_default();
+            model.nodes.insert(id, super::model::NodeModel::on_new_disk(lost));
         });
         self.tell(|| format!("node {id} gets an empty disk, and has to reach {has_to_reach}"));
     }

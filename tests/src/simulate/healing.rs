@@ -75,6 +75,16 @@ fn leave_out(cluster: &Cluster, id: NodeId) {
     }
 }
 
+/// Who is left out and paused answers nobody, ever; so it ends.
+pub fn kill_paused(cluster: &Cluster, core: &[NodeId]) {
+    for (id, host) in &cluster.hosts {
+        if !core.contains(id) && host.is_paused() {
+            cluster.leave_down(*id);
+            cluster.kill(*id, Crash::Process, Duration::ZERO);
+        }
+    }
+}
+
 /// Waits until something is so.
 ///
 /// Errors: it isn't in time.

@@ -109,6 +109,8 @@ pub struct NodeModel {
     pub metrics: Metrics,
     /// Which of its lives this is; none between two.
     pub life: Option<u32>,
+    /// What was durable on the disk that it has lost, while that may still be counted: until it has caught up.
+    pub had: Option<LogModel>,
     /// Its disk may fail operations.
     pub may_fail: bool,
     /// Its disk has changed by itself what was durable on it.
@@ -116,6 +118,11 @@ pub struct NodeModel {
 }
 
 impl NodeModel {
+    /// What is known of a node when its disk was replaced.
+    pub fn on_new_disk(before: Self) -> Self {
+        Self { may_fail: before.may_fail, had: Some(before.durable), ..Self::default() }
+    }
+
     pub fn submit(&mut self, write: Written) {
         self.submitted.write(&write);
         self.waiting.push_back(write);

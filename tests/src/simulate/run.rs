@@ -141,6 +141,7 @@ async fn conduct(cluster: Rc<Cluster>, rt: Sim) -> Verdict {
 
     cluster.tell(|| "the clients end".to_owned());
     cluster.set_phase(Phase::Ending);
+    healing::kill_paused(&cluster, &core);
     let patience = cluster.plan.patience();
     healing::ends(&rt, clients, patience).await?;
     checks::answers::check(cluster.observer.history.borrow().operations(), now(), patience)?;

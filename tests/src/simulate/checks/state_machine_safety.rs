@@ -8,12 +8,17 @@ use quorate::NodeId;
 use super::{Check, Seen, Verdict, demand};
 use crate::simulate::model::Model;
 
-#[derive(Default)]
 pub(super) struct StateMachineSafety {
     /// The hash over the first n commands.
     chains: BTreeMap<u64, u32>,
     /// How many each node has applied in this life.
     applied: BTreeMap<NodeId, u64>,
+}
+
+impl Default for StateMachineSafety {
+    fn default() -> Self {
+        Self { chains: BTreeMap::from([(0, 0)]), applied: BTreeMap::new() }
+    }
 }
 
 impl StateMachineSafety {
