@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, LogId, NodeId, Payload, Term};
 
@@ -151,6 +151,23 @@ fn take_bool(from: &mut Bytes, what: &'static str) -> Result<bool, DecodeError> 
     match take_u8(from, what)? {
         0 => Ok(false),
         1 => Ok(true),
+        kind => Err(DecodeError::Kind { what, kind }),
+    }
+}
+
+fn number_of(vote: Vote) -> u8 {
+    match vote {
+        Vote::No => 0,
+        Vote::Yes => 1,
+        Vote::Tentative => 2,
+    }
+}
+
+fn take_vote(from: &mut Bytes, what: &'static str) -> Result<Vote, DecodeError> {
+    match take_u8(from, what)? {
+        0 => Ok(Vote::No),
+        1 => Ok(Vote::Yes),
+        2 => Ok(Vote::Tentative),
         kind => Err(DecodeError::Kind { what, kind }),
     }
 }
@@ -319,18 +336,18 @@ pub fn put_message(to: &mut Gather, message: &Message) {
             to.put_u8(PRE_VOTE);
             put_log_id(to, *last_log_id);
         }
-        Body::PreVoteReply { granted } => {
+        Body::PreVoteReply { vote } => {
             to.put_u8(PRE_VOTE_REPLY);
-            to.put_u8(u8::from(*granted));
+            to.put_u8(number_of(*vote));
         }
         Body::Vote { last_log_id, handover } => {
             to.put_u8(VOTE);
             put_log_id(to, *last_log_id);
             to.put_u8(u8::from(*handover));
         }
-        Body::VoteReply { granted } => {
+        Body::VoteReply { vote } => {
             to.put_u8(VOTE_REPLY);
-            to.put_u8(u8::from(*granted));
+            to.put_u8(number_of(*vote));
         }
         Body::Append { prev, committed, round, entries } => {
             to.put_u8(APPEND);
@@ -418,7 +435,7 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     }
     let body = match take_u8(from, "message")? {
         PRE_VOTE => Body::PreVote { last_log_id: take_log_id(from)? },
-        PRE_VOTE_REPLY => Body::PreVoteReply { granted: take_bool(from, "pre-vote reply")? },
+        PRE_VOTE_REPLY => Body::PreVoteReply { vote: take_vote(from, "pre-vote reply")? },
         VOTE => {
             let last_log_id = take_log_id(from)?;
             Body::Vote { last_log_id, handover: take_bool(from, "vote")? }
@@ -435,7 +452,7 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
             let digest = take_digest(from)?;
             Body::SnapshotReply { digest, stored: take_u64(from, "snapshot reply")? }
         }
-        VOTE_REPLY => Body::VoteReply { granted: take_bool(from, "vote reply")? },
+        VOTE_REPLY => Body::VoteReply { vote: take_vote(from, "vote reply")? },
         APPEND => {
             let prev = take_log_id(from)?;
             let committed = take_u64(from, "append")?;

@@ -36,6 +36,17 @@ impl Message {
     }
 }
 
+/// The answer to who wants to be elected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vote {
+    /// Refused.
+    No,
+    /// Granted.
+    Yes,
+    /// Granted by a node that has not [caught up](crate::HardState::caught_up): it counts only if all voters grant theirs.
+    Tentative,
+}
+
 /// The kinds of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -47,7 +58,7 @@ pub enum Body {
     /// The answer to a pre-vote.
     PreVoteReply {
         /// Whether it would.
-        granted: bool,
+        vote: Vote,
     },
     /// "Vote for me" (thesis 3.4).
     Vote {
@@ -59,7 +70,7 @@ pub enum Body {
     /// The answer to a vote, after it is durable.
     VoteReply {
         /// Whether it did.
-        granted: bool,
+        vote: Vote,
     },
     /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost append
     /// is noticed by the next message, whatever that is.

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub term: Term,
     /// The leader of this term, when known.
     pub leader: Option<NodeId>,
+    /// Whether it may elect others, and be elected: see [`HardState::caught_up`](crate::HardState::caught_up).
+    pub caught_up: bool,
     /// The last entry of its log.
     pub last_log_id: LogId,
     /// Up to here its log is durable.

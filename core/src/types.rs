@@ -73,14 +73,17 @@ impl fmt::Debug for LogId {
     }
 }
 
-/// What a node must never forget, besides its log: the term it has seen and whom it voted for in it.
-/// It only grows: first by term, then from no vote to a vote.
+/// What a node must never forget, besides its log: the term it has seen, whom it voted for in it, and whether its vote means anything.
+/// It only grows: first by term, then from no vote to a vote, then to having caught up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HardState {
     /// The largest term this node has seen.
     pub term: Term,
     /// Its vote in that term.
     pub voted_for: Option<NodeId>,
+    /// Whether its log has all that it may ever have acknowledged. False of a node that began with nothing, and so may have lost its disk,
+    /// until it has taken part in forming its cluster, or has caught up with a leader. It stays true from then on.
+    pub caught_up: bool,
 }
 
 /// One entry of a log.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_core::engine::{Engine, Incoming, Input, Output};
 use quorate_core::{
     AppendOutcome, Body, Config, Digest, Entry, HardState, Index, LogId, Membership, Message,
-    Outline, Payload, Recovered, Role, SnapshotMeta, Term,
+    Outline, Payload, Recovered, Role, SnapshotMeta, Term, Vote,
 };
 use quorate_rt::Instant;
 
@@ -46,7 +46,7 @@ fn follower(purged: Index, last: Index) -> Engine {
         purged => Outline::after(LogId::new(1, 2, purged)),
     };
     entries(purged + 1..=last).iter().for_each(|entry| outline.push(entry));
-    let hard_state = HardState { term: Term(1), voted_for: Some(2) };
+    let hard_state = HardState { term: Term(1), voted_for: Some(2), caught_up: true };
     let snapshot = (purged > 0).then(|| meta(purged));
     let recovered = Recovered { hard_state, snapshot, outline };
     let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
@@ -260,7 +260,7 @@ fn a_term_that_cannot_be_is_not_believed() {
 #[test]
 fn who_never_led_in_this_term_says_so_to_a_forward_and_who_may_have_led_says_nothing() {
     for (voted_for, answers) in [(2, 1), (1, 0)] {
-        let hard_state = HardState { term: Term(1), voted_for: Some(voted_for) };
+        let hard_state = HardState { term: Term(1), voted_for: Some(voted_for), caught_up: true };
         let recovered = Recovered { hard_state, ..Recovered::default() };
         let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
         let commands = vec![Bytes::from_static(b"a")];
@@ -285,34 +285,106 @@ fn a_pre_vote_counts_for_the_term_that_was_asked_about() {
     let later = Instant::default() + Duration::from_secs(10);
     engine.step(later, Input::Wake);
     assert_eq!(engine.role(), Role::PreCandidate);
-    engine.step(later, message(2, 1, Body::PreVoteReply { granted: true }));
+    engine.step(later, message(2, 1, Body::PreVoteReply { vote: Vote::Yes }));
     assert_eq!(engine.role(), Role::PreCandidate, "that is an answer to an earlier question");
-    engine.step(later, message(2, 2, Body::PreVoteReply { granted: true }));
+    engine.step(later, message(2, 2, Body::PreVoteReply { vote: Vote::Yes }));
     assert_eq!(engine.role(), Role::Candidate);
 }
 
-/// R15: it may have lost its disk, unless it has helped to form the cluster since it was started.
-#[test]
-fn a_node_without_a_past_elects_who_forms_the_cluster_and_then_anybody() {
-    let granted = |output: &Output| match &output.messages[..] {
-        [Message { body: Body::VoteReply { granted }, .. }] => *granted,
+/// A node that begins with nothing.
+fn newcomer() -> Engine {
+    Engine::new(1, 0, Config::default(), Recovered::default(), 1, Instant::default())
+}
+
+/// What it answers to a request for its vote, which its leader has asked for. (The answer waits for the disk.)
+fn vote(engine: &mut Engine, from: u64, term: u64, last_log_id: LogId) -> Vote {
+    let asked = message(from, term, Body::Vote { last_log_id, handover: true });
+    let output = after(engine, asked);
+    let write = output.write.as_ref().expect("a new term is to be kept").0;
+    match &after(engine, Input::Persisted { write }).messages[..] {
+        [Message { body: Body::VoteReply { vote }, .. }] => *vote,
         other => panic!("one answer to a vote is wanted: {other:?}"),
+    }
+}
+
+/// It takes all of these from node 2, the leader of term 1, and they become durable.
+fn takes(engine: &mut Engine, entries: Vec<Entry>, prev: LogId, committed: Index) {
+    let output = after(engine, says(Body::Append { prev, committed, round: 0, entries }));
+    if let Some((write, _)) = output.write {
+        let output = after(engine, Input::Persisted { write });
+        // That it has caught up is one more write.
+        if let Some((write, _)) = output.write {
+            after(engine, Input::Persisted { write });
+        }
+    }
+}
+
+fn first_entry() -> Entry {
+    Entry { log_id: LogId::FIRST, payload: Payload::Membership(meta(1).membership) }
+}
+
+/// R15: it may have lost its disk.
+#[test]
+fn the_vote_of_a_node_without_a_past_counts_only_with_those_of_all() {
+    assert_eq!(vote(&mut newcomer(), 2, 1, LogId::FIRST), Vote::Tentative);
+    assert_eq!(vote(&mut newcomer(), 2, 2, LogId::new(1, 2, 2)), Vote::Tentative);
+}
+
+#[test]
+fn a_node_that_has_voted_for_the_first_leader_of_all_has_been_there_from_the_beginning() {
+    let mut engine = newcomer();
+    assert_eq!(vote(&mut engine, 2, 1, LogId::FIRST), Vote::Tentative);
+    takes(&mut engine, vec![first_entry()], LogId::ZERO, 0);
+    assert!(!engine.hard_state().caught_up, "who leads may have led for long");
+    takes(&mut engine, entries(2..=2), LogId::FIRST, 0);
+    assert!(engine.hard_state().caught_up);
+    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), Vote::Yes);
+}
+
+#[test]
+fn a_node_that_has_not_voted_for_the_first_leader_has_to_catch_up() {
+    let mut engine = newcomer();
+    takes(&mut engine, vec![first_entry()], LogId::ZERO, 4);
+    takes(&mut engine, entries(2..=3), LogId::FIRST, 4);
+    assert!(!engine.hard_state().caught_up, "four were committed when it was first spoken to");
+    takes(&mut engine, entries(4..=4), LogId::new(1, 2, 3), 4);
+    assert!(engine.hard_state().caught_up);
+    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 4)), Vote::Yes);
+}
+
+#[test]
+fn what_a_leader_knows_to_be_committed_means_little_before_its_own_entry_is() {
+    // Of term 1: node 2 leads in term 2 now, and doesn't know yet that they are committed.
+    let mut engine = newcomer();
+    let said = |prev, committed, entries| {
+        let body = Body::Append { prev, committed, round: 0, entries };
+        message(2, 2, body)
     };
-    let vote =
-        |from, term, last_log_id| message(from, term, Body::Vote { last_log_id, handover: false });
-    let new = || {
-        let recovered = Recovered::default();
-        Engine::new(1, 0, Config::default(), recovered, 1, Instant::default())
+    let mut old = vec![first_entry()];
+    old.extend(entries(2..=3));
+    let own = Entry { log_id: LogId::new(2, 2, 4), payload: Payload::Blank };
+    let hears = |engine: &mut Engine, input| {
+        let output = after(engine, input);
+        output.write.into_iter().for_each(|(write, _)| {
+            after(engine, Input::Persisted { write });
+        });
     };
-    // (The answers wait for the disk.)
-    let vote = |engine: &mut Engine, from, term, last_log_id| {
-        let output = after(engine, vote(from, term, last_log_id));
-        let write = output.write.as_ref().expect("a new term is to be kept").0;
-        granted(&after(engine, Input::Persisted { write }))
-    };
-    let mut engine = new();
-    assert!(!vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), "there may have been more");
-    let mut engine = new();
-    assert!(vote(&mut engine, 2, 1, LogId::FIRST));
-    assert!(vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), "all of it began before its eyes");
+    hears(&mut engine, said(LogId::ZERO, 0, old));
+    hears(&mut engine, said(LogId::new(1, 2, 3), 3, Vec::new()));
+    assert!(!engine.hard_state().caught_up, "more of term 1 may be committed");
+    hears(&mut engine, said(LogId::new(1, 2, 3), 3, vec![own]));
+    hears(&mut engine, said(LogId::new(2, 2, 4), 4, Vec::new()));
+    assert!(engine.hard_state().caught_up);
+}
+
+#[test]
+fn a_restart_on_the_way_does_not_pass_for_having_caught_up() {
+    let mut outline = Outline::default();
+    outline.push(&first_entry());
+    entries(2..=3).iter().for_each(|entry| outline.push(entry));
+    let hard_state = HardState { term: Term(1), voted_for: None, caught_up: false };
+    let recovered = Recovered { hard_state, snapshot: None, outline };
+    let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
+    engine.take_output();
+    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 3)), Vote::Tentative);
 }

@@ -45,7 +45,8 @@ fn describe(report: &StoreReport) -> String {
     for (group, held) in &report.groups {
         line(format!("group {group}{so_far}:"));
         let vote = held.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
-        line(format!("  hard state: term {}, vote {vote}", held.hard_state.term.0));
+        let catches_up = if held.hard_state.caught_up { "" } else { ", has not caught up" };
+        line(format!("  hard state: term {}, vote {vote}{catches_up}", held.hard_state.term.0));
         if let Some(snapshot) = &held.snapshot {
             let (log_id, file) = (snapshot.log_id, snapshot.file.display());
             line(format!(

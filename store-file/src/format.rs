@@ -36,6 +36,7 @@
 //! | 2 | the group's snapshot from now on: what it is of |
 //! | 4 | the log id of the last entry that is purged |
 //! | 8 | no part: the log did not hold that entry, so that nothing is left of it (only with 4) |
+//! | 16 | no part: the node has not caught up (only with 1) |
 //!
 //! A witness has no body, and says that the log is durable up to its own place. It is no part of the log: the next record takes
 //! its place, or stands at the begin of the next segment.
@@ -101,6 +102,7 @@ const HARD_STATE: u8 = 1;
 const SNAPSHOT: u8 = 2;
 const PURGE: u8 = 4;
 const REPLACES: u8 = 8;
+const CATCHES_UP: u8 = 16;
 
 /// What a witness takes. No write takes less, so one that is put in its place covers it whole.
 pub(crate) const WITNESS_BYTES: u64 = RECORD_HEADER_BYTES as u64;
@@ -291,6 +293,7 @@ impl Encoder {
             (SNAPSHOT, write.snapshot.is_some()),
             (PURGE, write.purge.is_some()),
             (REPLACES, replaces),
+            (CATCHES_UP, write.hard_state.is_some_and(|hard_state| !hard_state.caught_up)),
         ];
         self.body.put_u8(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum());
         if let Some(hard_state) = write.hard_state {
@@ -372,7 +375,9 @@ pub(crate) fn decode_body(
     let body = &mut body;
     let flags = take_u8(body, "record")?;
     let replaces = flags & REPLACES != 0;
-    if flags > HARD_STATE | SNAPSHOT | PURGE | REPLACES || replaces && flags & PURGE == 0 {
+    let catches_up = flags & CATCHES_UP != 0;
+    let known = HARD_STATE | SNAPSHOT | PURGE | REPLACES | CATCHES_UP;
+    if flags > known || replaces && flags & PURGE == 0 || catches_up && flags & HARD_STATE == 0 {
         return Err(DecodeError::Kind { what: "record", kind: flags });
     }
     let hard_state = match flags & HARD_STATE {
@@ -380,7 +385,8 @@ pub(crate) fn decode_body(
         _ => {
             let term = Term(take_u64(body, "hard state")?);
             let vote = take_u64(body, "hard state")?;
-            Some(HardState { term, voted_for: Some(vote).filter(|vote| *vote > 0) })
+            let voted_for = Some(vote).filter(|vote| *vote > 0);
+            Some(HardState { term, voted_for, caught_up: !catches_up })
         }
     };
     let snapshot = match flags & SNAPSHOT {

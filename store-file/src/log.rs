@@ -127,7 +127,8 @@ impl Log {
         if let Some(new) = write.hard_state {
             let old = self.hard_state;
             let vote_kept = old.voted_for.is_none() || old.voted_for == new.voted_for;
-            if new.term < old.term || new.term == old.term && !vote_kept {
+            let forgets = old.caught_up && !new.caught_up;
+            if new.term < old.term || new.term == old.term && !vote_kept || forgets {
                 return Err(format!("the hard state goes back from {old:?} to {new:?}"));
             }
             self.hard_state = new;

@@ -109,7 +109,7 @@ fn damage(report: &StoreReport) -> (String, u64, &str) {
 fn a_sound_store_is_told_group_by_group() {
     scene(async |rt, dir| {
         let store = open(&rt, dir).await;
-        let hard_state = HardState { term: Term(2), voted_for: Some(1) };
+        let hard_state = HardState { term: Term(2), voted_for: Some(1), caught_up: true };
         put(&store, 1, LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }).await;
         for index in 1..=3 {
             put(&store, 5, entry(index, b"content")).await;

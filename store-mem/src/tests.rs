@@ -33,7 +33,7 @@ fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
 #[test]
 fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
     let kept = MemStore::new();
-    let hard_state = HardState { term: Term(2), voted_for: Some(3) };
+    let hard_state = HardState { term: Term(2), voted_for: Some(3), caught_up: true };
     {
         let store = kept.clone();
         append(&store, 7, vec![entry(1, 1, "a"), entry(2, 2, "b")]);

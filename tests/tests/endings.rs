@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Role, StoreError, Term, WriteError,
+    MemStore, Message, Node, ReadError, Role, StoreError, Term, Vote, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
@@ -54,7 +54,7 @@ async fn a_dropped_node_does_nothing_more<R: AsyncRuntime>(rt: R) {
     let (node, _network) = lonely(&rt, store.clone(), Config::default()).await;
     settle(&rt).await;
     // Of a later term, which the node has to write down.
-    let body = Body::VoteReply { granted: false };
+    let body = Body::VoteReply { vote: Vote::No };
     node.local().deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
     drop(node);
     let before = store.recover(0).await.expect("recovers").hard_state;
@@ -115,7 +115,7 @@ async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     settle(&rt).await;
     store.set(Disk::FailsWrites);
     // Of a later term, which the node has to write down.
-    let body = Body::VoteReply { granted: false };
+    let body = Body::VoteReply { vote: Vote::No };
     raft.deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
     let stopped = node.stopped().await;
     assert!(matches!(stopped, Err(Fatal::Store(StoreError::Io { .. }))), "{stopped:?}");

@@ -57,12 +57,14 @@ fn messages() -> Vec<Message> {
     };
     let bodies = vec![
         Body::PreVote { last_log_id },
-        Body::PreVoteReply { granted: true },
-        Body::PreVoteReply { granted: false },
+        Body::PreVoteReply { vote: Vote::Yes },
+        Body::PreVoteReply { vote: Vote::No },
         Body::Vote { last_log_id: LogId::ZERO, handover: true },
         Body::TimeoutNow,
-        Body::VoteReply { granted: true },
-        Body::VoteReply { granted: false },
+        Body::VoteReply { vote: Vote::Yes },
+        Body::VoteReply { vote: Vote::No },
+        Body::VoteReply { vote: Vote::Tentative },
+        Body::PreVoteReply { vote: Vote::Tentative },
         append(Vec::new()),
         append(entries),
         replied(AppendOutcome::Accepted { matched: 82 }),

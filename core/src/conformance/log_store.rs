@@ -421,7 +421,8 @@ fn entries(term: u64, first: Index, last: Index) -> LogWrite {
 }
 
 fn hard_state(term: u64, voted_for: Option<u64>) -> LogWrite {
-    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), ..LogWrite::default() }
+    let hard_state = HardState { term: Term(term), voted_for, caught_up: term > 1 };
+    LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }
 }
 
 /// Bytes without a pattern, so that a part in the wrong place is seen.
@@ -460,7 +461,8 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
                 } else {
                     LogWrite::default()
                 };
-                let hard_state = Some(HardState { term: Term(newer), voted_for: None });
+                let hard_state = HardState { term: Term(newer), voted_for: None, caught_up: true };
+                let hard_state = Some(hard_state);
                 LogWrite { hard_state, snapshot: Some(meta), purge, ..and }
             }
             3 | 4 if log.purged.index < covered => {
@@ -496,7 +498,7 @@ fn random_write(random: &mut fastrand::Rng, log: &Log) -> LogWrite {
     };
     if kind < 4 {
         let voted_for = Some(1 + random.u64(..3)).filter(|_| random.bool());
-        write.hard_state = Some(HardState { term: Term(newer), voted_for });
+        write.hard_state = Some(HardState { term: Term(newer), voted_for, caught_up: true });
     }
     write
 }

@@ -12,7 +12,7 @@ use quorate_rt::channel::mpsc;
 
 use crate::{
     AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
-    NodeId, Payload, SnapshotMeta, Term, Transport,
+    NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
 };
 
 /// What the suite needs to know of a transport.
@@ -191,12 +191,13 @@ fn all_kinds() -> Vec<Body> {
     vec![
         Body::PreVote { last_log_id: log_id },
         Body::PreVote { last_log_id: largest },
-        Body::PreVoteReply { granted: true },
-        Body::PreVoteReply { granted: false },
+        Body::PreVoteReply { vote: Vote::Yes },
+        Body::PreVoteReply { vote: Vote::No },
         Body::Vote { last_log_id: LogId::ZERO, handover: false },
         Body::Vote { last_log_id: log_id, handover: true },
-        Body::VoteReply { granted: true },
-        Body::VoteReply { granted: false },
+        Body::VoteReply { vote: Vote::Yes },
+        Body::VoteReply { vote: Vote::No },
+        Body::VoteReply { vote: Vote::Tentative },
         append(entries),
         Body::Append { prev: LogId::ZERO, committed: 0, round: u64::MAX, entries: vec![] },
         Body::AppendReply { round: 77, outcome: accepted },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_rt::Instant;
 
 use super::Common;
-use crate::message::Body;
+use crate::message::{Body, Vote};
 use crate::quorum::{VoteResult, vote_result};
 use crate::types::NodeId;
 
@@ -25,7 +25,7 @@ pub(super) struct Candidate {
     pub(super) pre: bool,
     /// When to give up and ask anew.
     pub(super) election_at: Instant,
-    votes: BTreeMap<NodeId, bool>,
+    votes: BTreeMap<NodeId, Vote>,
 }
 
 impl Candidate {
@@ -44,7 +44,7 @@ impl Candidate {
             }
         }
         if pre {
-            votes.insert(common.id, true);
+            votes.insert(common.id, common.vote(true));
         }
         Self { pre, election_at: common.election_at(), votes }
     }
@@ -53,16 +53,25 @@ impl Candidate {
     /// the same log id could name two entries.
     pub(super) fn count_own_vote(&mut self, common: &Common) {
         if !self.pre && common.durable_hard_state == common.hard_state {
-            self.votes.insert(common.id, true);
+            self.votes.insert(common.id, common.vote(true));
         }
     }
 
-    pub(super) fn count(&mut self, voter: NodeId, granted: bool) {
-        self.votes.insert(voter, granted);
+    pub(super) fn count(&mut self, voter: NodeId, vote: Vote) {
+        self.votes.insert(voter, vote);
     }
 
+    /// Whether it is elected, itself having voted: by a quorum of those who have caught up, or by all (see `catching_up.rs`).
     pub(super) fn has_won(&self, common: &Common) -> bool {
-        let won = vote_result(&[&common.voters], |voter| self.votes.get(&voter).copied());
-        won == VoteResult::Won && self.votes.contains_key(&common.id)
+        let by_quorum = vote_result(&[&common.voters], |voter| match self.votes.get(&voter)? {
+            Vote::Yes => Some(true),
+            Vote::No => Some(false),
+            Vote::Tentative => None,
+        });
+        let by_all = || {
+            let granted = |voter| self.votes.get(voter).is_some_and(|vote| *vote != Vote::No);
+            common.voters.iter().all(granted)
+        };
+        self.votes.contains_key(&common.id) && (by_quorum == VoteResult::Won || by_all())
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use quorate_rt::Instant;
 
+use super::catching_up::Reach;
 use super::log::Log;
 use super::output::{Output, Proposal};
 use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::message::{Body, Message};
-use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};
+use crate::types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
 
 /// What every role needs.
 pub(super) struct Common {
@@ -26,9 +27,8 @@ pub(super) struct Common {
     /// What of it was handed to the store.
     pub(super) submitted_hard_state: HardState,
     pub(super) committed: Index,
-    /// It began with nothing, so it may have lost its disk, and with it what it has acknowledged (R15): until its log has what was committed
-    /// when the first leader spoke to it, it votes for nobody but to form a cluster. Unknown before that.
-    pub(super) has_to_reach: Option<Index>,
+    /// What it has to reach to have caught up, when that is known.
+    pub(super) reach: Option<Reach>,
     /// The voters of the membership in force.
     pub(super) voters: Vec<NodeId>,
     /// Answers that wait until what they promise is durable.
@@ -102,12 +102,6 @@ impl Common {
 
     pub(super) fn is_voter(&self) -> bool {
         self.voters.contains(&self.id)
-    }
-
-    /// Whether it may help to elect a node whose log ends there.
-    pub(super) fn may_elect(&self, last_log_id: LogId) -> bool {
-        let has = self.committed.min(self.log.durable());
-        last_log_id.term == Term(0) || self.has_to_reach.is_none_or(|index| has >= index)
     }
 
     /// Others than this node.

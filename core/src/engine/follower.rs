@@ -146,9 +146,6 @@ impl Follower {
     ) {
         let Some(following) = self.hear(common, from) else { return };
         let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
-        if common.has_to_reach == Some(Index::MAX) {
-            common.has_to_reach = Some(committed);
-        }
         let new_round = round > following.round;
         following.round = following.round.max(round);
         if !common.log.contains(prev) {
@@ -159,6 +156,7 @@ impl Follower {
             common.promise(from, Body::AppendReply { round: following.round, outcome });
             return;
         }
+        common.accepts(committed);
         let last = prev.index + entries.len() as u64;
         if new_round || entries.is_empty() || last <= common.log.durable() {
             // A round or a heartbeat asks whether this node is there, however slow its disk may be; and where the entries
@@ -233,6 +231,8 @@ impl Follower {
         }
         following.forwards.send(common, following.leader);
         following.questions.send(common, following.leader);
+        // After the acknowledgement, which need not wait for that to be durable.
+        common.catch_up(following.leader);
     }
 }
 

@@ -45,8 +45,8 @@ pub(super) enum Quorum {
 impl Leader {
     pub(super) fn new(common: &mut Common) -> Self {
         assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
-        // A quorum has found its log good enough.
-        common.has_to_reach = None;
+        // A quorum has found its log good enough, or all have, to form the cluster.
+        common.hard_state.caught_up = true;
         let next = common.log.last().index + 1;
         let now = common.now;
         let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(next, now)));
@@ -294,7 +294,11 @@ impl Leader {
 
     /// Its own disk is one among many, and counts for what it has made durable (R8).
     fn commit(&mut self, common: &mut Common) {
-        let index = self.agreed(common, common.log.durable(), |progress| progress.matched);
+        let durable = common.log.durable();
+        let index = match self.forms(common) {
+            true => self.peers.values().map(|progress| progress.matched).fold(durable, Index::min),
+            false => self.agreed(common, durable, |progress| progress.matched),
+        };
         // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
         if index <= common.committed || index < self.first {
             return;
@@ -310,6 +314,11 @@ impl Leader {
             self.uncommitted_bytes -= bytes;
             self.uncommitted.pop_front();
         }
+    }
+
+    /// Whether it is the first leader of all, and its first entry is not yet committed: all are to have that (see `catching_up.rs`).
+    fn forms(&self, common: &Common) -> bool {
+        self.first == LogId::FIRST.index + 1 && common.committed < self.first
     }
 
     pub(super) fn leave(&mut self, common: &mut Common) {

@@ -2,7 +2,7 @@
 
 use super::candidate::Campaign;
 use super::{Engine, State};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Message};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, Index, LogId, NodeId, Term};
 
@@ -28,7 +28,8 @@ impl Engine {
         if term > ours {
             match &body {
                 // A question that binds nobody, and the answer to ours.
-                Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+                Body::PreVote { .. } | Body::PreVoteReply { vote: Vote::Yes | Vote::Tentative } => {
+                }
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
                 Body::Vote { handover: false, .. } if self.follows_live_leader() => return,
                 _ => self.become_follower(term),
@@ -42,14 +43,15 @@ impl Engine {
             Body::PreVote { last_log_id } => {
                 let granted = term > common.hard_state.term
                     && last_log_id_is_current(last_log_id, common.log.last())
-                    && common.may_elect(last_log_id)
                     && !self.follows_live_leader();
-                let term = if granted { term } else { self.common.hard_state.term };
-                self.common.send_in_term(from, term, Body::PreVoteReply { granted });
+                let common = &mut self.common;
+                let term = if granted { term } else { common.hard_state.term };
+                let vote = common.vote(granted);
+                common.send_in_term(from, term, Body::PreVoteReply { vote });
             }
             Body::Vote { last_log_id, .. } => self.on_vote(from, last_log_id),
-            Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
-            Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
+            Body::PreVoteReply { vote } => self.on_vote_reply(true, from, term, vote),
+            Body::VoteReply { vote } => self.on_vote_reply(false, from, term, vote),
             Body::Append { prev, committed, round, entries } => {
                 if !entries_follow(prev, &entries, term) {
                     tracing::error!(from, %prev, "ignored an append whose entries can't be");
@@ -133,8 +135,8 @@ impl Engine {
     fn on_old_term(&mut self, from: NodeId, body: Body) {
         let common = &mut self.common;
         let reply = match body {
-            Body::PreVote { .. } => Body::PreVoteReply { granted: false },
-            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::PreVote { .. } => Body::PreVoteReply { vote: Vote::No },
+            Body::Vote { .. } => Body::VoteReply { vote: Vote::No },
             Body::Append { .. } | Body::Snapshot { .. } => {
                 // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
                 // to a probe, and not to a round, which would confirm a read that began later (L3).
@@ -166,30 +168,25 @@ impl Engine {
                 State::Candidate(_) | State::Leader(_) => false,
             },
         };
-        let granted = free
-            && last_log_id_is_current(last_log_id, common.log.last())
-            && common.may_elect(last_log_id);
+        let granted = free && last_log_id_is_current(last_log_id, common.log.last());
         if granted {
-            if last_log_id.term == Term(0) {
-                // The cluster is only being formed: there was nothing to lose.
-                common.has_to_reach = None;
-            }
             common.hard_state.voted_for = Some(from);
             if let State::Follower(follower) = &mut self.role {
                 follower.wait_for_leader(common);
             }
         }
-        common.promise(from, Body::VoteReply { granted });
+        let vote = common.vote(granted);
+        common.promise(from, Body::VoteReply { vote });
     }
 
-    fn on_vote_reply(&mut self, pre: bool, from: NodeId, term: Term, granted: bool) {
+    fn on_vote_reply(&mut self, pre: bool, from: NodeId, term: Term, vote: Vote) {
         let asked =
             if pre { self.common.hard_state.term.next() } else { self.common.hard_state.term };
         if let State::Candidate(candidate) = &mut self.role
             && candidate.pre == pre
-            && (!granted || term == asked)
+            && (vote == Vote::No || term == asked)
         {
-            candidate.count(from, granted);
+            candidate.count(from, vote);
             self.count_votes();
         }
     }

@@ -7,6 +7,7 @@
 //! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them share is `Common`.
 
 mod candidate;
+mod catching_up;
 mod common;
 mod follower;
 mod forward;
@@ -86,7 +87,7 @@ impl Engine {
             durable_hard_state: hard_state,
             submitted_hard_state: hard_state,
             committed: 0,
-            has_to_reach: (hard_state == HardState::default()).then_some(Index::MAX),
+            reach: None,
             voters: Vec::new(),
             held: Vec::new(),
             receiving: None,
@@ -326,8 +327,11 @@ impl Engine {
     fn campaign(&mut self, campaign: Campaign) {
         self.leave_role();
         let common = &mut self.common;
-        common.hard_state =
-            HardState { term: common.hard_state.term.next(), voted_for: Some(common.id) };
+        common.hard_state = HardState {
+            term: common.hard_state.term.next(),
+            voted_for: Some(common.id),
+            ..common.hard_state
+        };
         let candidate = Candidate::new(common, campaign);
         self.role = State::Candidate(candidate);
     }
@@ -338,7 +342,7 @@ impl Engine {
         let common = &mut self.common;
         assert!(term >= common.hard_state.term, "terms never fall");
         if term > common.hard_state.term {
-            common.hard_state = HardState { term, voted_for: None };
+            common.hard_state = HardState { term, voted_for: None, ..common.hard_state };
         }
         // A follower goes on waiting: a candidate that nobody elects must not keep the others from campaigning.
         if !matches!(self.role, State::Follower(_)) {

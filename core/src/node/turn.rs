@@ -418,6 +418,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;
+            metrics.caught_up = engine.hard_state().caught_up;
             metrics.leader = engine.leader();
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();

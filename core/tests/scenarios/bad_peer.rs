@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_core::engine::Input;
 use quorate_core::{
     AppendOutcome, Body, Config, Digest, Entry, ForwardOutcome, LogId, Membership, Message, NodeId,
-    Payload, Role, SnapshotMeta, Term,
+    Payload, Role, SnapshotMeta, Term, Vote,
 };
 
 use crate::cluster::Cluster;
@@ -38,8 +38,8 @@ fn bodies(term: u64) -> Vec<Body> {
         snapshot(LogId::ZERO, 0, 0, b""),
         Body::SnapshotReply { digest: Digest::of(b""), stored: MAX },
         Body::PreVote { last_log_id: last },
-        Body::PreVoteReply { granted: true },
-        Body::VoteReply { granted: true },
+        Body::PreVoteReply { vote: Vote::Yes },
+        Body::VoteReply { vote: Vote::Yes },
         append(last, Vec::new()),
         append(last, vec![entry(1)]),
         append(LogId::new(term, 1, MAX - 1), vec![entry(MAX), entry(1)]),
@@ -101,7 +101,7 @@ fn no_message_is_a_panic() {
 
 #[test]
 fn messages_for_others_are_ignored() {
-    let body = Body::VoteReply { granted: true };
+    let body = Body::VoteReply { vote: Vote::Yes };
     let good = Message { group: 1, from: 2, to: 1, term: Term(9), body };
     let mut cluster = cluster();
     for message in [

@@ -83,4 +83,5 @@ scenarios! {
     uncommitted_limit
     vote_durability
     wiped_disk
+    wiped_disks
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_core::engine::Engine;
 use quorate_core::{
     AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Message, NodeId,
-    Payload, Role, SnapshotMeta, Term,
+    Payload, Role, SnapshotMeta, Term, Vote,
 };
 
 use crate::disk::{Disk, Image};
@@ -78,8 +78,8 @@ impl Safety {
     pub(crate) fn on_leader(&mut self, id: NodeId, term: Term, disk: &Disk) {
         let known = *self.leaders.entry(term).or_insert(id);
         assert_eq!(known, id, "two leaders in term {term}");
-        let vote = HardState { term, voted_for: Some(id) };
-        assert_eq!(disk.durable().hard_state, vote, "{id} leads before its own vote is durable");
+        let HardState { term: in_term, voted_for, .. } = disk.durable().hard_state;
+        assert_eq!((in_term, voted_for), (term, Some(id)), "{id}'s own vote is not durable");
         self.tell_vote(id, term, id);
         for (entry, committed_in) in &self.committed {
             let log_id = entry.log_id;
@@ -107,10 +107,11 @@ impl Safety {
         let durable = disk.durable();
         let Message { from, to, term, .. } = *message;
         match message.body {
-            Body::VoteReply { granted: true } => {
+            Body::VoteReply { vote: Vote::Yes | Vote::Tentative } => {
                 assert!(
                     durable.hard_state.term > term
-                        || durable.hard_state == HardState { term, voted_for: Some(to) },
+                        || durable.hard_state.term == term
+                            && durable.hard_state.voted_for == Some(to),
                     "{from} votes for {to} in term {term}, but its disk says {:?} (E2)",
                     durable.hard_state
                 );

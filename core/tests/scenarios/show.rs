@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use quorate_core::engine::Engine;
 use quorate_core::{
     AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogId, LogWrite, Message, Payload, Role,
+    Vote,
 };
 
 /// A command: its name, and its size if it was padded to one (`name*1000`).
@@ -58,9 +59,11 @@ pub(crate) fn entries(entries: &[Entry]) -> String {
 }
 
 fn hard_state(hard_state: HardState) -> String {
-    match hard_state.voted_for {
-        Some(vote) => format!("term {} vote {vote}", hard_state.term),
-        None => format!("term {}", hard_state.term),
+    let HardState { term, voted_for, caught_up } = hard_state;
+    let caught_up = if caught_up { "" } else { ", not caught up" };
+    match voted_for {
+        Some(vote) => format!("term {term} vote {vote}{caught_up}"),
+        None => format!("term {term}{caught_up}"),
     }
 }
 
@@ -80,10 +83,9 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
     let Message { from, to, term, body, .. } = message;
     let mut text = format!("{from}->{to} t{term} ");
     let round = |round: &u64| if *round == 0 { String::new() } else { format!("; round {round}") };
-    let yes = |granted: &bool| if *granted { "yes" } else { "no" };
     let _ = match body {
         Body::PreVote { last_log_id } => write!(text, "pre-vote? log ends {last_log_id}"),
-        Body::PreVoteReply { granted } => write!(text, "pre-vote {}", yes(granted)),
+        Body::PreVoteReply { vote } => write!(text, "pre-vote {}", worth(*vote)),
         Body::Vote { last_log_id, handover: false } => {
             write!(text, "vote? log ends {last_log_id}")
         }
@@ -91,7 +93,7 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
             write!(text, "vote? handed over, log ends {last_log_id}")
         }
         Body::TimeoutNow => write!(text, "campaign now"),
-        Body::VoteReply { granted } => write!(text, "vote {}", yes(granted)),
+        Body::VoteReply { vote } => write!(text, "vote {}", worth(*vote)),
         Body::Append { prev, committed, round: r, entries: e } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))
         }
@@ -163,4 +165,12 @@ pub(crate) fn status(engine: &Engine) -> String {
         engine.durable(),
         engine.committed()
     )
+}
+
+fn worth(vote: Vote) -> &'static str {
+    match vote {
+        Vote::No => "no",
+        Vote::Yes => "yes",
+        Vote::Tentative => "yes, if all do",
+    }
 }

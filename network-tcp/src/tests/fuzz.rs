@@ -66,14 +66,18 @@ impl Random {
         entries
     }
 
+    fn vote(&mut self) -> Vote {
+        [Vote::No, Vote::Yes, Vote::Tentative][self.below(3)]
+    }
+
     fn body(&mut self) -> Body {
         let log_id = self.log_id();
         let (session, sequence, round) = (self.number(), self.number(), self.number());
         match self.below(11) {
             0 => Body::PreVote { last_log_id: log_id },
-            1 => Body::PreVoteReply { granted: self.below(2) == 0 },
+            1 => Body::PreVoteReply { vote: self.vote() },
             2 => Body::Vote { last_log_id: log_id, handover: self.below(2) == 0 },
-            3 => Body::VoteReply { granted: self.below(2) == 0 },
+            3 => Body::VoteReply { vote: self.vote() },
             4 => {
                 let entries = self.entries(log_id);
                 Body::Append { prev: log_id, committed: self.number(), round, entries }

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
-    NodeId, Payload, SnapshotMeta, Term, Transport,
+    NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -261,10 +261,10 @@ fn all_kinds() -> Vec<Body> {
     let forwarded = |outcome| Body::ForwardReply { session: 5, sequence: 6, outcome };
     vec![
         Body::PreVote { last_log_id: log_id },
-        Body::PreVoteReply { granted: true },
+        Body::PreVoteReply { vote: Vote::Yes },
         Body::Vote { last_log_id: LogId::ZERO, handover: false },
         Body::TimeoutNow,
-        Body::VoteReply { granted: false },
+        Body::VoteReply { vote: Vote::No },
         Body::Append { prev: log_id, committed: 9, round: 77, entries },
         Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: vec![] },
         Body::AppendReply { round: 77, outcome: AppendOutcome::Accepted { matched: 15 } },

@@ -7,7 +7,7 @@ use super::*;
 fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
     let write = LogWrite {
-        hard_state: Some(HardState { term: Term(3), voted_for: None }),
+        hard_state: Some(HardState { term: Term(3), voted_for: None, caught_up: true }),
         entries: vec![
             Entry { log_id: LogId::new(3, 1, 1), payload },
             Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
@@ -124,7 +124,11 @@ fn every_combination_of_parts_is_a_write() {
         let part = |bit: u8| parts >> bit & 1 == 1;
         let replaces = part(3);
         let write = LogWrite {
-            hard_state: part(0).then_some(HardState { term: Term(3), voted_for: Some(2) }),
+            hard_state: part(0).then_some(HardState {
+                term: Term(3),
+                voted_for: Some(2),
+                caught_up: part(1),
+            }),
             snapshot: part(1).then(|| meta.clone()),
             purge: (part(2) || replaces).then_some(LogId::new(3, 2, 8)),
             entries: if part(4) { vec![entry.clone()] } else { vec![] },

@@ -102,12 +102,12 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
     assert_eq!(note(&mut start(), &purge(1, 2), false), Ok(0));
     assert_eq!(note(&mut start(), &purge(1, 3), false), Ok(0));
     let state = LogWrite {
-        hard_state: Some(HardState { term: Term(3), voted_for: None }),
+        hard_state: Some(HardState { term: Term(3), voted_for: None, caught_up: true }),
         ..LogWrite::default()
     };
     let mut voted = start();
     note(&mut voted, &state, false).unwrap();
-    let back = HardState { term: Term(2), voted_for: None };
+    let back = HardState { term: Term(2), voted_for: None, caught_up: true };
     note(&mut voted, &LogWrite { hard_state: Some(back), ..state }, false).unwrap_err();
     for (write, replaces) in [
         (entries(1, 3, 5), false),

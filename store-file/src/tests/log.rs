@@ -28,7 +28,7 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
             Entry { log_id: LogId::new(3, 2, 3), payload: Payload::Command(Bytes::new()) },
             Entry { log_id: LogId::new(4, 1, 4), payload: Payload::Command("four".into()) },
         ];
-        let hard_state = HardState { term: Term(4), voted_for: Some(1) };
+        let hard_state = HardState { term: Term(4), voted_for: Some(1), caught_up: true };
         let store = scene.open().await;
         let write = LogWrite {
             hard_state: Some(hard_state),
@@ -59,7 +59,10 @@ fn the_last_hard_state_counts() {
         }
         drop(store);
         let recovered = scene.open().await.recover(1).await.unwrap();
-        assert_eq!(recovered.hard_state, HardState { term: Term(7), voted_for: Some(2) });
+        assert_eq!(
+            recovered.hard_state,
+            HardState { term: Term(7), voted_for: Some(2), caught_up: true }
+        );
         assert_eq!(recovered.outline, Outline::default());
     });
 }

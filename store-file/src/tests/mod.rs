@@ -143,7 +143,8 @@ fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
 
 fn hard_state(term: u64, vote: u64) -> LogWrite {
     let voted_for = Some(vote).filter(|vote| *vote > 0);
-    LogWrite { hard_state: Some(HardState { term: Term(term), voted_for }), ..LogWrite::default() }
+    let hard_state = HardState { term: Term(term), voted_for, caught_up: true };
+    LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }
 }
 
 /// Submits, without waiting.

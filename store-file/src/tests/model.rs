@@ -106,7 +106,7 @@ async fn write(
     }
     if random.below(10) == 0 {
         *term += 1;
-        write.hard_state = Some(HardState { term: Term(*term), voted_for: None });
+        write.hard_state = Some(HardState { term: Term(*term), voted_for: None, caught_up: true });
     }
     for _ in 0..random.below(4) {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];

@@ -29,7 +29,7 @@ impl Crash {
         let meta = meta(at, 70_000);
         finish(&store, 1, &meta).await.unwrap();
         let write = LogWrite {
-            hard_state: Some(HardState { term: Term(2), voted_for: Some(1) }),
+            hard_state: Some(HardState { term: Term(2), voted_for: Some(1), caught_up: true }),
             entries: vec![entry(2, at.index + 1, "behind")],
             ..named(&meta, Some(at))
         };
@@ -69,7 +69,11 @@ impl Crash {
         let found = State::of(&store, 1).await;
         let at = self.states.iter().position(|state| *state == found);
         let other = store.recover(2).await.unwrap().hard_state;
-        assert_eq!(other, HardState { term: Term(5), voted_for: Some(3) }, "{what}");
+        assert_eq!(
+            other,
+            HardState { term: Term(5), voted_for: Some(3), caught_up: true },
+            "{what}"
+        );
         at.unwrap_or_else(|| panic!("{what}: {found:?}")) == 1
     }
 }

@@ -1,8 +1,7 @@
 //! Which disks may be damaged: so few at a time that what was committed stays recoverable from the others.
 //!
-//! Raft survives the loss of a minority's disks, if those nodes know of it or are kept from voting until they have caught up. So a node whose disk was damaged or
-//! replaced counts as impaired until its log has all that was committed when it began anew; and until then it is *fragile*: it must not be killed, since it
-//! could not know of its earlier life any more (see docs/divergence.md).
+//! Raft survives the loss of a minority's disks, if those nodes are kept from voting until they have caught up. So a node whose disk was damaged or replaced counts as
+//! impaired until it says that it has caught up, and its log has all that was committed then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,8 +13,10 @@ use quorate::{Index, NodeId};
 enum Damage {
     /// Something on it has changed.
     Rotten,
-    /// It was replaced by an empty one, and the node's log has to reach this.
-    Replaced(Index),
+    /// It was replaced by an empty one.
+    Replaced,
+    /// … and the node says that it has caught up, when so much was committed.
+    CaughtUp(Index),
 }
 
 pub struct Atlas {
@@ -40,26 +41,32 @@ impl Atlas {
     }
 
     /// Its disk is a new one.
-    pub fn replaced(&self, node: NodeId, has_to_reach: Index) {
-        self.damaged.borrow_mut().insert(node, Damage::Replaced(has_to_reach));
+    pub fn replaced(&self, node: NodeId) {
+        self.damaged.borrow_mut().insert(node, Damage::Replaced);
     }
 
     pub fn is_rotten(&self, node: NodeId) -> bool {
         self.damaged.borrow().get(&node) == Some(&Damage::Rotten)
     }
 
-    /// Whether it must not be killed.
-    pub fn is_fragile(&self, node: NodeId) -> bool {
-        matches!(self.damaged.borrow().get(&node), Some(Damage::Replaced(_)))
+    /// Whether something is wrong with its disk, or was, and it may not have all of it again.
+    pub fn is_impaired(&self, node: NodeId) -> bool {
+        self.damaged.borrow().contains_key(&node)
     }
 
-    /// A node's log is durable up to here.
-    pub fn reaches(&self, node: NodeId, durable: Index) {
+    /// What is durable at a node, and what is committed. Whether that makes it whole again.
+    pub fn look(&self, node: NodeId, caught_up: bool, durable: Index, committed: Index) -> bool {
         let mut damaged = self.damaged.borrow_mut();
-        if let Some(Damage::Replaced(wanted)) = damaged.get(&node)
-            && durable >= *wanted
-        {
-            damaged.remove(&node);
+        match damaged.get(&node).copied() {
+            Some(Damage::Replaced) if caught_up => {
+                damaged.insert(node, Damage::CaughtUp(committed));
+                false
+            }
+            Some(Damage::CaughtUp(wanted)) if durable >= wanted => {
+                damaged.remove(&node);
+                true
+            }
+            _ => false,
         }
     }
 }

@@ -105,6 +105,11 @@ impl Cluster {
         })
     }
 
+    /// Whether anything was ever committed.
+    pub fn is_formed(&self) -> bool {
+        self.observer.with_model(|model| model.last_committed() > 1)
+    }
+
     pub fn ids(&self) -> Vec<NodeId> {
         self.hosts.keys().copied().collect()
     }
@@ -268,15 +273,14 @@ impl Cluster {
 
     /// Puts an empty disk in the place of a node's; its process is dead.
     pub fn replace_disk(&self, id: NodeId) {
-        let has_to_reach = self.observer.with_model(|model| model.last_committed());
-        self.atlas.replaced(id, has_to_reach);
+        self.atlas.replaced(id);
         self.host(id).disk().replace(&DiskImage::default());
         self.change(id, |member| member.is_broken = false);
         self.observer.change_model(|model| {
             let lost = model.nodes.remove(&id).unwrap_or_default();
             model.nodes.insert(id, super::model::NodeModel::on_new_disk(lost));
         });
-        self.tell(|| format!("node {id} gets an empty disk, and has to reach {has_to_reach}"));
+        self.tell(|| format!("node {id} gets an empty disk"));
     }
 
     /// Starts what should run and doesn't, for ever.
@@ -284,11 +288,15 @@ impl Cluster {
         loop {
             rt.sleep(LOOKS).await;
             for id in self.ids() {
-                let durable = self.observer.with_model(|model| {
-                    let of = &model.nodes[&id];
-                    if of.life.is_some() { of.durable.last().index } else { 0 }
+                let whole = self.observer.with_model(|model| {
+                    let log = &model.nodes[&id].durable;
+                    let (caught_up, durable) = (log.hard_state.caught_up, log.last().index);
+                    self.atlas.look(id, caught_up, durable, model.last_committed())
                 });
-                self.atlas.reaches(id, durable);
+                if whole {
+                    self.tell(|| format!("node {id} is whole again"));
+                    self.observer.is_whole(id);
+                }
                 self.supervise_one(id);
             }
         }

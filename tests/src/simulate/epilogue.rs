@@ -16,11 +16,9 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
     if cluster.plan.epilogue == Epilogue::None || !everybody || core.len() < 3 {
         return Ok(());
     }
-    // What must not be killed has to catch up first.
+    // Those that have lost their disks have to catch up first.
     let limit = cluster.plan.patience();
-    let whole = || {
-        core.iter().all(|id| !cluster.atlas.is_fragile(*id) && !cluster.atlas.is_rotten(*id))
-    };
+    let whole = || core.iter().all(|id| !cluster.atlas.is_impaired(*id));
     if comes_true(cluster, rt, "all are whole", limit, whole).await.is_err() {
         return Ok(());
     }

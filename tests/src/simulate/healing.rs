@@ -28,19 +28,16 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
     }
     let mut core = ids.clone();
     if draw.chance(0.4) {
-        // Those that must catch up belong to it: they must not be killed. The rotten ones may be of no use, and are replaced when they say so.
+        // Any majority, if all that are not whole come on top.
         let majority = ids.len() / 2 + 1;
         draw.shuffle(&mut core);
-        core.sort_by_key(|id| cluster.atlas.is_rotten(*id));
-        let needed: BTreeSet<_> =
-            ids.iter().copied().filter(|id| cluster.atlas.is_fragile(*id)).collect();
-        let healthy = core.iter().filter(|id| !needed.contains(id)).take(majority).copied();
-        core = healthy.chain(needed.iter().copied()).collect();
-    }
-    core.sort_unstable();
-    let healthy = core.iter().filter(|id| !cluster.atlas.is_rotten(**id)).count();
-    if healthy <= ids.len() / 2 {
-        core = ids.clone();
+        core.sort_by_key(|id| cluster.atlas.is_impaired(*id));
+        let impaired = ids.iter().filter(|id| cluster.atlas.is_impaired(**id)).copied();
+        let whole = core.iter().take(majority).copied();
+        core = whole.chain(impaired).collect::<BTreeSet<_>>().into_iter().collect();
+        if !cluster.is_formed() {
+            core = ids.clone(); // That takes all of them.
+        }
     }
     for id in ids.into_iter().filter(|id| !core.contains(id)) {
         leave_out(cluster, id);

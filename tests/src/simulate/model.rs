@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use quorate::{Entry, HardState, Index, LogId, LogWrite, Metrics, NodeId, Payload, Recovered, Term};
+use quorate::{
+    Entry, HardState, Index, LogId, LogWrite, Metrics, NodeId, Payload, Recovered, Term,
+};
 
 /// An entry, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl LogModel {
             && purge.index > self.purged.index
         {
             let holds = self.get(purge.index).is_some_and(|entry| entry.log_id == purge);
-            let gone = if holds { (purge.index - self.purged.index) as usize } else { self.entries.len() };
+            let gone =
+                if holds { (purge.index - self.purged.index) as usize } else { self.entries.len() };
             self.entries.drain(..gone);
             self.purged = purge;
         }

@@ -7,12 +7,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
 use quorate::sim::{Generator, Host, Sim, current};
-use quorate::AsyncRuntime;
-use quorate::{
-    Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
-};
+use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
 
 use super::checks::{self, Check, Seen, Verdict};
 use super::history::History;
@@ -134,7 +132,9 @@ impl Observer {
             let Recovered { hard_state, snapshot, outline } = recovered;
             let snapshot = snapshot.as_ref().map(|meta| meta.log_id);
             let (purged, last) = (outline.purged(), outline.last());
-            format!("node {node} starts: {hard_state:?}, snapshot {snapshot:?}, log {purged} to {last}")
+            format!(
+                "node {node} starts: {hard_state:?}, snapshot {snapshot:?}, log {purged} to {last}"
+            )
         });
         self.see(&Seen::Recovered { node, recovered });
         self.change_model(|model| {
@@ -234,6 +234,15 @@ impl Observer {
         self.change_model(|model| {
             if let Some(of) = model.nodes.get_mut(&node) {
                 of.life = None;
+            }
+        });
+    }
+
+    /// A node that has lost its disk has all of it again.
+    pub fn is_whole(&self, node: NodeId) {
+        self.change_model(|model| {
+            if let Some(of) = model.nodes.get_mut(&node) {
+                of.had = None;
             }
         });
     }

@@ -141,7 +141,9 @@ impl Plan {
     /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's part of that is seconds, whatever the election timeout),
     /// to elect, and to catch up.
     pub fn patience(&self) -> Duration {
-        Duration::from_secs(30) + 20 * self.config.election_timeout + 4 * self.config.request_timeout
+        Duration::from_secs(30)
+            + 20 * self.config.election_timeout
+            + 4 * self.config.request_timeout
     }
 }
 
@@ -280,6 +282,9 @@ impl fmt::Display for Plan {
         writeln!(f, "  {:?}", self.network)?;
         writeln!(f, "  {:?}", self.disk)?;
         let Self { slow_applying, recoveries, epilogue, .. } = self;
-        write!(f, "  applying slowly: {slow_applying}, recoveries: {recoveries}, epilogue: {epilogue:?}")
+        write!(
+            f,
+            "  applying slowly: {slow_applying}, recoveries: {recoveries}, epilogue: {epilogue:?}"
+        )
     }
 }

@@ -27,7 +27,8 @@ pub async fn recovers_the_outline<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fa
 #[doc(hidden)]
 pub async fn recovers_hard_states<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
-    let voted = |term, voted_for| Some(HardState { term: Term(term), voted_for });
+    let voted =
+        |term, voted_for| Some(HardState { term: Term(term), voted_for, caught_up: term > 1 });
     let writes = [
         hard_state(1, None),
         hard_state(1, Some(u64::MAX)),

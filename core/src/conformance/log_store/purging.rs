@@ -53,7 +53,7 @@ pub async fn purges_a_prefix<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory
     }
     let last = scene.log(GROUP).last().index;
     let write = LogWrite {
-        hard_state: Some(HardState { term: Term(2), voted_for: Some(1) }),
+        hard_state: Some(HardState { term: Term(2), voted_for: Some(1), caught_up: false }),
         purge: Some(entry(1, 60).log_id),
         ..entries(2, last + 1, last + 20)
     };

@@ -36,7 +36,7 @@ fn an_entry_is_durable_when_its_write_is() {
 #[test]
 fn one_completion_covers_all_writes_before_it() {
     let mut log = log();
-    let hard_state = HardState { term: Term(2), voted_for: Some(1) };
+    let hard_state = HardState { term: Term(2), voted_for: Some(1), caught_up: true };
     push(&mut log, 1, 1, 1);
     log.take_write(Some(hard_state), Instant::default());
     push(&mut log, 1, 1, 2);

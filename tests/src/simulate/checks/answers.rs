@@ -10,7 +10,9 @@ use crate::simulate::history::Operation;
 pub fn check(operations: &[Operation], now: Duration, bound: Duration) -> Verdict {
     let stuck = |operation: &&Operation| operation.ended.is_none() && operation.begun + bound < now;
     match operations.iter().find(stuck) {
-        Some(operation) => Err(format!("{operation:?} has no answer after {:?}", now - operation.begun)),
+        Some(operation) => {
+            Err(format!("{operation:?} has no answer after {:?}", now - operation.begun))
+        }
         None => Ok(()),
     }
 }

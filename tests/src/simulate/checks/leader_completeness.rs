@@ -14,8 +14,8 @@ impl Check for LeaderCompleteness {
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         let Seen::Turned { node, before, now } = seen else { return Ok(()) };
-        let leads_newly = now.role == Role::Leader
-            && (before.role != Role::Leader || before.term != now.term);
+        let leads_newly =
+            now.role == Role::Leader && (before.role != Role::Leader || before.term != now.term);
         if !leads_newly {
             return Ok(());
         }

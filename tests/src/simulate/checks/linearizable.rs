@@ -38,7 +38,9 @@ fn check_register(operations: &[&Operation]) -> Result<(), String> {
     for (_, ends, number) in moments {
         if !ends {
             floors[number] = ended;
-            let (Some(version), Some((floor, before))) = (versions[number], ended) else { continue };
+            let (Some(version), Some((floor, before))) = (versions[number], ended) else {
+                continue;
+            };
             // A write is the first that has its version.
             let is_write = matches!(operations[number].what, What::Write(_));
             if version < floor || is_write && version == floor {
@@ -87,7 +89,10 @@ fn versions(operations: &[&Operation]) -> Result<Vec<Option<u64>>, String> {
                 writers.insert(value, number);
                 let found = values.get(&value);
                 if let (Answer::Refused, Some((_, by))) = (answer, found) {
-                    return Err(format!("{operation:?} was refused, and {:?} sees it", operations[*by]));
+                    return Err(format!(
+                        "{operation:?} was refused, and {:?} sees it",
+                        operations[*by]
+                    ));
                 }
                 found.map(|(version, _)| *version)
             }
@@ -102,7 +107,10 @@ fn versions(operations: &[&Operation]) -> Result<Vec<Option<u64>>, String> {
             return Err(format!("{operation:?} sees what nobody has written"));
         };
         if operation.ended.is_some_and(|ended| operations[*writer].begun > ended) {
-            return Err(format!("{operation:?} sees what is written later by {:?}", operations[*writer]));
+            return Err(format!(
+                "{operation:?} sees what is written later by {:?}",
+                operations[*writer]
+            ));
         }
     }
     Ok(versions)

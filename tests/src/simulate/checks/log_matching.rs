@@ -39,7 +39,9 @@ impl Check for LogMatching {
             let (known, preceded) = *self.known.entry(log_id).or_insert((content, before));
             demand(known == content, || format!("node {node}: two entries are {log_id}"))?;
             demand(preceded == before, || {
-                format!("node {node}: {log_id} stands behind {before}, and elsewhere behind {preceded}")
+                format!(
+                    "node {node}: {log_id} stands behind {before}, and elsewhere behind {preceded}"
+                )
             })?;
             before = log_id;
         }

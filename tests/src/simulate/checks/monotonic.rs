@@ -21,7 +21,9 @@ impl Check for Monotonic {
                     ("purge", before.purged.index, now.purged.index),
                 ];
                 pairs.into_iter().try_for_each(|(what, old, new)| {
-                    demand(old <= new, || format!("node {node}: the {what} falls from {old} to {new}"))
+                    demand(old <= new, || {
+                        format!("node {node}: the {what} falls from {old} to {new}")
+                    })
                 })
             }
             Seen::Submits { node, write } => {

@@ -16,7 +16,9 @@ impl Check for Order {
         let chain = [now.purged.index, now.snapshot.index, now.committed, now.last_log_id.index];
         demand(chain.is_sorted() && now.applied <= now.committed, || {
             let applied = now.applied;
-            format!("node {node}: purged, snapshot, committed, last are {chain:?}, applied {applied}")
+            format!(
+                "node {node}: purged, snapshot, committed, last are {chain:?}, applied {applied}"
+            )
         })?;
         demand(now.durable <= now.last_log_id.index, || {
             format!("node {node} takes {} for durable, and has {}", now.durable, now.last_log_id)

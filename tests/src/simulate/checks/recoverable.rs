@@ -8,7 +8,11 @@ use super::Verdict;
 use crate::simulate::model::NodeModel;
 
 /// Opens a store in the directory of this image, in a world of its own.
-pub fn recover(image: &DiskImage, directory: &str, config: FileConfig) -> Result<Recovered, String> {
+pub fn recover(
+    image: &DiskImage,
+    directory: &str,
+    config: FileConfig,
+) -> Result<Recovered, String> {
     let simulation = Simulation::new(0);
     let host = simulation.host("copy");
     host.disk().replace(image);
@@ -32,7 +36,10 @@ pub fn holds(node: &NodeModel, recovered: &Recovered) -> Verdict {
     }
     let snapshot = recovered.snapshot.as_ref().map_or(0, |meta| meta.log_id.index);
     if snapshot < durable.snapshot.index {
-        return Err(format!("a snapshot at {snapshot} was found, not the one at {}", durable.snapshot));
+        return Err(format!(
+            "a snapshot at {snapshot} was found, not the one at {}",
+            durable.snapshot
+        ));
     }
     // Where a write that was under way has replaced entries, those before it count.
     let replaced = node.waiting.iter().filter_map(|write| write.entries.first());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::{Body, HardState, NodeId, Role, Term};
+use quorate::{Body, NodeId, Role, Term, Vote};
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
@@ -15,12 +15,14 @@ pub(super) struct Votes {
 impl Votes {
     fn gives(&mut self, voter: NodeId, term: Term, to: NodeId, model: &Model) -> Verdict {
         let durable = node_of(model, voter).durable.hard_state;
-        let vote = HardState { term, voted_for: Some(to) };
-        demand(durable == vote || durable.term > term, || {
+        let is_durable = durable.term == term && durable.voted_for == Some(to);
+        demand(is_durable || durable.term > term, || {
             format!("node {voter} votes for {to} in term {term}, and its disk says {durable:?}")
         })?;
         let known = *self.given.entry((voter, term)).or_insert(to);
-        demand(known == to, || format!("node {voter} votes for {to} in term {term}, and for {known}"))
+        demand(known == to, || {
+            format!("node {voter} votes for {to} in term {term}, and for {known}")
+        })
     }
 }
 
@@ -31,7 +33,9 @@ impl Check for Votes {
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Sends { node, message } if message.body == (Body::VoteReply { granted: true }) => {
+            Seen::Sends { node, message }
+                if message.body == (Body::VoteReply { vote: Vote::Yes }) =>
+            {
                 self.gives(*node, message.term, message.to, model)
             }
             Seen::Turned { node, before, now }

@@ -19,13 +19,13 @@ pub(super) async fn crashes(calm: Calm) {
         let rest = draw.duration(&(Duration::ZERO..calm.some_time() + Duration::from_millis(50)));
         if draw.chance(0.1) {
             let (crash, counted) = a_crash(&calm);
-            for id in cluster.ids().into_iter().filter(|id| !cluster.atlas.is_fragile(*id)) {
+            for id in cluster.ids() {
                 cluster.count(counted);
                 cluster.kill(id, crash, rest);
             }
             continue;
         }
-        let Some(id) = calm.any_running().filter(|id| !cluster.atlas.is_fragile(*id)) else {
+        let Some(id) = calm.any_running() else {
             continue;
         };
         let (crash, counted) = a_crash(&calm);
@@ -41,7 +41,7 @@ pub(super) async fn crashes(calm: Calm) {
 pub(super) async fn restarts(calm: Calm) {
     let cluster = &calm.cluster;
     while calm.passes().await {
-        let Some(id) = calm.any_running().filter(|id| !cluster.atlas.is_fragile(*id)) else {
+        let Some(id) = calm.any_running() else {
             continue;
         };
         cluster.count("stopped in order");

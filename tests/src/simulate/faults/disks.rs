@@ -5,11 +5,6 @@ use quorate::sim::DiskConfig;
 
 use super::Calm;
 
-/// A node whose disk may fail: one that must not be killed may not be stopped by its disk either.
-fn any_disk(calm: &Calm) -> Option<NodeId> {
-    Some(calm.any_node()).filter(|id| !calm.cluster.atlas.is_fragile(*id))
-}
-
 /// Lets a disk be like that for a while.
 async fn for_a_while(calm: &Calm, id: NodeId, config: DiskConfig) {
     let cluster = &calm.cluster;
@@ -26,7 +21,7 @@ async fn for_a_while(calm: &Calm, id: NodeId, config: DiskConfig) {
 pub(super) async fn errors(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
     while calm.passes().await {
-        let Some(id) = any_disk(&calm) else { continue };
+        let id = calm.any_node();
         let good = cluster.plan.disk.clone();
         let rate = *draw.choose(&[0.001, 0.01, 0.2]);
         let config = match draw.below(4) {
@@ -43,7 +38,7 @@ pub(super) async fn errors(calm: Calm) {
 pub(super) async fn full(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
     while calm.passes().await {
-        let Some(id) = any_disk(&calm) else { continue };
+        let id = calm.any_node();
         let disk = cluster.host(id).disk();
         let left = draw.below(2 * cluster.plan.file.segment_bytes);
         cluster.count("disk filled up");

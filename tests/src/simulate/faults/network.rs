@@ -52,9 +52,8 @@ fn shape(calm: &Calm) -> (&'static str, Links) {
         3 => ("partition: one is not heard", all(&|from, to| from == 0 && to != 0)),
         4 => {
             // The first one belongs to both halves.
-            let bridge = |from: usize, to: usize| {
-                from != 0 && to != 0 && (from <= half) != (to <= half)
-            };
+            let bridge =
+                |from: usize, to: usize| from != 0 && to != 0 && (from <= half) != (to <= half);
             ("partition: a bridge", all(&bridge))
         }
         5 => {

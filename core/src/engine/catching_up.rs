@@ -1,0 +1,65 @@
+//! Nodes that begin with nothing. Such a node may be a new one, or one that has lost its disk, and with it votes and entries that it has acknowledged, and that
+//! others count on (R15). The thesis has no rule for that, as its servers never lose their disks. These are ours:
+//!
+//! * *The vote of a node that has not caught up, its own for itself too, counts only if all voters grant theirs.* Whatever was committed is still known to somebody whose disk was
+//!   not lost, and that one grants it only to who has all of it. (As long as the disks of no more than a minority are lost at a time.)
+//! * So a cluster is formed by all of its nodes. *And the first entry of the leader that forms it is committed when all have it:* so in a cluster in which anything was ever
+//!   committed, each node's disk has once known of that leader, and a node that begins with nothing there has lost its disk, or is a new one.
+//! * *It has caught up* when it has got the first entry of a leader that has formed the cluster and for which it has voted: it was there from the beginning. Else, when its log has
+//!   all that may be committed by its earlier acknowledgements. That is what was committed when a leader first sent it something that it could
+//!   accept, for that leader counts it for no more than that any more; and an entry of that leader's term, for before that one the leader itself doesn't know what is committed
+//!   (6.4).
+//!
+//! Whether it has caught up is part of its hard state: it may be restarted at any time. All of that rests on a transport that doesn't bring what a node has sent in an
+//! earlier life after what it has sent in a later one.
+
+use super::Common;
+use crate::message::Vote;
+use crate::types::{HardState, Index, LogId, NodeId, Term};
+
+/// What a node has to have, committed and durable, to have caught up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    index: Index,
+    /// The term of an entry.
+    term: Term,
+}
+
+impl Common {
+    /// What this node's vote is worth, if it is granted.
+    pub(super) fn vote(&self, granted: bool) -> Vote {
+        match (granted, self.hard_state.caught_up) {
+            (false, _) => Vote::No,
+            (true, true) => Vote::Yes,
+            (true, false) => Vote::Tentative,
+        }
+    }
+
+    /// It has accepted what the leader has sent when so much was committed.
+    pub(super) fn accepts(&mut self, committed: Index) {
+        if !self.hard_state.caught_up {
+            let term = self.hard_state.term;
+            self.reach.get_or_insert(Reach { index: committed, term });
+        }
+    }
+
+    /// Takes note of it when it has caught up, with the leader that it follows.
+    pub(super) fn catch_up(&mut self, leader: NodeId) {
+        if self.hard_state.caught_up {
+            return;
+        }
+        let HardState { term, voted_for, .. } = self.hard_state;
+        let formed_by = self.log.log_id(LogId::FIRST.index + 1);
+        let was_there = voted_for == Some(leader)
+            && formed_by.is_some_and(|second| (second.term, second.leader) == (term, leader));
+        let has = self.committed.min(self.log.durable());
+        let reaches = |reach: Reach| {
+            let of = self.log.log_id(has).map(|log_id| log_id.term);
+            has >= reach.index && of >= Some(reach.term)
+        };
+        if was_there || self.reach.is_some_and(reaches) {
+            self.reach = None;
+            self.hard_state.caught_up = true;
+        }
+    }
+}
