@@ -36,10 +36,13 @@ struct Handover {
     told: bool,
 }
 
-#[derive(PartialEq, Eq)]
-pub(super) enum Quorum {
-    Reached,
-    Lost,
+/// Why a leader leads no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepDown {
+    /// Nobody answers it.
+    NoQuorum,
+    /// Its disk hangs.
+    Disk,
 }
 
 impl Leader {
@@ -239,7 +242,8 @@ impl Leader {
         self.heartbeat_at
     }
 
-    pub(super) fn on_time(&mut self, common: &mut Common) -> Quorum {
+    /// What is due, and whether it is to lead no more.
+    pub(super) fn on_time(&mut self, common: &mut Common) -> Option<StepDown> {
         if common.now >= self.heartbeat_at {
             self.heartbeat_at = common.now + common.config.heartbeat_interval;
             for progress in self.peers.values_mut() {
@@ -248,20 +252,23 @@ impl Leader {
         }
         self.rounds.on_time(common);
         self.handover.take_if(|handover| common.now >= handover.until);
-        // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
-        // committed, and it hands over to nobody.
         let timeout = common.config.election_timeout;
-        if common.log.writing_since().is_some_and(|since| since + timeout <= common.now) {
+        if let Some(since) = common.log.writing_since()
+            && since + timeout <= common.now
+        {
+            // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
+            // committed, and it hands over to nobody. But if they wait for what it can't read either, then they elect one who can.
             self.resign(common);
+            let starves = self.peers.values().any(|progress| progress.fetching);
+            if starves && since + 2 * timeout <= common.now {
+                return Some(StepDown::Disk);
+            }
         }
         // Check-quorum (6.2): a leader that nobody answers is none.
         let heard =
             self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());
-        if Instant::from_nanos(heard) + common.config.election_timeout > common.now {
-            Quorum::Reached
-        } else {
-            Quorum::Lost
-        }
+        let is_heard = Instant::from_nanos(heard) + common.config.election_timeout > common.now;
+        (!is_heard).then_some(StepDown::NoQuorum)
     }
 
     /// What a quorum has reached, this node's own part in it being `own`.

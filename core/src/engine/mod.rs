@@ -308,8 +308,8 @@ impl Engine {
                 }
             }
             State::Leader(leader) => {
-                if leader.on_time(&mut self.common) == leader::Quorum::Lost {
-                    tracing::info!(id = self.common.id, "stepped down: no contact with a quorum");
+                if let Some(reason) = leader.on_time(&mut self.common) {
+                    tracing::info!(id = self.common.id, ?reason, "stepped down");
                     self.become_follower(self.common.hard_state.term);
                 }
             }

@@ -57,6 +57,7 @@ scenarios! {
     late_vote
     leader_disk
     leader_disk_stalls
+    leader_disk_unreadable
     log_comparison
     overwritten_completion
     pre_vote

@@ -121,6 +121,8 @@ struct Totals {
     operations: u64,
     looks: u64,
     counts: BTreeMap<&'static str, u64>,
+    /// The seed with the most events, and how many.
+    longest: (u64, u64),
     failed: Vec<u64>,
     differing: Vec<u64>,
 }
@@ -132,6 +134,9 @@ impl Totals {
         self.events += report.events;
         self.operations += report.operations;
         self.looks += report.looks;
+        if report.events > self.longest.1 {
+            self.longest = (seed, report.events);
+        }
         for (what, count) in &report.counts {
             *self.counts.entry(what).or_default() += count;
         }
@@ -161,6 +166,8 @@ impl Totals {
             println!("  {count:>10} {what}");
         }
         println!("{} operations of clients, {} looks of checks", self.operations, self.looks);
+        let (longest, events) = self.longest;
+        println!("the longest run was that of seed {longest}, with {events} events");
         self.tell(elapsed);
     }
 }

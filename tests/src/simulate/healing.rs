@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::rt::local_task::LocalTask;
-use quorate::sim::{Crash, Sim};
+use quorate::sim::{Crash, NetworkConfig, Sim};
 use quorate::{AsyncRuntime, NodeId};
 
 use super::checks::Verdict;
@@ -20,6 +20,13 @@ const STEP: Duration = Duration::from_millis(50);
 pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
     let (draw, ids) = (&cluster.faults, cluster.ids());
     cluster.network.heal_all();
+    cluster.network.configure(NetworkConfig {
+        jitter: 0.0,
+        loss: 0.0,
+        refusal: 0.0,
+        hang: 0.0,
+        ..cluster.plan.network.clone()
+    });
     for host in cluster.hosts.values() {
         host.resume();
         host.set_slowness(1);
@@ -163,9 +170,20 @@ pub async fn agrees(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict
     comes_true(cluster, rt, "all of the core have applied all", limit, same).await?;
     let mut states = Vec::new();
     for id in core {
-        let Some(raft) = cluster.raft(*id) else { return Err(format!("node {id} is gone")) };
-        let state = raft.read(|ledger| ledger.encoded()).await;
-        states.push(state.map_err(|error| format!("node {id} can't be read: {error}"))?);
+        let deadline = now() + limit;
+        states.push(loop {
+            let state = match cluster.raft(*id) {
+                Some(raft) => raft.read(|ledger| ledger.encoded()).await.ok(),
+                None => None,
+            };
+            match state {
+                Some(state) => break state,
+                None if now() >= deadline => {
+                    return Err(format!("node {id} can't be read within {limit:?}"));
+                }
+                None => rt.sleep(STEP).await,
+            }
+        });
     }
     match states.iter().zip(core).find(|(state, _)| **state != states[0]) {
         Some((_, id)) => Err(format!("the states of nodes {} and {id} differ", core[0])),

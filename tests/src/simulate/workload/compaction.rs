@@ -9,7 +9,7 @@ use quorate::{AsyncRuntime, LogId, SnapshotError};
 use crate::simulate::cluster::{Cluster, Phase};
 use crate::simulate::observer::now;
 
-pub async fn run(cluster: Rc<Cluster>, rt: Sim) {
+pub(super) async fn run(cluster: Rc<Cluster>, rt: Sim) {
     let draw = &cluster.workload;
     let asks = draw.chance(0.6);
     while asks && cluster.phase() != Phase::Ending {
