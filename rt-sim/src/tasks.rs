@@ -108,20 +108,30 @@ impl Wake for TaskWaker {
 #[derive(Default)]
 pub(crate) struct Woken {
     any: AtomicBool,
-    keys: Mutex<Vec<TaskKey>>,
+    list: Mutex<List>,
     more: Condvar,
 }
 
+#[derive(Default)]
+struct List {
+    keys: Vec<TaskKey>,
+    /// The simulation's thread waits for more. Telling it costs a system call, which is rarely needed.
+    is_waited_for: bool,
+}
+
 impl Woken {
-    fn lock(&self) -> MutexGuard<'_, Vec<TaskKey>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         // Nothing under the lock can panic half-way.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, key: TaskKey) {
-        self.lock().push(key);
+        let mut list = self.lock();
+        list.keys.push(key);
         self.any.store(true, Ordering::Release);
-        self.more.notify_one();
+        if list.is_waited_for {
+            self.more.notify_one();
+        }
     }
 
     /// Exchanges the list for an empty one. False: nobody was woken.
@@ -129,7 +139,7 @@ impl Woken {
         if !self.any.swap(false, Ordering::AcqRel) {
             return false;
         }
-        std::mem::swap(&mut *self.lock(), empty);
+        std::mem::swap(&mut self.lock().keys, empty);
         true
     }
 
@@ -141,9 +151,11 @@ impl Woken {
 
     /// Blocks this thread until another one has woken somebody, or `done`, about which it is to be [nudged](Self::nudge).
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
-        let mut keys = self.lock();
-        while keys.is_empty() && !done() {
-            keys = self.more.wait(keys).unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.lock();
+        list.is_waited_for = true;
+        while list.keys.is_empty() && !done() {
+            list = self.more.wait(list).unwrap_or_else(PoisonError::into_inner);
         }
+        list.is_waited_for = false;
     }
 }

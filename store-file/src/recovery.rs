@@ -268,12 +268,13 @@ async fn rewrite_tail<R: AsyncRuntime>(
         durable if durable.segment == segment => durable.offset,
         _ => HEADER_BYTES,
     };
-    let zeros = Bytes::from(vec![0; WINDOW_BYTES as usize]);
+    let torn = leftover_end.saturating_sub(end).min(WINDOW_BYTES);
+    let zeros = Bytes::from(vec![0; torn as usize]);
     while offset < leftover_end {
         let chunk = if offset < end {
             segments.read(segment, offset, WINDOW_BYTES.min(end - offset) as usize).await?
         } else {
-            zeros.slice(..WINDOW_BYTES.min(leftover_end - offset) as usize)
+            zeros.slice(..torn.min(leftover_end - offset) as usize)
         };
         let bytes = chunk.len() as u64;
         let written = file.write_all_at(vec![chunk], offset).await;

@@ -127,6 +127,9 @@ impl Plan {
             epilogue: epilogue(draw),
             config,
         };
+        // Values in pieces of a few bytes each would be all that such a run consists of.
+        let segment = &mut plan.network.segment;
+        segment.end = segment.end.max(plan.load.value_bytes.end / 16);
         let Overrides { nodes, duration, clients, without, without_epilogue } = overrides;
         plan.nodes = nodes.unwrap_or(plan.nodes);
         plan.duration = duration.unwrap_or(plan.duration);

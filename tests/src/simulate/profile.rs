@@ -60,7 +60,7 @@ impl Profile {
     /// How many clients, and how long they wait between two requests, at most.
     pub fn load(self, draw: &Generator) -> (u64, Duration) {
         match self {
-            Self::Calm => (10, Duration::from_millis(200)),
+            Self::Calm => (10, Duration::from_millis(400)),
             _ => (1 + draw.below(8), Duration::from_millis(1 + draw.below(400))),
         }
     }
