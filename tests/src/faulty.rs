@@ -131,8 +131,10 @@ impl FaultyStore {
         self.released.send_modify(|outcome| *outcome = Ok(()));
     }
 
-    /// What was held fails.
+    /// What was held, or has waited for a hanging disk, fails.
     pub fn fail_held(&self) {
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(|done| done.complete(Err(failed("writing"))));
         self.released.send_modify(|outcome| *outcome = Err(failed("waiting")));
     }
 

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use futures::future;
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Role, StoreError, Term, WriteError,
+    MemStore, Message, Node, ReadError, Role, SnapshotError, StoreError, Term, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
@@ -14,6 +15,7 @@ on_each_runtime!(
     who_waits_for_a_leader_is_told_of_the_shutdown,
     who_waits_for_a_leader_is_told_of_the_failure,
     who_forms_a_cluster_is_told_of_the_failure,
+    who_asks_a_node_that_has_just_failed_is_told_of_it,
     a_failing_disk_stops_its_node_and_no_other,
     a_forgotten_write_stops_its_node,
     a_log_that_cannot_be_read_for_a_peer_stops_its_node,
@@ -131,6 +133,32 @@ async fn who_forms_a_cluster_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     let (node, _network) = lonely(&rt, store, quick()).await;
     let formed = node.local().initialize([(1, "node-1")]).await;
     assert!(matches!(formed, Err(InitializeError::Fatal(Fatal::Store(_)))), "{formed:?}");
+}
+
+/// It doesn't know yet when they ask.
+async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    let (node, _network) = lonely(&rt, store.clone(), quick()).await;
+    let (local, raft) = (node.local(), node.raft());
+    store.set(Disk::Hangs);
+    // Of a later term, which the node has to write down.
+    let body = Body::VoteReply { granted: false };
+    let message = Message { group: 0, from: 2, to: 1, term: Term(8), body };
+    raft.deliver(message.clone());
+    wait_for(&mut raft.metrics(), |metrics| metrics.term == Term(8)).await;
+    store.fail_held();
+    let (write, read) = (local.write("a".to_owned()), raft.read(|_| ()));
+    let (snapshot, purge) = (local.snapshot(), raft.purge());
+    let forming = future::join(local.initialize([(1, "a")]), raft.initialize([(1, "b")]));
+    raft.deliver(message);
+    let formed = forming.await;
+    let (Err(InitializeError::Fatal(_)), Err(InitializeError::Fatal(_))) = formed else {
+        panic!("{formed:?}")
+    };
+    assert!(matches!(write.await, Err(WriteError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(read.await, Err(ReadError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(snapshot.await, Err(SnapshotError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(purge.await, Err(SnapshotError::Fatal(Fatal::Store(_)))));
 }
 
 async fn a_failing_disk_stops_its_node_and_no_other<R: AsyncRuntime>(rt: R) {
