@@ -1,8 +1,9 @@
 //! How nodes end, and what becomes of those who wait for them.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use futures::future;
+use futures::{FutureExt, future};
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
     MemStore, Message, Node, ReadError, Role, SnapshotError, StoreError, Term, WriteError,
@@ -13,6 +14,7 @@ on_each_runtime!(
     a_dropped_node_does_nothing_more,
     a_node_restarts_on_the_transport_of_its_former_life,
     who_waits_for_a_leader_is_told_of_the_shutdown,
+    who_comes_while_a_node_stops_is_told_at_once,
     who_waits_for_a_leader_is_told_of_the_failure,
     who_forms_a_cluster_is_told_of_the_failure,
     who_asks_a_node_that_has_just_failed_is_told_of_it,
@@ -106,6 +108,31 @@ async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: AsyncRuntime>(rt: R) 
     }
     assert!(matches!(shared.await, Err(WriteError::Shutdown)));
     assert!(matches!(read.await, Err(ReadError::Shutdown)));
+}
+
+async fn who_comes_while_a_node_stops_is_told_at_once<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    // It would wait for long for what it has begun.
+    let config = Config { request_timeout: Duration::from_secs(3600), ..quick() };
+    let (node, _network) = lonely(&rt, store.clone(), config).await;
+    let (local, raft) = (node.local(), node.raft());
+    local.initialize([(1, "node-1")]).await.expect("forms");
+    local.write("before".to_owned()).await.expect("writes");
+    store.set(Disk::Hangs);
+    let begun = local.write("begun".to_owned());
+    wait_for(&mut local.metrics(), |metrics| metrics.last_log_id.index == 4).await;
+    let mut stopping = Box::pin(node.shutdown());
+    assert!((&mut stopping).now_or_never().is_none());
+    let (write, read) = (local.write("late".to_owned()), raft.read(|_| ()));
+    let (snapshot, purge) = (raft.snapshot(), local.purge());
+    assert!(matches!(write.await, Err(WriteError::Shutdown)));
+    assert!(matches!(read.await, Err(ReadError::Shutdown)));
+    assert!(matches!(snapshot.await, Err(SnapshotError::Shutdown)));
+    assert!(matches!(purge.await, Err(SnapshotError::Shutdown)));
+    assert!((&mut stopping).now_or_never().is_none(), "it still waits for the disk");
+    store.set(Disk::Works);
+    assert_eq!(begun.await.expect("what has begun is brought to its end"), 2);
+    stopping.await.expect("stops");
 }
 
 async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
