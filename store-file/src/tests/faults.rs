@@ -32,6 +32,8 @@ pub(super) struct Faults {
     pub(super) hold_opens: Gate,
     /// When it has been opened.
     pub(super) hold_opened: Gate,
+    /// What was removed, or was to be.
+    pub(super) removes: RefCell<Vec<PathBuf>>,
     /// The files that are open, by the paths at which they were opened.
     pub(super) open: RefCell<Vec<PathBuf>>,
 }
@@ -217,6 +219,7 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.faults.removes.borrow_mut().push(path.to_owned());
         fault(&self.faults.fail_remove, io::ErrorKind::PermissionDenied)?;
         self.inner.remove_file(path).await
     }

@@ -157,6 +157,8 @@ fn what_cannot_be_removed_is_removed_the_next_time() {
         drop(store.draft(1).await.unwrap());
         put(&store, 1, named(&old, Some(at(9)))).await;
         put(&store, 1, entries([entry(1, 11, "the log goes on")])).await;
+        // The draft comes before it.
+        scene.until(|| scene.faults().removes.borrow().contains(&scene.segment(1))).await;
         assert!(scene.segment(1).exists());
         scene.faults().fail_remove.set(false);
         finish(&store, 1, &new).await.unwrap();
