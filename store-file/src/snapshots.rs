@@ -265,9 +265,8 @@ pub(crate) struct Content<R: AsyncRuntime> {
     bytes: u64,
 }
 
-#[async_trait(?Send)]
-impl<R: AsyncRuntime> SnapshotContent for Content<R> {
-    async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
+impl<R: AsyncRuntime> Content<R> {
+    async fn read_verified(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(max_bytes as u64).min(self.bytes);
         if offset >= end {
             return Ok(Bytes::new());
@@ -297,5 +296,13 @@ impl<R: AsyncRuntime> SnapshotContent for Content<R> {
             content.extend_from_slice(&part);
         }
         Ok(content.freeze())
+    }
+}
+
+// (The body is not in here: what a macro has rewritten, coverage does not see.)
+#[async_trait(?Send)]
+impl<R: AsyncRuntime> SnapshotContent for Content<R> {
+    async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
+        self.read_verified(offset, max_bytes).await
     }
 }

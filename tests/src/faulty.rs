@@ -29,6 +29,10 @@ pub enum Disk {
     Hangs,
     FailsReads,
     PanicsInReads,
+    /// No read gives an entry, nor an error.
+    AnswersNothing,
+    /// Each read begins an entry too early.
+    ReadsTooEarly,
     /// Each read that begins now waits until it is [released](FaultyStore::release).
     HoldsReads,
     /// No snapshot can be begun.
@@ -38,6 +42,10 @@ pub enum Disk {
     /// No snapshot can be finished.
     FailsFinishes,
     PanicsInFinishes,
+    /// No snapshot can be opened.
+    FailsOpenings,
+    /// Each snapshot is opened only when it is [released](FaultyStore::release).
+    HoldsOpenings,
     /// No content of a snapshot can be read.
     FailsContents,
     /// The contents of snapshots are read with a wrong bit.
@@ -123,8 +131,10 @@ impl FaultyStore {
         self.released.send_modify(|outcome| *outcome = Ok(()));
     }
 
-    /// What was held fails.
+    /// What was held, or has waited for a hanging disk, fails.
     pub fn fail_held(&self) {
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(|done| done.complete(Err(failed("writing"))));
         self.released.send_modify(|outcome| *outcome = Err(failed("waiting")));
     }
 
@@ -201,6 +211,10 @@ impl LogStore for FaultyStore {
         match self.disk.get() {
             Disk::FailsReads => Err(failed("reading")),
             Disk::PanicsInReads => panic!("the store panics"),
+            Disk::AnswersNothing => Ok(Vec::new()),
+            Disk::ReadsTooEarly => {
+                self.log.read(group, range.start - 1..range.end, max_bytes).await
+            }
             _ => {
                 let entries = self.log.read(group, range, max_bytes).await?;
                 Ok(entries.into_iter().map(|entry| self.counted(entry)).collect())
@@ -223,6 +237,11 @@ impl LogStore for FaultyStore {
         group: GroupId,
         meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
+        match self.disk.get() {
+            Disk::FailsOpenings => return Err(failed("opening a snapshot")),
+            Disk::HoldsOpenings => self.wait().await?,
+            _ => {}
+        }
         let (inner, disk) = (self.log.snapshot(group, meta).await?, Rc::clone(&self.disk));
         Ok(Box::new(FaultyContent { inner, disk, _open: Open::new(&self.open) }))
     }

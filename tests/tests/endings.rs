@@ -1,10 +1,12 @@
 //! How nodes end, and what becomes of those who wait for them.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use futures::{FutureExt, future};
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Role, StoreError, Term, Vote, WriteError,
+    MemStore, Message, Node, ReadError, Role, SnapshotError, StoreError, Term, Vote, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
@@ -12,8 +14,10 @@ on_each_runtime!(
     a_dropped_node_does_nothing_more,
     a_node_restarts_on_the_transport_of_its_former_life,
     who_waits_for_a_leader_is_told_of_the_shutdown,
+    who_comes_while_a_node_stops_is_told_at_once,
     who_waits_for_a_leader_is_told_of_the_failure,
     who_forms_a_cluster_is_told_of_the_failure,
+    who_asks_a_node_that_has_just_failed_is_told_of_it,
     a_failing_disk_stops_its_node_and_no_other,
     a_forgotten_write_stops_its_node,
     a_log_that_cannot_be_read_for_a_peer_stops_its_node,
@@ -106,6 +110,31 @@ async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: AsyncRuntime>(rt: R) 
     assert!(matches!(read.await, Err(ReadError::Shutdown)));
 }
 
+async fn who_comes_while_a_node_stops_is_told_at_once<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    // It would wait for long for what it has begun.
+    let config = Config { request_timeout: Duration::from_secs(3600), ..quick() };
+    let (node, _network) = lonely(&rt, store.clone(), config).await;
+    let (local, raft) = (node.local(), node.raft());
+    local.initialize([(1, "node-1")]).await.expect("forms");
+    local.write("before".to_owned()).await.expect("writes");
+    store.set(Disk::Hangs);
+    let begun = local.write("begun".to_owned());
+    wait_for(&mut local.metrics(), |metrics| metrics.last_log_id.index == 4).await;
+    let mut stopping = Box::pin(node.shutdown());
+    assert!((&mut stopping).now_or_never().is_none());
+    let (write, read) = (local.write("late".to_owned()), raft.read(|_| ()));
+    let (snapshot, purge) = (raft.snapshot(), local.purge());
+    assert!(matches!(write.await, Err(WriteError::Shutdown)));
+    assert!(matches!(read.await, Err(ReadError::Shutdown)));
+    assert!(matches!(snapshot.await, Err(SnapshotError::Shutdown)));
+    assert!(matches!(purge.await, Err(SnapshotError::Shutdown)));
+    assert!((&mut stopping).now_or_never().is_none(), "it still waits for the disk");
+    store.set(Disk::Works);
+    assert_eq!(begun.await.expect("what has begun is brought to its end"), 2);
+    stopping.await.expect("stops");
+}
+
 async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     let store = FaultyStore::default();
     let config = Config { request_timeout: Config::default().request_timeout * 100, ..quick() };
@@ -131,6 +160,32 @@ async fn who_forms_a_cluster_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     let (node, _network) = lonely(&rt, store, quick()).await;
     let formed = node.local().initialize([(1, "node-1")]).await;
     assert!(matches!(formed, Err(InitializeError::Fatal(Fatal::Store(_)))), "{formed:?}");
+}
+
+/// It doesn't know yet when they ask.
+async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    let (node, _network) = lonely(&rt, store.clone(), quick()).await;
+    let (local, raft) = (node.local(), node.raft());
+    store.set(Disk::Hangs);
+    // Of a later term, which the node has to write down.
+    let body = Body::VoteReply { vote: Vote::No };
+    let message = Message { group: 0, from: 2, to: 1, term: Term(8), body };
+    raft.deliver(message.clone());
+    wait_for(&mut raft.metrics(), |metrics| metrics.term == Term(8)).await;
+    store.fail_held();
+    let (write, read) = (local.write("a".to_owned()), raft.read(|_| ()));
+    let (snapshot, purge) = (local.snapshot(), raft.purge());
+    let forming = future::join(local.initialize([(1, "a")]), raft.initialize([(1, "b")]));
+    raft.deliver(message);
+    let formed = forming.await;
+    let (Err(InitializeError::Fatal(_)), Err(InitializeError::Fatal(_))) = formed else {
+        panic!("{formed:?}")
+    };
+    assert!(matches!(write.await, Err(WriteError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(read.await, Err(ReadError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(snapshot.await, Err(SnapshotError::Fatal(Fatal::Store(_)))));
+    assert!(matches!(purge.await, Err(SnapshotError::Fatal(Fatal::Store(_)))));
 }
 
 async fn a_failing_disk_stops_its_node_and_no_other<R: AsyncRuntime>(rt: R) {

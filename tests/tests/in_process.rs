@@ -257,12 +257,19 @@ async fn handles_work_from_other_threads<R: AsyncRuntime>(rt: R) {
     let mut threads = Vec::new();
     for id in 1..=3 {
         let raft = cluster.node(id).raft();
+        assert_eq!((raft.id(), format!("{raft:?}")), (id, format!("Raft {{ id: {id}, .. }}")));
+        let local = cluster.raft(id);
+        assert_eq!(
+            (local.id(), format!("{local:?}")),
+            (id, format!("LocalRaft {{ id: {id}, .. }}"))
+        );
+        let (raft, other) = (raft.clone(), raft);
         let work = move || {
             futures::executor::block_on(async {
                 for n in 0..200 {
                     raft.write(format!("{id}: {n}")).await.expect("writes");
                 }
-                raft.read(|journal| journal.entries.len()).await.expect("reads")
+                other.read(|journal| journal.entries.len()).await.expect("reads")
             })
         };
         threads.push(rt.spawn_blocking(work));

@@ -9,6 +9,7 @@ use quorate::{
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
+    a_command_that_is_too_large_is_refused,
     writes_beyond_the_queue_are_busy_until_others_are_answered,
     reads_beyond_the_limit_are_busy_until_others_are_answered,
     what_is_not_awaited_any_more_is_given_back,
@@ -32,6 +33,21 @@ fn patient() -> Config {
 /// Room for a few lines.
 fn narrow(config: Config) -> Config {
     Config { max_command_bytes: 2 * LINE, max_queued_bytes: 5 * LINE, ..config }
+}
+
+async fn a_command_that_is_too_large_is_refused<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::formed(&rt, 1, narrow(quick())).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    // A line of this length is encoded with two bytes more.
+    let largest = "x".repeat(2 * LINE - 2);
+    let larger = format!("{largest}x");
+    for write in [local.write(larger.clone()).await, shared.write(larger).await] {
+        let Err(WriteError::Command(reason)) = write else { panic!("{write:?}") };
+        assert_eq!(reason, "it has 2001 bytes, 2000 are allowed");
+    }
+    local.write(largest.clone()).await.expect("is not too large");
+    shared.write(largest.clone()).await.expect("is not too large");
+    assert_eq!(cluster.journal(1).await, [largest.clone(), largest]);
 }
 
 async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: AsyncRuntime>(rt: R) {

@@ -418,7 +418,7 @@ async fn a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause<R
     let fatal = end_of_restart(&rt, Disk::SpoilsContents, Mood::Good).await;
     let Fatal::Snapshot { index: 3, reason } = fatal else { panic!("{fatal:?}") };
     assert!(reason.contains("digest"), "{reason}");
-    for disk in [Disk::FailsContents, Disk::CutsContents] {
+    for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents] {
         let fatal = end_of_restart(&rt, disk, Mood::Good).await;
         assert!(matches!(fatal, Fatal::Store(StoreError::Io { .. })), "{fatal:?}");
     }

@@ -22,7 +22,10 @@ on_each_runtime!(
     a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent,
     a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node,
     a_follower_that_cannot_write_the_snapshot_is_asked_again,
+    a_snapshot_that_was_spoilt_on_its_way_is_sent_again,
     a_snapshot_that_comes_in_overtakes_the_one_that_is_written,
+    a_snapshot_that_comes_in_overtakes_what_is_read_to_be_applied,
+    a_snapshot_that_comes_in_overtakes_the_one_that_is_restored,
     a_write_that_a_snapshot_covers_has_an_unknown_outcome,
     a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot,
     a_fetch_of_a_node_that_leads_no_more_is_no_failure,
@@ -291,7 +294,7 @@ async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: AsyncR
 }
 
 async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
-    for disk in [Disk::FailsContents, Disk::CutsContents] {
+    for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents] {
         let mut behind = Behind::new(&rt, small_pieces()).await;
         behind.cluster.stores[&behind.leader].set(disk);
         behind.cluster.restart(behind.away).await;
@@ -312,6 +315,81 @@ async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: AsyncRuntim
         store.set(Disk::Works);
         behind.caught_up(lines(0..LINES), 0).await;
     }
+}
+
+async fn a_snapshot_that_was_spoilt_on_its_way_is_sent_again<R: AsyncRuntime>(rt: R) {
+    let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
+    let mut behind = Behind::new(&rt, config).await;
+    behind.cluster.stores[&behind.leader].set(Disk::SpoilsContents);
+    behind.cluster.restart(behind.away).await;
+    let (store, metrics) = (
+        behind.cluster.stores[&behind.away].clone(),
+        &mut behind.cluster.raft(behind.leader).metrics(),
+    );
+    wait_for(metrics, |_| store.drafts_begun() >= 2).await;
+    let recovered = store.recover(0).await.expect("recovers");
+    assert_eq!(recovered.snapshot, None, "what is not what was sent is not taken");
+    behind.cluster.stores[&behind.leader].set(Disk::Works);
+    behind.caught_up(lines(0..LINES), 0).await;
+}
+
+/// Leaves a node behind that is there: the others write up to so many lines, and purge them.
+async fn run_ahead<R: AsyncRuntime>(
+    cluster: &Cluster<R, FaultyStore>,
+    behind: NodeId,
+    of: Range<usize>,
+) {
+    cluster.network.isolate(behind);
+    let leader = cluster.raft(behind % 3 + 1);
+    let leader = wait_for(&mut leader.metrics(), |m| m.leader.is_some_and(|id| id != behind))
+        .await
+        .leader
+        .expect("is known");
+    write(cluster, leader, of).await;
+    silent(cluster, leader, behind).await;
+    for id in (1..=3).filter(|id| *id != behind) {
+        compact(cluster, id).await;
+    }
+    cluster.network.heal();
+}
+
+async fn a_snapshot_that_comes_in_overtakes_what_is_read_to_be_applied<R: AsyncRuntime>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
+    let leader = cluster.leader().await;
+    let behind = leader % 3 + 1;
+    write(&cluster, behind, 0..2).await;
+    let (raft, store) = (cluster.raft(behind), &cluster.stores[&behind]);
+    wait_for(&mut raft.metrics(), |m| m.applied == m.last_log_id.index).await;
+    store.set(Disk::HoldsReads);
+    write(&cluster, leader, 2..4).await;
+    wait_for(&mut raft.metrics(), |_| store.held() > 0).await;
+    store.set(Disk::Works);
+    run_ahead(&cluster, behind, 4..LINES).await;
+    let covered = wait_for(&mut raft.metrics(), |m| m.purged > LogId::ZERO).await.purged;
+    assert_eq!(store.held(), 1, "what is purged is still to be read");
+    store.release();
+    wait_for(&mut raft.metrics(), |m| m.applied >= covered.index).await;
+    let read = raft.read(|journal| (journal.entries.clone(), journal.applied));
+    assert_eq!(read.await.expect("reads"), (lines(0..LINES), 0), "all came with the snapshot");
+}
+
+async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_restored<R: AsyncRuntime>(rt: R) {
+    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let store = behind.cluster.stores[&behind.away].clone();
+    store.set(Disk::HoldsOpenings);
+    behind.cluster.restart(behind.away).await;
+    let raft = behind.cluster.raft(behind.away);
+    wait_for(&mut raft.metrics(), |_| store.held() > 0).await;
+    store.set(Disk::Works);
+    assert_eq!(raft.metrics().borrow().snapshot, behind.covered);
+    run_ahead(&behind.cluster, behind.away, LINES..2 * LINES).await;
+    let covered = behind.covered;
+    let newer = wait_for(&mut raft.metrics(), |m| m.snapshot > covered).await.snapshot;
+    assert_eq!((store.held(), raft.metrics().borrow().applied), (1, 0));
+    store.release();
+    let restored = wait_for(&mut raft.metrics(), |m| m.applied > 0).await.applied;
+    assert!(restored >= newer.index, "the older one is not restored");
+    behind.caught_up(lines(0..2 * LINES), 0).await;
 }
 
 async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: AsyncRuntime>(rt: R) {

@@ -110,7 +110,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         loop {
             let expired = self.replies.borrow_mut().parked.pop_expired(now);
             let Some(request) = expired else { break };
-            self.propose_or_read(now, request);
+            // The engine refuses it, or knows of a leader since a moment ago.
+            self.take(now, request);
         }
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.timer.is_due(now) {
@@ -122,9 +123,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     /// From now on nothing new is taken; what has begun is brought to its end, and leadership to another node.
     fn begin_to_stop(&mut self, now: Instant) {
-        if self.stopping.is_some() {
-            return;
-        }
         self.engine.step(now, Input::Resign);
         let until = now + self.mailbox.card.config.request_timeout;
         self.stopping = Some(Stopping { until, hands_over: self.engine.is_resigning() });
@@ -142,26 +140,21 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
-        match request {
-            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
-            request if self.stopping.is_some() => refuse(request, &End::Shutdown),
-            Request::Write { .. } | Request::Read(_) if self.engine.leader().is_none() => {
-                let until = now + self.mailbox.card.config.request_timeout;
-                self.replies.borrow_mut().parked.push(until, request);
-            }
-            Request::Write { .. } | Request::Read(_) => self.propose_or_read(now, request),
-            Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
-            Request::Snapshot(reply) => self.snapshot(reply),
-            Request::Purge(reply) => {
-                self.engine.step(now, Input::Purge);
-                self.replies.borrow_mut().purging.push(reply);
-            }
+        let is_message = matches!(request, Request::Deliver(_));
+        let needs_leader = matches!(request, Request::Write { .. } | Request::Read(_));
+        if self.stopping.is_some() && !is_message {
+            refuse(request, &End::Shutdown);
+        } else if needs_leader && self.engine.leader().is_none() {
+            let until = now + self.mailbox.card.config.request_timeout;
+            self.replies.borrow_mut().parked.push(until, request);
+        } else {
+            self.take(now, request);
         }
     }
 
-    /// The engine answers it, if only to say that there is no leader.
-    fn propose_or_read(&mut self, now: Instant, request: LocalRequest<SM>) {
+    fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
+            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
             Request::Write { command, reply } => {
                 let ticket = self.replies.borrow_mut().proposed.push(reply);
                 self.engine.step(now, Input::Propose { ticket, command });
@@ -170,10 +163,12 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Initialize { .. }
-            | Request::Snapshot(_)
-            | Request::Purge(_)
-            | Request::Deliver(_) => unreachable!("only writes and reads are parked"),
+            Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
+            Request::Snapshot(reply) => self.snapshot(reply),
+            Request::Purge(reply) => {
+                self.engine.step(now, Input::Purge);
+                self.replies.borrow_mut().purging.push(reply);
+            }
         }
     }
 

@@ -112,6 +112,20 @@ fn small_writes_are_gathered_and_large_ones_are_split() {
     });
 }
 
+/// No content: it may be large, and secret.
+#[test]
+fn a_log_may_tell_how_much_is_left_to_be_read() {
+    run(async {
+        let memory = Memory::of(b"secret");
+        let mut reader = memory.reader(6);
+        reader.read(2).await.expect("reads");
+        assert_eq!(format!("{reader:?}"), "SnapshotReader { remaining: 4, .. }");
+        let mut writer = memory.writer();
+        writer.write(b"secret").await.expect("writes");
+        assert_eq!(format!("{writer:?}"), "SnapshotWriter { .. }");
+    });
+}
+
 #[test]
 fn what_is_held_back_is_handed_over_at_the_end() {
     run(async {

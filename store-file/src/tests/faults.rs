@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,14 +16,37 @@ pub(super) struct Faults {
     pub(super) syncs: Cell<usize>,
     pub(super) writes: Cell<usize>,
     pub(super) reads: Cell<usize>,
+    pub(super) fail_read: Cell<bool>,
     pub(super) fail_write: Cell<bool>,
     pub(super) fail_sync: Cell<bool>,
     pub(super) fail_allocate: Cell<bool>,
     pub(super) fail_remove: Cell<bool>,
     /// No file gets longer.
     pub(super) full: Cell<bool>,
+    /// What has this at the end of its path is not opened, nor listed.
+    pub(super) refuse: Cell<Option<&'static str>>,
+    pub(super) refuse_lock: Cell<Option<io::ErrorKind>>,
     pub(super) hold_syncs: Gate,
     pub(super) hold_reads: Gate,
+    /// Before a file is opened.
+    pub(super) hold_opens: Gate,
+    /// When it has been opened.
+    pub(super) hold_opened: Gate,
+    /// What was removed, or was to be.
+    pub(super) removes: RefCell<Vec<PathBuf>>,
+    /// The files that are open, by the paths at which they were opened.
+    pub(super) open: RefCell<Vec<PathBuf>>,
+}
+
+impl Faults {
+    fn refused(&self, path: &Path) -> io::Result<()> {
+        match self.refuse.get() {
+            Some(end) if path.to_str().is_some_and(|path| path.ends_with(end)) => {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, "the test says so"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// While it is closed, those who come wait.
@@ -66,7 +89,16 @@ pub(super) struct Faulty<R> {
 
 pub(super) struct FaultyFile<F> {
     inner: F,
+    path: PathBuf,
     faults: Rc<Faults>,
+}
+
+impl<F> Drop for FaultyFile<F> {
+    fn drop(&mut self) {
+        let mut open = self.faults.open.borrow_mut();
+        let position = open.iter().position(|path| *path == self.path);
+        open.swap_remove(position.expect("was opened"));
+    }
 }
 
 fn count(counter: &Cell<usize>) {
@@ -81,6 +113,9 @@ impl<F: File> File for FaultyFile<F> {
     async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
         count(&self.faults.reads);
         self.faults.hold_reads.pass().await;
+        if let Err(error) = fault(&self.faults.fail_read, io::ErrorKind::Other) {
+            return (Err(error), into);
+        }
         self.inner.read_at(into, offset).await
     }
 
@@ -161,8 +196,13 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Self::File> {
+        self.faults.refused(path)?;
+        self.faults.hold_opens.pass().await;
         let inner = self.inner.open(path, mode).await?;
-        Ok(FaultyFile { inner, faults: Rc::clone(&self.faults) })
+        self.faults.open.borrow_mut().push(path.to_owned());
+        let file = FaultyFile { inner, path: path.to_owned(), faults: Rc::clone(&self.faults) };
+        self.faults.hold_opened.pass().await;
+        Ok(file)
     }
 
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -170,6 +210,7 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.faults.refused(path)?;
         self.inner.read_dir(path).await
     }
 
@@ -178,6 +219,7 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.faults.removes.borrow_mut().push(path.to_owned());
         fault(&self.faults.fail_remove, io::ErrorKind::PermissionDenied)?;
         self.inner.remove_file(path).await
     }
@@ -187,7 +229,10 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
     }
 
     async fn lock_file(&self, path: &Path) -> io::Result<R::FileLock> {
-        self.inner.lock_file(path).await
+        match self.faults.refuse_lock.get() {
+            Some(kind) => Err(io::Error::new(kind, "the test says so")),
+            None => self.inner.lock_file(path).await,
+        }
     }
 
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>

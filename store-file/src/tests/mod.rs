@@ -11,6 +11,7 @@ mod log;
 mod memory;
 mod model;
 mod records;
+mod refused;
 mod snapshots;
 mod state;
 
