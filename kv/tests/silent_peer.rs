@@ -22,7 +22,12 @@ fn a_peer_that_accepts_and_never_answers_delays_nobody_and_costs_no_memory() {
     /// The log's cache, again, where a leader has changed; what waits for the silent one; what the allocator makes of it.
     const ALLOWED_BYTES: usize = 64 << 20;
     let mut cluster = Cluster::prepare(["tokio", "compio", "monoio"]);
-    let listener = TcpListener::bind(cluster.peer_address(SILENT)).expect("binds");
+    // It takes all of them to form the cluster.
+    (0..3).for_each(|node| cluster.start_node(node));
+    cluster.leader();
+    cluster.kill(SILENT);
+    let address = cluster.peer_address(SILENT);
+    let listener = until("the port is free", || TcpListener::bind(address).ok());
     let accepted = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&accepted);
     let stop = listener.try_clone().expect("clones");
@@ -34,7 +39,6 @@ fn a_peer_that_accepts_and_never_answers_delays_nobody_and_costs_no_memory() {
             counter.fetch_add(1, Ordering::SeqCst);
         }
     });
-    (0..SILENT).for_each(|node| cluster.start_node(node));
     let leader = cluster.leader();
     let load = Load::start(&cluster);
     load.goes_on(200);
