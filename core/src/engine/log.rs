@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
@@ -148,8 +149,10 @@ impl Log {
     pub(super) fn truncate(&mut self, from: Index) {
         self.outline.truncate(from);
         self.durable = self.durable.min(from - 1);
-        for submitted in &mut self.submitted {
-            submitted.last = submitted.last.min(from - 1);
+        if !planted(Bug::R9) {
+            for submitted in &mut self.submitted {
+                submitted.last = submitted.last.min(from - 1);
+            }
         }
         self.fresh.retain(|entry| entry.log_id.index < from);
     }
@@ -197,6 +200,7 @@ impl Log {
         let mut hard_state = None;
         while let Some(first) = self.submitted.front()
             && first.write <= write
+            && (first.write == write || !planted(Bug::R10))
         {
             self.durable = self.durable.max(first.last);
             hard_state = first.hard_state.or(hard_state);

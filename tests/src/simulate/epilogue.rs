@@ -1,5 +1,7 @@
 //! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
 
+mod replication;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::checks::Verdict;
 use super::cluster::Cluster;
 use super::healing::{comes_true, converges, leader_of};
 use super::plan::Epilogue;
+use super::workload::clients;
 
 pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
     let everybody = core.len() == cluster.hosts.len();
@@ -34,6 +37,10 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::StalledLeader => scene.stalled_leader().await,
         Epilogue::ColdStart => scene.cold_start().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
+        Epilogue::FailedHandover => scene.failed_handover().await,
+        Epilogue::DivergedLogs => scene.diverged_logs().await,
+        Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
+        Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
     }?;
     converges(cluster, rt, core).await
 }
@@ -115,7 +122,7 @@ impl Scene<'_> {
         cluster.host(self.leader).disk().stall(4 * limit);
         let writes = async {
             loop {
-                super::workload::clients::is_served_by(cluster, self.leader).await;
+                clients::is_served_by(cluster, self.leader).await;
                 self.rt.sleep(Duration::from_millis(100)).await;
             }
         };
@@ -140,6 +147,16 @@ impl Scene<'_> {
         let led = || leader_of(self.cluster, self.core).is_some();
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
+    }
+
+    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new (3.10).
+    async fn failed_handover(&self) -> Verdict {
+        let cluster = self.cluster;
+        cluster.observer.next_heir_dies();
+        cluster.host(self.leader).disk().stall(self.election_timeout() * 3 / 2);
+        clients::write_many(cluster, self.leader, 5).await;
+        self.rt.sleep(2 * self.election_timeout()).await;
+        Ok(())
     }
 
     /// A leader that is stopped in order leaves the others with a leader.

@@ -11,6 +11,7 @@ use quorate::{AsyncRuntime, NodeId};
 use super::checks::Verdict;
 use super::cluster::Cluster;
 use super::observer::now;
+use super::profile::Profile;
 use super::workload::clients;
 
 /// How often it is looked whether something has come true.
@@ -34,7 +35,7 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         host.disk().configure(cluster.plan.disk.clone());
     }
     let mut core = ids.clone();
-    if draw.chance(0.4) {
+    if cluster.plan.profile != Profile::Endings && draw.chance(0.4) {
         // Any majority, if all that are not whole come on top.
         let majority = ids.len() / 2 + 1;
         draw.shuffle(&mut core);

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
-use quorate::sim::{Generator, Host, Sim, current};
-use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
+use quorate::sim::{Crash, Generator, Host, Sim, current};
+use quorate::{
+    Body, Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
+};
 
 use super::checks::{self, Check, Seen, Verdict};
 use super::history::History;
@@ -40,6 +42,8 @@ pub struct Observer {
     metrics: RefCell<BTreeMap<NodeId, watch::Receiver<Metrics>>>,
     hosts: RefCell<BTreeMap<NodeId, Host>>,
     draw: Generator,
+    /// Who is told next to campaign, dies of it.
+    heir_dies: Cell<bool>,
     pub history: RefCell<History>,
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
@@ -65,6 +69,7 @@ impl Observer {
             metrics: RefCell::default(),
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
+            heir_dies: Cell::new(false),
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
@@ -193,6 +198,18 @@ impl Observer {
     pub fn sends(&self, node: NodeId, message: &Message) {
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
+        if message.body == Body::TimeoutNow
+            && self.heir_dies.take()
+            && let Some(host) = self.hosts.borrow().get(&message.to)
+        {
+            self.tell(now(), || format!("node {} dies, which is to take over", message.to));
+            host.crash(Crash::Process);
+        }
+    }
+
+    /// The next one who is told to take over dies before it hears of that.
+    pub fn next_heir_dies(&self) {
+        self.heir_dies.set(true);
     }
 
     pub fn applied(&self, node: NodeId, count: u64, chain: u32) {

@@ -4,6 +4,7 @@ pub mod answers;
 mod bounds;
 mod committed_stays;
 mod configurations;
+mod counting;
 mod durable_quorum;
 mod health;
 mod leader_completeness;
@@ -15,6 +16,7 @@ mod nothing_cut;
 mod order;
 mod promises;
 pub mod recoverable;
+mod retention;
 mod snapshots;
 mod state_machine_safety;
 mod votes;
@@ -77,11 +79,13 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(order::Order),
         Box::new(monotonic::Monotonic),
         Box::new(configurations::Configurations),
+        Box::new(counting::Counting),
         Box::new(nothing_cut::NothingCut),
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
         Box::new(snapshots::Snapshots::default()),
         Box::new(bounds::Bounds::new(plan)),
+        Box::new(retention::Retention::new(plan)),
         Box::new(health::Health),
     ]
 }
