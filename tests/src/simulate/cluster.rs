@@ -105,9 +105,12 @@ impl Cluster {
         })
     }
 
-    /// Whether anything was ever committed.
-    pub fn is_formed(&self) -> bool {
-        self.observer.with_model(|model| model.last_committed() > 1)
+    /// Whether these may elect one of them: a majority of all, whose votes count.
+    pub fn may_elect(&self, ids: &[NodeId]) -> bool {
+        let votes = |id: &&NodeId| {
+            self.observer.with_model(|model| model.nodes[id].durable.hard_state.caught_up)
+        };
+        2 * ids.iter().filter(votes).count() > self.hosts.len()
     }
 
     pub fn ids(&self) -> Vec<NodeId> {
