@@ -109,7 +109,7 @@ pub async fn comes_true(
     Ok(())
 }
 
-/// The leader that all of these nodes know of, if it is one of them.
+/// The leader that all of these nodes know of. (Somebody who was to be left out may have come through and be of use.)
 pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
     let of = |id: &NodeId| {
         let metrics = cluster.metrics(*id)?;
@@ -118,7 +118,7 @@ pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
     let (first, others) = core.split_first()?;
     let (term, leader) = of(first)?;
     let all = others.iter().all(|id| of(id) == Some((term, leader)));
-    (all && core.contains(&leader)).then_some(leader)
+    all.then_some(leader)
 }
 
 /// The core has a leader, and each of its nodes serves.
@@ -126,7 +126,7 @@ pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verd
     let limit = cluster.plan.patience();
     let deadline = now() + limit;
     let has_leader = || leader_of(cluster, core).is_some();
-    comes_true(cluster, rt, "all of the core know a leader of it", limit, has_leader).await?;
+    comes_true(cluster, rt, "all of the core know a leader", limit, has_leader).await?;
     for id in core {
         while !clients::is_served_by(cluster, *id).await {
             if now() >= deadline || cluster.observer.has_violation() {
