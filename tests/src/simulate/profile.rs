@@ -52,7 +52,7 @@ impl Profile {
 
     pub fn duration(self) -> Range<Duration> {
         match self {
-            Self::Calm => Duration::from_secs(60)..Duration::from_secs(61),
+            Self::Calm => Duration::from_secs(20)..Duration::from_secs(21),
             _ => Duration::from_secs(2)..Duration::from_secs(12),
         }
     }
