@@ -190,3 +190,50 @@ pub async fn agrees(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict
         None => Ok(()),
     }
 }
+
+/// Nothing is left lying about: no files, tasks or connections that nobody needs any more.
+pub async fn is_tidy(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
+    let limit = cluster.plan.patience();
+    let deadline = now() + limit;
+    for id in core {
+        while let Some(litter) = litter(cluster, *id) {
+            if now() >= deadline {
+                return Err(format!(
+                    "node {id} has {litter}, after {limit:?} in which nothing happens"
+                ));
+            }
+            rt.sleep(STEP).await;
+        }
+    }
+    Ok(())
+}
+
+/// What a node has too much of.
+fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
+    let host = cluster.host(id);
+    let files = host.disk().files();
+    let count =
+        |ending: &str| files.iter().filter(|path| path.to_string_lossy().ends_with(ending)).count();
+    // Its own, and the next, which may be on its way; the log that is kept, and the segment that is prepared.
+    let (snapshots, drafts, segments) = (count(".snapshot"), count(".tmp"), count(".wal"));
+    let log = cluster.observer.with_model(|model| {
+        let log = &model.nodes[&id].durable;
+        log.entries.iter().map(|entry| entry.bytes).sum::<usize>()
+    });
+    // A record takes more than its entries, and a segment may end early.
+    let needed = 4 + 8 * log / cluster.plan.file.segment_bytes as usize;
+    // Those of the node, its store and its clients; and a few for each connection.
+    let peers = cluster.hosts.len();
+    let tasks = 16 + 8 * peers + 2 * cluster.plan.load.local_clients as usize;
+    // In each direction, for messages and for snapshots.
+    let connections = cluster.network.connections(host.id());
+    if snapshots > 2 || drafts > 1 || segments > needed {
+        return Some(format!(
+            "{snapshots} snapshots, {drafts} drafts and {segments} segments for a log of {log} bytes"
+        ));
+    }
+    if host.tasks() > tasks || connections > 4 * peers {
+        return Some(format!("{} tasks and {connections} connections", host.tasks()));
+    }
+    None
+}

@@ -85,7 +85,9 @@ impl Profile {
             Self::Default | Self::Snapshots => &Fault::ALL,
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
-            Self::Disks => &[DiskErrors, DiskFull, DiskStalls, Rot, Wipes, Crashes, Restarts],
+            Self::Disks => {
+                &[DiskErrors, DiskFull, DiskStalls, Rot, Misdirections, Wipes, Crashes, Restarts]
+            }
             Self::Clocks | Self::WildClocks => &[Clocks, Partitions, Pauses, Crashes],
         };
         let wanted = if self == Self::Default { 0.4 } else { 0.7 };
