@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// How often each cell is run; the cells take turns. Tables show medians and the spread.
     #[arg(long, default_value_t = 5)]
     pub(crate) runs: usize,
-    /// Runs only cells whose row or group contains one of these.
+    /// Runs only rows with one of these names, or, where there is no row of that name, those that contain it.
     #[arg(long)]
     pub(crate) only: Vec<String>,
     /// Writes all that was measured, run by run.
@@ -100,11 +100,13 @@ pub(crate) struct Report {
 impl Bench {
     /// Runs all cells in turn, as often as `options` say, prints the table and writes the files that are asked for.
     pub(crate) fn run(mut self, options: &Options) -> Result<()> {
-        let is_wanted = |cell: &Cell| {
+        let is_named = |part: &String| self.cells.iter().any(|cell| cell.row == *part);
+        let (names, parts): (Vec<_>, Vec<_>) = options.only.iter().partition(|part| is_named(part));
+        self.cells.retain(|Cell { row, .. }| {
             options.only.is_empty()
-                || options.only.iter().any(|part| cell.row.contains(part) || cell.group == *part)
-        };
-        self.cells.retain(is_wanted);
+                || names.contains(&row)
+                || parts.iter().any(|part| row.contains(part.as_str()))
+        });
         let mut rows: Vec<Measured> = Vec::new();
         for Cell { group, row, .. } in &self.cells {
             rows.push(Measured { group: group.clone(), row: row.clone(), runs: Vec::new() });
