@@ -172,3 +172,18 @@ fn a_purge_lets_go_of_memory() {
     assert_eq!((again.purge, again.snapshot), (Some(LogId::new(1, 1, 99_990)), log.snapshot));
     assert_eq!(again.hard_state, None);
 }
+
+#[test]
+fn a_log_that_was_long_keeps_room_for_twice_of_what_is_left() {
+    for (room, left, shrinks) in
+        [(1024, 10, false), (1025, 10, true), (4096, 1024, false), (4096, 1023, true)]
+    {
+        let mut log = Log::new(true);
+        log.places.reserve_exact(room);
+        let room = log.places.capacity();
+        note(&mut log, &entries(1, 1, room as Index), false).unwrap();
+        note(&mut log, &purge(1, (room - left) as Index), false).unwrap();
+        let now = log.places.capacity();
+        assert!(if shrinks { (2 * left..room).contains(&now) } else { now == room }, "{now}");
+    }
+}
