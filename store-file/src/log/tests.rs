@@ -86,6 +86,8 @@ fn what_is_missing_between_a_purge_and_the_first_entry_is_noticed() {
     ] {
         assert!(noted(&writes).is_err(), "{writes:?}");
     }
+    let reason = noted(&[keep(purge(1, 5)), keep(entries(1, 10, 12))]).unwrap_err();
+    assert_eq!(reason, "the log begins with entry 10, and 5 is purged");
 }
 
 #[test]
