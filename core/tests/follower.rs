@@ -136,6 +136,16 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
     }
 }
 
+#[test]
+fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
+    let mut follower = follower(0, 3);
+    let body = Body::Snapshot { meta: meta(9), offset: 4, chunk: Bytes::from_static(b"4567") };
+    let output = after(&mut follower, says(body));
+    assert!(output.incoming.is_empty());
+    let reply = Body::SnapshotReply { digest: meta(9).digest, stored: 0 };
+    assert_eq!(output.messages.into_iter().map(|m| m.body).collect::<Vec<_>>(), [reply]);
+}
+
 /// A draft that is gone: the disk is at a piece of it while an old offer comes again after a newer one.
 #[test]
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
@@ -331,18 +341,7 @@ fn the_vote_of_a_node_without_a_past_counts_only_with_those_of_all() {
 }
 
 #[test]
-fn a_node_that_has_voted_for_the_first_leader_of_all_has_been_there_from_the_beginning() {
-    let mut engine = newcomer();
-    assert_eq!(vote(&mut engine, 2, 1, LogId::FIRST), Vote::Tentative);
-    takes(&mut engine, vec![first_entry()], LogId::ZERO, 0);
-    assert!(!engine.hard_state().caught_up, "who leads may have led for long");
-    takes(&mut engine, entries(2..=2), LogId::FIRST, 0);
-    assert!(engine.hard_state().caught_up);
-    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 2)), Vote::Yes);
-}
-
-#[test]
-fn a_node_that_has_not_voted_for_the_first_leader_has_to_catch_up() {
+fn a_node_has_caught_up_with_what_was_committed_when_it_could_first_follow() {
     let mut engine = newcomer();
     takes(&mut engine, vec![first_entry()], LogId::ZERO, 4);
     takes(&mut engine, entries(2..=3), LogId::FIRST, 4);
@@ -350,6 +349,18 @@ fn a_node_that_has_not_voted_for_the_first_leader_has_to_catch_up() {
     takes(&mut engine, entries(4..=4), LogId::new(1, 2, 3), 4);
     assert!(engine.hard_state().caught_up);
     assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 4)), Vote::Yes);
+}
+
+#[test]
+fn an_echo_of_the_round_that_forms_the_cluster_waits_until_that_is_durable() {
+    let mut engine = newcomer();
+    takes(&mut engine, vec![first_entry()], LogId::ZERO, 0);
+    takes(&mut engine, entries(2..=2), LogId::FIRST, 0);
+    assert!(!engine.hard_state().caught_up);
+    let output = after(&mut engine, append(2, 2, 2, 1));
+    assert!(engine.hard_state().caught_up && output.messages.is_empty());
+    let write = output.write.expect("it is to be kept").0;
+    assert_eq!(answer(&after(&mut engine, Input::Persisted { write })), (1, accepted(2)));
 }
 
 #[test]

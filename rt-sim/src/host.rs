@@ -361,6 +361,16 @@ impl Host {
         }
     }
 
+    /// Whether it is going to die after some more polls.
+    pub fn is_doomed(&self) -> bool {
+        self.state.dies_after.get().is_some()
+    }
+
+    /// How many tasks its process has.
+    pub fn tasks(&self) -> usize {
+        self.state.tasks.borrow().len()
+    }
+
     /// The process gets no processor, as by `SIGSTOP`. What the kernel does, goes on: sockets take what arrives, disks write.
     pub fn pause(&self) {
         if self.is_running() && !self.state.paused.replace(true) {

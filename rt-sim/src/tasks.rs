@@ -62,6 +62,10 @@ impl Tasks {
         self.places[key.place as usize].task.take()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     /// All that are there, in the order of their places. Nothing is left.
     pub(crate) fn take_all(&mut self) -> Vec<Task> {
         self.free.clear();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use quorate_rt::Instant;
 
 use super::Common;
+use super::catching_up::Elected;
 use crate::message::{Body, Vote};
 use crate::quorum::{VoteResult, vote_result};
 use crate::types::NodeId;
@@ -61,8 +62,8 @@ impl Candidate {
         self.votes.insert(voter, vote);
     }
 
-    /// Whether it is elected, itself having voted: by a quorum of those who have caught up, or by all (see `catching_up.rs`).
-    pub(super) fn has_won(&self, common: &Common) -> bool {
+    /// Whether it is elected, itself having voted, and by whom (see `catching_up.rs`).
+    pub(super) fn elected(&self, common: &Common) -> Option<Elected> {
         let by_quorum = vote_result(&[&common.voters], |voter| match self.votes.get(&voter)? {
             Vote::Yes => Some(true),
             Vote::No => Some(false),
@@ -72,6 +73,10 @@ impl Candidate {
             let granted = |voter| self.votes.get(voter).is_some_and(|vote| *vote != Vote::No);
             common.voters.iter().all(granted)
         };
-        self.votes.contains_key(&common.id) && (by_quorum == VoteResult::Won || by_all())
+        match by_quorum {
+            _ if !self.votes.contains_key(&common.id) => None,
+            VoteResult::Won => Some(Elected::ByQuorum),
+            _ => by_all().then_some(Elected::ByAll),
+        }
     }
 }

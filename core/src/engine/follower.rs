@@ -229,6 +229,7 @@ impl Follower {
     /// Sends what this turn has gathered for the leader.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         let Some(following) = &mut self.following else { return };
+        common.catch_up();
         let matched = following.agreed.min(common.log.durable());
         if following.reply_due || matched > following.acknowledged {
             following.reply_due = false;
@@ -238,8 +239,6 @@ impl Follower {
         }
         following.forwards.send(common, following.leader);
         following.questions.send(common, following.leader);
-        // After the acknowledgement, which need not wait for that to be durable.
-        common.catch_up(following.leader);
     }
 }
 

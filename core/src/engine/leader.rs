@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
+use super::catching_up::{Elected, Forming};
 use super::forward::Seen;
 use super::progress::{Mode, Progress};
 use super::reads::Rounds;
@@ -28,6 +29,7 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     handover: Option<Handover>,
+    forming: Option<Forming>,
 }
 
 /// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
@@ -47,10 +49,8 @@ pub(super) enum StepDown {
 }
 
 impl Leader {
-    pub(super) fn new(common: &mut Common) -> Self {
+    pub(super) fn new(common: &mut Common, elected: Elected) -> Self {
         assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
-        // A quorum has found its log good enough, or all have, to form the cluster.
-        common.hard_state.caught_up = true;
         let next = common.log.last().index + 1;
         let now = common.now;
         let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(next, now)));
@@ -63,6 +63,7 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
+            forming: (elected == Elected::ByAll).then_some(Forming::Entry),
         };
         leader.append(common, Payload::Blank);
         leader
@@ -305,21 +306,47 @@ impl Leader {
         self.hand_over(common);
     }
 
-    /// Its own disk is one among many, and counts for what it has made durable (R8).
     fn commit(&mut self, common: &mut Common) {
+        self.form(common);
         let durable = match planted(Bug::R8) {
             true => common.log.last().index,
             false => common.log.durable(),
         };
-        let index = match self.forms(common) {
-            true => self.peers.values().map(|progress| progress.matched).fold(durable, Index::min),
-            false => self.agreed(common, durable, |progress| progress.matched),
+        let index = match self.forming {
+            Some(Forming::Entry) => 0,
+            Some(Forming::Round(_)) => self.first,
+            // Its own disk is one among many, and counts for what it has made durable (R8).
+            None => self.agreed(common, durable, |progress| progress.matched),
         };
         // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
         let of_this_term = index >= self.first || planted(Bug::E3);
-        if index <= common.committed || !of_this_term || planted(Bug::R7) && self.peers.is_empty() {
+        let commits = !(planted(Bug::R7) && self.peers.is_empty());
+        if index > common.committed && of_this_term && commits {
+            self.commit_to(common, index);
+        }
+        if self.forming.is_none() && common.committed >= self.first {
+            common.hard_state.caught_up = true;
+        }
+    }
+
+    /// Takes note of how far it has got with forming the cluster.
+    fn form(&mut self, common: &Common) {
+        let has_first = |progress: &Progress| progress.matched >= self.first;
+        if !self.peers.values().all(has_first) || common.log.durable() < self.first {
             return;
         }
+        if self.forming == Some(Forming::Entry) {
+            self.forming = Some(Forming::Round(self.rounds.begin_alone()));
+            self.peers.values_mut().for_each(|progress| progress.due = true);
+        }
+        if let Some(Forming::Round(round)) = self.forming
+            && self.peers.values().all(|progress| progress.round >= round)
+        {
+            self.forming = None;
+        }
+    }
+
+    fn commit_to(&mut self, common: &mut Common, index: Index) {
         for progress in self.peers.values_mut() {
             let awaits = progress.awaits_commit;
             progress.due |= common.committed < awaits && awaits <= index;
@@ -331,11 +358,6 @@ impl Leader {
             self.uncommitted_bytes -= bytes;
             self.uncommitted.pop_front();
         }
-    }
-
-    /// Whether it is the first leader of all, and its first entry is not yet committed: all are to have that (see `catching_up.rs`).
-    fn forms(&self, common: &Common) -> bool {
-        self.first == LogId::FIRST.index + 1 && common.committed < self.first
     }
 
     pub(super) fn leave(&mut self, common: &mut Common) {

@@ -285,12 +285,11 @@ impl Engine {
 
     fn count_votes(&mut self) {
         let State::Candidate(candidate) = &self.role else { return };
-        if candidate.has_won(&self.common) {
-            if candidate.pre {
-                self.campaign(Campaign::Elect);
-            } else {
-                self.role = State::Leader(Box::new(Leader::new(&mut self.common)));
-            }
+        let Some(elected) = candidate.elected(&self.common) else { return };
+        if candidate.pre {
+            self.campaign(Campaign::Elect);
+        } else {
+            self.role = State::Leader(Box::new(Leader::new(&mut self.common, elected)));
         }
     }
 

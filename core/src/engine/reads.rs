@@ -70,6 +70,13 @@ impl Rounds {
         true
     }
 
+    /// Begins a round for which nobody waits, before any other.
+    pub(super) fn begin_alone(&mut self) -> u64 {
+        assert!(self.confirming.is_none(), "a round is under way");
+        self.round += 1;
+        self.round
+    }
+
     /// A quorum has answered round `round`.
     pub(super) fn confirmed(&mut self, common: &mut Common, round: u64) {
         if (round == self.round || planted(Bug::L3) && round > 0)

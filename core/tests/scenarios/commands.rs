@@ -3,8 +3,8 @@
 //! | command | what it does |
 //! | --- | --- |
 //! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
-//! | `nodes 1 2 3` | a cluster of these, each initialized, and durably |
-//! | `fresh 1 2 3` | the same nodes, not initialized |
+//! | `nodes 1 2 3` | a cluster of these, formed, so that a majority elects a leader |
+//! | `fresh 1 2 3` | the same nodes, which know of nothing |
 //! | `initialize 1` | forms the cluster of all nodes, told to node 1 |
 //! | `resign 1` | node 1 shall hand over, if it leads |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
@@ -72,13 +72,7 @@ impl Scenario {
                 Vec::new()
             }
             "nodes" | "fresh" => {
-                self.create(&ids(rest));
-                if *command == "nodes" {
-                    for id in ids(rest) {
-                        assert!(self.cluster().initialize(id));
-                        self.cluster().persist(id, usize::MAX);
-                    }
-                }
+                self.create(&ids(rest), *command == "nodes");
                 self.cluster().events.clear();
                 Vec::new()
             }
@@ -130,11 +124,12 @@ impl Scenario {
         }
     }
 
-    fn create(&mut self, ids: &[NodeId]) {
+    fn create(&mut self, ids: &[NodeId], formed: bool) {
         assert!(self.cluster.is_none(), "there are nodes already");
         let seeds: Vec<u64> =
             ids.iter().map(|id| self.seeds.get(id).copied().unwrap_or(*id)).collect();
-        self.cluster = Some(Cluster::new(self.config.clone(), ids, &seeds));
+        let create = if formed { Cluster::formed } else { Cluster::new };
+        self.cluster = Some(create(self.config.clone(), ids, &seeds));
     }
 
     fn look(&mut self, command: &str, rest: &[&str]) -> Vec<String> {

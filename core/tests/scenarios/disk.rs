@@ -8,7 +8,7 @@ use quorate_core::{
     Digest, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta,
 };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Disk {
     /// What has been submitted, durable or not: it can be read at once.
     submitted: Image,
@@ -20,6 +20,7 @@ pub(crate) struct Disk {
     pub(crate) stalled: bool,
 }
 
+#[derive(Clone)]
 struct Pending {
     number: u64,
     write: LogWrite,
@@ -81,6 +82,16 @@ impl Image {
 }
 
 impl Disk {
+    /// One with the first entry of all, of a node that has been there when its cluster was formed.
+    pub(crate) fn formed(first: Entry) -> Self {
+        let mut disk = Self::default();
+        for image in [&mut disk.submitted, &mut disk.durable] {
+            image.hard_state.caught_up = true;
+            image.entries.push(first.clone());
+        }
+        disk
+    }
+
     /// What reads see.
     pub(crate) fn submitted(&self) -> &Image {
         &self.submitted

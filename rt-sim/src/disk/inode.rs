@@ -22,6 +22,7 @@ struct Content {
     /// In order, each with its number.
     unsynced: Vec<(u64, Change)>,
     changes: u64,
+    writes: u64,
 }
 
 /// A change of a file.
@@ -95,6 +96,7 @@ impl Inode {
             other => other,
         };
         let content = &mut *self.content.borrow_mut();
+        content.writes += u64::from(matches!(change, Change::Write { .. }));
         change.apply(&mut content.visible);
         content.changes += 1;
         content.unsynced.push((content.changes, change));
@@ -134,6 +136,10 @@ impl Inode {
         }
         content.visible.clone_from(&content.durable);
         self.misdirected.set(None);
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        self.content.borrow().writes
     }
 
     pub(super) fn durable(&self) -> Vec<u8> {

@@ -171,6 +171,11 @@ impl Disk {
         Some(self.state.names.borrow().get(path)?.unsynced())
     }
 
+    /// How many pieces were written to a file so far; none where there is no such file.
+    pub fn writes(&self, path: &Path) -> Option<u64> {
+        Some(self.state.names.borrow().get(path)?.writes())
+    }
+
     /// What will be there for sure if the power goes now.
     pub fn durable(&self) -> DiskImage {
         self.state.names.borrow().durable_image()

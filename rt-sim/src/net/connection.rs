@@ -124,10 +124,12 @@ impl Connection {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.ends.iter().any(|end| {
-            let state = end.state.borrow();
-            !state.closed && state.broken.is_none()
-        })
+        self.is_open_at(Side::Connector) || self.is_open_at(Side::Acceptor)
+    }
+
+    pub(crate) fn is_open_at(&self, side: Side) -> bool {
+        let state = self.state(side).borrow();
+        !state.closed && state.broken.is_none()
     }
 
     /// Whether what is sent there arrives.

@@ -192,6 +192,16 @@ impl Network {
         self.world.note(from, "link stalls", to.0 as u64, nanos(duration));
     }
 
+    /// How many connections a host has open, at either side.
+    pub fn connections(&self, host: HostId) -> usize {
+        let open = |connection: &Rc<Connection>, side| {
+            connection.host(side).id == host && connection.is_open_at(side)
+        };
+        let all = self.world.net.connections();
+        let sides = [Side::Connector, Side::Acceptor];
+        sides.iter().map(|side| all.iter().filter(|one| open(one, *side)).count()).sum()
+    }
+
     /// Breaks all connections between two hosts, wherever in a message they are. Gives how many.
     pub fn reset(&self, one: HostId, other: HostId) -> usize {
         let mut broken = 0;

@@ -70,6 +70,8 @@ struct Member {
     stays_down: bool,
     /// It has told that its disk is damaged.
     is_broken: bool,
+    /// It is not to be stopped, in any way.
+    is_protected: bool,
 }
 
 impl Cluster {
@@ -105,9 +107,12 @@ impl Cluster {
         })
     }
 
-    /// Whether anything was ever committed.
-    pub fn is_formed(&self) -> bool {
-        self.observer.with_model(|model| model.last_committed() > 1)
+    /// Whether these may elect one of them: a majority of all, whose votes count.
+    pub fn may_elect(&self, ids: &[NodeId]) -> bool {
+        let votes = |id: &&NodeId| {
+            self.observer.with_model(|model| model.nodes[id].durable.hard_state.caught_up)
+        };
+        2 * ids.iter().filter(votes).count() > self.hosts.len()
     }
 
     pub fn ids(&self) -> Vec<NodeId> {
@@ -234,8 +239,20 @@ impl Cluster {
         }
     }
 
+    /// It is not to be stopped, in any way, until it may be again.
+    pub fn protect(&self, id: NodeId, protected: bool) {
+        self.change(id, |member| member.is_protected = protected);
+    }
+
+    pub fn is_protected(&self, id: NodeId) -> bool {
+        self.members.borrow()[&id].is_protected
+    }
+
     /// Kills a node's process, if it runs. It is not started again before so long.
     pub fn kill(&self, id: NodeId, crash: Crash, rest: Duration) {
+        if self.is_protected(id) {
+            return;
+        }
         self.rest(id, rest);
         if self.host(id).is_running() {
             self.observer.died(id, &format!("{crash:?}"));
@@ -246,6 +263,9 @@ impl Cluster {
 
     /// Kills it after so many polls of its tasks, wherever it is then.
     pub fn kill_soon(self: &Rc<Self>, id: NodeId, polls: u64, crash: Crash, rest: Duration) {
+        if self.is_protected(id) {
+            return;
+        }
         self.rest(id, rest);
         self.tell(|| format!("node {id} will die by {crash:?} after {polls} polls"));
         self.host(id).crash_after(polls, crash);
@@ -257,6 +277,9 @@ impl Cluster {
 
     /// Tells a node to stop in order.
     pub fn stop(&self, id: NodeId, rest: Duration) {
+        if self.is_protected(id) {
+            return;
+        }
         self.rest(id, rest);
         self.change(id, |member| {
             member.raft = None;

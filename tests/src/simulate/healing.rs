@@ -43,8 +43,8 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         let impaired = ids.iter().filter(|id| cluster.atlas.is_impaired(**id)).copied();
         let whole = core.iter().take(majority).copied();
         core = whole.chain(impaired).collect::<BTreeSet<_>>().into_iter().collect();
-        if !cluster.is_formed() {
-            core = ids.clone(); // That takes all of them.
+        if !cluster.may_elect(&core) {
+            core = ids.clone(); // The cluster is not formed yet, which takes all of them.
         }
     }
     for id in ids.into_iter().filter(|id| !core.contains(id)) {
@@ -110,7 +110,7 @@ pub async fn comes_true(
     Ok(())
 }
 
-/// The leader that all of these nodes know of, if it is one of them.
+/// The leader that all of these nodes know of. (Somebody who was to be left out may have come through and be of use.)
 pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
     let of = |id: &NodeId| {
         let metrics = cluster.metrics(*id)?;
@@ -119,7 +119,7 @@ pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
     let (first, others) = core.split_first()?;
     let (term, leader) = of(first)?;
     let all = others.iter().all(|id| of(id) == Some((term, leader)));
-    (all && core.contains(&leader)).then_some(leader)
+    all.then_some(leader)
 }
 
 /// The core has a leader, and each of its nodes serves.
@@ -127,7 +127,7 @@ pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verd
     let limit = cluster.plan.patience();
     let deadline = now() + limit;
     let has_leader = || leader_of(cluster, core).is_some();
-    comes_true(cluster, rt, "all of the core know a leader of it", limit, has_leader).await?;
+    comes_true(cluster, rt, "all of the core know a leader", limit, has_leader).await?;
     for id in core {
         while !clients::is_served_by(cluster, *id).await {
             if now() >= deadline || cluster.observer.has_violation() {
@@ -190,4 +190,51 @@ pub async fn agrees(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict
         Some((_, id)) => Err(format!("the states of nodes {} and {id} differ", core[0])),
         None => Ok(()),
     }
+}
+
+/// Nothing is left lying about: no files, tasks or connections that nobody needs any more.
+pub async fn is_tidy(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
+    let limit = cluster.plan.patience();
+    let deadline = now() + limit;
+    for id in core {
+        while let Some(litter) = litter(cluster, *id) {
+            if now() >= deadline {
+                return Err(format!(
+                    "node {id} has {litter}, after {limit:?} in which nothing happens"
+                ));
+            }
+            rt.sleep(STEP).await;
+        }
+    }
+    Ok(())
+}
+
+/// What a node has too much of.
+fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
+    let host = cluster.host(id);
+    let files = host.disk().files();
+    let count =
+        |ending: &str| files.iter().filter(|path| path.to_string_lossy().ends_with(ending)).count();
+    // Its own, and the next, which may be on its way; the log that is kept, and the segment that is prepared.
+    let (snapshots, drafts, segments) = (count(".snapshot"), count(".tmp"), count(".wal"));
+    let log = cluster.observer.with_model(|model| {
+        let log = &model.nodes[&id].durable;
+        log.entries.iter().map(|entry| entry.bytes).sum::<usize>()
+    });
+    // A record takes more than its entries, and a segment may end early.
+    let needed = 4 + 8 * log / cluster.plan.file.segment_bytes as usize;
+    // Those of the node, its store and its clients; and a few for each connection.
+    let peers = cluster.hosts.len();
+    let tasks = 16 + 8 * peers + 2 * cluster.plan.load.local_clients as usize;
+    // In each direction, for messages and for snapshots.
+    let connections = cluster.network.connections(host.id());
+    if snapshots > 2 || drafts > 1 || segments > needed {
+        return Some(format!(
+            "{snapshots} snapshots, {drafts} drafts and {segments} segments for a log of {log} bytes"
+        ));
+    }
+    if host.tasks() > tasks || connections > 4 * peers {
+        return Some(format!("{} tasks and {connections} connections", host.tasks()));
+    }
+    None
 }

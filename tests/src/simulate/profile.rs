@@ -56,7 +56,7 @@ impl Profile {
 
     pub fn duration(self) -> Range<Duration> {
         match self {
-            Self::Calm => Duration::from_secs(60)..Duration::from_secs(61),
+            Self::Calm => Duration::from_secs(20)..Duration::from_secs(21),
             Self::Endings => Duration::from_millis(500)..Duration::from_secs(2),
             _ => Duration::from_secs(2)..Duration::from_secs(12),
         }
@@ -90,7 +90,9 @@ impl Profile {
             Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
-            Self::Disks => &[DiskErrors, DiskFull, DiskStalls, Rot, Wipes, Crashes, Restarts],
+            Self::Disks => {
+                &[DiskErrors, DiskFull, DiskStalls, Rot, Misdirections, Wipes, Crashes, Restarts]
+            }
             Self::Clocks | Self::WildClocks => &[Clocks, Partitions, Pauses, Crashes],
         };
         let wanted = match self {

@@ -156,5 +156,6 @@ async fn conduct(cluster: Rc<Cluster>, rt: Sim) -> Verdict {
     let patience = cluster.plan.patience();
     healing::ends(&rt, clients, patience).await?;
     checks::answers::check(cluster.observer.history.borrow().operations(), now(), patience)?;
-    healing::agrees(&cluster, &rt, &core).await
+    healing::agrees(&cluster, &rt, &core).await?;
+    healing::is_tidy(&cluster, &rt, &core).await
 }

@@ -12,7 +12,7 @@ use quorate_core::engine::{
     Engine, Fetch, Incoming, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket,
 };
 use quorate_core::{
-    Config, Digest, Index, LogId, Membership, Message, NodeId, Payload, Role, SnapshotMeta,
+    Config, Digest, Entry, Index, LogId, Membership, Message, NodeId, Payload, Role, SnapshotMeta,
 };
 use quorate_rt::Instant;
 
@@ -89,12 +89,28 @@ enum Request {
 /// How long a message takes where the network runs by itself.
 const LATENCY: Duration = Duration::from_millis(10);
 
+fn members(ids: &[NodeId]) -> Membership {
+    let address = |id: &NodeId| (*id, format!("node-{id}"));
+    Membership::new(ids.iter().map(address).collect()).expect("valid ids")
+}
+
 impl Cluster {
     /// Nodes with empty disks, in no cluster yet.
+    /// Nodes that know of nothing.
     pub(crate) fn new(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
+        Self::on_disks(config, ids, seeds, &Disk::default())
+    }
+
+    /// Nodes that have got no further than to form a cluster.
+    pub(crate) fn formed(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
+        let payload = Payload::Membership(members(ids));
+        let disk = Disk::formed(Entry { log_id: LogId::FIRST, payload });
+        Self::on_disks(config, ids, seeds, &disk)
+    }
+
+    fn on_disks(config: Config, ids: &[NodeId], seeds: &[u64], disk: &Disk) -> Self {
         config.validate().expect("a scenario's config is valid");
-        let address = |id: &NodeId| (*id, format!("node-{id}"));
-        let members = Membership::new(ids.iter().map(address).collect()).expect("valid ids");
+        let members = members(ids);
         let mut cluster = Self {
             now: Instant::from_nanos(0),
             config,
@@ -114,7 +130,7 @@ impl Cluster {
         for (id, seed) in ids.iter().zip(seeds) {
             let node = Node {
                 engine: None,
-                disk: Disk::default(),
+                disk: disk.clone(),
                 wake_at: None,
                 runs: 0,
                 seed: *seed,

@@ -8,6 +8,9 @@ use super::Calm;
 /// Lets a disk be like that for a while.
 async fn for_a_while(calm: &Calm, id: NodeId, config: DiskConfig) {
     let cluster = &calm.cluster;
+    if cluster.is_protected(id) {
+        return;
+    }
     cluster.observer.change_model(|model| {
         if let Some(of) = model.nodes.get_mut(&id) {
             of.may_fail = true;

@@ -31,12 +31,13 @@ pub enum Fault {
     DiskFull,
     DiskStalls,
     Rot,
+    Misdirections,
     Wipes,
     Clocks,
 }
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -48,6 +49,7 @@ impl Fault {
         Self::DiskFull,
         Self::DiskStalls,
         Self::Rot,
+        Self::Misdirections,
         Self::Wipes,
         Self::Clocks,
     ];
@@ -67,6 +69,7 @@ impl fmt::Display for Fault {
             Self::DiskFull => "disk-full",
             Self::DiskStalls => "disk-stalls",
             Self::Rot => "rot",
+            Self::Misdirections => "misdirections",
             Self::Wipes => "wipes",
             Self::Clocks => "clocks",
         })
@@ -94,6 +97,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::DiskFull => disks::full(calm).await,
         Fault::DiskStalls => disks::stalls(calm).await,
         Fault::Rot => rot::rot(calm).await,
+        Fault::Misdirections => rot::misdirections(calm).await,
         Fault::Wipes => rot::wipes(calm).await,
         Fault::Clocks => clocks::clocks(calm).await,
     }

@@ -52,6 +52,41 @@ fn where_rot_shows(files: &[PathBuf]) -> Vec<PathBuf> {
     segments.into_iter().take(followed).chain(snapshots).cloned().collect()
 }
 
+/// A write goes to another place of its file. In the log that is noticed as soon as something is written behind it, and until then the node must live: what is lost in
+/// the last batch of all can't be told from what was never written (see the description of the format).
+pub(super) async fn misdirections(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
+    while calm.passes().await {
+        let id = calm.any_node();
+        let disk = cluster.host(id).disk();
+        let files = disk.files();
+        let logs = files.iter().filter(|path| path.extension().is_some_and(|is| is == "wal"));
+        // The last one is prepared and empty, the one before is written to.
+        let Some(path) = logs.rev().nth(1) else { continue };
+        let is_calm = cluster.raft(id).is_some()
+            && !cluster.host(id).is_doomed()
+            && disk.config() == cluster.plan.disk;
+        if !is_calm || !cluster.atlas.may_damage(id) {
+            continue;
+        }
+        let ahead = draw.within(&(1..16 << 10));
+        cluster.count("write misdirected");
+        cluster.tell(|| format!("node {id} will write {ahead} bytes too far into {path:?}"));
+        let (Ok(()), Some(before)) = (disk.misdirect(path, ahead), disk.writes(path)) else {
+            continue;
+        };
+        is_bad(&calm, id);
+        cluster.protect(id, true);
+        // That one, and two of which one is a witness, or a record, behind it.
+        while disk.writes(path).is_some_and(|writes| writes < before + 3) {
+            if !calm.lasts(Duration::from_millis(5)).await {
+                break;
+            }
+        }
+        cluster.protect(id, false);
+    }
+}
+
 pub(super) async fn wipes(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
     while calm.passes().await {
