@@ -11,7 +11,6 @@ use futures::future::{Either, select};
 use quorate_core::NodeId;
 use quorate_core::codec::Gather;
 use quorate_rt::channel::Signal;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, TaskError, WriteHalf};
 use thiserror::Error;
 
@@ -128,9 +127,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, no
             address: state.advertise.clone(),
         };
         let attempt = connect(state.rt.clone(), link.address.clone(), hello);
-        let limit =
-            if planted(Bug::R13) { Duration::from_secs(86_400) } else { state.timing.handshake };
-        let connection = within(&state.rt, limit, attempt).await;
+        let connection = within(&state.rt, state.timing.handshake, attempt).await;
         match connection.map_err(ConnectError::from).flatten() {
             Ok(connection) => {
                 failures = 0;

@@ -1,5 +1,5 @@
-//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only with the feature `planted`, which no build but that of the simulations
-//! has; without it [`planted`] is the constant false, and what it guards isn't there.
+//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only with the feature `planted`, which no
+//! build but that of the simulations has; without it [`planted`] is the constant false, and what it guards isn't there.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ bugs! {
     R11,
     /// The cache keeps what is truncated from the log.
     R12,
-    /// A peer that never answers is waited for without a limit.
+    /// A leader waits for a peer that doesn't answer before it sends to the next.
     R13,
     /// An answer to a heartbeat is taken for that to the append before it.
     R14,

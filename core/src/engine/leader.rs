@@ -302,6 +302,10 @@ impl Leader {
         let round = self.rounds.round();
         for (peer, progress) in &mut self.peers {
             replicate(common, *peer, progress, round);
+            let is_silent = progress.last_contact + common.config.election_timeout <= common.now;
+            if planted(Bug::R13) && is_silent {
+                break;
+            }
         }
         self.hand_over(common);
     }
