@@ -365,7 +365,8 @@ mod tests {
         const COMMAND_BYTES: usize = 1 << 20;
         let command = bytes::Bytes::from(vec![0; COMMAND_BYTES]);
         let entry = Entry { log_id: LogId::new(1, 1, 1), payload: Payload::Command(command) };
-        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry] };
+        let body =
+            Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry].into() };
         let append = Message { group: GROUP, from: 1, to: 2, term: Term(1), body };
         let mailbox = Mailbox::default();
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)
