@@ -1,4 +1,5 @@
-//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that stands still until the work is done.
+//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that stands still until the work is done. So work that wakes
+//! tasks, or waits for them, is as deterministic as threads are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -54,6 +55,9 @@ where
 }
 
 fn end<T: 'static>(world: &Rc<World>, job: &Arc<Job<T>>, sender: oneshot::Sender<Outcome<T>>) {
+    if sender.is_closed() {
+        return; // Nobody waits for it. It may itself wait for a process that is dead.
+    }
     world.woken.wait_until(|| job.is_done());
     match job.take() {
         Some(outcome) => drop(sender.send(outcome)),
