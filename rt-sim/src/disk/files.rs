@@ -204,7 +204,7 @@ impl File for SimFile {
         let in_case_of_a_crash = Some((Rc::clone(&self.inode), changes.clone()));
         self.disk
             .operate(&self.world, Kind::Write, in_case_of_a_crash, move |world, fails| {
-                let changes = inode.directed(changes);
+                let changes = inode.write(changes);
                 let end = changes.last().map_or(0, Change::end);
                 let full = !disk.has_room(end.saturating_sub(inode.len()));
                 for change in changes {

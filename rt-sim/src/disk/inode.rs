@@ -13,6 +13,7 @@ pub(super) struct Inode {
     content: RefCell<Content>,
     /// The next write goes so much further ahead.
     misdirected: Cell<Option<u64>>,
+    writes: Cell<u64>,
     /// How often it is open.
     opened: Cell<u32>,
 }
@@ -24,7 +25,6 @@ struct Content {
     /// In order, each with its number.
     unsynced: Vec<(u64, Change)>,
     changes: u64,
-    writes: u64,
 }
 
 /// A change of a file.
@@ -109,8 +109,9 @@ impl Inode {
         self.opened.get() > 0
     }
 
-    /// What a write changes that was to change this.
-    pub(super) fn directed(&self, mut changes: Vec<Change>) -> Vec<Change> {
+    /// What a write changes that was to change this: it may be misdirected.
+    pub(super) fn write(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        self.writes.update(|writes| writes + 1);
         let ahead = self.misdirected.take().unwrap_or(0);
         for change in &mut changes {
             if let Change::Write { offset, .. } = change {
@@ -122,7 +123,6 @@ impl Inode {
 
     pub(super) fn change(&self, change: Change) {
         let content = &mut *self.content.borrow_mut();
-        content.writes += u64::from(matches!(change, Change::Write { .. }));
         change.apply(&mut content.visible);
         content.changes += 1;
         content.unsynced.push((content.changes, change));
@@ -165,7 +165,7 @@ impl Inode {
     }
 
     pub(super) fn writes(&self) -> u64 {
-        self.content.borrow().writes
+        self.writes.get()
     }
 
     pub(super) fn durable(&self) -> Vec<u8> {

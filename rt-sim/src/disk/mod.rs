@@ -201,9 +201,9 @@ impl Disk {
         Some(self.state.names.borrow().get(&plain(path))?.unsynced())
     }
 
-    /// How many pieces were written to a file so far; none where there is no such file.
+    /// How many writes a file has got so far; none where there is no such file.
     pub fn writes(&self, path: &Path) -> Option<u64> {
-        Some(self.state.names.borrow().get(path)?.writes())
+        Some(self.state.names.borrow().get(&plain(path))?.writes())
     }
 
     /// What will be there for sure if the power goes now.

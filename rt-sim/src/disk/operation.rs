@@ -170,7 +170,7 @@ impl DiskState {
         for (inode, changes) in operations.into_values().flatten() {
             // The sectors of it that were written: all, none, or some.
             let probability = *world.disks.choose(&[0.0, 0.5, 1.0]);
-            for change in inode.directed(changes) {
+            for change in inode.write(changes) {
                 for part in change.sectors(|| world.disks.chance(probability)) {
                     if self.has_room(part.end().saturating_sub(inode.len())) {
                         inode.change(part);

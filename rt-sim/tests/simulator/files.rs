@@ -408,6 +408,7 @@ fn a_disk_can_be_looked_at_and_exchanged() {
     assert_eq!(disk.used(), 11);
     assert_eq!(disk.unsynced(Path::new("/file")), Some(vec![5..11, 0..1]));
     assert_eq!(disk.unsynced(Path::new("/no")), None);
+    assert_eq!((disk.writes(Path::new("/file")), disk.writes(Path::new("/no"))), (Some(3), None));
     let image = disk.durable();
     assert_eq!(image.directories, ["/a", "/a/b"].map(Path::new));
     assert_eq!(image.files, [(Path::new("/file").to_owned(), b"hello".to_vec())].into());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate_rt::{AsyncRuntime, Listener, Task, yield_now};
-use quorate_rt_sim::{Crash, Simulation, Step};
+use quorate_rt_sim::{Crash, Host, Simulation, Step};
 
 use crate::common::*;
 
@@ -256,4 +256,40 @@ fn a_step_tells_whose_process_had_its_turn() {
     assert_eq!(pair.simulation.step(), Step::Other, "a timer is due");
     assert_eq!(pair.simulation.step(), Step::Ran(pair.a.id()));
     assert_eq!(pair.simulation.step(), Step::Nothing);
+}
+
+#[test]
+fn a_process_has_tasks_and_connections_that_can_be_counted() {
+    let pair = Pair::new(1);
+    assert_eq!(pair.a.tasks(), 1, "its main future");
+    let sleeps = |duration| {
+        let rt = pair.on_a.clone();
+        pair.on_a.spawn(async move { rt.sleep(duration).await })
+    };
+    let (_short, _long) = (sleeps(SECOND), sleeps(HOUR));
+    assert_eq!(pair.a.tasks(), 3);
+    pair.simulation.run_for(2 * SECOND);
+    assert_eq!(pair.a.tasks(), 2);
+
+    let connections = |host: &Host| pair.simulation.network().connections(host.id());
+    let (of_a, of_b) = pair.connect();
+    let others = pair.connect();
+    assert_eq!((connections(&pair.a), connections(&pair.b)), (2, 2));
+    drop(of_a);
+    assert_eq!((connections(&pair.a), connections(&pair.b)), (1, 2));
+    pair.b.crash(Crash::Process);
+    assert_eq!((connections(&pair.a), connections(&pair.b)), (1, 0));
+    pair.a.crash(Crash::Process);
+    assert_eq!((connections(&pair.a), pair.a.tasks()), (0, 0));
+    drop((of_b, others));
+}
+
+#[test]
+fn a_process_that_is_to_die_is_doomed_until_it_is_dead() {
+    let pair = Pair::new(1);
+    assert!(!pair.a.is_doomed());
+    pair.a.crash_after(10, Crash::Process);
+    assert!(pair.a.is_doomed());
+    pair.a.crash(Crash::Process);
+    assert!(!pair.a.is_doomed());
 }
