@@ -35,6 +35,7 @@ impl<T> Job<T> {
 }
 
 /// Begins it. The end of the channel tells what came of it.
+#[expect(clippy::disallowed_methods, reason = "its end comes when the simulation says so")]
 pub(crate) fn start<F, T>(world: &World, work: F) -> oneshot::Receiver<Outcome<T>>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -138,6 +138,7 @@ fn run(seed: u64, say: &'static str) -> Run {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "two simulations run on two threads")]
 fn the_same_seed_gives_the_same_run_and_another_one_another() {
     let mut hashes = BTreeSet::new();
     for seed in 0..4 {
