@@ -136,6 +136,16 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
     }
 }
 
+#[test]
+fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
+    let mut follower = follower(0, 3);
+    let body = Body::Snapshot { meta: meta(9), offset: 4, chunk: Bytes::from_static(b"4567") };
+    let output = after(&mut follower, says(body));
+    assert!(output.incoming.is_empty());
+    let reply = Body::SnapshotReply { digest: meta(9).digest, stored: 0 };
+    assert_eq!(output.messages.into_iter().map(|m| m.body).collect::<Vec<_>>(), [reply]);
+}
+
 /// A draft that is gone: the disk is at a piece of it while an old offer comes again after a newer one.
 #[test]
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {

@@ -23,9 +23,10 @@ fn a_peer_that_accepts_and_never_answers_delays_nobody_and_costs_no_memory() {
     /// The log's cache, again, where a leader has changed; what waits for the silent one; what the allocator makes of it.
     const ALLOWED_BYTES: usize = 64 << 20;
     let mut cluster = Cluster::prepare(["tokio", "compio", "monoio"]);
-    // It takes all of them to form the cluster.
+    // It takes all of them to form the cluster, and it is formed when a write is answered.
     (0..3).for_each(|node| cluster.start_node(node));
-    cluster.leader();
+    let leader = cluster.leader();
+    overwrite(&mut cluster.connect(leader).expect("connects"), 4 << 20);
     cluster.kill(SILENT);
     let address = cluster.peer_address(SILENT);
     let listener = until("the port is free", || TcpListener::bind(address).ok());

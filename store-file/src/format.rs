@@ -103,6 +103,8 @@ const SNAPSHOT: u8 = 2;
 const PURGE: u8 = 4;
 const REPLACES: u8 = 8;
 const CATCHES_UP: u8 = 16;
+/// The first flag that means nothing.
+const UNKNOWN: u8 = 32;
 
 /// What a witness takes. No write takes less, so one that is put in its place covers it whole.
 pub(crate) const WITNESS_BYTES: u64 = RECORD_HEADER_BYTES as u64;
@@ -376,8 +378,7 @@ pub(crate) fn decode_body(
     let flags = take_u8(body, "record")?;
     let replaces = flags & REPLACES != 0;
     let catches_up = flags & CATCHES_UP != 0;
-    let known = HARD_STATE | SNAPSHOT | PURGE | REPLACES | CATCHES_UP;
-    if flags > known || replaces && flags & PURGE == 0 || catches_up && flags & HARD_STATE == 0 {
+    if flags >= UNKNOWN || replaces && flags & PURGE == 0 || catches_up && flags & HARD_STATE == 0 {
         return Err(DecodeError::Kind { what: "record", kind: flags });
     }
     let hard_state = match flags & HARD_STATE {
@@ -397,10 +398,9 @@ pub(crate) fn decode_body(
         0 => None,
         _ => Some(take_log_id(body)?),
     };
-    let count = take_u32(body, "record")? as usize;
-    // The count is only a claim: reserve no more than the bytes at hand could hold.
-    let most = count.min(body.len() / ENTRY_OVERHEAD_BYTES);
-    let (mut entries, mut spans) = (Vec::with_capacity(most), Vec::with_capacity(most));
+    // The count is only a claim, so no memory is reserved for it.
+    let count = take_u32(body, "record")?;
+    let (mut entries, mut spans) = (Vec::new(), Vec::new());
     let seed = entry_seed(store, header.group);
     for _ in 0..count {
         let offset = end - body.len();

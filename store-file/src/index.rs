@@ -214,3 +214,6 @@ fn neighbours(before: &[Place], next: Place) -> bool {
         && next.offset - last.end() <= MAX_GAP_BYTES
         && next.end() - first.offset <= READ_BYTES
 }
+
+#[cfg(test)]
+mod tests;

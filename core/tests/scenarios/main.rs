@@ -80,6 +80,7 @@ scenarios! {
     snapshot_peer_away
     snapshot_purged_to_end
     snapshot_resumes
+    snapshot_silent_peer
     snapshot_slow_transfer
     uncommitted_limit
     vote_durability

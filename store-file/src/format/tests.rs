@@ -3,6 +3,7 @@
 use quorate_core::{Digest, LogId, Membership, Payload, SnapshotMeta};
 
 use super::*;
+use crate::log::Place;
 
 fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
@@ -49,6 +50,24 @@ fn a_record_is_one_only_in_its_store_and_at_its_place() {
     ] {
         assert_eq!(RecordHeader::decode(header, seed), None);
     }
+}
+
+#[test]
+fn the_place_of_an_entry_tells_its_size() {
+    for command in [&b""[..], b"a", &[7; 3000]] {
+        let payload = Payload::Command(Bytes::from_static(command));
+        let entry = Entry { log_id: LogId::new(3, 1, 1), payload };
+        let write = LogWrite { entries: vec![entry.clone()], ..LogWrite::default() };
+        let mut encoder = Encoder::new(9);
+        let (_, spans) = encoder.encode(5, &write, false);
+        let place = Place { offset: 0, segment: 1, len: spans[0].len as u32 };
+        assert_eq!(place.entry_bytes(), entry.bytes());
+    }
+}
+
+#[test]
+fn a_place_is_named_by_offset_and_segment() {
+    assert_eq!(Position { segment: 3, offset: 8000 }.to_string(), "offset 8000 of segment 3");
 }
 
 #[test]
@@ -156,7 +175,7 @@ fn unknown_flags_are_refused() {
         group: 1,
         durable: Position::first_in(1),
     };
-    for flags in [8, 9, 16, 20, 255] {
+    for flags in [8, 9, 16, 20, 32, 36, 255] {
         let body = Bytes::from([&[flags][..], &[0; 200]].concat());
         let error = decode_body(9, &header, body).unwrap_err();
         assert_eq!(error, DecodeError::Kind { what: "record", kind: flags });

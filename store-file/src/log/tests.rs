@@ -86,6 +86,8 @@ fn what_is_missing_between_a_purge_and_the_first_entry_is_noticed() {
     ] {
         assert!(noted(&writes).is_err(), "{writes:?}");
     }
+    let reason = noted(&[keep(purge(1, 5)), keep(entries(1, 10, 12))]).unwrap_err();
+    assert_eq!(reason, "the log begins with entry 10, and 5 is purged");
 }
 
 #[test]
@@ -114,16 +116,41 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
         (entries(1, 7, 7), false),
         (entries(0, 6, 6), false),
         (entries(1, Index::MAX, Index::MAX), false),
+        (entries(1, MAX_INDEX + 1, MAX_INDEX + 1), false),
         (purge(2, 3), false),
         (purge(2, 4), false),
         (purge(1, 4), true),
         (purge(1, Index::MAX), true),
+        (purge(1, MAX_INDEX + 1), true),
         (snapshot(3, 1), false),
         (snapshot(9, 0), false),
         (snapshot(9, 10), false),
     ] {
         assert!(note(&mut start(), &write, replaces).is_err(), "{write:?}");
     }
+}
+
+#[test]
+fn indexes_reach_far() {
+    assert_eq!(MAX_INDEX, u64::MAX / 4);
+    let mut log = Log::new(true);
+    note(&mut log, &purge(1, MAX_INDEX - 1), true).unwrap();
+    note(&mut log, &entries(1, MAX_INDEX, MAX_INDEX), false).unwrap();
+    note(&mut log, &purge(1, MAX_INDEX), false).unwrap();
+}
+
+#[test]
+fn a_purge_replaces_a_log_that_does_not_hold_its_entry() {
+    let mut log = Log::new(true);
+    note(&mut log, &entries(1, 1, 5), false).unwrap();
+    note(&mut log, &purge(1, 3), false).unwrap();
+    for (term, index, expected) in
+        [(1, 3, false), (1, 4, false), (1, 5, false), (2, 4, true), (1, 6, true)]
+    {
+        assert_eq!(log.replaces(LogId::new(term, 1, index)), expected, "{term} {index}");
+    }
+    // Those make no sense, and replace nothing.
+    assert!(!log.replaces(LogId::new(2, 1, 3)) && !log.replaces(LogId::new(2, 1, 2)));
 }
 
 #[test]
@@ -146,4 +173,19 @@ fn a_purge_lets_go_of_memory() {
     let again = log.state_before(6).unwrap();
     assert_eq!((again.purge, again.snapshot), (Some(LogId::new(1, 1, 99_990)), log.snapshot));
     assert_eq!(again.hard_state, None);
+}
+
+#[test]
+fn a_log_that_was_long_keeps_room_for_twice_of_what_is_left() {
+    for (room, left, shrinks) in
+        [(1024, 10, false), (1025, 10, true), (4096, 1024, false), (4096, 1023, true)]
+    {
+        let mut log = Log::new(true);
+        log.places.reserve_exact(room);
+        let room = log.places.capacity();
+        note(&mut log, &entries(1, 1, room as Index), false).unwrap();
+        note(&mut log, &purge(1, (room - left) as Index), false).unwrap();
+        let now = log.places.capacity();
+        assert!(if shrinks { (2 * left..room).contains(&now) } else { now == room }, "{now}");
+    }
 }

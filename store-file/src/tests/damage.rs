@@ -1,5 +1,12 @@
 //! What a crash leaves is cut off; what was durable once and isn't any more is refused.
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
 use super::*;
 use crate::format::{HEADER_BYTES, segment_header};
 
@@ -39,6 +46,31 @@ fn a_torn_tail_is_cut_at_whichever_byte_it_was_torn() {
             let store = scene.open().await;
             assert_eq!(all(&store, 1).await[1..], [entry(1, 2, "second"), entry(2, 3, "3")]);
         }
+    });
+}
+
+#[test]
+fn a_torn_tail_that_is_cut_is_told_of_once() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let begin = put_at(&scene, &store, 1, "first").await;
+        let end = put_at(&scene, &store, 2, "second").await;
+        drop(store);
+        scene.closed().await;
+        scene.crash(1);
+        let mut content = scene.content(1);
+        content[begin as usize] ^= 1;
+        scene.set_content(1, &content);
+        let told = Told::default();
+        let _listening = tracing::subscriber::set_default(told.clone());
+        drop(scene.open().await);
+        let used = content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+        assert!((end - 8..=end).contains(&used));
+        let expected = vec![("offset", begin), ("bytes", end - begin)];
+        assert_eq!(told.take(), [expected]);
+        scene.closed().await;
+        drop(scene.open().await);
+        assert!(told.take().is_empty(), "nothing was torn");
     });
 }
 
@@ -212,4 +244,46 @@ fn an_entry_damaged_while_the_store_is_open_is_refused_by_the_read() {
         let error = store.read(1, 1..2, 99).await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     });
+}
+
+/// Hears what the program tells its operator: the numbers in each message.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Vec<(&'static str, u64)>>>>);
+
+impl Told {
+    fn take(&self) -> Vec<Vec<(&'static str, u64)>> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Subscriber for Told {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("quorate_store_file")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        struct Numbers(Vec<(&'static str, u64)>);
+        impl Visit for Numbers {
+            fn record_u64(&mut self, field: &Field, value: u64) {
+                self.0.push((field.name(), value));
+            }
+
+            fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+        }
+        let mut numbers = Numbers(Vec::new());
+        event.record(&mut numbers);
+        self.0.lock().unwrap().push(numbers.0);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }

@@ -1,0 +1,36 @@
+//! Quorate's benches: the framework against what the machine can do at all, against its peers, and across its runtimes.
+//!
+//! Each bench runs its cells in turn, several times, so that what else the machine does falls on all of them alike, and prints medians.
+
+mod closed_loop;
+mod minimal;
+mod report;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use self::report::Options;
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Three nodes in one process, in memory: what the consensus itself costs.
+    Minimal {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        minimal: minimal::Options,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().bench {
+        Command::Minimal { options, minimal } => minimal::bench(&minimal).run(&options),
+    }
+}

@@ -1,0 +1,255 @@
+//! One leader, and peers whose answers are made by hand: what it sends, and when.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::engine::{Engine, Input, Output, PieceRead};
+use quorate_core::{
+    AppendOutcome, Body, Config, Digest, HardState, LogId, Membership, Message, Outline, Recovered,
+    Role, SnapshotMeta, Term, Vote,
+};
+use quorate_rt::Instant;
+
+/// A snapshot of ten bytes.
+fn meta(index: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        log_id: LogId::new(1, 1, index),
+        membership: Membership::new([1, 2, 3].map(|id| (id, String::new())).into()).expect("valid"),
+        membership_index: 1,
+        bytes: 10,
+        digest: Digest::of(&index.to_le_bytes()),
+    }
+}
+
+/// Node 1, which leads since term 2, and the time. Its log begins after 9.
+struct Leader {
+    engine: Engine,
+    now: Instant,
+}
+
+impl Leader {
+    fn new(config: Config) -> Self {
+        let recovered = Recovered {
+            hard_state: HardState { term: Term(1), voted_for: Some(1), caught_up: true },
+            snapshot: Some(meta(9)),
+            outline: Outline::after(meta(9).log_id),
+        };
+        let engine = Engine::new(1, 0, config, recovered, 1, Instant::default());
+        let mut leader = Self { engine, now: Instant::default() + Duration::from_secs(10) };
+        leader.step(Input::Wake);
+        leader.hear(2, Body::PreVoteReply { vote: Vote::Yes });
+        let write = leader.output().write.expect("its vote is to be kept").0;
+        leader.step(Input::Persisted { write });
+        leader.hear(2, Body::VoteReply { vote: Vote::Yes });
+        assert_eq!(leader.engine.role(), Role::Leader);
+        leader.output();
+        leader
+    }
+
+    fn step(&mut self, input: Input) {
+        self.engine.step(self.now, input);
+    }
+
+    fn hear(&mut self, from: u64, body: Body) {
+        self.step(Input::Message(Message { group: 0, from, to: 1, term: Term(2), body }));
+    }
+
+    fn output(&mut self) -> Output {
+        self.engine.take_output()
+    }
+
+    /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)
+    fn wait(&mut self, duration: Duration) {
+        self.now = self.now + duration;
+        self.hear(3, accepted(9));
+        self.step(Input::Wake);
+    }
+
+    /// What comes of node 2's word that it has stored so much of a snapshot.
+    fn after_reply(&mut self, index: u64, stored: u64) -> Output {
+        self.hear(2, Body::SnapshotReply { digest: meta(index).digest, stored });
+        self.output()
+    }
+
+    /// What comes of a piece that has been read for node 2.
+    fn after_read(&mut self, index: u64, offset: u64, chunk: &'static [u8]) -> Output {
+        let (peer, digest, chunk) = (2, meta(index).digest, Bytes::from_static(chunk));
+        self.step(Input::PieceRead { peer, digest, offset, chunk });
+        self.output()
+    }
+}
+
+/// It sends node 2 its snapshot, four bytes at a time and up to eight of them ahead: the first four are being read.
+fn sending() -> Leader {
+    let config = Config { max_append_bytes: 4, max_inflight_bytes: 8, ..Config::default() };
+    let mut leader = Leader::new(config);
+    let outcome = AppendOutcome::Rejected { prev: 9, hint: LogId::ZERO };
+    leader.hear(2, Body::AppendReply { round: 0, outcome });
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)], "an offer");
+    assert_eq!(leader.after_reply(9, 0).pieces, [read(9, 0, 4)]);
+    leader
+}
+
+/// … and node 2 has stored the first four, while the second four are being read.
+fn half_sent() -> Leader {
+    let mut leader = sending();
+    assert_eq!(leader.after_read(9, 0, b"0123").pieces, [read(9, 4, 4)]);
+    assert!(leader.after_reply(9, 4).pieces.is_empty(), "one piece is read at a time");
+    leader
+}
+
+fn read(index: u64, offset: u64, len: usize) -> PieceRead {
+    PieceRead { peer: 2, meta: meta(index), offset, len }
+}
+
+/// The pieces that are sent, and the offers: the snapshot's index, the offset, and the length, which is 0 of an offer.
+fn pieces(output: &Output) -> Vec<(u64, u64, usize)> {
+    let piece = |message: &Message| match &message.body {
+        Body::Snapshot { meta, offset, chunk } => Some((meta.log_id.index, *offset, chunk.len())),
+        _ => None,
+    };
+    output.messages.iter().filter_map(piece).collect()
+}
+
+fn timeout() -> Duration {
+    Config::default().election_timeout
+}
+
+const MOMENT: Duration = Duration::from_nanos(1);
+
+#[test]
+fn pieces_are_sent_ahead_as_far_as_the_window_reaches() {
+    let mut leader = sending();
+    let output = leader.after_read(9, 0, b"0123");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 0, 4)], vec![read(9, 4, 4)]));
+    let output = leader.after_read(9, 4, b"4567");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![]), "the window is full");
+    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 8, 2)]);
+    let output = leader.after_read(9, 8, b"89");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 8, 2)], vec![]), "that is all of it");
+}
+
+#[test]
+fn a_reply_about_another_snapshot_says_nothing() {
+    let mut leader = half_sent();
+    for stored in [0, 10] {
+        leader.after_reply(8, stored);
+    }
+    // (If it had believed that node 2 has nothing, it would send no more; if it had believed the other, there were nothing to send.)
+    let output = leader.after_read(9, 4, b"4567");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+}
+
+#[test]
+fn a_reply_that_cannot_be_says_nothing() {
+    let mut leader = half_sent();
+    leader.after_reply(9, 11);
+    assert_eq!(pieces(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
+}
+
+#[test]
+fn the_same_reply_again_changes_nothing_and_is_no_progress() {
+    let mut leader = half_sent();
+    leader.wait(timeout() - MOMENT);
+    leader.after_reply(9, 4);
+    let output = leader.after_read(9, 4, b"4567");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    leader.wait(MOMENT);
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)], "it has not got on for so long");
+}
+
+#[test]
+fn progress_puts_the_next_offer_off() {
+    let mut leader = half_sent();
+    leader.after_read(9, 4, b"4567");
+    leader.wait(timeout() - MOMENT);
+    leader.after_reply(9, 8);
+    leader.wait(timeout() - MOMENT);
+    assert!(pieces(&leader.output()).is_empty());
+    leader.wait(MOMENT);
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+}
+
+/// Its disk is full, or it was started again.
+#[test]
+fn a_peer_that_has_lost_something_gets_nothing_but_an_offer_after_a_pause() {
+    let mut leader = half_sent();
+    assert!(leader.after_reply(9, 0).pieces.is_empty());
+    let output = leader.after_read(9, 4, b"4567");
+    assert!(pieces(&output).is_empty() && output.pieces.is_empty());
+    leader.wait(timeout() - MOMENT);
+    assert!(pieces(&leader.output()).is_empty());
+    leader.wait(MOMENT);
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+    assert_eq!(leader.after_reply(9, 0).pieces, [read(9, 0, 4)], "from the begin");
+}
+
+#[test]
+fn a_piece_that_was_read_before_the_peer_was_asked_anew_is_not_sent() {
+    let mut leader = half_sent();
+    leader.wait(timeout());
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+    assert!(pieces(&leader.after_read(9, 4, b"4567")).is_empty(), "what it has is not known");
+    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
+}
+
+#[test]
+fn a_piece_from_where_the_peer_was_before_is_not_sent() {
+    let mut leader = half_sent();
+    leader.after_reply(9, 1);
+    leader.wait(timeout());
+    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+    leader.after_reply(9, 1);
+    let output = leader.after_read(9, 4, b"4567");
+    assert_eq!((pieces(&output), output.pieces), (vec![], vec![read(9, 1, 4)]));
+}
+
+#[test]
+fn a_piece_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
+    for chunk in [&b"0123"[..], b""] {
+        let mut leader = sending();
+        leader.hear(3, accepted(10));
+        leader.step(Input::Persisted { write: 2 });
+        leader.output();
+        leader.step(Input::SnapshotReady(newer()));
+        leader.wait(timeout());
+        assert_eq!(pieces(&leader.output()), [(10, 0, 0)], "it has got nowhere with the first");
+        assert!(leader.after_reply(10, 0).pieces.is_empty(), "one piece is read at a time");
+        let output = leader.after_read(9, 0, chunk);
+        let next = PieceRead { peer: 2, meta: newer(), offset: 0, len: 4 };
+        assert_eq!((pieces(&output), output.pieces), (vec![], vec![next]));
+    }
+}
+
+/// It answers heartbeats all the while, and may have told before that of more than the log reaches back to.
+#[test]
+fn a_peer_that_agrees_with_what_is_purged_goes_on_getting_the_snapshot() {
+    let mut leader = half_sent();
+    leader.hear(2, accepted(8));
+    let output = leader.output();
+    assert!(pieces(&output).is_empty() && output.fetches.is_empty());
+    assert_eq!(pieces(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
+}
+
+/// Whether it has lost that, its answer there will tell.
+#[test]
+fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() {
+    let mut leader = Leader::new(Config::default());
+    for ticket in 1..4 {
+        leader.step(Input::Propose { ticket, command: Bytes::from_static(b"a") });
+    }
+    leader.hear(2, accepted(11));
+    leader.output();
+    let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
+    leader.hear(2, Body::AppendReply { round: 0, outcome });
+    let fetches = leader.output().fetches;
+    assert_eq!(fetches.into_iter().map(|fetch| fetch.range).collect::<Vec<_>>(), [12..14]);
+}
+
+fn accepted(matched: u64) -> Body {
+    Body::AppendReply { round: 0, outcome: AppendOutcome::Accepted { matched } }
+}
+
+fn newer() -> SnapshotMeta {
+    SnapshotMeta { log_id: LogId::new(2, 1, 10), ..meta(10) }
+}

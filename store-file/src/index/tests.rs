@@ -1,0 +1,94 @@
+//! What of the logs stays in memory, and what of them is read at once.
+
+use quorate_core::Payload;
+
+use super::*;
+
+/// Logs that may take so much memory.
+fn logs(cache_bytes: usize) -> Logs {
+    Logs::new(cache_bytes)
+}
+
+fn entry(term: u64, index: Index) -> Entry {
+    Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank }
+}
+
+fn one() -> usize {
+    entry(1, 1).bytes()
+}
+
+/// Notes and keeps a write of group 1, whose entries stand in this segment.
+fn write(logs: &mut Logs, term: u64, range: Range<Index>, segment: u32) {
+    let entries: Vec<_> = range.map(|index| entry(term, index)).collect();
+    let spans: Vec<_> = (0..entries.len()).map(|at| Span { offset: 50 * at, len: 50 }).collect();
+    let write = LogWrite { entries: entries.clone(), ..LogWrite::default() };
+    logs.note(1, &write, false, &spans, Position::first_in(segment)).unwrap();
+    logs.keep(1, entries);
+}
+
+/// How many of the entries of group 1 are read from memory.
+fn in_memory(logs: &Logs, range: Range<Index>) -> usize {
+    let parts = logs.plan(1, range, usize::MAX).unwrap();
+    parts.iter().filter(|part| matches!(part, Part::Recent(_))).count()
+}
+
+#[test]
+fn what_is_replaced_takes_no_memory_any_more() {
+    let mut logs = logs(1 << 20);
+    write(&mut logs, 1, 1..4, 1);
+    assert_eq!(logs.cached(), ORDER_BYTES + 3 * one());
+    write(&mut logs, 2, 2..3, 1);
+    assert_eq!(logs.cached(), 2 * ORDER_BYTES + 2 * one());
+}
+
+#[test]
+fn no_more_is_let_go_than_is_too_much() {
+    let full = ORDER_BYTES + 3 * one();
+    for (cache_bytes, kept) in [
+        (full, 3),
+        (full - 1, 2),
+        (full - one(), 2),
+        (full - one() - 1, 1),
+        (ORDER_BYTES, 0),
+        (0, 0),
+    ] {
+        let mut logs = logs(cache_bytes);
+        write(&mut logs, 1, 1..4, 1);
+        logs.shrink(Position::first_in(2));
+        assert_eq!(in_memory(&logs, 1..4), kept, "in {cache_bytes} bytes");
+        let order = if cache_bytes > 0 { ORDER_BYTES } else { 0 };
+        assert_eq!(logs.cached(), order + kept * one());
+    }
+}
+
+#[test]
+fn what_is_not_durable_stays_in_memory() {
+    let mut logs = logs(0);
+    write(&mut logs, 1, 1..3, 1);
+    write(&mut logs, 1, 3..5, 2);
+    let third = Position { offset: Position::first_in(2).offset + 50, segment: 2 };
+    for (durable, kept) in [(Position::first_in(1), 4), (Position::first_in(2), 2), (third, 1)] {
+        logs.shrink(durable);
+        assert_eq!(in_memory(&logs, 1..5), kept, "durable to {durable}");
+    }
+}
+
+#[test]
+fn entries_that_stand_near_each_other_are_read_at_once() {
+    // Far from the begin of the segment, as most are.
+    let place = |offset: u64, len| Place { offset: (64 << 20) + offset, segment: 3, len };
+    let before = [place(0, 100), place(100, 50)];
+    let most = READ_BYTES as u32;
+    for (next, expected) in [
+        (place(150, 10), true),
+        (place(150 + MAX_GAP_BYTES, 10), true),
+        (place(150 + MAX_GAP_BYTES + 1, 10), false),
+        (place(150, most - 150), true),
+        (place(150, most - 149), false),
+        // It was written again since.
+        (place(149, 10), false),
+        (Place { segment: 4, ..place(150, 10) }, false),
+    ] {
+        assert_eq!(neighbours(&before, next), expected, "{next:?}");
+    }
+}
