@@ -273,6 +273,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it takes real threads")]
     fn bursts_from_several_threads_arrive_whole_and_each_in_order() {
         const EACH: u64 = 10_000;
         let network = SharedNetwork::new();
