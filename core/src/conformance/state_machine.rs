@@ -59,7 +59,7 @@ fn commands<F: MachineFactory>(factory: &F, random: &mut fastrand::Rng) -> Vec<B
 }
 
 fn decode<F: MachineFactory>(command: &Bytes) -> CommandOf<F> {
-    Command::decode(&command).expect("what was encoded can be decoded")
+    Command::decode(command).expect("what was encoded can be decoded")
 }
 
 /// Applies the commands one by one.
