@@ -283,7 +283,7 @@ impl Leader {
     /// Commits, answers reads and sends appends, once for all that the turn has brought.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         self.commit(common);
-        while common.committed >= self.first {
+        while self.forming.is_none() && common.committed >= self.first {
             let own = self.rounds.round();
             let round = self.agreed(common, own, |progress| progress.round);
             self.rounds.confirmed(common, round);
