@@ -60,7 +60,7 @@ impl Leader {
 
     /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)
     fn wait(&mut self, duration: Duration) {
-        self.now = self.now + duration;
+        self.now += duration;
         self.hear(3, accepted(9));
         self.step(Input::Wake);
     }
@@ -243,7 +243,7 @@ fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() 
     let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
     leader.hear(2, Body::AppendReply { round: 0, outcome });
     let fetches = leader.output().fetches;
-    assert_eq!(fetches.into_iter().map(|fetch| fetch.range).collect::<Vec<_>>(), [12..14]);
+    assert_eq!(fetches.iter().map(|fetch| &fetch.range).collect::<Vec<_>>(), [&(12..14)]);
 }
 
 /// All in one turn: what stands before them is known no more, so it is to get the snapshot.
@@ -267,7 +267,11 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
         log_id: LogId::new(2, 1, index),
         payload: Payload::Command(Bytes::from_static(b"a")),
     };
-    leader.step(Input::Fetched { peer: 2, term: Term(2), entries: vec![entry(12), entry(13)] });
+    leader.step(Input::Fetched {
+        peer: 2,
+        term: Term(2),
+        entries: vec![entry(12), entry(13)].into(),
+    });
     assert_eq!(pieces(&leader.output()), [(13, 0, 0)], "an offer");
 }
 

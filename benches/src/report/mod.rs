@@ -39,8 +39,6 @@ pub(crate) enum Unit {
     Time,
     /// How many times another's.
     Ratio,
-    Count,
-    Bytes,
 }
 
 /// A figure that each run of a cell gives.

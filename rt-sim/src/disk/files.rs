@@ -11,6 +11,7 @@ use quorate_rt::{File, OpenMode};
 
 use super::DiskState;
 use super::inode::{Change, Inode};
+use super::names::plain;
 use super::operation::{Kind, io_error};
 use crate::world::World;
 
@@ -32,7 +33,7 @@ impl DiskState {
         path: &Path,
         mode: OpenMode,
     ) -> io::Result<SimFile> {
-        let (disk, path) = (Rc::clone(self), path.to_owned());
+        let (disk, path) = (Rc::clone(self), plain(path));
         let inode = self.operate(world, Kind::Name, None, move |_, _| {
             if mode == OpenMode::CreateNew {
                 let inode = disk.make_inode();
@@ -42,6 +43,7 @@ impl DiskState {
             disk.names.borrow().get(&path).cloned().ok_or(io::Error::from(io::ErrorKind::NotFound))
         });
         let inode = inode.await?;
+        inode.open();
         Ok(SimFile { world: Rc::clone(world), disk: Rc::clone(self), inode, mode })
     }
 
@@ -60,7 +62,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.make_directories(&path)).await
     }
 
@@ -69,7 +71,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<Vec<String>> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.list(&path)).await
     }
 
@@ -79,8 +81,8 @@ impl DiskState {
         from: &Path,
         to: &Path,
     ) -> io::Result<()> {
-        let directory = to.parent().unwrap_or(to).to_owned();
-        let (from, to) = (from.to_owned(), to.to_owned());
+        let (from, to) = (plain(from), plain(to));
+        let directory = to.parent().unwrap_or(&to).to_owned();
         self.on_names(world, move |names| names.rename(&from, &to)).await?;
         if planted(Bug::D4) {
             return Ok(());
@@ -94,7 +96,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.remove(&path)).await
     }
 
@@ -103,7 +105,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.sync(&path)).await
     }
 
@@ -112,7 +114,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<SimFileLock> {
-        let (disk, file) = (Rc::clone(self), path.to_owned());
+        let (disk, file) = (Rc::clone(self), plain(path));
         self.on_names(world, move |names| {
             let mut locks = disk.locks.borrow_mut();
             if locks.contains_key(&file) {
@@ -130,6 +132,12 @@ impl DiskState {
             Ok(SimFileLock { disk, path: file, number })
         })
         .await
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.inode.close();
     }
 }
 
@@ -196,10 +204,12 @@ impl File for SimFile {
         if at > MAX_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let (disk, inode, end) = (Rc::clone(&self.disk), Rc::clone(&self.inode), at);
+        let (disk, inode) = (Rc::clone(&self.disk), Rc::clone(&self.inode));
         let in_case_of_a_crash = Some((Rc::clone(&self.inode), changes.clone()));
         self.disk
             .operate(&self.world, Kind::Write, in_case_of_a_crash, move |world, fails| {
+                let changes = inode.write(changes);
+                let end = changes.last().map_or(0, Change::end);
                 let full = !disk.has_room(end.saturating_sub(inode.len()));
                 for change in changes {
                     if let Change::Write { data, .. } = &change {
@@ -246,7 +256,7 @@ impl File for SimFile {
 
     async fn len(&self) -> io::Result<u64> {
         let inode = Rc::clone(&self.inode);
-        self.disk.operate(&self.world, Kind::Read, None, move |_, _| Ok(inode.len())).await
+        self.disk.operate(&self.world, Kind::Name, None, move |_, _| Ok(inode.len())).await
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
