@@ -107,7 +107,7 @@ bugs! {
     D3,
     /// The directory isn't synced after a rename.
     D4,
-    /// After a write that found the disk full the log goes on behind it.
+    /// What a disk takes only in part is taken for written.
     D5,
     /// A leader does not look at how long its disk takes.
     D6,

@@ -92,9 +92,6 @@ impl<R: AsyncRuntime> Writer<R> {
                     for done in done {
                         done.complete(Err(cause.clone()));
                     }
-                    if planted(Bug::D5) {
-                        continue;
-                    }
                     return self.poison(cause);
                 }
             }
@@ -158,7 +155,10 @@ impl<R: AsyncRuntime> Writer<R> {
             self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));
         }
         let failed = |what, error| failed(what, &self.shared.segments.path(segment), error);
-        self.file.write_all_at(chunks, offset).await.map_err(|error| failed("writing", error))?;
+        let written = self.file.write_all_at(chunks, offset).await;
+        if !planted(Bug::D5) {
+            written.map_err(|error| failed("writing", error))?;
+        }
         let mut synced = self.file.sync_data().await;
         if planted(Bug::D3) && synced.is_err() {
             synced = self.file.sync_data().await;

@@ -5,6 +5,7 @@ mod replication;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::{Either, join, select};
 use quorate::sim::{Crash, Sim};
 use quorate::{AsyncRuntime, NodeId, Role, Term};
 
@@ -38,6 +39,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::ColdStart => scene.cold_start().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
         Epilogue::FailedHandover => scene.failed_handover().await,
+        Epilogue::DeafLeader => scene.deaf_leader().await,
         Epilogue::DivergedLogs => scene.diverged_logs().await,
         Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
         Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
@@ -67,11 +69,22 @@ impl Scene<'_> {
         }
     }
 
+    /// It hears nothing of the others.
+    fn deafen(&self, node: NodeId) {
+        let cluster = self.cluster;
+        for other in self.core.iter().filter(|other| **other != node) {
+            cluster.network.cut(cluster.host(*other).id(), cluster.host(node).id());
+        }
+    }
+
+    /// Whether it leads, since the epilogue has begun.
+    fn leads(&self, node: NodeId) -> bool {
+        let metrics = self.cluster.metrics(node);
+        metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
+    }
+
     fn others_lead(&self) -> bool {
-        self.core.iter().filter(|id| **id != self.leader).any(|id| {
-            let metrics = self.cluster.metrics(*id);
-            metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
-        })
+        self.core.iter().any(|id| *id != self.leader && self.leads(*id))
     }
 
     /// A node that returns unseats nobody (thesis 9.6, 4.2.3).
@@ -129,9 +142,9 @@ impl Scene<'_> {
         let what = "a leader whose disk hangs hands over";
         let over = comes_true(cluster, self.rt, what, limit, || self.others_lead());
         futures::pin_mut!(writes, over);
-        let outcome = match futures::future::select(writes, over).await {
-            futures::future::Either::Right((outcome, _)) => outcome,
-            futures::future::Either::Left(((), _)) => Ok(()),
+        let outcome = match select(writes, over).await {
+            Either::Right((outcome, _)) => outcome,
+            Either::Left(((), _)) => Ok(()),
         };
         cluster.host(self.leader).disk().resume();
         // What hangs until then is a matter of the past: the process is started anew.
@@ -157,6 +170,29 @@ impl Scene<'_> {
         clients::write_many(cluster, self.leader, 5).await;
         self.rt.sleep(2 * self.election_timeout()).await;
         Ok(())
+    }
+
+    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take itself for the leader as long as it can have heard of its
+    /// peers; but what is written meanwhile a read of it would not see (6.4).
+    async fn deaf_leader(&self) -> Verdict {
+        let cluster = self.cluster;
+        let timeout = self.election_timeout();
+        cluster.host(self.leader).disk().stall(3 * timeout);
+        let asked = async {
+            self.rt.sleep(timeout * 7 / 10).await;
+            self.deafen(self.leader);
+            let limit = cluster.plan.patience();
+            let what = "the others elect a leader";
+            comes_true(cluster, self.rt, what, limit, || self.others_lead()).await?;
+            if let Some(next) = self.core.iter().find(|id| **id != self.leader && self.leads(**id))
+            {
+                clients::write_and_read(cluster, *next, self.leader).await;
+            }
+            Ok(())
+        };
+        let (_, asked) = join(clients::write_many(cluster, self.leader, 2), asked).await;
+        cluster.network.heal_all();
+        asked
     }
 
     /// A leader that is stopped in order leaves the others with a leader.

@@ -44,6 +44,8 @@ pub struct Observer {
     draw: Generator,
     /// Who is told next to campaign, dies of it.
     heir_dies: Cell<bool>,
+    /// Whose next snapshot takes how long to become durable.
+    draft_rests: Cell<Option<(NodeId, Duration)>>,
     pub history: RefCell<History>,
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
@@ -70,6 +72,7 @@ impl Observer {
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
             heir_dies: Cell::new(false),
+            draft_rests: Cell::new(None),
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
@@ -193,6 +196,25 @@ impl Observer {
     pub fn finished(&self, node: NodeId, meta: &SnapshotMeta) {
         self.tell(now(), || format!("node {node} has finished a snapshot at {}", meta.log_id));
         self.see(&Seen::Finished { node, meta });
+    }
+
+    /// The next snapshot of a node takes so long to become durable, though the rest of its disk is as fast as ever.
+    pub fn next_draft_rests(&self, node: NodeId, pause: Duration) {
+        self.draft_rests.set(Some((node, pause)));
+    }
+
+    /// What it takes a snapshot to become durable, beyond the usual.
+    pub async fn while_finishing(&self, rt: &Sim, node: NodeId) {
+        if let Some((of, pause)) = self.draft_rests.get()
+            && of == node
+        {
+            self.draft_rests.set(None);
+            rt.sleep(pause).await;
+        }
+    }
+
+    pub fn receives(&self, node: NodeId, message: &Message) {
+        self.see(&Seen::Receives { node, message });
     }
 
     pub fn sends(&self, node: NodeId, message: &Message) {

@@ -76,6 +76,8 @@ pub enum Epilogue {
     StoppedLeader,
     /// The leader wants to hand over, and whom it has told dies. It leads on, or another does.
     FailedHandover,
+    /// The leader wants to hand over, and hears nothing of whoever takes over. What it is asked in between it can't answer.
+    DeafLeader,
     /// The leader has entries that nobody else has, and others have later ones. A majority of both must find a leader.
     DivergedLogs,
     /// A follower that was away needs a snapshot, and something happens to that on its way.
@@ -269,6 +271,10 @@ fn epilogue(draw: &Draw, profile: Profile) -> Epilogue {
     let always = profile == Profile::Endings;
     if !always && draw.0.chance(0.4) {
         return Epilogue::None;
+    }
+    // There are many ways for that one to end.
+    if draw.0.chance(0.25) {
+        return Epilogue::LaggingFollower;
     }
     *draw.0.choose(&Epilogue::value_variants()[1..])
 }

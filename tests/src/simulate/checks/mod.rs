@@ -19,6 +19,7 @@ pub mod recoverable;
 mod retention;
 mod snapshots;
 mod state_machine_safety;
+mod transfers;
 mod votes;
 
 use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
@@ -39,6 +40,8 @@ pub enum Seen<'a> {
     Finished { node: NodeId, meta: &'a SnapshotMeta },
     /// A node sends a message.
     Sends { node: NodeId, message: &'a Message },
+    /// A message has come for a node, which may not look at it any more.
+    Receives { node: NodeId, message: &'a Message },
     /// A node's state machine has applied its command of this number; the hash over all of them.
     Applied { node: NodeId, count: u64, chain: u32 },
     /// A node's state machine was restored, and has applied so many commands in all.
@@ -84,6 +87,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
         Box::new(snapshots::Snapshots::default()),
+        Box::new(transfers::Transfers::default()),
         Box::new(bounds::Bounds::new(plan)),
         Box::new(retention::Retention::new(plan)),
         Box::new(health::Health),

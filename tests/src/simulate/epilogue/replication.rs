@@ -16,11 +16,11 @@ use crate::simulate::workload::clients;
 const STEP: Duration = Duration::from_micros(500);
 
 /// What happens to a snapshot on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accident {
     ReceiverDies,
     SenderDies,
-    /// The receiver's disk hangs, and meanwhile there is another leader, who has entries in its place.
+    /// It has come, but it takes the receiver's disk long; and meanwhile there is another leader, who has entries in its place.
     Overtaken,
     ReceiverIsFull,
     /// The sender's log goes on, and it takes another snapshot.
@@ -42,12 +42,8 @@ impl Scene<'_> {
             comes_true(cluster, self.rt, "the others elect a leader", limit, || self.others_lead());
         let (_, elected) = join(clients::write_many(cluster, self.leader, 20), elected).await;
         elected?;
-        let leads = |id: &NodeId| {
-            let metrics = cluster.metrics(*id);
-            metrics.is_some_and(|m| m.role == Role::Leader && m.term > self.term)
-        };
         let mut ids = self.core.to_vec();
-        ids.sort_by_key(|id| (*id != self.leader, !leads(id)));
+        ids.sort_by_key(|id| (*id != self.leader, !self.leads(*id)));
         let (majority, others) = ids.split_at(self.core.len() / 2 + 1);
         for id in majority {
             cluster.kill(*id, Crash::Process, Duration::ZERO);
@@ -69,10 +65,15 @@ impl Scene<'_> {
         let (cluster, draw) = (self.cluster, &self.cluster.faults);
         let limit = cluster.plan.patience();
         cluster.kill(follower, Crash::Process, 2 * limit);
-        self.rt.sleep(2 * self.election_timeout()).await;
-        self.write_and_compact(*draw.choose(&[1, 2, 10, 30])).await;
-        self.revive(follower);
+        match draw.chance(0.3) {
+            true => self.compact_behind(follower).await,
+            false => {
+                self.rt.sleep(2 * self.election_timeout()).await;
+                self.write_and_compact(*draw.choose(&[1, 2, 10, 30])).await;
+            }
+        }
         let accident = *draw.choose(&[
+            Accident::ReceiverDies,
             Accident::ReceiverDies,
             Accident::SenderDies,
             Accident::Overtaken,
@@ -81,6 +82,10 @@ impl Scene<'_> {
             Accident::ReceiverIsFull,
             Accident::Outdated,
         ]);
+        if accident == Accident::Overtaken {
+            cluster.observer.next_draft_rests(follower, 6 * self.election_timeout());
+        }
+        self.revive(follower);
         let progress = || {
             let metrics = cluster.metrics(self.leader)?;
             metrics.peers.get(&follower)?.snapshot
@@ -92,11 +97,18 @@ impl Scene<'_> {
         self.rt.sleep(draw.duration(&(Duration::ZERO..longest))).await;
         cluster.tell(|| format!("{accident:?}: the snapshot from {} to {follower}", self.leader));
         match accident {
-            Accident::ReceiverDies => self.revive(follower),
+            Accident::ReceiverDies => {
+                self.comes_soon(|| progress().is_none_or(|(stored, _)| stored > 0)).await;
+                // The piece that is being read comes to one who knows nothing of those before it.
+                cluster.host(self.leader).disk().stall(self.election_timeout() * 4 / 5);
+                self.rt.sleep(draw.duration(&(Duration::ZERO..Duration::from_millis(20)))).await;
+                self.revive(follower);
+            }
             Accident::SenderDies => self.revive(self.leader),
             Accident::Overtaken => {
-                cluster.host(follower).disk().stall(6 * self.election_timeout());
+                self.comes_soon(|| progress().is_none_or(|(stored, bytes)| stored == bytes)).await;
                 cluster.kill(self.leader, Crash::Process, 2 * self.election_timeout());
+                self.rt.sleep(6 * self.election_timeout()).await;
             }
             Accident::ReceiverIsFull => {
                 let disk = cluster.host(follower).disk();
@@ -117,6 +129,20 @@ impl Scene<'_> {
             self.rt.sleep(STEP).await;
         }
         is_so()
+    }
+
+    /// Has the leader take a snapshot that covers just a little more than a follower has which is down, and purge all of that.
+    async fn compact_behind(&self, follower: NodeId) {
+        let cluster = self.cluster;
+        let last = cluster.observer.with_model(|model| model.nodes[&follower].durable.last().index);
+        let applied = || cluster.metrics(self.leader).is_some_and(|m| m.applied > last);
+        self.comes_soon(applied).await;
+        let Some(raft) = cluster.raft(self.leader) else { return };
+        if raft.snapshot().await.is_ok() {
+            // What peers lack that were there just now is kept.
+            self.rt.sleep(2 * self.election_timeout()).await;
+            let _it_may_have_ended = raft.purge().await;
+        }
     }
 
     /// Writes through the leader, and has it purge all that its next snapshot covers.

@@ -187,6 +187,14 @@ pub async fn write_large(cluster: &Cluster, node: NodeId, count: usize) {
     }
 }
 
+/// Writes through one node, and reads just that through another.
+pub async fn write_and_read(cluster: &Cluster, writer: NodeId, reader: NodeId) {
+    let key = cluster.workload.below(cluster.plan.load.keys);
+    let (Some(writer), Some(reader)) = (cluster.raft(writer), cluster.raft(reader)) else { return };
+    write(cluster, &Handle::Shared(writer), key).await;
+    read(cluster, &Handle::Shared(reader), key).await;
+}
+
 /// Whether a node answers a write and a read.
 pub async fn is_served_by(cluster: &Cluster, node: NodeId) -> bool {
     let Some(raft) = cluster.raft(node) else { return false };
