@@ -5,7 +5,7 @@ mod replication;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::{Either, join, select};
+use futures::future::{Either, join, join_all, select};
 use quorate::sim::{Crash, Sim};
 use quorate::{AsyncRuntime, NodeId, Role, Term};
 
@@ -36,6 +36,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::CutOffFollower => scene.cut_off_follower(follower).await,
         Epilogue::CutOffLeader => scene.cut_off_leader().await,
         Epilogue::StalledLeader => scene.stalled_leader().await,
+        Epilogue::HungFollowers => scene.hung_followers().await,
         Epilogue::ColdStart => scene.cold_start().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
         Epilogue::FailedHandover => scene.failed_handover().await,
@@ -150,6 +151,17 @@ impl Scene<'_> {
         // What hangs until then is a matter of the past: the process is started anew.
         cluster.kill(self.leader, Crash::Process, Duration::ZERO);
         outcome
+    }
+
+    /// A leader that can't commit takes no more of what is passed on to it than it may have uncommitted; the rest is refused.
+    async fn hung_followers(&self) -> Verdict {
+        let cluster = self.cluster;
+        let followers = || self.core.iter().copied().filter(|id| *id != self.leader);
+        for id in followers() {
+            cluster.host(id).disk().stall(2 * self.election_timeout());
+        }
+        join_all(followers().map(|id| clients::write_many_large(cluster, id, 30))).await;
+        Ok(())
     }
 
     /// All nodes start at once, and find a leader within a few election timeouts.

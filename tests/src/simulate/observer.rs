@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
-use quorate::sim::{Crash, Generator, Host, Sim, current};
+use quorate::sim::{Crash, Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
     Body, Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
 };
@@ -154,6 +154,7 @@ impl Observer {
     }
 
     pub fn submits(&self, node: NodeId, write: &LogWrite) {
+        self.look_for_durable(node, |disk| disk.torn(&self.draw));
         self.see(&Seen::Submits { node, write });
         let written = Written::of(write);
         self.change_model(|model| {
@@ -173,15 +174,16 @@ impl Observer {
             }
         });
         self.see(&Seen::Durable { node });
-        if self.draw.chance(self.plan.recoveries) {
-            self.look_for_durable(node);
-        }
+        self.look_for_durable(node, |disk| disk.durable());
     }
 
-    /// Looks whether all that is called durable would be found if the power went now.
-    fn look_for_durable(&self, node: NodeId) {
+    /// Looks, now and then, whether all that is called durable would be found if the power went now, and left this on the disk.
+    fn look_for_durable(&self, node: NodeId, image: impl FnOnce(&Disk) -> DiskImage) {
         let Some(host) = self.hosts.borrow().get(&node).cloned() else { return };
-        let image = host.disk().durable();
+        if !self.draw.chance(self.plan.recoveries) {
+            return;
+        }
+        let image = image(&host.disk());
         let recovered = checks::recoverable::recover(&image, DATA, self.plan.file.clone());
         let verdict = self.with_model(|model| match recovered {
             // A disk that is known to be bad is another matter.

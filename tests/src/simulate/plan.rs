@@ -70,6 +70,8 @@ pub enum Epilogue {
     CutOffLeader,
     /// The leader's disk hangs. Another must take over.
     StalledLeader,
+    /// The followers' disks hang, so that nothing is committed, while they pass on much. The leader must not take more than its limit.
+    HungFollowers,
     /// Everything stops at once and starts at once. A leader must be found.
     ColdStart,
     /// The leader is stopped in order: another must take over without an election timeout.
