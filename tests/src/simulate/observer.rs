@@ -151,10 +151,14 @@ impl Observer {
                 of.start(life, recovered, entries);
             }
         });
+        // What a store has found is as durable as what it has written.
+        self.look_for_durable(node, |disk| disk.durable());
     }
 
     pub fn submits(&self, node: NodeId, write: &LogWrite) {
-        self.look_for_durable(node, |disk| disk.torn(&self.draw));
+        if self.draw.chance(self.plan.recoveries) {
+            self.look_for_durable(node, |disk| disk.torn(&self.draw));
+        }
         self.see(&Seen::Submits { node, write });
         let written = Written::of(write);
         self.change_model(|model| {
@@ -174,15 +178,14 @@ impl Observer {
             }
         });
         self.see(&Seen::Durable { node });
-        self.look_for_durable(node, |disk| disk.durable());
+        if self.draw.chance(self.plan.recoveries) {
+            self.look_for_durable(node, |disk| disk.durable());
+        }
     }
 
-    /// Looks, now and then, whether all that is called durable would be found if the power went now, and left this on the disk.
+    /// Looks whether all that is called durable would be found if the power went now, and left this on the disk.
     fn look_for_durable(&self, node: NodeId, image: impl FnOnce(&Disk) -> DiskImage) {
         let Some(host) = self.hosts.borrow().get(&node).cloned() else { return };
-        if !self.draw.chance(self.plan.recoveries) {
-            return;
-        }
         let image = image(&host.disk());
         let recovered = checks::recoverable::recover(&image, DATA, self.plan.file.clone());
         let verdict = self.with_model(|model| match recovered {
