@@ -3,6 +3,7 @@
 //! Each bench runs its cells in turn, several times, so that what else the machine does falls on all of them alike, and prints medians.
 
 mod closed_loop;
+mod engine;
 mod minimal;
 mod report;
 
@@ -27,10 +28,22 @@ enum Command {
         #[command(flatten)]
         minimal: minimal::Options,
     },
+    /// Three engines on one thread: what the protocol itself costs, in time and in instructions.
+    Engine {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        engine: engine::Options,
+    },
+    /// What `engine` runs under callgrind.
+    #[command(hide = true)]
+    EngineAlone(engine::Alone),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().bench {
         Command::Minimal { options, minimal } => minimal::bench(&minimal).run(&options),
+        Command::Engine { options, engine } => engine::bench(&engine).run(&options),
+        Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }

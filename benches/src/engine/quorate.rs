@@ -1,0 +1,145 @@
+//! Quorate's engines.
+
+use std::mem;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use quorate::engine::{Engine, Fetch, Input, Output};
+use quorate::rt::Instant;
+use quorate::{
+    Config, Entry, Index, LogWrite, Membership, Message, NodeId, Payload, Recovered, Role,
+};
+
+use super::{COMMAND, Cluster, KEPT_ENTRIES};
+
+const NODES: [NodeId; 3] = [1, 2, 3];
+
+struct Three {
+    members: Vec<Member>,
+    now: Instant,
+}
+
+struct Member {
+    engine: Engine,
+    inbox: Vec<Input>,
+    log: Log,
+    handed_out: usize,
+}
+
+/// A log in memory.
+#[derive(Default)]
+struct Log {
+    /// How many entries are before the first.
+    dropped: usize,
+    entries: Vec<Entry>,
+    applied: usize,
+}
+
+pub(super) fn start() -> Result<Box<dyn Cluster>> {
+    let addresses = NODES.map(|id| (id, String::new())).into();
+    let membership = Membership::new(addresses).map_err(anyhow::Error::msg)?;
+    let now = Instant::default();
+    let members = NODES.map(|id| {
+        let config = Config::default();
+        let mut engine = Engine::new(id, 0, config, Recovered::default(), id, now);
+        engine.initialize(now, membership.clone());
+        Member { engine, inbox: vec![Input::Wake], log: Log::default(), handed_out: 0 }
+    });
+    let mut three = Three { members: members.into(), now };
+    three.settle()?;
+    three.now += 2 * Config::default().election_timeout;
+    three.members[0].inbox.push(Input::Wake);
+    three.settle()?;
+    ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
+    three.heartbeat()?;
+    Ok(Box::new(three))
+}
+
+impl Cluster for Three {
+    fn round(&mut self, batch: usize) -> Result<()> {
+        for ticket in 0..batch as u64 {
+            let command = Bytes::copy_from_slice(&COMMAND);
+            self.members[0].inbox.push(Input::Propose { ticket, command });
+        }
+        self.settle()
+    }
+
+    fn heartbeat(&mut self) -> Result<()> {
+        self.now += Config::default().heartbeat_interval;
+        self.members[0].inbox.push(Input::Wake);
+        self.settle()
+    }
+
+    fn handed_out(&self) -> Vec<usize> {
+        self.members.iter().map(|member| member.handed_out).collect()
+    }
+}
+
+impl Three {
+    /// Each has its turn, until there is nothing left for any of them.
+    fn settle(&mut self) -> Result<()> {
+        while self.members.iter().any(|member| !member.inbox.is_empty()) {
+            for place in 0..self.members.len() {
+                let member = &mut self.members[place];
+                if member.inbox.is_empty() {
+                    continue;
+                }
+                for message in member.turn(self.now) {
+                    let to = NODES.iter().position(|id| *id == message.to);
+                    let to = to.context("a message to nobody")?;
+                    self.members[to].inbox.push(Input::Message(message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    fn turn(&mut self, now: Instant) -> Vec<Message> {
+        for input in mem::take(&mut self.inbox) {
+            self.engine.step(now, input);
+        }
+        let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
+        // (Only while the cluster forms: afterwards no peer is behind.)
+        for Fetch { peer, term, range, .. } in fetches {
+            let entries = self.log.read(range.start, range.end);
+            self.inbox.push(Input::Fetched { peer, term, entries });
+        }
+        if let Some((write, content)) = write {
+            self.log.write(&content);
+            self.inbox.push(Input::Persisted { write });
+        }
+        if let Some(committed) = committed {
+            let entries = self.log.take_committed(committed as usize);
+            let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Command(_));
+            self.handed_out += entries.iter().filter(is_command).count();
+        }
+        messages
+    }
+}
+
+impl Log {
+    fn write(&mut self, write: &LogWrite) {
+        if let Some(first) = write.entries.first() {
+            self.entries.truncate(first.log_id.index as usize - 1 - self.dropped);
+            self.entries.extend(write.entries.iter().cloned());
+        }
+    }
+
+    fn read(&self, start: Index, end: Index) -> Vec<Entry> {
+        let place = |index: Index| index as usize - 1 - self.dropped;
+        self.entries[place(start)..place(end)].to_vec()
+    }
+
+    /// The entries that are to be applied.
+    fn take_committed(&mut self, committed: usize) -> Vec<Entry> {
+        let entries = self.read(self.applied as Index + 1, committed as Index + 1);
+        self.applied = committed;
+        if self.applied - self.dropped > KEPT_ENTRIES {
+            self.entries.drain(..self.applied - self.dropped);
+            self.dropped = self.applied;
+        }
+        entries
+    }
+}
