@@ -6,6 +6,7 @@ mod closed_loop;
 mod engine;
 mod minimal;
 mod report;
+mod wal;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +36,13 @@ enum Command {
         #[command(flatten)]
         engine: engine::Options,
     },
+    /// The write-ahead log: durable appends, appends that nobody waits for, recovery, reads.
+    Wal {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        wal: wal::Options,
+    },
     /// What `engine` runs under callgrind.
     #[command(hide = true)]
     EngineAlone(engine::Alone),
@@ -44,6 +52,7 @@ fn main() -> Result<()> {
     match Arguments::parse().bench {
         Command::Minimal { options, minimal } => minimal::bench(&minimal).run(&options),
         Command::Engine { options, engine } => engine::bench(&engine).run(&options),
+        Command::Wal { options, wal } => wal::bench(&wal)?.run(&options),
         Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }

@@ -1,7 +1,5 @@
 //! Quorate's engines.
 
-use std::mem;
-
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use quorate::engine::{Engine, Fetch, Input, Output};
@@ -59,8 +57,9 @@ impl Cluster for Three {
     fn round(&mut self, batch: usize) -> Result<()> {
         for ticket in 0..batch as u64 {
             let command = Bytes::copy_from_slice(&COMMAND);
-            self.members[0].inbox.push(Input::Propose { ticket, command });
+            self.members[0].engine.step(self.now, Input::Propose { ticket, command });
         }
+        self.turn(0)?;
         self.settle()
     }
 
@@ -80,16 +79,19 @@ impl Three {
     fn settle(&mut self) -> Result<()> {
         while self.members.iter().any(|member| !member.inbox.is_empty()) {
             for place in 0..self.members.len() {
-                let member = &mut self.members[place];
-                if member.inbox.is_empty() {
-                    continue;
-                }
-                for message in member.turn(self.now) {
-                    let to = NODES.iter().position(|id| *id == message.to);
-                    let to = to.context("a message to nobody")?;
-                    self.members[to].inbox.push(Input::Message(message));
+                if !self.members[place].inbox.is_empty() {
+                    self.turn(place)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, place: usize) -> Result<()> {
+        for message in self.members[place].turn(self.now) {
+            let to = NODES.iter().position(|id| *id == message.to);
+            let to = to.context("a message to nobody")?;
+            self.members[to].inbox.push(Input::Message(message));
         }
         Ok(())
     }
@@ -97,7 +99,7 @@ impl Three {
 
 impl Member {
     fn turn(&mut self, now: Instant) -> Vec<Message> {
-        for input in mem::take(&mut self.inbox) {
+        for input in self.inbox.drain(..) {
             self.engine.step(now, input);
         }
         let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
