@@ -31,6 +31,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The programs of the guide compile and run.
+#[cfg(all(doctest, feature = "sim", feature = "tcp", feature = "file", feature = "mem"))]
+#[doc = include_str!("../docs/simulation.md")]
+struct Simulating;
+
 pub use quorate_core::*;
 /// The runtime that everything is written against.
 pub use quorate_rt as rt;

@@ -2,6 +2,8 @@
 //!
 //! Each bench runs its cells in turn, several times, so that what else the machine does falls on all of them alike, and prints medians.
 
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
+
 mod closed_loop;
 mod engine;
 mod minimal;

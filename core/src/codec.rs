@@ -470,7 +470,7 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
                 before = next;
                 entries.push(entry);
             }
-            Body::Append { prev, committed, round, entries }
+            Body::Append { prev, committed, round, entries: entries.into() }
         }
         APPEND_REPLY => {
             let round = take_u64(from, "append reply")?;

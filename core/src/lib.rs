@@ -6,6 +6,7 @@ mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod engine;
+mod entries;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
@@ -25,6 +26,7 @@ mod transport;
 mod types;
 
 pub use config::Config;
+pub use entries::{Entries, Runs};
 pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,

@@ -5,10 +5,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::entries::Entries;
 use crate::error::StoreError;
 use crate::outline::Outline;
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Entry, GroupId, HardState, Index, LogId};
+use crate::types::{GroupId, HardState, Index, LogId};
 
 /// A durable log, shared by all the groups of a core, and the snapshots that stand for what has been purged from it.
 ///
@@ -27,7 +28,7 @@ pub trait LogStore: 'static {
     /// possibly before this returns. One sync may cover many writes, of many groups.
     fn append(&self, group: GroupId, write: LogWrite, done: Completion);
 
-    /// Entries from `range.start` on, in order and without a gap: as many as fit into `max_bytes` (see [`Entry::bytes`]), at least
+    /// Entries from `range.start` on, in order and without a gap: as many as fit into `max_bytes` (see [`Entries::bytes`]), at least
     /// one, and none at or beyond `range.end`. What has been submitted counts as stored.
     ///
     /// Errors: [`Missing`](StoreError::Missing) where an entry of the range is not there, because it was purged or never written; or it can't be
@@ -37,7 +38,7 @@ pub trait LogStore: 'static {
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError>;
+    ) -> Result<Entries, StoreError>;
 
     /// Begins to write a snapshot of a group. Several may be in the making at once.
     ///
@@ -90,9 +91,8 @@ pub struct LogWrite {
     /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it
     /// is left: a snapshot has taken its place. One that is purged already changes nothing.
     pub purge: Option<LogId>,
-    /// Appended to the log. They are contiguous; where the first one's index is not above the log's last, it and all that
-    /// follows is replaced.
-    pub entries: Vec<Entry>,
+    /// Appended to the log. Where the first one's index is not above the log's last, it and all that follows is replaced.
+    pub entries: Entries,
 }
 
 /// What a store holds of a group when it is opened.

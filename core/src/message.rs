@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::entries::Entries;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
@@ -25,7 +26,7 @@ impl Message {
     /// Its size in bytes, as the bounds on queues count it.
     pub fn bytes(&self) -> usize {
         let content = match &self.body {
-            Body::Append { entries, .. } => entries.iter().map(Entry::bytes).sum(),
+            Body::Append { entries, .. } => entries.bytes(),
             Body::Forward { commands, .. } => {
                 commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum()
             }
@@ -83,7 +84,7 @@ pub enum Body {
         /// the round began.
         round: u64,
         /// What comes after `prev`.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// The answer to an append. Several appends may be answered by one.
     AppendReply {

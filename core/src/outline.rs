@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::types::{Entry, Index, LogId, Payload, Term};
 
@@ -82,6 +83,11 @@ impl Outline {
         if self.bytes - self.marks.last().map_or(0, |(_, bytes)| *bytes) >= MARK_BYTES {
             self.marks.push((log_id.index, self.bytes));
         }
+    }
+
+    /// Notes a run of entries at the end; see [`push`](Self::push).
+    pub fn extend(&mut self, run: &Entries) {
+        run.iter().for_each(|entry| self.push(entry));
     }
 
     /// Whether an entry with this log id can be the next: the next index, and a term that does not fall.

@@ -45,7 +45,7 @@ pub trait Command: Sized + 'static {
     ///
     /// Errors: a sentence that says what is wrong with them. It stops the node: what can't be read has been
     /// committed, and to skip it would make the replicas differ.
-    fn decode(bytes: Bytes) -> Result<Self, String>;
+    fn decode(bytes: &Bytes) -> Result<Self, String>;
 }
 
 /// A command that is its own bytes: nothing is encoded or copied.
@@ -57,8 +57,8 @@ impl Command for Raw {
         Ok(self.0)
     }
 
-    fn decode(bytes: Bytes) -> Result<Self, String> {
-        Ok(Self(bytes))
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        Ok(Self(bytes.clone()))
     }
 }
 
@@ -67,8 +67,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Command for T {
         postcard::to_stdvec(&self).map(Bytes::from).map_err(|error| error.to_string())
     }
 
-    fn decode(bytes: Bytes) -> Result<Self, String> {
-        match postcard::take_from_bytes(&bytes) {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        match postcard::take_from_bytes(bytes) {
             Ok((command, [])) => Ok(command),
             Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
             Err(error) => Err(error.to_string()),

@@ -60,7 +60,7 @@ impl Leader {
 
     /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)
     fn wait(&mut self, duration: Duration) {
-        self.now = self.now + duration;
+        self.now += duration;
         self.hear(3, accepted(9));
         self.step(Input::Wake);
     }
@@ -243,7 +243,7 @@ fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() 
     let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
     leader.hear(2, Body::AppendReply { round: 0, outcome });
     let fetches = leader.output().fetches;
-    assert_eq!(fetches.into_iter().map(|fetch| fetch.range).collect::<Vec<_>>(), [12..14]);
+    assert_eq!(fetches.iter().map(|fetch| &fetch.range).collect::<Vec<_>>(), [&(12..14)]);
 }
 
 fn accepted(matched: u64) -> Body {

@@ -36,9 +36,10 @@ fn a_message_is_counted_with_all_that_it_carries() {
     let message = |body| Message { group: 1, from: 1, to: 2, term: Term(1), body }.bytes();
     let least = message(Body::TimeoutNow);
     let command = Bytes::from(vec![1; 1000]);
-    let entry = |payload| Entry { log_id: LogId::new(1, 1, 1), payload };
-    let entries = vec![entry(Payload::Blank), entry(Payload::Command(command.clone()))];
-    let append = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+    let entry = |index, payload| Entry { log_id: LogId::new(1, 1, index), payload };
+    let entries = vec![entry(1, Payload::Blank), entry(2, Payload::Command(command.clone()))];
+    let append =
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: entries.into() };
     assert_eq!(message(append), least + 2 * Entry::OVERHEAD_BYTES + 1000);
     let forward = Body::Forward { session: 1, sequence: 1, commands: vec![command.clone(); 3] };
     assert_eq!(message(forward), least + 3 * (Entry::OVERHEAD_BYTES + 1000));

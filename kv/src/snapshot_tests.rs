@@ -124,7 +124,7 @@ fn a_view_shows_what_was_there_when_it_was_taken() {
         });
     }
     batch.push(&Write::Clear);
-    let writes = Writes::decode(batch.finish().encode().unwrap()).unwrap();
+    let writes = Writes::decode(&batch.finish().encode().unwrap()).unwrap();
     store.apply(writes).now_or_never().unwrap();
     assert_eq!(store.values.len(), 0);
     let bytes = run(async { content(written(view).await.0).await });

@@ -140,7 +140,7 @@ fn the_state_keeps_no_buffer_of_a_command_alive() {
     let mut batch = Batch::default();
     batch.push(&set("key", "value", When::Always, false));
     let buffer = quorate::Command::encode(batch.finish()).unwrap();
-    let writes = <Writes as quorate::Command>::decode(buffer.clone()).unwrap();
+    let writes = <Writes as quorate::Command>::decode(&buffer).unwrap();
     store.apply(writes).now_or_never().unwrap();
     assert!(buffer.is_unique());
 }

@@ -212,12 +212,12 @@ impl Command for Writes {
         Ok(self.0)
     }
 
-    fn decode(bytes: Bytes) -> Result<Self, String> {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             Write::take(&mut rest)?;
         }
-        Ok(Self(bytes))
+        Ok(Self(bytes.clone()))
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out_in_order() {
-        let writes = Writes::decode(encode(&examples())).unwrap();
+        let writes = Writes::decode(&encode(&examples())).unwrap();
         assert_eq!(writes.into_iter().collect::<Vec<_>>(), examples());
     }
 
@@ -301,7 +301,7 @@ mod tests {
     fn keys_and_values_are_slices_of_the_command() {
         let bytes = encode(&examples()[..1]);
         let range = bytes.as_ptr_range();
-        let write = Writes::decode(bytes).unwrap().into_iter().next();
+        let write = Writes::decode(&bytes).unwrap().into_iter().next();
         let Some(Write::Set { key, value, .. }) = write else { panic!("{write:?}") };
         assert!(range.contains(&key.as_ptr()) && range.contains(&value.as_ptr()));
     }
@@ -311,7 +311,7 @@ mod tests {
         for write in examples() {
             let whole = encode(&[write]);
             for len in 1..whole.len() {
-                assert!(Writes::decode(whole.slice(..len)).is_err(), "{len} bytes of {whole:?}");
+                assert!(Writes::decode(&whole.slice(..len)).is_err(), "{len} bytes of {whole:?}");
             }
         }
     }
@@ -323,7 +323,7 @@ mod tests {
             for byte in [0, 1, 2, 6, 7, 8, 9, 0x7f, 0xff] {
                 let mut damaged = whole.to_vec();
                 damaged[at] = byte;
-                if let Ok(writes) = Writes::decode(damaged.into()) {
+                if let Ok(writes) = Writes::decode(&damaged.into()) {
                     writes.into_iter().for_each(drop);
                 }
             }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_claimed_count_reserves_nothing() {
         let claim = [&[DELETE][..], &u32::MAX.to_le_bytes()].concat();
-        assert!(Writes::decode(claim.into()).is_err());
+        assert!(Writes::decode(&claim.into()).is_err());
     }
 
     #[test]

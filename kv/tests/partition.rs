@@ -1,6 +1,7 @@
 //! Cables that are pulled: the nodes are processes in network namespaces of their own. Skipped, with a word, where the machine doesn't
 //! allow namespaces.
 #![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
 

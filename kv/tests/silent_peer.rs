@@ -1,5 +1,6 @@
 //! A peer that accepts connections and never says a word: the others go on, and keep nothing for it.
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
 

@@ -4,6 +4,7 @@
 //! With a state of 1 GiB, or as many MiB as QUORATE_SNAPSHOT_MIB says:
 //! `cargo test --release -p quorate-kv --test snapshot_load -- --ignored --nocapture`
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Nodes that are asked to stop while clients write: what they answer on the way is honest, and they are soon gone.
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Processes that are stopped (SIGSTOP), as by a debugger or a machine that sleeps: they hold their connections and say nothing, and
 //! when they go on they believe what was so before.
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
 

@@ -273,6 +273,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it takes real threads")]
     fn bursts_from_several_threads_arrive_whole_and_each_in_order() {
         const EACH: u64 = 10_000;
         let network = SharedNetwork::new();
@@ -365,7 +366,8 @@ mod tests {
         const COMMAND_BYTES: usize = 1 << 20;
         let command = bytes::Bytes::from(vec![0; COMMAND_BYTES]);
         let entry = Entry { log_id: LogId::new(1, 1, 1), payload: Payload::Command(command) };
-        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry] };
+        let body =
+            Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry].into() };
         let append = Message { group: GROUP, from: 1, to: 2, term: Term(1), body };
         let mailbox = Mailbox::default();
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)

@@ -35,6 +35,7 @@ impl AsyncRuntime for Compio {
         Instant::from_system_clock()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "here it comes from")]
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }

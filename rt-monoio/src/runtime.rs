@@ -36,6 +36,7 @@ impl AsyncRuntime for Monoio {
         Instant::from_system_clock()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "here it comes from")]
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }

@@ -1,4 +1,5 @@
-//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that stands still until the work is done.
+//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that stands still until the work is done. So work that wakes
+//! tasks, or waits for them, is as deterministic as threads are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -34,6 +35,7 @@ impl<T> Job<T> {
 }
 
 /// Begins it. The end of the channel tells what came of it.
+#[expect(clippy::disallowed_methods, reason = "its end comes when the simulation says so")]
 pub(crate) fn start<F, T>(world: &World, work: F) -> oneshot::Receiver<Outcome<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -54,6 +56,9 @@ where
 }
 
 fn end<T: 'static>(world: &Rc<World>, job: &Arc<Job<T>>, sender: oneshot::Sender<Outcome<T>>) {
+    if sender.is_closed() {
+        return; // Nobody waits for it. It may itself wait for a process that is dead.
+    }
     world.woken.wait_until(|| job.is_done());
     match job.take() {
         Some(outcome) => drop(sender.send(outcome)),

@@ -50,6 +50,8 @@ pub(crate) struct HostState {
     incarnation: Cell<u32>,
     alive: Cell<bool>,
     powered: Cell<bool>,
+    /// Its process is over, and what that has held is being dropped.
+    dying: Cell<bool>,
     tasks: RefCell<Tasks>,
     /// Those that are to be polled.
     ready: RefCell<Vec<TaskKey>>,
@@ -79,6 +81,7 @@ impl HostState {
             incarnation: Cell::new(1),
             alive: Cell::new(false),
             powered: Cell::new(true),
+            dying: Cell::new(false),
             tasks: RefCell::default(),
             ready: RefCell::default(),
             runs_at: Cell::new(None),
@@ -101,6 +104,11 @@ impl HostState {
 
     pub(crate) fn is_powered(&self) -> bool {
         self.powered.get()
+    }
+
+    /// Destructors run of a process that is over. What they begin, does not happen: a process that is really killed runs none.
+    pub(crate) fn is_dying(&self) -> bool {
+        self.dying.get()
     }
 
     /// Whether this is one of its addresses.
@@ -240,17 +248,18 @@ impl HostState {
     }
 
     pub(crate) fn kill(&self, world: &Rc<World>, crash: Crash) {
-        self.dies_after.set(None);
-        if !self.alive.get() {
-            return;
-        }
-        world.note(self.id, "dies", u64::from(self.incarnation.get()), crash as u64);
+        let has_power = self.powered.get();
         if crash == Crash::Power {
             self.powered.set(false);
         }
-        self.disk.crash(world, crash);
-        self.drop_tasks(world);
-        if crash == Crash::Power {
+        if self.alive.get() {
+            world.note(self.id, "dies", u64::from(self.incarnation.get()), crash as u64);
+            self.disk.crash(world, crash);
+            self.drop_tasks(world);
+        } else if crash == Crash::Power {
+            world.net.close_all_of(world, self.id);
+        }
+        if crash == Crash::Power && has_power {
             self.disk.lose_power(world);
         }
     }
@@ -259,12 +268,15 @@ impl HostState {
     fn drop_tasks(&self, world: &Rc<World>) {
         self.alive.set(false);
         self.paused.set(false);
+        self.dies_after.set(None);
         self.runs_at.set(None);
         self.ready.borrow_mut().clear();
         self.incarnation.set(self.incarnation.get() + 1);
         let outer = world.enter(self.id);
         let tasks = self.tasks.borrow_mut().take_all();
+        self.dying.set(true);
         drop(tasks);
+        self.dying.set(false);
         world.leave(outer);
         self.clear_timers();
         world.net.close_all_of(world, self.id);
@@ -345,7 +357,8 @@ impl Host {
         self.state.incarnation.get()
     }
 
-    /// Kills the process, if there is one. From one of its own tasks: after this poll of it.
+    /// Kills the process, if there is one; without its power, a machine without a process loses what a machine loses. From one of its own tasks: after this
+    /// poll of it.
     pub fn crash(&self, crash: Crash) {
         if self.state.polling.get() {
             self.state.dies_after.set(Some((0, crash)));

@@ -80,16 +80,13 @@ impl Simulation {
 
     /// Makes the next thing happen.
     pub fn step(&self) -> Step {
+        self.world.spread_wakes(); // Of what was woken from outside.
         self.world.step()
     }
 
     /// Lets it go on for so long.
     pub fn run_for(&self, duration: Duration) {
-        let end = self.world.now().saturating_add(nanos(duration));
-        self.world.at(end, |_| ());
-        while self.world.next_at().is_some_and(|at| at <= end) {
-            self.step();
-        }
+        self.run_until(duration, || false);
     }
 
     /// Lets it go on until `done`, which is asked after each event, or until so much time has passed; whether it was done.
@@ -99,7 +96,9 @@ impl Simulation {
             if done() {
                 return true;
             }
+            self.world.spread_wakes();
             if self.world.next_at().is_none_or(|at| at > end) {
+                self.world.pass_until(end);
                 return false;
             }
             self.step();

@@ -140,9 +140,10 @@ impl Woken {
 
     /// Exchanges the list for an empty one. False: nobody was woken.
     pub(crate) fn take(&self, empty: &mut Vec<TaskKey>) -> bool {
-        if !self.any.swap(false, Ordering::AcqRel) {
+        if !self.any.load(Ordering::Acquire) {
             return false;
         }
+        self.any.store(false, Ordering::Release);
         std::mem::swap(&mut self.lock().keys, empty);
         true
     }

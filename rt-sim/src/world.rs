@@ -135,6 +135,11 @@ impl World {
         self.events.borrow().next_at()
     }
 
+    /// Lets time pass until then, before which nothing is to happen.
+    pub(crate) fn pass_until(&self, at: u64) {
+        self.now.set(at);
+    }
+
     /// Tells the hosts which of their tasks were woken.
     pub(crate) fn spread_wakes(&self) {
         let mut keys = Vec::new();
@@ -159,5 +164,32 @@ impl World {
         while let Some((_, event)) = { self.events.borrow_mut().pop() } {
             drop(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first numbers of all streams, after some were drawn from one of them.
+    fn numbers(drawn: Option<usize>) -> [[u64; 4]; 4] {
+        let world = World::new(7);
+        let streams = [&world.scheduling, &world.networking, &world.disks, &world.processes];
+        if let Some(stream) = drawn {
+            streams[stream].number();
+        }
+        streams.map(|stream| [(); 4].map(|()| stream.number()))
+    }
+
+    #[test]
+    fn one_draw_more_in_a_stream_does_not_shift_the_others() {
+        let all = numbers(None);
+        for drawn in 0..4 {
+            let shifted = numbers(Some(drawn));
+            for (stream, (one, other)) in all.iter().zip(&shifted).enumerate() {
+                assert_eq!(one == other, stream != drawn, "stream {stream}");
+            }
+        }
+        assert!(all.iter().all(|one| all.iter().filter(|other| *other == one).count() == 1));
     }
 }

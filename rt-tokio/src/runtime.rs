@@ -31,6 +31,7 @@ impl AsyncRuntime for Tokio {
         Instant::from_system_clock()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "here it comes from")]
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }

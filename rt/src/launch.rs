@@ -35,6 +35,7 @@ impl Launch {
     }
 
     /// Runs `body` on a new thread with this name, on this core.
+    #[expect(clippy::disallowed_methods, reason = "a runtime is being launched")]
     pub(crate) fn thread<F, T>(self, body: F) -> io::Result<thread::JoinHandle<io::Result<T>>>
     where
         F: FnOnce(&Self) -> io::Result<T> + Send + 'static,

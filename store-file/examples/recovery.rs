@@ -2,6 +2,7 @@
 //!
 //! It fills a store with small entries and opens it; then takes a snapshot of most of them, purges, and opens it again. Each opening is a process of its
 //! own, so that its peak memory is its own as well; the files are in the system's cache.
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::env;
 use std::error::Error;

@@ -400,15 +400,23 @@ pub(crate) fn decode_body(
     };
     // The count is only a claim, so no memory is reserved for it.
     let count = take_u32(body, "record")?;
-    let (mut entries, mut spans) = (Vec::new(), Vec::new());
+    let (mut entries, mut spans) = (Vec::<Entry>::new(), Vec::new());
     let seed = entry_seed(store, header.group);
     for _ in 0..count {
         let offset = end - body.len();
-        entries.push(take_checked_entry(body, seed)?);
+        let entry = take_checked_entry(body, seed)?;
+        if let Some(last) = entries.last()
+            && last.log_id.index.checked_add(1) != Some(entry.log_id.index)
+        {
+            let reason = format!("{} after {}", entry.log_id, last.log_id);
+            return Err(DecodeError::Invalid(reason));
+        }
+        entries.push(entry);
         spans.push(Span { offset, len: end - body.len() - offset });
     }
     finish(body)?;
-    Ok(Decoded { write: LogWrite { hard_state, snapshot, purge, entries }, replaces, spans })
+    let write = LogWrite { hard_state, snapshot, purge, entries: entries.into() };
+    Ok(Decoded { write, replaces, spans })
 }
 
 /// The segment that a begin, whose CRCs match, tells.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use quorate_core::{Entry, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
+use quorate_core::{Entries, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
 use crate::format::{Position, Span};
 use crate::log::{Log, Place};
@@ -21,7 +21,7 @@ const MAX_GAP_BYTES: u64 = 4 << 10;
 #[derive(Debug)]
 pub(crate) enum Part {
     /// From memory.
-    Recent(Entry),
+    Recent(Entries),
     /// From the disk: neighbours in one segment, the first of which has index `first`.
     Stored { first: Index, places: Vec<Place> },
 }
@@ -113,16 +113,16 @@ impl Logs {
     }
 
     /// Keeps the entries of the write that was noted last in memory.
-    pub(crate) fn keep(&mut self, group: GroupId, entries: Vec<Entry>) {
+    pub(crate) fn keep(&mut self, group: GroupId, entries: Entries) {
         let (Some(log), Some(last)) = (self.logs.get_mut(&group), entries.last()) else { return };
         assert_eq!(log.outline.last(), last.log_id);
         self.order.push_back((group, last.log_id.index));
-        self.cached += ORDER_BYTES + entries.iter().map(Entry::bytes).sum::<usize>();
-        log.recent.extend(entries);
-        assert!(log.recent.len() <= log.places.len());
+        self.cached += ORDER_BYTES + entries.bytes();
+        log.recent.push(entries);
+        assert!(log.first_recent() > log.outline.purged().index);
     }
 
-    /// Lets go of what is too much, and lies before `durable`.
+    /// Lets go of what is too much, and lies before `durable`, a write's entries at a time.
     pub(crate) fn shrink(&mut self, durable: Position) {
         while self.cached > self.cache_bytes {
             let Some((group, upto)) = self.order.front().copied() else { return };
@@ -135,8 +135,8 @@ impl Logs {
                     if place >= durable {
                         return; // All that comes later isn't durable either.
                     }
-                    let Some(entry) = log.recent.pop_front() else { break };
-                    self.cached -= entry.bytes();
+                    let Some(run) = log.recent.pop_run() else { break };
+                    self.cached -= run.bytes();
                 }
                 if self.cached <= self.cache_bytes {
                     return;
@@ -187,20 +187,23 @@ impl Logs {
         let first_recent = log.first_recent();
         let mut parts = Vec::new();
         let mut bytes = 0usize;
-        for index in range {
+        for index in range.start..range.end.min(first_recent) {
             let place = log.place(index).ok_or(StoreError::Missing(index))?;
-            let recent = index.checked_sub(first_recent).and_then(|at| log.recent.get(at as usize));
-            bytes = bytes.saturating_add(recent.map_or(place.entry_bytes(), Entry::bytes));
+            bytes = bytes.saturating_add(place.entry_bytes());
             if bytes > max_bytes && !parts.is_empty() {
-                break;
+                return Ok(parts);
             }
-            match (recent, parts.last_mut()) {
-                (Some(entry), _) => parts.push(Part::Recent(entry.clone())),
-                (None, Some(Part::Stored { places, .. })) if neighbours(places, place) => {
-                    places.push(place);
+            match parts.last_mut() {
+                Some(Part::Stored { places, .. }) if neighbours(places, place) => {
+                    places.push(place)
                 }
-                (None, _) => parts.push(Part::Stored { first: index, places: vec![place] }),
+                _ => parts.push(Part::Stored { first: index, places: vec![place] }),
             }
+        }
+        let left = max_bytes.saturating_sub(bytes);
+        let recent = log.recent.read(range.start.max(first_recent)..range.end, left);
+        if !recent.is_empty() && (recent.bytes() <= left || parts.is_empty()) {
+            parts.push(Part::Recent(recent));
         }
         Ok(parts)
     }

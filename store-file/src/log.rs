@@ -5,8 +5,11 @@
 //! description. Such a log is not *anchored* until it is known after which entry it begins.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use quorate_core::{Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta};
+use quorate_core::{
+    Entries, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, Runs, SnapshotMeta,
+};
 
 use crate::format::{ENTRY_OVERHEAD_BYTES, Position, Span};
 
@@ -40,7 +43,7 @@ pub(crate) struct Log {
     /// From the first entry that is not purged on.
     pub(crate) places: VecDeque<Place>,
     /// The last entries.
-    pub(crate) recent: VecDeque<Entry>,
+    pub(crate) recent: Runs,
     /// How often entries that were there have gone, at either end.
     pub(crate) changes: u64,
     /// The last purge. Of an anchored log the outline begins after it.
@@ -65,7 +68,7 @@ impl Log {
             snapshot: None,
             outline: Outline::default(),
             places: VecDeque::new(),
-            recent: VecDeque::new(),
+            recent: Runs::default(),
             changes: 0,
             purged: LogId::ZERO,
             anchored: whole,
@@ -75,7 +78,7 @@ impl Log {
 
     /// The index of the first entry in memory.
     pub(crate) fn first_recent(&self) -> Index {
-        self.outline.last().index + 1 - self.recent.len() as Index
+        self.recent.first().unwrap_or(self.outline.last().index + 1)
     }
 
     pub(crate) fn place(&self, index: Index) -> Option<Place> {
@@ -109,7 +112,7 @@ impl Log {
             hard_state: hard_state.map(|_| self.hard_state),
             snapshot: self.snapshot.clone(),
             purge: purge.map(|_| self.purged),
-            entries: Vec::new(),
+            entries: Entries::default(),
         })
     }
 
@@ -196,8 +199,14 @@ impl Log {
         if self.places.capacity() > 1024 && self.places.capacity() / 4 > left {
             self.places.shrink_to(2 * left);
         }
-        let gone = self.recent.len().saturating_sub(left);
-        Ok(self.recent.drain(..gone).map(|entry| entry.bytes()).sum())
+        Ok(self.release_all_but(to.index + 1..self.outline.last().index + 1))
+    }
+
+    /// Lets go of the entries in memory that are not in this range. Gives their bytes.
+    fn release_all_but(&mut self, range: Range<Index>) -> usize {
+        let before = self.recent.bytes();
+        self.recent.keep(range);
+        before - self.recent.bytes()
     }
 
     fn add(&mut self, entries: &[Entry], spans: &[Span], at: Position) -> Result<usize, String> {
@@ -223,8 +232,7 @@ impl Log {
         }
         let mut released = 0;
         if first <= last {
-            let recent = self.recent.len().saturating_sub((last + 1 - first) as usize);
-            released = self.recent.drain(recent..).map(|entry| entry.bytes()).sum();
+            released = self.release_all_but(0..first);
             self.outline.truncate(first);
             self.places.truncate((first - self.outline.purged().index - 1) as usize);
             self.changes += 1;

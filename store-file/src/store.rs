@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{
-    Completion, Entry, GroupId, Index, LogStore, LogWrite, Recovered, SnapshotContent,
+    Completion, Entries, GroupId, Index, LogStore, LogWrite, Recovered, SnapshotContent,
     SnapshotDraft, SnapshotMeta, StoreError,
 };
 use quorate_rt::{AsyncRuntime, OpenMode};
@@ -246,24 +246,16 @@ impl<R: AsyncRuntime> FileStore<R> {
         group: GroupId,
         parts: Vec<Part>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
+    ) -> Result<Entries, StoreError> {
+        let mut runs = Vec::new();
         for part in parts {
-            match part {
-                Part::Recent(entry) => entries.push(entry),
-                Part::Stored { first, places } => {
-                    entries.extend(self.fetch(group, first, &places).await?);
-                }
-            }
+            runs.push(match part {
+                Part::Recent(entries) => entries,
+                Part::Stored { first, places } => self.fetch(group, first, &places).await?,
+            });
         }
         // The plan has only an estimate for a membership on disk.
-        let sizes = entries.iter().scan(0usize, |sum, entry: &Entry| {
-            *sum = sum.saturating_add(entry.bytes());
-            Some(*sum)
-        });
-        let fit = sizes.take_while(|sum| *sum <= max_bytes).count();
-        entries.truncate(fit.max(1));
-        Ok(entries)
+        Ok(Entries::joined(&runs).first_bytes(max_bytes))
     }
 
     /// Reads entries that stand near each other.
@@ -272,10 +264,10 @@ impl<R: AsyncRuntime> FileStore<R> {
         group: GroupId,
         first: Index,
         places: &[Place],
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         let shared = &self.handle.0;
         let (Some(begin), Some(end)) = (places.first(), places.last()) else {
-            return Ok(Vec::new());
+            return Ok(Entries::default());
         };
         let segment = begin.segment;
         let len = (end.offset - begin.offset) as usize + end.len as usize;
@@ -385,7 +377,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         let state = &self.handle.0.state;
         loop {
             let changes = state.borrow().logs.changes(group);

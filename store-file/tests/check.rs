@@ -49,7 +49,7 @@ fn log_id(index: u64) -> LogId {
 fn entry(index: u64, content: &'static [u8]) -> LogWrite {
     let payload = Payload::Command(Bytes::from_static(content));
     let entries = vec![Entry { log_id: log_id(index), payload }];
-    LogWrite { entries, ..LogWrite::default() }
+    LogWrite { entries: entries.into(), ..LogWrite::default() }
 }
 
 /// Makes a snapshot of this content, which claims to have that digest, and purges what it covers.

@@ -4,14 +4,14 @@
 //! keeps a clone, drops the node and starts another on the clone.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use quorate_core::{
-    Completion, Entry, GroupId, HardState, Index, LogStore, LogWrite, Outline, Recovered,
+    Completion, Entries, GroupId, HardState, Index, LogStore, LogWrite, Outline, Recovered, Runs,
     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
@@ -38,7 +38,7 @@ struct Log {
     hard_state: HardState,
     outline: Outline,
     /// From the first that is not purged on.
-    entries: VecDeque<Entry>,
+    runs: Runs,
     snapshot: Option<SnapshotMeta>,
     /// Those that are finished: the group's, and later ones.
     finished: Vec<(SnapshotMeta, Rc<[Bytes]>)>,
@@ -66,18 +66,13 @@ impl Log {
             let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
             assert!(to.index <= covered, "{to} is to be purged, and the snapshot covers {covered}");
             self.outline.purge(to);
-            let left = (self.outline.last().index - self.outline.purged().index) as usize;
-            self.entries.drain(..self.entries.len() - left);
+            self.runs.keep(self.outline.purged().index + 1..self.outline.last().index + 1);
         }
         let Some(first) = write.entries.first().map(|entry| entry.log_id.index) else { return };
         self.outline.truncate(first);
-        self.entries.truncate((self.outline.last().index - self.outline.purged().index) as usize);
-        for entry in write.entries {
-            self.outline.push(&entry); // Panics where it doesn't follow.
-            self.entries.push_back(entry);
-        }
-        let (purged, last) = (self.outline.purged().index, self.outline.last().index);
-        assert_eq!(self.entries.len() as Index, last - purged);
+        self.runs.keep(0..first);
+        self.outline.extend(&write.entries); // Panics where they don't follow.
+        self.runs.push(write.entries);
     }
 }
 
@@ -107,9 +102,9 @@ impl LogStore for MemStore {
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Entries::default());
         }
         let logs = self.logs.borrow();
         let log = logs.get(&group).ok_or(StoreError::Missing(range.start))?;
@@ -120,17 +115,7 @@ impl LogStore for MemStore {
         if range.end > last + 1 {
             return Err(StoreError::Missing(range.start.max(last + 1)));
         }
-        let at = |index: Index| (index - purged - 1) as usize;
-        let mut bytes = 0;
-        let mut found = Vec::new();
-        for entry in log.entries.range(at(range.start)..at(range.end)) {
-            bytes += entry.bytes();
-            if bytes > max_bytes && !found.is_empty() {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        Ok(found)
+        Ok(log.runs.read(range, max_bytes))
     }
 
     async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use quorate_core::{Digest, LogId, Membership, Payload, Term};
+use quorate_core::{Digest, Entry, LogId, Membership, Payload, Term};
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
     let done = Rc::new(Cell::new(false));
     let tell = Rc::clone(&done);
     let completion = Completion::new(move |outcome| tell.set(outcome.is_ok()));
-    store.append(group, LogWrite { entries, ..LogWrite::default() }, completion);
+    store.append(group, LogWrite { entries: entries.into(), ..LogWrite::default() }, completion);
     assert!(done.get(), "complete at once");
 }
 
@@ -83,7 +83,7 @@ fn a_completion_may_append() {
     let again = store.clone();
     let completion =
         Completion::new(move |_| append(&again, 1, vec![entry(1, 2, "from the completion")]));
-    let write = LogWrite { entries: vec![entry(1, 1, "a")], ..LogWrite::default() };
+    let write = LogWrite { entries: vec![entry(1, 1, "a")].into(), ..LogWrite::default() };
     store.append(1, write, completion);
     assert_eq!(now(store.recover(1)).unwrap().outline.last().index, 2);
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::rt::channel::watch;
 use quorate::{
-    Completion, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Payload, Recovered,
+    Completion, Entries, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Payload, Recovered,
     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
@@ -204,20 +204,20 @@ impl LogStore for FaultyStore {
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         if self.disk.get() == Disk::HoldsReads {
             self.wait().await?;
         }
         match self.disk.get() {
             Disk::FailsReads => Err(failed("reading")),
             Disk::PanicsInReads => panic!("the store panics"),
-            Disk::AnswersNothing => Ok(Vec::new()),
+            Disk::AnswersNothing => Ok(Entries::default()),
             Disk::ReadsTooEarly => {
                 self.log.read(group, range.start - 1..range.end, max_bytes).await
             }
             _ => {
                 let entries = self.log.read(group, range, max_bytes).await?;
-                Ok(entries.into_iter().map(|entry| self.counted(entry)).collect())
+                Ok(entries.iter().map(|entry| self.counted(entry.clone())).collect())
             }
         }
     }

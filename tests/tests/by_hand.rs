@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::rt::channel::mpsc;
 use quorate::{
-    AppendOutcome, AsyncRuntime, Body, Config, Entry, ForwardOutcome, Index, Leader, LocalRaft,
-    LogId, MemStore, Membership, Message, Node, NodeId, Payload, Term, Transport, WriteError,
+    AppendOutcome, AsyncRuntime, Body, Config, Entries, Entry, ForwardOutcome, Index, Leader,
+    LocalRaft, LogId, MemStore, Membership, Message, Node, NodeId, Payload, Term, Transport,
+    WriteError,
 };
 use quorate_tests::{Journal, on_each_runtime, quick, wait_for};
 
@@ -51,7 +52,7 @@ fn entry(term: u64, leader: NodeId, index: Index, payload: Payload) -> Entry {
 }
 
 fn append(prev: LogId, committed: Index, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, committed, round: 0, entries }
+    Body::Append { prev, committed, round: 0, entries: entries.into() }
 }
 
 impl Follower {
@@ -111,7 +112,8 @@ impl Follower {
     async fn turns(&mut self) {
         self.round += 1;
         let begun = self.round;
-        let body = Body::Append { prev: BEGIN, committed: 2, round: begun, entries: Vec::new() };
+        let body =
+            Body::Append { prev: BEGIN, committed: 2, round: begun, entries: Entries::default() };
         self.hears(2, 1, body);
         let echo = |message: Message| match message.body {
             Body::AppendReply { round, outcome: AppendOutcome::Accepted { .. } } => {

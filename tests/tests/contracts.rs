@@ -73,7 +73,7 @@ impl Command for Line {
         Ok(Bytes::from_static(self.0.as_bytes()))
     }
 
-    fn decode(bytes: Bytes) -> Result<Self, String> {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
         match &bytes[..] {
             b"unreadable" => Err("it can't be read".to_owned()),
             b"unanswered" => Ok(Self(UNANSWERED)),

@@ -63,6 +63,7 @@ fn two_seeds_give_two_runs() {
 
 /// A seed that something else has gone through before is the same: nothing is left over from one run to the next on a thread.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a simulation runs on another thread")]
 fn a_run_does_not_depend_on_those_before() {
     let alone = std::thread::spawn(|| run(&short(102)).hash).join().expect("runs");
     run(&short(103));

@@ -50,7 +50,7 @@ trait Cluster {
 const COMMAND: [u8; 16] = *b"set greeting = 1";
 
 /// When a log in memory holds so many entries that have been applied, they are dropped.
-const KEPT_ENTRIES: usize = 1 << 16;
+const KEPT_ENTRIES: u64 = 1 << 16;
 
 struct Engine {
     row: &'static str,

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use quorate::engine::{Engine, Fetch, Input, Output};
 use quorate::rt::Instant;
 use quorate::{
-    Config, Entry, Index, LogWrite, Membership, Message, NodeId, Payload, Recovered, Role,
+    Config, Entries, Entry, Index, LogWrite, Membership, Message, NodeId, Payload, Recovered, Role,
+    Runs,
 };
 
 use super::{COMMAND, Cluster, KEPT_ENTRIES};
@@ -27,10 +28,8 @@ struct Member {
 /// A log in memory.
 #[derive(Default)]
 struct Log {
-    /// How many entries are before the first.
-    dropped: usize,
-    entries: Vec<Entry>,
-    applied: usize,
+    entries: Runs,
+    applied: Index,
 }
 
 pub(super) fn start() -> Result<Box<dyn Cluster>> {
@@ -105,15 +104,15 @@ impl Member {
         let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
         // (Only while the cluster forms: afterwards no peer is behind.)
         for Fetch { peer, term, range, .. } in fetches {
-            let entries = self.log.read(range.start, range.end);
+            let entries = self.log.entries.read(range, usize::MAX);
             self.inbox.push(Input::Fetched { peer, term, entries });
         }
         if let Some((write, content)) = write {
-            self.log.write(&content);
+            self.log.write(content);
             self.inbox.push(Input::Persisted { write });
         }
         if let Some(committed) = committed {
-            let entries = self.log.take_committed(committed as usize);
+            let entries = self.log.take_committed(committed);
             let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Command(_));
             self.handed_out += entries.iter().filter(is_command).count();
         }
@@ -122,25 +121,19 @@ impl Member {
 }
 
 impl Log {
-    fn write(&mut self, write: &LogWrite) {
+    fn write(&mut self, write: LogWrite) {
         if let Some(first) = write.entries.first() {
-            self.entries.truncate(first.log_id.index as usize - 1 - self.dropped);
-            self.entries.extend(write.entries.iter().cloned());
+            self.entries.keep(0..first.log_id.index);
+            self.entries.push(write.entries);
         }
     }
 
-    fn read(&self, start: Index, end: Index) -> Vec<Entry> {
-        let place = |index: Index| index as usize - 1 - self.dropped;
-        self.entries[place(start)..place(end)].to_vec()
-    }
-
     /// The entries that are to be applied.
-    fn take_committed(&mut self, committed: usize) -> Vec<Entry> {
-        let entries = self.read(self.applied as Index + 1, committed as Index + 1);
+    fn take_committed(&mut self, committed: Index) -> Entries {
+        let entries = self.entries.read(self.applied + 1..committed + 1, usize::MAX);
         self.applied = committed;
-        if self.applied - self.dropped > KEPT_ENTRIES {
-            self.entries.drain(..self.applied - self.dropped);
-            self.dropped = self.applied;
+        if self.entries.first().is_some_and(|first| first + KEPT_ENTRIES < committed) {
+            self.entries.keep(committed + 1..Index::MAX);
         }
         entries
     }

@@ -148,7 +148,7 @@ impl Member {
 
     fn drop_applied(&mut self) -> Result<()> {
         let applied = self.node.raft.raft_log.applied;
-        if (applied - self.dropped) as usize > KEPT_ENTRIES {
+        if applied - self.dropped > KEPT_ENTRIES {
             self.node.store().wl().compact(applied)?;
             self.dropped = applied;
         }

@@ -41,7 +41,6 @@ pub(crate) enum Unit {
     Ratio,
     /// The fewer, the better.
     Count,
-    Bytes,
 }
 
 /// A figure that each run of a cell gives.

@@ -50,11 +50,6 @@ pub(super) fn show(figure: f64, unit: Unit) -> String {
     }
     match unit {
         Unit::Rate | Unit::Count => scaled(figure, &[(1e9, " G"), (1e6, " M"), (1e3, " k")], ""),
-        Unit::Bytes => scaled(
-            figure,
-            &[(f64::from(1 << 30), " GiB"), (f64::from(1 << 20), " MiB"), (1024.0, " KiB")],
-            " B",
-        ),
         Unit::Time => scaled(figure, &[(1.0, " s"), (1e-3, " ms"), (1e-6, " µs")], " ns"),
         Unit::Ratio => format!("{} ×", digits(figure)),
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::entries::Entries;
 use crate::types::Index;
 
 fn encode(message: &Message) -> Bytes {
@@ -65,8 +66,8 @@ fn messages() -> Vec<Message> {
         Body::VoteReply { vote: Vote::No },
         Body::VoteReply { vote: Vote::Tentative },
         Body::PreVoteReply { vote: Vote::Tentative },
-        append(Vec::new()),
-        append(entries),
+        append(Entries::default()),
+        append(entries.into()),
         replied(AppendOutcome::Accepted { matched: 82 }),
         replied(AppendOutcome::Rejected { prev: 77, hint: LogId::new(3, 1, 60) }),
         forward(vec![Bytes::from_static(b"a"), Bytes::new(), large.clone()]),
@@ -103,7 +104,7 @@ fn the_form_is_as_documented() {
         from: 1,
         to: 2,
         term: Term(5),
-        body: Body::Append { prev, committed: 2, round: 6, entries },
+        body: Body::Append { prev, committed: 2, round: 6, entries: entries.into() },
     });
     let mut expected = Vec::new();
     for number in [9_u64, 1, 2, 5] {
@@ -176,14 +177,21 @@ fn what_can_not_be_is_refused() {
     let heard = Body::ReadIndex { sequence: 1 };
     refused(&Message { from: 0, ..message(heard.clone()) });
     refused(&Message { to: 0, ..message(heard) });
-    let append = |entries| {
+    let append = |entries: Vec<Entry>| {
         let prev = LogId::new(4, 2, 77);
-        message(Body::Append { prev, committed: 0, round: 0, entries })
+        message(Body::Append { prev, committed: 0, round: 0, entries: entries.into() })
     };
     refused(&append(vec![entry(4, 79, Payload::Blank)]));
     refused(&append(vec![entry(3, 78, Payload::Blank)]));
-    refused(&append(vec![entry(4, 78, Payload::Blank), entry(4, 78, Payload::Blank)]));
     refused(&append(vec![entry(4, 0, Payload::Blank)]));
+
+    // The same index twice, which no run can have here.
+    let twice = append(vec![entry(4, 78, Payload::Blank), entry(4, 79, Payload::Blank)]);
+    let mut twice = encode(&twice).to_vec();
+    let index = twice.len() - 12;
+    assert_eq!(twice[index], 79);
+    twice[index] = 78;
+    assert!(matches!(decode_message(twice.into()), Err(DecodeError::Invalid(_))));
 }
 
 #[test]

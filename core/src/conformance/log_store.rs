@@ -11,8 +11,8 @@ use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::oneshot;
 
 use crate::{
-    Completion, Digest, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Membership,
-    Outline, Payload, Recovered, SnapshotMeta, StoreError, Term,
+    Completion, Digest, Entries, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite,
+    Membership, Outline, Payload, Recovered, SnapshotMeta, StoreError, Term,
 };
 
 mod durability;
@@ -237,7 +237,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
             let (first, end) =
                 (recovered.outline.purged().index + 1, recovered.outline.last().index + 1);
             let entries = if first == end {
-                Vec::new()
+                Entries::default()
             } else {
                 let read = store.read(*group, first..end, usize::MAX).await;
                 read.expect("what is recovered is read")
@@ -313,12 +313,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
         durable(self.submit(group, write)).await;
     }
 
-    async fn read(
-        &self,
-        group: GroupId,
-        first: Index,
-        end: Index,
-    ) -> Result<Vec<Entry>, StoreError> {
+    async fn read(&self, group: GroupId, first: Index, end: Index) -> Result<Entries, StoreError> {
         self.store.read(group, first..end, usize::MAX).await
     }
 

@@ -26,7 +26,7 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     Completion, Entry, GroupId, Index, LogStore, LogWrite, Message, Recovered, SnapshotContent, SnapshotDraft,
+//! #     Completion, Entries, GroupId, Index, LogStore, LogWrite, Message, Recovered, SnapshotContent, SnapshotDraft,
 //! #     SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
@@ -36,8 +36,8 @@
 //! # impl LogStore for YourStore {
 //! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
 //! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
-//! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Vec<Entry>, StoreError> {
-//! #         Ok(vec![])
+//! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {
+//! #         Ok(Entries::default())
 //! #     }
 //! #     async fn draft(&self, _: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> { todo!() }
 //! #     async fn snapshot(&self, _: GroupId, _: &SnapshotMeta) -> Result<Box<dyn SnapshotContent>, StoreError> {

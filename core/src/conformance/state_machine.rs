@@ -59,7 +59,7 @@ fn commands<F: MachineFactory>(factory: &F, random: &mut fastrand::Rng) -> Vec<B
 }
 
 fn decode<F: MachineFactory>(command: &Bytes) -> CommandOf<F> {
-    Command::decode(command.clone()).expect("what was encoded can be decoded")
+    Command::decode(command).expect("what was encoded can be decoded")
 }
 
 /// Applies the commands one by one.
@@ -132,7 +132,7 @@ pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory
         }
         let bytes = Bytes::from(bytes);
         let [one, two] = &mut machines;
-        let decoded = [CommandOf::<F>::decode(bytes.clone()), CommandOf::<F>::decode(bytes)];
+        let decoded = [CommandOf::<F>::decode(&bytes), CommandOf::<F>::decode(&bytes)];
         match decoded {
             [Ok(for_one), Ok(for_two)] => {
                 assert_eq!(one.apply(for_one).await, two.apply(for_two).await);

@@ -11,8 +11,8 @@ use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::mpsc;
 
 use crate::{
-    AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
-    NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
+    AppendOutcome, Body, Digest, Entries, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership,
+    Message, NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
 };
 
 /// What the suite needs to know of a transport.
@@ -155,7 +155,7 @@ fn command(index: u64, bytes: usize) -> Entry {
 }
 
 fn append(entries: Vec<Entry>) -> Body {
-    Body::Append { prev: LogId::new(2, 1, 10), committed: 9, round: 77, entries }
+    Body::Append { prev: LogId::new(2, 1, 10), committed: 9, round: 77, entries: entries.into() }
 }
 
 /// A piece of a snapshot.
@@ -199,7 +199,12 @@ fn all_kinds() -> Vec<Body> {
         Body::VoteReply { vote: Vote::No },
         Body::VoteReply { vote: Vote::Tentative },
         append(entries),
-        Body::Append { prev: LogId::ZERO, committed: 0, round: u64::MAX, entries: vec![] },
+        Body::Append {
+            prev: LogId::ZERO,
+            committed: 0,
+            round: u64::MAX,
+            entries: Entries::default(),
+        },
         Body::AppendReply { round: 77, outcome: accepted },
         Body::AppendReply { round: 78, outcome: rejected },
         Body::Forward { session: 5, sequence: 6, commands },

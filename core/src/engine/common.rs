@@ -10,6 +10,7 @@ use super::log::Log;
 use super::output::{Output, Proposal};
 use super::snapshot::Receiving;
 use crate::config::Config;
+use crate::entries::Entries;
 use crate::message::{Body, Message};
 use crate::types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
 
@@ -79,6 +80,14 @@ impl Common {
     pub(super) fn append(&mut self, entry: Entry) {
         let reconfigures = matches!(entry.payload, Payload::Membership(_));
         self.log.push(entry);
+        if reconfigures {
+            self.membership_changed();
+        }
+    }
+
+    pub(super) fn extend(&mut self, run: Entries) {
+        let reconfigures = run.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
+        self.log.extend(run);
         if reconfigures {
             self.membership_changed();
         }

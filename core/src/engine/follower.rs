@@ -6,9 +6,10 @@ use quorate_rt::Instant;
 use super::forward::Forwards;
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
+use crate::entries::Entries;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Entry, Index, LogId, NodeId};
+use crate::types::{Index, LogId, NodeId};
 
 pub(super) struct Follower {
     election_at: Instant,
@@ -142,7 +143,7 @@ impl Follower {
         prev: LogId,
         committed: Index,
         round: u64,
-        entries: Vec<Entry>,
+        entries: Entries,
     ) {
         let Some(following) = self.hear(common, from) else { return };
         let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
@@ -163,14 +164,14 @@ impl Follower {
             // were here before, nothing will become durable that would answer.
             following.reply_due = true;
         }
-        for entry in entries {
-            // Only a conflicting entry may cut the log: this append may be older than what follows in it (R1).
-            if !common.log.contains(entry.log_id) {
-                if entry.log_id.index <= common.log.last().index {
-                    common.truncate(entry.log_id.index);
-                }
-                common.append(entry);
+        // Only a conflicting entry may cut the log: this append may be older than what follows in it (R1).
+        let known = entries.iter().take_while(|entry| common.log.contains(entry.log_id)).count();
+        let new = entries.slice(known..entries.len());
+        if let Some(first) = new.first().map(|entry| entry.log_id.index) {
+            if first <= common.log.last().index {
+                common.truncate(first);
             }
+            common.extend(new);
         }
         following.agreed = following.agreed.max(last);
         following.learn_commit(common, committed);
@@ -244,11 +245,10 @@ impl Following {
 }
 
 /// What of an append lies behind the purged part of this log. That part is committed, so the leader has the same there.
-fn behind_purged(purged: LogId, prev: LogId, mut entries: Vec<Entry>) -> (LogId, Vec<Entry>) {
+fn behind_purged(purged: LogId, prev: LogId, entries: Entries) -> (LogId, Entries) {
     if prev.index >= purged.index || prev == LogId::ZERO && entries.is_empty() {
         return (prev, entries);
     }
     let covered = entries.partition_point(|entry| entry.log_id.index <= purged.index);
-    entries.drain(..covered);
-    (purged, entries)
+    (purged, entries.slice(covered..entries.len()))
 }

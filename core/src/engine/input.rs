@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::entries::Entries;
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
-use crate::types::{Entry, NodeId, Term};
+use crate::types::{NodeId, Term};
 
 /// The caller's number for a write or a read of its clients; the answer in the output bears it.
 pub type Ticket = u64;
@@ -38,7 +39,7 @@ pub enum Input {
         /// The term in which they were asked for.
         term: Term,
         /// The entries.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// The piece that a [`PieceRead`](super::PieceRead) asked for.
     PieceRead {

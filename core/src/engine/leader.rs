@@ -11,6 +11,7 @@ use super::progress::{Mode, Progress};
 use super::reads::Rounds;
 use super::snapshot::Sending;
 use super::{Common, Fetch, Proposal, Ticket};
+use crate::entries::Entries;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
 use crate::quorum;
@@ -200,7 +201,7 @@ impl Leader {
         self.peers.values().filter_map(needs).min()
     }
 
-    pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Vec<Entry>) {
+    pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Entries) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.fetching = false;
         // Meanwhile the peer may have turned out to need others.
@@ -385,38 +386,20 @@ fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: 
             progress.fetching = true;
             break;
         };
-        let entries = fresh[..how_many(fresh, max_bytes)].to_vec();
-        send(common, peer, progress, round, entries);
+        send(common, peer, progress, round, fresh.first_bytes(max_bytes));
     }
     if progress.due {
-        send(common, peer, progress, round, Vec::new());
+        send(common, peer, progress, round, Entries::default());
     }
 }
 
-/// How many of the first entries fit into so many bytes; at least one.
-fn how_many(entries: &[Entry], max_bytes: usize) -> usize {
-    let mut bytes = 0;
-    let fitting = entries.iter().take_while(|entry| {
-        bytes += entry.bytes();
-        bytes <= max_bytes
-    });
-    fitting.count().max(1)
-}
-
-fn send(
-    common: &mut Common,
-    peer: NodeId,
-    progress: &mut Progress,
-    round: u64,
-    entries: Vec<Entry>,
-) {
+fn send(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64, entries: Entries) {
     // What a peer that needs the snapshot has, is not known: only that it begins as all logs do.
     let before = if progress.sending().is_some() { 0 } else { progress.next - 1 };
     let prev = common.log.log_id(before).expect("next is at most one beyond the end of the log");
     match entries.last() {
         Some(last) => {
-            let bytes = entries.iter().map(Entry::bytes).sum();
-            progress.sent(last.log_id.index, bytes);
+            progress.sent(last.log_id.index, entries.bytes());
         }
         None => {
             if let Mode::Probe { awaiting } = &mut progress.mode {

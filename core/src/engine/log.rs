@@ -8,6 +8,7 @@ use std::mem;
 
 use quorate_rt::Instant;
 
+use crate::entries::{Entries, Runs};
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
@@ -24,7 +25,9 @@ pub(super) struct Log {
     /// The last write that has done one or the other.
     compacted_by: u64,
     /// What the next write will hold: the end of the log.
-    fresh: Vec<Entry>,
+    fresh: Runs,
+    /// The last of it, one by one: not yet a run.
+    open: Vec<Entry>,
     /// Writes on their way to the disk, oldest first.
     submitted: VecDeque<Submitted>,
     next_write: u64,
@@ -55,7 +58,8 @@ impl Log {
             named: false,
             purged: false,
             compacted_by: 0,
-            fresh: Vec::new(),
+            fresh: Runs::default(),
+            open: Vec::new(),
             submitted: VecDeque::new(),
             next_write: 1,
             durable: last.index,
@@ -89,11 +93,13 @@ impl Log {
             for submitted in &mut self.submitted {
                 submitted.last = submitted.last.min(committed);
             }
-            self.fresh.clear();
+            self.open.clear();
+            self.fresh = Runs::default();
         }
         self.outline.purge(meta.log_id);
         self.outline.set_membership(meta.membership_index, meta.membership.clone());
-        self.fresh.retain(|entry| entry.log_id.index > meta.log_id.index);
+        self.seal();
+        self.fresh.keep(meta.log_id.index + 1..Index::MAX);
         self.purged = true;
         self.name_snapshot(meta);
     }
@@ -141,7 +147,20 @@ impl Log {
 
     pub(super) fn push(&mut self, entry: Entry) {
         self.outline.push(&entry);
-        self.fresh.push(entry);
+        self.open.push(entry);
+    }
+
+    pub(super) fn extend(&mut self, run: Entries) {
+        self.outline.extend(&run);
+        self.seal();
+        self.fresh.push(run);
+    }
+
+    /// Makes a run of what came one by one.
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.fresh.push(self.open.drain(..).collect());
+        }
     }
 
     /// Forgets the entry at `from` and all after it, because the leader has others there.
@@ -151,14 +170,14 @@ impl Log {
         for submitted in &mut self.submitted {
             submitted.last = submitted.last.min(from - 1);
         }
-        self.fresh.retain(|entry| entry.log_id.index < from);
+        self.seal();
+        self.fresh.keep(0..from);
     }
 
-    /// The entries from `from` on, if they are all fresh.
-    pub(super) fn fresh_from(&self, from: Index) -> Option<&[Entry]> {
-        let first = self.fresh.first()?.log_id.index;
-        let skip = usize::try_from(from.checked_sub(first)?).ok()?;
-        self.fresh.get(skip..)
+    /// Entries from `from` on, if that is fresh: up to the end of its run.
+    pub(super) fn fresh_from(&mut self, from: Index) -> Option<Entries> {
+        self.seal();
+        self.fresh.rest_of_run(from)
     }
 
     /// Hands what is fresh to the store, with the hard state if that has changed.
@@ -167,8 +186,9 @@ impl Log {
         hard_state: Option<HardState>,
         now: Instant,
     ) -> Option<(u64, LogWrite)> {
+        self.seal();
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        if self.fresh.is_empty() && hard_state.is_none() && !named && !purged {
+        if self.fresh.first().is_none() && hard_state.is_none() && !named && !purged {
             return None;
         }
         let write = self.next_write;
@@ -181,7 +201,7 @@ impl Log {
             hard_state,
             snapshot: self.snapshot.clone().filter(|_| named),
             purge: purged.then(|| self.outline.purged()),
-            entries: mem::take(&mut self.fresh),
+            entries: self.fresh.take(),
         };
         Some((write, content))
     }

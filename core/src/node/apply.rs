@@ -12,6 +12,7 @@ use quorate_rt::yield_now;
 use super::mailbox::{Event, LocalRead, Mailbox};
 use super::replies::Replies;
 use super::snapshots::View;
+use crate::entries::Entries;
 use crate::error::{Fatal, Leader, SnapshotError, StoreError};
 use crate::log_store::LogStore;
 use crate::membership::Membership;
@@ -160,29 +161,25 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             Err(StoreError::Missing(_)) if self.is_to_restore() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let mut indexes = range;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Err(Fatal::Bug("the store answers no entry and no error".to_owned()));
+        };
+        assert!(first.log_id.index == range.start, "the store answers another entry");
+        assert!(last.log_id.index < range.end, "the store answers more than was asked for");
+        self.since_view.count(&entries);
         let mut commands = Vec::with_capacity(entries.len());
-        let mut applied = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let log_id = entry.log_id;
-            assert!(indexes.next() == Some(log_id.index), "the store answers another entry");
-            self.since_view.count(&entry);
-            let is_command = matches!(entry.payload, Payload::Command(_));
-            match entry.payload {
+        for Entry { log_id: LogId { index, .. }, payload } in &entries {
+            match payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => {
-                    self.membership = Some((log_id.index, membership));
+                    self.membership = Some((*index, membership.clone()));
                 }
                 Payload::Command(bytes) => match SM::Command::decode(bytes) {
                     Ok(command) => commands.push(command),
-                    Err(reason) => return Err(Fatal::Command { index: log_id.index, reason }),
+                    Err(reason) => return Err(Fatal::Command { index: *index, reason }),
                 },
             }
-            applied.push((log_id, is_command));
         }
-        let Some((last, _)) = applied.last().copied() else {
-            return Err(Fatal::Bug("the store answers no entry and no error".to_owned()));
-        };
         let expected = commands.len();
         let responses = match commands.is_empty() {
             true => Vec::new(),
@@ -193,12 +190,13 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             return Err(Fatal::Bug(format!("{expected} commands were applied, {got} answered")));
         }
         // Only now: what is said to be applied has been (S7).
-        self.has_applied(last);
+        self.has_applied(last.log_id);
         let mut responses = responses.into_iter();
         let mut replies = self.replies.borrow_mut();
-        for (log_id, is_command) in applied {
+        for Entry { log_id, payload } in &entries {
+            let is_command = matches!(payload, Payload::Command(_));
             let response = if is_command { responses.next() } else { None };
-            replies.applied(log_id, response, || leader(&self.metrics));
+            replies.applied(*log_id, response, || leader(&self.metrics));
         }
         Ok(())
     }
@@ -272,9 +270,9 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
 }
 
 impl Applied {
-    fn count(&mut self, entry: &Entry) {
-        self.entries += 1;
-        self.bytes += entry.bytes() as u64;
+    fn count(&mut self, entries: &Entries) {
+        self.entries += entries.len() as u64;
+        self.bytes += entries.bytes() as u64;
     }
 }
 

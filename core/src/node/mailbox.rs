@@ -18,13 +18,14 @@ use super::quota::{LocalPermit, SharedPermit};
 use super::snapshots::View;
 use crate::config::Config;
 use crate::engine::{Fetch, Input, PieceRead};
+use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
-use crate::types::{Entry, LogId, NodeId};
+use crate::types::{LogId, NodeId};
 
 /// The messages that wait for a node's next turn, in bytes. It takes a peer that breaks the protocol's own windows, or a
 /// thread that is far behind, to fill it; then messages are dropped, which the protocol repairs.
@@ -39,7 +40,7 @@ pub(crate) enum Event<SM: StateMachine> {
     },
     Fetched {
         fetch: Fetch,
-        outcome: Result<Vec<Entry>, StoreError>,
+        outcome: Result<Entries, StoreError>,
     },
     /// The applying task has taken a view of the state, to be written as a snapshot.
     Viewed(View<SM>),

@@ -18,6 +18,7 @@ use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
 use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome};
+use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::log_store::{Completion, LogStore};
 use crate::membership::Membership;
@@ -25,7 +26,7 @@ use crate::metrics::{Metrics, PeerMetrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
-use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
+use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
 /// Everything a node's loop works with.
 pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
@@ -386,7 +387,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         &mut self,
         now: Instant,
         fetch: Fetch,
-        outcome: Result<Vec<Entry>, StoreError>,
+        outcome: Result<Entries, StoreError>,
     ) -> Result<(), Fatal> {
         let Fetch { peer, term, range, .. } = fetch;
         let entries = match outcome {
@@ -395,7 +396,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             Err(StoreError::Missing(_))
                 if range.start <= self.engine.purged().index || !self.leads_in(term) =>
             {
-                Vec::new()
+                Entries::default()
             }
             // A log that can't be read is not a shorter log (R11).
             Err(error) => return Err(error.into()),

@@ -16,7 +16,10 @@ const MAX: u64 = u64::MAX;
 
 fn bodies(term: u64) -> Vec<Body> {
     let last = LogId::new(term, MAX, MAX);
-    let append = |prev, entries| Body::Append { prev, committed: MAX, round: MAX, entries };
+    let append = |prev, entries: Vec<Entry>| {
+        let entries = entries.into();
+        Body::Append { prev, committed: MAX, round: MAX, entries }
+    };
     let entry = |index| Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank };
     let replied = |outcome| Body::AppendReply { round: 0, outcome };
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
@@ -42,7 +45,7 @@ fn bodies(term: u64) -> Vec<Body> {
         Body::VoteReply { vote: Vote::Yes },
         append(last, Vec::new()),
         append(last, vec![entry(1)]),
-        append(LogId::new(term, 1, MAX - 1), vec![entry(MAX), entry(1)]),
+        append(LogId::new(term, 1, MAX - 1), vec![entry(MAX)]),
         append(LogId::new(1, 1, 500), vec![entry(1000)]),
         replied(AppendOutcome::Accepted { matched: MAX }),
         Body::AppendReply { round: MAX, outcome: AppendOutcome::Accepted { matched: 0 } },

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use quorate_core::{
-    Digest, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta,
+    Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta,
 };
 
 #[derive(Clone, Default)]
@@ -169,16 +169,11 @@ impl Disk {
     }
 
     /// Entries of the range, if it is there.
-    pub(crate) fn read(&self, range: Range<Index>, max_bytes: usize) -> Option<Vec<Entry>> {
+    pub(crate) fn read(&self, range: Range<Index>, max_bytes: usize) -> Option<Entries> {
         let purged = self.submitted.purged.index;
         let at = |index: Index| Some(index.checked_sub(purged + 1)? as usize);
         let range = at(range.start)?..at(range.end)?;
         let entries = self.submitted.entries.get(range)?;
-        let mut bytes = 0;
-        let fitting = entries.iter().take_while(|entry| {
-            bytes += entry.bytes();
-            bytes <= max_bytes
-        });
-        Some(entries[..fitting.count().max(1)].to_vec())
+        Some(Entries::from(entries.to_vec()).first_bytes(max_bytes))
     }
 }

@@ -265,6 +265,7 @@ fn recovers(cluster: &mut Cluster) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how much to test is the caller's choice")]
 fn check(nodes: u64, cases: u32) {
     let default = ProptestConfig::default();
     let cases = std::env::var_os("PROPTEST_CASES").map_or(cases, |_| default.cases);

@@ -12,6 +12,7 @@ use crate::commands::Scenario;
 ///
 /// Panics with all differences, each with file and line, or with the violation of a safety property and the line of the
 /// command that led to it.
+#[expect(clippy::disallowed_methods, reason = "whether to rewrite is the caller's choice")]
 pub(crate) fn run(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -1,5 +1,6 @@
 //! Real processes of `quorate-kv`, and real Redis clients of them.
 #![allow(dead_code)] // Each test file uses a part of it.
+#![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 pub(crate) mod load;
 pub(crate) mod namespace;

@@ -49,7 +49,7 @@ impl Random {
         Membership::new(voters.collect()).unwrap()
     }
 
-    fn entries(&mut self, prev: LogId) -> Vec<Entry> {
+    fn entries(&mut self, prev: LogId) -> Entries {
         let (mut term, mut index) = (prev.term.0, prev.index);
         let mut entries = Vec::new();
         for _ in 0..self.below(6) {
@@ -63,7 +63,7 @@ impl Random {
             };
             entries.push(Entry { log_id: LogId::new(term, self.number(), index), payload });
         }
-        entries
+        entries.into()
     }
 
     fn vote(&mut self) -> Vote {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    AppendOutcome, Body, Digest, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership, Message,
-    NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
+    AppendOutcome, Body, Digest, Entries, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership,
+    Message, NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -265,8 +265,8 @@ fn all_kinds() -> Vec<Body> {
         Body::Vote { last_log_id: LogId::ZERO, handover: false },
         Body::TimeoutNow,
         Body::VoteReply { vote: Vote::No },
-        Body::Append { prev: log_id, committed: 9, round: 77, entries },
-        Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: vec![] },
+        Body::Append { prev: log_id, committed: 9, round: 77, entries: entries.into() },
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: Entries::default() },
         Body::AppendReply { round: 77, outcome: AppendOutcome::Accepted { matched: 15 } },
         Body::AppendReply {
             round: 78,

@@ -10,6 +10,7 @@ use quorate_rt::{File, OpenMode};
 
 use super::DiskState;
 use super::inode::{Change, Inode};
+use super::names::plain;
 use super::operation::{Kind, io_error};
 use crate::world::World;
 
@@ -31,7 +32,7 @@ impl DiskState {
         path: &Path,
         mode: OpenMode,
     ) -> io::Result<SimFile> {
-        let (disk, path) = (Rc::clone(self), path.to_owned());
+        let (disk, path) = (Rc::clone(self), plain(path));
         let inode = self.operate(world, Kind::Name, None, move |_, _| {
             if mode == OpenMode::CreateNew {
                 let inode = disk.make_inode();
@@ -41,6 +42,7 @@ impl DiskState {
             disk.names.borrow().get(&path).cloned().ok_or(io::Error::from(io::ErrorKind::NotFound))
         });
         let inode = inode.await?;
+        inode.open();
         Ok(SimFile { world: Rc::clone(world), disk: Rc::clone(self), inode, mode })
     }
 
@@ -59,7 +61,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.make_directories(&path)).await
     }
 
@@ -68,7 +70,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<Vec<String>> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.list(&path)).await
     }
 
@@ -78,8 +80,8 @@ impl DiskState {
         from: &Path,
         to: &Path,
     ) -> io::Result<()> {
-        let directory = to.parent().unwrap_or(to).to_owned();
-        let (from, to) = (from.to_owned(), to.to_owned());
+        let (from, to) = (plain(from), plain(to));
+        let directory = to.parent().unwrap_or(&to).to_owned();
         self.on_names(world, move |names| names.rename(&from, &to)).await?;
         // In between, a crash finds the new name, or the old one, or neither if that was not durable.
         self.sync_dir(world, &directory).await
@@ -90,7 +92,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.remove(&path)).await
     }
 
@@ -99,7 +101,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<()> {
-        let path = path.to_owned();
+        let path = plain(path);
         self.on_names(world, move |names| names.sync(&path)).await
     }
 
@@ -108,7 +110,7 @@ impl DiskState {
         world: &Rc<World>,
         path: &Path,
     ) -> io::Result<SimFileLock> {
-        let (disk, file) = (Rc::clone(self), path.to_owned());
+        let (disk, file) = (Rc::clone(self), plain(path));
         self.on_names(world, move |names| {
             let mut locks = disk.locks.borrow_mut();
             if locks.contains_key(&file) {
@@ -126,6 +128,12 @@ impl DiskState {
             Ok(SimFileLock { disk, path: file, number })
         })
         .await
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.inode.close();
     }
 }
 
@@ -192,10 +200,12 @@ impl File for SimFile {
         if at > MAX_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let (disk, inode, end) = (Rc::clone(&self.disk), Rc::clone(&self.inode), at);
+        let (disk, inode) = (Rc::clone(&self.disk), Rc::clone(&self.inode));
         let in_case_of_a_crash = Some((Rc::clone(&self.inode), changes.clone()));
         self.disk
             .operate(&self.world, Kind::Write, in_case_of_a_crash, move |world, fails| {
+                let changes = inode.write(changes);
+                let end = changes.last().map_or(0, Change::end);
                 let full = !disk.has_room(end.saturating_sub(inode.len()));
                 for change in changes {
                     if let Change::Write { data, .. } = &change {
@@ -242,7 +252,7 @@ impl File for SimFile {
 
     async fn len(&self) -> io::Result<u64> {
         let inode = Rc::clone(&self.inode);
-        self.disk.operate(&self.world, Kind::Read, None, move |_, _| Ok(inode.len())).await
+        self.disk.operate(&self.world, Kind::Name, None, move |_, _| Ok(inode.len())).await
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {

@@ -13,6 +13,9 @@ pub(super) struct Inode {
     content: RefCell<Content>,
     /// The next write goes so much further ahead.
     misdirected: Cell<Option<u64>>,
+    writes: Cell<u64>,
+    /// How often it is open.
+    opened: Cell<u32>,
 }
 
 #[derive(Default)]
@@ -22,7 +25,6 @@ struct Content {
     /// In order, each with its number.
     unsynced: Vec<(u64, Change)>,
     changes: u64,
-    writes: u64,
 }
 
 /// A change of a file.
@@ -43,6 +45,14 @@ impl Change {
                 content[begin..end].copy_from_slice(data);
             }
             Self::Len(len) => content.resize(*len as usize, 0),
+        }
+    }
+
+    /// How long it makes a file that is shorter.
+    pub(super) fn end(&self) -> u64 {
+        match self {
+            Self::Write { offset, data } => offset + data.len() as u64,
+            Self::Len(len) => *len,
         }
     }
 
@@ -87,16 +97,32 @@ impl Inode {
         count
     }
 
-    pub(super) fn change(&self, change: Change) {
-        let change = match change {
-            Change::Write { offset, data } => {
-                let ahead = self.misdirected.take().unwrap_or(0);
-                Change::Write { offset: offset + ahead, data }
+    pub(super) fn open(&self) {
+        self.opened.update(|opened| opened + 1);
+    }
+
+    pub(super) fn close(&self) {
+        self.opened.update(|opened| opened - 1);
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.get() > 0
+    }
+
+    /// What a write changes that was to change this: it may be misdirected.
+    pub(super) fn write(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        self.writes.update(|writes| writes + 1);
+        let ahead = self.misdirected.take().unwrap_or(0);
+        for change in &mut changes {
+            if let Change::Write { offset, .. } = change {
+                *offset += ahead;
             }
-            other => other,
-        };
+        }
+        changes
+    }
+
+    pub(super) fn change(&self, change: Change) {
         let content = &mut *self.content.borrow_mut();
-        content.writes += u64::from(matches!(change, Change::Write { .. }));
         change.apply(&mut content.visible);
         content.changes += 1;
         content.unsynced.push((content.changes, change));
@@ -139,7 +165,7 @@ impl Inode {
     }
 
     pub(super) fn writes(&self) -> u64 {
-        self.content.borrow().writes
+        self.writes.get()
     }
 
     pub(super) fn durable(&self) -> Vec<u8> {
@@ -155,13 +181,26 @@ impl Inode {
         content.unsynced.iter().filter_map(range).collect()
     }
 
+    /// Flips a bit in what is seen, and where that comes from: the last write there that is not synced, or the disk.
     pub(super) fn flip_bit(&self, offset: u64, bit: u8) {
         let content = &mut *self.content.borrow_mut();
-        for bytes in [&mut content.visible, &mut content.durable] {
-            if let Some(byte) = bytes.get_mut(offset as usize) {
+        let flip = |bytes: &mut [u8], at: u64| {
+            if let Some(byte) = bytes.get_mut(at as usize) {
                 *byte ^= 1 << bit;
             }
+        };
+        flip(&mut content.visible, offset);
+        for (_, change) in content.unsynced.iter_mut().rev() {
+            if let Change::Write { offset: begin, data } = change
+                && (*begin..*begin + data.len() as u64).contains(&offset)
+            {
+                let mut flipped = data.to_vec(); // The writer may have it, too.
+                flip(&mut flipped, offset - *begin);
+                *data = Bytes::from(flipped);
+                return;
+            }
         }
+        flip(&mut content.durable, offset);
     }
 
     pub(super) fn misdirect(&self, ahead: u64) {

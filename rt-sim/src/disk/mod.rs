@@ -21,8 +21,9 @@ use std::time::Duration;
 
 pub use self::files::{SimFile, SimFileLock};
 use self::inode::Inode;
-use self::names::Names;
+use self::names::{Names, plain};
 use self::operation::UnderWay;
+use crate::events::{Action, Event};
 use crate::generator::nanos;
 use crate::host::HostId;
 use crate::world::World;
@@ -74,12 +75,14 @@ pub(crate) struct DiskState {
     host: HostId,
     config: RefCell<DiskConfig>,
     names: RefCell<Names>,
-    /// All files that have a name or are open.
+    /// All files that have a name or are open, and those that are removed and not durably so.
     inodes: RefCell<Vec<Weak<Inode>>>,
     locks: RefCell<BTreeMap<PathBuf, u64>>,
     locked: Cell<u64>,
-    /// Nothing ends before that time.
+    /// Nothing ends before that time, …
     stalled_until: Cell<u64>,
+    /// … and this waits for it.
+    held: RefCell<Vec<Action>>,
     under_way: RefCell<UnderWay>,
 }
 
@@ -93,6 +96,7 @@ impl DiskState {
             locks: RefCell::default(),
             locked: Cell::new(0),
             stalled_until: Cell::new(0),
+            held: RefCell::default(),
             under_way: RefCell::default(),
         }
     }
@@ -111,8 +115,26 @@ impl DiskState {
 
     /// Whether there is room for a file that grows by so much.
     fn has_room(&self, more: u64) -> bool {
-        let used: u64 = self.inodes().iter().map(|inode| inode.len()).sum();
-        used.saturating_add(more) <= self.config.borrow().capacity
+        let capacity = self.config.borrow().capacity;
+        // Those that are removed and may come back with the next power loss are rarely what matters.
+        let at_most: u64 = self.inodes().iter().map(|inode| inode.len()).sum();
+        at_most.saturating_add(more) <= capacity || self.used().saturating_add(more) <= capacity
+    }
+
+    /// How many bytes there are in files that have a name or are open.
+    fn used(&self) -> u64 {
+        let names = self.names.borrow();
+        let has_name = |inode: &Rc<Inode>| names.visible().any(|(_, one)| Rc::ptr_eq(one, inode));
+        let inodes = self.inodes();
+        let present = inodes.iter().filter(|inode| inode.is_open() || has_name(inode));
+        present.map(|inode| inode.len()).sum()
+    }
+
+    /// What a stall has held up ends now.
+    fn release(&self, world: &World) {
+        for action in self.held.take() {
+            world.plan(world.now(), Event::Action(action));
+        }
     }
 
     pub(crate) fn unlock_all(&self) {
@@ -122,6 +144,7 @@ impl DiskState {
     pub(crate) fn clear(&self) {
         self.names.take();
         self.under_way.take();
+        drop(self.held.take());
     }
 }
 
@@ -145,19 +168,26 @@ impl Disk {
 
     /// Nothing that is under way, or begins, ends before so much time has passed.
     pub fn stall(&self, duration: Duration) {
-        let until = self.world.now() + nanos(duration);
-        self.state.stalled_until.set(self.state.stalled_until.get().max(until));
+        let until = self.world.now().saturating_add(nanos(duration));
+        self.state.stalled_until.update(|before| before.max(until));
+        let state = Rc::clone(&self.state);
+        self.world.at(until, move |world| {
+            if state.stalled_until.get() <= world.now() {
+                state.release(world);
+            }
+        });
         self.world.note(self.state.host, "disk stalls", nanos(duration), 0);
     }
 
     /// It works again.
     pub fn resume(&self) {
         self.state.stalled_until.set(0);
+        self.state.release(&self.world);
     }
 
     /// How many bytes its files have.
     pub fn used(&self) -> u64 {
-        self.state.inodes().iter().map(|inode| inode.len()).sum()
+        self.state.used()
     }
 
     /// Its files, as a process sees them.
@@ -168,12 +198,12 @@ impl Disk {
     /// What of a file was written and not synced, and is not known to be lost: the begin and the end of each write, in bytes, oldest first. None
     /// where there is no such file.
     pub fn unsynced(&self, path: &Path) -> Option<Vec<Range<u64>>> {
-        Some(self.state.names.borrow().get(path)?.unsynced())
+        Some(self.state.names.borrow().get(&plain(path))?.unsynced())
     }
 
-    /// How many pieces were written to a file so far; none where there is no such file.
+    /// How many writes a file has got so far; none where there is no such file.
     pub fn writes(&self, path: &Path) -> Option<u64> {
-        Some(self.state.names.borrow().get(path)?.writes())
+        Some(self.state.names.borrow().get(&plain(path))?.writes())
     }
 
     /// What will be there for sure if the power goes now.
@@ -201,7 +231,7 @@ impl Disk {
     /// Errors: `NotFound`.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let names = self.state.names.borrow();
-        let inode = names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let inode = names.get(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
         self.world.trace.count("bit flipped");
         self.world.note(self.state.host, "bit flips", offset, u64::from(bit));
         inode.flip_bit(offset, bit % 8);
@@ -213,7 +243,7 @@ impl Disk {
     /// Errors: `NotFound`.
     pub fn misdirect(&self, path: &Path, ahead: u64) -> io::Result<()> {
         let names = self.state.names.borrow();
-        let inode = names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let inode = names.get(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
         self.world.note(self.state.host, "misdirects the next write", ahead, 0);
         inode.misdirect(ahead);
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use super::DiskImage;
@@ -39,6 +39,11 @@ impl NameChange {
             Self::Rename(_, to, _) => above(to),
         }
     }
+}
+
+/// The path without what means nothing in it.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|component| *component != Component::CurDir).collect()
 }
 
 /// The directory that an entry is in.

@@ -54,6 +54,7 @@ pub(super) enum Kind {
     Read,
     Write,
     Sync,
+    /// Of names, and of what else is kept where they are.
     Name,
 }
 
@@ -83,6 +84,9 @@ impl DiskState {
         changes: Option<Changes>,
         work: impl FnOnce(&World, bool) -> T + 'static,
     ) -> T {
+        if world.host(self.host).is_dying() {
+            return std::future::pending().await;
+        }
         let (delay, fails) = self.plan(world, kind);
         let waiting = Rc::new(Waiting {
             outcome: RefCell::default(),
@@ -139,12 +143,12 @@ impl DiskState {
         if !self.under_way.borrow().operations.contains_key(&number) {
             return; // The machine has lost its power, or its process has died, and what has become of this was decided then.
         }
-        let stalled_until = self.stalled_until.get();
-        if stalled_until > world.now() {
+        if self.stalled_until.get() > world.now() {
             let disk = Rc::clone(self);
-            return world.at(stalled_until, move |world| {
+            self.held.borrow_mut().push(Box::new(move |world| {
                 disk.end(world, number, kind, waiting, work);
-            });
+            }));
+            return;
         }
         self.under_way.borrow_mut().operations.remove(&number);
         if waiting.cancelled.get() {
@@ -166,9 +170,11 @@ impl DiskState {
         for (inode, changes) in operations.into_values().flatten() {
             // The sectors of it that were written: all, none, or some.
             let probability = *world.disks.choose(&[0.0, 0.5, 1.0]);
-            for change in changes {
+            for change in inode.write(changes) {
                 for part in change.sectors(|| world.disks.chance(probability)) {
-                    inode.change(part);
+                    if self.has_room(part.end().saturating_sub(inode.len())) {
+                        inode.change(part);
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Side};
 use super::stream::SimStream;
-use super::{address_of, host_at};
+use super::{Net, address_of, host_at};
 use crate::generator::nanos;
 use crate::host::HostState;
 use crate::world::World;
@@ -22,10 +22,13 @@ const ATTEMPTS: u32 = 5;
 
 /// An attempt to connect, as long as somebody waits for it.
 struct Connecting {
+    world: Rc<World>,
     from: Rc<HostState>,
     to: SocketAddr,
     port: u16,
     attempts: Cell<u32>,
+    /// What the other host has made of it, before this one has heard of that.
+    taken_in: RefCell<Option<Rc<Connection>>>,
     outcome: RefCell<Option<io::Result<SimStream>>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -37,6 +40,19 @@ impl Connecting {
             waker.wake();
         }
     }
+
+    /// Nobody waits for it any more, and the kernel says so.
+    fn close(&self) {
+        if let Some(connection) = self.taken_in.take() {
+            connection.close(&self.world, Side::Connector);
+        }
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 impl SimStream {
@@ -46,10 +62,12 @@ impl SimStream {
         to: SocketAddr,
     ) -> io::Result<Self> {
         let connecting = Rc::new(Connecting {
+            world: Rc::clone(world),
             from: Rc::clone(from),
             to,
             port: from.take_port(),
             attempts: Cell::new(0),
+            taken_in: RefCell::default(),
             outcome: RefCell::default(),
             waker: RefCell::default(),
         });
@@ -58,7 +76,7 @@ impl SimStream {
         if !itself && world.networking.chance(hang) {
             world.trace.count("connecting hangs");
             connecting.attempts.set(ATTEMPTS); // It is repeated once, in vain, and long after anybody's patience.
-            repeat(world, &Rc::downgrade(&connecting));
+            repeat(world, &connecting);
         } else {
             ask(world, &connecting);
         }
@@ -75,15 +93,16 @@ impl SimStream {
 
 /// Sends the packet there.
 fn ask(world: &Rc<World>, connecting: &Rc<Connecting>) {
-    let from = &connecting.from;
-    let to = host_at(world, from, connecting.to.ip());
-    let delay = world.net.delay(world, from.id, to.as_ref().map_or(from.id, |to| to.id));
+    let from = connecting.from.id;
+    let to = host_at(world, &connecting.from, connecting.to.ip());
+    let link = (from, to.as_ref().map_or(from, |to| to.id));
+    let at = world.now() + world.net.delay(world, link.0, link.1);
     let connecting = Rc::downgrade(connecting);
-    world.at(world.now() + delay, move |world| {
+    Net::when_it_arrives(world, at, link, move |world| {
         let Some(waiting) = connecting.upgrade() else { return };
         match to {
             Some(to) if passes(world, &waiting.from, &to) => asked(world, &waiting, &to),
-            _ => repeat(world, &connecting),
+            _ => repeat(world, &waiting),
         }
     });
 }
@@ -95,56 +114,41 @@ fn passes(world: &World, from: &HostState, to: &HostState) -> bool {
 /// The packet is there.
 fn asked(world: &Rc<World>, waiting: &Rc<Connecting>, to: &Rc<HostState>) {
     let from = &waiting.from;
-    let listening = world.net.listening.borrow().get(&(to.id, waiting.to.port())).cloned();
-    let refusal = world.net.config.borrow().refusal;
-    let refuses = from.id != to.id && world.networking.chance(refusal);
-    if refuses {
-        world.trace.count("connection refused");
-    }
-    let connection = match listening.filter(|_| !refuses) {
-        None => None,
-        Some(listening) => {
+    // It may have been there before, and the answer was lost.
+    if waiting.taken_in.borrow().as_ref().is_none_or(|before| before.is_broken(Side::Acceptor)) {
+        waiting.close();
+        let listening = world.net.listening.borrow().get(&(to.id, waiting.to.port())).cloned();
+        let refusal = world.net.config.borrow().refusal;
+        let refuses = from.id != to.id && world.networking.chance(refusal);
+        if refuses {
+            world.trace.count("connection refused");
+        }
+        if let Some(listening) = listening.filter(|_| !refuses) {
             let connection = Connection::new(world, Rc::clone(from), Rc::clone(to));
             let peer = address_of(from, waiting.to.ip(), waiting.port);
             if !listening.take_in(&connection, peer) {
-                return repeat(world, &Rc::downgrade(waiting));
+                return repeat(world, waiting);
             }
-            Some(connection)
+            waiting.taken_in.replace(Some(connection));
         }
-    };
-    world.note(to.id, "is connected to", from.id.0 as u64, u64::from(connection.is_some()));
-    answer(world, Rc::downgrade(waiting), connection, Rc::clone(to));
+    }
+    let is_taken_in = waiting.taken_in.borrow().is_some();
+    world.note(to.id, "is connected to", from.id.0 as u64, u64::from(is_taken_in));
+    answer(world, Rc::downgrade(waiting), Rc::clone(to));
 }
 
-/// Sends the packet back.
-fn answer(
-    world: &Rc<World>,
-    connecting: Weak<Connecting>,
-    connection: Option<Rc<Connection>>,
-    by: Rc<HostState>,
-) {
-    let Some(waiting) = connecting.upgrade() else {
-        // Nobody waits for it any more, and the kernel says so.
-        if let Some(connection) = connection {
-            connection.close(world, Side::Connector);
-        }
-        return;
-    };
-    let delay = world.net.delay(world, by.id, waiting.from.id);
-    world.at(world.now() + delay, move |world| {
-        let Some(waiting) = connecting.upgrade() else {
-            if let Some(connection) = connection {
-                connection.close(world, Side::Connector);
-            }
-            return;
-        };
+/// Sends the packet back: that it is taken in, or refused.
+fn answer(world: &Rc<World>, connecting: Weak<Connecting>, by: Rc<HostState>) {
+    let Some(waiting) = connecting.upgrade() else { return };
+    let link = (by.id, waiting.from.id);
+    let at = world.now() + world.net.delay(world, link.0, link.1);
+    Net::when_it_arrives(world, at, link, move |world| {
+        let Some(waiting) = connecting.upgrade() else { return };
         if !passes(world, &by, &waiting.from) {
-            let pause = nanos(REPEATED);
-            return world.at(world.now() + pause, move |world| {
-                answer(world, connecting, connection, by);
-            });
+            return repeat(world, &waiting);
         }
-        waiting.end(match connection {
+        let taken_in = waiting.taken_in.take();
+        waiting.end(match taken_in {
             Some(connection) => Ok(SimStream::new(world, connection, Side::Connector)),
             None => Err(io::ErrorKind::ConnectionRefused.into()),
         });
@@ -152,14 +156,14 @@ fn answer(
 }
 
 /// No answer: once more, or never.
-fn repeat(world: &Rc<World>, connecting: &Weak<Connecting>) {
-    let Some(waiting) = connecting.upgrade() else { return };
+fn repeat(world: &World, waiting: &Rc<Connecting>) {
     let attempts = waiting.attempts.get();
     waiting.attempts.set(attempts + 1);
-    let connecting = Weak::clone(connecting);
+    let connecting = Rc::downgrade(waiting);
     world.at(world.now() + (nanos(REPEATED) << attempts.min(ATTEMPTS)), move |world| {
         let Some(waiting) = connecting.upgrade() else { return };
         if attempts >= ATTEMPTS {
+            waiting.close();
             waiting.end(Err(io::ErrorKind::TimedOut.into()));
         } else {
             ask(world, &waiting);

@@ -8,9 +8,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::{GIVES_UP, REPEATS};
+use super::{GIVES_UP, Net, REPEATS};
 use crate::generator::nanos;
-use crate::host::HostState;
+use crate::host::{HostId, HostState};
 use crate::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) struct EndState {
     used: usize,
     /// The acknowledgements that have not come.
     unacknowledged: usize,
+    /// What it has sent has arrived, and no acknowledgement of that can come: until when it waits for one.
+    patient_until: Option<u64>,
     /// It has sent its end.
     pub(crate) shut: bool,
     pub(crate) writer: Option<Waker>,
@@ -84,6 +86,7 @@ impl EndState {
 
     fn break_off(&mut self, kind: io::ErrorKind) {
         self.broken.get_or_insert(kind);
+        self.patient_until = None;
         self.sent.clear();
         self.arrived.clear();
         self.wake();
@@ -132,6 +135,15 @@ impl Connection {
         !state.closed && state.broken.is_none()
     }
 
+    pub(crate) fn is_broken(&self, side: Side) -> bool {
+        self.state(side).borrow().broken.is_some()
+    }
+
+    /// The link over which this side sends.
+    fn link(&self, side: Side) -> (HostId, HostId) {
+        (self.host(side).id, self.host(side.other()).id)
+    }
+
     /// Whether what is sent there arrives.
     fn passes(&self, world: &World, from: Side) -> bool {
         let (from, to) = (self.host(from), self.host(from.other()));
@@ -145,6 +157,9 @@ impl Connection {
 
     /// Sends data, within the window or not.
     pub(crate) fn send(self: &Rc<Self>, world: &Rc<World>, side: Side, mut data: Bytes) {
+        if self.host(side).is_dying() {
+            return;
+        }
         self.state(side).borrow_mut().used += data.len();
         while !data.is_empty() {
             let len = {
@@ -164,21 +179,20 @@ impl Connection {
     }
 
     fn push(self: &Rc<Self>, world: &Rc<World>, side: Side, segment: Segment) {
-        let (from, to) = (self.host(side).id, self.host(side.other()).id);
-        let mut delay = world.net.delay(world, from, to);
-        {
-            let config = world.net.config.borrow();
-            if let Segment::Data(data) = &segment {
-                delay += data.len() as u64 * 1_000_000_000 / config.bandwidth.max(1);
-            }
-            if from != to && world.networking.chance(config.loss) {
-                world.trace.count("segment lost");
-                delay += nanos(REPEATS.start);
-            }
+        let (from, to) = self.link(side);
+        let bytes = match &segment {
+            Segment::Data(data) => data.len() as u64,
+            Segment::End => 0,
+        };
+        let mut due = world.net.carried(world, from, to, bytes) + world.net.delay(world, from, to);
+        let loss = world.net.config.borrow().loss;
+        if from != to && world.networking.chance(loss) {
+            world.trace.count("segment lost");
+            due += nanos(REPEATS.start);
         }
         let mut state = self.state(side).borrow_mut();
         // In order, whatever each one takes.
-        state.last_due = state.last_due.max(world.now() + delay);
+        state.last_due = state.last_due.max(due);
         let due = state.last_due;
         state.sent.push_back((due, segment));
         drop(state);
@@ -192,25 +206,22 @@ impl Connection {
         if std::mem::replace(&mut state.planned, true) {
             return;
         }
-        let (from, to) = (self.host(side).id, self.host(side.other()).id);
-        let at = due.max(world.net.stalled_until(from, to));
         drop(state);
         let connection = Rc::clone(self);
-        world.at(at, move |world| connection.arrive(world, side));
+        Net::when_it_arrives(world, due, self.link(side), move |world| {
+            connection.arrive(world, side);
+        });
     }
 
     /// What this side has sent may arrive now.
     fn arrive(self: &Rc<Self>, world: &Rc<World>, side: Side) {
         self.state(side).borrow_mut().planned = false;
-        let (from, to) = (self.host(side).id, self.host(side.other()).id);
         if !self.passes(world, side) {
             return self.repeat(world, side);
         }
         self.state(side).borrow_mut().repeats = None;
-        if world.net.stalled_until(from, to) <= world.now() {
-            while let Some(segment) = self.next_due(world, side) {
-                self.deliver(world, side, segment);
-            }
+        while let Some(segment) = self.next_due(world, side) {
+            self.deliver(world, side, segment);
         }
         self.plan(world, side);
     }
@@ -223,6 +234,9 @@ impl Connection {
     fn deliver(self: &Rc<Self>, world: &Rc<World>, side: Side, segment: Segment) {
         let receiver = self.host(side.other()).id;
         let mut state = self.state(side.other()).borrow_mut();
+        if state.closed && matches!(segment, Segment::End) && state.broken.is_none() {
+            return; // Now both sides have closed it, in order.
+        }
         if state.closed || state.broken.is_some() {
             drop(state);
             return self.send_reset(world, side.other());
@@ -244,6 +258,7 @@ impl Connection {
                     reader.wake();
                 }
                 drop(state);
+                self.misses_acknowledgement(world, side);
                 if swallowed > 0 {
                     self.consumed(world, side.other(), swallowed);
                 }
@@ -272,49 +287,81 @@ impl Connection {
             until: world.now() + nanos(world.networking.duration(&GIVES_UP)),
         });
         if world.now() >= repeats.until {
-            world.trace.count("connection timed out");
-            world.note(self.host(side).id, "gives up a connection", 0, 0);
-            return state.break_off(io::ErrorKind::TimedOut);
+            drop(state);
+            return self.give_up(world, side);
         }
         repeats.pause = (2 * repeats.pause).min(nanos(REPEATS.end));
         let at = world.now() + repeats.pause;
         state.planned = true;
         drop(state);
         let connection = Rc::clone(self);
-        world.at(at, move |world| connection.arrive(world, side));
+        Net::when_it_arrives(world, at, self.link(side), move |world| {
+            connection.arrive(world, side);
+        });
     }
 
     /// This side has read so much; the other one learns of it, if it can.
-    pub(crate) fn consumed(&self, world: &World, side: Side, bytes: usize) {
-        let passes = self.passes(world, side);
-        let mut sender = self.state(side.other()).borrow_mut();
-        sender.unacknowledged += bytes;
-        if passes {
+    pub(crate) fn consumed(self: &Rc<Self>, world: &Rc<World>, side: Side, bytes: usize) {
+        self.state(side.other()).borrow_mut().unacknowledged += bytes;
+        let connection = Rc::clone(self);
+        world.net.unless_stalled(world, self.link(side), move |world| {
+            connection.acknowledge(world, side);
+        });
+    }
+
+    /// The other side learns of all that this one has read, if it can.
+    fn acknowledge(&self, world: &World, side: Side) {
+        if self.passes(world, side) {
+            let mut sender = self.state(side.other()).borrow_mut();
             let bytes = std::mem::take(&mut sender.unacknowledged);
+            sender.patient_until = None;
             sender.acknowledged(bytes);
         }
+    }
+
+    /// What this side has sent has arrived. Where no acknowledgement of it can come, it has patience for so long.
+    fn misses_acknowledgement(self: &Rc<Self>, world: &World, side: Side) {
+        let mut state = self.state(side).borrow_mut();
+        if self.passes(world, side.other()) || state.patient_until.is_some() {
+            return;
+        }
+        let until = world.now() + nanos(world.networking.duration(&GIVES_UP));
+        state.patient_until = Some(until);
+        let connection = Rc::clone(self);
+        world.at(until, move |world| {
+            if connection.state(side).borrow().patient_until == Some(until) {
+                connection.give_up(world, side);
+            }
+        });
+    }
+
+    fn give_up(&self, world: &World, side: Side) {
+        world.trace.count("connection timed out");
+        world.note(self.host(side).id, "gives up a connection", 0, 0);
+        self.state(side).borrow_mut().break_off(io::ErrorKind::TimedOut);
     }
 
     /// A link was healed, maybe one of these.
     pub(crate) fn healed(&self, world: &World) {
         for side in [Side::Connector, Side::Acceptor] {
-            self.consumed(world, side, 0);
+            self.acknowledge(world, side);
         }
     }
 
     /// Nobody has this side open any more. What was sent goes on its way.
     pub(crate) fn close(self: &Rc<Self>, world: &Rc<World>, side: Side) {
         let mut state = self.state(side).borrow_mut();
-        if std::mem::replace(&mut state.closed, true) {
+        let was_closed = std::mem::replace(&mut state.closed, true);
+        if !self.host(side).is_powered() {
+            // When the machine runs again, it knows nothing of it.
+            return state.break_off(io::ErrorKind::ConnectionReset);
+        }
+        if was_closed {
             return;
         }
         let unread = !state.arrived.is_empty();
         state.arrived.clear();
         let dropped = (state.reader.take(), state.writer.take());
-        if !self.host(side).is_powered() {
-            state.sent.clear();
-            return;
-        }
         let broken = state.broken.is_some();
         drop(state);
         drop(dropped);
@@ -334,10 +381,10 @@ impl Connection {
         if !self.host(side).is_powered() {
             return;
         }
-        let (from, to) = (self.host(side).id, self.host(side.other()).id);
-        let delay = world.net.delay(world, from, to);
+        let (from, to) = self.link(side);
+        let at = world.now() + world.net.delay(world, from, to);
         let connection = Rc::clone(self);
-        world.at(world.now() + delay, move |world| {
+        Net::when_it_arrives(world, at, (from, to), move |world| {
             if connection.passes(world, side) {
                 world.note(connection.host(side.other()).id, "receives a reset", 0, 0);
                 let mut state = connection.state(side.other()).borrow_mut();

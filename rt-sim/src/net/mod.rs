@@ -20,6 +20,7 @@ use self::connection::{Connection, Side};
 use self::listener::Listening;
 pub use self::listener::SimListener;
 pub use self::stream::{SimReadHalf, SimStream, SimWriteHalf};
+use crate::events::{Action, Event};
 use crate::generator::nanos;
 use crate::host::{Host, HostId, HostState};
 use crate::world::World;
@@ -33,7 +34,7 @@ pub struct NetworkConfig {
     pub jitter: f64,
     /// How likely a segment is lost and comes with its repetition, some 200 ms later, and all that follow it, too.
     pub loss: f64,
-    /// How many bytes a link carries in a second.
+    /// How many bytes a link carries in a second, for all connections together. A host's link to itself has no limit.
     pub bandwidth: u64,
     /// How many bytes of one direction of a connection may be under way, or have arrived and not been read. Drawn for each connection.
     pub window: Range<u64>,
@@ -71,10 +72,18 @@ const GIVES_UP: Range<Duration> = Duration::from_secs(5)..Duration::from_secs(30
 pub(crate) struct Net {
     config: RefCell<NetworkConfig>,
     cut: RefCell<BTreeSet<(HostId, HostId)>>,
-    /// Nothing arrives over these before that time.
-    stalled: RefCell<BTreeMap<(HostId, HostId), u64>>,
+    /// Until when these carry what was sent last.
+    busy: RefCell<BTreeMap<(HostId, HostId), u64>>,
+    /// Nothing arrives over these for a while.
+    stalled: RefCell<BTreeMap<(HostId, HostId), Stall>>,
     listening: RefCell<BTreeMap<(HostId, u16), Rc<Listening>>>,
     connections: RefCell<Vec<Weak<Connection>>>,
+}
+
+/// What a stall holds up.
+struct Stall {
+    until: u64,
+    held: Vec<Action>,
 }
 
 impl Net {
@@ -95,8 +104,49 @@ impl Net {
         }
     }
 
-    fn stalled_until(&self, from: HostId, to: HostId) -> u64 {
-        self.stalled.borrow().get(&(from, to)).copied().unwrap_or(0)
+    /// When a link has carried so much more, after what it carries already.
+    fn carried(&self, world: &World, from: HostId, to: HostId, bytes: u64) -> u64 {
+        if from == to {
+            return world.now();
+        }
+        let takes = bytes.saturating_mul(1_000_000_000) / self.config.borrow().bandwidth.max(1);
+        let mut busy = self.busy.borrow_mut();
+        let until = busy.entry((from, to)).or_default();
+        *until = (*until).max(world.now()).saturating_add(takes);
+        *until
+    }
+
+    /// Does something now, or when the link does not stall any more.
+    fn unless_stalled(
+        &self,
+        world: &Rc<World>,
+        (from, to): (HostId, HostId),
+        action: impl FnOnce(&Rc<World>) + 'static,
+    ) {
+        if let Some(stall) = self.stalled.borrow_mut().get_mut(&(from, to)) {
+            return stall.held.push(Box::new(action));
+        }
+        action(world);
+    }
+
+    /// Does something at a time, which is when it arrives, if the link does not stall then.
+    fn when_it_arrives(
+        world: &World,
+        at: u64,
+        link: (HostId, HostId),
+        action: impl FnOnce(&Rc<World>) + 'static,
+    ) {
+        world.at(at, move |world| world.net.unless_stalled(world, link, action));
+    }
+
+    /// What was held up arrives, of the links of which that is so.
+    fn release(&self, world: &World, is_over: impl Fn(&Stall) -> bool) {
+        let mut stalled = self.stalled.borrow_mut();
+        for (_, stall) in stalled.extract_if(.., |_, stall| is_over(stall)) {
+            for action in stall.held {
+                world.plan(world.now(), Event::Action(action));
+            }
+        }
     }
 
     /// Takes note of a new connection.
@@ -134,6 +184,7 @@ impl Net {
     pub(crate) fn clear(&self) {
         self.listening.take();
         self.connections.take();
+        drop(self.stalled.take());
     }
 }
 
@@ -177,7 +228,7 @@ impl Network {
         for (from, to) in cut {
             self.heal(from, to);
         }
-        self.world.net.stalled.borrow_mut().clear();
+        self.world.net.release(&self.world, |_| true);
     }
 
     /// Whether nothing gets from one host to another.
@@ -187,8 +238,17 @@ impl Network {
 
     /// What is under way from one host to another, or begins to be, arrives only after so long.
     pub fn stall(&self, from: HostId, to: HostId, duration: Duration) {
-        let until = self.world.now() + nanos(duration);
-        self.world.net.stalled.borrow_mut().insert((from, to), until);
+        if from == to {
+            return;
+        }
+        let until = self.world.now().saturating_add(nanos(duration));
+        let mut stalled = self.world.net.stalled.borrow_mut();
+        let stall = stalled.entry((from, to)).or_insert(Stall { until, held: Vec::new() });
+        stall.until = stall.until.max(until);
+        self.world.at(until, |world| {
+            let now = world.now();
+            world.net.release(world, |stall| stall.until <= now);
+        });
         self.world.note(from, "link stalls", to.0 as u64, nanos(duration));
     }
 

@@ -156,7 +156,8 @@ impl Writing<'_> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let Socket { world, connection, side } = self.socket;
-        if self.next.is_empty() && self.rest.len() == 0 || world.networking.chance(0.5) {
+        let is_over = self.next.is_empty() && self.rest.len() == 0;
+        if is_over || connection.host(*side).is_dying() || world.networking.chance(0.5) {
             return;
         }
         let mut left = world.networking.below(STILL_GOES) as usize;

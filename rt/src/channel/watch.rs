@@ -295,6 +295,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it takes real threads")]
     fn it_crosses_threads() {
         let (sender, receiver) = channel(0_u32);
         let readers: Vec<_> = (0..3)

@@ -3,6 +3,10 @@
 //!
 //! A case is a scenario of its own and measures no time, except that nothing may come early. What does not end
 //! within [`LIMIT`] counts as hung.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "runtimes are woken from other threads, and are given up when they hang"
+)]
 
 use std::future::poll_fn;
 use std::panic::resume_unwind;

@@ -1,6 +1,6 @@
 //! Records and headers, and that their form stays.
 
-use quorate_core::{Digest, LogId, Membership, Payload, SnapshotMeta};
+use quorate_core::{Digest, Entries, LogId, Membership, Payload, SnapshotMeta};
 
 use super::*;
 use crate::log::Place;
@@ -9,10 +9,10 @@ fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
     let write = LogWrite {
         hard_state: Some(HardState { term: Term(3), voted_for: None, caught_up: true }),
-        entries: vec![
+        entries: Entries::from(vec![
             Entry { log_id: LogId::new(3, 1, 1), payload },
             Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
-        ],
+        ]),
         ..LogWrite::default()
     };
     let mut encoder = Encoder::new(9);
@@ -57,7 +57,7 @@ fn the_place_of_an_entry_tells_its_size() {
     for command in [&b""[..], b"a", &[7; 3000]] {
         let payload = Payload::Command(Bytes::from_static(command));
         let entry = Entry { log_id: LogId::new(3, 1, 1), payload };
-        let write = LogWrite { entries: vec![entry.clone()], ..LogWrite::default() };
+        let write = LogWrite { entries: vec![entry.clone()].into(), ..LogWrite::default() };
         let mut encoder = Encoder::new(9);
         let (_, spans) = encoder.encode(5, &write, false);
         let place = Place { offset: 0, segment: 1, len: spans[0].len as u32 };
@@ -76,7 +76,7 @@ fn a_large_command_is_passed_through_without_a_copy() {
     let payload = Payload::Command(command.clone());
     let entries = vec![Entry { log_id: LogId::new(1, 1, 1), payload }];
     let mut encoder = Encoder::new(1);
-    encoder.encode(1, &LogWrite { entries, ..LogWrite::default() }, false);
+    encoder.encode(1, &LogWrite { entries: entries.into(), ..LogWrite::default() }, false);
     let mut to = Gather::new();
     encoder.put(&mut to, 1, Position::first_in(1), Position::first_in(1));
     assert!(to.take().iter().any(|chunk| chunk.as_ptr() == command.as_ptr()));
@@ -150,7 +150,7 @@ fn every_combination_of_parts_is_a_write() {
             }),
             snapshot: part(1).then(|| meta.clone()),
             purge: (part(2) || replaces).then_some(LogId::new(3, 2, 8)),
-            entries: if part(4) { vec![entry.clone()] } else { vec![] },
+            entries: if part(4) { vec![entry.clone()].into() } else { Entries::default() },
         };
         let (found, begin) = decoded(&encoded(&write, replaces));
         let found = found.unwrap();

@@ -103,7 +103,7 @@ pub fn recovery(data: &[u8]) {
             log_id: LogId { index: last.index + 1, ..last },
             payload: Payload::Command(Bytes::from_static(b"next")),
         };
-        let write = LogWrite { entries: vec![next.clone()], ..LogWrite::default() };
+        let write = LogWrite { entries: vec![next.clone()].into(), ..LogWrite::default() };
         put(&rt, &store, group, write);
         recovered.outline.push(&next);
         entries.push(next);
@@ -219,7 +219,7 @@ fn read_all(rt: &Memory, store: &FileStore<Memory>, group: u64, is: &Recovered) 
     let entries = rt.wait(store.read(group, range.clone(), usize::MAX)).unwrap();
     let log_ids = entries.iter().map(|entry| Some(entry.log_id));
     assert!(log_ids.eq(range.map(|index| is.outline.log_id(index))));
-    entries
+    entries.to_vec()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What of the logs stays in memory, and what of them is read at once.
 
-use quorate_core::Payload;
+use quorate_core::{Entry, Payload};
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn one() -> usize {
 
 /// Notes and keeps a write of group 1, whose entries stand in this segment.
 fn write(logs: &mut Logs, term: u64, range: Range<Index>, segment: u32) {
-    let entries: Vec<_> = range.map(|index| entry(term, index)).collect();
+    let entries: Entries = range.map(|index| entry(term, index)).collect();
     let spans: Vec<_> = (0..entries.len()).map(|at| Span { offset: 50 * at, len: 50 }).collect();
     let write = LogWrite { entries: entries.clone(), ..LogWrite::default() };
     logs.note(1, &write, false, &spans, Position::first_in(segment)).unwrap();
@@ -29,7 +29,8 @@ fn write(logs: &mut Logs, term: u64, range: Range<Index>, segment: u32) {
 /// How many of the entries of group 1 are read from memory.
 fn in_memory(logs: &Logs, range: Range<Index>) -> usize {
     let parts = logs.plan(1, range, usize::MAX).unwrap();
-    parts.iter().filter(|part| matches!(part, Part::Recent(_))).count()
+    let recent = |part: &Part| if let Part::Recent(entries) = part { entries.len() } else { 0 };
+    parts.iter().map(recent).sum()
 }
 
 #[test]
@@ -42,22 +43,28 @@ fn what_is_replaced_takes_no_memory_any_more() {
 }
 
 #[test]
-fn no_more_is_let_go_than_is_too_much() {
-    let full = ORDER_BYTES + 3 * one();
-    for (cache_bytes, kept) in [
-        (full, 3),
-        (full - 1, 2),
-        (full - one(), 2),
-        (full - one() - 1, 1),
-        (ORDER_BYTES, 0),
-        (0, 0),
+fn no_more_writes_are_let_go_than_are_too_many() {
+    let full = 2 * ORDER_BYTES + 4 * one();
+    let second = ORDER_BYTES + 2 * one();
+    for (cache_bytes, kept, cached) in [
+        (full, 4, full),
+        (full - 1, 2, ORDER_BYTES + second),
+        (ORDER_BYTES + second, 2, ORDER_BYTES + second),
+        (ORDER_BYTES + second - 1, 2, second),
+        (second, 2, second),
+        (second - 1, 0, ORDER_BYTES),
+        (ORDER_BYTES - 1, 0, 0),
+        (0, 0, 0),
     ] {
         let mut logs = logs(cache_bytes);
-        write(&mut logs, 1, 1..4, 1);
+        write(&mut logs, 1, 1..3, 1);
+        write(&mut logs, 1, 3..5, 1);
         logs.shrink(Position::first_in(2));
-        assert_eq!(in_memory(&logs, 1..4), kept, "in {cache_bytes} bytes");
-        let order = if cache_bytes > 0 { ORDER_BYTES } else { 0 };
-        assert_eq!(logs.cached(), order + kept * one());
+        assert_eq!(
+            (in_memory(&logs, 1..5), logs.cached()),
+            (kept, cached),
+            "in {cache_bytes} bytes"
+        );
     }
 }
 
@@ -66,8 +73,8 @@ fn what_is_not_durable_stays_in_memory() {
     let mut logs = logs(0);
     write(&mut logs, 1, 1..3, 1);
     write(&mut logs, 1, 3..5, 2);
-    let third = Position { offset: Position::first_in(2).offset + 50, segment: 2 };
-    for (durable, kept) in [(Position::first_in(1), 4), (Position::first_in(2), 2), (third, 1)] {
+    let end = Position { offset: Position::first_in(2).offset + 100, segment: 2 };
+    for (durable, kept) in [(Position::first_in(1), 4), (Position::first_in(2), 2), (end, 0)] {
         logs.shrink(durable);
         assert_eq!(in_memory(&logs, 1..5), kept, "durable to {durable}");
     }

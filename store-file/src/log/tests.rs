@@ -159,11 +159,11 @@ fn a_purge_lets_go_of_memory() {
     let write = entries(1, 1, 100_000);
     let bytes: usize = write.entries.iter().map(Entry::bytes).sum();
     note(&mut log, &write, false).unwrap();
-    log.recent.extend(write.entries);
+    log.recent.push(write.entries);
     note(&mut log, &snapshot(100_000, 1), false).unwrap();
     let one = bytes / 100_000;
     assert_eq!(note(&mut log, &purge(1, 99_990), false), Ok(bytes - 10 * one));
-    assert_eq!((log.recent.len(), log.places.len()), (10, 10));
+    assert_eq!((log.recent.bytes(), log.places.len()), (10 * one, 10));
     assert!(log.places.capacity() < 1000);
     assert_eq!(log.first_recent(), 99_991);
     assert!(log.place(99_990).is_none() && log.place(99_991).is_some());

@@ -246,12 +246,15 @@ fn an_entry_damaged_while_the_store_is_open_is_refused_by_the_read() {
     });
 }
 
+/// The numbers in a message, by name.
+type Numbers = Vec<(&'static str, u64)>;
+
 /// Hears what the program tells its operator: the numbers in each message.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<Vec<(&'static str, u64)>>>>);
+struct Told(Arc<Mutex<Vec<Numbers>>>);
 
 impl Told {
-    fn take(&self) -> Vec<Vec<(&'static str, u64)>> {
+    fn take(&self) -> Vec<Numbers> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -262,15 +265,15 @@ impl Subscriber for Told {
     }
 
     fn event(&self, event: &Event<'_>) {
-        struct Numbers(Vec<(&'static str, u64)>);
-        impl Visit for Numbers {
+        struct Visitor(Numbers);
+        impl Visit for Visitor {
             fn record_u64(&mut self, field: &Field, value: u64) {
                 self.0.push((field.name(), value));
             }
 
             fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
         }
-        let mut numbers = Numbers(Vec::new());
+        let mut numbers = Visitor(Vec::new());
         event.record(&mut numbers);
         self.0.lock().unwrap().push(numbers.0);
     }

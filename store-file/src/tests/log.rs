@@ -32,7 +32,7 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
         let store = scene.open().await;
         let write = LogWrite {
             hard_state: Some(hard_state),
-            entries: written.clone(),
+            entries: written.clone().into(),
             ..LogWrite::default()
         };
         put(&store, 9, write).await;

@@ -139,7 +139,7 @@ fn entry(term: u64, index: Index, command: impl Into<Bytes>) -> Entry {
 }
 
 fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
-    LogWrite { entries: entries.into(), ..LogWrite::default() }
+    LogWrite { entries: entries.into().into(), ..LogWrite::default() }
 }
 
 fn hard_state(term: u64, vote: u64) -> LogWrite {
@@ -166,7 +166,7 @@ async fn put<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId, write: LogWr
 /// The whole log of a group.
 async fn all<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Vec<Entry> {
     let last = last(store, group).await;
-    store.read(group, 1..last + 1, usize::MAX).await.unwrap()
+    store.read(group, 1..last + 1, usize::MAX).await.unwrap().to_vec()
 }
 
 async fn last<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Index {

@@ -108,11 +108,11 @@ async fn write(
         *term += 1;
         write.hard_state = Some(HardState { term: Term(*term), voted_for: None, caught_up: true });
     }
-    for _ in 0..random.below(4) {
+    let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];
-        write.entries.push(entry(*term, next, content));
-        next += 1;
-    }
+        entry(*term, index, content)
+    });
+    write.entries = entries.collect();
     write
 }
 

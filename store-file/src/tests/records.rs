@@ -30,12 +30,12 @@ impl Crash {
         finish(&store, 1, &meta).await.unwrap();
         let write = LogWrite {
             hard_state: Some(HardState { term: Term(2), voted_for: Some(1), caught_up: true }),
-            entries: vec![entry(2, at.index + 1, "behind")],
+            entries: vec![entry(2, at.index + 1, "behind")].into(),
             ..named(&meta, Some(at))
         };
         let mut after = before.clone();
         after.apply(&write);
-        assert_eq!(after.entries, write.entries);
+        assert_eq!(write.entries, after.entries);
         while !ends_with_an_empty_segment(&rt.disk.now()) {
             yield_now().await;
         }

@@ -54,7 +54,7 @@ impl State {
             assert!(read == content(meta.log_id, meta.bytes), "another content");
         }
         let Recovered { hard_state, snapshot, .. } = recovered;
-        Self { hard_state, snapshot, purged, entries }
+        Self { hard_state, snapshot, purged, entries: entries.to_vec() }
     }
 }
 

@@ -41,7 +41,8 @@ impl Command for Put {
         Ok(bytes.freeze())
     }
 
-    fn decode(mut bytes: Bytes) -> Result<Self, String> {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        let mut bytes = bytes.clone();
         if bytes.len() < PUT_BYTES {
             return Err("too short".to_owned());
         }

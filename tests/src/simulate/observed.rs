@@ -7,7 +7,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::{
-    Completion, Entry, GroupId, Inbox, Index, LogStore, LogWrite, Message, NodeId, Recovered,
+    Completion, Entries, GroupId, Inbox, Index, LogStore, LogWrite, Message, NodeId, Recovered,
     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 };
 
@@ -45,7 +45,7 @@ impl<S: LogStore> LogStore for Observed<S> {
         group: GroupId,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         self.inner.read(group, range, max_bytes).await
     }
 

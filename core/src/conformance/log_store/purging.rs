@@ -4,7 +4,9 @@ use futures::future::{join, join_all};
 use quorate_rt::AsyncRuntime;
 
 use super::{Scene, StoreFactory, content, durable, entries, entry, hard_state};
-use crate::{Completion, GroupId, HardState, Index, LogId, LogStore, LogWrite, StoreError, Term};
+use crate::{
+    Completion, Entries, GroupId, HardState, Index, LogId, LogStore, LogWrite, StoreError, Term,
+};
 
 const GROUP: GroupId = 7;
 
@@ -248,7 +250,8 @@ pub async fn crashes_while_it_purges<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
         let purge = Some(meta.log_id);
         let write =
             LogWrite { snapshot: Some(meta), purge, ..entries(term, first + 31, first + 33) };
-        let write = if life % 2 == 0 { LogWrite { entries: vec![], ..write } } else { write };
+        let write =
+            if life % 2 == 0 { LogWrite { entries: Entries::default(), ..write } } else { write };
         let named = scene.submit(GROUP, write);
         match life % 5 {
             0 => {}

@@ -30,7 +30,7 @@ pub async fn reads_what_was_appended<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
     let log = scene.log(GROUP);
     let reads = (1..=500).map(|index| scene.read(GROUP, index, index + 1));
     for (expected, read) in log.entries.iter().zip(join_all(reads).await) {
-        assert_eq!(read.expect("it is there"), std::slice::from_ref(expected));
+        assert_eq!(read.expect("it is there"), *std::slice::from_ref(expected));
     }
 }
 
@@ -125,7 +125,7 @@ pub async fn replaces_while_it_reads<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
         let before = scene.log(GROUP).entries.clone();
         let last = if round % 2 == 0 { 40 } else { 30 };
         let write = entries(term + 1, 11, last);
-        let after = [&before[..10], &write.entries].concat();
+        let after = [&before[..10], &write.entries[..]].concat();
         let told = {
             let (sender, told) = quorate_rt::channel::oneshot::channel();
             let done = crate::Completion::new(move |outcome| sender.send(outcome).unwrap_or(()));
@@ -133,7 +133,10 @@ pub async fn replaces_while_it_reads<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
             let replace = async { scene.store.append(GROUP, write.clone(), done) };
             let (read, ()) = join(scene.read(GROUP, 1, 41), replace).await;
             if let Ok(read) = read {
-                assert!(read == before || (read == after && last == 40), "a mixture: {read:?}");
+                assert!(
+                    read[..] == before || (read[..] == after && last == 40),
+                    "a mixture: {read:?}"
+                );
             } else {
                 assert_eq!(last, 30, "all of it is there, before and after");
             }
@@ -177,7 +180,7 @@ pub async fn large_writes<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F
         let command = (0..bytes).map(|n| (n as u64 ^ (index << 3)) as u8).collect::<Vec<u8>>();
         Entry { log_id: LogId::new(1, 1, index), payload: Payload::Command(command.into()) }
     };
-    let write = |entries: Vec<Entry>| LogWrite { entries, ..LogWrite::default() };
+    let write = |entries: Vec<Entry>| LogWrite { entries: entries.into(), ..LogWrite::default() };
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, write(vec![large(1, 10)])).await;
     scene.put(GROUP, write(vec![large(2, 5 << 20)])).await;

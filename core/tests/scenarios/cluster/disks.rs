@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use quorate_core::engine::{Fetch, Incoming, Input, PieceRead};
-use quorate_core::{Digest, NodeId, Role, SnapshotMeta};
+use quorate_core::{Digest, Entries, NodeId, Role, SnapshotMeta};
 
 use super::Cluster;
 use crate::show;
@@ -40,7 +40,7 @@ impl Cluster {
                 Some(entries) => inputs.push(Input::Fetched { peer, term, entries }),
                 // It has been purged since.
                 None if range.start <= purged => {
-                    inputs.push(Input::Fetched { peer, term, entries: Vec::new() });
+                    inputs.push(Input::Fetched { peer, term, entries: Entries::default() });
                 }
                 // Another leader has cut the log since.
                 None => assert!(!leads, "node {id} fetches what it doesn't have (R11)"),

@@ -1,0 +1,141 @@
+//! Clocks that are wrong, and the timers on them.
+
+use std::time::Duration;
+
+use futures::future::join;
+use quorate_rt::AsyncRuntime;
+use quorate_rt_sim::{Sim, Simulation};
+
+use crate::common::*;
+
+/// How long a timer takes, on the clock of the world and on that of its host.
+fn sleeps(pair: &Pair, rt: &Sim, duration: Duration) -> (Duration, Duration) {
+    pair.wait(async {
+        let (world, host) = (pair.simulation.now(), rt.now());
+        rt.sleep(duration).await;
+        (pair.simulation.now() - world, rt.now() - host)
+    })
+}
+
+#[test]
+fn a_clock_begins_at_its_offset_and_goes_with_the_time() {
+    let simulation = Simulation::new(1);
+    let host = simulation.host_whose_clock_shows("a", HOUR);
+    let rt = simulation.block_on(&host, async |rt| rt).unwrap();
+    assert_eq!(Duration::from_nanos(rt.now().as_nanos()), HOUR);
+    simulation.run_for(SECOND);
+    assert_eq!(Duration::from_nanos(rt.now().as_nanos()), HOUR + SECOND);
+    let right = simulation.host("b");
+    let rt = simulation.block_on(&right, async |rt| rt).unwrap();
+    assert_eq!(Duration::from_nanos(rt.now().as_nanos()), simulation.now());
+}
+
+#[test]
+fn a_clock_that_drifts_makes_timers_early_or_late_to_all_but_its_host() {
+    for (drift, world) in [(100_000, 9_090), (-500_000, 20_000), (-900_000, 100_000)] {
+        let pair = Pair::new(1);
+        pair.a.set_drift(drift);
+        let (took, told) = sleeps(&pair, &pair.on_a, 10 * SECOND);
+        assert_eq!(took.as_millis(), world, "at {drift}");
+        assert!(told >= 10 * SECOND && told < 10 * SECOND + MS, "{told:?}");
+        assert_eq!(sleeps(&pair, &pair.on_b, SECOND).0, SECOND, "the others are right");
+        pair.a.set_drift(0);
+        assert_eq!(sleeps(&pair, &pair.on_a, SECOND), (SECOND, SECOND), "and it is again");
+    }
+}
+
+#[test]
+fn a_clock_never_stands_still() {
+    let pair = Pair::new(1);
+    for drift in [-1_000_000, i64::MIN] {
+        pair.a.set_drift(drift);
+        let before = pair.on_a.now();
+        pair.simulation.run_for(10 * SECOND);
+        assert_eq!(pair.on_a.now() - before, Duration::from_micros(10));
+    }
+    pair.a.set_drift(i64::MAX);
+    assert!(sleeps(&pair, &pair.on_a, HOUR).0 <= Duration::from_micros(1));
+}
+
+#[test]
+fn a_timer_under_way_follows_the_clock() {
+    let pair = Pair::new(1);
+    let rt = pair.on_a.clone();
+    let sleeping = pair.on_a.spawn(async move { rt.sleep(100 * SECOND).await });
+    pair.simulation.run_for(10 * SECOND);
+    pair.a.set_drift(1_000_000); // Twice as fast.
+    pair.simulation.run_for(10 * SECOND);
+    pair.a.set_drift(-500_000); // Half as fast.
+    let (_, took) = pair.time(sleeping);
+    assert!(took >= 140 * SECOND && took < 140 * SECOND + MS, "{took:?}");
+}
+
+#[test]
+fn a_clock_that_jumps_makes_due_what_it_jumps_over() {
+    let pair = Pair::new(1);
+    let timer = |rt: &Sim, after: Duration| {
+        let inner = rt.clone();
+        rt.spawn(async move {
+            inner.sleep(after).await;
+            quorate_rt_sim::current().map(|(at, _)| at)
+        })
+    };
+    let on_a = [SECOND, 59 * SECOND, 61 * SECOND].map(|after| timer(&pair.on_a, after));
+    let on_b = timer(&pair.on_b, SECOND);
+    let before = pair.on_a.now();
+    pair.simulation.run_for(MS);
+    let jumps_at = pair.simulation.now();
+    pair.a.jump(60 * SECOND);
+    assert!(pair.on_a.now() - before >= 60 * SECOND);
+    let ended = pair.wait(join(futures::future::join_all(on_a), on_b));
+    let after = |at: &Result<Option<Duration>, _>| at.as_ref().unwrap().unwrap() - jumps_at;
+    assert!(after(&ended.0[0]) < MS && after(&ended.0[1]) < MS, "at once");
+    let last = after(&ended.0[2]);
+    assert!(last > 900 * MS && last < 1100 * MS, "{last:?}");
+    assert!(after(&ended.1) > 900 * MS, "the other clock has not jumped");
+}
+
+#[test]
+fn timers_end_in_the_order_of_their_deadlines_and_those_with_the_same_one_in_that_of_their_creation()
+ {
+    let pair = Pair::new(1);
+    let ended: Log<u32> = Log::default();
+    pair.wait(async {
+        let deadline = pair.on_a.now() + SECOND;
+        let timers = [(3, 5 * MS), (1, MS), (2, MS), (0, Duration::ZERO)].map(|(number, more)| {
+            let (sleep, ended) = (pair.on_a.sleep_until(deadline + more), Log::clone(&ended));
+            async move {
+                sleep.await;
+                ended.borrow_mut().push(number);
+            }
+        });
+        futures::future::join_all(timers).await;
+    });
+    assert_eq!(*ended.borrow(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_timer_of_a_clock_that_jumps_while_its_process_is_paused_is_due_when_that_goes_on() {
+    let pair = Pair::new(1);
+    let rt = pair.on_a.clone();
+    let sleeping = pair.on_a.spawn(async move { rt.sleep(HOUR).await });
+    pair.simulation.run_for(MS);
+    pair.a.pause();
+    pair.a.jump(2 * HOUR);
+    pair.simulation.run_for(SECOND);
+    pair.a.resume();
+    assert!(pair.time(sleeping).1 < MS);
+}
+
+#[test]
+fn a_clock_keeps_its_time_over_a_crash() {
+    let pair = Pair::new(1);
+    pair.a.set_drift(1_000_000);
+    pair.a.jump(HOUR);
+    let before = pair.on_a.now();
+    pair.a.crash(quorate_rt_sim::Crash::Power);
+    pair.a.start(idle);
+    pair.simulation.run_for(SECOND);
+    let rt = pair.simulation.block_on(&pair.a, async |rt| rt).unwrap();
+    assert_eq!(rt.now() - before, 2 * SECOND);
+}
