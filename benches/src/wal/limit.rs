@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Job, Shape, Store};
+use super::{Contents, Job, Shape, Store};
 
 pub(super) struct Limit;
 
@@ -49,10 +49,19 @@ impl Store for Limit {
             files: 0,
             offset: 0,
             capacity: 0,
-            round: shape.content.repeat(shape.groups * shape.entries),
-            entries: (bytes / shape.content.len()) as u64,
+            round: round(shape),
+            entries: (bytes / shape.bytes) as u64,
         })
     }
+}
+
+fn round(shape: &Shape) -> Vec<u8> {
+    let mut contents = Contents::new();
+    let mut round = Vec::with_capacity(shape.round_bytes());
+    for _ in 0..shape.groups * shape.entries {
+        round.extend_from_slice(&contents.take(shape.bytes));
+    }
+    round
 }
 
 impl super::Wal for Wal {

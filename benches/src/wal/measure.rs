@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Advice, fadvise};
 
 use super::{Job, Shape, Store, Wal};
+use crate::closed_loop::cpu_time;
 
 /// How many entries are read at once.
 const READ_ENTRIES: usize = 64;
@@ -70,17 +71,20 @@ async fn synced(shape: &Shape, mut wal: impl Wal) -> Result<Vec<f64>> {
         anyhow::Ok(began.elapsed())
     };
     round().await?;
-    let before = written_bytes()?;
+    let (before, cpu_before) = (written_bytes()?, cpu_time());
     let (mut rounds, mut elapsed) = (0, Duration::ZERO);
     while rounds < 2 || elapsed < shape.duration {
         elapsed += round().await?;
         rounds += 1;
     }
     let written = written_bytes()? - before;
+    let cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64();
     let elapsed = elapsed.as_secs_f64();
+    let entries = (rounds * shape.groups * shape.entries) as f64;
     Ok(vec![
-        (rounds * shape.groups * shape.entries) as f64 / elapsed,
+        entries / elapsed,
         elapsed / rounds as f64,
+        cpu / entries,
         written as f64 / (rounds * bytes) as f64,
     ])
 }

@@ -76,15 +76,36 @@ enum Job {
 struct Shape {
     groups: usize,
     entries: usize,
-    /// What an entry holds: random bytes, so that none compress.
-    content: Bytes,
+    /// How large an entry is.
+    bytes: usize,
     duration: Duration,
 }
 
 impl Shape {
     /// What is appended at once, to all groups together.
     fn round_bytes(&self) -> usize {
-        self.groups * self.entries * self.content.len()
+        self.groups * self.entries * self.bytes
+    }
+}
+
+/// What entries hold: random bytes, other ones for each, so that nothing compresses.
+struct Contents {
+    random: Bytes,
+    offset: usize,
+}
+
+impl Contents {
+    fn new() -> Self {
+        let mut random = fastrand::Rng::with_seed(1);
+        Self { random: (0..1 << 22).map(|_| random.u8(..)).collect(), offset: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Bytes {
+        if self.offset + bytes > self.random.len() {
+            self.offset = 0;
+        }
+        self.offset += bytes;
+        self.random.slice(self.offset - bytes..self.offset)
     }
 }
 
@@ -157,10 +178,8 @@ pub(crate) fn bench(options: &Options) -> Result<Bench> {
     for &groups in &options.groups {
         for &bytes in &options.bytes {
             for &entries in &options.entries {
-                let mut random = fastrand::Rng::with_seed(1);
-                let content = (0..bytes).map(|_| random.u8(..)).collect();
                 let duration = Duration::from_millis(options.milliseconds);
-                let shape = Shape { groups, entries, content, duration };
+                let shape = Shape { groups, entries, bytes, duration };
                 add_cells(&mut cells, options, &shape, &dir);
             }
         }
@@ -169,6 +188,7 @@ pub(crate) fn bench(options: &Options) -> Result<Bench> {
         Part::Synced => vec![
             Column { name: "entries/s", unit: Unit::Rate },
             Column { name: "a round", unit: Unit::Time },
+            Column { name: "CPU/entry", unit: Unit::Time },
             Column { name: "written/appended", unit: Unit::Ratio },
         ],
         Part::Unsynced => vec![
@@ -201,8 +221,7 @@ pub(crate) fn bench(options: &Options) -> Result<Bench> {
 }
 
 fn add_cells(cells: &mut Vec<Cell>, options: &Options, shape: &Shape, dir: &Rc<TempDir>) {
-    let Shape { groups, entries, content, .. } = shape;
-    let bytes = content.len();
+    let Shape { groups, entries, bytes, .. } = shape;
     let is_first = options.entries[0] == *entries && options.groups[0] == *groups;
     let shown = format!("{entries} × {bytes} B, {groups} groups").replace(", 1 groups", "");
     let jobs = match options.part {
@@ -234,8 +253,8 @@ fn add_cells(cells: &mut Vec<Cell>, options: &Options, shape: &Shape, dir: &Rc<T
                     run(job, &shape, dir.path())
                 }
                 _ => {
-                    let dir = dir.path().join(format!("{format}-{bytes}"));
-                    (shape.groups, shape.entries) = (1, (1 << 20) / bytes);
+                    let dir = dir.path().join(format!("{format}-{}", shape.bytes));
+                    (shape.groups, shape.entries) = (1, (1 << 20) / shape.bytes);
                     if !dir.exists() {
                         std::fs::create_dir(&dir)?;
                         run(Job::Fill(log_bytes), &shape, &dir)?;

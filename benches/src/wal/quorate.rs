@@ -12,13 +12,14 @@ use quorate::{
     LogWrite, Payload, StoreError, Term,
 };
 
-use super::{Shape, Store};
+use super::{Contents, Shape, Store};
 
 pub(super) struct On<R>(pub(super) R);
 
 pub(super) struct Wal<R: AsyncRuntime> {
     store: FileStore<R>,
     shape: Shape,
+    contents: Contents,
     /// By group.
     last: Vec<Index>,
     waiting: Rc<Waiting>,
@@ -41,7 +42,13 @@ impl<R: AsyncRuntime> Store for On<R> {
         for group in 0..shape.groups {
             last.push(store.recover(group as GroupId).await?.outline.last().index);
         }
-        Ok(Wal { store, shape: shape.clone(), last, waiting: Rc::default() })
+        Ok(Wal {
+            store,
+            shape: shape.clone(),
+            contents: Contents::new(),
+            last,
+            waiting: Rc::default(),
+        })
     }
 }
 
@@ -50,14 +57,14 @@ impl<R: AsyncRuntime> super::Wal for Wal<R> {
         let last = &mut self.last[group];
         let first = *last + 1;
         *last += self.shape.entries as u64;
-        let entry = |index| Entry {
+        let mut entry = |index| Entry {
             log_id: LogId::new(1, 1, index),
-            payload: Payload::Command(self.shape.content.clone()),
+            payload: Payload::Command(self.contents.take(self.shape.bytes)),
         };
         let state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
         let write = LogWrite {
             hard_state: (first == 1).then_some(state),
-            entries: (first..=*last).map(entry).collect(),
+            entries: (first..=*last).map(&mut entry).collect(),
             ..LogWrite::default()
         };
         let waiting = Rc::clone(&self.waiting);

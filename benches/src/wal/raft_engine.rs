@@ -7,7 +7,7 @@ use futures::FutureExt;
 use raft::eraftpb::Entry;
 use raft_engine::{Config, Engine, LogBatch, MessageExt};
 
-use super::{Job, Shape, Store};
+use super::{Contents, Job, Shape, Store};
 
 pub(super) struct RaftEngine {
     /// Each append is written, if not synced, before the next.
@@ -18,6 +18,7 @@ pub(super) struct Wal {
     engine: Engine,
     batch: LogBatch,
     shape: Shape,
+    contents: Contents,
     /// By group.
     last: Vec<u64>,
     writes_each: bool,
@@ -51,6 +52,7 @@ impl Store for RaftEngine {
             engine,
             batch: LogBatch::default(),
             shape: shape.clone(),
+            contents: Contents::new(),
             writes_each: self.writes_each,
         })
     }
@@ -61,8 +63,10 @@ impl super::Wal for Wal {
         let last = &mut self.last[group];
         let first = *last + 1;
         *last += self.shape.entries as u64;
-        let data = &self.shape.content;
-        let entry = |index| Entry { term: 1, index, data: data.clone(), ..Entry::default() };
+        let entry = |index| {
+            let data = self.contents.take(self.shape.bytes);
+            Entry { term: 1, index, data, ..Entry::default() }
+        };
         let entries: Vec<Entry> = (first..=*last).map(entry).collect();
         self.batch.add_entries::<Entries>(group as u64 + 1, &entries)?;
         if self.writes_each {
