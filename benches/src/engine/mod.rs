@@ -7,6 +7,7 @@ mod instructions;
 mod quorate;
 #[cfg(feature = "compare")]
 mod raft_rs;
+mod three;
 
 use std::time::{Duration, Instant};
 
@@ -48,9 +49,6 @@ trait Cluster {
 }
 
 const COMMAND: [u8; 16] = *b"set greeting = 1";
-
-/// When a log in memory holds so many entries that have been applied, they are dropped.
-const KEPT_ENTRIES: u64 = 1 << 16;
 
 struct Engine {
     row: &'static str,

@@ -5,7 +5,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
 
-use super::{COMMAND, Cluster, KEPT_ENTRIES};
+use super::{COMMAND, Cluster};
 
 /// How a batch of commands is proposed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,9 @@ struct Member {
     handed_out: usize,
     dropped: u64,
 }
+
+/// As with Quorate's: when a log holds so many entries that have been applied, they are dropped.
+const KEPT_ENTRIES: u64 = 1 << 16;
 
 const HEARTBEAT_TICKS: usize = 2;
 
