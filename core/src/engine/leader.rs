@@ -204,8 +204,9 @@ impl Leader {
     pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Entries) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.fetching = false;
-        // Meanwhile the peer may have turned out to need others.
-        let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next);
+        // Meanwhile the peer may have turned out to need others, or what stands before these may have been purged: then it gets the snapshot.
+        let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next)
+            && progress.next > common.log.purged().index;
         if wanted && progress.room(common.config.max_inflight_bytes).is_some() {
             send(common, peer, progress, self.rounds.round(), entries);
         }
