@@ -105,7 +105,7 @@ impl<SM: StateMachine> Raft<SM> {
     }
 
     /// Forms a cluster of these voters, each with the address at which the others reach it, and returns once that is durable here. Do it once, on one node
-    /// or, with the same members, on each of them. The cluster has its first leader as soon as all of them run; from then on a majority is enough.
+    /// or, with the same members, on each of them. It takes all of them to form the cluster; once it has answered its first read or write, a majority is enough.
     ///
     /// Errors: [`InitializeError`]: the node has a log or has voted, or the members are not a possible membership with this node in it. Nothing has
     /// changed then. If the node ends meanwhile (`Shutdown`, `Fatal`), or the future is dropped, it is open whether the cluster was formed.

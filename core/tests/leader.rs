@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Input, Output, PieceRead};
 use quorate_core::{
-    AppendOutcome, Body, Config, Digest, HardState, LogId, Membership, Message, Outline, Recovered,
-    Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, Config, Digest, Entry, HardState, LogId, Membership, Message, Outline,
+    Payload, Recovered, Role, SnapshotMeta, Term, Vote,
 };
 use quorate_rt::Instant;
 
@@ -244,6 +244,31 @@ fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() 
     leader.hear(2, Body::AppendReply { round: 0, outcome });
     let fetches = leader.output().fetches;
     assert_eq!(fetches.iter().map(|fetch| &fetch.range).collect::<Vec<_>>(), [&(12..14)]);
+}
+
+/// All in one turn: what stands before them is known no more, so it is to get the snapshot.
+#[test]
+fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
+    let mut leader =
+        Leader::new(Config { retained_bytes: 0, max_retained_bytes: 0, ..Config::default() });
+    for ticket in 1..4 {
+        leader.step(Input::Propose { ticket, command: Bytes::from_static(b"a") });
+    }
+    let write = leader.output().write.expect("new entries").0;
+    leader.step(Input::Persisted { write });
+    leader.hear(3, accepted(13));
+    leader.hear(2, accepted(11));
+    let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
+    leader.hear(2, Body::AppendReply { round: 0, outcome });
+    assert_eq!(leader.output().fetches.len(), 1);
+    let snapshot = SnapshotMeta { log_id: LogId::new(2, 1, 13), ..meta(13) };
+    leader.step(Input::SnapshotReady(snapshot));
+    let entry = |index| Entry {
+        log_id: LogId::new(2, 1, index),
+        payload: Payload::Command(Bytes::from_static(b"a")),
+    };
+    leader.step(Input::Fetched { peer: 2, term: Term(2), entries: vec![entry(12), entry(13)] });
+    assert_eq!(pieces(&leader.output()), [(13, 0, 0)], "an offer");
 }
 
 fn accepted(matched: u64) -> Body {

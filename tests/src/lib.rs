@@ -107,7 +107,9 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
     pub async fn formed_on(rt: &R, size: u64, config: Config) -> Self {
         let cluster = Self::start_on(rt, size, config).await;
         cluster.raft(1).initialize(cluster.members()).await.expect("forms");
-        cluster.leader().await;
+        let leader = cluster.leader().await;
+        // It answers when the cluster is formed, for which it takes all nodes.
+        cluster.raft(leader).read(|_| ()).await.expect("reads");
         for node in cluster.nodes.values() {
             // Until it knows of the others it can't take part in an election.
             wait_for(&mut node.local().metrics(), |metrics| metrics.membership.is_some()).await;

@@ -77,7 +77,7 @@ impl Leader {
         } else {
             Proposal::Busy
         };
-        common.out.proposals.push((ticket, outcome));
+        common.out.tell(ticket, outcome);
     }
 
     fn has_room(&self, common: &Common, bytes: usize) -> bool {
@@ -204,8 +204,9 @@ impl Leader {
     pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Entries) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.fetching = false;
-        // Meanwhile the peer may have turned out to need others.
-        let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next);
+        // Meanwhile the peer may have turned out to need others, or what stands before these may have been purged: then it gets the snapshot.
+        let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next)
+            && progress.next > common.log.purged().index;
         if wanted && progress.room(common.config.max_inflight_bytes).is_some() {
             send(common, peer, progress, self.rounds.round(), entries);
         }
@@ -283,7 +284,7 @@ impl Leader {
     /// Commits, answers reads and sends appends, once for all that the turn has brought.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         self.commit(common);
-        while common.committed >= self.first {
+        while self.forming.is_none() && common.committed >= self.first {
             let own = self.rounds.round();
             let round = self.agreed(common, own, |progress| progress.round);
             self.rounds.confirmed(common, round);
@@ -353,14 +354,14 @@ impl Leader {
         self.rounds.abandon(common);
     }
 
-    pub(super) fn peers(&self, now: Instant) -> BTreeMap<NodeId, PeerMetrics> {
-        let metrics = |progress: &Progress| PeerMetrics {
+    pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (NodeId, PeerMetrics)> {
+        let metrics = move |progress: &Progress| PeerMetrics {
             matched: progress.matched,
             last_contact: progress.heard_from.then(|| now - progress.last_contact),
             inflight_bytes: progress.inflight.bytes(),
             snapshot: progress.sending().map(|sending| (sending.stored, sending.meta.bytes)),
         };
-        self.peers.iter().map(|(peer, progress)| (*peer, metrics(progress))).collect()
+        self.peers.iter().map(move |(peer, progress)| (*peer, metrics(progress)))
     }
 }
 
