@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("quorum-vote-joint", || quorum_vote(&[FIVE, OTHERS])),
 ];
 
+#[expect(clippy::disallowed_methods, reason = "a program has arguments")]
 fn main() -> Result<()> {
     let Some(name) = std::env::args().nth(1) else {
         CASES.iter().for_each(|(name, _)| println!("{name}"));

@@ -105,6 +105,10 @@ impl Member {
         for input in self.inbox.drain(..) {
             self.engine.step(now, input);
         }
+        if let Some((write, content)) = self.engine.take_write() {
+            self.log.write(content);
+            self.engine.step(now, Input::Persisted { write });
+        }
         let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
         // (Only while the cluster forms: afterwards no peer is behind.)
         for Fetch { peer, term, range, .. } in fetches {
