@@ -5,8 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod closed_loop;
+mod durable;
+mod engine;
 mod minimal;
 mod report;
+mod wal;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -29,10 +32,38 @@ enum Command {
         #[command(flatten)]
         minimal: minimal::Options,
     },
+    /// Three engines on one thread: what the protocol itself costs, in time and in instructions.
+    Engine {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        engine: engine::Options,
+    },
+    /// The write-ahead log: durable appends, appends that nobody waits for, recovery, reads.
+    Wal {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        wal: wal::Options,
+    },
+    /// Three processes whose disks keep what they acknowledge, beside etcd.
+    Durable {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        durable: durable::Options,
+    },
+    /// What `engine` runs under callgrind.
+    #[command(hide = true)]
+    EngineAlone(engine::Alone),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().bench {
         Command::Minimal { options, minimal } => minimal::bench(&minimal).run(&options),
+        Command::Engine { options, engine } => engine::bench(&engine).run(&options),
+        Command::Wal { options, wal } => wal::bench(&wal)?.run(&options),
+        Command::Durable { options, durable } => durable::bench(&durable).run(&options),
+        Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::types::{Entry, Index};
+use crate::types::{Entry, Index, LogId, Payload};
 
 /// Entries that follow each other in a log: a leader's messages to its peers, the writes to its log, the recent entries in a store's memory and what
 /// is applied are parts of the same few runs. A clone, or a part, is a reference: no entry is copied.
@@ -17,12 +17,19 @@ pub struct Entries {
     shared: Option<Arc<[Entry]>>,
     range: Range<usize>,
     bytes: usize,
+    is_plain: bool,
 }
 
 impl Entries {
     /// Their sizes together, as all limits count them: see [`Entry::bytes`].
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether all are of one term and leader, and none holds a membership, as is the rule: who has seen the first of such a run knows what
+    /// all are. False may also mean that it is not known, of a part.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// A part of them, as of a slice; it keeps the memory of all of them.
@@ -39,7 +46,7 @@ impl Entries {
         }
         let bytes = part.iter().map(Entry::bytes).sum();
         let range = self.range.start + range.start..self.range.start + range.end;
-        Self { shared: self.shared.clone(), range, bytes }
+        Self { shared: self.shared.clone(), range, bytes, is_plain: self.is_plain }
     }
 
     /// The first of them, as many as fit into so many bytes, but at least one.
@@ -90,16 +97,19 @@ impl FromIterator<Entry> for Entries {
     /// Panics where the index of one is not that of the one before, plus one.
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
         let shared: Arc<[Entry]> = entries.into_iter().collect();
-        let Some(first) = shared.first().map(|entry| entry.log_id.index) else {
+        let Some(first) = shared.first().map(|entry| entry.log_id) else {
             return Self::default();
         };
-        let mut bytes = 0;
+        let (mut bytes, mut is_plain) = (0, true);
         for (offset, entry) in shared.iter().enumerate() {
-            let index = entry.log_id.index;
-            assert!(index.wrapping_sub(first) == offset as Index, "{index} is not next in its run");
+            let LogId { term, leader, index } = entry.log_id;
+            let expected = first.index.checked_add(offset as Index);
+            assert!(Some(index) == expected, "{index} is not next in its run");
             bytes += entry.bytes();
+            is_plain &= (term, leader) == (first.term, first.leader)
+                && !matches!(entry.payload, Payload::Membership(_));
         }
-        Self { range: 0..shared.len(), shared: Some(shared), bytes }
+        Self { range: 0..shared.len(), shared: Some(shared), bytes, is_plain }
     }
 }
 
@@ -188,11 +198,10 @@ impl Runs {
         Some(run)
     }
 
-    /// Takes all out, as one.
-    pub fn take(&mut self) -> Entries {
+    /// Lets go of all.
+    pub fn clear(&mut self) {
         self.bytes = 0;
-        let mut runs = std::mem::take(&mut self.runs);
-        Entries::joined(runs.make_contiguous())
+        self.runs.clear();
     }
 
     /// Appends a run.
@@ -230,18 +239,24 @@ impl Runs {
     ///
     /// Where they are of one run, nothing is copied.
     pub fn read(&self, range: Range<Index>, max_bytes: usize) -> Entries {
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        for run in self.runs.range(self.run_of(range.start)..) {
-            let part = run.within(range.clone()).first_bytes(max_bytes - bytes);
-            if part.is_empty() || !found.is_empty() && bytes + part.bytes() > max_bytes {
+        let at = self.run_of(range.start);
+        let Some(run) = self.runs.get(at) else { return Entries::default() };
+        let first = run.within(range.clone()).first_bytes(max_bytes);
+        let mut bytes = first.bytes();
+        let mut next = first.last().map_or(range.end, |last| last.log_id.index + 1);
+        if next >= range.end || bytes >= max_bytes {
+            return first;
+        }
+        let mut found = vec![first];
+        for run in self.runs.range(at + 1..) {
+            let part = run.within(next..range.end).first_bytes(max_bytes - bytes);
+            let is_next = part.first().is_some_and(|first| first.log_id.index == next);
+            if !is_next || bytes + part.bytes() > max_bytes {
                 break;
             }
             bytes += part.bytes();
-            let is_whole = part.last() == run.last();
+            next += part.len() as Index;
             found.push(part);
-            if !is_whole || bytes >= max_bytes {
-                break;
-            }
         }
         Entries::joined(&found)
     }
@@ -279,7 +294,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{LogId, Payload};
 
     fn entry(index: u64, len: usize) -> Entry {
         let command = Bytes::from(vec![b'x'; len]);
@@ -378,7 +392,10 @@ mod tests {
                 let expected: Vec<_> = (first.max(5)..end.min(13)).collect();
                 assert_eq!(runs.bytes(), expected.len() * ONE);
                 assert_eq!(runs.first(), expected.first().copied());
-                assert_eq!(indexes(&runs.take()), expected, "{first}..{end}");
+                let from = runs.first().unwrap_or(0);
+                let read = runs.read(from..Index::MAX, usize::MAX);
+                assert_eq!(indexes(&read), expected, "{first}..{end}");
+                runs.clear();
                 assert!(runs.first().is_none() && runs.bytes() == 0);
             }
         }

@@ -26,7 +26,7 @@ pub struct Outline {
     bytes: u64,
 }
 
-/// How far the marks are apart, in bytes: so a mark costs nothing beside what it stands for, and sizes are right to within that.
+/// How far the marks are apart, in bytes, to within as much again: so a mark costs nothing beside what it stands for, and sizes are nearly right.
 const MARK_BYTES: u64 = 64 << 10;
 
 impl PartialEq for Outline {
@@ -71,26 +71,35 @@ impl Outline {
     ///
     /// Panics if it doesn't follow the last one: a store checks that before, where it reads from disk ([`Outline::follows`]).
     pub fn push(&mut self, entry: &Entry) {
-        let log_id = entry.log_id;
-        assert!(self.follows(log_id), "{log_id} can't follow {}", self.last);
-        if self.last == self.purged
-            || (log_id.term, log_id.leader) != (self.last.term, self.last.leader)
-        {
-            self.runs.push(log_id);
-        }
-        self.last = log_id;
+        self.note(entry.log_id, entry.log_id.index, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.insert(log_id.index, membership.clone());
-        }
-        self.bytes += entry.bytes() as u64;
-        if self.bytes - self.marks.last().map_or(0, |(_, bytes)| *bytes) >= MARK_BYTES {
-            self.marks.push((log_id.index, self.bytes));
+            self.memberships.insert(entry.log_id.index, membership.clone());
         }
     }
 
     /// Notes a run of entries at the end; see [`push`](Self::push).
     pub fn extend(&mut self, run: &Entries) {
-        run.iter().for_each(|entry| self.push(entry));
+        match (run.first(), run.last()) {
+            (Some(first), Some(last)) if run.is_plain() && run.bytes() as u64 <= MARK_BYTES => {
+                self.note(first.log_id, last.log_id.index, run.bytes() as u64);
+            }
+            _ => run.iter().for_each(|entry| self.push(entry)),
+        }
+    }
+
+    /// Notes entries of one term and leader, from this one to `last`, with so many bytes together.
+    fn note(&mut self, first: LogId, last: Index, bytes: u64) {
+        assert!(self.follows(first), "{first} can't follow {}", self.last);
+        if self.last == self.purged
+            || (first.term, first.leader) != (self.last.term, self.last.leader)
+        {
+            self.runs.push(first);
+        }
+        self.last = LogId { index: last, ..first };
+        self.bytes += bytes;
+        if self.bytes - self.marks.last().map_or(0, |(_, bytes)| *bytes) >= MARK_BYTES {
+            self.marks.push((last, self.bytes));
+        }
     }
 
     /// Whether an entry with this log id can be the next: the next index, and a term that does not fall.

@@ -54,8 +54,8 @@ pub(crate) fn bench(options: &Options) -> Bench {
         groups: "clients",
         columns: closed_loop::columns(),
         against: vec![
-            Against { name: "× openraft", rows: |_| [1, 2].map(openraft_row).to_vec() },
-            Against { name: "× limit", rows: |row| vec![limit_of(row)] },
+            Against { name: "× openraft", column: 0, rows: |_| [1, 2].map(openraft_row).to_vec() },
+            Against { name: "× limit", column: 0, rows: |row| vec![limit_of(row)] },
         ],
         cells,
     }

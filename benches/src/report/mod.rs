@@ -39,6 +39,8 @@ pub(crate) enum Unit {
     Time,
     /// How many times another's.
     Ratio,
+    /// The fewer, the better.
+    Count,
 }
 
 /// A figure that each run of a cell gives.
@@ -48,9 +50,10 @@ pub(crate) struct Column {
     pub(crate) unit: Unit,
 }
 
-/// A column that sets the first figure of a cell against that of another row of its group, run by run.
+/// A column that sets a figure of a cell against that of another row of its group, run by run.
 pub(crate) struct Against {
     pub(crate) name: &'static str,
+    pub(crate) column: usize,
     /// The rows that a row is set against; of several, the best.
     pub(crate) rows: fn(row: &str) -> Vec<String>,
 }
@@ -158,8 +161,8 @@ fn progress(line: &str) {
 
 /// Adds the columns that compare. A row that is missing, or that is compared with itself, gives none (not a number).
 fn set_against(rows: &mut [Measured], columns: &mut Vec<Column>, against: &[Against]) {
-    for Against { name, rows: others } in against {
-        let lower_is_better = columns[0].unit == Unit::Time;
+    for &Against { name, column, rows: others } in against {
+        let lower_is_better = matches!(columns[column].unit, Unit::Time | Unit::Count);
         let ratios: Vec<Vec<f64>> = rows
             .iter()
             .map(|row| {
@@ -167,10 +170,10 @@ fn set_against(rows: &mut [Measured], columns: &mut Vec<Column>, against: &[Agai
                 let of_group = rows.iter().filter(|other| other.group == row.group);
                 let others: Vec<_> = of_group.filter(|r| others.contains(&r.row)).collect();
                 let ratio = |(run, figures): (usize, &Vec<f64>)| {
-                    let others = others.iter().map(|other| other.runs[run][0]);
+                    let others = others.iter().map(|other| other.runs[run][column]);
                     match lower_is_better {
-                        true => others.fold(f64::NAN, f64::min) / figures[0],
-                        false => figures[0] / others.fold(f64::NAN, f64::max),
+                        true => others.fold(f64::NAN, f64::min) / figures[column],
+                        false => figures[column] / others.fold(f64::NAN, f64::max),
                     }
                 };
                 row.runs.iter().enumerate().map(ratio).collect()

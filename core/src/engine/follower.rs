@@ -188,7 +188,7 @@ impl Follower {
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
         match &mut self.following {
             Some(following) => following.forwards.propose(ticket, command),
-            None => common.out.proposals.push((ticket, Proposal::NotLeader)),
+            None => common.out.tell(ticket, Proposal::NotLeader),
         }
     }
 

@@ -67,7 +67,7 @@ impl Forwards {
                 ForwardOutcome::NotLeader => Proposal::NotLeader,
                 ForwardOutcome::Busy => Proposal::Busy,
             };
-            common.out.proposals.push((ticket, proposal));
+            common.out.tell(ticket, proposal);
         }
     }
 
@@ -81,7 +81,7 @@ impl Forwards {
             && first.get().deadline <= common.now
         {
             for ticket in first.remove().tickets {
-                common.out.proposals.push((ticket, Proposal::Unknown));
+                common.out.tell(ticket, Proposal::Unknown);
             }
         }
     }
@@ -89,14 +89,14 @@ impl Forwards {
     /// The leader is not to be waited for any more.
     pub(super) fn abandon(self, common: &mut Common) {
         for (ticket, _) in self.fresh {
-            common.out.proposals.push((ticket, Proposal::NotLeader));
+            common.out.tell(ticket, Proposal::NotLeader);
         }
         if planted(Bug::R16) {
             return;
         }
         let outcome = if planted(Bug::X1) { Proposal::NotLeader } else { Proposal::Unknown };
         for ticket in self.sent.into_values().flat_map(|sent| sent.tickets) {
-            common.out.proposals.push((ticket, outcome));
+            common.out.tell(ticket, outcome);
         }
     }
 }

@@ -78,7 +78,7 @@ impl Leader {
         } else {
             Proposal::Busy
         };
-        common.out.proposals.push((ticket, outcome));
+        common.out.tell(ticket, outcome);
     }
 
     fn has_room(&self, common: &Common, bytes: usize) -> bool {
@@ -370,14 +370,14 @@ impl Leader {
         self.rounds.abandon(common);
     }
 
-    pub(super) fn peers(&self, now: Instant) -> BTreeMap<NodeId, PeerMetrics> {
-        let metrics = |progress: &Progress| PeerMetrics {
+    pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (NodeId, PeerMetrics)> {
+        let metrics = move |progress: &Progress| PeerMetrics {
             matched: progress.matched,
             last_contact: progress.heard_from.then(|| now - progress.last_contact),
             inflight_bytes: progress.inflight.bytes(),
             snapshot: progress.sending().map(|sending| (sending.stored, sending.meta.bytes)),
         };
-        self.peers.iter().map(|(peer, progress)| (*peer, metrics(progress))).collect()
+        self.peers.iter().map(move |(peer, progress)| (*peer, metrics(progress)))
     }
 }
 

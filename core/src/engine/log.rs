@@ -1,7 +1,7 @@
 //! The log as the engine knows it: the identity of its entries, the snapshot before them, what of it is in whose hands, and what is durable.
 //!
-//! An entry is *fresh* from when it is appended until the next output hands it to the store; it is *submitted* until the store
-//! says that it is durable. Only fresh entries are held here with their content.
+//! An entry is *fresh* from when it is appended until the end of the turn; a write hands it to the store, and until that
+//! says that it is durable it is *submitted*. Only fresh entries are held here with their content.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -25,8 +25,10 @@ pub(super) struct Log {
     purged: bool,
     /// The last write that has done one or the other.
     compacted_by: u64,
-    /// What the next write will hold: the end of the log.
+    /// The end of the log: what this turn has appended.
     fresh: Runs,
+    /// Up to here a write of this turn holds it already; 0 where none does.
+    handed: Index,
     /// The last of it, one by one: not yet a run.
     open: Vec<Entry>,
     /// Writes on their way to the disk, oldest first.
@@ -60,6 +62,7 @@ impl Log {
             purged: false,
             compacted_by: 0,
             fresh: Runs::default(),
+            handed: 0,
             open: Vec::new(),
             submitted: VecDeque::new(),
             next_write: 1,
@@ -95,7 +98,8 @@ impl Log {
                 submitted.last = submitted.last.min(committed);
             }
             self.open.clear();
-            self.fresh = Runs::default();
+            self.fresh.clear();
+            self.handed = 0;
         }
         self.outline.purge(meta.log_id);
         self.outline.set_membership(meta.membership_index, meta.membership.clone());
@@ -175,6 +179,7 @@ impl Log {
         }
         self.seal();
         self.fresh.keep(0..from);
+        self.handed = self.handed.min(from - 1);
     }
 
     /// Entries from `from` on, if that is fresh: up to the end of its run.
@@ -183,16 +188,23 @@ impl Log {
         self.fresh.rest_of_run(from)
     }
 
-    /// Hands what is fresh to the store, with the hard state if that has changed.
+    /// Hands to the store what is fresh and has not been handed to it, with the hard state if that has changed.
     pub(super) fn take_write(
         &mut self,
         hard_state: Option<HardState>,
         now: Instant,
     ) -> Option<(u64, LogWrite)> {
         self.seal();
+        let unhanded = self.fresh.last().filter(|last| *last > self.handed);
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        if self.fresh.first().is_none() && hard_state.is_none() && !named && !purged {
+        if unhanded.is_none() && hard_state.is_none() && !named && !purged {
             return None;
+        }
+        let mut entries = Entries::default();
+        if let Some(last) = unhanded {
+            let first = self.fresh.first().unwrap_or(last).max(self.handed + 1);
+            entries = self.fresh.read(first..last + 1, usize::MAX);
+            self.handed = last;
         }
         let write = self.next_write;
         self.next_write += 1;
@@ -204,9 +216,16 @@ impl Log {
             hard_state,
             snapshot: self.snapshot.clone().filter(|_| named),
             purge: purged.then(|| self.outline.purged()),
-            entries: self.fresh.take(),
+            entries,
         };
         Some((write, content))
+    }
+
+    /// The turn is over: what it has appended is in the store's hands.
+    pub(super) fn end_turn(&mut self) {
+        assert!(self.fresh.last().is_none_or(|last| last == self.handed), "not handed over");
+        self.fresh.clear();
+        self.handed = 0;
     }
 
     /// Since when the disk has been at its oldest write.

@@ -4,9 +4,10 @@ use quorate_rt::planted::{Bug, planted};
 
 use super::candidate::Campaign;
 use super::{Engine, State};
+use crate::entries::Entries;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Entry, Index, LogId, NodeId, Term};
+use crate::types::{Index, LogId, NodeId, Term};
 
 /// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
 const LAST_TERM: Term = Term(u64::MAX / 2);
@@ -204,9 +205,10 @@ fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
 }
 
 /// Whether these entries can follow `prev` in a log of a leader of `term`.
-fn entries_follow(prev: LogId, entries: &[Entry], term: Term) -> bool {
+fn entries_follow(prev: LogId, entries: &Entries, term: Term) -> bool {
+    let telling = if entries.is_plain() { 1 } else { entries.len() };
     let mut before = prev;
-    entries.iter().all(|entry| {
+    entries.iter().take(telling).all(|entry| {
         let log_id = entry.log_id;
         let follows = Some(log_id.index) == before.index.checked_add(1)
             && log_id.term >= before.term

@@ -21,7 +21,6 @@ mod progress;
 mod reads;
 mod snapshot;
 
-use std::collections::BTreeMap;
 use std::mem;
 
 use quorate_rt::Instant;
@@ -33,7 +32,7 @@ use self::follower::Follower;
 use self::leader::Leader;
 use self::log::Log;
 use crate::config::Config;
-use crate::log_store::Recovered;
+use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::metrics::{PeerMetrics, Role};
 use crate::snapshot::SnapshotMeta;
@@ -131,7 +130,7 @@ impl Engine {
                 State::Leader(leader) => leader.propose(&mut self.common, ticket, command),
                 State::Follower(follower) => follower.propose(&mut self.common, ticket, command),
                 State::Candidate(_) => {
-                    self.common.out.proposals.push((ticket, Proposal::NotLeader));
+                    self.common.out.tell(ticket, Proposal::NotLeader);
                 }
             },
             Input::Read { ticket } => match &mut self.role {
@@ -175,6 +174,15 @@ impl Engine {
         }
     }
 
+    /// What of all that was stepped is to be made durable so far: the first part of the output, for a caller whose store may be done with it at once. It steps
+    /// that by [`Input::Persisted`], and what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
+    pub fn take_write(&mut self) -> Option<(u64, LogWrite)> {
+        let common = &mut self.common;
+        let unsaved = common.hard_state != common.submitted_hard_state;
+        common.submitted_hard_state = common.hard_state;
+        common.log.take_write(unsaved.then_some(common.hard_state), common.now)
+    }
+
     /// What is to be done about all that was stepped since the last call.
     pub fn take_output(&mut self) -> Output {
         let common = &mut self.common;
@@ -183,9 +191,10 @@ impl Engine {
             State::Follower(follower) => follower.finish_turn(common),
             State::Candidate(_) => {}
         }
-        let unsaved = common.hard_state != common.submitted_hard_state;
-        common.submitted_hard_state = common.hard_state;
-        common.out.write = common.log.take_write(unsaved.then_some(common.hard_state), common.now);
+        let write = self.take_write();
+        let common = &mut self.common;
+        common.log.end_turn();
+        common.out.write = write;
         common.out.wake_at = match &self.role {
             State::Leader(leader) => Some(leader.wake_at()),
             State::Follower(follower) => follower.wake_at(common),
@@ -259,11 +268,12 @@ impl Engine {
     }
 
     /// On a leader, what it knows of its peers.
-    pub fn peers(&self) -> BTreeMap<NodeId, PeerMetrics> {
-        match &self.role {
-            State::Leader(leader) => leader.peers(self.common.now),
-            _ => BTreeMap::new(),
-        }
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, PeerMetrics)> {
+        let leader = match &self.role {
+            State::Leader(leader) => Some(leader),
+            State::Follower(_) | State::Candidate(_) => None,
+        };
+        leader.into_iter().flat_map(|leader| leader.peers(self.common.now))
     }
 
     /// A snapshot that was taken here, or one that has come in, is whole and durable.

@@ -32,7 +32,7 @@ pub struct Output {
     /// The log is now known to be committed up to here: apply it.
     pub committed: Option<Index>,
     /// What became of proposals.
-    pub proposals: Vec<(Ticket, Proposal)>,
+    pub proposals: Vec<(Range<Ticket>, Proposal)>,
     /// Leadership was lost, here or at the leader that took them: of the proposals placed so far, those above the commit index have an
     /// unknown outcome from now on. It precedes `proposals`.
     pub placed_are_lost: bool,
@@ -42,6 +42,22 @@ pub struct Output {
     pub membership: Option<Membership>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
     pub wake_at: Option<Instant>,
+}
+
+impl Output {
+    /// Tells what became of a proposal; of those that are placed one after the other, as most are, all together.
+    pub(super) fn tell(&mut self, ticket: Ticket, proposal: Proposal) {
+        if let Proposal::Placed(placed) = proposal
+            && let Some((tickets, Proposal::Placed(first))) = self.proposals.last_mut()
+            && tickets.end == ticket
+            && first.index.checked_add(ticket - tickets.start) == Some(placed.index)
+            && (first.term, first.leader) == (placed.term, placed.leader)
+        {
+            tickets.end += 1;
+        } else {
+            self.proposals.push((ticket..ticket + 1, proposal));
+        }
+    }
 }
 
 /// Entries that a peer needs and that are not at hand.
@@ -86,7 +102,7 @@ pub enum Incoming {
 /// What became of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
-    /// It has this place in the leader's log; it takes effect if that entry is applied, and never if another one is applied in its place.
+    /// It has this place in the leader's log, and those that follow it in its range of tickets have the following ones. It takes effect if that entry is applied, and never if another one is applied in its place.
     Placed(LogId),
     /// No leader took it. No effect.
     NotLeader,

@@ -146,8 +146,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                     self.restore(snapshot).await?;
                 } else if self.applying.applied() < self.applying.committed.get() {
                     self.apply().await?;
-                    // A long log must not keep the node's heartbeats waiting.
-                    yield_now().await;
+                    if self.applying.applied() < self.applying.committed.get() {
+                        // A long log must not keep the node's heartbeats waiting.
+                        yield_now().await;
+                    }
                 } else {
                     break;
                 }

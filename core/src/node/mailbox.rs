@@ -63,12 +63,19 @@ pub(crate) enum Event<SM: StateMachine> {
 
 /// What a handle wants. `W` answers a write and `R` is a read: of a kind that stays on the thread, or of one that crosses.
 pub(crate) enum Request<W, R> {
-    Write { command: Bytes, reply: W },
+    Write {
+        command: Bytes,
+        reply: W,
+    },
     Read(R),
-    Initialize { membership: Membership, reply: InitializeReply },
+    Initialize {
+        membership: Membership,
+        reply: InitializeReply,
+    },
     Snapshot(SnapshotReply),
     Purge(SnapshotReply),
-    Deliver(Message),
+    /// Boxed, so that the queues' places are of a write's size.
+    Deliver(Box<Message>),
 }
 
 /// What a write gives.
@@ -187,6 +194,8 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     signal: Signal,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
     pub(crate) pending_reads: Rc<Cell<usize>>,
+    /// The write that the store is being given at this moment.
+    submitting: Cell<Option<u64>>,
     ended: RefCell<Option<End>>,
     /// Made when the first handle that crosses threads is asked for; without one, nothing here locks.
     shared: OnceCell<Arc<SharedMailbox<SM>>>,
@@ -202,6 +211,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             signal: Signal::default(),
             queued_bytes: Rc::default(),
             pending_reads: Rc::default(),
+            submitting: Cell::default(),
             ended: RefCell::default(),
             shared: OnceCell::new(),
         }
@@ -243,6 +253,22 @@ impl<SM: StateMachine> Mailbox<SM> {
         }
         self.events.borrow_mut().push(event);
         self.signal.raise();
+    }
+
+    /// Gives the store this write; whether it was made durable at once, which no event tells then.
+    pub(crate) fn submit(&self, write: u64, append: impl FnOnce()) -> bool {
+        self.submitting.set(Some(write));
+        append();
+        self.submitting.take().is_none()
+    }
+
+    /// The store is done with a write.
+    pub(crate) fn persisted(&self, write: u64, outcome: Result<(), StoreError>) {
+        if self.submitting.get() == Some(write) && outcome.is_ok() {
+            self.submitting.set(None);
+        } else {
+            self.event(Event::Persisted { write, outcome });
+        }
     }
 
     pub(crate) fn deliver(&self, message: Message) {
@@ -351,7 +377,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         if let Some(bytes) = inbox_with(state.inbox_bytes, &message) {
             state.inbox_bytes = bytes;
             drop(state);
-            let _ = self.request(Request::Deliver(message));
+            let _ = self.request(Request::Deliver(Box::new(message)));
         }
     }
 }

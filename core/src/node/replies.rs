@@ -52,12 +52,10 @@ impl<SM: StateMachine> Replies<SM> {
             return reply.answer(Err(WriteError::Unknown));
         }
         // Mostly they come in order.
-        let position = match self.placed.back() {
-            Some((last, _)) if last.index >= log_id.index => {
-                self.placed.partition_point(|(placed, _)| placed.index < log_id.index)
-            }
-            _ => self.placed.len(),
-        };
+        if self.placed.back().is_none_or(|(last, _)| last.index < log_id.index) {
+            return self.placed.push_back((log_id, reply));
+        }
+        let position = self.placed.partition_point(|(placed, _)| placed.index < log_id.index);
         self.placed.insert(position, (log_id, reply));
     }
 
@@ -125,8 +123,11 @@ impl<SM: StateMachine> Replies<SM> {
         &mut self,
         committed: Index,
     ) -> impl Iterator<Item = (Index, LocalRead<SM>)> + use<SM> {
-        let later = self.ahead.split_off(&(committed + 1));
-        let reads = mem::replace(&mut self.ahead, later).into_iter();
+        let mut reads = mem::take(&mut self.ahead);
+        if !reads.is_empty() {
+            self.ahead = reads.split_off(&(committed + 1));
+        }
+        let reads = reads.into_iter();
         reads.flat_map(|(index, reads)| reads.into_iter().map(move |read| (index, read)))
     }
 

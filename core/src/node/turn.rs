@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -18,12 +19,12 @@ use super::mailbox::{
 use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
 use super::timer::Timer;
-use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome};
+use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
-use crate::log_store::{Completion, LogStore};
+use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, PeerMetrics, Role};
+use crate::metrics::{Metrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
@@ -66,9 +67,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.act(self.rt.now());
         loop {
             poll_fn(|context| {
-                let mail = self.mailbox.poll(context);
-                let time = self.timer.poll(context);
-                if mail.is_ready() || time.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+                // A turn looks at the time anyway: the timer has to be told only of who waits for nothing else.
+                match self.mailbox.poll(context) {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    Poll::Pending => self.timer.poll(context),
+                }
             })
             .await;
             if self.mailbox.has_ended() {
@@ -156,7 +159,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
-            Request::Deliver(message) => self.engine.step(now, Input::Message(message)),
+            Request::Deliver(message) => self.engine.step(now, Input::Message(*message)),
             Request::Write { command, reply } => {
                 let ticket = self.replies.borrow_mut().proposed.push(reply);
                 self.engine.step(now, Input::Propose { ticket, command });
@@ -239,6 +242,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     /// Does what the engine wants done.
     fn act(&mut self, now: Instant) {
+        if let Some((write, content)) = self.engine.take_write()
+            && self.mailbox.submit(write, || self.append(write, content))
+        {
+            self.engine.step(now, Input::Persisted { write });
+        }
         let output = self.engine.take_output();
         let Output {
             write,
@@ -258,9 +266,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.transport.set_peers(self.group, membership.voters());
         }
         if let Some((write, content)) = write {
-            let mailbox = Rc::clone(&self.mailbox);
-            let done = move |outcome| mailbox.event(Event::Persisted { write, outcome });
-            self.store.append(self.group, content, Completion::new(done));
+            self.append(write, content);
         }
         for message in messages {
             self.transport.send(message);
@@ -272,10 +278,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         for piece in pieces {
             self.snapshots.read(piece);
         }
-        let peers = self.engine.peers();
-        let gets_snapshot = |id| peers.get(&id).is_some_and(|peer| peer.snapshot.is_some());
+        let gets_snapshot =
+            |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
-        self.publish(membership, peers);
+        self.publish(membership);
         self.answer(placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore {
@@ -302,6 +308,12 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             }
         }
         self.answer_snapshots();
+    }
+
+    fn append(&self, write: u64, content: LogWrite) {
+        let mailbox = Rc::clone(&self.mailbox);
+        let done = move |outcome| mailbox.persisted(write, outcome);
+        self.store.append(self.group, content, Completion::new(done));
     }
 
     fn answer_snapshots(&mut self) {
@@ -339,7 +351,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn answer(
         &mut self,
         placed_are_lost: bool,
-        proposals: Vec<(u64, Proposal)>,
+        proposals: Vec<(Range<Ticket>, Proposal)>,
         reads: Vec<(u64, ReadOutcome)>,
     ) {
         let leader = || apply::leader(&self.metrics);
@@ -347,15 +359,20 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
         }
-        for (ticket, proposal) in proposals {
-            let reply = replies.proposed.take(ticket);
-            match proposal {
-                Proposal::Placed(log_id) => replies.place(log_id, reply, self.applying.applied()),
-                Proposal::NotLeader => {
-                    reply.answer(Err(WriteError::NotLeader { leader: leader() }));
+        for (tickets, proposal) in proposals {
+            for (ticket, offset) in tickets.zip(0..) {
+                let reply = replies.proposed.take(ticket);
+                match proposal {
+                    Proposal::Placed(first) => {
+                        let log_id = LogId { index: first.index + offset, ..first };
+                        replies.place(log_id, reply, self.applying.applied());
+                    }
+                    Proposal::NotLeader => {
+                        reply.answer(Err(WriteError::NotLeader { leader: leader() }));
+                    }
+                    Proposal::Busy => reply.answer(Err(WriteError::Busy)),
+                    Proposal::Unknown => reply.answer(Err(WriteError::Unknown)),
                 }
-                Proposal::Busy => reply.answer(Err(WriteError::Busy)),
-                Proposal::Unknown => reply.answer(Err(WriteError::Unknown)),
             }
         }
         drop(replies); // A read runs code of whoever waits for it, if only to drop it.
@@ -411,7 +428,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 
-    fn publish(&self, membership: Option<Membership>, peers: BTreeMap<NodeId, PeerMetrics>) {
+    fn publish(&self, membership: Option<Membership>) {
         let engine = &self.engine;
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
@@ -423,7 +440,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.committed = engine.committed();
             metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             metrics.purged = engine.purged();
-            metrics.peers = peers;
+            if membership.is_some() || engine.role() != Role::Leader {
+                metrics.peers.clear(); // They may be others now.
+            }
+            metrics.peers.extend(engine.peers());
             if membership.is_some() {
                 metrics.membership = membership;
             }

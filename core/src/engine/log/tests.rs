@@ -96,10 +96,12 @@ fn a_truncation_takes_back_what_was_durable() {
 }
 
 #[test]
-fn fresh_entries_are_at_hand_until_they_are_written() {
+fn fresh_entries_are_at_hand_until_the_turn_ends() {
     let mut log = log();
     push(&mut log, 1, 1, 1);
     write(&mut log);
+    assert_eq!(log.fresh_from(1).as_deref().map(<[_]>::len), Some(1));
+    log.end_turn();
     assert!(log.fresh_from(1).is_none());
     push(&mut log, 1, 1, 2);
     push(&mut log, 1, 1, 3);
@@ -107,6 +109,29 @@ fn fresh_entries_are_at_hand_until_they_are_written() {
     assert_eq!(log.fresh_from(3).as_deref().map(<[_]>::len), Some(1));
     log.truncate(3);
     assert_eq!(log.fresh_from(2).as_deref().map(<[_]>::len), Some(1));
+}
+
+#[test]
+fn a_second_write_of_a_turn_holds_what_the_first_does_not() {
+    let indexes = |log: &mut Log| {
+        let write = log.take_write(None, Instant::default());
+        let entries = write.map(|(_, write)| write.entries).unwrap_or_default();
+        entries.iter().map(|entry| (entry.log_id.term.0, entry.log_id.index)).collect::<Vec<_>>()
+    };
+    let mut log = log();
+    push(&mut log, 1, 1, 1);
+    push(&mut log, 1, 1, 2);
+    assert_eq!(indexes(&mut log), [(1, 1), (1, 2)]);
+    assert_eq!(indexes(&mut log), []);
+    push(&mut log, 1, 1, 3);
+    assert_eq!(indexes(&mut log), [(1, 3)]);
+    // What is cut and written anew is not what was handed over.
+    log.truncate(2);
+    push(&mut log, 2, 2, 2);
+    assert_eq!(indexes(&mut log), [(2, 2)]);
+    log.end_turn();
+    push(&mut log, 2, 2, 3);
+    assert_eq!(indexes(&mut log), [(2, 3)]);
 }
 
 fn snapshot(term: u64, leader: u64, index: Index) -> SnapshotMeta {

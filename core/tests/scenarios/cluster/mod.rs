@@ -474,7 +474,15 @@ impl Cluster {
                 self.tell(false, format!("{id} answers {}: unknown", self.request(ticket)));
             }
         }
-        for (ticket, proposal) in output.proposals.drain(..) {
+        let proposals = output.proposals.drain(..).flat_map(|(tickets, proposal)| {
+            tickets.zip(0..).map(move |(ticket, offset)| match proposal {
+                Proposal::Placed(first) => {
+                    (ticket, Proposal::Placed(LogId { index: first.index + offset, ..first }))
+                }
+                other => (ticket, other),
+            })
+        });
+        for (ticket, proposal) in proposals.collect::<Vec<_>>() {
             assert!(self.node(id).open.remove(&ticket), "a second answer (R16)");
             let name = self.request(ticket);
             match proposal {

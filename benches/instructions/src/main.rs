@@ -1,0 +1,128 @@
+//! The hot paths, one by one, for callgrind to count their instructions: `scripts/instructions` runs this, and compares with the baseline.
+//!
+//! Without an argument it tells the names of the cases; with one it runs that case.
+
+use std::hint::black_box;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use quorate::codec::{Gather, decode_message, put_message};
+use quorate::quorum::{agreed, vote_result};
+use quorate::{
+    AsyncRuntime, Body, Completion, Entries, Entry, FileStore, HardState, Launch, LogId, LogStore,
+    LogWrite, Message, NodeId, Payload, Term, Tokio,
+};
+
+use self::three::Three;
+
+#[path = "../../src/engine/three.rs"]
+mod three;
+
+type Case = (&'static str, fn() -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("round-1", || round(1)),
+    ("round-16", || round(16)),
+    ("round-256", || round(256)),
+    ("encode-1", || encode(1, 128)),
+    ("encode-64", || encode(64, 128)),
+    ("encode-64-large", || encode(64, 4096)),
+    ("decode-1", || decode(1, 128)),
+    ("decode-64", || decode(64, 128)),
+    ("decode-64-large", || decode(64, 4096)),
+    ("log-append-1", || log_append(1, 128)),
+    ("log-append-64", || log_append(64, 128)),
+    ("log-append-64-large", || log_append(64, 4096)),
+    ("quorum-agreed-5", || quorum_agreed(&[FIVE])),
+    ("quorum-agreed-joint", || quorum_agreed(&[FIVE, OTHERS])),
+    ("quorum-vote-5", || quorum_vote(&[FIVE])),
+    ("quorum-vote-joint", || quorum_vote(&[FIVE, OTHERS])),
+];
+
+#[expect(clippy::disallowed_methods, reason = "a program has arguments")]
+fn main() -> Result<()> {
+    let Some(name) = std::env::args().nth(1) else {
+        CASES.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(());
+    };
+    let (_, run) = CASES.iter().find(|case| case.0 == name).context("there is no such case")?;
+    run()
+}
+
+/// Callgrind counts what happens in here, and nothing else.
+#[inline(never)]
+fn counted<T>(what: impl FnOnce() -> T) -> T {
+    black_box(what())
+}
+
+/// Proposals, their replication to two followers, and their commitment.
+fn round(batch: usize) -> Result<()> {
+    let mut three = Three::start()?;
+    for _ in 0..16 {
+        three.round(batch, &[7; 16])?;
+    }
+    counted(|| three.round(batch, &[7; 16]))?;
+    three.heartbeat()?;
+    ensure!(three.handed_out() == [17 * batch; 3], "not all were handed out");
+    Ok(())
+}
+
+fn entries(count: u64, bytes: usize) -> Entries {
+    let entry = |index| Entry {
+        log_id: LogId::new(1, 1, index),
+        payload: Payload::Command(Bytes::from(vec![index as u8; bytes])),
+    };
+    (1..=count).map(entry).collect()
+}
+
+fn append(count: u64, bytes: usize) -> Message {
+    let entries = entries(count, bytes);
+    let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+    Message { group: 1, from: 1, to: 2, term: Term(1), body }
+}
+
+fn encode(count: u64, bytes: usize) -> Result<()> {
+    let message = append(count, bytes);
+    counted(|| {
+        let mut to = Gather::new();
+        put_message(&mut to, black_box(&message));
+        to.take()
+    });
+    Ok(())
+}
+
+fn decode(count: u64, bytes: usize) -> Result<()> {
+    let mut to = Gather::new();
+    put_message(&mut to, &append(count, bytes));
+    let encoded = Bytes::from(to.take().concat());
+    counted(|| decode_message(black_box(encoded)))?;
+    Ok(())
+}
+
+/// Encoding a record, with its CRCs, and noting its entries in the index and in memory.
+fn log_append(count: u64, bytes: usize) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().to_owned();
+    // Nobody drives its task afterwards: it is the append alone that is counted, not the disk.
+    let launch = Launch::named("log");
+    let store = Tokio::run(&launch, async |rt: Tokio| FileStore::open(&rt, path).await)??;
+    let state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
+    let first = LogWrite { hard_state: Some(state), ..LogWrite::default() };
+    store.append(1, first, Completion::new(|_| ()));
+    let write = LogWrite { entries: entries(count, bytes), ..LogWrite::default() };
+    counted(|| store.append(1, black_box(write), Completion::new(|_| ())));
+    Ok(())
+}
+
+const FIVE: &[NodeId] = &[1, 2, 3, 4, 5];
+const OTHERS: &[NodeId] = &[4, 5, 6, 7, 8];
+
+fn quorum_agreed(majorities: &[&[NodeId]]) -> Result<()> {
+    counted(|| agreed(black_box(majorities), |voter| black_box(voter * 7 % 5)));
+    Ok(())
+}
+
+fn quorum_vote(majorities: &[&[NodeId]]) -> Result<()> {
+    counted(|| vote_result(black_box(majorities), |voter| black_box(Some(voter > 2))));
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Three of Quorate's engines, whose messages are passed by hand. What they are to persist is so at once, in a log in memory.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use quorate::engine::{Engine, Fetch, Input, Output};
+use quorate::rt::Instant;
+use quorate::{
+    Config, Entries, Entry, Index, LogWrite, Membership, Message, NodeId, Payload, Recovered, Role,
+    Runs,
+};
+
+/// When a log holds so many entries that have been applied, they are dropped.
+const KEPT_ENTRIES: u64 = 1 << 16;
+
+const NODES: [NodeId; 3] = [1, 2, 3];
+
+/// Three engines, the first of which leads.
+pub(crate) struct Three {
+    members: Vec<Member>,
+    now: Instant,
+}
+
+struct Member {
+    engine: Engine,
+    inbox: Vec<Input>,
+    log: Log,
+    handed_out: usize,
+}
+
+/// A log in memory.
+#[derive(Default)]
+struct Log {
+    entries: Runs,
+    applied: Index,
+}
+
+impl Three {
+    /// Forms the cluster.
+    pub(crate) fn start() -> Result<Self> {
+        let addresses = NODES.map(|id| (id, String::new())).into();
+        let membership = Membership::new(addresses).map_err(anyhow::Error::msg)?;
+        let now = Instant::default();
+        let members = NODES.map(|id| {
+            let config = Config::default();
+            let mut engine = Engine::new(id, 0, config, Recovered::default(), id, now);
+            engine.initialize(now, membership.clone());
+            Member { engine, inbox: vec![Input::Wake], log: Log::default(), handed_out: 0 }
+        });
+        let mut three = Self { members: members.into(), now };
+        three.settle()?;
+        three.now += 2 * Config::default().election_timeout;
+        three.members[0].inbox.push(Input::Wake);
+        three.settle()?;
+        ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
+        three.heartbeat()?;
+        Ok(three)
+    }
+
+    /// Proposes so many commands, and runs until all is quiet.
+    pub(crate) fn round(&mut self, batch: usize, command: &[u8]) -> Result<()> {
+        for ticket in 0..batch as u64 {
+            let command = Bytes::copy_from_slice(command);
+            self.members[0].engine.step(self.now, Input::Propose { ticket, command });
+        }
+        self.turn(0)?;
+        self.settle()
+    }
+
+    /// After it all know of all that is committed.
+    pub(crate) fn heartbeat(&mut self) -> Result<()> {
+        self.now += Config::default().heartbeat_interval;
+        self.members[0].inbox.push(Input::Wake);
+        self.settle()
+    }
+
+    /// How many commands each has handed out to be applied.
+    pub(crate) fn handed_out(&self) -> Vec<usize> {
+        self.members.iter().map(|member| member.handed_out).collect()
+    }
+
+    /// Each has its turn, until there is nothing left for any of them.
+    fn settle(&mut self) -> Result<()> {
+        while self.members.iter().any(|member| !member.inbox.is_empty()) {
+            for place in 0..self.members.len() {
+                if !self.members[place].inbox.is_empty() {
+                    self.turn(place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, place: usize) -> Result<()> {
+        for message in self.members[place].turn(self.now) {
+            let to = NODES.iter().position(|id| *id == message.to);
+            let to = to.context("a message to nobody")?;
+            self.members[to].inbox.push(Input::Message(message));
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    fn turn(&mut self, now: Instant) -> Vec<Message> {
+        for input in self.inbox.drain(..) {
+            self.engine.step(now, input);
+        }
+        if let Some((write, content)) = self.engine.take_write() {
+            self.log.write(content);
+            self.engine.step(now, Input::Persisted { write });
+        }
+        let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
+        // (Only while the cluster forms: afterwards no peer is behind.)
+        for Fetch { peer, term, range, .. } in fetches {
+            let entries = self.log.entries.read(range, usize::MAX);
+            self.inbox.push(Input::Fetched { peer, term, entries });
+        }
+        if let Some((write, content)) = write {
+            self.log.write(content);
+            self.inbox.push(Input::Persisted { write });
+        }
+        if let Some(committed) = committed {
+            let entries = self.log.take_committed(committed);
+            let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Command(_));
+            self.handed_out += entries.iter().filter(is_command).count();
+        }
+        messages
+    }
+}
+
+impl Log {
+    fn write(&mut self, write: LogWrite) {
+        if let Some(first) = write.entries.first() {
+            self.entries.keep(0..first.log_id.index);
+            self.entries.push(write.entries);
+        }
+    }
+
+    /// The entries that are to be applied.
+    fn take_committed(&mut self, committed: Index) -> Entries {
+        let entries = self.entries.read(self.applied + 1..committed + 1, usize::MAX);
+        self.applied = committed;
+        if self.entries.first().is_some_and(|first| first + KEPT_ENTRIES < committed) {
+            self.entries.keep(committed + 1..Index::MAX);
+        }
+        entries
+    }
+}
