@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::report::{Column, Unit};
 
-/// Of so many requests of a client, one is timed: reading the clock for each would be a good part of what is measured.
+/// Of requests within a process one of so many is timed: reading the clock for each would be a good part of what is measured.
 const TIMED: u64 = 16;
 
 /// What a load measures.
@@ -32,6 +32,8 @@ pub(crate) trait Client {
 /// What the clients and whoever measures have in common.
 pub(crate) struct Load {
     phase: AtomicU8,
+    /// Of so many requests of a client, one is timed.
+    timed: u64,
     /// A client's requests that were answered. Each has a line of the cache to itself.
     answered: Box<[Padded]>,
 }
@@ -46,8 +48,17 @@ const STOP: u8 = 2;
 
 impl Load {
     pub(crate) fn new(clients: usize) -> Arc<Self> {
+        Self::timing(clients, TIMED)
+    }
+
+    /// Of requests that take so long that reading the clock is nothing beside them.
+    pub(crate) fn timing_all(clients: usize) -> Arc<Self> {
+        Self::timing(clients, 1)
+    }
+
+    fn timing(clients: usize, timed: u64) -> Arc<Self> {
         let answered = (0..clients).map(|_| Padded::default()).collect();
-        Arc::new(Self { phase: AtomicU8::new(WARM_UP), answered })
+        Arc::new(Self { phase: AtomicU8::new(WARM_UP), timed, answered })
     }
 
     fn answered(&self) -> u64 {
@@ -67,7 +78,7 @@ impl Load {
             if phase == STOP {
                 break;
             }
-            if phase == MEASURE && turn % TIMED == 0 {
+            if phase == MEASURE && turn % self.timed == 0 {
                 let began = Instant::now();
                 answered += client.request().await?;
                 times.push(began.elapsed());
@@ -79,19 +90,20 @@ impl Load {
         Ok(times)
     }
 
-    /// Measures clients that run. `sleep` waits on the runtime of whoever measures.
+    /// Measures clients that run. `sleep` waits on the runtime of whoever measures; `cpu` is what those who serve have had of the processors.
     pub(crate) async fn measure<F: Future>(
         self: Arc<Self>,
         duration: Duration,
         sleep: impl Fn(Duration) -> F,
+        cpu: impl Fn() -> Duration,
     ) -> Meter {
         sleep(duration / 4).await;
         self.phase.store(MEASURE, Ordering::Relaxed);
-        let (answered, cpu, began) = (self.answered(), cpu_time(), Instant::now());
+        let (answered, before, began) = (self.answered(), cpu(), Instant::now());
         sleep(duration).await;
         let meter = Meter {
             answered: self.answered() - answered,
-            cpu: cpu_time().saturating_sub(cpu),
+            cpu: cpu().saturating_sub(before),
             wall: began.elapsed(),
         };
         self.phase.store(STOP, Ordering::Relaxed);

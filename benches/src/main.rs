@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod closed_loop;
+mod durable;
 mod engine;
 mod minimal;
 mod report;
@@ -45,6 +46,13 @@ enum Command {
         #[command(flatten)]
         wal: wal::Options,
     },
+    /// Three processes whose disks keep what they acknowledge, beside etcd.
+    Durable {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        durable: durable::Options,
+    },
     /// What `engine` runs under callgrind.
     #[command(hide = true)]
     EngineAlone(engine::Alone),
@@ -55,6 +63,7 @@ fn main() -> Result<()> {
         Command::Minimal { options, minimal } => minimal::bench(&minimal).run(&options),
         Command::Engine { options, engine } => engine::bench(&engine).run(&options),
         Command::Wal { options, wal } => wal::bench(&wal)?.run(&options),
+        Command::Durable { options, durable } => durable::bench(&durable).run(&options),
         Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }

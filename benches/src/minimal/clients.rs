@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use super::Work;
-use crate::closed_loop::{Client, Load};
+use crate::closed_loop::{Client, Load, cpu_time};
 
 /// Runs `count` requests at once and waits for all of them; how many that were.
 pub(super) async fn batch<T, E, F>(count: usize, request: impl Fn() -> F) -> Result<u64>
@@ -39,7 +39,7 @@ pub(super) async fn local<R: AsyncRuntime, C: Client + 'static>(
     let load = Load::new(work.clients);
     let clients: Vec<_> =
         (0..work.clients).map(|n| rt.spawn(Arc::clone(&load).client(n, client()))).collect();
-    let meter = load.measure(work.duration, |duration| rt.sleep(duration)).await;
+    let meter = load.measure(work.duration, |duration| rt.sleep(duration), cpu_time).await;
     let mut times = Vec::new();
     for client in clients {
         times.extend(client.await??);
@@ -57,7 +57,7 @@ pub(super) fn shared(
     let clients: Vec<_> =
         (0..work.clients).map(|number| spawn(&runtime, Arc::clone(&load), number)).collect();
     runtime.block_on(async {
-        let meter = load.measure(work.duration, tokio::time::sleep).await;
+        let meter = load.measure(work.duration, tokio::time::sleep, cpu_time).await;
         let mut times = Vec::new();
         for client in clients {
             times.extend(client.await??);
