@@ -67,16 +67,17 @@ fn round(batch: usize) -> Result<()> {
     Ok(())
 }
 
-fn entries(count: u64, bytes: usize) -> Entries {
+/// Entries, the first of which has this index.
+fn entries(first: u64, count: u64, bytes: usize) -> Entries {
     let entry = |index| Entry {
         log_id: LogId::new(1, 1, index),
         payload: Payload::Command(Bytes::from(vec![index as u8; bytes])),
     };
-    (1..=count).map(entry).collect()
+    (first..first + count).map(entry).collect()
 }
 
 fn append(count: u64, bytes: usize) -> Message {
-    let entries = entries(count, bytes);
+    let entries = entries(1, count, bytes);
     let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
     Message { group: 1, from: 1, to: 2, term: Term(1), body }
 }
@@ -99,8 +100,10 @@ fn decode(count: u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Encoding a record, with its CRCs, and noting its entries in the index and in memory.
+/// Encoding records, with their CRCs, and noting their entries in the index and in memory: so many that the memory's allocator, which
+/// threads have used before, hardly matters.
 fn log_append(count: u64, bytes: usize) -> Result<()> {
+    const APPENDS: u64 = 64;
     let dir = tempfile::tempdir()?;
     let path = dir.path().to_owned();
     // Nobody drives its task afterwards: it is the append alone that is counted, not the disk.
@@ -108,9 +111,13 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     let store = Tokio::run(&launch, async |rt: Tokio| FileStore::open(&rt, path).await)??;
     let state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
     let first = LogWrite { hard_state: Some(state), ..LogWrite::default() };
-    store.append(1, first, Completion::new(|_| ()));
-    let write = LogWrite { entries: entries(count, bytes), ..LogWrite::default() };
-    counted(|| store.append(1, black_box(write), Completion::new(|_| ())));
+    let write =
+        |nth| LogWrite { entries: entries(1 + nth * count, count, bytes), ..LogWrite::default() };
+    let append = |write| store.append(1, black_box(write), Completion::new(|_| ()));
+    append(first);
+    (0..APPENDS).map(write).for_each(append);
+    let writes: Vec<_> = (APPENDS..2 * APPENDS).map(write).collect();
+    counted(|| writes.into_iter().for_each(append));
     Ok(())
 }
 
