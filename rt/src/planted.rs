@@ -63,7 +63,7 @@ bugs! {
     R11,
     /// The cache keeps what is truncated from the log.
     R12,
-    /// A leader waits for a peer that doesn't answer before it sends to the next.
+    /// A leader sends to no peer before the one before it has answered once.
     R13,
     /// An answer to a heartbeat is taken for that to the append before it.
     R14,

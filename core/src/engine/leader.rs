@@ -304,8 +304,7 @@ impl Leader {
         let round = self.rounds.round();
         for (peer, progress) in &mut self.peers {
             replicate(common, *peer, progress, round);
-            let is_silent = progress.last_contact + common.config.election_timeout <= common.now;
-            if planted(Bug::R13) && is_silent {
+            if planted(Bug::R13) && !progress.heard_from {
                 break;
             }
         }

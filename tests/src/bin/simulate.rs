@@ -80,7 +80,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     planted: Vec<String>,
     /// How many seconds each planted defect is looked for.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 120)]
     budget: u64,
 }
 

@@ -130,7 +130,7 @@ impl Plan {
             nodes: *draw.0.choose(profile.sizes()),
             duration: draw.time(&profile.duration()),
             tcp: tcp(draw, &config),
-            file: file(draw),
+            file: file(draw, profile),
             network: network(draw, profile),
             disk: disk(draw),
             faults: profile.faults(&draw.0),
@@ -219,9 +219,11 @@ fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
     }
 }
 
-fn file(draw: &Draw) -> FileConfig {
+fn file(draw: &Draw, profile: Profile) -> FileConfig {
+    // Much of what can go wrong as a process dies does so between two segments.
+    let largest = if profile == Profile::Crashes { 32 * KIB } else { 256 * KIB };
     FileConfig {
-        segment_bytes: draw.size(16 * KIB..256 * KIB),
+        segment_bytes: draw.size(16 * KIB..largest),
         cache_bytes: if draw.0.chance(0.2) { 0 } else { draw.bytes(64..1024 * KIB) },
         max_batch_bytes: draw.bytes(4 * KIB..256 * KIB),
     }
