@@ -7,7 +7,7 @@ mod instructions;
 mod quorate;
 #[cfg(feature = "compare")]
 mod raft_rs;
-mod three;
+pub(crate) mod three;
 
 use std::time::{Duration, Instant};
 
