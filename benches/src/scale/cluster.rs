@@ -42,19 +42,19 @@ pub(super) async fn run<R: AsyncRuntime>(rt: &R, shape: Shape) -> Result<Vec<f64
     raft.write(Raw(Bytes::new())).await?;
     let leader = raft.metrics().borrow().leader;
     ensure!(leader == Some(raft.id()), "{leader:?} leads, and not {}", raft.id());
-    let command = Bytes::from(vec![7; shape.bytes]);
-    let client = || Writer { raft: raft.clone(), command: command.clone() };
+    let client = || Writer { raft: raft.clone(), content: vec![7; shape.bytes] };
     closed_loop::on_this_thread(rt, shape.clients, shape.duration, client).await
 }
 
 struct Writer {
     raft: LocalRaft<Nothing>,
-    command: Bytes,
+    content: Vec<u8>,
 }
 
 impl Client for Writer {
     async fn request(&mut self) -> Result<u64> {
-        self.raft.write(Raw(self.command.clone())).await?;
+        // Each command has bytes of its own, as one that was encoded, or has come from a client.
+        self.raft.write(Raw(Bytes::copy_from_slice(&self.content))).await?;
         Ok(1)
     }
 }

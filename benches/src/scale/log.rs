@@ -22,7 +22,7 @@ use crate::engine::three::Three;
 pub(super) enum Job {
     /// Three engines restart, and one is elected.
     Elect,
-    /// Of three engines, the first of which leads: from the proposal until all have handed it out.
+    /// To three engines, the first of which leads: from the proposal until all have handed it out.
     Propose,
     Append(Store),
     Read(Store),
@@ -47,7 +47,7 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Elect => "engines: restart and election",
-            Self::Propose => "engines: a proposal of 16",
+            Self::Propose => "engines: a proposal, 16 at once",
             Self::Append(Store::Memory) => "MemStore: an append of 16",
             Self::Append(Store::File) => "FileStore: an append of 16",
             Self::Read(Store::Memory) => "MemStore: a read of 64",
