@@ -75,8 +75,8 @@ struct Arguments {
     /// What is tried when all is well again, whatever the seed says.
     #[arg(long, value_enum)]
     epilogue: Option<Epilogue>,
-    /// Plants defects, one at a time, and runs seeds until a check sees it: their ids, or `all`; `list` tells of them. With --seed: runs that seed with it. Takes
-    /// a build with `--features planted`.
+    /// Plants defects, one at a time, and runs seeds until a check sees it: their ids, or `all`; `list` tells of them. With --seed: runs that
+    /// seed with it. Takes a build with `--features planted`.
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     planted: Vec<String>,
     /// How many seconds each planted defect is looked for.

@@ -70,14 +70,6 @@ impl Scene<'_> {
         }
     }
 
-    /// It hears nothing of the others.
-    fn deafen(&self, node: NodeId) {
-        let cluster = self.cluster;
-        for other in self.core.iter().filter(|other| **other != node) {
-            cluster.network.cut(cluster.host(*other).id(), cluster.host(node).id());
-        }
-    }
-
     /// Whether it leads, since the epilogue has begun.
     fn leads(&self, node: NodeId) -> bool {
         let metrics = self.cluster.metrics(node);
@@ -174,35 +166,42 @@ impl Scene<'_> {
         comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
     }
 
-    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new (3.10).
+    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new
+    /// (3.10).
     async fn failed_handover(&self) -> Verdict {
         let cluster = self.cluster;
-        cluster.observer.next_heir_dies();
+        let of = Rc::clone(cluster);
+        cluster.observer.at_next_handover(move |heir| {
+            of.tell(|| format!("node {heir} dies, which is to take over"));
+            of.host(heir).crash(Crash::Process);
+        });
         cluster.host(self.leader).disk().stall(self.election_timeout() * 3 / 2);
         clients::write_many(cluster, self.leader, 5).await;
         self.rt.sleep(2 * self.election_timeout()).await;
         Ok(())
     }
 
-    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take itself for the leader as long as it can have heard of its
-    /// peers; but what is written meanwhile a read of it would not see (6.4).
+    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take itself for the leader as long as it can have heard of
+    /// its peers; but what is written meanwhile a read of it would not see (6.4).
     async fn deaf_leader(&self) -> Verdict {
         let cluster = self.cluster;
-        let timeout = self.election_timeout();
-        cluster.host(self.leader).disk().stall(3 * timeout);
+        let (of, leader) = (Rc::clone(cluster), self.leader);
+        cluster.observer.at_next_handover(move |_| {
+            for other in of.ids().into_iter().filter(|other| *other != leader) {
+                of.network.cut(of.host(other).id(), of.host(leader).id());
+            }
+        });
+        cluster.host(leader).disk().stall(3 * self.election_timeout());
         let asked = async {
-            self.rt.sleep(timeout * 7 / 10).await;
-            self.deafen(self.leader);
             let limit = cluster.plan.patience();
             let what = "the others elect a leader";
             comes_true(cluster, self.rt, what, limit, || self.others_lead()).await?;
-            if let Some(next) = self.core.iter().find(|id| **id != self.leader && self.leads(**id))
-            {
-                clients::write_and_read(cluster, *next, self.leader).await;
+            if let Some(next) = self.core.iter().find(|id| **id != leader && self.leads(**id)) {
+                clients::write_and_read(cluster, *next, leader).await;
             }
             Ok(())
         };
-        let (_, asked) = join(clients::write_many(cluster, self.leader, 2), asked).await;
+        let (_, asked) = join(clients::write_many(cluster, leader, 2), asked).await;
         cluster.network.heal_all();
         asked
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
-use quorate::sim::{Crash, Disk, DiskImage, Generator, Host, Sim, current};
+use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
     Body, Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
 };
@@ -42,8 +42,8 @@ pub struct Observer {
     metrics: RefCell<BTreeMap<NodeId, watch::Receiver<Metrics>>>,
     hosts: RefCell<BTreeMap<NodeId, Host>>,
     draw: Generator,
-    /// Who is told next to campaign, dies of it.
-    heir_dies: Cell<bool>,
+    /// What happens as the next node is told to campaign.
+    at_handover: RefCell<Option<Box<dyn FnOnce(NodeId)>>>,
     /// Whose next snapshot takes how long to become durable.
     draft_rests: Cell<Option<(NodeId, Duration)>>,
     pub history: RefCell<History>,
@@ -71,7 +71,7 @@ impl Observer {
             metrics: RefCell::default(),
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
-            heir_dies: Cell::new(false),
+            at_handover: RefCell::default(),
             draft_rests: Cell::new(None),
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
@@ -226,17 +226,15 @@ impl Observer {
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
         if message.body == Body::TimeoutNow
-            && self.heir_dies.take()
-            && let Some(host) = self.hosts.borrow().get(&message.to)
+            && let Some(act) = self.at_handover.take()
         {
-            self.tell(now(), || format!("node {} dies, which is to take over", message.to));
-            host.crash(Crash::Process);
+            act(message.to);
         }
     }
 
-    /// The next one who is told to take over dies before it hears of that.
-    pub fn next_heir_dies(&self) {
-        self.heir_dies.set(true);
+    /// Does that when the next node is told to take over, before it hears of it.
+    pub fn at_next_handover(&self, act: impl FnOnce(NodeId) + 'static) {
+        self.at_handover.replace(Some(Box::new(act)));
     }
 
     pub fn applied(&self, node: NodeId, count: u64, chain: u32) {

@@ -1,5 +1,5 @@
-//! A leader keeps what follows on a snapshot that it is sending, up to `max_retained_bytes` behind its newest one: else a slow transfer would be out of date when it ends, and start
-//! over for ever (openraft #1706).
+//! A leader keeps what follows on a snapshot that it is sending, up to `max_retained_bytes` behind its newest one: else a slow transfer would be
+//! out of date when it ends, and start over for ever (openraft #1706).
 
 use std::collections::BTreeMap;
 

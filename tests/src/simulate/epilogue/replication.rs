@@ -1,4 +1,5 @@
-//! Followers that have something to catch up with: logs that part, snapshots that meet with an accident on their way, a leader that can't read its own log.
+//! Followers that have something to catch up with: logs that part, snapshots that meet with an accident on their way, a leader that can't read its
+//! own log.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ impl Scene<'_> {
         self.cluster.kill(node, Crash::Process, Duration::ZERO);
     }
 
-    /// The leader is cut off with writes that nobody else gets, and the others go on without it. Of these so many die that its vote is needed: whoever has the later term
-    /// is elected by it, though that log may be shorter (3.6.1).
+    /// The leader is cut off with writes that nobody else gets, and the others go on without it. Of these so many die that its vote is needed:
+    /// whoever has the later term is elected by it, though that log may be shorter (3.6.1).
     pub(super) async fn diverged_logs(&self) -> Verdict {
         let cluster = self.cluster;
         let limit = cluster.plan.patience();
@@ -168,7 +169,8 @@ impl Scene<'_> {
         disk.configure(self.cluster.plan.disk.clone());
     }
 
-    /// A follower has lost its disk, and the leader can't read what that needs. Then it stops, so that who can read may lead; it doesn't lead on without it.
+    /// A follower has lost its disk, and the leader can't read what that needs. Then it stops, so that who can read may lead; it doesn't lead on
+    /// without it.
     pub(super) async fn unreadable_leader(&self, follower: NodeId) -> Verdict {
         let cluster = self.cluster;
         if !cluster.atlas.may_damage(follower) {
