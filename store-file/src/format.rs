@@ -78,8 +78,8 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crc32fast::Hasher;
 use quorate_core::codec::{
-    DecodeError, Gather, finish, put_entry, put_log_id, put_snapshot_meta, take_entry, take_log_id,
-    take_snapshot_meta, take_u8, take_u32, take_u64,
+    DecodeError, Gather, entry_bytes, finish, put_entry, put_log_id, put_snapshot_meta, take_entry,
+    take_log_id, take_snapshot_meta, take_u8, take_u32, take_u64,
 };
 use quorate_core::{Entry, GroupId, HardState, LogWrite, Term};
 
@@ -269,15 +269,13 @@ pub(crate) fn witness(store: u64, at: Position) -> Bytes {
 pub(crate) struct Encoder {
     store: u64,
     kind: u32,
-    entry: Gather,
     body: Gather,
     spans: Vec<Span>,
 }
 
 impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
-        let (entry, body) = (Gather::new(), Gather::new());
-        Self { store, kind: KIND_WRITE, entry, body, spans: Vec::new() }
+        Self { store, kind: KIND_WRITE, body: Gather::new(), spans: Vec::new() }
     }
 
     /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces` tells that the log
@@ -313,11 +311,10 @@ impl Encoder {
         let seed = entry_seed(self.store, group);
         for entry in &write.entries {
             let offset = RECORD_HEADER_BYTES + self.body.len();
-            put_entry(&mut self.entry, entry);
-            self.body.put_u32(crc(seed, self.entry.chunks()));
-            for chunk in self.entry.take() {
-                self.body.put_bytes(&chunk);
-            }
+            let sum = self.body.put_later();
+            put_entry(&mut self.body, entry);
+            let crc = crc(seed, self.body.chunks_behind(&sum));
+            self.body.fill(sum, crc);
             self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });
         }
         (self.body.len() as u64, &self.spans)
@@ -345,9 +342,7 @@ impl Encoder {
         let body_crc = crc(seed, self.body.chunks());
         let header = RecordHeader { body_crc, kind: self.kind, body_bytes, group, durable };
         to.put_slice(&header.encode(seed));
-        for chunk in self.body.take() {
-            to.put_bytes(&chunk);
-        }
+        to.append(&mut self.body);
         let end = before + record_bytes(body_bytes);
         to.put_slice(&[0; ALIGNMENT as usize][..(end - to.len() as u64) as usize]);
     }
@@ -429,13 +424,10 @@ pub(crate) fn decode_begin(mut body: Bytes) -> Result<u32, DecodeError> {
 /// Takes an entry and its CRC off the front.
 pub(crate) fn take_checked_entry(from: &mut Bytes, seed: u32) -> Result<Entry, DecodeError> {
     let expected = take_u32(from, "CRC of an entry")?;
-    let mut rest = from.clone();
-    let entry = take_entry(&mut rest)?;
-    let encoded = from.split_to(from.len() - rest.len());
-    if crc(seed, [&encoded[..]]) != expected {
+    if crc(seed, [&from[..entry_bytes(from)?]]) != expected {
         return Err(DecodeError::Invalid("the CRC of an entry does not match".to_owned()));
     }
-    Ok(entry)
+    take_entry(from)
 }
 
 #[cfg(test)]
