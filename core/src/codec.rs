@@ -59,7 +59,7 @@ pub struct Gather {
 
 impl Gather {
     /// From this size on a chunk of its own (a reference count and an `iovec`) is cheaper than a copy.
-    const CHUNK_BYTES: usize = 1024;
+    pub const CHUNK_BYTES: usize = 1024;
 
     /// Nothing yet.
     pub fn new() -> Self {
@@ -74,6 +74,11 @@ impl Gather {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Makes room for so many bytes in small pieces.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.small.reserve(bytes);
     }
 
     /// Appends bytes, by reference where they are many.
@@ -132,6 +137,12 @@ impl Gather {
 
     /// Moves everything in `other` to the end, and copies what of it is small.
     pub fn append(&mut self, other: &mut Self) {
+        if other.len < Self::CHUNK_BYTES {
+            self.put_slice(&other.small); // All of it is there.
+            other.small.clear();
+            other.len = 0;
+            return;
+        }
         for chunk in other.take() {
             if chunk.len() < Self::CHUNK_BYTES {
                 self.put_slice(&chunk);
@@ -163,7 +174,7 @@ impl Gather {
         chunks
     }
 
-    /// The chunks as they are now, in order, for a checksum over them. Some may be empty.
+    /// The chunks as they are now, in order, for a checksum over them.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.chunks_from(0, 0)
     }
@@ -172,11 +183,12 @@ impl Gather {
     fn chunks_from(&self, mut begin: usize, large: usize) -> impl Iterator<Item = &[u8]> {
         let large = self.large[large..].iter().map(|(at, bytes)| (*at, &bytes[..]));
         let last = (self.small.len(), &[][..]);
-        large.chain(iter::once(last)).flat_map(move |(end, large)| {
+        let pieces = large.chain(iter::once(last)).flat_map(move |(end, large)| {
             let small = &self.small[begin..end];
             begin = end;
             [small, large]
-        })
+        });
+        pieces.filter(|piece| !piece.is_empty())
     }
 }
 
