@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quorate_rt::planted::{Bug, planted};
+
 use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::types::{Entry, Index, LogId, Payload, Term};
@@ -51,7 +53,8 @@ impl Eq for Outline {}
 impl Outline {
     /// An empty log that begins after this entry.
     pub fn after(purged: LogId) -> Self {
-        Self { purged, last: purged, ..Self::default() }
+        let last = if planted(Bug::S6) { LogId::ZERO } else { purged };
+        Self { purged, last, ..Self::default() }
     }
 
     /// The entry before the first one of the log; [`LogId::ZERO`] if nothing was purged.
@@ -151,7 +154,9 @@ impl Outline {
         if self.last == self.purged {
             self.runs.clear();
         }
-        self.memberships.split_off(&from);
+        if !planted(Bug::M8) {
+            self.memberships.split_off(&from);
+        }
         self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
         self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);
     }

@@ -267,7 +267,11 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
         log_id: LogId::new(2, 1, index),
         payload: Payload::Command(Bytes::from_static(b"a")),
     };
-    leader.step(Input::Fetched { peer: 2, term: Term(2), entries: vec![entry(12), entry(13)] });
+    leader.step(Input::Fetched {
+        peer: 2,
+        term: Term(2),
+        entries: vec![entry(12), entry(13)].into(),
+    });
     assert_eq!(pieces(&leader.output()), [(13, 0, 0)], "an offer");
 }
 

@@ -22,6 +22,8 @@ mod file;
 mod launch;
 pub mod local_task;
 mod net;
+#[doc(hidden)]
+pub mod planted;
 mod runtime;
 mod task;
 mod time;

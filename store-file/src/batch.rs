@@ -6,6 +6,7 @@ use std::mem;
 use bytes::Bytes;
 use quorate_core::codec::Gather;
 use quorate_core::{Completion, GroupId};
+use quorate_rt::planted::{Bug, planted};
 
 use crate::config::FileConfig;
 use crate::format::{Encoder, HEADER_BYTES, Position, record_bytes};
@@ -82,6 +83,9 @@ impl Batches {
         }
         if self.content.is_empty() {
             self.start = at;
+            self.durable = self.end;
+        }
+        if planted(Bug::X6) {
             self.durable = self.end;
         }
         encoder.put(&mut self.content, group, at, self.durable);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use quorate_core::StoreError;
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, File};
 use tracing::info;
 
@@ -112,9 +113,12 @@ pub(crate) async fn examine<R: AsyncRuntime>(
             _ => break,
         }
         // A witness at the end of a segment says nothing of the next one.
-        tail = Tail { end: first, witness: false, ..tail };
+        tail = Tail { end: first, witness: tail.witness && planted(Bug::X7), ..tail };
     }
     let torn = look_behind(segments, store, tail, last).await?;
+    if planted(Bug::D1) && torn.bytes > 0 {
+        return Err(segments.damaged(tail.end.segment, tail.end.offset, "torn".to_owned()));
+    }
     let first = tail.first;
     if found_from > first {
         return Err(segments.damaged(found_from - 1, 0, "the file is missing".to_owned()));
@@ -225,7 +229,9 @@ async fn look_behind<R: AsyncRuntime>(
                     // No record begins with zeros, but for one in 2^64.
                     if word.iter().any(|byte| *byte != 0) {
                         used_to = offset + word.len() as u64;
-                        if let Some(durable) = reader.witness(offset, end).await? {
+                        if let Some(durable) = reader.witness(offset, end).await?
+                            && !planted(Bug::D2)
+                        {
                             let at = if durable > missing { missing } else { end };
                             let witness = segments.path(segment);
                             let witness = witness.display();
@@ -264,7 +270,7 @@ async fn rewrite_tail<R: AsyncRuntime>(
     let file = segments.file(segment).await?;
     let path = segments.path(segment);
     let mut offset = match tail.durable {
-        _ if tail.witness => tail.rest(),
+        _ if tail.witness || planted(Bug::X10) => tail.rest(),
         durable if durable.segment == segment => durable.offset,
         _ => HEADER_BYTES,
     };

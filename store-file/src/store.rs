@@ -13,6 +13,7 @@ use quorate_core::{
     Completion, Entries, GroupId, Index, LogStore, LogWrite, Recovered, SnapshotContent,
     SnapshotDraft, SnapshotMeta, StoreError,
 };
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, OpenMode};
 
 use crate::batch::Batches;
@@ -114,7 +115,8 @@ impl State {
         if first == self.first {
             return None;
         }
-        for (group, state) in self.logs.states_before(first) {
+        let states = self.logs.states_before(if planted(Bug::X9) { 0 } else { first });
+        for (group, state) in states {
             self.submit(group, state, unobserved());
         }
         let Self { encoder, batches, .. } = self;
@@ -360,7 +362,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
         state.submit(group, write, done);
-        let end = state.batches.end();
+        let end = if planted(Bug::S8) { state.durable } else { state.batches.end() };
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use quorate_core::StoreError;
 use quorate_rt::channel::oneshot;
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, File, Task};
 use tracing::{error, warn};
 
@@ -73,12 +74,15 @@ impl<R: AsyncRuntime> Writer<R> {
                 }
                 Turn::Closed => return self.testify().await,
             };
-            let Batch { start, end, chunks, done } = batch;
+            let Batch { start, end, chunks, mut done } = batch;
             let written = self.write(start.segment, start.offset, chunks, &lock).await;
             self.unwitnessed = written.is_ok().then_some((end, lock));
             match written {
                 Ok(()) => {
                     self.shared.state.borrow_mut().wrote(end);
+                    if planted(Bug::R10) {
+                        done.reverse();
+                    }
                     for done in done {
                         done.complete(Ok(()));
                     }
@@ -151,8 +155,15 @@ impl<R: AsyncRuntime> Writer<R> {
             self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));
         }
         let failed = |what, error| failed(what, &self.shared.segments.path(segment), error);
-        self.file.write_all_at(chunks, offset).await.map_err(|error| failed("writing", error))?;
-        self.file.sync_data().await.map_err(|error| failed("syncing", error))
+        let written = self.file.write_all_at(chunks, offset).await;
+        if !planted(Bug::D5) {
+            written.map_err(|error| failed("writing", error))?;
+        }
+        let mut synced = self.file.sync_data().await;
+        if planted(Bug::D3) && synced.is_err() {
+            synced = self.file.sync_data().await;
+        }
+        synced.map_err(|error| failed("syncing", error))
     }
 
     /// Fails what waits. What a completion submits meanwhile fails in its turn.

@@ -40,6 +40,7 @@ profiles! {
     clocks_go_wrong: Clocks,
     clocks_go_wild: WildClocks,
     logs_are_compacted: Snapshots,
+    it_ends_in_a_known_way: Endings,
 }
 
 /// A short run of a seed.

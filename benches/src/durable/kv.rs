@@ -43,8 +43,10 @@ pub(super) fn start(dir: &Path, runtime: &str, driver: &str) -> Result<Cluster> 
         command
     });
     let processes = Processes::start(nodes)?;
-    let leads =
-        |client: &SocketAddr| status(*client).is_ok_and(|status| status.contains("role:leader"));
+    // Names and values, one after the other.
+    let leads = |client: &SocketAddr| {
+        status(*client).is_ok_and(|status| status.contains("role\r\n$6\r\nleader\r\n"))
+    };
     let leader = wait_for("a leader", || clients.iter().copied().find(leads))?;
     Ok(Cluster { processes, leader, _data: data })
 }

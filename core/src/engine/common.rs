@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::catching_up::Reach;
 use super::log::Log;
@@ -55,7 +56,8 @@ impl Common {
 
     /// Sends what must not be said before this node's term and vote are durable.
     pub(super) fn promise(&mut self, to: NodeId, body: Body) {
-        if self.hard_state == self.durable_hard_state {
+        let at_once = planted(Bug::E2) && matches!(body, Body::VoteReply { .. });
+        if self.hard_state == self.durable_hard_state || at_once {
             self.send(to, body);
         } else {
             let term = self.hard_state.term;
@@ -73,7 +75,8 @@ impl Common {
             self.durable_hard_state = hard_state;
             // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
             let out = &mut self.out.messages;
-            out.extend(self.held.extract_if(.., |(needs, _)| *needs <= hard_state).map(|(_, m)| m));
+            let is_kept = |needs: HardState| needs <= hard_state || planted(Bug::X2);
+            out.extend(self.held.extract_if(.., |(needs, _)| is_kept(*needs)).map(|(_, m)| m));
         }
     }
 
@@ -95,7 +98,7 @@ impl Common {
 
     pub(super) fn truncate(&mut self, from: Index) {
         assert!(
-            from > self.committed,
+            from > self.committed || planted(Bug::R2),
             "entry {from} is to be replaced, but {} are committed (R2)",
             self.committed
         );
@@ -130,6 +133,7 @@ impl Common {
     pub(super) fn election_at(&mut self) -> Instant {
         let timeout = self.config.election_timeout;
         let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        let extra = if planted(Bug::E9) { 0 } else { extra };
         self.now + timeout + Duration::from_nanos(extra)
     }
 

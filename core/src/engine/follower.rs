@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::forward::Forwards;
 use super::reads::Questions;
@@ -149,7 +150,10 @@ impl Follower {
         let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
         let new_round = round > following.round;
         following.round = following.round.max(round);
-        if !common.log.contains(prev) {
+        let agrees = common.log.contains(prev)
+            || planted(Bug::R3) && entries.is_empty()
+            || planted(Bug::X4) && common.log.log_id(prev.index).is_some();
+        if !agrees {
             assert!(prev.index > common.committed, "{prev} contradicts what is committed (R2)");
             // `contains` fails beyond the end, too: then the end is the hint.
             let hint = common.log.last_at_most(prev.index, prev.term);
@@ -164,8 +168,12 @@ impl Follower {
             // were here before, nothing will become durable that would answer.
             following.reply_due = true;
         }
+        if planted(Bug::R1) && prev.index < common.log.last().index {
+            common.truncate(prev.index + 1);
+        }
         // Only a conflicting entry may cut the log: this append may be older than what follows in it (R1).
-        let known = entries.iter().take_while(|entry| common.log.contains(entry.log_id)).count();
+        let is_known = |at| common.log.contains(at) && !planted(Bug::R2);
+        let known = entries.iter().take_while(|entry| is_known(entry.log_id)).count();
         let new = entries.slice(known..entries.len());
         if let Some(first) = new.first().map(|entry| entry.log_id.index) {
             if first <= common.log.last().index {
@@ -240,7 +248,8 @@ impl Following {
     fn learn_commit(&mut self, common: &mut Common, committed: Index) {
         self.committed = self.committed.max(committed);
         // What lies beyond the agreed part may not be what the leader has committed there.
-        common.commit_to(self.committed.min(self.agreed).max(common.committed));
+        let agreed = if planted(Bug::X3) { common.log.last().index } else { self.agreed };
+        common.commit_to(self.committed.min(agreed).max(common.committed));
     }
 }
 

@@ -8,6 +8,7 @@ use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Proposal, Ticket};
 use crate::message::{Body, ForwardOutcome};
@@ -90,8 +91,12 @@ impl Forwards {
         for (ticket, _) in self.fresh {
             common.out.tell(ticket, Proposal::NotLeader);
         }
+        if planted(Bug::R16) {
+            return;
+        }
+        let outcome = if planted(Bug::X1) { Proposal::NotLeader } else { Proposal::Unknown };
         for ticket in self.sent.into_values().flat_map(|sent| sent.tickets) {
-            common.out.tell(ticket, Proposal::Unknown);
+            common.out.tell(ticket, outcome);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::catching_up::{Elected, Forming};
 use super::forward::Seen;
@@ -121,7 +122,7 @@ impl Leader {
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
         let outcome = if self.handover.is_some() {
             ForwardOutcome::NotLeader
-        } else if self.has_room(common, bytes) {
+        } else if self.has_room(common, bytes) || planted(Bug::X5) {
             let first = common.log.last().index + 1;
             for command in commands {
                 self.append(common, Payload::Command(command));
@@ -195,6 +196,7 @@ impl Leader {
     pub(super) fn needed_after(&self, common: &Common) -> Option<Index> {
         let timeout = common.config.election_timeout;
         let needs = |progress: &Progress| match progress.sending() {
+            Some(_) if planted(Bug::S5) => None,
             Some(sending) => Some(sending.meta.log_id.index),
             None => (progress.last_contact + timeout > common.now).then_some(progress.matched),
         };
@@ -254,10 +256,11 @@ impl Leader {
             }
         }
         self.rounds.on_time(common);
-        self.handover.take_if(|handover| common.now >= handover.until);
+        self.handover.take_if(|handover| common.now >= handover.until && !planted(Bug::E8));
         let timeout = common.config.election_timeout;
         if let Some(since) = common.log.writing_since()
             && since + timeout <= common.now
+            && !planted(Bug::D6)
         {
             // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
             // committed, and it hands over to nobody. But if they wait for what it can't read either, then they elect one who can.
@@ -271,7 +274,7 @@ impl Leader {
         let heard =
             self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());
         let is_heard = Instant::from_nanos(heard) + common.config.election_timeout > common.now;
-        (!is_heard).then_some(StepDown::NoQuorum)
+        (!is_heard && !planted(Bug::E7)).then_some(StepDown::NoQuorum)
     }
 
     /// What a quorum has reached, this node's own part in it being `own`.
@@ -284,9 +287,12 @@ impl Leader {
     /// Commits, answers reads and sends appends, once for all that the turn has brought.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         self.commit(common);
-        while self.forming.is_none() && common.committed >= self.first {
+        while self.forming.is_none() && (common.committed >= self.first || planted(Bug::L1)) {
             let own = self.rounds.round();
-            let round = self.agreed(common, own, |progress| progress.round);
+            let round = match planted(Bug::L2) {
+                true => own,
+                false => self.agreed(common, own, |progress| progress.round),
+            };
             self.rounds.confirmed(common, round);
             if !self.rounds.begin(common) {
                 break;
@@ -298,20 +304,30 @@ impl Leader {
         let round = self.rounds.round();
         for (peer, progress) in &mut self.peers {
             replicate(common, *peer, progress, round);
+            let is_silent = progress.last_contact + common.config.election_timeout <= common.now;
+            if planted(Bug::R13) && is_silent {
+                break;
+            }
         }
         self.hand_over(common);
     }
 
     fn commit(&mut self, common: &mut Common) {
         self.form(common);
+        let durable = match planted(Bug::R8) {
+            true => common.log.last().index,
+            false => common.log.durable(),
+        };
         let index = match self.forming {
             Some(Forming::Entry) => 0,
             Some(Forming::Round(_)) => self.first,
             // Its own disk is one among many, and counts for what it has made durable (R8).
-            None => self.agreed(common, common.log.durable(), |progress| progress.matched),
+            None => self.agreed(common, durable, |progress| progress.matched),
         };
         // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
-        if index > common.committed && index >= self.first {
+        let of_this_term = index >= self.first || planted(Bug::E3);
+        let commits = !(planted(Bug::R7) && self.peers.is_empty());
+        if index > common.committed && of_this_term && commits {
             self.commit_to(common, index);
         }
         if self.forming.is_none() && common.committed >= self.first {
@@ -367,7 +383,9 @@ impl Leader {
 
 /// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there was nothing to send.
 fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64) {
-    if progress.next <= common.log.purged().index && progress.sending().is_none() {
+    let purged = common.log.purged().index;
+    let lacks_purged = progress.next <= purged && !(planted(Bug::S4) && progress.next == purged);
+    if lacks_purged && progress.sending().is_none() {
         let snapshot = common.log.snapshot().expect("what is purged is covered by a snapshot");
         progress.needs_snapshot(Sending::new(snapshot.clone(), common.now));
     }

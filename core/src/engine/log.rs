@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use crate::entries::{Entries, Runs};
 use crate::log_store::LogWrite;
@@ -171,8 +172,10 @@ impl Log {
     pub(super) fn truncate(&mut self, from: Index) {
         self.outline.truncate(from);
         self.durable = self.durable.min(from - 1);
-        for submitted in &mut self.submitted {
-            submitted.last = submitted.last.min(from - 1);
+        if !planted(Bug::R9) {
+            for submitted in &mut self.submitted {
+                submitted.last = submitted.last.min(from - 1);
+            }
         }
         self.seal();
         self.fresh.keep(0..from);
@@ -236,6 +239,7 @@ impl Log {
         let mut hard_state = None;
         while let Some(first) = self.submitted.front()
             && first.write <= write
+            && (first.write == write || !planted(Bug::R10))
         {
             self.durable = self.durable.max(first.last);
             hard_state = first.hard_state.or(hard_state);

@@ -1,5 +1,7 @@
 //! What an engine makes of the messages of its peers: which it believes, which term they bring, and which role they concern.
 
+use quorate_rt::planted::{Bug, planted};
+
 use super::candidate::Campaign;
 use super::{Engine, State};
 use crate::entries::Entries;
@@ -196,6 +198,9 @@ impl Engine {
 /// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends with `ours` can tell: a later term, or the same
 /// and no shorter (3.6.1).
 fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
+    if planted(Bug::E1) {
+        return theirs.term >= ours.term && theirs.index >= ours.index;
+    }
     (theirs.term, theirs.index) >= (ours.term, ours.index)
 }
 

@@ -24,6 +24,7 @@ mod snapshot;
 use std::mem;
 
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use self::candidate::{Campaign, Candidate};
 use self::common::Common;
@@ -327,6 +328,9 @@ impl Engine {
 
     /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
     fn campaign_before_vote(&mut self) {
+        if planted(Bug::E6) {
+            return self.campaign(Campaign::Elect);
+        }
         self.leave_role();
         let candidate = Candidate::new(&mut self.common, Campaign::Ask);
         self.role = State::Candidate(candidate);

@@ -4,6 +4,7 @@
 //! needs is purged, it gets the *snapshot*.
 
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::inflight::Inflight;
 use super::log::Log;
@@ -133,7 +134,10 @@ impl Progress {
         // What is purged is committed, so a log that reaches there may well agree: that is one more probe, against a whole snapshot.
         let purged = log.purged().index;
         let common = if hint.index >= purged { common.max(purged) } else { common };
-        self.next = (common + 1).min(prev).max(self.matched + 1);
+        let is_far = common + 8 < prev;
+        if !(is_far && planted(Bug::R4)) {
+            self.next = (common + 1).min(prev).max(self.matched + 1);
+        }
         self.mode = Mode::Probe { awaiting: false };
         self.inflight.clear();
     }

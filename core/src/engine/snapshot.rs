@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Incoming, PieceRead};
 use crate::config::Config;
@@ -153,12 +154,12 @@ impl Common {
             if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
                 return; // It will be installed or lost in a moment, and the leader asks again.
             }
-            if offset > 0 {
+            if offset > 0 && !planted(Bug::S3) {
                 self.send(leader, Body::SnapshotReply { digest, stored: 0 });
                 return;
             }
             self.out.incoming.push(Incoming::Begin(digest));
-            self.receiving = Some(Receiving { meta, taken: 0, stored: 0, ending: false });
+            self.receiving = Some(Receiving { meta, taken: offset, stored: 0, ending: false });
         }
         let Some(receiving) = &mut self.receiving else { return };
         let unwritten = receiving.taken - receiving.stored;
@@ -210,10 +211,10 @@ impl Common {
         let index = meta.log_id.index;
         // Another has overtaken it; or the log has, and though that is committed, not all of it may have been applied, as what is purged must
         // have been.
-        if index <= covered || has_come && index <= self.committed {
+        if index <= covered || has_come && index <= self.committed && !planted(Bug::S2) {
             return false;
         }
-        if index <= self.committed {
+        if index <= self.committed && !(has_come && planted(Bug::S2)) {
             let ours = self.log.log_id(index);
             assert_eq!(ours, Some(meta.log_id), "a snapshot of what was never committed (S2)");
             self.log.name_snapshot(meta);

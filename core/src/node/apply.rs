@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use quorate_rt::channel::{Signal, watch};
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::yield_now;
 
 use super::mailbox::{Event, LocalRead, Mailbox};
@@ -61,6 +62,9 @@ impl<SM: StateMachine> Applying<SM> {
 
     /// It takes the place of what was to be applied up to its end; the commit index is to rise to that, too.
     pub(crate) fn restore(&self, snapshot: SnapshotMeta) {
+        if planted(Bug::S1) {
+            self.applied.set(snapshot.log_id);
+        }
         self.restore.replace(Some(snapshot));
         self.signal.raise();
     }
@@ -182,6 +186,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 },
             }
         }
+        if planted(Bug::S7) {
+            self.has_applied(last.log_id);
+            self.view_if_due();
+        }
         let expected = commands.len();
         let responses = match commands.is_empty() {
             true => Vec::new(),
@@ -233,7 +241,9 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             let reason = format!("its digest is {digest}, not {}", snapshot.digest);
             return Err(Fatal::Snapshot { index: log_id.index, reason });
         }
-        self.membership = Some((snapshot.membership_index, snapshot.membership));
+        if !planted(Bug::M7) {
+            self.membership = Some((snapshot.membership_index, snapshot.membership));
+        }
         self.since_view = Applied::default();
         self.has_applied(log_id);
         self.replies.borrow_mut().restored(log_id.index);

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{Signal, oneshot, watch};
+use quorate_rt::planted::{Bug, planted};
 
 use super::quota::{LocalPermit, SharedPermit};
 use super::snapshots::View;
@@ -111,7 +112,10 @@ impl<SM: StateMachine> Reply<SM> {
                 let _ = to.send(result);
             }
             Self::Shared(SharedReply { to, permit }) => {
-                drop(permit);
+                match planted(Bug::X8) && result.is_err() {
+                    true => mem::forget(permit),
+                    false => drop(permit),
+                }
                 let _ = to.send(result);
             }
         }

@@ -172,6 +172,18 @@ impl Inode {
         self.content.borrow().durable.clone()
     }
 
+    /// What is durable, and of what is not those sectors that `survives` is true for.
+    pub(super) fn torn(&self, mut survives: impl FnMut() -> bool) -> Vec<u8> {
+        let content = self.content.borrow();
+        let mut torn = content.durable.clone();
+        for (_, change) in &content.unsynced {
+            for part in change.sectors(&mut survives) {
+                part.apply(&mut torn);
+            }
+        }
+        torn
+    }
+
     pub(super) fn unsynced(&self) -> Vec<Range<u64>> {
         let content = self.content.borrow();
         let range = |(_, change): &(u64, Change)| match change {

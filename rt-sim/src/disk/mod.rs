@@ -24,7 +24,7 @@ use self::inode::Inode;
 use self::names::{Names, plain};
 use self::operation::UnderWay;
 use crate::events::{Action, Event};
-use crate::generator::nanos;
+use crate::generator::{Generator, nanos};
 use crate::host::HostId;
 use crate::world::World;
 
@@ -208,7 +208,12 @@ impl Disk {
 
     /// What will be there for sure if the power goes now.
     pub fn durable(&self) -> DiskImage {
-        self.state.names.borrow().durable_image()
+        self.state.names.borrow().image(Inode::durable)
+    }
+
+    /// What may be there if the power goes now: of what is written and not synced, any sectors.
+    pub fn torn(&self, draw: &Generator) -> DiskImage {
+        self.state.names.borrow().image(|inode| inode.torn(|| draw.chance(0.5)))
     }
 
     /// The content of a new disk. No process may have files of the old one open.

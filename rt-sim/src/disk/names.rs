@@ -183,10 +183,11 @@ impl Names {
         self.visible = self.durable.clone();
     }
 
-    pub(super) fn durable_image(&self) -> DiskImage {
+    /// The durable files, and what is on them.
+    pub(super) fn image(&self, content: impl Fn(&Inode) -> Vec<u8>) -> DiskImage {
         let files = self.durable.files.iter();
         DiskImage {
-            files: files.map(|(path, inode)| (path.clone(), inode.durable())).collect(),
+            files: files.map(|(path, inode)| (path.clone(), content(inode))).collect(),
             directories: self.durable.directories.iter().cloned().collect(),
         }
     }

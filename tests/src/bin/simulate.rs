@@ -3,6 +3,7 @@
 //! ```console
 //! $ cargo run --release -p quorate-tests --bin simulate -- --seeds 0..1000
 //! $ cargo run --release -p quorate-tests --bin simulate -- --seed 7 --verbose
+//! $ cargo run --release -p quorate-tests --features planted --bin simulate -- --planted all
 //! ```
 #![allow(clippy::disallowed_methods)] // What runs here runs outside of the simulations, on real threads and in real time.
 
@@ -15,7 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quorate_tests::simulate::{Fault, Overrides, Plan, Profile, Report, run, shrink, tell};
+use quorate::rt::planted::{self, Bug};
+use quorate_tests::simulate::planted::{Hunt, Shows, hunt, shows};
+use quorate_tests::simulate::{
+    Epilogue, Fault, Overrides, Plan, Profile, Report, run, shrink, tell,
+};
 
 /// A third less time than with the system's.
 #[global_allocator]
@@ -67,9 +72,16 @@ struct Arguments {
     /// None of these faults. May be given several times.
     #[arg(long, value_enum)]
     without: Vec<Fault>,
-    /// Nothing more goes wrong when all is well again.
-    #[arg(long)]
-    without_epilogue: bool,
+    /// What is tried when all is well again, whatever the seed says.
+    #[arg(long, value_enum)]
+    epilogue: Option<Epilogue>,
+    /// Plants defects, one at a time, and runs seeds until a check sees it: their ids, or `all`; `list` tells of them. With --seed: runs that
+    /// seed with it. Takes a build with `--features planted`.
+    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    planted: Vec<String>,
+    /// How many seconds each planted defect is looked for.
+    #[arg(long, default_value_t = 60)]
+    budget: u64,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -85,12 +97,33 @@ impl Arguments {
             duration: self.duration.map(Duration::from_millis),
             clients: self.clients,
             without: self.without.iter().copied().collect(),
-            without_epilogue: self.without_epilogue,
+            epilogue: self.epilogue,
         }
+    }
+
+    fn jobs(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.unwrap_or_else(cores).max(1)
     }
 
     fn plan(&self, seed: u64) -> Plan {
         Plan::new(seed, self.profile, &self.overrides())
+    }
+
+    /// The defects to be planted.
+    fn bugs(&self) -> Result<Vec<Bug>, String> {
+        let all = Bug::ALL.iter().copied();
+        if self.planted == ["all"] {
+            return Ok(all.collect());
+        }
+        let named = |name: &String| all.clone().find(|bug| bug.to_string() == *name);
+        let bug = |name| named(name).ok_or_else(|| format!("there is no defect {name}"));
+        self.planted.iter().map(bug).collect()
+    }
+
+    /// The defect of all runs, where there is only one.
+    fn bug(&self) -> Option<Bug> {
+        self.bugs().ok()?.first().copied()
     }
 
     /// The command that shows a run again.
@@ -99,8 +132,12 @@ impl Arguments {
             Profile::Default => String::new(),
             other => format!(" --profile {other}"),
         };
+        let (features, planted) = match self.bug() {
+            Some(bug) => (" --features planted", format!(" --planted {bug}")),
+            None => ("", String::new()),
+        };
         format!(
-            "cargo run --release -p quorate-tests --bin simulate -- --seed {seed}{profile}{overrides} --verbose"
+            "cargo run --release -p quorate-tests{features} --bin simulate -- --seed {seed}{profile}{overrides}{planted} --verbose"
         )
     }
 }
@@ -109,11 +146,82 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A node that panics tells so as it ends; here it would only be in the way.
     std::panic::set_hook(Box::new(|_| ()));
+    if !arguments.planted.is_empty() && !planted::POSSIBLE {
+        println!("for that it has to be built with --features planted");
+        return ExitCode::FAILURE;
+    }
+    if arguments.planted == ["list"] {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    match arguments.bugs() {
+        Err(reason) => {
+            println!("{reason}");
+            return ExitCode::FAILURE;
+        }
+        Ok(bugs) if !bugs.is_empty() && arguments.seed.is_none() => {
+            return hunt_all(&arguments, &bugs);
+        }
+        Ok(_) => {}
+    }
     match arguments.seed {
         Some(seed) if arguments.verbose => tell_of(&arguments, seed, true),
         Some(seed) => run_all(&arguments, seed..seed + 1),
         None => run_all(&arguments, arguments.seeds.clone()),
     }
+}
+
+/// Tells of the defects that can be planted.
+fn list() {
+    for bug in Bug::ALL {
+        println!("{bug:<4} {}", bug.what());
+        if let Shows::Elsewhere { reason, test } = shows(*bug) {
+            println!("     Not seen here: {reason}. Seen by {test}");
+        }
+    }
+}
+
+/// Looks for each of these defects, and tells what came of it.
+fn hunt_all(arguments: &Arguments, bugs: &[Bug]) -> ExitCode {
+    let (first, jobs) = (arguments.seeds.start, arguments.jobs());
+    let budget = Duration::from_secs(arguments.budget);
+    let mut hunts = Vec::new();
+    for bug in bugs {
+        let hunt = hunt(*bug, first, jobs, budget, &arguments.overrides());
+        println!("{}", row(&hunt));
+        for other in &hunt.others {
+            let (profile, seed, violation) = (other.profile, other.seed, &other.violation);
+            println!("     seed {seed} of {profile} fails without it, too: {violation}");
+        }
+        hunts.push(hunt);
+    }
+    println!("\n{:<4} {:<5} {:<20} {:>6} {:>7}  how", "id", "found", "by", "seeds", "seconds");
+    hunts.iter().for_each(|hunt| println!("{}", row(hunt)));
+    let missed = |hunt: &&Hunt| hunt.found.is_none() && matches!(shows(hunt.bug), Shows::In(_));
+    let missed: Vec<_> = hunts.iter().filter(missed).map(|hunt| hunt.bug).collect();
+    if missed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("not found, though they should be: {missed:?}");
+    ExitCode::FAILURE
+}
+
+/// What came of looking for a defect, as a row of the table.
+fn row(hunt: &Hunt) -> String {
+    let Hunt { bug, seeds, elapsed, found, others: _ } = hunt;
+    let (found, by, how) = match (found, shows(*bug)) {
+        (Some(found), _) => {
+            let (profile, seed) = (found.profile, found.seed);
+            ("yes", found.violation.check, format!("seed {seed} of {profile}"))
+        }
+        (None, Shows::Elsewhere { reason, test }) => ("no", "-", format!("{reason}; see {test}")),
+        (None, Shows::In(_)) => ("NO", "-", String::new()),
+    };
+    format!(
+        "{:<4} {found:<5} {by:<20} {seeds:>6} {:>7.1}  {how}",
+        bug.to_string(),
+        elapsed.as_secs_f64()
+    )
 }
 
 /// What was found in many runs.
@@ -177,8 +285,7 @@ impl Totals {
 }
 
 fn run_all(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    let jobs = arguments.jobs();
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let (sender, reports) = mpsc::channel();
     let begun = Instant::now();
@@ -187,6 +294,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
         for _ in 0..jobs {
             let (sender, next, stop, end) = (sender.clone(), &next, &stop, seeds.end);
             scope.spawn(move || {
+                planted::set(arguments.bug());
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
@@ -236,6 +344,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
 
 /// Runs a seed and tells of it: all, or what came before the violation.
 fn tell_of(arguments: &Arguments, seed: u64, all: bool) -> ExitCode {
+    planted::set(arguments.bug());
     let mut overrides = arguments.overrides();
     if arguments.shrink {
         println!("looking for a shorter run that fails as well");

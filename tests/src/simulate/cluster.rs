@@ -182,15 +182,14 @@ impl Cluster {
     /// What a service does: opens its store, listens, starts its node, forms the cluster, and stops when it is told to.
     async fn serve(self: &Rc<Self>, rt: &Sim, id: NodeId) -> Result<(), StartError> {
         let life = self.host(id).incarnation();
-        let observed = |observer: &Rc<Observer>| (id, life, Rc::clone(observer));
         let store = FileStore::open_with(rt, DATA, self.plan.file.clone()).await?;
-        let (node, life, observer) = observed(&self.observer);
-        let store = Observed { inner: store, node, life, observer };
+        let (node, observer) = (id, Rc::clone(&self.observer));
+        let store = Observed { inner: store, node, life, observer, rt: rt.clone() };
         let address = self.address(id).to_string();
         let transport = TcpTransport::bind_with(rt, &address, self.plan.tcp.clone()).await;
         let transport = transport.expect("nobody else listens there");
-        let (node, life, observer) = observed(&self.observer);
-        let transport = Observed { inner: transport, node, life, observer };
+        let observer = Rc::clone(&self.observer);
+        let transport = Observed { inner: transport, node, life, observer, rt: rt.clone() };
         let node = Node::builder(id)
             .config(self.plan.config.clone())
             .log_store(store)

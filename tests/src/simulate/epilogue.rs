@@ -1,8 +1,11 @@
 //! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
 
+mod replication;
+
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::{Either, join, join_all, select};
 use quorate::sim::{Crash, Sim};
 use quorate::{AsyncRuntime, NodeId, Role, Term};
 
@@ -10,6 +13,7 @@ use super::checks::Verdict;
 use super::cluster::Cluster;
 use super::healing::{comes_true, converges, leader_of};
 use super::plan::Epilogue;
+use super::workload::clients;
 
 pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
     let everybody = core.len() == cluster.hosts.len();
@@ -32,8 +36,14 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::CutOffFollower => scene.cut_off_follower(follower).await,
         Epilogue::CutOffLeader => scene.cut_off_leader().await,
         Epilogue::StalledLeader => scene.stalled_leader().await,
+        Epilogue::HungFollowers => scene.hung_followers().await,
         Epilogue::ColdStart => scene.cold_start().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
+        Epilogue::FailedHandover => scene.failed_handover().await,
+        Epilogue::DeafLeader => scene.deaf_leader().await,
+        Epilogue::DivergedLogs => scene.diverged_logs().await,
+        Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
+        Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
     }?;
     converges(cluster, rt, core).await
 }
@@ -60,11 +70,14 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether it leads, since the epilogue has begun.
+    fn leads(&self, node: NodeId) -> bool {
+        let metrics = self.cluster.metrics(node);
+        metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
+    }
+
     fn others_lead(&self) -> bool {
-        self.core.iter().filter(|id| **id != self.leader).any(|id| {
-            let metrics = self.cluster.metrics(*id);
-            metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
-        })
+        self.core.iter().any(|id| *id != self.leader && self.leads(*id))
     }
 
     /// A node that returns unseats nobody (thesis 9.6, 4.2.3).
@@ -115,21 +128,32 @@ impl Scene<'_> {
         cluster.host(self.leader).disk().stall(4 * limit);
         let writes = async {
             loop {
-                super::workload::clients::is_served_by(cluster, self.leader).await;
+                clients::is_served_by(cluster, self.leader).await;
                 self.rt.sleep(Duration::from_millis(100)).await;
             }
         };
         let what = "a leader whose disk hangs hands over";
         let over = comes_true(cluster, self.rt, what, limit, || self.others_lead());
         futures::pin_mut!(writes, over);
-        let outcome = match futures::future::select(writes, over).await {
-            futures::future::Either::Right((outcome, _)) => outcome,
-            futures::future::Either::Left(((), _)) => Ok(()),
+        let outcome = match select(writes, over).await {
+            Either::Right((outcome, _)) => outcome,
+            Either::Left(((), _)) => Ok(()),
         };
         cluster.host(self.leader).disk().resume();
         // What hangs until then is a matter of the past: the process is started anew.
         cluster.kill(self.leader, Crash::Process, Duration::ZERO);
         outcome
+    }
+
+    /// A leader that can't commit takes no more of what is passed on to it than it may have uncommitted; the rest is refused.
+    async fn hung_followers(&self) -> Verdict {
+        let cluster = self.cluster;
+        let followers = || self.core.iter().copied().filter(|id| *id != self.leader);
+        for id in followers() {
+            cluster.host(id).disk().stall(2 * self.election_timeout());
+        }
+        join_all(followers().map(|id| clients::write_many_large(cluster, id, 30))).await;
+        Ok(())
     }
 
     /// All nodes start at once, and find a leader within a few election timeouts.
@@ -140,6 +164,46 @@ impl Scene<'_> {
         let led = || leader_of(self.cluster, self.core).is_some();
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
+    }
+
+    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new
+    /// (3.10).
+    async fn failed_handover(&self) -> Verdict {
+        let cluster = self.cluster;
+        let of = Rc::clone(cluster);
+        cluster.observer.at_next_handover(move |heir| {
+            of.tell(|| format!("node {heir} dies, which is to take over"));
+            of.host(heir).crash(Crash::Process);
+        });
+        cluster.host(self.leader).disk().stall(self.election_timeout() * 3 / 2);
+        clients::write_many(cluster, self.leader, 5).await;
+        self.rt.sleep(2 * self.election_timeout()).await;
+        Ok(())
+    }
+
+    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take itself for the leader as long as it can have heard of
+    /// its peers; but what is written meanwhile a read of it would not see (6.4).
+    async fn deaf_leader(&self) -> Verdict {
+        let cluster = self.cluster;
+        let (of, leader) = (Rc::clone(cluster), self.leader);
+        cluster.observer.at_next_handover(move |_| {
+            for other in of.ids().into_iter().filter(|other| *other != leader) {
+                of.network.cut(of.host(other).id(), of.host(leader).id());
+            }
+        });
+        cluster.host(leader).disk().stall(3 * self.election_timeout());
+        let asked = async {
+            let limit = cluster.plan.patience();
+            let what = "the others elect a leader";
+            comes_true(cluster, self.rt, what, limit, || self.others_lead()).await?;
+            if let Some(next) = self.core.iter().find(|id| **id != leader && self.leads(**id)) {
+                clients::write_and_read(cluster, *next, leader).await;
+            }
+            Ok(())
+        };
+        let (_, asked) = join(clients::write_many(cluster, leader, 2), asked).await;
+        cluster.network.heal_all();
+        asked
     }
 
     /// A leader that is stopped in order leaves the others with a leader.

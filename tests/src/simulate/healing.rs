@@ -1,9 +1,12 @@
 //! When all is well again: what of the cluster should be able to go on does, within a bound, and its nodes agree.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::{Either, select};
 use quorate::rt::local_task::LocalTask;
 use quorate::sim::{Crash, NetworkConfig, Sim};
 use quorate::{AsyncRuntime, NodeId};
@@ -11,6 +14,7 @@ use quorate::{AsyncRuntime, NodeId};
 use super::checks::Verdict;
 use super::cluster::Cluster;
 use super::observer::now;
+use super::profile::Profile;
 use super::workload::clients;
 
 /// How often it is looked whether something has come true.
@@ -34,7 +38,7 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         host.disk().configure(cluster.plan.disk.clone());
     }
     let mut core = ids.clone();
-    if draw.chance(0.4) {
+    if cluster.plan.profile != Profile::Endings && draw.chance(0.4) {
         // Any majority, if all that are not whole come on top.
         let majority = ids.len() / 2 + 1;
         draw.shuffle(&mut core);
@@ -128,7 +132,7 @@ pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verd
     let has_leader = || leader_of(cluster, core).is_some();
     comes_true(cluster, rt, "all of the core know a leader", limit, has_leader).await?;
     for id in core {
-        while !clients::is_served_by(cluster, *id).await {
+        while !within(rt, deadline, clients::is_served_by(cluster, *id)).await {
             if now() >= deadline || cluster.observer.has_violation() {
                 return Err(format!("node {id} does not serve within {limit:?}"));
             }
@@ -139,17 +143,28 @@ pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verd
     Ok(())
 }
 
+/// Whether something is so, and it is known in time.
+async fn within(rt: &Sim, deadline: Duration, is_so: impl Future<Output = bool>) -> bool {
+    futures::pin_mut!(is_so);
+    let late = rt.sleep(deadline.saturating_sub(now()));
+    futures::pin_mut!(late);
+    match select(is_so, late).await {
+        Either::Left((is_so, _)) => is_so,
+        Either::Right(_) => false,
+    }
+}
+
 /// The clients get their last answers.
 pub async fn ends(rt: &Sim, clients: Vec<LocalTask<()>>, limit: Duration) -> Verdict {
     let deadline = rt.now() + limit;
     for client in clients {
         let late = rt.sleep_until(deadline);
         futures::pin_mut!(late);
-        match futures::future::select(client, late).await {
-            futures::future::Either::Left((ended, _)) => {
+        match select(client, late).await {
+            Either::Left((ended, _)) => {
                 ended.map_err(|error| format!("a client: {error}"))?;
             }
-            futures::future::Either::Right(_) => {
+            Either::Right(_) => {
                 return Err(format!("a client has no answer after {limit:?}"));
             }
         }
@@ -167,27 +182,38 @@ pub async fn agrees(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict
     };
     let committed = || cluster.observer.with_model(|model| model.last_committed());
     let same = || applied().is_some_and(|applied| applied == committed());
-    comes_true(cluster, rt, "all of the core have applied all", limit, same).await?;
-    let mut states = Vec::new();
-    for id in core {
-        let deadline = now() + limit;
-        states.push(loop {
-            let state = match cluster.raft(*id) {
-                Some(raft) => raft.read(|ledger| ledger.encoded()).await.ok(),
-                None => None,
-            };
-            match state {
-                Some(state) => break state,
-                None if now() >= deadline => {
-                    return Err(format!("node {id} can't be read within {limit:?}"));
-                }
-                None => rt.sleep(STEP).await,
-            }
-        });
+    loop {
+        comes_true(cluster, rt, "all of the core have applied all", limit, same).await?;
+        let before = committed();
+        let mut states = Vec::new();
+        for id in core {
+            states.push(state_of(cluster, rt, *id).await?);
+        }
+        // What a client has passed on at last may come in between.
+        if committed() != before {
+            continue;
+        }
+        return match states.iter().zip(core).find(|(state, _)| **state != states[0]) {
+            Some((_, id)) => Err(format!("the states of nodes {} and {id} differ", core[0])),
+            None => Ok(()),
+        };
     }
-    match states.iter().zip(core).find(|(state, _)| **state != states[0]) {
-        Some((_, id)) => Err(format!("the states of nodes {} and {id} differ", core[0])),
-        None => Ok(()),
+}
+
+/// The state of a node, byte by byte.
+async fn state_of(cluster: &Cluster, rt: &Sim, id: NodeId) -> Result<Bytes, String> {
+    let limit = cluster.plan.patience();
+    let deadline = now() + limit;
+    loop {
+        if let Some(raft) = cluster.raft(id)
+            && let Ok(state) = raft.read(|ledger| ledger.encoded()).await
+        {
+            return Ok(state);
+        }
+        if now() >= deadline {
+            return Err(format!("node {id} can't be read within {limit:?}"));
+        }
+        rt.sleep(STEP).await;
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `ledger.rs`, `history.rs` | what is replicated, and what clients were told of it |
 //! | `checks/` | what must hold |
 //! | `shrink.rs` | shorter runs that fail as well |
+//! | `planted.rs` | defects that are put in on purpose, to see that they are found |
 
 pub mod atlas;
 pub mod checks;
@@ -28,6 +29,7 @@ pub mod model;
 pub mod observed;
 pub mod observer;
 pub mod plan;
+pub mod planted;
 pub mod profile;
 pub mod run;
 pub mod shrink;
@@ -35,7 +37,7 @@ pub mod workload;
 
 pub use faults::Fault;
 pub use observer::Violation;
-pub use plan::{Overrides, Plan};
+pub use plan::{Epilogue, Overrides, Plan};
 pub use profile::Profile;
 pub use run::{Report, Story, run, tell};
 pub use shrink::shrink;

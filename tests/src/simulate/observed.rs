@@ -1,4 +1,5 @@
-//! The store and the transport of a node, with somebody who looks on. They do what they do: nothing is delayed, changed or left out.
+//! The store and the transport of a node, with somebody who looks on. They do what they do: nothing is changed or left
+//! out, and nothing delayed but the end of a snapshot, where an epilogue wants that.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,6 +7,7 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use quorate::sim::Sim;
 use quorate::{
     Completion, Entries, GroupId, Inbox, Index, LogStore, LogWrite, Message, NodeId, Recovered,
     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
@@ -19,6 +21,7 @@ pub struct Observed<T> {
     /// Which of the node's lives this is of.
     pub life: u32,
     pub observer: Rc<Observer>,
+    pub rt: Sim,
 }
 
 impl<S: LogStore> LogStore for Observed<S> {
@@ -51,8 +54,8 @@ impl<S: LogStore> LogStore for Observed<S> {
 
     async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
         let inner = self.inner.draft(group).await?;
-        let (node, observer) = (self.node, Rc::clone(&self.observer));
-        Ok(Box::new(ObservedDraft { inner, node, observer }))
+        let (node, observer, rt) = (self.node, Rc::clone(&self.observer), self.rt.clone());
+        Ok(Box::new(ObservedDraft { inner, node, observer, rt }))
     }
 
     async fn snapshot(
@@ -68,6 +71,7 @@ struct ObservedDraft {
     inner: Box<dyn SnapshotDraft>,
     node: NodeId,
     observer: Rc<Observer>,
+    rt: Sim,
 }
 
 #[async_trait(?Send)]
@@ -77,6 +81,7 @@ impl SnapshotDraft for ObservedDraft {
     }
 
     async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
+        self.observer.while_finishing(&self.rt, self.node).await;
         self.inner.finish(meta).await?;
         self.observer.finished(self.node, meta);
         Ok(())
@@ -90,6 +95,11 @@ impl<T: Transport> Transport for Observed<T> {
     }
 
     fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+        let observer = Rc::clone(&self.observer);
+        let inbox = Inbox::new(move |message| {
+            observer.receives(node, &message);
+            inbox.deliver(message);
+        });
         self.inner.attach(group, node, inbox);
     }
 

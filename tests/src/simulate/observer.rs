@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
-use quorate::sim::{Generator, Host, Sim, current};
-use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
+use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
+use quorate::{
+    Body, Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
+};
 
 use super::checks::{self, Check, Seen, Verdict};
 use super::history::History;
@@ -33,6 +35,8 @@ impl fmt::Display for Violation {
     }
 }
 
+type AtHandover = Box<dyn FnOnce(NodeId)>;
+
 pub struct Observer {
     plan: Plan,
     inner: RefCell<Inner>,
@@ -40,6 +44,10 @@ pub struct Observer {
     metrics: RefCell<BTreeMap<NodeId, watch::Receiver<Metrics>>>,
     hosts: RefCell<BTreeMap<NodeId, Host>>,
     draw: Generator,
+    /// What happens as the next node is told to campaign.
+    at_handover: RefCell<Option<AtHandover>>,
+    /// Whose next snapshot takes how long to become durable.
+    draft_rests: Cell<Option<(NodeId, Duration)>>,
     pub history: RefCell<History>,
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
@@ -65,6 +73,8 @@ impl Observer {
             metrics: RefCell::default(),
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
+            at_handover: RefCell::default(),
+            draft_rests: Cell::new(None),
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
@@ -143,9 +153,14 @@ impl Observer {
                 of.start(life, recovered, entries);
             }
         });
+        // What a store has found is as durable as what it has written.
+        self.look_for_durable(node, |disk| disk.durable());
     }
 
     pub fn submits(&self, node: NodeId, write: &LogWrite) {
+        if self.draw.chance(self.plan.recoveries) {
+            self.look_for_durable(node, |disk| disk.torn(&self.draw));
+        }
         self.see(&Seen::Submits { node, write });
         let written = Written::of(write);
         self.change_model(|model| {
@@ -166,14 +181,14 @@ impl Observer {
         });
         self.see(&Seen::Durable { node });
         if self.draw.chance(self.plan.recoveries) {
-            self.look_for_durable(node);
+            self.look_for_durable(node, |disk| disk.durable());
         }
     }
 
-    /// Looks whether all that is called durable would be found if the power went now.
-    fn look_for_durable(&self, node: NodeId) {
+    /// Looks whether all that is called durable would be found if the power went now, and left this on the disk.
+    fn look_for_durable(&self, node: NodeId, image: impl FnOnce(&Disk) -> DiskImage) {
         let Some(host) = self.hosts.borrow().get(&node).cloned() else { return };
-        let image = host.disk().durable();
+        let image = image(&host.disk());
         let recovered = checks::recoverable::recover(&image, DATA, self.plan.file.clone());
         let verdict = self.with_model(|model| match recovered {
             // A disk that is known to be bad is another matter.
@@ -190,9 +205,38 @@ impl Observer {
         self.see(&Seen::Finished { node, meta });
     }
 
+    /// The next snapshot of a node takes so long to become durable, though the rest of its disk is as fast as ever.
+    pub fn next_draft_rests(&self, node: NodeId, pause: Duration) {
+        self.draft_rests.set(Some((node, pause)));
+    }
+
+    /// What it takes a snapshot to become durable, beyond the usual.
+    pub async fn while_finishing(&self, rt: &Sim, node: NodeId) {
+        if let Some((of, pause)) = self.draft_rests.get()
+            && of == node
+        {
+            self.draft_rests.set(None);
+            rt.sleep(pause).await;
+        }
+    }
+
+    pub fn receives(&self, node: NodeId, message: &Message) {
+        self.see(&Seen::Receives { node, message });
+    }
+
     pub fn sends(&self, node: NodeId, message: &Message) {
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
+        if message.body == Body::TimeoutNow
+            && let Some(act) = self.at_handover.take()
+        {
+            act(message.to);
+        }
+    }
+
+    /// Does that when the next node is told to take over, before it hears of it.
+    pub fn at_next_handover(&self, act: impl FnOnce(NodeId) + 'static) {
+        self.at_handover.replace(Some(Box::new(act)));
     }
 
     pub fn applied(&self, node: NodeId, count: u64, chain: u32) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use quorate::sim::{DiskConfig, Generator, NetworkConfig};
 use quorate::{Config, FileConfig, TcpConfig};
 
@@ -60,7 +61,7 @@ pub struct Load {
 }
 
 /// What is tried when all is well again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Epilogue {
     None,
     /// A follower is cut off for a while. When it returns, the leader stays.
@@ -69,10 +70,22 @@ pub enum Epilogue {
     CutOffLeader,
     /// The leader's disk hangs. Another must take over.
     StalledLeader,
+    /// The followers' disks hang, so that nothing is committed, while they pass on much. The leader must not take more than its limit.
+    HungFollowers,
     /// Everything stops at once and starts at once. A leader must be found.
     ColdStart,
     /// The leader is stopped in order: another must take over without an election timeout.
     StoppedLeader,
+    /// The leader wants to hand over, and whom it has told dies. It leads on, or another does.
+    FailedHandover,
+    /// The leader wants to hand over, and hears nothing of whoever takes over. What it is asked in between it can't answer.
+    DeafLeader,
+    /// The leader has entries that nobody else has, and others have later ones. A majority of both must find a leader.
+    DivergedLogs,
+    /// A follower that was away needs a snapshot, and something happens to that on its way.
+    LaggingFollower,
+    /// A follower has lost its disk, and the leader's can't be read. It must not lead on.
+    UnreadableLeader,
 }
 
 /// Changes of a plan that a command line may demand.
@@ -82,7 +95,7 @@ pub struct Overrides {
     pub duration: Option<Duration>,
     pub clients: Option<u64>,
     pub without: BTreeSet<Fault>,
-    pub without_epilogue: bool,
+    pub epilogue: Option<Epilogue>,
 }
 
 impl fmt::Display for Overrides {
@@ -100,8 +113,8 @@ impl fmt::Display for Overrides {
         for fault in &self.without {
             write!(f, " --without {fault}")?;
         }
-        if self.without_epilogue {
-            write!(f, " --without-epilogue")?;
+        if let Some(epilogue) = self.epilogue.and_then(|epilogue| epilogue.to_possible_value()) {
+            write!(f, " --epilogue {}", epilogue.get_name())?;
         }
         Ok(())
     }
@@ -124,20 +137,18 @@ impl Plan {
             load: load(draw, &config, profile),
             slow_applying: if draw.0.chance(0.3) { 0.05 } else { 0.0 },
             recoveries: if draw.0.chance(0.5) { 0.02 } else { 0.0 },
-            epilogue: epilogue(draw),
+            epilogue: epilogue(draw, profile),
             config,
         };
         // Values in pieces of a few bytes each would be all that such a run consists of.
         let segment = &mut plan.network.segment;
         segment.end = segment.end.max(plan.load.value_bytes.end / 16);
-        let Overrides { nodes, duration, clients, without, without_epilogue } = overrides;
+        let Overrides { nodes, duration, clients, without, epilogue } = overrides;
         plan.nodes = nodes.unwrap_or(plan.nodes);
         plan.duration = duration.unwrap_or(plan.duration);
         plan.load.clients = clients.unwrap_or(plan.load.clients);
         plan.faults.retain(|(fault, _)| !without.contains(fault));
-        if *without_epilogue {
-            plan.epilogue = Epilogue::None;
-        }
+        plan.epilogue = epilogue.unwrap_or(plan.epilogue);
         plan
     }
 
@@ -258,17 +269,16 @@ fn load(draw: &Draw, config: &Config, profile: Profile) -> Load {
     }
 }
 
-fn epilogue(draw: &Draw) -> Epilogue {
-    *draw.0.choose(&[
-        Epilogue::None,
-        Epilogue::None,
-        Epilogue::None,
-        Epilogue::CutOffFollower,
-        Epilogue::CutOffLeader,
-        Epilogue::StalledLeader,
-        Epilogue::ColdStart,
-        Epilogue::StoppedLeader,
-    ])
+fn epilogue(draw: &Draw, profile: Profile) -> Epilogue {
+    let always = profile == Profile::Endings;
+    if !always && draw.0.chance(0.4) {
+        return Epilogue::None;
+    }
+    // There are many ways for that one to end.
+    if draw.0.chance(0.25) {
+        return Epilogue::LaggingFollower;
+    }
+    *draw.0.choose(&Epilogue::value_variants()[1..])
 }
 
 impl fmt::Display for Plan {

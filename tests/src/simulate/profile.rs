@@ -28,10 +28,12 @@ pub enum Profile {
     WildClocks,
     /// Small logs and many snapshots, under all that can go wrong.
     Snapshots,
+    /// A little goes wrong for a moment, and then something of which it is known what must come of it.
+    Endings,
 }
 
 impl Profile {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Default,
         Self::Calm,
         Self::Network,
@@ -40,12 +42,14 @@ impl Profile {
         Self::Clocks,
         Self::WildClocks,
         Self::Snapshots,
+        Self::Endings,
     ];
 
     /// The sizes of clusters, as often as they are wanted.
     pub fn sizes(self) -> &'static [u64] {
         match self {
             Self::Calm => &[5],
+            Self::Endings => &[3, 3, 3, 4, 5, 5, 7],
             _ => &[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7],
         }
     }
@@ -53,6 +57,7 @@ impl Profile {
     pub fn duration(self) -> Range<Duration> {
         match self {
             Self::Calm => Duration::from_secs(20)..Duration::from_secs(21),
+            Self::Endings => Duration::from_millis(500)..Duration::from_secs(2),
             _ => Duration::from_secs(2)..Duration::from_secs(12),
         }
     }
@@ -82,7 +87,7 @@ impl Profile {
         use Fault::*;
         let possible: &[Fault] = match self {
             Self::Calm => &[],
-            Self::Default | Self::Snapshots => &Fault::ALL,
+            Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
             Self::Disks => {
@@ -90,7 +95,11 @@ impl Profile {
             }
             Self::Clocks | Self::WildClocks => &[Clocks, Partitions, Pauses, Crashes],
         };
-        let wanted = if self == Self::Default { 0.4 } else { 0.7 };
+        let wanted = match self {
+            Self::Default => 0.4,
+            Self::Endings => 0.1,
+            _ => 0.7,
+        };
         let mut faults = Vec::new();
         for fault in possible {
             let mean = Duration::from_millis(200 + draw.below(3_000));
@@ -114,6 +123,7 @@ impl fmt::Display for Profile {
             Self::Clocks => "clocks",
             Self::WildClocks => "wild-clocks",
             Self::Snapshots => "snapshots",
+            Self::Endings => "endings",
         })
     }
 }

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::AsyncRuntime;
-use quorate::rt::Task;
+use quorate::rt::{Task, TaskError};
 use quorate::sim::{Happened, HostId, Sim, Simulation, Step};
 
 use super::checks::{self, Verdict};
@@ -19,7 +20,7 @@ use super::{epilogue, faults, healing, workload};
 const MAX_EVENTS: u64 = 50_000_000;
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub violation: Option<Violation>,
     /// Of all that has happened in the simulation.
@@ -43,12 +44,22 @@ pub struct Story {
 
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Report {
-    perform(plan, false).0
+    perform_safely(plan, false).0
 }
 
 /// Runs it, and tells of it.
 pub fn tell(plan: &Plan) -> (Report, Story) {
-    perform(plan, true)
+    perform_safely(plan, true)
+}
+
+/// What panics in the simulation itself, or in a check, is a violation as well.
+fn perform_safely(plan: &Plan, tells: bool) -> (Report, Story) {
+    catch_unwind(AssertUnwindSafe(|| perform(plan, tells))).unwrap_or_else(|panic| {
+        let what = TaskError::from_panic(panic).to_string();
+        let violation = Violation { check: "run", what, at: now() };
+        let report = Report { violation: Some(violation), ..Report::default() };
+        (report, Story { lines: Vec::new(), recent: Vec::new() })
+    })
 }
 
 fn perform(plan: &Plan, tells: bool) -> (Report, Story) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::faults::Fault;
-use super::plan::{Overrides, Plan};
+use super::plan::{Epilogue, Overrides, Plan};
 use super::profile::Profile;
 use super::run;
 
@@ -52,8 +52,8 @@ fn smaller(plan: &Plan, than: &Overrides) -> Vec<Overrides> {
             next.without.insert(fault);
         });
     }
-    if !than.without_epilogue {
-        add(&|next| next.without_epilogue = true);
+    if plan.epilogue != Epilogue::None {
+        add(&|next| next.epilogue = Some(Epilogue::None));
     }
     for nodes in [1, 2, 3, 5].into_iter().filter(|nodes| *nodes < plan.nodes) {
         add(&|next| next.nodes = Some(nodes));

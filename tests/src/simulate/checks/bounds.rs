@@ -41,7 +41,9 @@ impl Check for Bounds {
             entry.log_id.index > now.committed && entry.log_id.term == now.term
         });
         let bytes: usize = own.map(|entry| entry.bytes).sum();
-        demand(bytes <= self.config.max_uncommitted_bytes + self.largest, || {
+        // Where nothing is uncommitted, all of what one message brings is taken.
+        let most = self.config.max_uncommitted_bytes.max(self.config.max_append_bytes);
+        demand(bytes <= most + self.largest, || {
             format!("node {node} has {bytes} uncommitted bytes in its log")
         })
     }

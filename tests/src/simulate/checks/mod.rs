@@ -4,6 +4,7 @@ pub mod answers;
 mod bounds;
 mod committed_stays;
 mod configurations;
+mod counting;
 mod durable_quorum;
 mod health;
 mod leader_completeness;
@@ -15,8 +16,10 @@ mod nothing_cut;
 mod order;
 mod promises;
 pub mod recoverable;
+mod retention;
 mod snapshots;
 mod state_machine_safety;
+mod transfers;
 mod votes;
 
 use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
@@ -37,6 +40,8 @@ pub enum Seen<'a> {
     Finished { node: NodeId, meta: &'a SnapshotMeta },
     /// A node sends a message.
     Sends { node: NodeId, message: &'a Message },
+    /// A message has come for a node, which may not look at it any more.
+    Receives { node: NodeId, message: &'a Message },
     /// A node's state machine has applied its command of this number; the hash over all of them.
     Applied { node: NodeId, count: u64, chain: u32 },
     /// A node's state machine was restored, and has applied so many commands in all.
@@ -77,11 +82,14 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(order::Order),
         Box::new(monotonic::Monotonic),
         Box::new(configurations::Configurations),
+        Box::new(counting::Counting),
         Box::new(nothing_cut::NothingCut),
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
         Box::new(snapshots::Snapshots::default()),
+        Box::new(transfers::Transfers::default()),
         Box::new(bounds::Bounds::new(plan)),
+        Box::new(retention::Retention::new(plan)),
         Box::new(health::Health),
     ]
 }

@@ -91,7 +91,8 @@ pub(super) async fn wipes(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
     while calm.passes().await {
         let id = calm.any_node();
-        if !cluster.atlas.may_damage(id) {
+        // Who is protected would not be killed, and go on without its disk.
+        if cluster.is_protected(id) || !cluster.atlas.may_damage(id) {
             continue;
         }
         cluster.count("disk lost");

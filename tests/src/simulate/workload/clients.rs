@@ -115,8 +115,12 @@ async fn ask(cluster: &Cluster, handle: &Handle) -> bool {
 
 /// Writes a new value to a register, and notes what came of it.
 async fn write(cluster: &Cluster, handle: &Handle, key: u64) -> Answer {
+    write_padded(cluster, handle, key, padding_bytes(cluster)).await
+}
+
+async fn write_padded(cluster: &Cluster, handle: &Handle, key: u64, bytes: usize) -> Answer {
     let value = cluster.observer.history.borrow_mut().new_value();
-    let put = Put { key, value, padding: padding(cluster, value) };
+    let put = Put { key, value, padding: Bytes::from(vec![value as u8; bytes]) };
     let mut asked = Asked::new(cluster, key, What::Write(value));
     asked.answer = match handle.put(put).await {
         Ok(register) => Answer::Done(register),
@@ -153,15 +157,52 @@ async fn read(cluster: &Cluster, handle: &Handle, key: u64) -> Answer {
     asked.answer
 }
 
-/// Content of a size that the plan wants.
-fn padding(cluster: &Cluster, value: u64) -> Bytes {
+/// The size of a value's content, as the plan wants it.
+fn padding_bytes(cluster: &Cluster) -> usize {
     let (draw, load) = (&cluster.workload, &cluster.plan.load);
-    let most = cluster.plan.config.max_command_bytes - 16;
-    let bytes = match draw.chance(load.large) {
-        true => most,
-        false => (draw.within(&load.value_bytes) as usize).min(most),
-    };
-    Bytes::from(vec![value as u8; bytes])
+    match draw.chance(load.large) {
+        true => most_padding_bytes(cluster),
+        false => (draw.within(&load.value_bytes) as usize).min(most_padding_bytes(cluster)),
+    }
+}
+
+fn most_padding_bytes(cluster: &Cluster) -> usize {
+    cluster.plan.config.max_command_bytes - 16
+}
+
+/// Writes so often through a node, all at once.
+pub async fn write_many(cluster: &Cluster, node: NodeId, count: usize) {
+    let Some(raft) = cluster.raft(node) else { return };
+    let (handle, load) = (Handle::Shared(raft), &cluster.plan.load);
+    let writes = (0..count).map(|_| write(cluster, &handle, cluster.workload.below(load.keys)));
+    join_all(writes.collect::<Vec<_>>()).await;
+}
+
+/// Writes so often through a node, all at once, values that are as large as may be.
+pub async fn write_many_large(cluster: &Cluster, node: NodeId, count: usize) {
+    let Some(raft) = cluster.raft(node) else { return };
+    let (handle, load) = (Handle::Shared(raft), &cluster.plan.load);
+    let bytes = most_padding_bytes(cluster);
+    let key = || cluster.workload.below(load.keys);
+    let writes = (0..count).map(|_| write_padded(cluster, &handle, key(), bytes));
+    join_all(writes.collect::<Vec<_>>()).await;
+}
+
+/// Writes so often through a node, one after the other, values that are as large as may be.
+pub async fn write_large(cluster: &Cluster, node: NodeId, count: usize) {
+    for _ in 0..count {
+        let Some(raft) = cluster.raft(node) else { return };
+        let (handle, key) = (Handle::Shared(raft), cluster.workload.below(cluster.plan.load.keys));
+        write_padded(cluster, &handle, key, most_padding_bytes(cluster)).await;
+    }
+}
+
+/// Writes through one node, and reads just that through another.
+pub async fn write_and_read(cluster: &Cluster, writer: NodeId, reader: NodeId) {
+    let key = cluster.workload.below(cluster.plan.load.keys);
+    let (Some(writer), Some(reader)) = (cluster.raft(writer), cluster.raft(reader)) else { return };
+    write(cluster, &Handle::Shared(writer), key).await;
+    read(cluster, &Handle::Shared(reader), key).await;
 }
 
 /// Whether a node answers a write and a read.

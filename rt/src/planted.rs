@@ -1,0 +1,179 @@
+//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only with the feature `planted`, which no
+//! build but that of the simulations has; without it [`planted`] is the constant false, and what it guards isn't there.
+
+use std::fmt;
+
+/// Makes the type, what each defect is in words, and the list of all.
+macro_rules! bugs {
+    ($(#[doc = $what:literal] $name:ident,)*) => {
+        /// A defect. `E`, `R`, `M`, `S`, `L` and `D` are rows of docs/known-bugs.md; `X` are ours.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $(#[doc = $what] $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What it breaks.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => $what.trim_ascii(),)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// Logs are compared by term and by index, each for itself.
+    E1,
+    /// A vote is answered before it is durable.
+    E2,
+    /// A leader commits entries of an earlier term by counting.
+    E3,
+    /// A node campaigns without asking first.
+    E6,
+    /// A leader that nobody answers stays one.
+    E7,
+    /// A handover that nobody takes up is never given up.
+    E8,
+    /// All election timeouts are the same.
+    E9,
+    /// An append removes all that stands behind its `prev`.
+    R1,
+    /// Entries that are there already are cut and written anew, committed ones as well.
+    R2,
+    /// An empty append is not compared with the log.
+    R3,
+    /// A leader that has to go back far probes the same place again.
+    R4,
+    /// The progress of the peers is not sorted.
+    R5,
+    /// A leader without peers commits nothing.
+    R7,
+    /// A leader counts what its own disk does not have yet.
+    R8,
+    /// A completion counts for what was written over since.
+    R9,
+    /// Completions come out of order, and each is waited for by itself.
+    R10,
+    /// A failed read of the log for a peer is taken for its end.
+    R11,
+    /// The cache keeps what is truncated from the log.
+    R12,
+    /// A leader waits for a peer that doesn't answer before it sends to the next.
+    R13,
+    /// An answer to a heartbeat is taken for that to the append before it.
+    R14,
+    /// The vote of a node that begins with nothing counts in full.
+    R15,
+    /// Writes that were passed on get no answer when the leader is gone.
+    R16,
+    /// A state that was restored from a snapshot has no membership.
+    M7,
+    /// A truncated membership stays in force.
+    M8,
+    /// A snapshot counts as applied from when it has come in.
+    S1,
+    /// A snapshot that has come in is taken though more is committed.
+    S2,
+    /// A piece from the middle begins a transfer.
+    S3,
+    /// A peer that lacks just the last purged entry gets no snapshot.
+    S4,
+    /// What follows on a snapshot that is being sent is purged.
+    S5,
+    /// A log that is purged to its end forgets its last log id.
+    S6,
+    /// A batch counts as applied before it is, and a snapshot may be taken in between.
+    S7,
+    /// A superseded snapshot is removed before its successor is durably named.
+    S8,
+    /// Reads are answered before the leader has committed an entry of its own.
+    L1,
+    /// A read needs the word of nobody but the leader.
+    L2,
+    /// The answers to an earlier round confirm a read.
+    L3,
+    /// A follower's read waits on when the leader that it has asked is gone.
+    L6,
+    /// A torn tail is taken for damage.
+    D1,
+    /// Damage is taken for a torn tail.
+    D2,
+    /// A failed sync is repeated, and believed.
+    D3,
+    /// The directory isn't synced after a rename.
+    D4,
+    /// What a disk takes only in part is taken for written.
+    D5,
+    /// A leader does not look at how long its disk takes.
+    D6,
+    /// A write that was passed on, and of which nobody knows what became, is told to have been refused.
+    X1,
+    /// A promise goes out when anything has become durable.
+    X2,
+    /// The leader's commit index counts for what was not found equal to its log.
+    X3,
+    /// The entry before an append is compared by index only.
+    X4,
+    /// Writes that were passed on are not counted against the leader's limit.
+    X5,
+    /// A record says that those before it in its batch are durable.
+    X6,
+    /// A witness at the end of a segment counts for the next segment.
+    X7,
+    /// The quota of a write that fails is not given back.
+    X8,
+    /// What was last told in a segment is not told again before that is removed.
+    X9,
+    /// An opening syncs the last batch, and does not write it anew.
+    X10,
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Whether defects can be planted.
+pub const POSSIBLE: bool = cfg!(feature = "planted");
+
+pub use here::{planted, set};
+
+#[cfg(feature = "planted")]
+mod here {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a defect, or none, in what this thread runs from now on.
+    pub fn set(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether this defect is planted.
+    pub fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+mod here {
+    use super::Bug;
+
+    /// Plants nothing, as that is not possible.
+    pub fn set(_: Option<Bug>) {}
+
+    /// Whether this defect is planted: never.
+    pub const fn planted(_: Bug) -> bool {
+        false
+    }
+}
