@@ -186,7 +186,7 @@ async fn fill(store: &impl LogStore, entries: Index) -> Result<()> {
         let count = FILL.min(entries + 1 - next);
         let write = LogWrite { entries: run(next, count), ..LogWrite::default() };
         next += count;
-        if next > entries || (next / FILL) % 64 == 0 {
+        if next > entries || (next / FILL).is_multiple_of(64) {
             append(store, write).await?;
         } else {
             store.append(0, write, Completion::new(drop));
