@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use quorate::AsyncRuntime;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::report::{Column, Unit};
@@ -109,6 +110,24 @@ impl Load {
         self.phase.store(STOP, Ordering::Relaxed);
         meter
     }
+}
+
+/// Measures so many clients, on this thread.
+pub(crate) async fn on_this_thread<R: AsyncRuntime, C: Client + 'static>(
+    rt: &R,
+    clients: usize,
+    duration: Duration,
+    client: impl Fn() -> C,
+) -> Result<Vec<f64>> {
+    let load = Load::new(clients);
+    let clients: Vec<_> =
+        (0..clients).map(|n| rt.spawn(Arc::clone(&load).client(n, client()))).collect();
+    let meter = load.measure(duration, |duration| rt.sleep(duration), cpu_time).await;
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await??);
+    }
+    Ok(meter.figures(times))
 }
 
 /// What was measured while the clients ran.

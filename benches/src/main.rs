@@ -9,6 +9,8 @@ mod durable;
 mod engine;
 mod minimal;
 mod report;
+mod runtimes;
+mod scale;
 mod wal;
 
 use anyhow::Result;
@@ -53,6 +55,20 @@ enum Command {
         #[command(flatten)]
         durable: durable::Options,
     },
+    /// What each backend costs: tasks, timers, wake-ups, sockets, files, and a cluster on each.
+    Runtimes {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        runtimes: runtimes::Options,
+    },
+    /// How the cost grows, with the nodes, the commands and the log, and what an idle node costs.
+    Scale {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        scale: scale::Options,
+    },
     /// What `engine` runs under callgrind.
     #[command(hide = true)]
     EngineAlone(engine::Alone),
@@ -64,6 +80,8 @@ fn main() -> Result<()> {
         Command::Engine { options, engine } => engine::bench(&engine).run(&options),
         Command::Wal { options, wal } => wal::bench(&wal)?.run(&options),
         Command::Durable { options, durable } => durable::bench(&durable).run(&options),
+        Command::Runtimes { options, runtimes } => runtimes::bench(&runtimes).run(&options),
+        Command::Scale { options, scale } => scale::bench(&scale)?.run(&options),
         Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }

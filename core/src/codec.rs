@@ -9,7 +9,7 @@
 //! allocated, and each error says what was wrong.
 
 use std::collections::BTreeMap;
-use std::mem;
+use std::iter;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -48,17 +48,18 @@ pub enum DecodeError {
     Invalid(String),
 }
 
-/// Bytes to be written with one gathered write: small pieces are collected, large ones are passed on as they are.
+/// Bytes to be written with one gathered write: small pieces are copied together, large ones are passed on as they are.
 #[derive(Debug, Default)]
 pub struct Gather {
-    chunks: Vec<Bytes>,
-    tail: BytesMut,
+    small: BytesMut,
+    /// Each stands before the small byte at this position.
+    large: Vec<(usize, Bytes)>,
     len: usize,
 }
 
 impl Gather {
     /// From this size on a chunk of its own (a reference count and an `iovec`) is cheaper than a copy.
-    const CHUNK_BYTES: usize = 1024;
+    pub const CHUNK_BYTES: usize = 1024;
 
     /// Nothing yet.
     pub fn new() -> Self {
@@ -75,23 +76,29 @@ impl Gather {
         self.len == 0
     }
 
+    /// Makes room for so many bytes in small pieces.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.small.reserve(bytes);
+    }
+
     /// Appends bytes, by reference where they are many.
     pub fn put_bytes(&mut self, bytes: &Bytes) {
         if bytes.len() < Self::CHUNK_BYTES {
             self.put_slice(bytes);
         } else {
-            if !self.tail.is_empty() {
-                self.chunks.push(self.tail.split().freeze());
-            }
-            self.len += bytes.len();
-            self.chunks.push(bytes.clone());
+            self.put_large(bytes.clone());
         }
+    }
+
+    fn put_large(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        self.large.push((self.small.len(), bytes));
     }
 
     /// Appends a copy of bytes.
     pub fn put_slice(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
-        self.tail.put_slice(bytes);
+        self.small.extend_from_slice(bytes);
     }
 
     /// Appends a byte.
@@ -109,19 +116,87 @@ impl Gather {
         self.put_slice(&value.to_le_bytes());
     }
 
+    /// Appends 4 bytes that are told later, by [`fill`](Self::fill): a checksum of what follows them.
+    pub fn put_later(&mut self) -> Later {
+        let later = Later { small: self.small.len(), large: self.large.len() };
+        self.put_u32(0);
+        later
+    }
+
+    /// The chunks behind those 4 bytes.
+    pub fn chunks_behind(&self, later: &Later) -> impl Iterator<Item = &[u8]> {
+        self.chunks_from(later.small + 4, later.large)
+    }
+
+    /// Tells those 4 bytes, little-endian.
+    ///
+    /// Panics where they have been taken out since.
+    pub fn fill(&mut self, later: Later, value: u32) {
+        self.small[later.small..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Moves everything in `other` to the end, and copies what of it is small.
+    pub fn append(&mut self, other: &mut Self) {
+        if other.len < Self::CHUNK_BYTES {
+            self.put_slice(&other.small); // All of it is there.
+            other.small.clear();
+            other.len = 0;
+            return;
+        }
+        for chunk in other.take() {
+            if chunk.len() < Self::CHUNK_BYTES {
+                self.put_slice(&chunk);
+            } else {
+                self.put_large(chunk);
+            }
+        }
+    }
+
     /// Takes everything out, as chunks in order. The allocation of the small pieces is kept for the next use.
     pub fn take(&mut self) -> Vec<Bytes> {
-        if !self.tail.is_empty() {
-            self.chunks.push(self.tail.split().freeze());
-        }
         self.len = 0;
-        mem::take(&mut self.chunks)
+        if self.large.is_empty() && self.small.is_empty() {
+            return Vec::new();
+        }
+        let mut small = self.small.split().freeze();
+        let mut chunks = Vec::with_capacity(2 * self.large.len() + 1);
+        let mut begin = 0;
+        for (end, large) in self.large.drain(..) {
+            if begin < end {
+                chunks.push(small.split_to(end - begin));
+            }
+            chunks.push(large);
+            begin = end;
+        }
+        if !small.is_empty() {
+            chunks.push(small);
+        }
+        chunks
     }
 
     /// The chunks as they are now, in order, for a checksum over them.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks.iter().map(|chunk| &chunk[..]).chain(std::iter::once(&self.tail[..]))
+        self.chunks_from(0, 0)
     }
+
+    /// Those from this small byte and this large piece on.
+    fn chunks_from(&self, mut begin: usize, large: usize) -> impl Iterator<Item = &[u8]> {
+        let large = self.large[large..].iter().map(|(at, bytes)| (*at, &bytes[..]));
+        let last = (self.small.len(), &[][..]);
+        let pieces = large.chain(iter::once(last)).flat_map(move |(end, large)| {
+            let small = &self.small[begin..end];
+            begin = end;
+            [small, large]
+        });
+        pieces.filter(|piece| !piece.is_empty())
+    }
+}
+
+/// The place of 4 bytes in a [`Gather`] that are told later.
+#[derive(Debug)]
+pub struct Later {
+    small: usize,
+    large: usize,
 }
 
 /// Takes `len` bytes off the front, as a slice of the same allocation.
@@ -204,26 +279,53 @@ pub const ENTRY_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 4;
 
 /// Appends an entry.
 pub fn put_entry(to: &mut Gather, entry: &Entry) {
-    let (kind, content) = match &entry.payload {
-        Payload::Blank => (BLANK, Bytes::new()),
-        Payload::Command(command) => (COMMAND, command.clone()),
-        Payload::Membership(membership) => (MEMBERSHIP, encode_membership(membership)),
+    match &entry.payload {
+        Payload::Blank => put_entry_of(to, BLANK, entry.log_id, &Bytes::new()),
+        Payload::Command(command) => put_entry_of(to, COMMAND, entry.log_id, command),
+        Payload::Membership(membership) => {
+            put_entry_of(to, MEMBERSHIP, entry.log_id, &encode_membership(membership));
+        }
+    }
+}
+
+fn put_entry_of(to: &mut Gather, kind: u8, log_id: LogId, content: &Bytes) {
+    let mut header = [kind; ENTRY_HEADER_BYTES]; // At once: there may be many.
+    header[1..9].copy_from_slice(&log_id.term.0.to_le_bytes());
+    header[9..17].copy_from_slice(&log_id.leader.to_le_bytes());
+    header[17..25].copy_from_slice(&log_id.index.to_le_bytes());
+    header[25..].copy_from_slice(&length(content.len()).to_le_bytes());
+    to.put_slice(&header);
+    to.put_bytes(content);
+}
+
+/// The bytes of the entry that begins here, by what it says.
+///
+/// Errors: they are not all there.
+pub fn entry_bytes(from: &[u8]) -> Result<usize, DecodeError> {
+    let what = "entry";
+    let Some((header, content)) = from.split_first_chunk::<ENTRY_HEADER_BYTES>() else {
+        return Err(DecodeError::Short { what, needs: ENTRY_HEADER_BYTES, has: from.len() });
     };
-    to.put_u8(kind);
-    put_log_id(to, entry.log_id);
-    put_length(to, content.len());
-    to.put_bytes(&content);
+    let mut claimed = &header[1 + LOG_ID_BYTES..];
+    let needs = claimed.get_u32_le() as usize;
+    if content.len() < needs {
+        return Err(DecodeError::Short { what: "content of an entry", needs, has: content.len() });
+    }
+    Ok(ENTRY_HEADER_BYTES + needs)
 }
 
 /// Takes an entry off the front.
 pub fn take_entry(from: &mut Bytes) -> Result<Entry, DecodeError> {
-    let kind = take_u8(from, "entry")?;
-    let log_id = take_log_id(from)?;
+    let len = entry_bytes(from)?;
+    let mut header = &from[..ENTRY_HEADER_BYTES];
+    let kind = header.get_u8();
+    let term = header.get_u64_le();
+    let log_id = LogId::new(term, header.get_u64_le(), header.get_u64_le());
     if log_id.index == 0 {
         return Err(DecodeError::Invalid("an entry with index 0".to_owned()));
     }
-    let len = take_u32(from, "entry")? as usize;
-    let content = take_bytes(from, len, "content of an entry")?;
+    from.advance(ENTRY_HEADER_BYTES);
+    let content = from.split_to(len - ENTRY_HEADER_BYTES);
     let payload = match kind {
         BLANK if content.is_empty() => Payload::Blank,
         BLANK => return Err(DecodeError::Long(content.len())),
@@ -234,8 +336,12 @@ pub fn take_entry(from: &mut Bytes) -> Result<Entry, DecodeError> {
     Ok(Entry { log_id, payload })
 }
 
+fn length(len: usize) -> u32 {
+    u32::try_from(len).expect("commands and messages are bounded by far below 4 GiB")
+}
+
 fn put_length(to: &mut Gather, len: usize) {
-    to.put_u32(u32::try_from(len).expect("commands and messages are bounded by far below 4 GiB"));
+    to.put_u32(length(len));
 }
 
 /// The version of the membership's form. Version 1 has voters only.

@@ -79,12 +79,43 @@ impl Outline {
 
     /// Notes a run of entries at the end; see [`push`](Self::push).
     pub fn extend(&mut self, run: &Entries) {
-        match (run.first(), run.last()) {
-            (Some(first), Some(last)) if run.is_plain() && run.bytes() as u64 <= MARK_BYTES => {
-                self.note(first.log_id, last.log_id.index, run.bytes() as u64);
-            }
-            _ => run.iter().for_each(|entry| self.push(entry)),
+        if let Err(wrong) = self.try_extend(run) {
+            panic!("{wrong} can't follow {}", self.last);
         }
+    }
+
+    /// Notes a run of entries at the end.
+    ///
+    /// Errors: the first that doesn't follow. Those before it are noted.
+    pub fn try_extend(&mut self, run: &Entries) -> Result<(), LogId> {
+        if !run.is_plain() {
+            for entry in run {
+                if !self.follows(entry.log_id) {
+                    return Err(entry.log_id);
+                }
+                self.push(entry);
+            }
+            return Ok(());
+        }
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+        if !self.follows(first.log_id) {
+            return Err(first.log_id);
+        }
+        if run.bytes() as u64 <= MARK_BYTES {
+            self.note(first.log_id, last.log_id.index, run.bytes() as u64);
+            return Ok(());
+        }
+        // In pieces, each of which gets a mark.
+        let (mut begin, mut bytes) = (first.log_id, 0);
+        for entry in run {
+            let index = entry.log_id.index;
+            bytes += entry.bytes() as u64;
+            if bytes >= MARK_BYTES || index == last.log_id.index {
+                self.note(begin, index, bytes);
+                (begin.index, bytes) = (index + 1, 0);
+            }
+        }
+        Ok(())
     }
 
     /// Notes entries of one term and leader, from this one to `last`, with so many bytes together.

@@ -35,9 +35,7 @@ pub(crate) fn put_frame(to: &mut Gather, body: &mut Gather) {
     body.chunks().for_each(|chunk| checksum.update(chunk));
     to.put_u32(u32::try_from(body.len()).expect("a message is bounded by 2 GiB"));
     to.put_u32(checksum.finalize());
-    for chunk in body.take() {
-        to.put_bytes(&chunk);
-    }
+    to.append(body);
 }
 
 /// Takes frames out of a stream of bytes.

@@ -3,23 +3,23 @@
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::StreamExt;
+use futures::future::join_all;
 use monoio::buf::SliceMut;
-use quorate_rt::blocking::{self, BlockingFile, offload};
+use quorate_rt::blocking::BlockingFile;
 use quorate_rt::executor::complete;
 use quorate_rt::{File, OpenMode};
 
 use crate::gather::gather;
 use crate::{LONGEST_TRANSFER, Monoio};
 
-/// How many buffers of one write are under way at once. A ring has 1024 places, for all there is.
-const WRITES_AT_ONCE: usize = 32;
+/// The most buffers that a write hands to the ring, all at once. With more, one gathered write on a blocking thread takes less
+/// of the processor than an operation for each (monoio has no gathered write at an offset).
+const MOST_IN_RING: usize = 8;
 
 /// An open file. Where there is io_uring, buffers below 4 KiB that follow each other are copied into one before
-/// they are written; larger ones are written from where they are.
+/// they are written; larger ones are written from where they are. Where more than a few are left, they are written on a blocking thread.
 #[derive(Debug)]
 pub struct MonoioFile {
     kind: Kind,
@@ -30,7 +30,7 @@ enum Kind {
     Ring {
         file: Rc<monoio::fs::File>,
         /// The same open file, for what monoio has no operation for.
-        blocking: Arc<std::fs::File>,
+        blocking: BlockingFile<Monoio>,
     },
     Blocking(BlockingFile<Monoio>),
 }
@@ -41,15 +41,16 @@ impl MonoioFile {
             let file = BlockingFile::open(&Monoio, path, mode).await?;
             return Ok(Self { kind: Kind::Blocking(file) });
         }
-        let path = path.to_owned();
-        let (file, twin) = offload(&Monoio, move || {
-            let file = blocking::open(&path, mode)?;
-            let twin = file.try_clone()?;
-            Ok((file, twin))
-        })
-        .await?;
-        let file = Rc::new(monoio::fs::File::from_std(file)?);
-        Ok(Self { kind: Kind::Ring { file, blocking: Arc::new(twin) } })
+        let blocking = BlockingFile::open(&Monoio, path, mode).await?;
+        let file = Rc::new(monoio::fs::File::from_std(blocking.try_clone()?)?);
+        Ok(Self { kind: Kind::Ring { file, blocking } })
+    }
+
+    /// To work on it on a blocking thread.
+    fn blocking(&self) -> &BlockingFile<Monoio> {
+        match &self.kind {
+            Kind::Ring { blocking, .. } | Kind::Blocking(blocking) => blocking,
+        }
     }
 }
 
@@ -80,24 +81,23 @@ impl File for MonoioFile {
     }
 
     async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
-        let file = match &self.kind {
-            Kind::Ring { file, .. } => Rc::clone(file),
+        let (file, blocking) = match &self.kind {
+            Kind::Ring { file, blocking } => (Rc::clone(file), blocking),
             Kind::Blocking(file) => return file.write_all_at(from, offset).await,
         };
+        let buffers: Vec<Bytes> = gather(from).collect();
+        if buffers.len() > MOST_IN_RING {
+            return blocking.write_all_at(buffers, offset).await;
+        }
         complete(async move {
             let mut end = offset;
-            let placed = gather(from).map(|buffer| {
+            let writes = buffers.into_iter().map(|buffer| {
                 let place = end;
                 end = end.saturating_add(buffer.len() as u64); // The kernel refuses it long before it saturates.
                 write_one_at(&file, buffer, place)
             });
-            let mut writes = futures::stream::iter(placed).buffer_unordered(WRITES_AT_ONCE);
-            let mut result = Ok(());
             // After an error, too: nothing is to be under way when this is over.
-            while let Some(one) = writes.next().await {
-                result = result.and(one);
-            }
-            result
+            join_all(writes).await.into_iter().collect()
         })
         .await
     }
@@ -113,33 +113,15 @@ impl File for MonoioFile {
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
-        match &self.kind {
-            Kind::Ring { blocking, .. } => {
-                let file = Arc::clone(blocking);
-                offload(&Monoio, move || blocking::allocate(&file, len)).await
-            }
-            Kind::Blocking(file) => file.allocate(len).await,
-        }
+        self.blocking().allocate(len).await
     }
 
     async fn len(&self) -> io::Result<u64> {
-        match &self.kind {
-            Kind::Ring { blocking, .. } => {
-                let file = Arc::clone(blocking);
-                offload(&Monoio, move || Ok(file.metadata()?.len())).await
-            }
-            Kind::Blocking(file) => file.len().await,
-        }
+        self.blocking().len().await
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        match &self.kind {
-            Kind::Ring { blocking, .. } => {
-                let file = Arc::clone(blocking);
-                offload(&Monoio, move || file.set_len(len)).await
-            }
-            Kind::Blocking(file) => file.set_len(len).await,
-        }
+        self.blocking().set_len(len).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Gathering small buffers. monoio's vectored operations take `Vec<u8>`s (or raw pointers), know no offset and lack
-//! `MSG_NOSIGNAL`, so a list of `Bytes` goes out as single writes: large buffers as they are, runs of small ones copied
-//! into one, for copying a few KiB costs less than one more operation.
+//! `MSG_NOSIGNAL`, so a list of `Bytes` goes out as single writes (but for many into a file): large buffers as they are,
+//! runs of small ones copied into one, for copying a few KiB costs less than one more operation.
 
 use bytes::{Bytes, BytesMut};
 

@@ -48,6 +48,11 @@ impl<R: AsyncRuntime> BlockingFile<R> {
         Ok(Self { runtime: runtime.clone(), file: Arc::new(file) })
     }
 
+    /// Another handle of the same open file.
+    pub fn try_clone(&self) -> io::Result<fs::File> {
+        self.file.try_clone()
+    }
+
     async fn offload<T: Send + 'static>(
         &self,
         work: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,

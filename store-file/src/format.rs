@@ -78,8 +78,8 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crc32fast::Hasher;
 use quorate_core::codec::{
-    DecodeError, Gather, finish, put_entry, put_log_id, put_snapshot_meta, take_entry, take_log_id,
-    take_snapshot_meta, take_u8, take_u32, take_u64,
+    DecodeError, Gather, entry_bytes, finish, put_entry, put_log_id, put_snapshot_meta, take_entry,
+    take_log_id, take_snapshot_meta, take_u8, take_u32, take_u64,
 };
 use quorate_core::{Entry, GroupId, HardState, LogWrite, Term};
 
@@ -184,16 +184,27 @@ pub(crate) fn record_seed(store: u64, at: Position) -> u32 {
     crc(0, [&store[..], &segment, &offset])
 }
 
-/// The seed for the entries of a group.
-pub(crate) fn entry_seed(store: u64, group: GroupId) -> u32 {
-    crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes()])
+/// Computes the CRC of an entry of a group. What has the right seed is made once for many: it asks for the features of the processor.
+#[derive(Clone)]
+pub(crate) struct EntryCrc(Hasher);
+
+impl EntryCrc {
+    pub(crate) fn new(store: u64, group: GroupId) -> Self {
+        let seed = crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes()]);
+        Self(Hasher::new_with_initial(seed))
+    }
+
+    pub(crate) fn of<'a>(&self, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+        continued(self.0.clone(), chunks)
+    }
 }
 
 pub(crate) fn crc<'a>(seed: u32, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
-    let mut hasher = Hasher::new_with_initial(seed);
-    for chunk in chunks {
-        hasher.update(chunk);
-    }
+    continued(Hasher::new_with_initial(seed), chunks)
+}
+
+fn continued<'a>(mut hasher: Hasher, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    chunks.into_iter().for_each(|chunk| hasher.update(chunk));
     hasher.finalize()
 }
 
@@ -269,15 +280,13 @@ pub(crate) fn witness(store: u64, at: Position) -> Bytes {
 pub(crate) struct Encoder {
     store: u64,
     kind: u32,
-    entry: Gather,
     body: Gather,
     spans: Vec<Span>,
 }
 
 impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
-        let (entry, body) = (Gather::new(), Gather::new());
-        Self { store, kind: KIND_WRITE, entry, body, spans: Vec::new() }
+        Self { store, kind: KIND_WRITE, body: Gather::new(), spans: Vec::new() }
     }
 
     /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces` tells that the log
@@ -310,14 +319,16 @@ impl Encoder {
         }
         let count = u32::try_from(write.entries.len());
         self.body.put_u32(count.expect("2^32 entries in memory are bounded by others"));
-        let seed = entry_seed(self.store, group);
+        let contents = write.entries.iter().map(|entry| entry.bytes() - Entry::OVERHEAD_BYTES);
+        let small: usize = contents.filter(|content| *content < Gather::CHUNK_BYTES).sum();
+        self.body.reserve(write.entries.len() * ENTRY_OVERHEAD_BYTES + small);
+        let crc = EntryCrc::new(self.store, group);
         for entry in &write.entries {
             let offset = RECORD_HEADER_BYTES + self.body.len();
-            put_entry(&mut self.entry, entry);
-            self.body.put_u32(crc(seed, self.entry.chunks()));
-            for chunk in self.entry.take() {
-                self.body.put_bytes(&chunk);
-            }
+            let sum = self.body.put_later();
+            put_entry(&mut self.body, entry);
+            let value = crc.of(self.body.chunks_behind(&sum));
+            self.body.fill(sum, value);
             self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });
         }
         (self.body.len() as u64, &self.spans)
@@ -345,9 +356,7 @@ impl Encoder {
         let body_crc = crc(seed, self.body.chunks());
         let header = RecordHeader { body_crc, kind: self.kind, body_bytes, group, durable };
         to.put_slice(&header.encode(seed));
-        for chunk in self.body.take() {
-            to.put_bytes(&chunk);
-        }
+        to.append(&mut self.body);
         let end = before + record_bytes(body_bytes);
         to.put_slice(&[0; ALIGNMENT as usize][..(end - to.len() as u64) as usize]);
     }
@@ -398,13 +407,15 @@ pub(crate) fn decode_body(
         0 => None,
         _ => Some(take_log_id(body)?),
     };
-    // The count is only a claim, so no memory is reserved for it.
     let count = take_u32(body, "record")?;
-    let (mut entries, mut spans) = (Vec::<Entry>::new(), Vec::new());
-    let seed = entry_seed(store, header.group);
+    // The count is only a claim: reserve no more than the bytes at hand could hold.
+    let expected = (count as usize).min(body.len() / ENTRY_OVERHEAD_BYTES);
+    let mut entries = Vec::<Entry>::with_capacity(expected);
+    let mut spans = Vec::with_capacity(expected);
+    let crc = EntryCrc::new(store, header.group);
     for _ in 0..count {
         let offset = end - body.len();
-        let entry = take_checked_entry(body, seed)?;
+        let entry = take_checked_entry(body, &crc)?;
         if let Some(last) = entries.last()
             && last.log_id.index.checked_add(1) != Some(entry.log_id.index)
         {
@@ -427,15 +438,12 @@ pub(crate) fn decode_begin(mut body: Bytes) -> Result<u32, DecodeError> {
 }
 
 /// Takes an entry and its CRC off the front.
-pub(crate) fn take_checked_entry(from: &mut Bytes, seed: u32) -> Result<Entry, DecodeError> {
+pub(crate) fn take_checked_entry(from: &mut Bytes, crc: &EntryCrc) -> Result<Entry, DecodeError> {
     let expected = take_u32(from, "CRC of an entry")?;
-    let mut rest = from.clone();
-    let entry = take_entry(&mut rest)?;
-    let encoded = from.split_to(from.len() - rest.len());
-    if crc(seed, [&encoded[..]]) != expected {
+    if crc.of([&from[..entry_bytes(from)?]]) != expected {
         return Err(DecodeError::Invalid("the CRC of an entry does not match".to_owned()));
     }
-    Ok(entry)
+    take_entry(from)
 }
 
 #[cfg(test)]

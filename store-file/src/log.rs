@@ -210,7 +210,7 @@ impl Log {
         before - self.recent.bytes()
     }
 
-    fn add(&mut self, entries: &[Entry], spans: &[Span], at: Position) -> Result<usize, String> {
+    fn add(&mut self, entries: &Entries, spans: &[Span], at: Position) -> Result<usize, String> {
         assert_eq!(entries.len(), spans.len());
         let Some(first) = entries.first().map(|entry| entry.log_id.index) else { return Ok(0) };
         if first > MAX_INDEX {
@@ -240,17 +240,17 @@ impl Log {
             self.places.truncate((first - self.outline.purged().index - 1) as usize);
             self.changes += 1;
         }
-        for (entry, span) in entries.iter().zip(spans) {
-            if !self.outline.follows(entry.log_id) {
-                return Err(format!("{} after {}", entry.log_id, self.outline.last()));
-            }
-            self.outline.push(entry);
-            self.places.push_back(Place {
-                offset: at.offset + span.offset as u64,
-                segment: at.segment,
-                len: u32::try_from(span.len).map_err(|_| "an entry of 4 GiB".to_owned())?,
-            });
+        if spans.iter().any(|span| u32::try_from(span.len).is_err()) {
+            return Err("an entry of 4 GiB".to_owned());
         }
+        self.outline
+            .try_extend(entries)
+            .map_err(|wrong| format!("{wrong} after {}", self.outline.last()))?;
+        self.places.extend(spans.iter().map(|span| Place {
+            offset: at.offset + span.offset as u64,
+            segment: at.segment,
+            len: span.len as u32,
+        }));
         Ok(released)
     }
 

@@ -20,7 +20,7 @@ use crate::batch::Batches;
 use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
 use crate::draft::Draft;
-use crate::format::{Encoder, Position, entry_seed, take_checked_entry};
+use crate::format::{Encoder, EntryCrc, Position, take_checked_entry};
 use crate::index::{Logs, Part};
 use crate::log::Place;
 use crate::recovery::{Examined, Found, examine, repair};
@@ -274,11 +274,11 @@ impl<R: AsyncRuntime> FileStore<R> {
         let segment = begin.segment;
         let len = (end.offset - begin.offset) as usize + end.len as usize;
         let stretch = shared.segments.read(segment, begin.offset, len).await?;
-        let seed = entry_seed(shared.store, group);
+        let crc = EntryCrc::new(shared.store, group);
         let decode = |(index, place): (Index, &Place)| {
             let at = (place.offset - begin.offset) as usize;
             let mut encoded = stretch.slice(at..at + place.len as usize);
-            let reason = match take_checked_entry(&mut encoded, seed) {
+            let reason = match take_checked_entry(&mut encoded, &crc) {
                 Ok(entry) if entry.log_id.index == index && encoded.is_empty() => return Ok(entry),
                 Ok(entry) => format!("entry {} where {index} was written", entry.log_id),
                 Err(error) => error.to_string(),

@@ -15,6 +15,7 @@ use quorate::{
 
 use self::three::Three;
 
+#[expect(dead_code, reason = "the benches of times need more of it")]
 #[path = "../../src/engine/three.rs"]
 mod three;
 

@@ -15,7 +15,7 @@ use super::{Adapter, Cluster, KEYS, Request, Work};
 use crate::closed_loop::Client;
 
 /// Name, runtime and driver.
-pub(super) const RUNTIMES: [(&str, &str, &str); 5] = [
+pub(crate) const RUNTIMES: [(&str, &str, &str); 5] = [
     ("tokio", "tokio", "poll"),
     ("monoio (io_uring)", "monoio", "uring"),
     ("monoio (polling)", "monoio", "poll"),
@@ -23,7 +23,7 @@ pub(super) const RUNTIMES: [(&str, &str, &str); 5] = [
     ("compio (polling)", "compio", "poll"),
 ];
 
-pub(super) fn start(dir: &Path, runtime: &str, driver: &str) -> Result<Cluster> {
+pub(crate) fn start(dir: &Path, runtime: &str, driver: &str) -> Result<Cluster> {
     let program = env::current_exe()?.with_file_name("quorate-kv");
     ensure!(
         program.is_file(),
@@ -43,8 +43,10 @@ pub(super) fn start(dir: &Path, runtime: &str, driver: &str) -> Result<Cluster> 
         command
     });
     let processes = Processes::start(nodes)?;
-    let leads =
-        |client: &SocketAddr| status(*client).is_ok_and(|status| status.contains("role:leader"));
+    // Names and values, one after the other.
+    let leads = |client: &SocketAddr| {
+        status(*client).is_ok_and(|status| status.contains("role\r\n$6\r\nleader\r\n"))
+    };
     let leader = wait_for("a leader", || clients.iter().copied().find(leads))?;
     Ok(Cluster { processes, leader, _data: data })
 }

@@ -3,11 +3,11 @@
 
 #[cfg(feature = "compare")]
 mod etcd;
-mod kv;
+pub(crate) mod kv;
 mod processes;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,14 @@ pub(crate) struct Options {
     /// Where the nodes keep their data, in directories that are removed afterwards.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+}
+
+impl Options {
+    /// Of writes on so many connections.
+    pub(crate) fn of(connections: usize, milliseconds: u64, dir: &Path) -> Self {
+        let (connections, requests) = (vec![connections], vec![Request::Write]);
+        Self { connections, requests, bytes: 128, milliseconds, dir: dir.to_owned() }
+    }
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +85,8 @@ trait Adapter: Client + Sized + 'static {
 }
 
 /// A cluster that has a leader.
-struct Cluster {
-    processes: Processes,
+pub(crate) struct Cluster {
+    pub(crate) processes: Processes,
     leader: SocketAddr,
     _data: TempDir,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// Ends with the value.
-pub(super) struct Processes(Vec<Child>);
+pub(crate) struct Processes(Vec<Child>);
 
 impl Processes {
     pub(super) fn start(commands: impl IntoIterator<Item = Command>) -> Result<Self> {
@@ -24,8 +24,24 @@ impl Processes {
         Ok(processes)
     }
 
-    /// Of all of them together, so far.
-    pub(super) fn cpu_time(&self) -> Duration {
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What all of them together have in memory.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let of = |child: &Child| {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.split_whitespace().next());
+            let kib: u64 = kib.context("the kernel does not tell of memory")?.parse()?;
+            anyhow::Ok(kib << 10)
+        };
+        self.0.iter().map(of).sum()
+    }
+
+    /// What all of them together have had of the processors so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
         let of = |child: &Child| {
             let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
             // After the name, which is in parentheses, the 12th and 13th field: in user mode and in the kernel.

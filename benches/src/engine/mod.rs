@@ -7,7 +7,7 @@ mod instructions;
 mod quorate;
 #[cfg(feature = "compare")]
 mod raft_rs;
-mod three;
+pub(crate) mod three;
 
 use std::time::{Duration, Instant};
 
@@ -56,16 +56,16 @@ struct Engine {
 }
 
 fn engines() -> Vec<Engine> {
-    let mut engines = vec![Engine { row: "quorate", start: || quorate::start() }];
-    #[cfg(feature = "compare")]
-    engines.extend([
+    vec![
+        Engine { row: "quorate", start: || quorate::start() },
+        #[cfg(feature = "compare")]
         Engine { row: "raft-rs", start: || raft_rs::start(raft_rs::Batch::Proposals) },
+        #[cfg(feature = "compare")]
         Engine {
             row: "raft-rs, a batch is one proposal",
             start: || raft_rs::start(raft_rs::Batch::OneProposal),
         },
-    ]);
-    engines
+    ]
 }
 
 pub(crate) fn bench(options: &Options) -> Bench {

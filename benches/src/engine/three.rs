@@ -9,7 +9,7 @@ use quorate::{
     Runs,
 };
 
-/// When a log holds so many entries that have been applied, they are dropped.
+/// When a log holds so many entries that have been applied, all of them are dropped.
 const KEPT_ENTRIES: u64 = 1 << 16;
 
 const NODES: [NodeId; 3] = [1, 2, 3];
@@ -49,6 +49,24 @@ impl Three {
         let mut three = Self { members: members.into(), now };
         three.settle()?;
         three.now += 2 * Config::default().election_timeout;
+        three.members[0].inbox.push(Input::Wake);
+        three.settle()?;
+        ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
+        three.heartbeat()?;
+        Ok(three)
+    }
+
+    /// Engines that find this on their disks, where all is applied; the first is elected. (No peer is behind, so that what was there before is not read.)
+    pub(crate) fn restart(recovered: [Recovered; 3]) -> Result<Self> {
+        let mut now = Instant::default();
+        let member = |(id, recovered): (NodeId, Recovered)| {
+            let log = Log { applied: recovered.outline.last().index, ..Log::default() };
+            let engine = Engine::new(id, 0, Config::default(), recovered, id, now);
+            Member { engine, inbox: Vec::new(), log, handed_out: 0 }
+        };
+        let members = NODES.into_iter().zip(recovered).map(member).collect();
+        now += 2 * Config::default().election_timeout;
+        let mut three = Self { members, now };
         three.members[0].inbox.push(Input::Wake);
         three.settle()?;
         ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");

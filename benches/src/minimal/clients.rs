@@ -1,4 +1,4 @@
-//! The clients of `minimal`: on the thread of what they ask, or on another.
+//! The clients of `minimal`: what they ask for at once, and those on another thread than what they ask.
 
 use std::io;
 use std::sync::Arc;
@@ -6,12 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use quorate::AsyncRuntime;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use super::Work;
-use crate::closed_loop::{Client, Load, cpu_time};
+use crate::closed_loop::{Load, cpu_time};
 
 /// Runs `count` requests at once and waits for all of them; how many that were.
 pub(super) async fn batch<T, E, F>(count: usize, request: impl Fn() -> F) -> Result<u64>
@@ -28,23 +27,6 @@ where
         }
     }
     Ok(count as u64)
-}
-
-/// Measures clients on this thread.
-pub(super) async fn local<R: AsyncRuntime, C: Client + 'static>(
-    rt: &R,
-    work: Work,
-    client: impl Fn() -> C,
-) -> Result<Vec<f64>> {
-    let load = Load::new(work.clients);
-    let clients: Vec<_> =
-        (0..work.clients).map(|n| rt.spawn(Arc::clone(&load).client(n, client()))).collect();
-    let meter = load.measure(work.duration, |duration| rt.sleep(duration), cpu_time).await;
-    let mut times = Vec::new();
-    for client in clients {
-        times.extend(client.await??);
-    }
-    Ok(meter.figures(times))
 }
 
 /// Measures clients on a thread of tokio's, as an ordinary service has them. `spawn` starts the client of a number there.

@@ -13,7 +13,7 @@ use quorate::{AsyncRuntime, Launch};
 
 use super::Work;
 use super::clients::{self, joined};
-use crate::closed_loop::Client;
+use crate::closed_loop::{Client, on_this_thread};
 
 /// Within a thread: a vector, a signal, and a reply of the thread's own.
 pub(super) fn local<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
@@ -31,7 +31,7 @@ pub(super) fn local<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f
             }
         });
         let client = || LocalClient { queue: Rc::clone(&queue), batch: work.batch };
-        let figures = clients::local(&rt, work, client).await;
+        let figures = on_this_thread(&rt, work.clients, work.duration, client).await;
         drop(server);
         figures
     })?)

@@ -26,6 +26,13 @@ pub(crate) struct Options {
     milliseconds: u64,
 }
 
+impl Options {
+    /// Of so many clients, each with one write under way.
+    pub(crate) fn of(clients: usize, milliseconds: u64) -> Self {
+        Self { clients: vec![clients], batch: vec![1], milliseconds }
+    }
+}
+
 /// What one cell does.
 #[derive(Clone, Copy)]
 struct Work {

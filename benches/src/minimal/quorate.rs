@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Work;
 use super::clients::{self, joined};
-use crate::closed_loop::Client;
+use crate::closed_loop::{Client, on_this_thread};
 
 /// A state machine without state, and commands without content.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub(super) fn local<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f
         let raft = nodes[0].local();
         lead(&raft).await?;
         let client = || Local { raft: raft.clone(), batch: work.batch };
-        clients::local(&rt, work, client).await
+        on_this_thread(&rt, work.clients, work.duration, client).await
     })?)
 }
 
@@ -88,7 +88,7 @@ pub(super) fn spread<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<
         let raft = node.local();
         lead(&raft).await?;
         let client = || Local { raft: raft.clone(), batch: work.batch };
-        clients::local(&rt, work, client).await
+        on_this_thread(&rt, work.clients, work.duration, client).await
     })?);
     drop(stop);
     joined(followers)?;

@@ -41,6 +41,8 @@ pub(crate) enum Unit {
     Ratio,
     /// The fewer, the better.
     Count,
+    /// A part of something; the less, the better.
+    Share,
 }
 
 /// A figure that each run of a cell gives.
@@ -162,7 +164,8 @@ fn progress(line: &str) {
 /// Adds the columns that compare. A row that is missing, or that is compared with itself, gives none (not a number).
 fn set_against(rows: &mut [Measured], columns: &mut Vec<Column>, against: &[Against]) {
     for &Against { name, column, rows: others } in against {
-        let lower_is_better = matches!(columns[column].unit, Unit::Time | Unit::Count);
+        let lower_is_better =
+            matches!(columns[column].unit, Unit::Time | Unit::Count | Unit::Share);
         let ratios: Vec<Vec<f64>> = rows
             .iter()
             .map(|row| {

@@ -52,6 +52,7 @@ pub(super) fn show(figure: f64, unit: Unit) -> String {
         Unit::Rate | Unit::Count => scaled(figure, &[(1e9, " G"), (1e6, " M"), (1e3, " k")], ""),
         Unit::Time => scaled(figure, &[(1.0, " s"), (1e-3, " ms"), (1e-6, " µs")], " ns"),
         Unit::Ratio => format!("{} ×", digits(figure)),
+        Unit::Share => format!("{} %", digits(100.0 * figure)),
     }
 }
 

@@ -223,24 +223,48 @@ fn going_back_by_bytes_is_right_to_within_a_mark() {
         log_id: LogId::new(1, 1, index),
         payload: Payload::Command(vec![0; 10_000 - Entry::OVERHEAD_BYTES].into()),
     };
-    let mut outline = Outline::default();
-    (1..=1000).for_each(|index| outline.push(&entry(index)));
-    let mark = MARK_BYTES / 10_000 + 1;
-    for from in [1000, 500, 20] {
-        assert_eq!(outline.back_by(from, 0), from);
-        for entries in [1, 7, 100, 400] {
-            let exact = from.saturating_sub(entries);
-            let found = outline.back_by(from, entries * 10_000);
-            let range = exact.saturating_sub(2 * mark)..=exact + mark;
-            assert!(range.contains(&found), "{found} is {entries} before {from}");
+    let entries: Entries = (1..=1000).map(entry).collect();
+    for run in [1, 5, 1000] {
+        let mut outline = Outline::default();
+        for begin in (0..1000).step_by(run) {
+            outline.extend(&entries.slice(begin..begin + run));
         }
-        assert_eq!(outline.back_by(from, u64::MAX / 2), 0);
+        let mark = MARK_BYTES / 10_000 + 1;
+        for from in [1000, 500, 20] {
+            assert_eq!(outline.back_by(from, 0), from);
+            for entries in [1, 7, 100, 400] {
+                let exact = from.saturating_sub(entries);
+                let found = outline.back_by(from, entries * 10_000);
+                let range = exact.saturating_sub(2 * mark)..=exact + mark;
+                assert!(range.contains(&found), "{found} is {entries} before {from}");
+            }
+            assert_eq!(outline.back_by(from, u64::MAX / 2), 0);
+        }
+        outline.purge(LogId::new(1, 1, 300));
+        assert_eq!(outline.back_by(500, u64::MAX / 2), 300, "not beyond where the log begins");
+        assert_eq!(outline.back_by(100, 0), 300);
+        let before = outline.back_by(700, 1_000_000);
+        outline.truncate(800);
+        (800..=900).for_each(|index| outline.push(&entry(index)));
+        assert_eq!(outline.back_by(700, 1_000_000), before, "what was cut does not count");
     }
-    outline.purge(LogId::new(1, 1, 300));
-    assert_eq!(outline.back_by(500, u64::MAX / 2), 300, "not beyond where the log begins");
-    assert_eq!(outline.back_by(100, 0), 300);
-    let before = outline.back_by(700, 1_000_000);
-    outline.truncate(800);
-    (800..=900).for_each(|index| outline.push(&entry(index)));
-    assert_eq!(outline.back_by(700, 1_000_000), before, "what was cut does not count");
+}
+
+#[test]
+fn a_run_is_noted_as_its_entries_are_up_to_the_first_that_does_not_follow() {
+    let entry =
+        |term, index| Entry { log_id: LogId::new(term, term, index), payload: Payload::Blank };
+    let run = |terms: &[u64]| (3..).zip(terms).map(|(index, term)| entry(*term, index)).collect();
+    for terms in [&[2; 4][..], &[2, 2, 3], &[2; 5000]] {
+        let run: Entries = run(terms);
+        let (mut outline, mut one_by_one) = (log(&[1, 1]), log(&[1, 1]));
+        assert_eq!(outline.try_extend(&run), Ok(()));
+        run.iter().for_each(|entry| one_by_one.push(entry));
+        assert_eq!(outline, one_by_one);
+        assert_eq!(outline.try_extend(&run), Err(LogId::new(2, 2, 3)), "it is there already");
+        assert_eq!(outline, one_by_one);
+    }
+    let mut outline = log(&[1, 1]);
+    assert_eq!(outline.try_extend(&run(&[2, 3, 2])), Err(LogId::new(2, 2, 5)));
+    assert_eq!(outline, log(&[1, 1, 2, 3]));
 }

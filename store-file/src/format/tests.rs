@@ -38,10 +38,10 @@ fn a_record_is_one_only_in_its_store_and_at_its_place() {
     assert_eq!((again, replaces), (write.clone(), false));
     for (span, entry) in spans.iter().zip(&write.entries) {
         let mut encoded = record.slice(span.offset..span.offset + span.len);
-        assert_eq!(take_checked_entry(&mut encoded, entry_seed(9, 5)).as_ref(), Ok(entry));
+        assert_eq!(take_checked_entry(&mut encoded, &EntryCrc::new(9, 5)).as_ref(), Ok(entry));
         assert!(encoded.is_empty());
         let mut encoded = record.slice(span.offset..span.offset + span.len);
-        assert!(take_checked_entry(&mut encoded, entry_seed(9, 6)).is_err());
+        assert!(take_checked_entry(&mut encoded, &EntryCrc::new(9, 6)).is_err());
     }
     for seed in [
         record_seed(8, at),

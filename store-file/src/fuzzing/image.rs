@@ -6,7 +6,7 @@ use quorate_core::codec::{Gather, put_entry, take_snapshot_meta};
 use quorate_core::{Entry, GroupId, LogId, Payload};
 
 use crate::format::{
-    ALIGNMENT, HEADER_BYTES, Position, RECORD_HEADER_BYTES, entry_seed, record_bytes, record_seed,
+    ALIGNMENT, EntryCrc, HEADER_BYTES, Position, RECORD_HEADER_BYTES, record_bytes, record_seed,
     segment_header, witness,
 };
 
@@ -205,11 +205,11 @@ fn crc(seed: u32, bytes: &[u8]) -> u32 {
 /// Sets the CRCs of the entries in a record's body right, as far as there are entries.
 pub(super) fn repair(body: &mut [u8], group: GroupId) {
     let Some(mut at) = first_entry(body) else { return };
-    let seed = entry_seed(STORE, group);
+    let crc = EntryCrc::new(STORE, group);
     while let Some(entry) = body.get_mut(at..).filter(|rest| rest.len() >= 33) {
         let len = 29 + (&entry[29..]).get_u32_le() as usize;
         let Some(content) = entry.get(4..4 + len) else { return };
-        let right = crc(seed, content);
+        let right = crc.of([content]);
         entry[..4].copy_from_slice(&right.to_le_bytes());
         at += 4 + len;
     }

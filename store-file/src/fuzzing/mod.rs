@@ -17,7 +17,7 @@ use quorate_rt::channel::oneshot;
 use self::image::{SEGMENT_BYTES, STORE, header, image, repair};
 use self::memory::Memory;
 use crate::format::{
-    Encoder, Position, RECORD_HEADER_BYTES, RecordHeader, decode_body, entry_seed, record_seed,
+    Encoder, EntryCrc, Position, RECORD_HEADER_BYTES, RecordHeader, decode_body, record_seed,
     take_checked_entry,
 };
 use crate::{FileConfig, FileStore};
@@ -45,7 +45,10 @@ pub fn records(data: &[u8]) {
         end = Some(span.offset + span.len);
         let begin = span.offset - RECORD_HEADER_BYTES;
         let mut alone = body.slice(begin..begin + span.len);
-        assert_eq!(take_checked_entry(&mut alone, entry_seed(STORE, GROUP)).as_ref(), Ok(entry));
+        assert_eq!(
+            take_checked_entry(&mut alone, &EntryCrc::new(STORE, GROUP)).as_ref(),
+            Ok(entry)
+        );
         assert!(alone.is_empty());
     }
     assert!(end.is_none_or(|end| end == RECORD_HEADER_BYTES + body.len()));

@@ -35,6 +35,8 @@ impl fmt::Display for Violation {
     }
 }
 
+type AtHandover = Box<dyn FnOnce(NodeId)>;
+
 pub struct Observer {
     plan: Plan,
     inner: RefCell<Inner>,
@@ -43,7 +45,7 @@ pub struct Observer {
     hosts: RefCell<BTreeMap<NodeId, Host>>,
     draw: Generator,
     /// What happens as the next node is told to campaign.
-    at_handover: RefCell<Option<Box<dyn FnOnce(NodeId)>>>,
+    at_handover: RefCell<Option<AtHandover>>,
     /// Whose next snapshot takes how long to become durable.
     draft_rests: Cell<Option<(NodeId, Duration)>>,
     pub history: RefCell<History>,
