@@ -328,14 +328,14 @@ impl Cluster {
         if self.host(id).is_running() {
             return;
         }
-        let (was_up, due, broken) = {
+        let (due, broken) = {
             let members = self.members.borrow();
             let member = &members[&id];
             let due = !member.stays_down && member.rests_until <= now();
-            (member.raft.is_some(), due, member.is_broken)
+            (due, member.is_broken)
         };
-        if was_up {
-            // It has died by itself, as it was told to.
+        if self.observer.is_up(id) {
+            // It has died by itself, as it was told to; maybe while it stopped.
             self.observer.died(id, "soon, as was planned");
             self.change(id, |member| member.raft = None);
         }

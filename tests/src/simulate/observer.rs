@@ -273,6 +273,11 @@ impl Observer {
         self.is_down(node);
     }
 
+    /// Whether the node of a process was started, and nothing was seen of its end.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.metrics.borrow().contains_key(&node)
+    }
+
     fn is_down(&self, node: NodeId) {
         self.metrics.borrow_mut().remove(&node);
         self.change_model(|model| {
