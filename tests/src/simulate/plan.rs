@@ -196,7 +196,8 @@ fn config(draw: &Draw, profile: Profile) -> Config {
         request_timeout: election_timeout + draw.time(&(Duration::ZERO..3 * election_timeout)),
         max_command_bytes,
         max_append_bytes,
-        max_inflight_bytes: max_append_bytes + draw.bytes(1..128 * KIB),
+        // Not so little that a snapshot takes longer than the log takes to outgrow it: who is behind would be so for ever.
+        max_inflight_bytes: max_append_bytes + draw.bytes(KIB..128 * KIB),
         max_uncommitted_bytes,
         max_queued_bytes: max_command_bytes + draw.bytes(1..512 * KIB),
         max_apply_bytes: draw.bytes(64..64 * KIB),
