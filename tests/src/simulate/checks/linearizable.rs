@@ -149,9 +149,10 @@ fn check_gaps(
     let last = seen.values.last_key_value().map_or(0, |(version, _)| *version);
     let gaps = (1..=last).filter(|version| !seen.values.contains_key(version));
     for (version, count) in gaps.zip(1..) {
-        let ends = operations.iter().zip(versions).filter_map(|(operation, of)| match of {
-            Some(of) if *of > version => operation.ended,
-            _ => None,
+        // (Who has given up a write doesn't know that it was there: it may come later.)
+        let ends = operations.iter().zip(versions).filter_map(|(operation, of)| {
+            let is_told = matches!(operation.answer, Answer::Done(_));
+            operation.ended.filter(|_| is_told && of.is_some_and(|of| of > version))
         });
         let deadline = ends.min().unwrap_or(Duration::MAX);
         // Whoever may have written this version may have written any later one.

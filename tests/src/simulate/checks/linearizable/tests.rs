@@ -101,6 +101,9 @@ fn a_version_that_nobody_has_seen_is_that_of_an_unknown_write() {
     bad(&[writes(2, 1, 2, 2), unknown(1, 3)]);
     bad(&[unknown(1, 0), writes(2, 1, 2, 3)]);
     bad(&[writes(1, 0, 1, 1), writes(2, 2, 3, 3), unknown(3, 4), writes(4, 5, 6, 4)]);
+    // The one that was given up takes effect after one that began later.
+    let given_up = operation(What::Write(2), 0, Some(1), Answer::Unknown);
+    good(&[given_up, unknown(1, 2), reads(5, 6, 2, 2)]);
 }
 
 #[test]
