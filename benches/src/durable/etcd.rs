@@ -10,8 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use super::processes::{Processes, free_addresses, wait_for};
-use super::{Adapter, Cluster, KEYS, Request, Work};
-use crate::closed_loop::Client;
+use super::{Adapter, Cluster, Work};
 
 pub(super) fn start(dir: &Path) -> Result<Cluster> {
     let data = tempfile::tempdir_in(dir)?;
@@ -104,49 +103,27 @@ struct KeyValue {
 pub(super) struct Connection {
     channel: Channel,
     work: Work,
-    turn: usize,
 }
 
-impl Connection {
-    async fn set(&self, key: usize) -> Result<()> {
+impl Adapter for Connection {
+    async fn connect(leader: SocketAddr, work: Work) -> Result<Self> {
+        let channel =
+            Endpoint::new(format!("http://{leader}"))?.tcp_nodelay(true).connect().await?;
+        Ok(Self { channel, work })
+    }
+
+    async fn set(&mut self, key: usize) -> Result<()> {
         let put =
             Put { key: format!("key{key:07}").into_bytes(), value: vec![b'x'; self.work.bytes] };
         let Nothing {} = call(&self.channel, "/etcdserverpb.KV/Put", put).await?;
         Ok(())
     }
 
-    async fn get(&self, key: usize) -> Result<()> {
+    async fn get(&mut self, key: usize) -> Result<()> {
         let range = Range { key: format!("key{key:07}").into_bytes() };
         let ranged: Ranged = call(&self.channel, "/etcdserverpb.KV/Range", range).await?;
         let is_there = matches!(&ranged.kvs[..], [found] if found.value.len() == self.work.bytes);
         ensure!(is_there, "key {key} is not found");
-        Ok(())
-    }
-}
-
-impl Client for Connection {
-    async fn request(&mut self) -> Result<u64> {
-        self.turn += 1;
-        let key = self.turn % KEYS;
-        match self.work.request {
-            Request::Write => self.set(key).await?,
-            Request::Read => self.get(key).await?,
-        }
-        Ok(1)
-    }
-}
-
-impl Adapter for Connection {
-    async fn connect(leader: SocketAddr, work: Work, number: usize) -> Result<Self> {
-        let channel =
-            Endpoint::new(format!("http://{leader}"))?.tcp_nodelay(true).connect().await?;
-        Ok(Self { channel, work, turn: number })
-    }
-
-    async fn fill(&mut self) -> Result<()> {
-        for key in 0..KEYS {
-            self.set(key).await?;
-        }
         Ok(())
     }
 }

@@ -11,8 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::processes::{Processes, free_addresses, wait_for};
-use super::{Adapter, Cluster, KEYS, Request, Work};
-use crate::closed_loop::Client;
+use super::{Adapter, Cluster, Work};
 
 /// Name, runtime and driver.
 pub(crate) const RUNTIMES: [(&str, &str, &str); 5] = [
@@ -65,7 +64,6 @@ fn status(node: SocketAddr) -> Result<String> {
 pub(super) struct Connection {
     stream: tokio::net::TcpStream,
     work: Work,
-    turn: usize,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -84,6 +82,29 @@ impl Connection {
                 return Ok(&self.answer[..len]);
             }
         }
+    }
+}
+
+/// Whether all of a simple string, an error or a bulk string has come.
+fn is_whole(answer: &[u8]) -> Option<bool> {
+    let Some(line) = answer.windows(2).position(|end| end == b"\r\n") else { return Some(false) };
+    match answer.first()? {
+        b'+' | b'-' => Some(true),
+        b'$' => {
+            let bytes: i64 = std::str::from_utf8(&answer[1..line]).ok()?.parse().ok()?;
+            let content = usize::try_from(bytes).map_or(0, |bytes| bytes + 2);
+            Some(answer.len() >= line + 2 + content)
+        }
+        _ => None,
+    }
+}
+
+impl Adapter for Connection {
+    async fn connect(leader: SocketAddr, work: Work) -> Result<Self> {
+        let stream = tokio::net::TcpStream::connect(leader).await?;
+        stream.set_nodelay(true)?;
+        let answer = vec![0; work.bytes + 1024];
+        Ok(Self { stream, work, request: Vec::new(), answer })
     }
 
     async fn set(&mut self, key: usize) -> Result<()> {
@@ -105,48 +126,6 @@ impl Connection {
         let answer = self.ask().await?;
         let value = answer.iter().filter(|byte| **byte == b'x').count();
         ensure!(value == expected, "GET is answered {:?}", String::from_utf8_lossy(answer));
-        Ok(())
-    }
-}
-
-/// Whether all of a simple string, an error or a bulk string has come.
-fn is_whole(answer: &[u8]) -> Option<bool> {
-    let Some(line) = answer.windows(2).position(|end| end == b"\r\n") else { return Some(false) };
-    match answer.first()? {
-        b'+' | b'-' => Some(true),
-        b'$' => {
-            let bytes: i64 = std::str::from_utf8(&answer[1..line]).ok()?.parse().ok()?;
-            let content = usize::try_from(bytes).map_or(0, |bytes| bytes + 2);
-            Some(answer.len() >= line + 2 + content)
-        }
-        _ => None,
-    }
-}
-
-impl Client for Connection {
-    async fn request(&mut self) -> Result<u64> {
-        self.turn += 1;
-        let key = self.turn % KEYS;
-        match self.work.request {
-            Request::Write => self.set(key).await?,
-            Request::Read => self.get(key).await?,
-        }
-        Ok(1)
-    }
-}
-
-impl Adapter for Connection {
-    async fn connect(leader: SocketAddr, work: Work, number: usize) -> Result<Self> {
-        let stream = tokio::net::TcpStream::connect(leader).await?;
-        stream.set_nodelay(true)?;
-        let answer = vec![0; work.bytes + 1024];
-        Ok(Self { stream, work, turn: number, request: Vec::new(), answer })
-    }
-
-    async fn fill(&mut self) -> Result<()> {
-        for key in 0..KEYS {
-            self.set(key).await?;
-        }
         Ok(())
     }
 }

@@ -75,13 +75,35 @@ struct Work {
 /// So many keys are written and read: enough for neighbours not to meet, few enough to be there before the first is read.
 const KEYS: usize = 256;
 
-/// Of a cluster that runs, for one connection.
-trait Adapter: Client + Sized + 'static {
+/// A connection to a cluster that runs.
+trait Adapter: Sized + 'static {
     /// Connects to the node that leads, which is at this address.
-    async fn connect(leader: SocketAddr, work: Work, number: usize) -> Result<Self>;
+    async fn connect(leader: SocketAddr, work: Work) -> Result<Self>;
 
-    /// Writes all the keys.
-    async fn fill(&mut self) -> Result<()>;
+    /// Writes a key.
+    async fn set(&mut self, key: usize) -> Result<()>;
+
+    /// Reads a key, which is there.
+    async fn get(&mut self, key: usize) -> Result<()>;
+}
+
+/// It asks for one key after the other.
+struct KeyByKey<A> {
+    connection: A,
+    request: Request,
+    turn: usize,
+}
+
+impl<A: Adapter> Client for KeyByKey<A> {
+    async fn request(&mut self) -> Result<u64> {
+        self.turn += 1;
+        let key = self.turn % KEYS;
+        match self.request {
+            Request::Write => self.connection.set(key).await?,
+            Request::Read => self.connection.get(key).await?,
+        }
+        Ok(1)
+    }
 }
 
 /// A cluster that has a leader.
@@ -149,12 +171,16 @@ fn run<A: Adapter>(cluster: Cluster, work: Work) -> Result<Vec<f64>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        A::connect(cluster.leader, work, 0).await?.fill().await.context("writing the keys")?;
+        let mut first = A::connect(cluster.leader, work).await?;
+        for key in 0..KEYS {
+            first.set(key).await.context("writing the keys")?;
+        }
         let load = Load::timing_all(work.connections);
         let mut clients = Vec::new();
         for number in 0..work.connections {
-            let client = A::connect(cluster.leader, work, number).await;
-            let client = client.with_context(|| format!("connection {number}"))?;
+            let connection = A::connect(cluster.leader, work).await;
+            let connection = connection.with_context(|| format!("connection {number}"))?;
+            let client = KeyByKey { connection, request: work.request, turn: number };
             clients.push(tokio::task::spawn_local(Arc::clone(&load).client(number, client)));
         }
         let cpu = || cluster.processes.cpu_time();

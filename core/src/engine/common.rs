@@ -89,7 +89,8 @@ impl Common {
     }
 
     pub(super) fn extend(&mut self, run: Entries) {
-        let reconfigures = run.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
+        let brings = |entry: &Entry| matches!(entry.payload, Payload::Membership(_));
+        let reconfigures = !run.is_plain() && run.iter().any(brings);
         self.log.extend(run);
         if reconfigures {
             self.membership_changed();
