@@ -158,7 +158,7 @@ impl Observer {
     }
 
     pub fn submits(&self, node: NodeId, write: &LogWrite) {
-        if self.draw.chance(self.plan.recoveries) {
+        if self.tries_a_recovery(node) {
             self.look_for_durable(node, |disk| disk.torn(&self.draw));
         }
         self.see(&Seen::Submits { node, write });
@@ -180,9 +180,18 @@ impl Observer {
             }
         });
         self.see(&Seen::Durable { node });
-        if self.draw.chance(self.plan.recoveries) {
+        if self.tries_a_recovery(node) {
             self.look_for_durable(node, |disk| disk.durable());
         }
+    }
+
+    fn tries_a_recovery(&self, node: NodeId) -> bool {
+        // (The first of both says no nearly always, and costs nothing.)
+        self.draw.chance(self.plan.recoveries)
+            && self.hosts.borrow().get(&node).is_some_and(|host| {
+                let used = host.disk().used().max(1);
+                self.draw.chance(RECOVERED_BYTES / used as f64)
+            })
     }
 
     /// Looks whether all that is called durable would be found if the power went now, and left this on the disk.
@@ -349,6 +358,10 @@ impl Observer {
         }
     }
 }
+
+/// A recovery reads all that a disk holds: the more that is, the rarer it is tried, so that each chance reads no more than this on the average. (Otherwise
+/// most of the time goes into a few disks that are large.)
+const RECOVERED_BYTES: f64 = 64.0 * 1024.0;
 
 /// How long a state machine is at a command that takes it a while.
 const SLOWLY: Range<Duration> = Duration::from_millis(1)..Duration::from_millis(50);
