@@ -51,9 +51,9 @@ impl Entries {
 
     /// The first of them, as many as fit into so many bytes, but at least one.
     #[must_use]
-    pub fn first_bytes(&self, max_bytes: usize) -> Self {
+    pub fn first_bytes(self, max_bytes: usize) -> Self {
         if self.bytes <= max_bytes {
-            return self.clone();
+            return self;
         }
         let mut bytes = 0usize;
         let fitting = self.iter().take_while(|entry| {
@@ -171,8 +171,10 @@ impl fmt::Debug for Entries {
 /// A part of a log in memory, run by run: what a store keeps of it.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
-    /// None is empty, and each follows the one before.
-    runs: VecDeque<Entries>,
+    /// None is empty, and each follows the one before. By the index of its first entry.
+    runs: VecDeque<(Index, Entries)>,
+    /// Beyond the last entry; 0 where there is none.
+    end: Index,
     bytes: usize,
 }
 
@@ -184,29 +186,33 @@ impl Runs {
 
     /// The first index; none where there is no entry.
     pub fn first(&self) -> Option<Index> {
-        Some(self.runs.front()?.first()?.log_id.index)
+        self.runs.front().map(|(first, _)| *first)
     }
 
     /// The last index; none where there is no entry.
     pub fn last(&self) -> Option<Index> {
-        Some(self.runs.back()?.last()?.log_id.index)
+        self.end.checked_sub(1)
     }
 
     /// The first run.
     pub fn first_run(&self) -> Option<&Entries> {
-        self.runs.front()
+        self.runs.front().map(|(_, run)| run)
     }
 
     /// Takes the first run out.
     pub fn pop_run(&mut self) -> Option<Entries> {
-        let run = self.runs.pop_front()?;
+        let (_, run) = self.runs.pop_front()?;
         self.bytes -= run.bytes();
+        if self.runs.is_empty() {
+            self.end = 0;
+        }
         Some(run)
     }
 
     /// Lets go of all.
     pub fn clear(&mut self) {
         self.bytes = 0;
+        self.end = 0;
         self.runs.clear();
     }
 
@@ -215,28 +221,35 @@ impl Runs {
     /// Panics where it doesn't follow.
     pub fn push(&mut self, run: Entries) {
         let Some(first) = run.first().map(|entry| entry.log_id.index) else { return };
-        assert!(self.last().is_none_or(|last| last + 1 == first), "{first} is not next");
+        assert!(self.end == 0 || self.end == first, "{first} is not next");
+        self.end = first + run.len() as Index;
         self.bytes += run.bytes();
-        self.runs.push_back(run);
+        self.runs.push_back((first, run));
     }
 
     /// Lets go of all outside of this range.
     pub fn keep(&mut self, range: Range<Index>) {
         while self.first().is_some_and(|first| first < range.start) {
+            let end = self.end;
             let first = self.pop_run().map(|run| run.within(range.start..Index::MAX));
             if let Some(first) = first.filter(|first| !first.is_empty()) {
+                self.end = end;
                 self.bytes += first.bytes();
-                self.runs.push_front(first);
+                self.runs.push_front((range.start, first));
             }
         }
-        while self.last().is_some_and(|last| last >= range.end)
-            && let Some(run) = self.runs.pop_back()
+        while self.end > range.end
+            && let Some((first, run)) = self.runs.pop_back()
         {
             let kept = run.within(0..range.end);
             self.bytes -= run.bytes() - kept.bytes();
+            self.end = first + kept.len() as Index;
             if !kept.is_empty() {
-                self.runs.push_back(kept);
+                self.runs.push_back((first, kept));
             }
+        }
+        if self.runs.is_empty() {
+            self.end = 0;
         }
     }
 
@@ -245,19 +258,17 @@ impl Runs {
     ///
     /// Where they are of one run, nothing is copied.
     pub fn read(&self, range: Range<Index>, max_bytes: usize) -> Entries {
-        let at = self.run_of(range.start);
-        let Some(run) = self.runs.get(at) else { return Entries::default() };
-        let first = run.within(range.clone()).first_bytes(max_bytes);
+        let Some(at) = self.run_of(range.start) else { return Entries::default() };
+        let first = self.runs[at].1.within(range.clone()).first_bytes(max_bytes);
         let mut bytes = first.bytes();
-        let mut next = first.last().map_or(range.end, |last| last.log_id.index + 1);
-        if next >= range.end || bytes >= max_bytes {
+        let mut next = range.start + first.len() as Index;
+        if next >= range.end.min(self.end) || bytes >= max_bytes {
             return first;
         }
         let mut found = vec![first];
-        for run in self.runs.range(at + 1..) {
+        for (first, run) in self.runs.range(at + 1..) {
             let part = run.within(next..range.end).first_bytes(max_bytes - bytes);
-            let is_next = part.first().is_some_and(|first| first.log_id.index == next);
-            if !is_next || bytes + part.bytes() > max_bytes {
+            if *first != next || part.is_empty() || bytes + part.bytes() > max_bytes {
                 break;
             }
             bytes += part.bytes();
@@ -269,20 +280,19 @@ impl Runs {
 
     /// The entries from this one on to the end of its run; none where it is not there.
     pub fn rest_of_run(&self, from: Index) -> Option<Entries> {
-        let rest = self.runs.get(self.run_of(from))?.within(from..Index::MAX);
-        rest.first().is_some_and(|first| first.log_id.index == from).then_some(rest)
+        let (_, run) = &self.runs[self.run_of(from)?];
+        Some(run.within(from..Index::MAX))
     }
 
-    /// The position of the run that holds this entry; where none does, one beyond the last.
-    fn run_of(&self, index: Index) -> usize {
-        if self.first().is_none_or(|first| index < first) {
-            return self.runs.len();
+    /// The position of the run that holds this entry, if one does.
+    fn run_of(&self, index: Index) -> Option<usize> {
+        if index >= self.end {
+            return None;
         }
         // Mostly it is one of the last.
-        let ends_before = |run: &Entries| run.last().is_some_and(|last| last.log_id.index < index);
-        match self.runs.iter().rev().take(4).position(ends_before) {
-            Some(back) => self.runs.len() - back,
-            None => self.runs.partition_point(ends_before),
+        match self.runs.iter().rev().take(4).position(|(first, _)| *first <= index) {
+            Some(back) => Some(self.runs.len() - 1 - back),
+            None => self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1),
         }
     }
 }
@@ -333,7 +343,7 @@ mod tests {
         let run = run();
         let two = 30 + 2 * Entry::OVERHEAD_BYTES;
         for (max, expected) in [(0, 1), (two - 1, 1), (two, 2), (two + 1, 2), (usize::MAX, 4)] {
-            assert_eq!(run.first_bytes(max).len(), expected, "{max} bytes");
+            assert_eq!(run.clone().first_bytes(max).len(), expected, "{max} bytes");
         }
         assert!(Entries::default().first_bytes(0).is_empty());
     }

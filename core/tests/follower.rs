@@ -50,14 +50,20 @@ fn follower(purged: Index, last: Index) -> Engine {
     let snapshot = (purged > 0).then(|| meta(purged));
     let recovered = Recovered { hard_state, snapshot, outline };
     let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
-    engine.take_output();
+    output_of(&mut engine);
     engine
 }
 
 /// What comes of this.
 fn after(engine: &mut Engine, input: Input) -> Output {
     engine.step(Instant::default(), input);
-    engine.take_output()
+    output_of(engine)
+}
+
+fn output_of(engine: &mut Engine) -> Output {
+    let mut output = Output::default();
+    engine.take_output(&mut output);
+    output
 }
 
 /// The one answer in an output, to an append.
@@ -155,14 +161,14 @@ fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     engine.step(now, piece(5, b"half"));
     engine.step(now, piece(7, b""));
     engine.step(now, piece(5, b""));
-    engine.take_output();
+    output_of(&mut engine);
     engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 4 });
-    let output = engine.take_output();
+    let output = output_of(&mut engine);
     assert!(output.messages.is_empty(), "{:?}", output.messages);
     // The new draft takes its pieces as any other does.
     engine.step(now, piece(5, b"all of it."));
     engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 10 });
-    let output = engine.take_output();
+    let output = output_of(&mut engine);
     assert_eq!(output.incoming.last(), Some(&Incoming::End(meta(5))));
 }
 
@@ -396,6 +402,6 @@ fn a_restart_on_the_way_does_not_pass_for_having_caught_up() {
     let hard_state = HardState { term: Term(1), voted_for: None, caught_up: false };
     let recovered = Recovered { hard_state, snapshot: None, outline };
     let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
-    engine.take_output();
+    output_of(&mut engine);
     assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 3)), Vote::Tentative);
 }

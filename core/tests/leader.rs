@@ -55,7 +55,9 @@ impl Leader {
     }
 
     fn output(&mut self) -> Output {
-        self.engine.take_output()
+        let mut output = Output::default();
+        self.engine.take_output(&mut output);
+        output
     }
 
     /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use quorate::engine::{Engine, Fetch, Input, Output};
 use quorate::rt::Instant;
 use quorate::{
-    Config, Entries, Entry, Index, LogWrite, Membership, Message, NodeId, Payload, Recovered, Role,
-    Runs,
+    Config, Entries, Entry, Index, LogWrite, Membership, NodeId, Payload, Recovered, Role, Runs,
 };
 
 /// When a log holds so many entries that have been applied, all of them are dropped.
@@ -17,6 +16,8 @@ const NODES: [NodeId; 3] = [1, 2, 3];
 /// Three engines, the first of which leads.
 pub(crate) struct Three {
     members: Vec<Member>,
+    /// What the last turn wanted done, and memory for the next.
+    output: Output,
     now: Instant,
 }
 
@@ -46,7 +47,7 @@ impl Three {
             engine.initialize(now, membership.clone());
             Member { engine, inbox: vec![Input::Wake], log: Log::default(), handed_out: 0 }
         });
-        let mut three = Self { members: members.into(), now };
+        let mut three = Self { members: members.into(), output: Output::default(), now };
         three.settle()?;
         three.now += 2 * Config::default().election_timeout;
         three.members[0].inbox.push(Input::Wake);
@@ -66,7 +67,7 @@ impl Three {
         };
         let members = NODES.into_iter().zip(recovered).map(member).collect();
         now += 2 * Config::default().election_timeout;
-        let mut three = Self { members, now };
+        let mut three = Self { members, output: Output::default(), now };
         three.members[0].inbox.push(Input::Wake);
         three.settle()?;
         ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
@@ -109,7 +110,8 @@ impl Three {
     }
 
     fn turn(&mut self, place: usize) -> Result<()> {
-        for message in self.members[place].turn(self.now) {
+        self.members[place].turn(self.now, &mut self.output);
+        for message in self.output.messages.drain(..) {
             let to = NODES.iter().position(|id| *id == message.to);
             let to = to.context("a message to nobody")?;
             self.members[to].inbox.push(Input::Message(message));
@@ -119,7 +121,8 @@ impl Three {
 }
 
 impl Member {
-    fn turn(&mut self, now: Instant) -> Vec<Message> {
+    /// Does all that is to be done but to send messages.
+    fn turn(&mut self, now: Instant, output: &mut Output) {
         for input in self.inbox.drain(..) {
             self.engine.step(now, input);
         }
@@ -127,22 +130,22 @@ impl Member {
             self.log.write(content);
             self.engine.step(now, Input::Persisted { write });
         }
-        let Output { write, messages, fetches, committed, .. } = self.engine.take_output();
+        self.engine.take_output(output);
+        let Output { write, fetches, committed, .. } = output;
         // (Only while the cluster forms: afterwards no peer is behind.)
-        for Fetch { peer, term, range, .. } in fetches {
+        for Fetch { peer, term, range, .. } in fetches.drain(..) {
             let entries = self.log.entries.read(range, usize::MAX);
             self.inbox.push(Input::Fetched { peer, term, entries });
         }
-        if let Some((write, content)) = write {
+        if let Some((write, content)) = write.take() {
             self.log.write(content);
             self.inbox.push(Input::Persisted { write });
         }
-        if let Some(committed) = committed {
+        if let Some(committed) = *committed {
             let entries = self.log.take_committed(committed);
             let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Command(_));
             self.handed_out += entries.iter().filter(is_command).count();
         }
-        messages
     }
 }
 

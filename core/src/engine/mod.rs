@@ -183,8 +183,8 @@ impl Engine {
         common.log.take_write(unsaved.then_some(common.hard_state), common.now)
     }
 
-    /// What is to be done about all that was stepped since the last call.
-    pub fn take_output(&mut self) -> Output {
+    /// What is to be done about all that was stepped since the last call: it takes the place of `output`, whose memory is used for the next.
+    pub fn take_output(&mut self, output: &mut Output) {
         let common = &mut self.common;
         match &mut self.role {
             State::Leader(leader) => leader.finish_turn(common),
@@ -200,7 +200,8 @@ impl Engine {
             State::Follower(follower) => follower.wake_at(common),
             State::Candidate(candidate) => Some(candidate.election_at),
         };
-        mem::take(&mut common.out)
+        mem::swap(&mut common.out, output);
+        common.out.clear();
     }
 
     /// Its role.

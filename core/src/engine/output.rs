@@ -45,6 +45,36 @@ pub struct Output {
 }
 
 impl Output {
+    /// Makes it that of nothing, and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        let Self {
+            write,
+            messages,
+            fetches,
+            pieces,
+            incoming,
+            restore,
+            committed,
+            proposals,
+            placed_are_lost,
+            reads,
+            membership,
+            wake_at,
+        } = self;
+        *write = None;
+        messages.clear();
+        fetches.clear();
+        pieces.clear();
+        incoming.clear();
+        *restore = None;
+        *committed = None;
+        proposals.clear();
+        *placed_are_lost = false;
+        reads.clear();
+        *membership = None;
+        *wake_at = None;
+    }
+
     /// Tells what became of a proposal; of those that are placed one after the other, as most are, all together.
     pub(super) fn tell(&mut self, ticket: Ticket, proposal: Proposal) {
         if let Proposal::Placed(placed) = proposal

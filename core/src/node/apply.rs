@@ -204,6 +204,9 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         let mut responses = responses.into_iter();
         let mut replies = self.replies.borrow_mut();
         for Entry { log_id, payload } in &entries {
+            if !replies.awaits_entries() {
+                break; // As on a follower.
+            }
             let is_command = matches!(payload, Payload::Command(_));
             let response = if is_command { responses.next() } else { None };
             replies.applied(*log_id, response, || leader(&self.metrics));

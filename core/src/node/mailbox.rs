@@ -199,6 +199,8 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     ended: RefCell<Option<End>>,
     /// Made when the first handle that crosses threads is asked for; without one, nothing here locks.
     shared: OnceCell<Arc<SharedMailbox<SM>>>,
+    /// Nothing: memory for what is on its way from there.
+    crossing: RefCell<Vec<SharedRequest<SM>>>,
 }
 
 impl<SM: StateMachine> Mailbox<SM> {
@@ -214,6 +216,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             submitting: Cell::default(),
             ended: RefCell::default(),
             shared: OnceCell::new(),
+            crossing: RefCell::default(),
         }
     }
 
@@ -287,17 +290,22 @@ impl<SM: StateMachine> Mailbox<SM> {
         }
     }
 
-    pub(crate) fn take_events(&self) -> Vec<Event<SM>> {
+    /// Takes what has come into `events`, which are none so far.
+    pub(crate) fn take_events(&self, events: &mut Vec<Event<SM>>) {
+        assert!(events.is_empty(), "what was taken is not looked at");
         self.inbox_bytes.set(0);
-        mem::take(&mut self.events.borrow_mut())
+        mem::swap(&mut *self.events.borrow_mut(), events);
     }
 
-    pub(crate) fn take_requests(&self) -> Vec<LocalRequest<SM>> {
-        let mut requests = mem::take(&mut *self.requests.borrow_mut());
+    /// Takes what has come into `requests`, which are none so far.
+    pub(crate) fn take_requests(&self, requests: &mut Vec<LocalRequest<SM>>) {
+        assert!(requests.is_empty(), "what was taken is not looked at");
+        mem::swap(&mut *self.requests.borrow_mut(), requests);
         if let Some(shared) = self.shared.get() {
-            requests.extend(shared.lock().take().into_iter().map(LocalRequest::from));
+            let mut crossing = self.crossing.borrow_mut();
+            shared.lock().take(&mut crossing);
+            requests.extend(crossing.drain(..).map(LocalRequest::from));
         }
-        requests
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -311,9 +319,12 @@ impl<SM: StateMachine> Mailbox<SM> {
         drop(self.events.take());
         let mut requests = mem::take(&mut *self.requests.borrow_mut());
         if let Some(shared) = self.shared.get() {
+            let mut crossing = Vec::new();
             let mut state = shared.lock();
             state.ended.get_or_insert_with(|| end.clone());
-            requests.extend(state.take().into_iter().map(LocalRequest::from));
+            state.take(&mut crossing);
+            drop(state);
+            requests.extend(crossing.into_iter().map(LocalRequest::from));
         }
         for request in requests {
             refuse(request, end);
@@ -383,9 +394,9 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 }
 
 impl<SM: StateMachine> SharedState<SM> {
-    fn take(&mut self) -> Vec<SharedRequest<SM>> {
+    fn take(&mut self, requests: &mut Vec<SharedRequest<SM>>) {
         self.inbox_bytes = 0;
-        mem::take(&mut self.requests)
+        mem::swap(&mut self.requests, requests);
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {

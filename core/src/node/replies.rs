@@ -67,6 +67,11 @@ impl<SM: StateMachine> Replies<SM> {
         }
     }
 
+    /// Whether anybody waits for an entry to be applied.
+    pub(crate) fn awaits_entries(&self) -> bool {
+        !self.placed.is_empty()
+    }
+
     /// The entry `log_id` has been applied, with this response if it was a command.
     pub(crate) fn applied(
         &mut self,
@@ -119,16 +124,15 @@ impl<SM: StateMachine> Replies<SM> {
     }
 
     /// The reads that have waited for what is committed now.
-    pub(crate) fn take_committed(
-        &mut self,
-        committed: Index,
-    ) -> impl Iterator<Item = (Index, LocalRead<SM>)> + use<SM> {
-        let mut reads = mem::take(&mut self.ahead);
-        if !reads.is_empty() {
-            self.ahead = reads.split_off(&(committed + 1));
+    pub(crate) fn take_committed(&mut self, committed: Index) -> Vec<(Index, LocalRead<SM>)> {
+        let mut taken = Vec::new();
+        while let Some(reads) = self.ahead.first_entry()
+            && *reads.key() <= committed
+        {
+            let (index, reads) = reads.remove_entry();
+            taken.extend(reads.into_iter().map(|read| (index, read)));
         }
-        let reads = reads.into_iter();
-        reads.flat_map(|(index, reads)| reads.into_iter().map(move |read| (index, read)))
+        taken
     }
 
     /// Whether nobody waits for anything but a snapshot, for which a node that stops does not wait.

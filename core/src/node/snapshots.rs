@@ -90,8 +90,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
     }
 
     /// Does what is to be done about the one that comes in, in order and after what was asked for before.
-    pub(super) fn receive(&mut self, steps: Vec<Incoming>) {
-        if steps.is_empty() {
+    pub(super) fn receive(&mut self, steps: impl ExactSizeIterator<Item = Incoming>) {
+        if steps.len() == 0 {
             return;
         }
         let (inflow, _) = self.receiving.get_or_insert_with(|| {

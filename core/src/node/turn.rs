@@ -52,6 +52,19 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) stopping: Option<Stopping>,
 }
 
+/// What a turn takes out, to be looked at. The next one uses its memory again.
+struct Taken<SM: StateMachine> {
+    events: Vec<Event<SM>>,
+    requests: Vec<LocalRequest<SM>>,
+    output: Output,
+}
+
+impl<SM: StateMachine> Default for Taken<SM> {
+    fn default() -> Self {
+        Self { events: Vec::new(), requests: Vec::new(), output: Output::default() }
+    }
+}
+
 /// How a node stops.
 #[derive(Clone, Copy)]
 pub(super) struct Stopping {
@@ -64,7 +77,8 @@ pub(super) struct Stopping {
 impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
     /// Turns until the node is told to stop.
     pub(super) async fn run(mut self) -> Result<(), Fatal> {
-        self.act(self.rt.now());
+        let mut taken = Taken::default();
+        self.act(self.rt.now(), &mut taken.output);
         loop {
             poll_fn(|context| {
                 // A turn looks at the time anyway: the timer has to be told only of who waits for nothing else.
@@ -78,16 +92,17 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 // It was dropped or has failed, and will be cancelled. Its store may be another node's by now.
                 return pending().await;
             }
-            if self.turn()? {
+            if self.turn(&mut taken)? {
                 return Ok(());
             }
         }
     }
 
     /// One turn; whether it is the last.
-    fn turn(&mut self) -> Result<bool, Fatal> {
+    fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
-        for event in self.mailbox.take_events() {
+        self.mailbox.take_events(&mut taken.events);
+        for event in taken.events.drain(..) {
             match event {
                 Event::Message(message) => self.engine.step(now, Input::Message(message)),
                 Event::Persisted { write, outcome } => {
@@ -103,13 +118,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Shutdown => self.begin_to_stop(now),
             }
         }
-        if self.engine.leader().is_some() {
+        if self.engine.leader().is_some() && !self.replies.borrow().parked.is_empty() {
             let parked = self.replies.borrow_mut().parked.drain();
             for request in parked {
                 self.on_request(now, request);
             }
         }
-        for request in self.mailbox.take_requests() {
+        self.mailbox.take_requests(&mut taken.requests);
+        for request in taken.requests.drain(..) {
             self.on_request(now, request);
         }
         loop {
@@ -122,7 +138,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.timer.is_due(now) {
             self.engine.step(now, Input::Wake);
         }
-        self.act(now);
+        self.act(now, &mut taken.output);
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
@@ -241,13 +257,13 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     /// Does what the engine wants done.
-    fn act(&mut self, now: Instant) {
+    fn act(&mut self, now: Instant, output: &mut Output) {
         if let Some((write, content)) = self.engine.take_write()
             && self.mailbox.submit(write, || self.append(write, content))
         {
             self.engine.step(now, Input::Persisted { write });
         }
-        let output = self.engine.take_output();
+        self.engine.take_output(output);
         let Output {
             write,
             messages,
@@ -262,45 +278,45 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             membership,
             wake_at,
         } = output;
-        if let Some(membership) = &membership {
+        if let Some(membership) = membership {
             self.transport.set_peers(self.group, membership.voters());
         }
-        if let Some((write, content)) = write {
+        if let Some((write, content)) = write.take() {
             self.append(write, content);
         }
-        for message in messages {
+        for message in messages.drain(..) {
             self.transport.send(message);
         }
-        for fetch in fetches {
+        for fetch in fetches.drain(..) {
             self.fetch(fetch);
         }
-        self.snapshots.receive(incoming);
-        for piece in pieces {
+        self.snapshots.receive(incoming.drain(..));
+        for piece in pieces.drain(..) {
             self.snapshots.read(piece);
         }
         let gets_snapshot =
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
-        self.publish(membership);
-        self.answer(placed_are_lost, proposals, reads);
+        self.publish(membership.take());
+        self.answer(*placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
-        if let Some(snapshot) = restore {
+        if let Some(snapshot) = restore.take() {
             if self.snapshots.stop_building() {
                 self.applying.view_is_done(); // What it was of is out of date.
             }
             self.applying.restore(snapshot);
         }
-        if let Some(committed) = committed {
+        if let Some(committed) = *committed {
             self.applying.commit(committed);
             let reads = self.replies.borrow_mut().take_committed(committed);
-            reads.for_each(|(index, read)| self.applying.read(index, read));
+            reads.into_iter().for_each(|(index, read)| self.applying.read(index, read));
         }
         self.watch_commit(now, committed.is_some());
         let expires_at = self.replies.borrow().parked.expires_at();
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.mailbox.card.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
-        let times = [wake_at, expires_at, self.stalled_at, stop_at];
+        let times = [*wake_at, expires_at, self.stalled_at, stop_at];
         self.timer.set(times.into_iter().flatten().min());
         if self.engine.durable() > 0 {
             for reply in self.replies.borrow_mut().initializing.drain(..) {
@@ -351,15 +367,15 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn answer(
         &mut self,
         placed_are_lost: bool,
-        proposals: Vec<(Range<Ticket>, Proposal)>,
-        reads: Vec<(u64, ReadOutcome)>,
+        proposals: &mut Vec<(Range<Ticket>, Proposal)>,
+        reads: &mut Vec<(Ticket, ReadOutcome)>,
     ) {
         let leader = || apply::leader(&self.metrics);
         let mut replies = self.replies.borrow_mut();
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
         }
-        for (tickets, proposal) in proposals {
+        for (tickets, proposal) in proposals.drain(..) {
             for (ticket, offset) in tickets.zip(0..) {
                 let reply = replies.proposed.take(ticket);
                 match proposal {
@@ -376,7 +392,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             }
         }
         drop(replies); // A read runs code of whoever waits for it, if only to drop it.
-        for (ticket, outcome) in reads {
+        for (ticket, outcome) in reads.drain(..) {
             let read = self.replies.borrow_mut().reads.take(ticket);
             match outcome {
                 ReadOutcome::At(index) if index > self.engine.committed() => {

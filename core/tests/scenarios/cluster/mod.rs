@@ -346,7 +346,8 @@ impl Cluster {
     }
 
     fn act_after(&mut self, id: NodeId, before: Before) {
-        let mut output = self.running(id).take_output();
+        let mut output = Output::default();
+        self.running(id).take_output(&mut output);
         self.node(id).wake_at = output.wake_at;
         self.tell_role(id, before);
         if let Some((number, write)) = output.write.take() {
