@@ -107,12 +107,12 @@ impl Cluster {
         })
     }
 
-    /// Whether these may elect one of them: a majority of all, whose votes count.
-    pub fn may_elect(&self, ids: &[NodeId]) -> bool {
-        let votes = |id: &&NodeId| {
-            self.observer.with_model(|model| model.nodes[id].durable.hard_state.caught_up)
-        };
-        2 * ids.iter().filter(votes).count() > self.hosts.len()
+    /// Whether these may go on without the others: the cluster is formed, and a majority of all is among them, whose votes count.
+    pub fn may_go_on(&self, ids: &[NodeId]) -> bool {
+        self.observer.with_model(|model| {
+            let votes = |id: &&NodeId| model.nodes[id].durable.hard_state.caught_up;
+            model.is_formed() && 2 * ids.iter().filter(votes).count() > self.hosts.len()
+        })
     }
 
     pub fn ids(&self) -> Vec<NodeId> {

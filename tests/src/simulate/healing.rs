@@ -46,8 +46,8 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         let impaired = ids.iter().filter(|id| cluster.atlas.is_impaired(**id)).copied();
         let whole = core.iter().take(majority).copied();
         core = whole.chain(impaired).collect::<BTreeSet<_>>().into_iter().collect();
-        if !cluster.may_elect(&core) {
-            core = ids.clone(); // The cluster is not formed yet, which takes all of them.
+        if !cluster.may_go_on(&core) {
+            core = ids.clone();
         }
     }
     for id in ids.into_iter().filter(|id| !core.contains(id)) {

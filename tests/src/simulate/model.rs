@@ -191,4 +191,14 @@ impl Model {
     pub fn last_committed(&self) -> Index {
         self.committed.len() as Index
     }
+
+    /// Whether the cluster is known to be formed, which takes all of its nodes: all have caught up once, and the leader knows, for something of a client's is committed.
+    pub fn is_formed(&self) -> bool {
+        let caught_up = |node: &NodeModel| {
+            node.had.iter().chain([&node.durable]).any(|log| log.hard_state.caught_up)
+        };
+        let mut committed = self.committed.iter().map(|committed| committed.seal);
+        self.nodes.values().all(caught_up)
+            && committed.any(|seal| seal.content != 0 && !seal.is_membership)
+    }
 }
