@@ -35,6 +35,8 @@ pub enum Phase {
     Faults,
     /// All goes well. Clients go on.
     Healed,
+    /// All goes well, and clients rest.
+    Lull,
     /// Clients end.
     Ending,
 }

@@ -99,6 +99,9 @@ pub async fn inside(
 async fn pause(cluster: &Cluster, rt: &Sim, went_well: bool) {
     let pause = cluster.workload.duration(&(Duration::ZERO..cluster.plan.load.pause));
     rt.sleep(if went_well { pause } else { pause.max(RESTS) }).await;
+    while cluster.phase() == Phase::Lull {
+        rt.sleep(RESTS).await;
+    }
 }
 
 /// Whether there was an answer other than a refusal.
