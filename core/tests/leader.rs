@@ -160,6 +160,24 @@ fn the_same_reply_again_changes_nothing_and_is_no_progress() {
     assert_eq!(pieces(&leader.output()), [(9, 0, 0)], "it has not got on for so long");
 }
 
+/// A piece was lost where a transport had no room for it: the peer could not take the next, and says once more what it has.
+#[test]
+fn a_piece_that_the_peer_misses_is_sent_again_at_once_and_not_twice() {
+    let mut leader = half_sent();
+    assert_eq!(leader.after_read(9, 4, b"4567").pieces, [read(9, 8, 2)]);
+    leader.after_read(9, 8, b"89");
+    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
+    // Each of the pieces that were on their way is answered like that.
+    assert!(leader.after_reply(9, 4).pieces.is_empty());
+    let output = leader.after_read(9, 4, b"4567");
+    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    leader.after_reply(9, 4);
+    assert_eq!(pieces(&leader.after_read(9, 8, b"89")), [(9, 8, 2)]);
+    // Farther on, it may happen again.
+    assert!(leader.after_reply(9, 8).pieces.is_empty());
+    assert_eq!(leader.after_reply(9, 8).pieces, [read(9, 8, 2)]);
+}
+
 #[test]
 fn progress_puts_the_next_offer_off() {
     let mut leader = half_sent();

@@ -22,6 +22,8 @@ pub(super) struct Sending {
     pub(super) stored: u64,
     /// Up to here pieces were sent.
     sent: u64,
+    /// From here on they were sent again.
+    repeated: Option<u64>,
     state: State,
     /// A piece is being read.
     reading: bool,
@@ -42,7 +44,15 @@ enum State {
 impl Sending {
     /// Begins, with an offer that is due at once.
     pub(super) fn new(meta: SnapshotMeta, now: Instant) -> Self {
-        Self { meta, stored: 0, sent: 0, state: State::Resting, reading: false, offer_at: now }
+        Self {
+            meta,
+            stored: 0,
+            sent: 0,
+            repeated: None,
+            state: State::Resting,
+            reading: false,
+            offer_at: now,
+        }
     }
 
     /// Offers, or asks for the next piece to be read, where that is due.
@@ -71,6 +81,7 @@ impl Sending {
             self.stored = 0;
         }
         self.sent = self.stored;
+        self.repeated = None;
         self.state = State::Offered;
         self.offer_at = common.now + common.config.election_timeout;
         let (meta, chunk) = (self.meta.clone(), Bytes::new());
@@ -120,6 +131,13 @@ impl Sending {
             State::Streaming if stored < self.stored => {
                 self.state = State::Resting;
                 (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
+            }
+            // A piece came that it could not take: one before that is lost. What follows is refused as well, so this counts once for
+            // a place; where it gets lost again, the next offer helps. (And where nothing is stored, its disk may be full.)
+            State::Streaming
+                if stored > 0 && self.sent > stored && self.repeated != Some(stored) =>
+            {
+                (self.sent, self.repeated) = (stored, Some(stored));
             }
             // The answer to the next offer will tell.
             State::Streaming | State::Resting => {}

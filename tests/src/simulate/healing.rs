@@ -131,7 +131,7 @@ pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
 /// one after the other.
 pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
     let limit = cluster.plan.patience();
-    let (lull_at, deadline) = (now() + limit / 2, now() + limit);
+    let (lull_at, deadline) = (now() + limit / 6, now() + limit);
     let has_leader = || leader_of(cluster, core).is_some();
     comes_true(cluster, rt, "all of the core know a leader", limit, has_leader).await?;
     for id in core {
