@@ -18,8 +18,8 @@ pub struct TcpConfig {
 
     /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are counted apart, with the same
     /// limit. At it further messages are dropped (Raft repeats what matters). The message that crosses it still goes, whatever its size,
-    /// so the memory is bounded by twice this and two messages more. Too small: bursts are lost and repeated. Too large: memory,
-    /// and what reaches a slow peer is old. At least 1 KiB.
+    /// so the memory is bounded by twice this and two messages more. Too small: bursts are lost and repeated, as are pieces of a snapshot where this is
+    /// less than the nodes' `max_inflight_bytes`. Too large: memory, and what reaches a slow peer is old. At least 1 KiB.
     pub max_outbox_bytes: usize,
 
     /// The address at which the others reach this node, as `host:port`; default the one it listens on. A peer uses it as long as
