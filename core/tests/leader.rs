@@ -256,7 +256,7 @@ fn a_peer_that_agrees_with_what_is_purged_goes_on_getting_the_snapshot() {
 fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() {
     let mut leader = Leader::new(Config::default());
     for ticket in 1..4 {
-        leader.step(Input::Propose { ticket, command: Bytes::from_static(b"a") });
+        leader.engine.propose(leader.now, ticket, [Bytes::from_static(b"a")]);
     }
     leader.hear(2, accepted(11));
     leader.output();
@@ -272,7 +272,7 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
     let mut leader =
         Leader::new(Config { retained_bytes: 0, max_retained_bytes: 0, ..Config::default() });
     for ticket in 1..4 {
-        leader.step(Input::Propose { ticket, command: Bytes::from_static(b"a") });
+        leader.engine.propose(leader.now, ticket, [Bytes::from_static(b"a")]);
     }
     let write = leader.output().write.expect("new entries").0;
     leader.step(Input::Persisted { write });

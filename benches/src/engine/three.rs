@@ -77,10 +77,9 @@ impl Three {
 
     /// Proposes so many commands, and runs until all is quiet.
     pub(crate) fn round(&mut self, batch: usize, command: &[u8]) -> Result<()> {
-        for ticket in 0..batch as u64 {
-            let command = Bytes::copy_from_slice(command);
-            self.members[0].engine.step(self.now, Input::Propose { ticket, command });
-        }
+        // As a node hands over what its clients have sent until its turn.
+        let commands = (0..batch).map(|_| Bytes::copy_from_slice(command));
+        self.members[0].engine.propose(self.now, 0, commands);
         self.turn(0)?;
         self.settle()
     }

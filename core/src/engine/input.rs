@@ -15,13 +15,6 @@ pub type Ticket = u64;
 pub enum Input {
     /// A message has arrived.
     Message(Message),
-    /// A client wants this command replicated.
-    Propose {
-        /// Names it in the answer.
-        ticket: Ticket,
-        /// The command.
-        command: Bytes,
-    },
     /// A client wants to read.
     Read {
         /// Names it in the answer.

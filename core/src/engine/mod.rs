@@ -23,6 +23,7 @@ mod snapshot;
 
 use std::mem;
 
+use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
@@ -120,19 +121,37 @@ impl Engine {
         true
     }
 
+    /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1` and so on. It is a step like others, and takes many at
+    /// once, as they mostly come.
+    pub fn propose(
+        &mut self,
+        now: Instant,
+        first: Ticket,
+        commands: impl IntoIterator<Item = Bytes>,
+    ) {
+        assert!(now >= self.common.now, "time runs backwards");
+        self.common.now = now;
+        let common = &mut self.common;
+        let tickets = first..;
+        match &mut self.role {
+            State::Leader(leader) => {
+                tickets.zip(commands).for_each(|(t, command)| leader.propose(common, t, command));
+            }
+            State::Follower(follower) => {
+                tickets.zip(commands).for_each(|(t, command)| follower.propose(common, t, command));
+            }
+            State::Candidate(_) => {
+                tickets.zip(commands).for_each(|(t, _)| common.out.tell(t, Proposal::NotLeader));
+            }
+        }
+    }
+
     /// Takes note of something that has happened by `now`.
     pub fn step(&mut self, now: Instant, input: Input) {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
-            Input::Propose { ticket, command } => match &mut self.role {
-                State::Leader(leader) => leader.propose(&mut self.common, ticket, command),
-                State::Follower(follower) => follower.propose(&mut self.common, ticket, command),
-                State::Candidate(_) => {
-                    self.common.out.tell(ticket, Proposal::NotLeader);
-                }
-            },
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),

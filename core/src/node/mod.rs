@@ -185,6 +185,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             replies,
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
+            proposing: Vec::new(),
             fetches: BTreeMap::new(),
             snapshots,
             stalled_at: None,

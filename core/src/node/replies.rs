@@ -198,8 +198,14 @@ impl<T> Default for Waiting<T> {
 
 impl<T> Waiting<T> {
     pub(crate) fn push(&mut self, waiter: T) -> Ticket {
+        let ticket = self.next();
         self.waiters.push_back(Some(waiter));
-        self.first + self.waiters.len() as u64 - 1
+        ticket
+    }
+
+    /// The ticket of the next one.
+    pub(crate) fn next(&self) -> Ticket {
+        self.first + self.waiters.len() as u64
     }
 
     pub(crate) fn take(&mut self, ticket: Ticket) -> T {

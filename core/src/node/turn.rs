@@ -43,6 +43,8 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     pub(super) timer: Timer<R>,
+    /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
+    pub(super) proposing: Vec<Bytes>,
     /// Reads of the log under way, at most one for each peer.
     pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
     pub(super) snapshots: Snapshots<R, SM, S>,
@@ -134,6 +136,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             // The engine refuses it, or knows of a leader since a moment ago.
             self.take(now, request);
         }
+        self.propose(now);
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.timer.is_due(now) {
             self.engine.step(now, Input::Wake);
@@ -177,8 +180,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         match request {
             Request::Deliver(message) => self.engine.step(now, Input::Message(*message)),
             Request::Write { command, reply } => {
-                let ticket = self.replies.borrow_mut().proposed.push(reply);
-                self.engine.step(now, Input::Propose { ticket, command });
+                self.replies.borrow_mut().proposed.push(reply);
+                self.proposing.push(command);
             }
             Request::Read(read) => {
                 let ticket = self.replies.borrow_mut().reads.push(read);
@@ -190,6 +193,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 self.engine.step(now, Input::Purge);
                 self.replies.borrow_mut().purging.push(reply);
             }
+        }
+    }
+
+    /// Gives the engine the writes that this turn has brought.
+    fn propose(&mut self, now: Instant) {
+        if !self.proposing.is_empty() {
+            let first = self.replies.borrow().proposed.next() - self.proposing.len() as u64;
+            self.engine.propose(now, first, self.proposing.drain(..));
         }
     }
 

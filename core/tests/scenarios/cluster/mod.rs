@@ -301,14 +301,16 @@ impl Cluster {
     // Clients.
 
     pub(crate) fn propose(&mut self, id: NodeId, commands: &[Bytes]) {
-        let mut inputs = Vec::new();
-        for command in commands {
-            let ticket = self.requests.len() as Ticket;
+        let first = self.requests.len() as Ticket;
+        for (ticket, command) in (first..).zip(commands) {
             self.requests.push(Request::Write(command.clone()));
             self.node(id).open.insert(ticket);
-            inputs.push(Input::Propose { ticket, command: command.clone() });
         }
-        self.step(id, inputs);
+        let now = self.now;
+        let engine = self.running(id);
+        let before = Before::of(engine);
+        engine.propose(now, first, commands.iter().cloned());
+        self.act_after(id, before);
     }
 
     pub(crate) fn read(&mut self, id: NodeId) {
