@@ -55,6 +55,8 @@ pub(crate) struct HostState {
     tasks: RefCell<Tasks>,
     /// Those that are to be polled.
     ready: RefCell<Vec<TaskKey>>,
+    /// Empty between two rounds: memory for those that are polled in one.
+    round: RefCell<Vec<TaskKey>>,
     /// For when it is planned to run.
     runs_at: Cell<Option<u64>>,
     busy_until: Cell<u64>,
@@ -84,6 +86,7 @@ impl HostState {
             dying: Cell::new(false),
             tasks: RefCell::default(),
             ready: RefCell::default(),
+            round: RefCell::default(),
             runs_at: Cell::new(None),
             busy_until: Cell::new(0),
             paused: Cell::new(false),
@@ -188,18 +191,20 @@ impl HostState {
             return;
         }
         self.runs_at.set(None);
-        let mut round = std::mem::take(&mut *self.ready.borrow_mut());
+        let mut round = self.round.take();
+        std::mem::swap(&mut round, &mut *self.ready.borrow_mut());
         world.scheduling.shuffle(&mut round);
         let outer = world.enter(self.id);
         self.polling.set(true);
         let polls = round.len() as u64;
-        for key in round {
+        for key in round.drain(..) {
             world.note(self.id, "polls", u64::from(key.place), u64::from(key.generation));
             self.poll(key);
             if self.is_to_die() {
                 break;
             }
         }
+        self.round.replace(round);
         self.polling.set(false);
         world.leave(outer);
         if let Some((0, crash)) = self.dies_after.get() {

@@ -9,7 +9,7 @@ use crate::events::{Event, Events};
 use crate::generator::{Generator, nanos};
 use crate::host::{HostId, HostState};
 use crate::net::Net;
-use crate::tasks::Woken;
+use crate::tasks::{TaskKey, Woken};
 use crate::trace::Trace;
 
 /// When, and on which host.
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) trace: Trace,
     pub(crate) woken: Arc<Woken>,
+    /// Empty: memory for those that are taken out of there.
+    taken: RefCell<Vec<TaskKey>>,
     /// The future that drives the simulation was woken.
     pub(crate) main_woken: Cell<bool>,
     /// Which task is next, and how long it takes.
@@ -63,6 +65,7 @@ impl World {
             net: Net::default(),
             trace: Trace::default(),
             woken: Arc::default(),
+            taken: RefCell::default(),
             main_woken: Cell::new(false),
             scheduling: Generator::new(seed, "scheduling"),
             networking: Generator::new(seed, "network"),
@@ -142,7 +145,7 @@ impl World {
 
     /// Tells the hosts which of their tasks were woken.
     pub(crate) fn spread_wakes(&self) {
-        let mut keys = Vec::new();
+        let mut keys = self.taken.take();
         while self.woken.take(&mut keys) {
             for key in keys.drain(..) {
                 match key.host {
@@ -151,6 +154,7 @@ impl World {
                 }
             }
         }
+        self.taken.replace(keys);
     }
 
     /// Ends everything: nothing is left that knows this world.
