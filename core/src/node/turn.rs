@@ -178,7 +178,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
-            Request::Deliver(message) => self.engine.step(now, Input::Message(*message)),
+            Request::Deliver(message) => {
+                self.propose(now); // What came before it is looked at before it.
+                self.engine.step(now, Input::Message(*message));
+            }
             Request::Write { command, reply } => {
                 self.replies.borrow_mut().proposed.push(reply);
                 self.proposing.push(command);
