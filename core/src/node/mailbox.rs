@@ -32,6 +32,9 @@ use crate::types::{LogId, NodeId};
 /// thread that is far behind, to fill it; then messages are dropped, which the protocol repairs.
 const MAX_INBOX_BYTES: usize = 256 << 20;
 
+/// So many places of a queue are kept from one turn to the next; what a burst has taken beyond that is let go.
+pub(crate) const KEPT_PLACES: usize = 1024;
+
 /// What has happened around a node.
 pub(crate) enum Event<SM: StateMachine> {
     Message(Message),
@@ -305,6 +308,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             let mut crossing = self.crossing.borrow_mut();
             shared.lock().take(&mut crossing);
             requests.extend(crossing.drain(..).map(LocalRequest::from));
+            crossing.shrink_to(KEPT_PLACES);
         }
     }
 

@@ -14,7 +14,7 @@ use quorate_rt::{AsyncRuntime, Instant, Task};
 
 use super::apply::{self, Applying};
 use super::mailbox::{
-    End, Event, InitializeReply, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
+    End, Event, InitializeReply, KEPT_PLACES, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
 };
 use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
@@ -137,6 +137,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.take(now, request);
         }
         self.propose(now);
+        taken.events.shrink_to(KEPT_PLACES);
+        taken.requests.shrink_to(KEPT_PLACES);
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.timer.is_due(now) {
             self.engine.step(now, Input::Wake);
@@ -204,6 +206,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if !self.proposing.is_empty() {
             let first = self.replies.borrow().proposed.next() - self.proposing.len() as u64;
             self.engine.propose(now, first, self.proposing.drain(..));
+            self.proposing.shrink_to(KEPT_PLACES);
         }
     }
 
