@@ -76,6 +76,10 @@ impl Scene<'_> {
         metrics.is_some_and(|metrics| metrics.role == Role::Leader && metrics.term > self.term)
     }
 
+    fn somebody_leads(&self) -> bool {
+        self.core.iter().any(|id| self.leads(*id))
+    }
+
     fn others_lead(&self) -> bool {
         self.core.iter().any(|id| *id != self.leader && self.leads(*id))
     }
@@ -196,8 +200,7 @@ impl Scene<'_> {
             let limit = cluster.plan.patience();
             // It may be itself: a leader that can't hand over, as its peers need what its disk does not give, steps down; and then that works again.
             let what = "somebody is elected";
-            let led = || self.core.iter().any(|id| self.leads(*id));
-            comes_true(cluster, self.rt, what, limit, led).await?;
+            comes_true(cluster, self.rt, what, limit, || self.somebody_leads()).await?;
             if let Some(next) = self.core.iter().find(|id| **id != leader && self.leads(**id)) {
                 clients::write_and_read(cluster, *next, leader).await;
             }
@@ -208,11 +211,17 @@ impl Scene<'_> {
         asked
     }
 
-    /// A leader that is stopped in order leaves the others with a leader.
+    /// A leader that is stopped in order leaves the cluster with one. (Where it couldn't hand over, it may be itself, once it is back.)
     async fn stopped_leader(&self) -> Verdict {
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         self.cluster.stop(self.leader, Duration::from_secs(1));
-        let what = "a leader that stops leaves another";
-        comes_true(self.cluster, self.rt, what, limit, || self.others_lead()).await
+        comes_true(
+            self.cluster,
+            self.rt,
+            "after a leader was stopped, there is another",
+            limit,
+            || self.somebody_leads(),
+        )
+        .await
     }
 }
