@@ -94,6 +94,25 @@ fn entries_are_answered_when_they_are_durable_and_a_new_round_at_once() {
 }
 
 #[test]
+fn a_membership_is_told_when_it_is_appended_and_not_again() {
+    let mut follower = follower(0, 0);
+    let membership = meta(1).membership;
+    let append = |term, prev, entries: Vec<Entry>| {
+        let body = Body::Append { prev, committed: 0, round: 1, entries: entries.into() };
+        Input::Message(Message { group: 0, from: 2, to: 1, term: Term(term), body })
+    };
+    let payload = Payload::Membership(membership.clone());
+    let first = Entry { log_id: LogId::new(1, 2, 1), payload };
+    let output = after(&mut follower, append(1, LogId::ZERO, vec![first]));
+    assert_eq!(output.membership, Some(membership));
+    // Of two terms, so that each of them has to be looked at.
+    let others = [(1, 2), (2, 3)].map(|(term, index)| (LogId::new(term, 2, index), Payload::Blank));
+    let others = others.map(|(log_id, payload)| Entry { log_id, payload }).into();
+    let output = after(&mut follower, append(2, LogId::new(1, 2, 1), others));
+    assert_eq!((follower.last_log_id().index, output.membership), (3, None));
+}
+
+#[test]
 fn appends_that_begin_before_a_purged_log_are_taken_from_there_on() {
     for (first, last, end) in [(2, 4, 5), (2, 5, 5), (4, 5, 5), (2, 7, 7), (0, 7, 7), (5, 7, 7)] {
         let mut follower = follower(5, 5);
