@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Input, Output, PieceRead};
+use quorate_core::engine::{Engine, Input, Output, PieceRead, Proposal};
 use quorate_core::{
-    AppendOutcome, Body, Config, Digest, Entry, HardState, LogId, Membership, Message, Outline,
-    Payload, Recovered, Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, Config, Digest, Entry, ForwardOutcome, HardState, LogId, Membership,
+    Message, Outline, Payload, Recovered, Role, SnapshotMeta, Term, Vote,
 };
 use quorate_rt::Instant;
 
@@ -269,30 +269,56 @@ fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() 
 /// All in one turn: what stands before them is known no more, so it is to get the snapshot.
 #[test]
 fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
-    let mut leader =
-        Leader::new(Config { retained_bytes: 0, max_retained_bytes: 0, ..Config::default() });
-    for ticket in 1..4 {
-        leader.engine.propose(leader.now, ticket, [Bytes::from_static(b"a")]);
+    for purged in [12, 13] {
+        let mut leader =
+            Leader::new(Config { retained_bytes: 0, max_retained_bytes: 0, ..Config::default() });
+        for ticket in 1..4 {
+            leader.engine.propose(leader.now, ticket, [Bytes::from_static(b"a")]);
+        }
+        let write = leader.output().write.expect("new entries").0;
+        leader.step(Input::Persisted { write });
+        leader.hear(3, accepted(13));
+        leader.hear(2, accepted(11));
+        let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
+        leader.hear(2, Body::AppendReply { round: 0, outcome });
+        assert_eq!(leader.output().fetches.len(), 1);
+        let snapshot = SnapshotMeta { log_id: LogId::new(2, 1, purged), ..meta(purged) };
+        leader.step(Input::SnapshotReady(snapshot));
+        let entry = |index| Entry {
+            log_id: LogId::new(2, 1, index),
+            payload: Payload::Command(Bytes::from_static(b"a")),
+        };
+        leader.step(Input::Fetched {
+            peer: 2,
+            term: Term(2),
+            entries: vec![entry(12), entry(13)].into(),
+        });
+        assert_eq!(pieces(&leader.output()), [(purged, 0, 0)], "an offer");
     }
-    let write = leader.output().write.expect("new entries").0;
-    leader.step(Input::Persisted { write });
-    leader.hear(3, accepted(13));
-    leader.hear(2, accepted(11));
-    let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
-    leader.hear(2, Body::AppendReply { round: 0, outcome });
-    assert_eq!(leader.output().fetches.len(), 1);
-    let snapshot = SnapshotMeta { log_id: LogId::new(2, 1, 13), ..meta(13) };
-    leader.step(Input::SnapshotReady(snapshot));
-    let entry = |index| Entry {
-        log_id: LogId::new(2, 1, index),
-        payload: Payload::Command(Bytes::from_static(b"a")),
-    };
-    leader.step(Input::Fetched {
-        peer: 2,
-        term: Term(2),
-        entries: vec![entry(12), entry(13)].into(),
+}
+
+/// Those that others pass on count as its own do.
+#[test]
+fn no_more_is_taken_than_may_be_uncommitted() {
+    let each = Entry::OVERHEAD_BYTES + 5;
+    // (The blank one of its term has no content.)
+    let max_uncommitted_bytes = Entry::OVERHEAD_BYTES + 2 * each;
+    let mut leader = Leader::new(Config { max_uncommitted_bytes, ..Config::default() });
+    let command = || Bytes::from_static(b"12345");
+    leader.hear(2, Body::Forward { session: 7, sequence: 1, commands: vec![command()] });
+    leader.engine.propose(leader.now, 1, [command(), command(), Bytes::new()]);
+    leader.hear(2, Body::Forward { session: 7, sequence: 2, commands: vec![Bytes::new()] });
+    let output = leader.output();
+    let at = |index| LogId::new(2, 1, index);
+    let busy = [(2..3, Proposal::Busy), (3..4, Proposal::Busy)];
+    assert_eq!(output.proposals[0], (1..2, Proposal::Placed(at(12))));
+    assert_eq!(output.proposals[1..], busy);
+    let answers = output.messages.iter().filter_map(|message| match message.body {
+        Body::ForwardReply { outcome, .. } => Some(outcome),
+        _ => None,
     });
-    assert_eq!(pieces(&leader.output()), [(13, 0, 0)], "an offer");
+    let expected = [ForwardOutcome::Appended(at(11)), ForwardOutcome::Busy];
+    assert_eq!(answers.collect::<Vec<_>>(), expected);
 }
 
 fn accepted(matched: u64) -> Body {
