@@ -150,3 +150,70 @@ pub enum ReadOutcome {
     /// No leader confirmed it.
     NotLeader,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(term: u64, index: Index) -> Proposal {
+        Proposal::Placed(LogId::new(term, 1, index))
+    }
+
+    #[test]
+    fn proposals_that_are_placed_one_after_the_other_are_told_together() {
+        let mut output = Output::default();
+        let told = [
+            (4, placed(2, 7)),
+            (5, placed(2, 8)),
+            (6, placed(2, 9)),
+            (8, placed(2, 10)),  // Another ticket than the next,
+            (9, placed(2, 12)),  // another place,
+            (10, placed(3, 13)), // another leader;
+            (11, Proposal::Busy),
+            (12, Proposal::Busy),
+            (13, placed(3, 14)),
+        ];
+        told.into_iter().for_each(|(ticket, proposal)| output.tell(ticket, proposal));
+        let together = [
+            (4..7, placed(2, 7)),
+            (8..9, placed(2, 10)),
+            (9..10, placed(2, 12)),
+            (10..11, placed(3, 13)),
+            (11..12, Proposal::Busy),
+            (12..13, Proposal::Busy),
+            (13..14, placed(3, 14)),
+        ];
+        assert_eq!(output.proposals, together);
+    }
+
+    #[test]
+    fn nothing_is_left_of_an_output_that_is_cleared() {
+        let meta = SnapshotMeta {
+            log_id: LogId::new(2, 1, 9),
+            membership: Membership::new([(1, String::new())].into()).expect("valid"),
+            membership_index: 1,
+            bytes: 10,
+            digest: Digest::of(b""),
+        };
+        let fetch = Fetch { peer: 2, term: Term(2), range: 1..2, max_bytes: 1 };
+        let piece = PieceRead { peer: 2, meta: meta.clone(), offset: 0, len: 1 };
+        let message =
+            Message { group: 0, from: 1, to: 2, term: Term(2), body: crate::Body::TimeoutNow };
+        let mut output = Output {
+            write: Some((1, LogWrite::default())),
+            messages: vec![message],
+            fetches: vec![fetch],
+            pieces: vec![piece],
+            incoming: vec![Incoming::End(meta.clone())],
+            membership: Some(meta.membership.clone()),
+            restore: Some(meta),
+            committed: Some(9),
+            proposals: vec![(1..2, Proposal::Busy)],
+            placed_are_lost: true,
+            reads: vec![(1, ReadOutcome::NotLeader)],
+            wake_at: Some(Instant::default()),
+        };
+        output.clear();
+        assert_eq!(format!("{output:?}"), format!("{:?}", Output::default()));
+    }
+}
