@@ -178,6 +178,16 @@ fn a_piece_that_the_peer_misses_is_sent_again_at_once_and_not_twice() {
     assert_eq!(leader.after_reply(9, 8).pieces, [read(9, 8, 2)]);
 }
 
+/// As it says to an offer.
+#[test]
+fn a_peer_that_says_again_what_it_has_and_misses_nothing_may_miss_it_later() {
+    let mut leader = half_sent();
+    leader.after_reply(9, 4);
+    leader.after_read(9, 4, b"4567");
+    leader.after_read(9, 8, b"89");
+    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
+}
+
 #[test]
 fn progress_puts_the_next_offer_off() {
     let mut leader = half_sent();
