@@ -103,19 +103,29 @@ impl Outline {
         }
         if run.bytes() as u64 <= MARK_BYTES {
             self.note(first.log_id, last.log_id.index, run.bytes() as u64);
-            return Ok(());
-        }
-        // In pieces, each of which gets a mark.
-        let (mut begin, mut bytes) = (first.log_id, 0);
-        for entry in run {
-            let index = entry.log_id.index;
-            bytes += entry.bytes() as u64;
-            if bytes >= MARK_BYTES || index == last.log_id.index {
-                self.note(begin, index, bytes);
-                (begin.index, bytes) = (index + 1, 0);
-            }
+        } else {
+            self.extend_plain(first.log_id, run.iter().map(Entry::bytes));
         }
         Ok(())
+    }
+
+    /// Notes entries at the end that are all of the term and leader of the first, and hold no membership, by their sizes.
+    ///
+    /// Panics where the first doesn't follow.
+    pub(crate) fn extend_plain(&mut self, first: LogId, sizes: impl IntoIterator<Item = usize>) {
+        // In pieces, each of which gets a mark.
+        let (mut begin, mut next, mut bytes) = (first, first.index, 0);
+        for size in sizes {
+            next += 1;
+            bytes += size as u64;
+            if bytes >= MARK_BYTES {
+                self.note(begin, next - 1, bytes);
+                (begin.index, bytes) = (next, 0);
+            }
+        }
+        if begin.index < next {
+            self.note(begin, next - 1, bytes);
+        }
     }
 
     /// Notes entries of one term and leader, from this one to `last`, with so many bytes together.

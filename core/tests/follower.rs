@@ -61,9 +61,9 @@ fn after(engine: &mut Engine, input: Input) -> Output {
 }
 
 fn output_of(engine: &mut Engine) -> Output {
-    let mut output = Output::default();
+    let mut output = Box::<Output>::default();
     engine.take_output(&mut output);
-    output
+    *output
 }
 
 /// The one answer in an output, to an append.

@@ -55,9 +55,9 @@ impl Leader {
     }
 
     fn output(&mut self) -> Output {
-        let mut output = Output::default();
+        let mut output = Box::<Output>::default();
         self.engine.take_output(&mut output);
-        output
+        *output
     }
 
     /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)

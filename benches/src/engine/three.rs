@@ -17,7 +17,7 @@ const NODES: [NodeId; 3] = [1, 2, 3];
 pub(crate) struct Three {
     members: Vec<Member>,
     /// What the last turn wanted done, and memory for the next.
-    output: Output,
+    output: Box<Output>,
     now: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Three {
             engine.initialize(now, membership.clone());
             Member { engine, inbox: vec![Input::Wake], log: Log::default(), handed_out: 0 }
         });
-        let mut three = Self { members: members.into(), output: Output::default(), now };
+        let mut three = Self { members: members.into(), output: Box::default(), now };
         three.settle()?;
         three.now += 2 * Config::default().election_timeout;
         three.members[0].inbox.push(Input::Wake);
@@ -67,7 +67,7 @@ impl Three {
         };
         let members = NODES.into_iter().zip(recovered).map(member).collect();
         now += 2 * Config::default().election_timeout;
-        let mut three = Self { members, output: Output::default(), now };
+        let mut three = Self { members, output: Box::default(), now };
         three.members[0].inbox.push(Input::Wake);
         three.settle()?;
         ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
@@ -121,7 +121,7 @@ impl Three {
 
 impl Member {
     /// Does all that is to be done but to send messages.
-    fn turn(&mut self, now: Instant, output: &mut Output) {
+    fn turn(&mut self, now: Instant, output: &mut Box<Output>) {
         for input in self.inbox.drain(..) {
             self.engine.step(now, input);
         }
@@ -130,7 +130,7 @@ impl Member {
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
-        let Output { write, fetches, committed, .. } = output;
+        let Output { write, fetches, committed, .. } = &mut **output;
         // (Only while the cluster forms: afterwards no peer is behind.)
         for Fetch { peer, term, range, .. } in fetches.drain(..) {
             let entries = self.log.entries.read(range, usize::MAX);

@@ -41,7 +41,7 @@ pub(super) struct Common {
     pub(super) session: u64,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
-    pub(super) out: Output,
+    pub(super) out: Box<Output>,
 }
 
 impl Common {

@@ -12,6 +12,7 @@ use super::progress::{Mode, Progress};
 use super::reads::Rounds;
 use super::snapshot::Sending;
 use super::{Common, Fetch, Proposal, Ticket};
+use crate::config::Config;
 use crate::entries::Entries;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
@@ -49,15 +50,20 @@ pub(super) enum StepDown {
     Disk,
 }
 
+/// The identity of the next entry that the leader appends.
+fn next(common: &Common) -> LogId {
+    LogId { term: common.hard_state.term, leader: common.id, index: common.log.last().index + 1 }
+}
+
 impl Leader {
     pub(super) fn new(common: &mut Common, elected: Elected) -> Self {
         assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
-        let next = common.log.last().index + 1;
+        let first = next(common);
         let now = common.now;
-        let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(next, now)));
+        let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(first.index, now)));
         let mut leader = Self {
             peers: peers.collect(),
-            first: next,
+            first: first.index,
             heartbeat_at: now + common.config.heartbeat_interval,
             rounds: Rounds::default(),
             seen: Seen::default(),
@@ -66,37 +72,49 @@ impl Leader {
             handover: None,
             forming: (elected == Elected::ByAll).then_some(Forming::Entry),
         };
-        leader.append(common, Payload::Blank);
+        let blank = Entry { log_id: first, payload: Payload::Blank };
+        leader.appended(first.index, blank.bytes());
+        common.append(blank);
         leader
     }
 
-    pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
-        let outcome = if self.handover.is_some() {
-            Proposal::NotLeader
-        } else if self.has_room(common, Entry::OVERHEAD_BYTES + command.len()) {
-            Proposal::Placed(self.append(common, Payload::Command(command)))
-        } else {
-            Proposal::Busy
-        };
-        common.out.tell(ticket, outcome);
+    /// Takes commands, of which the first has this ticket.
+    pub(super) fn propose(
+        &mut self,
+        common: &mut Common,
+        first: Ticket,
+        commands: impl IntoIterator<Item = Bytes>,
+    ) {
+        let begin = next(common);
+        let mut index = begin.index;
+        let Common { log, out, config, .. } = common;
+        let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
+            let bytes = Entry::OVERHEAD_BYTES + command.len();
+            if self.handover.is_some() {
+                out.tell(ticket, Proposal::NotLeader);
+                return None;
+            }
+            if !self.has_room(config, bytes) {
+                out.tell(ticket, Proposal::Busy);
+                return None;
+            }
+            out.tell(ticket, Proposal::Placed(LogId { index, ..begin }));
+            self.appended(index, bytes);
+            index += 1;
+            Some(command)
+        });
+        log.push_commands(begin, taken);
     }
 
-    fn has_room(&self, common: &Common, bytes: usize) -> bool {
+    fn has_room(&self, config: &Config, bytes: usize) -> bool {
         self.uncommitted_bytes == 0
-            || self.uncommitted_bytes + bytes <= common.config.max_uncommitted_bytes
+            || self.uncommitted_bytes + bytes <= config.max_uncommitted_bytes
     }
 
-    fn append(&mut self, common: &mut Common, payload: Payload) -> LogId {
-        let log_id = LogId {
-            term: common.hard_state.term,
-            leader: common.id,
-            index: common.log.last().index + 1,
-        };
-        let entry = Entry { log_id, payload };
-        self.uncommitted.push_back((log_id.index, entry.bytes()));
-        self.uncommitted_bytes += entry.bytes();
-        common.append(entry);
-        log_id
+    /// Notes what is to be committed.
+    fn appended(&mut self, index: Index, bytes: usize) {
+        self.uncommitted.push_back((index, bytes));
+        self.uncommitted_bytes += bytes;
     }
 
     pub(super) fn read(&mut self, common: &Common, ticket: Ticket) {
@@ -122,16 +140,16 @@ impl Leader {
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
         let outcome = if self.handover.is_some() {
             ForwardOutcome::NotLeader
-        } else if self.has_room(common, bytes) || planted(Bug::X5) {
-            let first = common.log.last().index + 1;
-            for command in commands {
-                self.append(common, Payload::Command(command));
+        } else if self.has_room(&common.config, bytes) || planted(Bug::X5) {
+            let first = next(common);
+            for (index, command) in (first.index..).zip(&commands) {
+                self.appended(index, Entry::OVERHEAD_BYTES + command.len());
             }
-            let last = common.log.last();
+            common.log.push_commands(first, commands);
             if let Some(progress) = self.peers.get_mut(&from) {
-                progress.awaits_commit = last.index;
+                progress.awaits_commit = common.log.last().index;
             }
-            ForwardOutcome::Appended(LogId { index: first, ..last })
+            ForwardOutcome::Appended(first)
         } else {
             ForwardOutcome::Busy
         };

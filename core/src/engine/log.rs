@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
@@ -14,7 +15,7 @@ use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Entry, HardState, Index, LogId, Term};
+use crate::types::{Entry, HardState, Index, LogId, Payload, Term};
 
 pub(super) struct Log {
     outline: Outline,
@@ -153,6 +154,21 @@ impl Log {
     pub(super) fn push(&mut self, entry: Entry) {
         self.outline.push(&entry);
         self.open.push(entry);
+    }
+
+    /// Appends commands as entries, from this one on.
+    pub(super) fn push_commands(
+        &mut self,
+        first: LogId,
+        commands: impl IntoIterator<Item = Bytes>,
+    ) {
+        let before = self.open.len();
+        let entry = |(index, command)| Entry {
+            log_id: LogId { index, ..first },
+            payload: Payload::Command(command),
+        };
+        self.open.extend((first.index..).zip(commands).map(entry));
+        self.outline.extend_plain(first, self.open[before..].iter().map(Entry::bytes));
     }
 
     pub(super) fn extend(&mut self, run: Entries) {

@@ -58,12 +58,12 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
 struct Taken<SM: StateMachine> {
     events: Vec<Event<SM>>,
     requests: Vec<LocalRequest<SM>>,
-    output: Output,
+    output: Box<Output>,
 }
 
 impl<SM: StateMachine> Default for Taken<SM> {
     fn default() -> Self {
-        Self { events: Vec::new(), requests: Vec::new(), output: Output::default() }
+        Self { events: Vec::new(), requests: Vec::new(), output: Box::default() }
     }
 }
 
@@ -274,7 +274,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     /// Does what the engine wants done.
-    fn act(&mut self, now: Instant, output: &mut Output) {
+    fn act(&mut self, now: Instant, output: &mut Box<Output>) {
         if let Some((write, content)) = self.engine.take_write()
             && self.mailbox.submit(write, || self.append(write, content))
         {
@@ -294,7 +294,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             reads,
             membership,
             wake_at,
-        } = output;
+        } = &mut **output;
         if let Some(membership) = membership {
             self.transport.set_peers(self.group, membership.voters());
         }

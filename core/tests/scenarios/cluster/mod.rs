@@ -348,7 +348,7 @@ impl Cluster {
     }
 
     fn act_after(&mut self, id: NodeId, before: Before) {
-        let mut output = Output::default();
+        let mut output = Box::<Output>::default();
         self.running(id).take_output(&mut output);
         self.node(id).wake_at = output.wake_at;
         self.tell_role(id, before);
