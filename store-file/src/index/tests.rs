@@ -69,6 +69,41 @@ fn no_more_writes_are_let_go_than_are_too_many() {
 }
 
 #[test]
+fn of_a_write_that_was_replaced_in_part_no_more_is_let_go_than_is_too_much() {
+    let rest = 2 * ORDER_BYTES + 2 * one();
+    for (cache_bytes, kept) in [(rest, 2), (rest - 1, 0)] {
+        let mut logs = logs(cache_bytes);
+        write(&mut logs, 1, 1..5, 1);
+        write(&mut logs, 2, 3..5, 1);
+        logs.shrink(Position::first_in(2));
+        assert_eq!(in_memory(&logs, 1..5), kept, "in {cache_bytes} bytes");
+    }
+}
+
+#[test]
+fn what_is_in_memory_is_part_of_a_read_if_it_is_asked_for_and_fits() {
+    let mut logs = logs(ORDER_BYTES + 2 * one());
+    write(&mut logs, 1, 1..3, 1);
+    write(&mut logs, 1, 3..5, 1);
+    logs.shrink(Position::first_in(2));
+    let stored = 2 * logs.logs[&1].place(1).unwrap().entry_bytes();
+    for (range, max_bytes, expected) in [
+        (1..5, stored + 2 * one(), vec![2, 2]),
+        (1..5, stored + one(), vec![2, 1]),
+        (1..5, stored + one() - 1, vec![2]),
+        (1..3, usize::MAX, vec![2]),
+        (3..5, 0, vec![1]), // At least one.
+    ] {
+        let parts = logs.plan(1, range.clone(), max_bytes).unwrap();
+        let lens = parts.iter().map(|part| match part {
+            Part::Recent(entries) => entries.len(),
+            Part::Stored { places, .. } => places.len(),
+        });
+        assert_eq!(lens.collect::<Vec<_>>(), expected, "{range:?} in {max_bytes} bytes");
+    }
+}
+
+#[test]
 fn what_is_not_durable_stays_in_memory() {
     let mut logs = logs(0);
     write(&mut logs, 1, 1..3, 1);
