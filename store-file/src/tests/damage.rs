@@ -3,12 +3,13 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
+use quorate_core::codec::Gather;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
-use crate::format::{HEADER_BYTES, segment_header};
+use crate::format::{Encoder, HEADER_BYTES, segment_header};
 
 const FIRST: u64 = HEADER_BYTES;
 
@@ -49,25 +50,36 @@ fn a_torn_tail_is_cut_at_whichever_byte_it_was_torn() {
     });
 }
 
+/// Tears the last batch, and gives its begin and end.
+async fn tear(scene: &Scene) -> (u64, u64) {
+    let store = scene.open().await;
+    let begin = put_at(scene, &store, 1, "first").await;
+    let end = put_at(scene, &store, 2, "second").await;
+    drop(store);
+    scene.closed().await;
+    scene.crash(1);
+    let mut content = scene.content(1);
+    content[begin as usize] ^= 1;
+    scene.set_content(1, &content);
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    assert!((end - 8..=end).contains(&used));
+    (begin, end)
+}
+
 #[test]
 fn a_torn_tail_that_is_cut_is_told_of_once() {
     let told = Told::default();
     let _listening = tracing::subscriber::set_default(told.clone());
     scene(async |scene| {
-        let store = scene.open().await;
-        let begin = put_at(&scene, &store, 1, "first").await;
-        let end = put_at(&scene, &store, 2, "second").await;
-        drop(store);
-        scene.closed().await;
-        scene.crash(1);
-        let mut content = scene.content(1);
-        content[begin as usize] ^= 1;
-        scene.set_content(1, &content);
-        // Another test may have begun to tell of the same before anybody listened; by now it is through with that.
-        tracing::callsite::rebuild_interest_cache();
+        // The first thread that has something to tell, now that somebody listens, decides whether it is heard at all; and that may be another test's, for
+        // which nobody listens. So it is told once, and then decided here.
+        tear(&scene).await;
         drop(scene.open().await);
-        let used = content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
-        assert!((end - 8..=end).contains(&used));
+        scene.closed().await;
+        let (begin, end) = tear(&scene).await;
+        tracing::callsite::rebuild_interest_cache();
+        told.take();
+        drop(scene.open().await);
         let expected = vec![("offset", begin), ("bytes", end - begin)];
         assert_eq!(told.take(), [expected]);
         scene.closed().await;
@@ -245,6 +257,25 @@ fn an_entry_damaged_while_the_store_is_open_is_refused_by_the_read() {
         scene.set_content(1, &content);
         let error = store.read(1, 1..2, 99).await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    });
+}
+
+/// Where the first segment is there, nothing has gone before it, whatever is purged later.
+#[test]
+fn a_log_with_its_first_segment_begins_with_the_first_entry() {
+    scene(async |scene| {
+        drop(scene.open().await);
+        scene.closed().await;
+        let mut content = scene.content(1);
+        let store = check_segment_header(&content, 1).unwrap();
+        let (mut encoder, mut record) = (Encoder::new(store), Gather::new());
+        encoder.encode(1, &entries([entry(1, 5, "fifth")]), false);
+        encoder.put(&mut record, 1, Position::first_in(1), Position::first_in(1));
+        let record = record.take().concat();
+        content[FIRST as usize..][..record.len()].copy_from_slice(&record);
+        scene.set_content(1, &content);
+        // It is the record that makes no sense, at once; not what the log turns out to be in the end.
+        assert_eq!(scene.damage().await, ("0000000000000001.wal".to_owned(), FIRST));
     });
 }
 
