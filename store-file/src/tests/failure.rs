@@ -1,6 +1,9 @@
 //! What the store does when the disk, or its user, fails it.
 
+use std::ops::Range;
+
 use super::*;
+use crate::format::HEADER_BYTES;
 
 #[test]
 fn a_second_store_is_kept_out() {
@@ -100,23 +103,44 @@ fn a_dropped_store_ends_its_write_before_it_can_be_opened_again() {
     });
 }
 
+/// What an opening writes into a segment, after a write whose sync has failed.
+async fn rewritten(scene: &Scene, store: Store, write: LogWrite, segment: u32) -> Vec<Range<u64>> {
+    scene.faults().fail_sync.set(true);
+    submit(&store, 1, write).await.unwrap().unwrap_err();
+    drop(store);
+    // The disk still fails: what is in the page cache only must not be taken for durable.
+    assert!(matches!(scene.try_open().await, Err(StoreError::Io { .. })));
+    scene.faults().fail_sync.set(false);
+    scene.faults().written.take();
+    drop(scene.open().await);
+    let written = scene.faults().written.take().into_iter();
+    let of_segment = written.filter(|(path, _)| *path == scene.segment(segment));
+    of_segment.map(|(_, bytes)| bytes).collect()
+}
+
 #[test]
-fn an_opening_writes_the_last_batch_again() {
+fn an_opening_writes_the_last_batch_again_and_nothing_before_it() {
     scene(async |scene| {
         let store = scene.open().await;
         put(&store, 1, entries([entry(1, 1, "a")])).await;
         scene.made(2).await;
-        scene.faults().fail_sync.set(true);
-        let outcome = submit(&store, 1, entries([entry(1, 2, "b")]));
-        outcome.await.unwrap().unwrap_err();
-        drop(store);
-        // The disk still fails: what is in the page cache only must not be taken for durable.
-        assert!(matches!(scene.try_open().await, Err(StoreError::Io { .. })));
-        scene.faults().fail_sync.set(false);
-        let writes = scene.faults().writes.get();
+        let begin = scene.end(1);
+        let written = rewritten(&scene, store, entries([entry(1, 2, "b")]), 1).await;
+        assert_eq!(written[..1], [begin..scene.end(1)]);
+        assert_eq!(last(&scene.open().await, 1).await, 2);
+    });
+}
+
+#[test]
+fn an_opening_writes_the_first_batch_of_a_segment_again() {
+    scene(async |scene| {
         let store = scene.open().await;
-        assert!(scene.faults().writes.get() > writes);
-        assert_eq!(last(&store, 1).await, 2);
+        put(&store, 1, entries([entry(1, 1, vec![1; 10 << 10])])).await;
+        let write = entries([entry(1, 2, vec![2; 10 << 10])]);
+        scene.made(2).await;
+        let written = rewritten(&scene, store, write, 2).await;
+        assert_eq!(written[..1], [HEADER_BYTES..scene.end(2)]);
+        assert_eq!(last(&scene.open().await, 1).await, 2);
     });
 }
 

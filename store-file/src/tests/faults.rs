@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -15,6 +16,8 @@ use quorate_rt::{AsyncRuntime, File, Instant, Launch, OpenMode};
 pub(super) struct Faults {
     pub(super) syncs: Cell<usize>,
     pub(super) writes: Cell<usize>,
+    /// Which bytes of which file each write was of.
+    pub(super) written: RefCell<Vec<(PathBuf, Range<u64>)>>,
     pub(super) reads: Cell<usize>,
     pub(super) fail_read: Cell<bool>,
     pub(super) fail_write: Cell<bool>,
@@ -123,6 +126,7 @@ impl<F: File> File for FaultyFile<F> {
         count(&self.faults.writes);
         fault(&self.faults.fail_write, io::ErrorKind::Other)?;
         let end = offset + from.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        self.faults.written.borrow_mut().push((self.path.clone(), offset..end));
         if end > self.inner.len().await? {
             fault(&self.faults.full, io::ErrorKind::StorageFull)?;
         }

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod failure;
 mod faults;
+mod forged;
 mod images;
 mod log;
 mod memory;

@@ -1,0 +1,191 @@
+//! Records whose CRCs match, and which no store writes: what they say of the log can't be.
+
+use bytes::BufMut;
+
+use super::*;
+use crate::format::{HEADER_BYTES, crc, record_seed, segment_header};
+
+const WRITE: u32 = 1;
+const WITNESS: u32 = 2;
+
+/// The body of a write of nothing.
+const NOTHING: &[u8] = &[0; 5];
+
+/// Segments that are put together by the format's description.
+struct Forger {
+    scene: Scene,
+    store: u64,
+    segments: Vec<Vec<u8>>,
+}
+
+impl Forger {
+    /// A log of one empty segment.
+    async fn new(scene: Scene) -> Self {
+        drop(scene.open().await);
+        scene.made(2).await;
+        scene.closed().await;
+        fs::remove_file(scene.segment(2)).unwrap();
+        let store = check_segment_header(&scene.content(1), 1).unwrap();
+        let mut forger = Self { scene, store, segments: Vec::new() };
+        forger.clear();
+        forger
+    }
+
+    fn clear(&mut self) {
+        self.segments.clear();
+        self.next_segment();
+    }
+
+    fn next_segment(&mut self) {
+        let number = self.segments.len() as u32 + 1;
+        self.segments.push(segment_header(self.store, number).to_vec());
+    }
+
+    fn end(&self) -> Position {
+        let last = self.segments.last().unwrap();
+        Position { segment: self.segments.len() as u32, offset: last.len() as u64 }
+    }
+
+    /// Adds a record, which says that the log was durable up to there, and gives its place.
+    fn put(&mut self, kind: u32, durable: Position, body: &[u8]) -> Position {
+        let at = self.end();
+        let seed = record_seed(self.store, at);
+        let mut header = Vec::new();
+        header.put_u32_le(crc(seed, [body]));
+        header.put_u64_le(body.len() as u64);
+        header.put_u64_le(1);
+        header.put_u64_le(durable.offset);
+        header.put_u32_le(durable.segment);
+        header.put_u32_le(kind);
+        let last = self.segments.last_mut().unwrap();
+        last.put_u32_le(crc(seed, [&header[..]]));
+        last.extend_from_slice(&header);
+        last.extend_from_slice(body);
+        last.resize(last.len().next_multiple_of(ALIGNMENT as usize), 0);
+        at
+    }
+
+    /// Adds a batch of one write.
+    fn put_batch(&mut self) -> Position {
+        self.put(WRITE, self.end(), NOTHING)
+    }
+
+    fn save(&self) {
+        for (number, content) in (1..).zip(&self.segments) {
+            let mut content = content.clone();
+            content.resize(content.len().max(SMALL.segment_bytes as usize), 0);
+            self.scene.set_content(number, &content);
+        }
+    }
+
+    /// An opening finds damage there.
+    async fn refused_at(&self, at: Position, what: &str) {
+        self.save();
+        let file = format!("{:016}.wal", at.segment);
+        assert_eq!(self.scene.damage().await, (file, at.offset), "{what}");
+    }
+
+    /// An opening finds nothing wrong.
+    async fn accepted(&self) {
+        self.save();
+        drop(self.scene.open().await);
+        self.scene.closed().await;
+    }
+}
+
+fn forge(scenario: impl AsyncFnOnce(Forger)) {
+    scene(async |scene| scenario(Forger::new(scene).await).await);
+}
+
+const FIRST: Position = Position { segment: 1, offset: HEADER_BYTES };
+
+#[test]
+fn what_is_put_together_rightly_is_a_log() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        let second = forger.put_batch();
+        forger.put(WRITE, second, NOTHING);
+        let end = forger.end();
+        forger.next_segment();
+        forger.put(WRITE, end, NOTHING);
+        forger.put(WITNESS, forger.end(), &[]);
+        forger.accepted().await;
+    });
+}
+
+#[test]
+fn the_log_was_never_durable_up_to_an_earlier_place_or_one_ahead() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        forger.put_batch();
+        let at = forger.put(WRITE, FIRST, NOTHING);
+        forger.refused_at(at, "earlier").await;
+
+        forger.clear();
+        let ahead = Position { offset: FIRST.offset + ALIGNMENT, ..FIRST };
+        let at = forger.put(WRITE, ahead, NOTHING);
+        forger.refused_at(at, "ahead").await;
+    });
+}
+
+#[test]
+fn a_witness_speaks_of_its_own_place_and_of_nothing_else() {
+    forge(async |mut forger| {
+        let first = forger.put_batch();
+        let at = forger.put(WITNESS, first, &[]);
+        forger.refused_at(at, "another place").await;
+
+        forger.clear();
+        forger.put_batch();
+        let at = forger.put(WITNESS, forger.end(), NOTHING);
+        forger.refused_at(at, "with a body").await;
+    });
+}
+
+/// A segment gets its first record only after the one before is durable to its last record.
+#[test]
+fn a_segment_follows_on_the_end_of_the_one_before() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        let second = forger.put_batch();
+        forger.next_segment();
+        let at = forger.put(WRITE, second, NOTHING);
+        forger.refused_at(at, "the last batch before").await;
+    });
+}
+
+#[test]
+fn what_is_missing_stood_where_the_log_ends_or_in_a_later_segment() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        let end = forger.end();
+        forger.next_segment();
+        let next = forger.end();
+        forger.put(WRITE, next, NOTHING);
+        forger.refused_at(end, "it says nothing of its own segment").await;
+
+        forger.clear();
+        forger.put_batch();
+        forger.next_segment();
+        forger.put_batch();
+        let second = forger.put_batch();
+        let content = forger.segments.last_mut().unwrap();
+        content[next.offset as usize..second.offset as usize].fill(0);
+        forger.refused_at(next, "it says that its own segment began before").await;
+    });
+}
+
+/// After its body the search goes on behind its first bytes, which have left the memory.
+#[test]
+fn a_torn_record_larger_than_what_is_read_at_once_is_no_witness() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        let content = forger.segments.last_mut().unwrap();
+        content.resize(content.len() + 64, 0);
+        let mut body = vec![0; 5 << 20];
+        body[..16].fill(1);
+        forger.put(WRITE, forger.end(), &body);
+        *forger.segments.last_mut().unwrap().last_mut().unwrap() = 1;
+        forger.accepted().await;
+    });
+}
