@@ -105,6 +105,7 @@ fn records_of_a_torn_batch_never_come_back() {
         content[begin + 50] ^= 1;
         scene.set_content(1, &content);
         let store = scene.open().await;
+        assert!(scene.content(1)[begin..].iter().all(|byte| *byte == 0), "it is gone at once");
         assert_eq!(last(&store, 1).await, 1);
         // The new record ends where the second of the torn batch began.
         put(&store, 1, entries([entry(1, 2, "same SIZE")])).await;
