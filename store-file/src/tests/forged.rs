@@ -185,7 +185,10 @@ fn a_torn_record_larger_than_what_is_read_at_once_is_no_witness() {
         let mut body = vec![0; 5 << 20];
         body[..16].fill(1);
         forger.put(WRITE, forger.end(), &body);
-        *forger.segments.last_mut().unwrap().last_mut().unwrap() = 1;
+        let content = forger.segments.last_mut().unwrap();
+        *content.last_mut().unwrap() = 1;
+        let len = content.len();
         forger.accepted().await;
+        assert_eq!(forger.scene.content(1).len(), len, "what is torn is zeroed, and nothing more");
     });
 }
