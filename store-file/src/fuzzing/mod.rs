@@ -176,15 +176,29 @@ pub fn snapshots(data: &[u8]) {
     rt.put(&path, file);
     let damage = rt.wait(FileStore::check(&rt, dir)).unwrap().damage;
     assert!(!same || damage.is_none(), "{damage:?}");
-    let store = match rt.wait(open(&rt, dir)) {
+    read_snapshot(&rt, dir, GROUP, &meta, &content, (!same).then_some(damage.is_some()));
+    // However that ended: what is left of a store holds all that is in memory.
+    rt.finish();
+}
+
+/// Reads a snapshot, whose file has been `changed` or not, and if so, whether a check tells of damage.
+fn read_snapshot(
+    rt: &Memory,
+    dir: &Path,
+    group: u64,
+    meta: &SnapshotMeta,
+    content: &Bytes,
+    changed: Option<bool>,
+) {
+    let store = match rt.wait(open(rt, dir)) {
         Ok(store) => store,
-        Err(StoreError::Damaged { .. }) => return assert!(damage.is_some()),
+        Err(StoreError::Damaged { .. }) => return assert_eq!(changed, Some(true)),
         Err(error) => panic!("{error}"),
     };
-    assert_eq!(rt.wait(store.recover(GROUP)).unwrap().snapshot.as_ref(), Some(&meta));
-    let read = match rt.wait(store.snapshot(GROUP, &meta)) {
+    assert_eq!(rt.wait(store.recover(group)).unwrap().snapshot.as_ref(), Some(meta));
+    let read = match rt.wait(store.snapshot(group, meta)) {
         Ok(read) => read,
-        Err(StoreError::Damaged { .. }) => return assert!(!same),
+        Err(StoreError::Damaged { .. }) => return assert!(changed.is_some()),
         Err(error) => panic!("{error}"),
     };
     let mut at = 0;
@@ -194,13 +208,10 @@ pub fn snapshots(data: &[u8]) {
                 assert!(!bytes.is_empty() && bytes == content[at..at + bytes.len()]);
                 at += bytes.len();
             }
-            Err(StoreError::Damaged { .. }) => return assert!(!same && damage.is_some()),
+            Err(StoreError::Damaged { .. }) => return assert_eq!(changed, Some(true)),
             Err(error) => panic!("{error}"),
         }
     }
-    drop(read);
-    drop(store);
-    rt.finish();
 }
 
 /// Writes, and waits for it.
