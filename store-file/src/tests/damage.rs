@@ -3,13 +3,12 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use quorate_core::codec::Gather;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
-use crate::format::{Encoder, HEADER_BYTES, segment_header};
+use crate::format::{HEADER_BYTES, segment_header};
 
 const FIRST: u64 = HEADER_BYTES;
 
@@ -258,25 +257,6 @@ fn an_entry_damaged_while_the_store_is_open_is_refused_by_the_read() {
         scene.set_content(1, &content);
         let error = store.read(1, 1..2, 99).await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-    });
-}
-
-/// Where the first segment is there, nothing has gone before it, whatever is purged later.
-#[test]
-fn a_log_with_its_first_segment_begins_with_the_first_entry() {
-    scene(async |scene| {
-        drop(scene.open().await);
-        scene.closed().await;
-        let mut content = scene.content(1);
-        let store = check_segment_header(&content, 1).unwrap();
-        let (mut encoder, mut record) = (Encoder::new(store), Gather::new());
-        encoder.encode(1, &entries([entry(1, 5, "fifth")]), false);
-        encoder.put(&mut record, 1, Position::first_in(1), Position::first_in(1));
-        let record = record.take().concat();
-        content[FIRST as usize..][..record.len()].copy_from_slice(&record);
-        scene.set_content(1, &content);
-        // It is the record that makes no sense, at once; not what the log turns out to be in the end.
-        assert_eq!(scene.damage().await, ("0000000000000001.wal".to_owned(), FIRST));
     });
 }
 

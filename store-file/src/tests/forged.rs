@@ -1,9 +1,10 @@
 //! Records whose CRCs match, and which no store writes: what they say of the log can't be.
 
 use bytes::BufMut;
+use quorate_core::codec::Gather;
 
 use super::*;
-use crate::format::{HEADER_BYTES, crc, record_seed, segment_header};
+use crate::format::{Encoder, HEADER_BYTES, crc, record_seed, segment_header};
 
 const WRITE: u32 = 1;
 const WITNESS: u32 = 2;
@@ -110,6 +111,18 @@ fn what_is_put_together_rightly_is_a_log() {
         forger.put(WRITE, end, NOTHING);
         forger.put(WITNESS, forger.end(), &[]);
         forger.accepted().await;
+    });
+}
+
+/// Where the first segment is there, nothing has gone before it, whatever is purged later.
+#[test]
+fn a_log_with_its_first_segment_begins_with_the_first_entry() {
+    forge(async |mut forger| {
+        let (mut encoder, mut record) = (Encoder::new(forger.store), Gather::new());
+        encoder.encode(1, &entries([entry(1, 5, "fifth")]), false);
+        encoder.put(&mut record, 1, FIRST, FIRST);
+        forger.segments[0].extend(record.take().concat());
+        forger.refused_at(FIRST, "the record, at once; not what the log turns out to be").await;
     });
 }
 
