@@ -1,4 +1,4 @@
-//! The format of the write-ahead log on disk. It stays: what is written here is read by all later versions.
+//! The format of the write-ahead log on disk. Until 1.0 it may change; a log of another version is refused, and never taken for a torn one.
 //!
 //! The log is a sequence of segments, the files `wal/0000000000000001.wal` and on, numbered without a gap (16 decimal digits). Each
 //! is preallocated, so that what has not been written yet is zeros; a record that is larger than a segment is alone in one that has grown.
@@ -9,7 +9,7 @@
 //! | offset | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | magic, `QUORWAL` and a zero |
-//! | 8 | 4 | version of the format: 1 |
+//! | 8 | 4 | version of the format: 2 |
 //! | 12 | 4 | the segment's number |
 //! | 16 | 8 | the store's id: random, drawn when the store was made, the same in all of its segments |
 //! | 24 | 4 | CRC of the bytes 0 to 24 |
@@ -19,7 +19,7 @@
 //! | offset | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 4 | CRC of the header's bytes 4 to 40 |
-//! | 4 | 4 | CRC of the body |
+//! | 4 | 4 | CRC of the body, but for the entries, of which only the CRCs are in it |
 //! | 8 | 8 | the body's length |
 //! | 16 | 8 | group |
 //! | 24 | 8 | the log was durable up to here when this was written: offset |
@@ -54,8 +54,9 @@
 //! do not follow on its last purge misses some.
 //!
 //! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of store id, segment and the record's
-//! offset: bytes that are left over from another store, another segment or another place are no record. The CRC of an entry is
-//! there so that it can be read alone; its seed is the CRC of store id and group.
+//! offset: bytes that are left over from another store, another segment or another place are no record. An entry has a CRC of its own
+//! so that it can be read alone; its seed is the CRC of store id and group. In the CRC of the body that one stands for the entry, so that each byte is
+//! summed once; a record is whole where both match.
 //!
 //! # The tail
 //!
@@ -81,7 +82,7 @@ use quorate_core::codec::{
     DecodeError, Gather, entry_bytes, finish, put_entry, put_log_id, put_snapshot_meta, take_entry,
     take_log_id, take_snapshot_meta, take_u8, take_u32, take_u64,
 };
-use quorate_core::{Entry, GroupId, HardState, LogWrite, Term};
+use quorate_core::{Entry, GroupId, HardState, LogId, LogWrite, SnapshotMeta, Term};
 
 /// The header of a segment; also the offset of its first record.
 pub(crate) const HEADER_BYTES: u64 = 4096;
@@ -92,7 +93,7 @@ pub(crate) const ALIGNMENT: u64 = 8;
 pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 4 + quorate_core::codec::ENTRY_HEADER_BYTES;
 
 const MAGIC: &[u8; 8] = b"QUORWAL\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SEGMENT_HEADER_USED: usize = 28;
 const KIND_WRITE: u32 = 1;
 const KIND_WITNESS: u32 = 2;
@@ -248,18 +249,111 @@ impl RecordHeader {
         header
     }
 
+    #[cfg(test)]
     pub(crate) fn is_witness(&self) -> bool {
         self.kind == KIND_WITNESS
     }
 
-    pub(crate) fn is_begin(&self) -> bool {
-        self.kind == KIND_BEGIN
+    /// What the record tells, if this is its body: none where a CRC does not match.
+    ///
+    /// Errors: they match, and it makes no sense.
+    pub(crate) fn content(
+        &self,
+        store: u64,
+        mut body: Bytes,
+        seed: u32,
+    ) -> Result<Option<Content>, DecodeError> {
+        if body.len() as u64 != self.body_bytes {
+            return Ok(None);
+        }
+        if self.kind == KIND_WRITE {
+            return self.decode_write(store, body, seed);
+        }
+        if crc(seed, [&body[..]]) != self.body_crc {
+            return Ok(None);
+        }
+        match self.kind {
+            KIND_WITNESS => Ok(Some(Content::Witness)),
+            KIND_BEGIN => {
+                let first = take_u32(&mut body, "begin of the log")?;
+                finish(&body)?;
+                Ok(Some(Content::Begin(first)))
+            }
+            kind => {
+                let reason = format!("a record of kind {kind}; known are 1 to {KIND_BEGIN}");
+                Err(DecodeError::Invalid(reason))
+            }
+        }
     }
 
-    /// Whether this is the body.
-    pub(crate) fn matches(&self, body: &[u8], seed: u32) -> bool {
-        body.len() as u64 == self.body_bytes && crc(seed, [body]) == self.body_crc
+    /// Checks the entries while it decodes them: an opening does this with all that there is.
+    fn decode_write(
+        &self,
+        store: u64,
+        mut body: Bytes,
+        seed: u32,
+    ) -> Result<Option<Content>, DecodeError> {
+        let whole = body.clone();
+        let body = &mut body;
+        // What makes no sense; that counts only where all CRCs match.
+        let mut wrong = None;
+        let parts = take_parts(body).unwrap_or_else(|error| {
+            wrong = Some(error);
+            body.clear(); // All of it is summed.
+            Parts::default()
+        });
+        let mut summed = whole[..whole.len() - body.len()].to_vec();
+        // The count is only a claim: reserve no more than the bytes at hand could hold.
+        let expected = (parts.count as usize).min(body.len() / ENTRY_OVERHEAD_BYTES);
+        summed.reserve(4 * expected);
+        let mut entries = Vec::<Entry>::with_capacity(expected);
+        let mut spans = Vec::with_capacity(expected);
+        let crc_of_entry = EntryCrc::new(store, self.group);
+        for _ in 0..parts.count {
+            let begin = whole.len() - body.len();
+            let Ok(value) = take_u32(body, ENTRY_CRC) else { return Ok(None) };
+            let Ok(len) = entry_bytes(body) else { return Ok(None) };
+            if crc_of_entry.of([&body[..len]]) != value {
+                return Ok(None);
+            }
+            summed.extend_from_slice(&value.to_le_bytes());
+            spans.push(Span { offset: RECORD_HEADER_BYTES + begin, len: 4 + len });
+            match take_entry(body) {
+                Ok(entry) => {
+                    if let Some(last) = entries.last()
+                        && last.log_id.index.checked_add(1) != Some(entry.log_id.index)
+                    {
+                        let reason = format!("{} after {}", entry.log_id, last.log_id);
+                        wrong.get_or_insert(DecodeError::Invalid(reason));
+                    }
+                    entries.push(entry);
+                }
+                Err(error) => {
+                    wrong.get_or_insert(error);
+                    *body = whole.slice(begin + 4 + len..);
+                }
+            }
+        }
+        if crc(seed, [&summed[..]]) != self.body_crc {
+            return Ok(None);
+        }
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        finish(body)?;
+        let Parts { hard_state, snapshot, purge, replaces, .. } = parts;
+        let write = LogWrite { hard_state, snapshot, purge, entries: entries.into() };
+        Ok(Some(Content::Write(Decoded { write, replaces, spans })))
     }
+}
+
+/// What a record tells.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Write(Decoded),
+    Witness,
+    /// The first segment that is needed.
+    Begin(u32),
 }
 
 /// The record which says that the log is durable up to this place, where it stands.
@@ -281,12 +375,15 @@ pub(crate) struct Encoder {
     store: u64,
     kind: u32,
     body: Gather,
+    /// What the CRC of the body is of.
+    summed: Vec<u8>,
     spans: Vec<Span>,
 }
 
 impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
-        Self { store, kind: KIND_WRITE, body: Gather::new(), spans: Vec::new() }
+        let (body, summed, spans) = (Gather::new(), Vec::new(), Vec::new());
+        Self { store, kind: KIND_WRITE, body, summed, spans }
     }
 
     /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces` tells that the log
@@ -322,6 +419,7 @@ impl Encoder {
         let contents = write.entries.iter().map(|entry| entry.bytes() - Entry::OVERHEAD_BYTES);
         let small: usize = contents.filter(|content| *content < Gather::CHUNK_BYTES).sum();
         self.body.reserve(write.entries.len() * ENTRY_OVERHEAD_BYTES + small);
+        self.sum_body();
         let crc = EntryCrc::new(self.store, group);
         for entry in &write.entries {
             let offset = RECORD_HEADER_BYTES + self.body.len();
@@ -329,6 +427,7 @@ impl Encoder {
             put_entry(&mut self.body, entry);
             let value = crc.of(self.body.chunks_behind(&sum));
             self.body.fill(sum, value);
+            self.summed.extend_from_slice(&value.to_le_bytes());
             self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });
         }
         (self.body.len() as u64, &self.spans)
@@ -338,13 +437,20 @@ impl Encoder {
     pub(crate) fn encode_begin(&mut self, first: u32) -> u64 {
         self.begin(KIND_BEGIN);
         self.body.put_u32(first);
+        self.sum_body();
         self.body.len() as u64
     }
 
     fn begin(&mut self, kind: u32) {
         self.kind = kind;
         self.body.take();
+        self.summed.clear();
         self.spans.clear();
+    }
+
+    /// The CRC of the body is of all that is in it by now.
+    fn sum_body(&mut self) {
+        self.body.chunks().for_each(|chunk| self.summed.extend_from_slice(chunk));
     }
 
     /// Appends the record that was just encoded.
@@ -353,7 +459,7 @@ impl Encoder {
         let before = to.len() as u64;
         let seed = record_seed(self.store, at);
         let body_bytes = self.body.len() as u64;
-        let body_crc = crc(seed, self.body.chunks());
+        let body_crc = crc(seed, [&self.summed[..]]);
         let header = RecordHeader { body_crc, kind: self.kind, body_bytes, group, durable };
         to.put_slice(&header.encode(seed));
         to.append(&mut self.body);
@@ -372,18 +478,18 @@ pub(crate) struct Decoded {
     pub(crate) spans: Vec<Span>,
 }
 
-/// The write in a record whose CRCs match.
-pub(crate) fn decode_body(
-    store: u64,
-    header: &RecordHeader,
-    mut body: Bytes,
-) -> Result<Decoded, DecodeError> {
-    if header.kind != KIND_WRITE {
-        let reason = format!("a record of kind {}; known are 1 to {KIND_BEGIN}", header.kind);
-        return Err(DecodeError::Invalid(reason));
-    }
-    let end = RECORD_HEADER_BYTES + body.len();
-    let body = &mut body;
+/// The parts of a write's body that stand before its entries.
+#[derive(Default)]
+struct Parts {
+    hard_state: Option<HardState>,
+    snapshot: Option<SnapshotMeta>,
+    purge: Option<LogId>,
+    replaces: bool,
+    /// How many entries follow, as it claims.
+    count: u32,
+}
+
+fn take_parts(body: &mut Bytes) -> Result<Parts, DecodeError> {
     let flags = take_u8(body, "record")?;
     let replaces = flags & REPLACES != 0;
     let catches_up = flags & CATCHES_UP != 0;
@@ -408,38 +514,14 @@ pub(crate) fn decode_body(
         _ => Some(take_log_id(body)?),
     };
     let count = take_u32(body, "record")?;
-    // The count is only a claim: reserve no more than the bytes at hand could hold.
-    let expected = (count as usize).min(body.len() / ENTRY_OVERHEAD_BYTES);
-    let mut entries = Vec::<Entry>::with_capacity(expected);
-    let mut spans = Vec::with_capacity(expected);
-    let crc = EntryCrc::new(store, header.group);
-    for _ in 0..count {
-        let offset = end - body.len();
-        let entry = take_checked_entry(body, &crc)?;
-        if let Some(last) = entries.last()
-            && last.log_id.index.checked_add(1) != Some(entry.log_id.index)
-        {
-            let reason = format!("{} after {}", entry.log_id, last.log_id);
-            return Err(DecodeError::Invalid(reason));
-        }
-        entries.push(entry);
-        spans.push(Span { offset, len: end - body.len() - offset });
-    }
-    finish(body)?;
-    let write = LogWrite { hard_state, snapshot, purge, entries: entries.into() };
-    Ok(Decoded { write, replaces, spans })
+    Ok(Parts { hard_state, snapshot, purge, replaces, count })
 }
 
-/// The segment that a begin, whose CRCs match, tells.
-pub(crate) fn decode_begin(mut body: Bytes) -> Result<u32, DecodeError> {
-    let first = take_u32(&mut body, "begin of the log")?;
-    finish(&body)?;
-    Ok(first)
-}
+const ENTRY_CRC: &str = "CRC of an entry";
 
 /// Takes an entry and its CRC off the front.
 pub(crate) fn take_checked_entry(from: &mut Bytes, crc: &EntryCrc) -> Result<Entry, DecodeError> {
-    let expected = take_u32(from, "CRC of an entry")?;
+    let expected = take_u32(from, ENTRY_CRC)?;
     if crc.of([&from[..entry_bytes(from)?]]) != expected {
         return Err(DecodeError::Invalid("the CRC of an entry does not match".to_owned()));
     }

@@ -10,8 +10,8 @@ use quorate_rt::{AsyncRuntime, File};
 use tracing::info;
 
 use crate::format::{
-    self, ALIGNMENT, Decoded, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
-    WITNESS_BYTES, decode_begin, decode_body, record_bytes, record_seed,
+    self, ALIGNMENT, Content, Decoded, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
+    WITNESS_BYTES, record_bytes, record_seed,
 };
 use crate::index::Logs;
 use crate::segment::{Segments, failed};
@@ -155,34 +155,31 @@ async fn note_records<R: AsyncRuntime>(
     mut tail: Tail,
     logs: &mut Logs,
 ) -> Result<Tail, StoreError> {
-    while let Some((record, body)) = reader.record(tail.end.offset).await? {
+    while let Some((record, content)) = reader.record(tail.end.offset).await? {
         let at = tail.end;
         let damaged = |reason| Err(reader.segments.damaged(at.segment, at.offset, reason));
         if record.durable < tail.durable || record.durable > at {
             return damaged(format!("the log can't have been durable up to {}", record.durable));
         }
         tail.durable = record.durable;
-        if record.is_witness() {
-            if record.durable != at || record.body_bytes > 0 {
-                return damaged("a witness of something else".to_owned());
+        match content {
+            Content::Witness => {
+                if record.durable != at || record.body_bytes > 0 {
+                    return damaged("a witness of something else".to_owned());
+                }
+                tail.witness = true;
+                break;
             }
-            tail.witness = true;
-            break;
-        }
-        if record.is_begin() {
-            match decode_begin(body) {
-                Ok(first) if (tail.first..=at.segment).contains(&first) => tail.first = first,
-                Ok(first) => return damaged(format!("the log can't begin at segment {first}")),
-                Err(error) => return damaged(error.to_string()),
+            Content::Begin(first) if (tail.first..=at.segment).contains(&first) => {
+                tail.first = first;
             }
-        } else {
-            let Decoded { write, replaces, spans } = match decode_body(reader.store, &record, body)
-            {
-                Ok(decoded) => decoded,
-                Err(error) => return damaged(error.to_string()),
-            };
-            if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
-                return damaged(reason);
+            Content::Begin(first) => {
+                return damaged(format!("the log can't begin at segment {first}"));
+            }
+            Content::Write(Decoded { write, replaces, spans }) => {
+                if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
+                    return damaged(reason);
+                }
             }
         }
         tail.end.offset += record_bytes(record.body_bytes);
@@ -359,13 +356,18 @@ impl<'a, R: AsyncRuntime> Reader<'a, R> {
     }
 
     /// The record that begins there, if a whole one does.
-    async fn record(&mut self, offset: u64) -> Result<Option<(RecordHeader, Bytes)>, StoreError> {
+    ///
+    /// Errors: it makes no sense.
+    async fn record(&mut self, offset: u64) -> Result<Option<(RecordHeader, Content)>, StoreError> {
         let Some(record) = self.record_header(offset).await? else { return Ok(None) };
         let body = self.bytes(offset + RECORD_HEADER_BYTES as u64, record.body_bytes).await?;
-        let seed = record_seed(self.store, Position { segment: self.segment, offset });
-        let body = body.filter(|body| record.matches(body, seed));
         // What fills it up belongs to it: the next one begins behind that.
         let whole = body.filter(|_| offset + record_bytes(record.body_bytes) <= self.len);
-        Ok(whole.map(|body| (record, body)))
+        let Some(body) = whole else { return Ok(None) };
+        let seed = record_seed(self.store, Position { segment: self.segment, offset });
+        let content = record
+            .content(self.store, body, seed)
+            .map_err(|error| self.segments.damaged(self.segment, offset, error.to_string()))?;
+        Ok(content.map(|content| (record, content)))
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn header(
     let seed = record_seed(STORE, at);
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut to = &mut header[4..];
-    to.put_u32_le(crc(seed, body));
+    to.put_u32_le(crc(seed, &summed(kind, body)));
     to.put_u64_le(body.len() as u64);
     to.put_u64_le(group);
     to.put_u64_le(durable.offset);
@@ -186,6 +186,19 @@ pub(super) fn header(
     let header_crc = crc(seed, &header[4..]);
     header[..4].copy_from_slice(&header_crc.to_le_bytes());
     header
+}
+
+/// What the CRC of a body is of: all but the entries, whose CRCs it has. (Where those aren't right, it is no record anyway.)
+fn summed(kind: u32, body: &[u8]) -> Vec<u8> {
+    let Some(first) = first_entry(body).filter(|_| kind == 1) else { return body.to_vec() };
+    let mut summed = body[..first].to_vec();
+    let mut rest = &body[first..];
+    while let Some(entry) = rest.first_chunk::<33>() {
+        summed.extend_from_slice(&entry[..4]);
+        let len = 33 + (&entry[29..]).get_u32_le() as usize;
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    summed
 }
 
 fn take(script: &mut &[u8]) -> Option<u8> {
@@ -219,6 +232,10 @@ pub(super) fn repair(body: &mut [u8], group: GroupId) {
 fn first_entry(body: &[u8]) -> Option<usize> {
     let mut rest = Bytes::copy_from_slice(body);
     let flags = rest.try_get_u8().ok()?;
+    // As a write has them; what has others is summed as it is.
+    if flags >= 32 || flags & 12 == 8 || flags & 17 == 16 {
+        return None;
+    }
     if flags & 1 > 0 {
         rest.try_copy_to_slice(&mut [0; 16]).ok()?;
     }
@@ -228,5 +245,6 @@ fn first_entry(body: &[u8]) -> Option<usize> {
     if flags & 4 > 0 {
         rest.try_copy_to_slice(&mut [0; 24]).ok()?;
     }
-    Some(body.len() - rest.len() + 4)
+    rest.try_get_u32_le().ok()?;
+    Some(body.len() - rest.len())
 }

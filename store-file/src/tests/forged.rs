@@ -8,6 +8,7 @@ use crate::format::{Encoder, HEADER_BYTES, crc, record_seed, segment_header};
 
 const WRITE: u32 = 1;
 const WITNESS: u32 = 2;
+const BEGIN: u32 = 3;
 
 /// The body of a write of nothing.
 const NOTHING: &[u8] = &[0; 5];
@@ -47,7 +48,7 @@ impl Forger {
         Position { segment: self.segments.len() as u32, offset: last.len() as u64 }
     }
 
-    /// Adds a record, which says that the log was durable up to there, and gives its place.
+    /// Adds a record with no entries, which says that the log was durable up to there, and gives its place.
     fn put(&mut self, kind: u32, durable: Position, body: &[u8]) -> Position {
         let at = self.end();
         let seed = record_seed(self.store, at);
@@ -197,7 +198,7 @@ fn a_torn_record_larger_than_what_is_read_at_once_is_no_witness() {
         content.resize(content.len() + 64, 0);
         let mut body = vec![0; 5 << 20];
         body[..16].fill(1);
-        forger.put(WRITE, forger.end(), &body);
+        forger.put(BEGIN, forger.end(), &body);
         let content = forger.segments.last_mut().unwrap();
         *content.last_mut().unwrap() = 1;
         let len = content.len();
