@@ -272,6 +272,8 @@ fn entries_that_make_no_sense_are_told_only_of_a_record_that_is_whole() {
     assert!(reason.contains(" after "), "{reason}");
     let error = told(3, &[&one, &unknown, &three]).unwrap_err();
     assert_eq!(error, DecodeError::Kind { what: "entry", kind: 7 });
+    let error = told(2, &[&encoded_entry(0), &one]).unwrap_err();
+    assert_eq!(error.to_string(), "an entry with index 0");
 }
 
 #[test]
