@@ -24,7 +24,11 @@ pub struct CompioFile {
 
 #[derive(Debug)]
 enum Kind {
-    Ring(compio::fs::File),
+    Ring {
+        file: compio::fs::File,
+        /// The same file, unless that may only be read; a write through this one is durable when it is done.
+        durable: Option<compio::fs::File>,
+    },
     Blocking(BlockingFile<Compio>),
 }
 
@@ -42,15 +46,26 @@ impl CompioFile {
             OpenMode::CreateNew => options.write(true).create_new(true),
         };
         let path = path.to_owned();
-        let file = complete(async move { options.open(path).await }).await?;
-        Ok(Self { kind: Kind::Ring(file) })
+        complete(async move {
+            let file = options.open(&path).await?;
+            let durable = match mode {
+                OpenMode::Read => None,
+                OpenMode::Write | OpenMode::CreateNew => {
+                    let mut options = OpenOptions::new();
+                    options.write(true).custom_flags(blocking::WRITES_ARE_DURABLE);
+                    Some(options.open(&path).await?)
+                }
+            };
+            Ok(Self { kind: Kind::Ring { file, durable } })
+        })
+        .await
     }
 }
 
 impl File for CompioFile {
     async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
         let file = match &self.kind {
-            Kind::Ring(file) => file.clone(),
+            Kind::Ring { file, .. } => file.clone(),
             Kind::Blocking(file) => return file.read_at(into, offset).await,
         };
         let (begin, end) = (into.len(), into.capacity());
@@ -72,32 +87,16 @@ impl File for CompioFile {
         .await
     }
 
-    async fn write_all_at(&self, from: Vec<Bytes>, mut offset: u64) -> io::Result<()> {
-        let mut file = match &self.kind {
-            Kind::Ring(file) => file.clone(),
-            Kind::Blocking(file) => return file.write_all_at(from, offset).await,
-        };
-        complete(async move {
-            let mut left = Unwritten::new(from);
-            while let Some(batch) = left.batch() {
-                match file.write_vectored_at(batch, offset).await.0 {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(written) => {
-                        left.advance(written);
-                        offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        })
-        .await
+    async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring { file, .. } => complete(write(file.clone(), from, offset)).await,
+            Kind::Blocking(file) => file.write_all_at(from, offset).await,
+        }
     }
 
     async fn sync_data(&self) -> io::Result<()> {
         match &self.kind {
-            Kind::Ring(file) => {
+            Kind::Ring { file, .. } => {
                 let file = file.clone();
                 complete(async move { file.sync_data().await }).await
             }
@@ -105,9 +104,19 @@ impl File for CompioFile {
         }
     }
 
+    async fn write_durably_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Ring { file, durable } => {
+                let file = durable.as_ref().unwrap_or(file); // What may only be read refuses.
+                complete(write(file.clone(), from, offset)).await
+            }
+            Kind::Blocking(file) => file.write_durably_at(from, offset).await,
+        }
+    }
+
     async fn allocate(&self, len: u64) -> io::Result<()> {
         match &self.kind {
-            Kind::Ring(file) => {
+            Kind::Ring { file, .. } => {
                 // compio has no operation for it.
                 let file = std::fs::File::from(file.as_fd().try_clone_to_owned()?);
                 offload(&Compio, move || blocking::allocate(&file, len)).await
@@ -118,7 +127,7 @@ impl File for CompioFile {
 
     async fn len(&self) -> io::Result<u64> {
         match &self.kind {
-            Kind::Ring(file) => {
+            Kind::Ring { file, .. } => {
                 let file = file.clone();
                 complete(async move { Ok(file.metadata().await?.len()) }).await
             }
@@ -128,11 +137,27 @@ impl File for CompioFile {
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.kind {
-            Kind::Ring(file) => {
+            Kind::Ring { file, .. } => {
                 let file = file.clone();
                 complete(async move { file.set_len(len).await }).await
             }
             Kind::Blocking(file) => file.set_len(len).await,
         }
     }
+}
+
+async fn write(mut file: compio::fs::File, from: Vec<Bytes>, mut offset: u64) -> io::Result<()> {
+    let mut left = Unwritten::new(from);
+    while let Some(batch) = left.batch() {
+        match file.write_vectored_at(batch, offset).await.0 {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                left.advance(written);
+                offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

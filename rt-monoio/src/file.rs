@@ -1,13 +1,14 @@
 //! Files: through the ring, or on blocking threads where there is none.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::join_all;
 use monoio::buf::SliceMut;
-use quorate_rt::blocking::BlockingFile;
+use quorate_rt::blocking::{BlockingFile, WRITES_ARE_DURABLE, offload};
 use quorate_rt::executor::complete;
 use quorate_rt::{File, OpenMode};
 
@@ -29,6 +30,8 @@ pub struct MonoioFile {
 enum Kind {
     Ring {
         file: Rc<monoio::fs::File>,
+        /// The same file, unless that may only be read; a write through this one is durable when it is done.
+        durable: Option<Rc<monoio::fs::File>>,
         /// The same open file, for what monoio has no operation for.
         blocking: BlockingFile<Monoio>,
     },
@@ -43,7 +46,17 @@ impl MonoioFile {
         }
         let blocking = BlockingFile::open(&Monoio, path, mode).await?;
         let file = Rc::new(monoio::fs::File::from_std(blocking.try_clone()?)?);
-        Ok(Self { kind: Kind::Ring { file, blocking } })
+        let durable = match mode {
+            OpenMode::Read => None,
+            OpenMode::Write | OpenMode::CreateNew => {
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).custom_flags(WRITES_ARE_DURABLE);
+                let path = path.to_owned();
+                let file = offload(&Monoio, move || options.open(path)).await?;
+                Some(Rc::new(monoio::fs::File::from_std(file)?))
+            }
+        };
+        Ok(Self { kind: Kind::Ring { file, durable, blocking } })
     }
 
     /// To work on it on a blocking thread.
@@ -82,7 +95,7 @@ impl File for MonoioFile {
 
     async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
         let (file, blocking) = match &self.kind {
-            Kind::Ring { file, blocking } => (Rc::clone(file), blocking),
+            Kind::Ring { file, blocking, .. } => (Rc::clone(file), blocking),
             Kind::Blocking(file) => return file.write_all_at(from, offset).await,
         };
         let buffers: Vec<Bytes> = gather(from).collect();
@@ -109,6 +122,24 @@ impl File for MonoioFile {
                 complete(async move { file.sync_data().await }).await
             }
             Kind::Blocking(file) => file.sync_data().await,
+        }
+    }
+
+    async fn write_durably_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        let Kind::Ring { durable: Some(durable), .. } = &self.kind else {
+            return self.blocking().write_durably_at(from, offset).await;
+        };
+        let mut buffers: Vec<Bytes> = gather(from).collect();
+        match buffers.pop() {
+            Some(buffer) if buffers.is_empty() => {
+                let file = Rc::clone(durable);
+                complete(async move { write_one_at(&file, buffer, offset).await }).await
+            }
+            // Each would be synced by itself.
+            last => {
+                buffers.extend(last);
+                self.blocking().write_durably_at(buffers, offset).await
+            }
         }
     }
 

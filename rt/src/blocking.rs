@@ -11,13 +11,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::retry_on_intr;
 
 use crate::{AsyncRuntime, File, OpenMode};
 
 /// The most buffers that Linux takes in one gathered write (`UIO_MAXIOV`).
 pub const IOV_MAX: usize = 1024;
+
+/// The flag for [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags) with which each write is durable when it is done.
+/// Through a ring a write and a sync are a trip to a worker of the kernel each; with it they are one.
+pub const WRITES_ARE_DURABLE: i32 = OFlags::DSYNC.bits() as i32;
 
 /// Runs `work` where it may block, and waits for it. Dropping the future leaves open whether the work is done.
 ///
@@ -76,6 +80,14 @@ impl<R: AsyncRuntime> File for BlockingFile<R> {
 
     async fn sync_data(&self) -> io::Result<()> {
         self.offload(fs::File::sync_data).await
+    }
+
+    async fn write_durably_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        self.offload(move |file| {
+            write_all_at(file, &from, offset)?;
+            file.sync_data()
+        })
+        .await
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {

@@ -36,6 +36,16 @@ pub trait File: 'static {
     /// believe the answer (Rebello et al., ATC 2020).
     async fn sync_data(&self) -> io::Result<()>;
 
+    /// Writes like [`write_all_at`](Self::write_all_at), and makes that durable like [`sync_data`](Self::sync_data), in one trip where a backend
+    /// can: a log waits for both, and a trip to another thread and back takes up to a fifth as long as a fast disk's sync. Whether what was
+    /// written before is durable then, too, is left open.
+    ///
+    /// After an error the state of these bytes is unknown for good; see `sync_data`.
+    async fn write_durably_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
+        self.write_all_at(from, offset).await?;
+        self.sync_data().await
+    }
+
     /// Makes sure that the first `len` bytes have space on the disk, extending the file with zeros if it is shorter
     /// (`fallocate`). Writing there later needs no new metadata, which halves the cost of a `sync_data`.
     /// Durable after `sync_data`. `StorageFull` where there is not enough.

@@ -154,16 +154,16 @@ impl<R: AsyncRuntime> Writer<R> {
             self.segment = segment;
             self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));
         }
-        let failed = |what, error| failed(what, &self.shared.segments.path(segment), error);
-        let written = self.file.write_all_at(chunks, offset).await;
-        if !planted(Bug::D5) {
-            written.map_err(|error| failed("writing", error))?;
+        let mut written = if planted(Bug::D5) {
+            let _ = self.file.write_all_at(chunks, offset).await;
+            self.file.sync_data().await
+        } else {
+            self.file.write_durably_at(chunks, offset).await
+        };
+        if planted(Bug::D3) && written.is_err() {
+            written = self.file.sync_data().await;
         }
-        let mut synced = self.file.sync_data().await;
-        if planted(Bug::D3) && synced.is_err() {
-            synced = self.file.sync_data().await;
-        }
-        synced.map_err(|error| failed("syncing", error))
+        written.map_err(|error| failed("writing", &self.shared.segments.path(segment), error))
     }
 
     /// Fails what waits. What a completion submits meanwhile fails in its turn.

@@ -136,11 +136,12 @@ pub(super) async fn write<R: AsyncRuntime>(
     let (mut offset, at_once) = (0, if synced { 1 } else { 16 });
     measure(duration, at_once, async || {
         for _ in 0..at_once {
-            file.write_all_at(vec![content.clone()], offset).await?;
+            let content = vec![content.clone()];
+            match synced {
+                true => file.write_durably_at(content, offset).await?,
+                false => file.write_all_at(content, offset).await?,
+            }
             offset = (offset + WRITE_BYTES as u64) % FILE_BYTES;
-        }
-        if synced {
-            file.sync_data().await?;
         }
         Ok(())
     })

@@ -1,5 +1,6 @@
 //! Files: positional reads and writes, durability, directories, locks.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::net::{cut, pattern};
 use super::{guard, yield_now};
+use crate::blocking::WRITES_ARE_DURABLE;
 use crate::channel::oneshot;
 use crate::{AsyncRuntime, File, OpenMode};
 
@@ -163,6 +165,44 @@ pub async fn syncs<R: AsyncRuntime>(rt: R) {
     drop(file);
     let file = rt.open(&scratch.path("a"), OpenMode::Read).await.unwrap();
     assert_eq!(content(&file).await, "onetwo");
+}
+
+pub async fn writes_durably<R: AsyncRuntime>(rt: R) {
+    let scratch = Scratch::new(&rt).await;
+    let file = create(&rt, &scratch.path("a"), b"0123456789").await;
+    file.write_durably_at(vec![Bytes::from_static(b"abc")], 4).await.unwrap();
+    file.write_durably_at(vec![], 4).await.unwrap();
+    assert_eq!(content(&file).await, "0123abc789");
+    // Several small ones, several large ones, and more of them than the kernel takes at once.
+    for (count, len) in [(3, 5), (3, 10_000), (1500, 7), (1500, 5000)] {
+        let buffers: Vec<_> = (0..count).map(|at| Bytes::from(vec![at as u8; len])).collect();
+        file.set_len(0).await.unwrap();
+        file.write_durably_at(buffers.clone(), 10).await.unwrap();
+        let got = content(&file).await;
+        assert!(got[10..] == buffers.concat() && got[..10] == [0; 10], "{count} of {len} bytes");
+    }
+    let read_only = rt.open(&scratch.path("a"), OpenMode::Read).await.unwrap();
+    let refused = read_only.write_durably_at(vec![Bytes::from_static(b"no")], 0).await;
+    assert!(refused.is_err(), "a file that is open for reading only");
+}
+
+/// Not in the suite, but for backends that write through a ring: a file that may be written has a descriptor whose writes are durable when they are done. That they
+/// are, nothing short of a power cut tells.
+pub async fn has_a_descriptor_for_durable_writes<R: AsyncRuntime>(rt: R) {
+    let scratch = Scratch::new(&rt).await;
+    let path = scratch.path("a");
+    let _created = create(&rt, &path, b"content").await;
+    let _opened = rt.open(&path, OpenMode::Write).await.unwrap();
+    let _read_only = rt.open(&path, OpenMode::Read).await.unwrap();
+    let links = fs::read_dir("/proc/self/fd").unwrap().map(|link| link.unwrap());
+    let of_file = links.filter(|link| fs::read_link(link.path()).is_ok_and(|to| to == path));
+    let durable = of_file.filter(|link| {
+        let info = Path::new("/proc/self/fdinfo").join(link.file_name());
+        let info = fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        i32::from_str_radix(flags, 8).unwrap() & WRITES_ARE_DURABLE == WRITES_ARE_DURABLE
+    });
+    assert_eq!(durable.count(), 2);
 }
 
 pub async fn allocates<R: AsyncRuntime>(rt: R) {

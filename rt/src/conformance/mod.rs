@@ -107,7 +107,7 @@ macro_rules! conformance_suite {
                     }
                     files {
                         reads_what_was_written, reads_past_the_end, reads_append, gathered_writes,
-                        used_by_many_tasks, syncs, allocates, cuts_and_extends, open_modes, renames,
+                        used_by_many_tasks, syncs, writes_durably, allocates, cuts_and_extends, open_modes, renames,
                         directories, names_that_are_not_utf8, locks, cancelled_operations, many_files
                     }
                 }

@@ -58,7 +58,7 @@ fn a_failed_write_fails_all_that_follow() {
 
 #[test]
 fn a_failed_sync_fails_all_that_follow() {
-    scene(async |scene| second_fails(&scene, |faults| faults.fail_sync.set(true), "syncing").await);
+    scene(async |scene| second_fails(&scene, |faults| faults.fail_sync.set(true), "writing").await);
 }
 
 #[test]
