@@ -180,23 +180,28 @@ pub(crate) fn check_segment_header(header: &[u8], segment: u32) -> Result<u64, S
 
 /// The seed for a record at this place.
 pub(crate) fn record_seed(store: u64, at: Position) -> u32 {
-    let (store, segment, offset) =
-        (store.to_le_bytes(), at.segment.to_le_bytes(), at.offset.to_le_bytes());
-    crc(0, [&store[..], &segment, &offset])
+    let mut place = [0; 20]; // At once: every record has one.
+    place[..8].copy_from_slice(&store.to_le_bytes());
+    place[8..12].copy_from_slice(&at.segment.to_le_bytes());
+    place[12..].copy_from_slice(&at.offset.to_le_bytes());
+    crc(0, [&place[..]])
 }
 
 /// Computes the CRC of an entry of a group. What has the right seed is made once for many: it asks for the features of the processor.
-#[derive(Clone)]
-pub(crate) struct EntryCrc(Hasher);
+#[derive(Debug)]
+pub(crate) struct EntryCrc {
+    group: GroupId,
+    seeded: Hasher,
+}
 
 impl EntryCrc {
     pub(crate) fn new(store: u64, group: GroupId) -> Self {
         let seed = crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes()]);
-        Self(Hasher::new_with_initial(seed))
+        Self { group, seeded: Hasher::new_with_initial(seed) }
     }
 
     pub(crate) fn of<'a>(&self, chunks: impl IntoIterator<Item = &'a [u8]>) -> u32 {
-        continued(self.0.clone(), chunks)
+        continued(self.seeded.clone(), chunks)
     }
 }
 
@@ -382,12 +387,14 @@ pub(crate) struct Encoder {
     /// What the CRC of the body is of.
     summed: Vec<u8>,
     spans: Vec<Span>,
+    /// Of the group that was the last to write.
+    entry_crc: EntryCrc,
 }
 
 impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
         let (body, summed, spans) = (Gather::new(), Vec::new(), Vec::new());
-        Self { store, kind: KIND_WRITE, body, summed, spans }
+        Self { store, kind: KIND_WRITE, body, summed, spans, entry_crc: EntryCrc::new(store, 0) }
     }
 
     /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces` tells that the log
@@ -424,12 +431,14 @@ impl Encoder {
         let small: usize = contents.filter(|content| *content < Gather::CHUNK_BYTES).sum();
         self.body.reserve(write.entries.len() * ENTRY_OVERHEAD_BYTES + small);
         self.sum_body();
-        let crc = EntryCrc::new(self.store, group);
+        if self.entry_crc.group != group {
+            self.entry_crc = EntryCrc::new(self.store, group);
+        }
         for entry in &write.entries {
             let offset = RECORD_HEADER_BYTES + self.body.len();
             let sum = self.body.put_later();
             put_entry(&mut self.body, entry);
-            let value = crc.of(self.body.chunks_behind(&sum));
+            let value = self.entry_crc.of(self.body.chunks_behind(&sum));
             self.body.fill(sum, value);
             self.summed.extend_from_slice(&value.to_le_bytes());
             self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });
