@@ -20,7 +20,8 @@ use crate::{LONGEST_TRANSFER, Monoio};
 const MOST_IN_RING: usize = 8;
 
 /// An open file. Where there is io_uring, buffers below 4 KiB that follow each other are copied into one before
-/// they are written; larger ones are written from where they are. Where more than a few are left, they are written on a blocking thread.
+/// they are written; larger ones are written from where they are. Where more than a few are left, they are written on a blocking thread,
+/// and so is what is to be durable at once, unless it is a single one.
 #[derive(Debug)]
 pub struct MonoioFile {
     kind: Kind,

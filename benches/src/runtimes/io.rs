@@ -137,9 +137,10 @@ pub(super) async fn write<R: AsyncRuntime>(
     measure(duration, at_once, async || {
         for _ in 0..at_once {
             let content = vec![content.clone()];
-            match synced {
-                true => file.write_durably_at(content, offset).await?,
-                false => file.write_all_at(content, offset).await?,
+            if synced {
+                file.write_durably_at(content, offset).await?;
+            } else {
+                file.write_all_at(content, offset).await?;
             }
             offset = (offset + WRITE_BYTES as u64) % FILE_BYTES;
         }

@@ -186,8 +186,8 @@ pub async fn writes_durably<R: AsyncRuntime>(rt: R) {
     assert!(refused.is_err(), "a file that is open for reading only");
 }
 
-/// Not in the suite, but for backends that write through a ring: a file that may be written has a descriptor whose writes are durable when they are done. That they
-/// are, nothing short of a power cut tells.
+/// Not in the suite, but for backends that write through a ring: a file that may be written has a descriptor whose writes are
+/// durable when they are done. That they are, nothing short of a power cut tells.
 pub async fn has_a_descriptor_for_durable_writes<R: AsyncRuntime>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let path = scratch.path("a");

@@ -107,8 +107,9 @@ macro_rules! conformance_suite {
                     }
                     files {
                         reads_what_was_written, reads_past_the_end, reads_append, gathered_writes,
-                        used_by_many_tasks, syncs, writes_durably, allocates, cuts_and_extends, open_modes, renames,
-                        directories, names_that_are_not_utf8, locks, cancelled_operations, many_files
+                        used_by_many_tasks, syncs, writes_durably, allocates, cuts_and_extends,
+                        open_modes, renames, directories, names_that_are_not_utf8, locks,
+                        cancelled_operations, many_files
                     }
                 }
                 // Cases that start runtimes of their own: `fn<R>(Launch)`.

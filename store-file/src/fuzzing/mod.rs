@@ -22,8 +22,8 @@ use crate::format::{
 };
 use crate::{FileConfig, FileStore};
 
-/// The property of the target `records`: the body of a record is a write, or an error, or doesn't match; its entries stand one behind the other, where they can also
-/// be read alone; and its own encoding is as long and decodes to the same. The first byte is the kind of the record, and whether the CRCs of
+/// The property of the target `records`: the body of a record is a write, or an error, or doesn't match; its entries stand one
+/// behind the other, where they can also be read alone; and its own encoding is as long and decodes to the same. The first byte is the kind of the record, and whether the CRCs of
 /// the entries are set right.
 pub fn records(data: &[u8]) {
     const GROUP: u64 = 7;
