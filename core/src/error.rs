@@ -1,5 +1,6 @@
 //! The errors of the public operations.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::identity::Replica;
 use crate::types::NodeId;
 
 /// Why a log store failed.
@@ -33,6 +35,16 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("{}: in use by another process", .0.display())]
     Locked(PathBuf),
+    /// The store is another node's.
+    #[error("{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied")]
+    OtherNode {
+        /// The store.
+        place: String,
+        /// The node it belongs to.
+        holds: NodeId,
+        /// The node that was to start.
+        wanted: NodeId,
+    },
     /// An earlier failure; the store does nothing any more.
     #[error("the store has failed before: {0}")]
     Poisoned(Arc<StoreError>),
@@ -63,6 +75,14 @@ pub enum Fatal {
     /// The node was dropped while it ran.
     #[error("the node was dropped")]
     Dropped,
+    /// The store has less than peers remember of it: it was put back to an earlier state.
+    #[error(
+        "the store was put back to an earlier state: {what}; what it has forgotten may be acknowledged writes or votes: restore the present folder, or start this node with an empty one"
+    )]
+    RolledBack {
+        /// Who remembers what, and what is there.
+        what: String,
+    },
     /// The state can't be restored from its snapshot.
     #[error("the snapshot at index {index} can't be restored: {reason}")]
     Snapshot {
@@ -139,14 +159,51 @@ pub enum ReadError {
     Fatal(Fatal),
 }
 
-/// Why a cluster was not formed. Nothing has changed.
+/// Why a cluster was not formed.
 #[derive(Clone, Debug, Error)]
 pub enum InitializeError {
-    /// This node has a log, or has voted: it is part of a cluster already.
-    #[error("the node belongs to a cluster already")]
-    AlreadyInitialized,
-    /// The membership is not a possible one.
-    #[error("the membership is invalid: {0}")]
+    /// The group was founded with another list.
+    #[error(
+        "the group was founded by the nodes {}, and the list has {}: start this node with the founders' list, or with an empty folder to make it part of another cluster",
+        Ids(.founders), Ids(.told)
+    )]
+    Founded {
+        /// The ids of the list that it was founded with.
+        founders: BTreeSet<NodeId>,
+        /// The ids of the list that was told now.
+        told: BTreeSet<NodeId>,
+    },
+    /// Another node was told another list, or is of a cluster that was founded with another one.
+    #[error(
+        "node {node} goes by the list {}, this node by {}: all nodes must be told the same",
+        Ids(.theirs), Ids(.told)
+    )]
+    OtherList {
+        /// The other node.
+        node: NodeId,
+        /// The ids of its list.
+        theirs: BTreeSet<NodeId>,
+        /// The ids of the list that was told here.
+        told: BTreeSet<NodeId>,
+    },
+    /// This node has promised to be part of another cluster.
+    #[error(
+        "this node has accepted the claim of node {} for the list {}, and the list told now has {}: tell it that list, or empty its folder",
+        .founder.id, Ids(.promised), Ids(.told)
+    )]
+    Promised {
+        /// Who claimed it.
+        founder: Replica,
+        /// The ids of the list of the claim.
+        promised: BTreeSet<NodeId>,
+        /// The ids of the list that was told now.
+        told: BTreeSet<NodeId>,
+    },
+    /// This replica was removed from its cluster.
+    #[error("this replica was removed from its cluster: give the node an empty folder")]
+    Spent,
+    /// The list can't be one.
+    #[error("the list of members is invalid: {0}")]
     Membership(String),
     /// The node is stopping.
     #[error("the node is stopping")]
@@ -154,6 +211,16 @@ pub enum InitializeError {
     /// The node has failed.
     #[error("the node has failed: {0}")]
     Fatal(Fatal),
+}
+
+/// The ids of a list, as a sentence has them.
+struct Ids<'a>(&'a BTreeSet<NodeId>);
+
+impl fmt::Display for Ids<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&ids.join(", "))
+    }
 }
 
 /// Why a snapshot was not taken, written or restored.

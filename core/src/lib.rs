@@ -11,6 +11,7 @@ mod error;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod identity;
 mod local;
 mod log_store;
 mod membership;
@@ -31,10 +32,13 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,
 };
+pub use identity::{
+    Claim, ClusterId, Identity, MAX_MEMORIES, Marks, Memory, Replica, Standing,
+};
 pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
-pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-pub use message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
+pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
+pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 pub use metrics::{Metrics, PeerMetrics, Role};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;

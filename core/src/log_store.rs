@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use crate::entries::Entries;
 use crate::error::StoreError;
+use crate::identity::{ClusterId, Identity, Marks, Standing};
 use crate::outline::Outline;
 use crate::snapshot::SnapshotMeta;
-use crate::types::{GroupId, HardState, Index, LogId};
+use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 
 /// A durable log, shared by all the groups of a core, and the snapshots that stand for what has been purged from it.
 ///
@@ -19,6 +20,14 @@ use crate::types::{GroupId, HardState, Index, LogId};
 ///
 /// A store that has failed once stays failed: it never retries a write or a sync and reports success.
 pub trait LogStore: 'static {
+    /// A node starts on this store: the store's identity, in which this start is counted. Called before the other methods.
+    ///
+    /// The first node that starts on a store is the only one that ever may. Its id and the count of starts are durable before this
+    /// returns. The incarnation is drawn when the store is created, and the cluster is that of [`LogWrite::cluster`].
+    ///
+    /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't be written.
+    async fn identify(&self, node: NodeId) -> Result<Identity, StoreError>;
+
     /// What the store holds of a group; called once, before the other methods, for each group.
     ///
     /// Errors: the log is damaged, or can't be read. An unknown group is an empty one.
@@ -86,6 +95,12 @@ pub trait SnapshotContent: 'static {
 pub struct LogWrite {
     /// Replaces the hard state.
     pub hard_state: Option<HardState>,
+    /// The store belongs to this cluster from now on. It never belongs to another.
+    pub cluster: Option<ClusterId>,
+    /// Replaces what the group has promised.
+    pub standing: Option<Standing>,
+    /// Replaces the marks.
+    pub marks: Option<Marks>,
     /// The group's snapshot from now on; it is finished. Those before it may be removed.
     pub snapshot: Option<SnapshotMeta>,
     /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it
@@ -100,6 +115,10 @@ pub struct LogWrite {
 pub struct Recovered {
     /// The last hard state; all zero for a group that has none.
     pub hard_state: HardState,
+    /// What it has promised.
+    pub standing: Standing,
+    /// The last marks.
+    pub marks: Marks,
     /// The group's snapshot, if it has one.
     pub snapshot: Option<SnapshotMeta>,
     /// The shape of the log.

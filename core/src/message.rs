@@ -1,8 +1,11 @@
 //! What nodes say to each other.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::entries::Entries;
+use crate::identity::{Claim, ClusterId, Replica};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
@@ -12,9 +15,9 @@ pub struct Message {
     /// The group it belongs to.
     pub group: GroupId,
     /// Who sent it.
-    pub from: NodeId,
-    /// Who shall get it.
-    pub to: NodeId,
+    pub from: Replica,
+    /// Who shall get it. Only [`Body::Who`] and [`Body::Claim`] may be for whichever store the node has now.
+    pub to: Replica,
     /// The sender's term; in [`Body::PreVote`] the term in which it would campaign, and in a granted
     /// [`Body::PreVoteReply`] that same one.
     pub term: Term,
@@ -31,21 +34,49 @@ impl Message {
                 commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum()
             }
             Body::Snapshot { meta, chunk, .. } => meta.membership.bytes() + chunk.len(),
+            Body::Claim(claim) => claim.list.values().map(|address| 16 + address.len()).sum(),
             _ => 0,
         };
         size_of::<Self>() + content
     }
 }
 
-/// The answer to who wants to be elected.
+/// What a replica says of its group to who would form a cluster with it, or let it in. It never tells a cluster id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Situation {
+    /// It has no log and has promised nothing.
+    Empty,
+    /// It has accepted a claim, durably.
+    Claimed {
+        /// The ballot of the claim.
+        ballot: u64,
+        /// Who made it.
+        founder: Replica,
+        /// The ids of its list.
+        ids: BTreeSet<NodeId>,
+    },
+    /// A member of a cluster has let it in, durably; it has no log yet.
+    Admitted,
+    /// It has a log, or a snapshot.
+    Member {
+        /// The ids of the list that its cluster was founded with.
+        founders: BTreeSet<NodeId>,
+    },
+    /// It has been removed from its cluster.
+    Spent,
+    /// Its store belongs to another cluster than the one of the question.
+    Elsewhere,
+}
+
+/// The order to take over that a vote request rests on (thesis 3.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vote {
-    /// Refused.
-    No,
-    /// Granted.
-    Yes,
-    /// Granted by a node that has not [caught up](crate::HardState::caught_up): it counts only if all voters grant theirs.
-    Tentative,
+pub struct Handover {
+    /// The leader that gave it.
+    pub leader: Replica,
+    /// The term in which that one leads.
+    pub term: Term,
+    /// Its latest round then. A voter that has heard of a later one knows that the leader has gone on.
+    pub round: u64,
 }
 
 /// The kinds of messages.
@@ -59,19 +90,20 @@ pub enum Body {
     /// The answer to a pre-vote.
     PreVoteReply {
         /// Whether it would.
-        vote: Vote,
+        granted: bool,
     },
     /// "Vote for me" (thesis 3.4).
     Vote {
         /// The end of the sender's log.
         last_log_id: LogId,
-        /// The leader itself has asked the sender to take over (thesis 3.10): that it is alive is no reason to refuse.
-        handover: bool,
+        /// The leader itself has asked the sender to take over: to those who follow just that leader, that it is alive is
+        /// no reason to refuse.
+        handover: Option<Handover>,
     },
     /// The answer to a vote, after it is durable.
     VoteReply {
         /// Whether it did.
-        vote: Vote,
+        granted: bool,
     },
     /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost append
     /// is noticed by the next message, whatever that is.
@@ -96,8 +128,8 @@ pub enum Body {
     /// Writes that the sender's clients brought, passed on to the leader of this message's term. It is sent once, and
     /// the leader takes it at most once.
     Forward {
-        /// Drawn by the sender when it started: a restarted node's sequence begins anew.
-        session: u64,
+        /// The sender's boot: a restarted node's sequence begins anew.
+        boot: u64,
         /// The number of the first command; the others follow it.
         sequence: u64,
         /// The commands.
@@ -105,8 +137,8 @@ pub enum Body {
     },
     /// The answer to a forward, as soon as the commands have their place in the leader's log.
     ForwardReply {
-        /// The session of the forward.
-        session: u64,
+        /// The boot of the forward.
+        boot: u64,
         /// The number of its first command.
         sequence: u64,
         /// What became of it.
@@ -142,8 +174,36 @@ pub enum Body {
         /// Up to here the content has been written.
         stored: u64,
     },
-    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10).
-    TimeoutNow,
+    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10). It holds only as long as nothing
+    /// has changed since: an order that is late must not unseat a leader that has gone on.
+    TimeoutNow {
+        /// The end of the leader's log.
+        last_log_id: LogId,
+        /// The leader's latest round.
+        round: u64,
+    },
+    /// "Who lives there, and what do you know of?" It goes to the nodes of a list while a cluster is formed, and to a node
+    /// whose replica is silent.
+    Who {
+        /// The ids of the list that the sender was told; empty if it was told none.
+        told: BTreeSet<NodeId>,
+    },
+    /// The answer to [`Body::Who`], to a claim and to an admission, when what it says is durable.
+    Situation {
+        /// What the sender has.
+        situation: Situation,
+        /// The ids of the list that it was told; empty if it was told none.
+        told: BTreeSet<NodeId>,
+    },
+    /// "Be part of a cluster that I form." A store accepts it, or says what stands against it.
+    Claim(Box<Claim>),
+    /// "You are let into this cluster", from its leader to an empty store that is to take the place of a lost one.
+    Admit {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The ids of the list that it was founded with.
+        founders: BTreeSet<NodeId>,
+    },
 }
 
 /// What became of an append.

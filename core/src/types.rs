@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::identity::Replica;
 use crate::membership::Membership;
 
 /// A node of a cluster. Never 0: that stands for "none" on the wire and on disk.
@@ -37,12 +38,13 @@ impl fmt::Display for Term {
 /// have the same content, and so have the logs before them (log matching).
 ///
 /// The order is term first and index second, as the comparison of logs in an election needs it; the leader stands
-/// between them but never decides, as a term has one leader only.
+/// between them but never decides, as a term has one leader only. For the same reason it names a node and not a replica:
+/// votes are keyed by replica, so no two replicas of a node lead in one term.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId {
-    /// The term in which it was proposed; 0 only for the entry that forms a cluster.
+    /// The term in which it was proposed; 0 only for the first entry, which forms a group.
     pub term: Term,
-    /// The leader that proposed it; 0 only for the entry that forms a cluster.
+    /// The node that led then; 0 only for the first entry.
     pub leader: NodeId,
     /// Its position.
     pub index: Index,
@@ -52,7 +54,7 @@ impl LogId {
     /// Before the first entry: the last log id of an empty log.
     pub const ZERO: Self = Self { term: Term(0), leader: 0, index: 0 };
 
-    /// The entry that forms a cluster. All nodes that are told to form one write the same.
+    /// The first entry of a group. Only its founder writes it, when all have accepted the claim for it.
     pub const FIRST: Self = Self { term: Term(0), leader: 0, index: 1 };
 
     /// A log id from its parts.
@@ -73,17 +75,14 @@ impl fmt::Debug for LogId {
     }
 }
 
-/// What a node must never forget, besides its log: the term it has seen, whom it voted for in it, and whether its vote means anything.
-/// It only grows: first by term, then from no vote to a vote, then to having caught up.
+/// What a replica must never forget, besides its log: the term it has seen, and whom it voted for in it.
+/// It only grows: first by term, then from no vote to a vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HardState {
-    /// The largest term this node has seen.
+    /// The largest term this replica has seen.
     pub term: Term,
-    /// Its vote in that term.
-    pub voted_for: Option<NodeId>,
-    /// Whether its log has all that it may ever have acknowledged. False of a node that began with nothing, and so may have lost its disk,
-    /// until it has taken part in forming its cluster, or has caught up with a leader. It stays true from then on.
-    pub caught_up: bool,
+    /// Its vote in that term. A replica, not a node: the old and the new disk of one node are two candidates.
+    pub voted_for: Option<Replica>,
 }
 
 /// One entry of a log.
@@ -91,6 +90,8 @@ pub struct HardState {
 pub struct Entry {
     /// Its identity.
     pub log_id: LogId,
+    /// Its leader's wall clock when it was placed, in milliseconds since the Unix epoch. It never decreases along a log.
+    pub time: u64,
     /// Its content.
     pub payload: Payload,
 }
@@ -102,8 +103,8 @@ pub enum Payload {
     Blank,
     /// A command for the state machine, in the bytes that its proposer encoded.
     Command(Bytes),
-    /// The configuration of the cluster, in force from the moment it is appended (thesis 4.1).
-    Membership(Membership),
+    /// The configuration of the group, in force from the moment it is appended (thesis 4.1).
+    Membership(Box<Membership>),
 }
 
 impl Entry {

@@ -1,0 +1,143 @@
+//! Who is who: replicas, clusters, claims on empty stores, and what replicas remember of each other.
+//!
+//! A (node id, incarnation) is a Raft server. A lost disk is a crash for ever: whoever comes back under the same node id
+//! with an empty disk is another server. `docs/divergence.md` has the argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::types::{LogId, NodeId, Term};
+
+/// A Raft server: a node and the disk it runs on.
+///
+/// Whatever is counted, voted for, followed or addressed is a replica, never only a node: after a disk was lost, the node's
+/// next store is another replica.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Replica {
+    /// The node.
+    pub id: NodeId,
+    /// Drawn at random when its store was created; 0 stands for "whichever store the node has now".
+    pub incarnation: u64,
+}
+
+impl Replica {
+    /// A replica from its parts.
+    pub const fn new(id: NodeId, incarnation: u64) -> Self {
+        Self { id, incarnation }
+    }
+
+    /// Whichever store this node has now: an address for those who don't know its incarnation.
+    pub const fn any(id: NodeId) -> Self {
+        Self { id, incarnation: 0 }
+    }
+
+    /// Whether the incarnation is known.
+    pub const fn is_known(&self) -> bool {
+        self.incarnation != 0
+    }
+}
+
+impl fmt::Display for Replica {
+    /// The node id and the first four hexadecimal digits of the incarnation, which are enough for a reader.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.incarnation {
+            0 => write!(f, "{}", self.id),
+            incarnation => write!(f, "{}/{:04x}", self.id, incarnation >> 48),
+        }
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:x}", self.id, self.incarnation)
+    }
+}
+
+/// The identity of a cluster: 128 random bits, drawn when it is formed.
+///
+/// The TCP handshake uses it as a key, so treat it like a password where strangers reach the peer port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a store knows of itself when a node starts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn when the store was created, and never 0.
+    pub incarnation: u64,
+    /// The cluster that the store belongs to; none before one of its groups has joined one.
+    pub cluster: Option<ClusterId>,
+    /// How many times a node has started on this store, this one included.
+    pub boot: u64,
+}
+
+/// A founder's attempt to form a cluster of the nodes of a list. A store that has accepted one makes no other promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What the cluster will be called if this attempt succeeds.
+    pub cluster: ClusterId,
+    /// Attempts are ordered by it: a later one of the same founder takes the place of an earlier one.
+    pub ballot: u64,
+    /// Who makes the attempt: the node with the lowest id of the list.
+    pub founder: Replica,
+    /// The nodes and their addresses.
+    pub list: BTreeMap<NodeId, String>,
+}
+
+impl Claim {
+    /// The ids of its list.
+    pub fn ids(&self) -> BTreeSet<NodeId> {
+        self.list.keys().copied().collect()
+    }
+}
+
+/// What a group of a store that has no log yet has promised, and whether one with a log is out of use. It is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has promised nothing.
+    #[default]
+    Empty,
+    /// It has accepted this claim, and will begin its log with the first entry of that cluster.
+    Claimed(Claim),
+    /// A member of this cluster has let it in.
+    Admitted(ClusterId),
+    /// It was a voter, and has committed a configuration without itself: it campaigns no more.
+    Spent,
+}
+
+/// What one replica remembers of another, from what that one has made durable before it said so. A replica that has less than its
+/// peers remember of it has been put back to an earlier state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Its highest term.
+    pub term: Term,
+    /// The latest term in which it has voted for whoever remembers; 0 for none.
+    pub voted: Term,
+    /// The highest entry that it has acknowledged.
+    pub acknowledged: LogId,
+    /// The highest one of these that is known to be committed.
+    pub committed: LogId,
+}
+
+/// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may follow on another.
+pub const MAX_MEMORIES: usize = 2 * crate::membership::MAX_NODES;
+
+/// What a store keeps beside its log, written lazily with later records, so that a restart of all nodes forgets none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Up to here the log was known to be committed.
+    pub committed: LogId,
+    /// What is remembered of others, at most [`MAX_MEMORIES`].
+    pub memories: BTreeMap<Replica, Memory>,
+}
