@@ -65,6 +65,10 @@ pub struct Config {
     /// large: disk space. At least `retained_bytes`.
     pub max_retained_bytes: u64,
 
+    /// Whether the leader lets the empty disk of a node in for one that has been silent for ten election timeouts; default true. Without it
+    /// a lost disk leaves the group with one replica less.
+    pub replace_lost_disks: bool,
+
     /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.
     pub max_pending_reads: usize,
 }
@@ -86,6 +90,7 @@ impl Default for Config {
             snapshot_after_entries: 1_000_000,
             retained_bytes: 16 * MIB as u64,
             max_retained_bytes: 4096 * MIB as u64,
+            replace_lost_disks: true,
             max_pending_reads: 100_000,
         }
     }

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::node::handle::{
     End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult, take_local,
 };
-use crate::raft::{ReadResult, encode, look, membership, seen};
+use crate::raft::{ReadResult, encode, look, list, look, seen};
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, NodeId};
 
@@ -91,10 +91,10 @@ impl<SM: StateMachine> LocalRaft<SM> {
         &self,
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
     ) -> Result<(), InitializeError> {
-        let membership = membership(members)?;
+        let list = list(members)?;
         let (reply, result) = shared_oneshot::channel();
         self.mailbox
-            .request(Request::Initialize { membership, reply })
+            .request(Request::Initialize { list, reply })
             .map_err(|end| end.initialize_error())?;
         result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
     }

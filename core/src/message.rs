@@ -14,6 +14,8 @@ use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 pub struct Message {
     /// The group it belongs to.
     pub group: GroupId,
+    /// The sender's cluster; none from one that belongs to none yet, and while a cluster is formed.
+    pub cluster: Option<ClusterId>,
     /// Who sent it.
     pub from: Replica,
     /// Who shall get it. Only [`Body::Who`] and [`Body::Claim`] may be for whichever store the node has now.
@@ -155,6 +157,8 @@ pub enum Body {
         sequence: u64,
         /// The index; none if the receiver does not lead.
         index: Option<Index>,
+        /// The largest time of an entry in the leader's log, in milliseconds since the Unix epoch.
+        time: u64,
     },
     /// A piece of the leader's snapshot, for a follower whose log ends before the leader's begins (thesis 5.3). Without content at offset 0 it is
     /// an offer: the answer tells from where on the pieces are wanted. A transport should send these apart from other messages, so that no

@@ -1,10 +1,11 @@
 //! What a node tells of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Fatal, SnapshotError};
+use crate::identity::{ClusterId, Replica};
 use crate::membership::Membership;
 use crate::types::{Index, LogId, NodeId, Term};
 
@@ -38,14 +39,20 @@ impl fmt::Display for Role {
 pub struct Metrics {
     /// The node.
     pub id: NodeId,
+    /// The node and its store. A store is another replica after its disk was lost.
+    pub replica: Replica,
+    /// How often a node has started on this store.
+    pub boot: u64,
+    /// The cluster that the store belongs to; none before its group is formed.
+    pub cluster: Option<ClusterId>,
+    /// While the group is being formed: why each of the other nodes of the list is waited for.
+    pub waits_for: BTreeMap<NodeId, Obstacle>,
     /// Its role.
     pub role: Role,
     /// Its term.
     pub term: Term,
     /// The leader of this term, when known.
     pub leader: Option<NodeId>,
-    /// Whether it may elect others, and be elected: see [`HardState::caught_up`](crate::HardState::caught_up).
-    pub caught_up: bool,
     /// The last entry of its log.
     pub last_log_id: LogId,
     /// Up to here its log is durable.
@@ -63,9 +70,53 @@ pub struct Metrics {
     /// The configuration in force; none before the cluster is formed.
     pub membership: Option<Membership>,
     /// On a leader: its peers.
-    pub peers: BTreeMap<NodeId, PeerMetrics>,
+    pub peers: BTreeMap<Replica, PeerMetrics>,
     /// Why the node has stopped for good, if it has.
     pub fatal: Option<Fatal>,
+}
+
+/// Why a node of the list is waited for, while a group is being formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It has not answered: it is not running, or not reachable at its address.
+    Silent,
+    /// It answers, and the others are waited for.
+    Forming,
+    /// It has promised to be part of a cluster of other nodes.
+    Promised {
+        /// Who founds that one.
+        founder: NodeId,
+        /// The ids of its list.
+        ids: BTreeSet<NodeId>,
+    },
+    /// It belongs to a group that was formed of this list: the present node has lost its disk, and waits to be let in.
+    Formed,
+    /// Its store belongs to another cluster.
+    OtherCluster,
+    /// It has been removed from its cluster.
+    Spent,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("it does not answer at its address"),
+            Self::Forming => f.write_str("it answers, and waits for others or for the founder"),
+            Self::Promised { founder, ids } => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "it has promised node {founder} to be part of a cluster of the nodes {}",
+                    ids.join(", ")
+                )
+            }
+            Self::Formed => f.write_str(
+                "it is a member of the group, which is formed already: this node's disk is another than the one that was formed with, and waits to be let in by a leader",
+            ),
+            Self::OtherCluster => f.write_str("its store belongs to another cluster"),
+            Self::Spent => f.write_str("it has been removed from its cluster"),
+        }
+    }
 }
 
 /// What a leader knows of a peer.

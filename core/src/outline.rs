@@ -1,6 +1,7 @@
 //! The shape of a log, without its content: its bounds, the terms of its entries, the memberships in it, and roughly its size.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use quorate_rt::planted::{Bug, planted};
 
@@ -24,15 +25,17 @@ pub struct Outline {
     marks: Vec<(Index, u64)>,
     /// The size of all entries up to the last, purged ones included.
     bytes: u64,
+    /// The largest time of an entry that was ever noted.
+    time: u64,
 }
 
 /// How far the marks are apart, in bytes, to within as much again: so a mark costs nothing beside what it stands for, and sizes are nearly right.
 const MARK_BYTES: u64 = 64 << 10;
 
 impl PartialEq for Outline {
-    /// The sizes are estimates, which differ with the way in which a log came about.
+    /// The sizes and the time are estimates, which differ with the way in which a log came about.
     fn eq(&self, other: &Self) -> bool {
-        let Self { purged, runs, last, memberships, marks: _, bytes: _ } = self;
+        let Self { purged, runs, last, memberships, marks: _, bytes: _, time: _ } = self;
         // Where the first run began before the log does, doesn't matter.
         let begin = |outline: &Self, run: LogId| LogId {
             index: run.index.max(outline.purged.index + 1),
@@ -71,9 +74,9 @@ impl Outline {
     ///
     /// Panics if it doesn't follow the last one: a store checks that before, where it reads from disk ([`Outline::follows`]).
     pub fn push(&mut self, entry: &Entry) {
-        self.note(entry.log_id, entry.log_id.index, entry.bytes() as u64);
+        self.note(entry.log_id, entry.log_id.index, entry.time, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.insert(entry.log_id.index, membership.clone());
+            self.memberships.insert(entry.log_id.index, (**membership).clone());
         }
     }
 
@@ -102,9 +105,9 @@ impl Outline {
             return Err(first.log_id);
         }
         if run.bytes() as u64 <= MARK_BYTES {
-            self.note(first.log_id, last.log_id.index, run.bytes() as u64);
+            self.note(first.log_id, last.log_id.index, last.time, run.bytes() as u64);
         } else {
-            self.extend_plain(first.log_id, run.iter().map(Entry::bytes));
+            self.extend_plain(first.log_id, last.time, run.iter().map(Entry::bytes));
         }
         Ok(())
     }
@@ -112,24 +115,29 @@ impl Outline {
     /// Notes entries at the end that are all of the term and leader of the first, and hold no membership, by their sizes.
     ///
     /// Panics where the first doesn't follow.
-    pub(crate) fn extend_plain(&mut self, first: LogId, sizes: impl IntoIterator<Item = usize>) {
+    pub(crate) fn extend_plain(
+        &mut self,
+        first: LogId,
+        time: u64,
+        sizes: impl IntoIterator<Item = usize>,
+    ) {
         // In pieces, each of which gets a mark.
         let (mut begin, mut next, mut bytes) = (first, first.index, 0);
         for size in sizes {
             next += 1;
             bytes += size as u64;
             if bytes >= MARK_BYTES {
-                self.note(begin, next - 1, bytes);
+                self.note(begin, next - 1, time, bytes);
                 (begin.index, bytes) = (next, 0);
             }
         }
         if begin.index < next {
-            self.note(begin, next - 1, bytes);
+            self.note(begin, next - 1, time, bytes);
         }
     }
 
     /// Notes entries of one term and leader, from this one to `last`, with so many bytes together.
-    fn note(&mut self, first: LogId, last: Index, bytes: u64) {
+    fn note(&mut self, first: LogId, last: Index, time: u64, bytes: u64) {
         assert!(self.follows(first), "{first} can't follow {}", self.last);
         if self.last == self.purged
             || (first.term, first.leader) != (self.last.term, self.last.leader)
@@ -138,6 +146,7 @@ impl Outline {
         }
         self.last = LogId { index: last, ..first };
         self.bytes += bytes;
+        self.time = self.time.max(time);
         if self.bytes - self.marks.last().map_or(0, |(_, bytes)| *bytes) >= MARK_BYTES {
             self.marks.push((last, self.bytes));
         }
@@ -178,8 +187,8 @@ impl Outline {
             return;
         }
         if to.index > self.purged.index && !self.contains(to) {
-            let bytes = self.bytes;
-            *self = Self { bytes, ..Self::after(to) };
+            let (bytes, time) = (self.bytes, self.time);
+            *self = Self { bytes, time, ..Self::after(to) };
             return;
         }
         if self.last.index == to.index {
@@ -248,6 +257,17 @@ impl Outline {
     /// The membership in force: the last one in the log, committed or not (thesis 4.1), and where it stands.
     pub fn membership(&self) -> Option<(Index, &Membership)> {
         self.memberships.last_key_value().map(|(index, membership)| (*index, membership))
+    }
+
+    /// The memberships that were brought by entries after `before` and up to `to`, in order.
+    pub fn memberships(&self, before: Index, to: Index) -> impl Iterator<Item = &Membership> {
+        let range = (Bound::Excluded(before), Bound::Included(to.max(before)));
+        self.memberships.range(range).map(|(_, membership)| membership)
+    }
+
+    /// The largest time of an entry that was ever noted, in milliseconds since the Unix epoch.
+    pub fn time(&self) -> u64 {
+        self.time
     }
 
     /// How far back from the entry at `index` one may go before the entries after it, up to that one, take more than about `bytes`

@@ -1,5 +1,6 @@
 //! The handle of a node for any thread and any executor.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +11,7 @@ use quorate_rt::channel::watch;
 
 use crate::config::Config;
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
-use crate::membership::Membership;
+use crate::membership::check_list;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::node::handle::{
@@ -104,19 +105,25 @@ impl<SM: StateMachine> Raft<SM> {
         Ok(result)
     }
 
-    /// Forms a cluster of these voters, each with the address at which the others reach it, and returns once that is durable here. Do it once, on one node
-    /// or, with the same members, on each of them. It takes all of them to form the cluster; once it has answered its first read or write, a majority is enough.
+    /// Forms a group of these nodes, each with the address at which the others reach it, and returns once it is formed and this node is a part of it, durably.
+    /// Call it on the node with the lowest id, which founds the group, or with the same list on each of them, and again on every start. It takes all
+    /// nodes of the list to form the group; from then on a majority is enough.
     ///
-    /// Errors: [`InitializeError`]: the node has a log or has voted, or the members are not a possible membership with this node in it. Nothing has
-    /// changed then. If the node ends meanwhile (`Shutdown`, `Fatal`), or the future is dropped, it is open whether the cluster was formed.
+    /// It is `Ok` at once where the group was founded with the same ids, whatever has changed since. While it waits,
+    /// [`Metrics::waits_for`] and the log say for whom. Dropping the future does not end the attempt.
+    ///
+    /// # Errors
+    /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't be one, this node not in it); the group was founded with another
+    /// list, another node was told another one, or this node has promised to be part of another cluster. If the node ends meanwhile (`Shutdown`,
+    /// `Fatal`), it is open whether the group was formed.
     pub async fn initialize(
         &self,
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
     ) -> Result<(), InitializeError> {
-        let membership = membership(members)?;
+        let list = list(members)?;
         let (reply, result) = oneshot::channel();
         self.mailbox
-            .request(Request::Initialize { membership, reply })
+            .request(Request::Initialize { list, reply })
             .map_err(|end| end.initialize_error())?;
         result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
     }
@@ -201,9 +208,16 @@ pub(crate) fn encode<SM: StateMachine>(
     Ok((command, bytes + Entry::OVERHEAD_BYTES))
 }
 
-pub(crate) fn membership(
+/// The list that a group is to be formed of.
+pub(crate) fn list(
     members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
-) -> Result<Membership, InitializeError> {
-    let members = members.into_iter().map(|(id, address)| (id, address.into())).collect();
-    Membership::new(members).map_err(InitializeError::Membership)
+) -> Result<BTreeMap<NodeId, String>, InitializeError> {
+    let mut list = BTreeMap::new();
+    for (id, address) in members {
+        if list.insert(id, address.into()).is_some() {
+            return Err(InitializeError::Membership(format!("node {id} is listed twice")));
+        }
+    }
+    check_list(&list).map_err(InitializeError::Membership)?;
+    Ok(list)
 }

@@ -18,6 +18,8 @@ use crate::types::{Index, LogId};
 pub struct SnapshotMeta {
     /// The last entry that it covers.
     pub log_id: LogId,
+    /// The largest time of an entry that it covers, in milliseconds since the Unix epoch: no later entry has a smaller one.
+    pub time: u64,
     /// The configuration in force at that entry.
     pub membership: Membership,
     /// The entry that brought it.

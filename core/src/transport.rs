@@ -2,25 +2,34 @@
 //! [`Inbox::deliver`] (or [`Raft::deliver`](crate::Raft::deliver) from another thread).
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::identity::{ClusterId, Memory, Replica};
 use crate::message::Message;
 use crate::types::{GroupId, NodeId};
 
-/// Carries messages to other nodes. It may lose, delay, repeat or reorder them; it must not change them.
+/// Carries messages to other replicas. It may lose, delay, repeat or reorder them; it must not change them.
 pub trait Transport: 'static {
-    /// Takes a message for the node `message.to`. It never waits: what can't be taken now is dropped. It must not
+    /// Takes a message for the replica `message.to`. It never waits: what can't be taken now is dropped. It must not
     /// call [`Inbox::deliver`] of its own node before it returns.
     fn send(&self, message: Message);
 
-    /// The node begins to listen: from now on, messages to `node` of `group` go to `inbox`. Called once for each node that
-    /// uses this transport. One that calls [`Raft::deliver`](crate::Raft::deliver) by itself needs nothing here.
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
-        let _ = (group, node, inbox);
+    /// The node begins to listen: from now on, messages of `group` go to `inbox`. Called once for each group of a node. One that
+    /// calls [`Raft::deliver`](crate::Raft::deliver) by itself needs nothing here.
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        let _ = (group, credentials, inbox);
     }
 
-    /// Where the nodes of `group` are reached, each time this changes. A transport that knows already needs nothing here.
-    fn set_peers(&self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+    /// What the node shows to others has changed: it was let into a cluster, or has formed one.
+    fn set_credentials(&self, group: GroupId, credentials: Credentials) {
+        let _ = (group, credentials);
+    }
+
+    /// Where the replicas of `group` are reached, each time this changes. One that is not listed is reached where
+    /// [its node](Replica::any) is. A transport that knows already needs nothing here.
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let _ = (group, peers);
     }
 
@@ -28,21 +37,104 @@ pub trait Transport: 'static {
     fn detach(&self, group: GroupId) {
         let _ = group;
     }
+
+    /// Checks a list of nodes before anything is formed of it: whether its addresses can be ones, and whether the entry of node `me` is
+    /// where this transport is reached.
+    ///
+    /// Errors: a sentence that says what is wrong. What may be right is only warned of.
+    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
+        let _ = (me, list);
+        Ok(())
+    }
 }
 
-/// Where a transport brings the messages for a node. It stays on the node's thread; a clone is cheap.
+/// One run of a node on a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Boot {
+    /// How often a node has started on the store, durably.
+    pub number: u64,
+    /// Drawn at random for this run. Two runs with one number and two tags are two copies of a store.
+    pub tag: u64,
+}
+
+/// What a store has of a group, as others are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreState {
+    /// No log and no promise.
+    #[default]
+    Empty,
+    /// No log; it has accepted a claim, or was let in.
+    Claimed,
+    /// A log or a snapshot.
+    Member,
+    /// It was removed from its cluster.
+    Spent,
+}
+
+/// What a node shows to others: who it is, and by what it can prove to which cluster it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The node and its store.
+    pub replica: Replica,
+    /// This run of it.
+    pub boot: Boot,
+    /// What its store has.
+    pub state: StoreState,
+    /// The cluster that it belongs to, or whose claim it has accepted. It is a key, and not to be sent.
+    pub cluster: Option<ClusterId>,
+}
+
+/// Where a transport brings what it has for a node. It stays on the node's thread; a clone is cheap.
 #[derive(Clone)]
-pub struct Inbox(Rc<dyn Fn(Message)>);
+pub struct Inbox(Rc<dyn Receiver>);
+
+/// The node behind an [`Inbox`].
+pub(crate) trait Receiver {
+    fn deliver(&self, message: Message);
+    fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>>;
+    fn remembered(&self, from: Replica, memory: Memory);
+}
+
+impl<F: Fn(Message)> Receiver for F {
+    fn deliver(&self, message: Message) {
+        self(message);
+    }
+
+    fn recall(&self, _: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
+        Box::pin(async { None })
+    }
+
+    fn remembered(&self, _: Replica, _: Memory) {}
+}
 
 impl Inbox {
-    /// Calls `deliver` for each message. (The node makes these; a test of a transport may, too.)
+    /// Calls `deliver` for each message, and remembers nothing. (The node makes its own; a test of a transport may make these.)
     pub fn new(deliver: impl Fn(Message) + 'static) -> Self {
         Self(Rc::new(deliver))
     }
 
+    pub(crate) fn of(receiver: Rc<dyn Receiver>) -> Self {
+        Self(receiver)
+    }
+
     /// Hands a message to the node, which looks at it in its next turn. What is not meant for the node is ignored there.
     pub fn deliver(&self, message: Message) {
-        (self.0)(message);
+        self.0.deliver(message);
+    }
+
+    /// What the node remembers of a replica, to be told to that one before any message: see
+    /// [`remembered`](Self::remembered).
+    ///
+    /// # Cancellation
+    /// Nothing happens.
+    pub fn recall(&self, replica: Replica) -> impl Future<Output = Option<Memory>> + use<> {
+        self.0.recall(replica)
+    }
+
+    /// Another replica remembers this of the node. It is to come before the messages of that one. A node that has less stops: its
+    /// store was put back to an earlier state.
+    pub fn remembered(&self, from: Replica, memory: Memory) {
+        self.0.remembered(from, memory);
     }
 }
 

@@ -67,10 +67,28 @@ bugs! {
     R13,
     /// An answer to a heartbeat is taken for that to the append before it.
     R14,
-    /// The vote of a node that begins with nothing counts in full.
+    /// Acknowledgements are counted by node id, whichever disk they are of.
     R15,
     /// Writes that were passed on get no answer when the leader is gone.
     R16,
+    /// A vote names a node and not its disk.
+    I1,
+    /// A message to an earlier disk of a node is taken by the next one.
+    I2,
+    /// A claim takes the place of any other with a lower ballot.
+    I5,
+    /// A lost disk is exchanged without a joint configuration.
+    I8,
+    /// An order to take over holds for ever.
+    I10,
+    /// A claim is answered before it is durable.
+    F1,
+    /// Claims have no ballots.
+    F2,
+    /// A founder writes the first entry when a majority has accepted its claim.
+    F3,
+    /// A log begins with whatever first entry comes.
+    F4,
     /// A state that was restored from a snapshot has no membership.
     M7,
     /// A truncated membership stays in force.

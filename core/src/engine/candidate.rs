@@ -1,24 +1,23 @@
-//! A node that wants to lead: first it asks whether it would be elected (pre-vote, 9.6), then it campaigns (3.4).
+//! A replica that wants to lead: first it asks whether it would be elected (pre-vote, 9.6), then it campaigns (3.4).
 
 use std::collections::BTreeMap;
 
 use quorate_rt::Instant;
 
 use super::Common;
-use super::catching_up::Elected;
-use crate::message::{Body, Vote};
-use crate::quorum::{VoteResult, vote_result};
-use crate::types::NodeId;
+use crate::identity::Replica;
+use crate::message::{Body, Handover};
+use crate::quorum::VoteResult;
 
 /// Why and how to campaign.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Campaign {
     /// Only ask, which changes nothing.
     Ask,
-    /// A quorum would vote for this node.
+    /// A quorum would vote for this replica.
     Elect,
     /// The leader wants it.
-    Handover,
+    Handover(Handover),
 }
 
 pub(super) struct Candidate {
@@ -26,17 +25,20 @@ pub(super) struct Candidate {
     pub(super) pre: bool,
     /// When to give up and ask anew.
     pub(super) election_at: Instant,
-    votes: BTreeMap<NodeId, Vote>,
+    votes: BTreeMap<Replica, bool>,
 }
 
 impl Candidate {
     /// Asks all voters. The term of a real campaign has begun already.
     pub(super) fn new(common: &mut Common, campaign: Campaign) -> Self {
         let pre = campaign == Campaign::Ask;
-        let handover = campaign == Campaign::Handover;
+        let handover = match campaign {
+            Campaign::Handover(handover) => Some(handover),
+            Campaign::Ask | Campaign::Elect => None,
+        };
         let last_log_id = common.log.last();
         let mut votes = BTreeMap::new();
-        for peer in common.peers() {
+        for peer in common.other_voters() {
             if pre {
                 let term = common.hard_state.term.next();
                 common.send_in_term(peer, term, Body::PreVote { last_log_id });
@@ -45,7 +47,7 @@ impl Candidate {
             }
         }
         if pre {
-            votes.insert(common.id, common.vote(true));
+            votes.insert(common.me, true);
         }
         Self { pre, election_at: common.election_at(), votes }
     }
@@ -54,29 +56,20 @@ impl Candidate {
     /// the same log id could name two entries.
     pub(super) fn count_own_vote(&mut self, common: &Common) {
         if !self.pre && common.durable_hard_state == common.hard_state {
-            self.votes.insert(common.id, common.vote(true));
+            self.votes.insert(common.me, true);
         }
     }
 
-    pub(super) fn count(&mut self, voter: NodeId, vote: Vote) {
-        self.votes.insert(voter, vote);
+    /// Only those who vote in this replica's configuration are kept, so that others take no memory.
+    pub(super) fn count(&mut self, common: &Common, voter: Replica, granted: bool) {
+        if common.voters.contains(voter) {
+            self.votes.insert(voter, granted);
+        }
     }
 
-    /// Whether it is elected, itself having voted, and by whom (see `catching_up.rs`).
-    pub(super) fn elected(&self, common: &Common) -> Option<Elected> {
-        let by_quorum = vote_result(&[&common.voters], |voter| match self.votes.get(&voter)? {
-            Vote::Yes => Some(true),
-            Vote::No => Some(false),
-            Vote::Tentative => None,
-        });
-        let by_all = || {
-            let granted = |voter| self.votes.get(voter).is_some_and(|vote| *vote != Vote::No);
-            common.voters.iter().all(granted)
-        };
-        match by_quorum {
-            _ if !self.votes.contains_key(&common.id) => None,
-            VoteResult::Won => Some(Elected::ByQuorum),
-            _ => by_all().then_some(Elected::ByAll),
-        }
+    /// Whether it is elected, itself having voted.
+    pub(super) fn is_elected(&self, common: &Common) -> bool {
+        self.votes.contains_key(&common.me)
+            && common.voters.vote_result(|voter| self.votes.get(&voter).copied()) == VoteResult::Won
     }
 }

@@ -1,83 +1,242 @@
-//! What every role needs: who this node is, its log and hard state, and what is to come out of the turn.
+//! What every role needs: who this replica is, its log and hard state, and what is to come out of the turn.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
-use super::catching_up::Reach;
-use super::log::Log;
+use super::Local;
+use super::log::{Beside, Log};
 use super::output::{Output, Proposal};
 use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::entries::Entries;
+use crate::identity::{ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
+use crate::log_store::Recovered;
+use crate::membership::Membership;
 use crate::message::{Body, Message};
-use crate::types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
+use crate::quorum::Voters;
+use crate::types::{Entry, GroupId, HardState, Index, LogId, Payload, Term};
 
 /// What every role needs.
 pub(super) struct Common {
-    pub(super) id: NodeId,
+    pub(super) me: Replica,
+    /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
+    pub(super) boot: u64,
     pub(super) group: GroupId,
     pub(super) config: Config,
     pub(super) random: fastrand::Rng,
     pub(super) now: Instant,
+    /// The wall clock, in milliseconds since the Unix epoch, as it was told last.
+    pub(super) wall: u64,
     pub(super) log: Log,
     pub(super) hard_state: HardState,
     /// What of it the disk is known to have.
     pub(super) durable_hard_state: HardState,
     /// What of it was handed to the store.
-    pub(super) submitted_hard_state: HardState,
+    submitted_hard_state: HardState,
+    standing: Standing,
+    /// How often the standing has changed, which of these changes was handed to the store, and which is durable.
+    standings: u64,
+    submitted_standing: u64,
+    durable_standing: u64,
+    /// The cluster that the store belongs to.
+    pub(super) cluster: Option<ClusterId>,
+    /// The next write tells the store of its cluster.
+    cluster_unsaved: bool,
     pub(super) committed: Index,
-    /// What it has to reach to have caught up, when that is known.
-    pub(super) reach: Option<Reach>,
     /// The voters of the membership in force.
-    pub(super) voters: Vec<NodeId>,
+    pub(super) voters: Voters,
+    /// A configuration that is committed names this replica as a voter.
+    named: bool,
+    /// What is remembered of others.
+    memories: BTreeMap<Replica, Memory>,
+    /// The marks as they were written last, and when they may be written again.
+    written_marks: Marks,
+    marks_at: Instant,
     /// Answers that wait until what they promise is durable.
-    pub(super) held: Vec<(HardState, Message)>,
+    held: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
     pub(super) receiving: Option<Receiving>,
-    /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
-    pub(super) session: u64,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
     pub(super) out: Box<Output>,
 }
 
+/// What must be durable before a message goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Promise {
+    hard_state: HardState,
+    standing: u64,
+}
+
 impl Common {
-    pub(super) fn send(&mut self, to: NodeId, body: Body) {
+    pub(super) fn new(
+        local: Local,
+        group: GroupId,
+        config: Config,
+        recovered: Recovered,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let Local { replica, boot, cluster } = local;
+        assert!(replica.id != 0 && replica.is_known(), "a replica has an id and an incarnation");
+        let Recovered { hard_state, standing, marks, outline, snapshot } = recovered;
+        assert!(
+            outline.last().term <= hard_state.term,
+            "the log ends in term {}, but the hard state knows of term {} only",
+            outline.last().term,
+            hard_state.term
+        );
+        let mut random = fastrand::Rng::with_seed(seed);
+        // Not from 0: an answer to a question of an earlier run must not pass for one to a later question (L3).
+        let sequence = random.u64(..) >> 1;
+        let mut common = Self {
+            me: replica,
+            boot,
+            group,
+            config,
+            random,
+            now,
+            wall: 0,
+            log: Log::new(outline, snapshot.clone()),
+            hard_state,
+            durable_hard_state: hard_state,
+            submitted_hard_state: hard_state,
+            standing,
+            standings: 0,
+            submitted_standing: 0,
+            durable_standing: 0,
+            cluster,
+            cluster_unsaved: false,
+            committed: 0,
+            voters: Voters::default(),
+            named: false,
+            memories: marks.memories.clone(),
+            written_marks: marks,
+            marks_at: now,
+            held: Vec::new(),
+            receiving: None,
+            sequence,
+            out: Box::default(),
+        };
+        common.membership_changed();
+        if let Some(snapshot) = snapshot {
+            common.named = snapshot.membership.is_voter(replica);
+            common.commit_to(snapshot.log_id.index);
+            common.out.restore = Some(snapshot);
+        }
+        common
+    }
+
+    pub(super) fn send(&mut self, to: Replica, body: Body) {
         self.send_in_term(to, self.hard_state.term, body);
     }
 
-    pub(super) fn send_in_term(&mut self, to: NodeId, term: Term, body: Body) {
-        let message = Message { group: self.group, from: self.id, to, term, body };
+    pub(super) fn send_in_term(&mut self, to: Replica, term: Term, body: Body) {
+        let message = self.message(to, term, body);
         self.out.messages.push(message);
     }
 
-    /// Sends what must not be said before this node's term and vote are durable.
-    pub(super) fn promise(&mut self, to: NodeId, body: Body) {
-        let at_once = planted(Bug::E2) && matches!(body, Body::VoteReply { .. });
-        if self.hard_state == self.durable_hard_state || at_once {
+    fn message(&self, to: Replica, term: Term, body: Body) -> Message {
+        // Who forms a cluster or lets others in, tells its id where it must be known, and to nobody else.
+        let tells = !matches!(
+            body,
+            Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. }
+        );
+        let cluster = self.cluster.filter(|_| tells);
+        Message { group: self.group, cluster, from: self.me, to, term, body }
+    }
+
+    /// Sends what must not be said before this replica's term, vote and standing are durable.
+    pub(super) fn promise(&mut self, to: Replica, body: Body) {
+        let at_once = planted(Bug::E2) && matches!(body, Body::VoteReply { .. })
+            || planted(Bug::F1) && matches!(body, Body::Situation { .. });
+        if self.promises_are_durable() || at_once {
             self.send(to, body);
         } else {
             let term = self.hard_state.term;
-            let message = Message { group: self.group, from: self.id, to, term, body };
+            let message = self.message(to, term, body);
             // What it would have said of this kind before is out of date, and what a slow disk holds back stays bounded.
             let kind = mem::discriminant(&message.body);
             self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
-            self.held.push((self.hard_state, message));
+            if self.held.len() < MAX_HELD {
+                let promise = Promise { hard_state: self.hard_state, standing: self.standings };
+                self.held.push((promise, message));
+            }
         }
     }
 
+    fn promises_are_durable(&self) -> bool {
+        self.hard_state == self.durable_hard_state && self.standing_is_durable()
+    }
+
     pub(super) fn persisted(&mut self, write: u64) {
-        if let Some(hard_state) = self.log.persisted(write) {
+        let (hard_state, standing) = self.log.persisted(write);
+        self.durable_standing = self.durable_standing.max(standing);
+        if let Some(hard_state) = hard_state {
             assert!(hard_state >= self.durable_hard_state, "the hard state never falls");
             self.durable_hard_state = hard_state;
-            // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
-            let out = &mut self.out.messages;
-            let is_kept = |needs: HardState| needs <= hard_state || planted(Bug::X2);
-            out.extend(self.held.extract_if(.., |(needs, _)| is_kept(*needs)).map(|(_, m)| m));
         }
+        if self.held.is_empty() {
+            return;
+        }
+        let (hard_state, standing) = (self.durable_hard_state, self.durable_standing);
+        // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
+        let is_kept = |needs: &Promise| {
+            needs.hard_state <= hard_state && needs.standing <= standing || planted(Bug::X2)
+        };
+        let kept = self.held.extract_if(.., |(needs, _)| is_kept(needs)).map(|(_, m)| m);
+        self.out.messages.extend(kept);
+    }
+
+    /// What of all that has changed is to be made durable now.
+    pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
+        let hard_state = (self.hard_state != self.submitted_hard_state).then_some(self.hard_state);
+        self.submitted_hard_state = self.hard_state;
+        let standing = (self.standings != self.submitted_standing).then(|| self.standing.clone());
+        self.submitted_standing = self.standings;
+        let cluster = self.cluster.filter(|_| mem::take(&mut self.cluster_unsaved));
+        let number = self.standings;
+        let beside = Beside { hard_state, cluster, standing, standings: number };
+        let mut write = self.log.take_write(beside, self.now)?;
+        if self.now >= self.marks_at {
+            write.1.marks = self.changed_marks();
+        }
+        Some(write)
+    }
+
+    /// The marks, where they have changed since they were written last. They go along with some other write.
+    fn changed_marks(&mut self) -> Option<Marks> {
+        let committed = self.log.log_id(self.committed).unwrap_or_default();
+        let marks = Marks { committed, memories: self.memories.clone() };
+        if marks == self.written_marks {
+            return None;
+        }
+        self.marks_at = self.now + self.config.heartbeat_interval;
+        self.written_marks = marks.clone();
+        Some(marks)
+    }
+
+    /// Whether the marks will go along with the next write.
+    pub(super) fn marks_are_due(&self) -> bool {
+        self.now >= self.marks_at
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(super) fn set_standing(&mut self, standing: Standing) {
+        self.standing = standing;
+        self.standings += 1;
+        self.out.addresses_changed = true;
+    }
+
+    pub(super) fn standing_is_durable(&self) -> bool {
+        self.durable_standing == self.standings
     }
 
     pub(super) fn append(&mut self, entry: Entry) {
@@ -109,24 +268,100 @@ impl Common {
 
     pub(super) fn membership_changed(&mut self) {
         let membership = self.log.membership();
-        self.voters = membership.map(|m| m.voters().keys().copied().collect()).unwrap_or_default();
+        self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
         self.out.membership = membership.cloned();
+        if self.cluster.is_none()
+            && let Some(membership) = membership
+        {
+            self.cluster = Some(membership.cluster());
+            self.cluster_unsaved = true;
+        }
     }
 
+    pub(super) fn membership(&self) -> Option<&Membership> {
+        self.log.membership()
+    }
+
+    pub(super) fn is_member(&self, replica: Replica) -> bool {
+        self.membership().is_some_and(|membership| membership.is_member(replica))
+    }
+
+    /// Whether this replica may campaign. A configuration that is not committed counts: the candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
-        self.voters.contains(&self.id)
+        self.voters.contains(self.me)
     }
 
-    /// Others than this node.
-    pub(super) fn peers(&self) -> Vec<NodeId> {
-        self.voters.iter().copied().filter(|voter| *voter != self.id).collect()
+    /// The other voters.
+    pub(super) fn other_voters(&self) -> Vec<Replica> {
+        self.voters.iter().filter(|voter| *voter != self.me).collect()
     }
 
     pub(super) fn commit_to(&mut self, index: Index) {
         assert!(index <= self.log.last().index, "committed beyond the end of the log");
         if index > self.committed {
-            self.committed = index;
+            let before = mem::replace(&mut self.committed, index);
             self.out.committed = Some(index);
+            if self.log.membership_index() > before {
+                self.note_committed_memberships(before);
+            }
+        }
+    }
+
+    /// A voter that has committed a configuration without itself is spent. (That it is in none is not enough: one that joins
+    /// replays those of the time before.)
+    fn note_committed_memberships(&mut self, before: Index) {
+        let mut spent = false;
+        for membership in self.log.memberships(before, self.committed) {
+            self.named |= membership.is_voter(self.me);
+            spent = self.named && !membership.is_member(self.me);
+        }
+        if spent && self.standing != Standing::Spent {
+            tracing::warn!(
+                me = %self.me,
+                "this replica was removed from its cluster, and votes no more; its folder is kept"
+            );
+            self.set_standing(Standing::Spent);
+        }
+    }
+
+    // What is remembered of others.
+
+    /// Notes what another replica has shown to have made durable.
+    pub(super) fn remember(&mut self, of: Replica, change: impl FnOnce(&mut Memory)) {
+        if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
+            change(self.memories.entry(of).or_default());
+        }
+    }
+
+    /// Forgets those who are no members.
+    pub(super) fn forget_strangers(&mut self) {
+        let membership = self.log.membership();
+        let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
+        self.memories.retain(|replica, _| is_member(*replica));
+    }
+
+    pub(super) fn memory_of(&self, replica: Replica) -> Option<Memory> {
+        self.memories.get(&replica).copied()
+    }
+
+    /// What of this memory this replica does not have any more, if anything.
+    pub(super) fn lacks(&self, from: Replica, memory: &Memory) -> Option<String> {
+        let Memory { term, voted, acknowledged, committed } = *memory;
+        let HardState { term: ours, voted_for } = self.hard_state;
+        let last = self.log.last();
+        let holds = |log_id: LogId| {
+            log_id.index <= self.log.purged().index || self.log.contains(log_id)
+        };
+        if term > ours {
+            Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
+        } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
+            Some(format!("replica {from} has got its vote in term {voted}, of which it knows nothing"))
+        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index) {
+            Some(format!("it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"))
+        } else if !holds(committed) {
+            Some(format!("it has acknowledged entry {committed} to replica {from}, which is committed, and does not hold it"))
+        } else {
+            None
         }
     }
 
@@ -148,3 +383,6 @@ impl Common {
         }
     }
 }
+
+/// Messages that may wait for the disk: several for each member of a configuration. Others are repeated by who asks.
+const MAX_HELD: usize = 4 * crate::membership::MAX_NODES;

@@ -1,4 +1,4 @@
-//! A node that follows a leader, or waits for one.
+//! A replica that follows a leader, or waits for one.
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -8,9 +8,10 @@ use super::forward::Forwards;
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
-use crate::message::{AppendOutcome, Body, ForwardOutcome};
+use crate::identity::Replica;
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Index, LogId, NodeId};
+use crate::types::{Index, LogId};
 
 pub(super) struct Follower {
     election_at: Instant,
@@ -19,7 +20,7 @@ pub(super) struct Follower {
 
 /// What a follower knows of the leader of its term, and has asked of it.
 struct Following {
-    leader: NodeId,
+    leader: Replica,
     last_contact: Instant,
     /// Up to here the log has been found equal to the leader's. What lies beyond may still be cut.
     agreed: Index,
@@ -37,12 +38,12 @@ struct Following {
 impl Follower {
     pub(super) fn new(common: &mut Common) -> Self {
         // Alone, there is nobody to wait for.
-        let alone = common.voters == [common.id];
+        let alone = common.voters.iter().eq([common.me]);
         let election_at = if alone { common.now } else { common.election_at() };
         Self { election_at, following: None }
     }
 
-    pub(super) fn leader(&self) -> Option<NodeId> {
+    pub(super) fn leader(&self) -> Option<Replica> {
         self.following.as_ref().map(|following| following.leader)
     }
 
@@ -51,6 +52,29 @@ impl Follower {
         self.following.as_ref().is_some_and(|following| {
             common.now < following.last_contact + common.config.election_timeout
         })
+    }
+
+    /// Whether this order to take over may take effect, at the replica that it was given to: nothing has changed since.
+    pub(super) fn may_take_over(
+        &self,
+        common: &Common,
+        from: Replica,
+        last_log_id: LogId,
+        round: u64,
+    ) -> bool {
+        let follows = |following: &Following| {
+            following.leader == from && (following.round <= round || planted(Bug::I10))
+        };
+        let holds = last_log_id == common.log.last() || planted(Bug::I10);
+        common.is_voter() && holds && self.following.as_ref().is_some_and(follows)
+    }
+
+    /// Whether this replica follows just the leader that gave this order, and has heard of no later round of it.
+    pub(super) fn is_handed_over(&self, common: &Common, handover: Handover) -> bool {
+        let Handover { leader, term, round } = handover;
+        let follows = |following: &Following| following.leader == leader && following.round <= round;
+        term == common.hard_state.term && self.following.as_ref().is_some_and(follows)
+            || planted(Bug::I10)
     }
 
     /// Whoever has got this node's vote has as much time as a leader to make itself heard.
@@ -90,7 +114,7 @@ impl Follower {
     }
 
     /// The leader has said something. None: it is not the one that this node follows.
-    fn hear(&mut self, common: &mut Common, from: NodeId) -> Option<&mut Following> {
+    fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
         self.election_at = common.election_at();
         let following = self.following.get_or_insert_with(|| Following {
             leader: from,
@@ -105,7 +129,7 @@ impl Follower {
         });
         if following.leader != from {
             let leader = following.leader;
-            tracing::error!(from, leader, "ignored a second leader of this term");
+            tracing::error!(%from, %leader, "ignored a second leader of this term");
             return None;
         }
         following.last_contact = common.now;
@@ -115,7 +139,7 @@ impl Follower {
     pub(super) fn on_snapshot(
         &mut self,
         common: &mut Common,
-        from: NodeId,
+        from: Replica,
         meta: SnapshotMeta,
         offset: u64,
         chunk: Bytes,
@@ -140,7 +164,7 @@ impl Follower {
     pub(super) fn on_append(
         &mut self,
         common: &mut Common,
-        from: NodeId,
+        from: Replica,
         prev: LogId,
         committed: Index,
         round: u64,
@@ -154,14 +178,16 @@ impl Follower {
             || planted(Bug::R3) && entries.is_empty()
             || planted(Bug::X4) && common.log.log_id(prev.index).is_some();
         if !agrees {
-            assert!(prev.index > common.committed, "{prev} contradicts what is committed (R2)");
+            if prev.index <= common.committed {
+                tracing::error!(%from, %prev, "ignored an append that contradicts what is committed");
+                return;
+            }
             // `contains` fails beyond the end, too: then the end is the hint.
             let hint = common.log.last_at_most(prev.index, prev.term);
             let outcome = AppendOutcome::Rejected { prev: prev.index, hint };
             common.promise(from, Body::AppendReply { round: following.round, outcome });
             return;
         }
-        common.accepts(committed);
         let last = prev.index + entries.len() as u64;
         if new_round || entries.is_empty() || last <= common.log.durable() {
             // A round or a heartbeat asks whether this node is there, however slow its disk may be; and where the entries
@@ -176,6 +202,11 @@ impl Follower {
         let known = entries.iter().take_while(|entry| is_known(entry.log_id)).count();
         let new = entries.slice(known..entries.len());
         if let Some(first) = new.first().map(|entry| entry.log_id.index) {
+            if first <= common.committed && !planted(Bug::R2) {
+                let at = first;
+                tracing::error!(%from, at, "ignored an append that contradicts what is committed");
+                return;
+            }
             if first <= common.log.last().index {
                 common.truncate(first);
             }
@@ -202,7 +233,7 @@ impl Follower {
     pub(super) fn on_forward_reply(
         &mut self,
         common: &mut Common,
-        from: NodeId,
+        from: Replica,
         sequence: u64,
         outcome: ForwardOutcome,
     ) {
@@ -216,7 +247,7 @@ impl Follower {
     pub(super) fn on_read_index_reply(
         &mut self,
         common: &mut Common,
-        from: NodeId,
+        from: Replica,
         sequence: u64,
         index: Option<Index>,
     ) {
@@ -231,7 +262,6 @@ impl Follower {
     /// Sends what this turn has gathered for the leader.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         let Some(following) = &mut self.following else { return };
-        common.catch_up();
         let matched = following.agreed.min(common.log.durable());
         if following.reply_due || matched > following.acknowledged {
             following.reply_due = false;

@@ -11,8 +11,9 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Proposal, Ticket};
+use crate::identity::Replica;
 use crate::message::{Body, ForwardOutcome};
-use crate::types::{Entry, LogId, NodeId};
+use crate::types::{Entry, LogId};
 
 /// The follower's end.
 #[derive(Default)]
@@ -34,7 +35,7 @@ impl Forwards {
     }
 
     /// Sends what this turn has brought, in messages of limited size.
-    pub(super) fn send(&mut self, common: &mut Common, leader: NodeId) {
+    pub(super) fn send(&mut self, common: &mut Common, leader: Replica) {
         if self.fresh.is_empty() {
             return;
         }
@@ -50,8 +51,8 @@ impl Forwards {
                 commands.push(command);
             }
             common.sequence += 1;
-            let (session, sequence) = (common.session, common.sequence);
-            common.send(leader, Body::Forward { session, sequence, commands });
+            let (boot, sequence) = (common.boot, common.sequence);
+            common.send(leader, Body::Forward { boot, sequence, commands });
             self.sent.insert(sequence, Sent { tickets, deadline });
         }
     }
@@ -104,32 +105,37 @@ impl Forwards {
 /// The leader's end: which forwards it has seen in its term.
 #[derive(Default)]
 pub(super) struct Seen {
-    windows: BTreeMap<NodeId, VecDeque<Window>>,
+    windows: BTreeMap<Replica, VecDeque<Window>>,
 }
 
-/// The forwards of one session that have been seen: all up to `below`, and those in `above`.
+/// The forwards of one boot that have been seen: all up to `below`, and those in `above`.
 struct Window {
-    session: u64,
+    boot: u64,
     below: u64,
     above: BTreeSet<u64>,
 }
 
 impl Seen {
-    /// How many sessions of a peer are remembered: a message can't be as late as that many restarts.
-    const SESSIONS: usize = 8;
+    /// How many boots of a peer are remembered: a message can't be as late as that many restarts.
+    const BOOTS: usize = 8;
     /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
     const NUMBERS: usize = 1024;
 
+    /// Forgets the other peers.
+    pub(super) fn retain(&mut self, keep: impl Fn(Replica) -> bool) {
+        self.windows.retain(|peer, _| keep(*peer));
+    }
+
     /// Whether this is the first time, which it is not again.
-    pub(super) fn is_first(&mut self, peer: NodeId, session: u64, sequence: u64) -> bool {
+    pub(super) fn is_first(&mut self, peer: Replica, boot: u64, sequence: u64) -> bool {
         let windows = self.windows.entry(peer).or_default();
-        if !windows.iter().any(|window| window.session == session) {
-            if windows.len() == Self::SESSIONS {
+        if !windows.iter().any(|window| window.boot == boot) {
+            if windows.len() == Self::BOOTS {
                 windows.pop_front();
             }
-            windows.push_back(Window { session, below: 0, above: BTreeSet::new() });
+            windows.push_back(Window { boot, below: 0, above: BTreeSet::new() });
         }
-        let Some(window) = windows.iter_mut().rev().find(|window| window.session == session) else {
+        let Some(window) = windows.iter_mut().rev().find(|window| window.boot == boot) else {
             return false;
         };
         if sequence <= window.below || !window.above.insert(sequence) {
@@ -151,14 +157,14 @@ mod tests {
     #[test]
     fn a_forward_is_taken_once() {
         let mut seen = Seen::default();
-        assert!(seen.is_first(2, 9, 100));
-        assert!(!seen.is_first(2, 9, 100));
-        assert!(seen.is_first(2, 9, 102), "a gap: 101 may still come");
-        assert!(seen.is_first(2, 9, 101));
-        assert!(!seen.is_first(2, 9, 101));
-        assert!(seen.is_first(3, 9, 100), "another node's");
-        assert!(seen.is_first(2, 8, 100), "another run's");
-        assert!(!seen.is_first(2, 9, 100), "the run before is remembered");
+        assert!(seen.is_first(Replica::new(2, 7), 9, 100));
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 100));
+        assert!(seen.is_first(Replica::new(2, 7), 9, 102), "a gap: 101 may still come");
+        assert!(seen.is_first(Replica::new(2, 7), 9, 101));
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 101));
+        assert!(seen.is_first(Replica::new(3, 7), 9, 100), "another node's");
+        assert!(seen.is_first(Replica::new(2, 7), 8, 100), "another run's");
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 100), "the run before is remembered");
     }
 
     #[test]
@@ -166,23 +172,23 @@ mod tests {
         let mut seen = Seen::default();
         let window = Seen::NUMBERS as u64;
         for sequence in 10..=10 + window {
-            assert!(seen.is_first(2, 9, sequence));
+            assert!(seen.is_first(Replica::new(2, 7), 9, sequence));
         }
         // 10 was pushed out, and whatever lies before it counts as seen.
-        assert!(!seen.is_first(2, 9, 10));
-        assert!(!seen.is_first(2, 9, 1));
-        assert!(!seen.is_first(2, 9, 11));
-        assert!(seen.is_first(2, 9, 11 + window));
-        assert_eq!(seen.windows[&2][0].above.len(), Seen::NUMBERS, "memory is bounded");
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 10));
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 1));
+        assert!(!seen.is_first(Replica::new(2, 7), 9, 11));
+        assert!(seen.is_first(Replica::new(2, 7), 9, 11 + window));
+        assert_eq!(seen.windows[&Replica::new(2, 7)][0].above.len(), Seen::NUMBERS, "memory is bounded");
     }
 
     #[test]
     fn so_many_runs_are_remembered() {
         let mut seen = Seen::default();
-        for session in 0..=Seen::SESSIONS as u64 {
-            assert!(seen.is_first(2, session, 1));
+        for boot in 0..=Seen::BOOTS as u64 {
+            assert!(seen.is_first(Replica::new(2, 7), boot, 1));
         }
-        assert_eq!(seen.windows[&2].len(), Seen::SESSIONS);
-        assert!(!seen.is_first(2, 1, 1));
+        assert_eq!(seen.windows[&Replica::new(2, 7)].len(), Seen::BOOTS);
+        assert!(!seen.is_first(Replica::new(2, 7), 1, 1));
     }
 }

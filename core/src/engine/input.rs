@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::entries::Entries;
+use crate::identity::{Memory, Replica};
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
-use crate::types::{NodeId, Term};
+use crate::types::Term;
 
 /// The caller's number for a write or a read of its clients; the answer in the output bears it.
 pub type Ticket = u64;
@@ -28,7 +29,7 @@ pub enum Input {
     /// The entries that a [`Fetch`](super::Fetch) asked for; none if they have been purged in the meantime.
     Fetched {
         /// The peer they are for.
-        peer: NodeId,
+        peer: Replica,
         /// The term in which they were asked for.
         term: Term,
         /// The entries.
@@ -37,7 +38,7 @@ pub enum Input {
     /// The piece that a [`PieceRead`](super::PieceRead) asked for.
     PieceRead {
         /// The peer it is for.
-        peer: NodeId,
+        peer: Replica,
         /// The digest of the snapshot.
         digest: Digest,
         /// Where it begins.
@@ -63,6 +64,14 @@ pub enum Input {
     Purge,
     /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an election timeout if none takes over.
     Resign,
+    /// Another replica remembers this of the present one. If that has less now, it was put back to an earlier state, and
+    /// [`Output::rolled_back`](super::Output::rolled_back) says so. It is to come before any other message of that replica.
+    Remembered {
+        /// Who remembers.
+        from: Replica,
+        /// What it remembers.
+        memory: Memory,
+    },
     /// Nothing but time has passed.
     Wake,
 }

@@ -1,4 +1,4 @@
-//! A node that leads: replication, commitment, rounds, check-quorum.
+//! A replica that leads: replication, commitment, rounds, check-quorum.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,24 +6,26 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
-use super::catching_up::{Elected, Forming};
 use super::forward::Seen;
 use super::progress::{Mode, Progress};
 use super::reads::Rounds;
 use super::snapshot::Sending;
+use super::stamps::Stamps;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::config::Config;
 use crate::entries::Entries;
+use crate::identity::Replica;
+use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
-use crate::quorum;
 use crate::snapshot::Digest;
-use crate::types::{Entry, Index, LogId, NodeId, Payload};
+use crate::types::{Entry, Index, LogId, Payload};
 
 pub(super) struct Leader {
-    peers: BTreeMap<NodeId, Progress>,
-    /// Its first entry, a blank one. Before that is committed, it doesn't know what is (3.6.2, 6.4).
-    first: Index,
+    /// The other members of the configuration in force, with a vote or without.
+    pub(super) peers: BTreeMap<Replica, Progress>,
+    /// Its first entry, a no-op. Before that is committed, it doesn't know what is (3.6.2, 6.4).
+    pub(super) first: Index,
     heartbeat_at: Instant,
     rounds: Rounds,
     seen: Seen,
@@ -31,14 +33,16 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     handover: Option<Handover>,
-    forming: Option<Forming>,
+    /// When it last asked for the new disks of silent voters.
+    pub(super) asked_at: Instant,
+    stamps: Stamps,
 }
 
 /// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
 struct Handover {
     /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
     until: Instant,
-    told: bool,
+    told: Option<Replica>,
 }
 
 /// Why a leader leads no more.
@@ -52,17 +56,16 @@ pub(super) enum StepDown {
 
 /// The identity of the next entry that the leader appends.
 fn next(common: &Common) -> LogId {
-    LogId { term: common.hard_state.term, leader: common.id, index: common.log.last().index + 1 }
+    LogId { term: common.hard_state.term, leader: common.me.id, index: common.log.last().index + 1 }
 }
 
 impl Leader {
-    pub(super) fn new(common: &mut Common, elected: Elected) -> Self {
+    pub(super) fn new(common: &mut Common) -> Self {
         assert!(common.durable_hard_state == common.hard_state, "leads before its vote is durable");
         let first = next(common);
         let now = common.now;
-        let peers = common.peers().into_iter().map(|peer| (peer, Progress::new(first.index, now)));
         let mut leader = Self {
-            peers: peers.collect(),
+            peers: BTreeMap::new(),
             first: first.index,
             heartbeat_at: now + common.config.heartbeat_interval,
             rounds: Rounds::default(),
@@ -70,12 +73,68 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
-            forming: (elected == Elected::ByAll).then_some(Forming::Entry),
+            asked_at: now,
+            stamps: Stamps::new(common.log.time(), common.wall, now),
         };
-        let blank = Entry { log_id: first, payload: Payload::Blank };
-        leader.appended(first.index, blank.bytes());
-        common.append(blank);
+        leader.reconcile(common);
+        leader.append(common, Payload::Blank);
         leader
+    }
+
+    /// Appends an entry of its own.
+    fn append(&mut self, common: &mut Common, payload: Payload) {
+        let time = self.stamps.next(common.wall, common.now);
+        let entry = Entry { log_id: next(common), time, payload };
+        self.appended(entry.log_id.index, entry.bytes());
+        common.append(entry);
+    }
+
+    /// Puts a configuration in force.
+    pub(super) fn reconfigure(&mut self, common: &mut Common, next: Result<Membership, String>) {
+        match next {
+            Ok(membership) => {
+                tracing::info!(me = %common.me, %membership, "a configuration is in force");
+                self.append(common, Payload::Membership(Box::new(membership)));
+                self.reconcile(common);
+                common.forget_strangers();
+            }
+            Err(reason) => tracing::error!(%reason, "the configuration can't be changed"),
+        }
+    }
+
+    /// Makes the peers those of the configuration in force.
+    fn reconcile(&mut self, common: &Common) {
+        let Some(membership) = common.membership() else { return };
+        self.peers.retain(|peer, _| membership.is_member(*peer));
+        self.seen.retain(|peer| membership.is_member(peer));
+        let next = common.log.last().index + 1;
+        for peer in membership.members().keys().filter(|peer| **peer != common.me) {
+            self.peers.entry(*peer).or_insert_with(|| Progress::new(next, common.now));
+        }
+    }
+
+    /// The progress of a peer that an answer is of. An answer of a replica that the configuration doesn't name counts for nothing.
+    fn progress_of(&mut self, from: Replica) -> Option<&mut Progress> {
+        if planted(Bug::R15) {
+            let same_node = self.peers.keys().find(|peer| peer.id == from.id).copied();
+            return self.peers.get_mut(&same_node?);
+        }
+        self.peers.get_mut(&from)
+    }
+
+    /// Notes what the peers have acknowledged in this term.
+    pub(super) fn remember_peers(&self, common: &mut Common) {
+        let term = common.hard_state.term;
+        for (peer, progress) in self.peers.iter().filter(|(_, progress)| progress.heard_from) {
+            let log_id = |index| common.log.log_id(index).unwrap_or_default();
+            let acknowledged = log_id(progress.matched);
+            let committed = log_id(progress.matched.min(common.committed));
+            common.remember(*peer, |memory| {
+                memory.term = memory.term.max(term);
+                memory.acknowledged = memory.acknowledged.max(acknowledged);
+                memory.committed = memory.committed.max(committed);
+            });
+        }
     }
 
     /// Takes commands, of which the first has this ticket.
@@ -87,6 +146,7 @@ impl Leader {
     ) {
         let begin = next(common);
         let mut index = begin.index;
+        let time = self.stamps.next(common.wall, common.now);
         let Common { log, out, config, .. } = common;
         let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
             let bytes = Entry::OVERHEAD_BYTES + command.len();
@@ -103,7 +163,7 @@ impl Leader {
             index += 1;
             Some(command)
         });
-        log.push_commands(begin, taken);
+        log.push_commands(begin, time, taken);
     }
 
     fn has_room(&self, config: &Config, bytes: usize) -> bool {
@@ -121,20 +181,30 @@ impl Leader {
         self.rounds.read(common.now, ticket);
     }
 
-    pub(super) fn on_read_index(&mut self, common: &Common, from: NodeId, sequence: u64) {
-        self.rounds.ask(common.now, from, sequence);
+    pub(super) fn on_read_index(&mut self, common: &mut Common, from: Replica, sequence: u64) {
+        if self.peers.contains_key(&from) {
+            self.rounds.ask(common.now, from, sequence);
+        } else {
+            let time = common.log.time();
+            common.send(from, Body::ReadIndexReply { sequence, index: None, time });
+        }
     }
 
     pub(super) fn on_forward(
         &mut self,
         common: &mut Common,
-        from: NodeId,
-        session: u64,
+        from: Replica,
+        boot: u64,
         sequence: u64,
         commands: Vec<Bytes>,
     ) {
+        if !self.peers.contains_key(&from) {
+            let outcome = ForwardOutcome::NotLeader;
+            common.send(from, Body::ForwardReply { boot, sequence, outcome });
+            return;
+        }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
-        if commands.is_empty() || !self.seen.is_first(from, session, sequence) {
+        if commands.is_empty() || !self.seen.is_first(from, boot, sequence) {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
@@ -145,7 +215,8 @@ impl Leader {
             for (index, command) in (first.index..).zip(&commands) {
                 self.appended(index, Entry::OVERHEAD_BYTES + command.len());
             }
-            common.log.push_commands(first, commands);
+            let time = self.stamps.next(common.wall, common.now);
+            common.log.push_commands(first, time, commands);
             if let Some(progress) = self.peers.get_mut(&from) {
                 progress.awaits_commit = common.log.last().index;
             }
@@ -153,22 +224,23 @@ impl Leader {
         } else {
             ForwardOutcome::Busy
         };
-        common.send(from, Body::ForwardReply { session, sequence, outcome });
+        common.send(from, Body::ForwardReply { boot, sequence, outcome });
     }
 
     pub(super) fn on_append_reply(
         &mut self,
         common: &mut Common,
-        from: NodeId,
+        from: Replica,
         round: u64,
         outcome: AppendOutcome,
     ) {
-        let Some(progress) = self.peers.get_mut(&from) else { return };
+        let latest_round = self.rounds.round();
+        let Some(progress) = self.progress_of(from) else { return };
         let last = common.log.last().index;
         let (AppendOutcome::Accepted { matched: about }
         | AppendOutcome::Rejected { prev: about, .. }) = outcome;
-        if round > self.rounds.round() || about > last {
-            tracing::error!(from, "ignored an answer to what was never sent");
+        if round > latest_round || about > last {
+            tracing::error!(%from, "ignored an answer to what was never sent");
             return;
         }
         progress.last_contact = common.now;
@@ -183,7 +255,7 @@ impl Leader {
     pub(super) fn on_snapshot_reply(
         &mut self,
         common: &Common,
-        from: NodeId,
+        from: Replica,
         digest: Digest,
         stored: u64,
     ) {
@@ -198,7 +270,7 @@ impl Leader {
     pub(super) fn piece_read(
         &mut self,
         common: &mut Common,
-        peer: NodeId,
+        peer: Replica,
         digest: Digest,
         offset: u64,
         chunk: Bytes,
@@ -221,7 +293,7 @@ impl Leader {
         self.peers.values().filter_map(needs).min()
     }
 
-    pub(super) fn fetched(&mut self, common: &mut Common, peer: NodeId, entries: Entries) {
+    pub(super) fn fetched(&mut self, common: &mut Common, peer: Replica, entries: Entries) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.fetching = false;
         // Meanwhile the peer may have turned out to need others, or what stands before these may have been purged: then it gets the snapshot.
@@ -234,10 +306,16 @@ impl Leader {
 
     /// Begins to hand over, if there is anybody to hand over to.
     pub(super) fn resign(&mut self, common: &Common) {
-        if !self.peers.is_empty() && self.handover.is_none() {
+        let others = self.peers.keys().any(|peer| common.voters.contains(*peer));
+        if others && self.handover.is_none() {
             let until = common.now + common.config.election_timeout;
-            self.handover = Some(Handover { until, told: false });
+            self.handover = Some(Handover { until, told: None });
         }
+    }
+
+    /// Whether it has told this peer to take over, and still waits for that.
+    pub(super) fn hands_over_to(&self, peer: Replica) -> bool {
+        self.handover.as_ref().is_some_and(|handover| handover.told == Some(peer))
     }
 
     /// Whether it takes nothing new because it wants to hand over.
@@ -248,16 +326,20 @@ impl Leader {
     /// Tells a peer that has everything to campaign, once there is one and nothing is left to commit.
     fn hand_over(&mut self, common: &mut Common) {
         let last = common.log.last().index;
-        let Some(handover) = self.handover.as_mut().filter(|handover| !handover.told) else {
+        let Some(handover) = self.handover.as_mut().filter(|handover| handover.told.is_none())
+        else {
             return;
         };
-        let ready = self.peers.iter().filter(|(_, progress)| progress.matched == last);
+        let ready = self.peers.iter().filter(|(peer, progress)| {
+            progress.matched == last && common.voters.contains(**peer)
+        });
         let latest = ready.max_by_key(|(_, progress)| progress.last_contact);
         if common.committed == last
             && let Some((peer, _)) = latest
         {
-            handover.told = true;
-            common.send(*peer, Body::TimeoutNow);
+            handover.told = Some(*peer);
+            let (last_log_id, round) = (common.log.last(), self.rounds.round());
+            common.send(*peer, Body::TimeoutNow { last_log_id, round });
         }
     }
 
@@ -272,9 +354,15 @@ impl Leader {
             for progress in self.peers.values_mut() {
                 progress.due = true;
             }
+            self.look_for_new_disks(common);
         }
         self.rounds.on_time(common);
-        self.handover.take_if(|handover| common.now >= handover.until && !planted(Bug::E8));
+        let is_over = |handover: &mut Handover| common.now >= handover.until;
+        if !planted(Bug::E8) && self.handover.take_if(is_over).is_some() {
+            // It goes on: an order that is still on its way is out of date for whoever hears of this round.
+            self.rounds.skip();
+            self.peers.values_mut().for_each(|progress| progress.due = true);
+        }
         let timeout = common.config.election_timeout;
         if let Some(since) = common.log.writing_since()
             && since + timeout <= common.now
@@ -297,15 +385,15 @@ impl Leader {
 
     /// What a quorum has reached, this node's own part in it being `own`.
     fn agreed(&self, common: &Common, own: u64, of: impl Fn(&Progress) -> u64) -> u64 {
-        quorum::agreed(&[&common.voters], |voter| {
-            if voter == common.id { own } else { self.peers.get(&voter).map_or(0, &of) }
+        common.voters.agreed(|voter| {
+            if voter == common.me { own } else { self.peers.get(&voter).map_or(0, &of) }
         })
     }
 
     /// Commits, answers reads and sends appends, once for all that the turn has brought.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         self.commit(common);
-        while self.forming.is_none() && (common.committed >= self.first || planted(Bug::L1)) {
+        while common.committed >= self.first || planted(Bug::L1) {
             let own = self.rounds.round();
             let round = match planted(Bug::L2) {
                 true => own,
@@ -329,44 +417,21 @@ impl Leader {
         self.hand_over(common);
     }
 
+    /// Moves the commit index, and takes the next step of a change of the configuration that this allows.
     fn commit(&mut self, common: &mut Common) {
-        self.form(common);
         let durable = match planted(Bug::R8) {
             true => common.log.last().index,
             false => common.log.durable(),
         };
-        let index = match self.forming {
-            Some(Forming::Entry) => 0,
-            Some(Forming::Round(_)) => self.first,
-            // Its own disk is one among many, and counts for what it has made durable (R8).
-            None => self.agreed(common, durable, |progress| progress.matched),
-        };
+        // Its own disk is one among many, and counts for what it has made durable (R8).
+        let index = self.agreed(common, durable, |progress| progress.matched);
         // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
         let of_this_term = index >= self.first || planted(Bug::E3);
         let commits = !(planted(Bug::R7) && self.peers.is_empty());
         if index > common.committed && of_this_term && commits {
             self.commit_to(common, index);
         }
-        if self.forming.is_none() && common.committed >= self.first {
-            common.hard_state.caught_up = true;
-        }
-    }
-
-    /// Takes note of how far it has got with forming the cluster.
-    fn form(&mut self, common: &Common) {
-        let has_first = |progress: &Progress| progress.matched >= self.first;
-        if !self.peers.values().all(has_first) || common.log.durable() < self.first {
-            return;
-        }
-        if self.forming == Some(Forming::Entry) {
-            self.forming = Some(Forming::Round(self.rounds.begin_alone()));
-            self.peers.values_mut().for_each(|progress| progress.due = true);
-        }
-        if let Some(Forming::Round(round)) = self.forming
-            && self.peers.values().all(|progress| progress.round >= round)
-        {
-            self.forming = None;
-        }
+        self.exchange(common);
     }
 
     fn commit_to(&mut self, common: &mut Common, index: Index) {
@@ -384,10 +449,11 @@ impl Leader {
     }
 
     pub(super) fn leave(&mut self, common: &mut Common) {
+        self.remember_peers(common);
         self.rounds.abandon(common);
     }
 
-    pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (NodeId, PeerMetrics)> {
+    pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (Replica, PeerMetrics)> {
         let metrics = move |progress: &Progress| PeerMetrics {
             matched: progress.matched,
             last_contact: progress.heard_from.then(|| now - progress.last_contact),
@@ -399,7 +465,7 @@ impl Leader {
 }
 
 /// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there was nothing to send.
-fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64) {
+fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64) {
     let purged = common.log.purged().index;
     let lacks_purged = progress.next <= purged && !(planted(Bug::S4) && progress.next == purged);
     if lacks_purged && progress.sending().is_none() {
@@ -429,7 +495,7 @@ fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progress, round: 
     }
 }
 
-fn send(common: &mut Common, peer: NodeId, progress: &mut Progress, round: u64, entries: Entries) {
+fn send(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64, entries: Entries) {
     // What a peer that needs the snapshot has, is not known: only that it begins as all logs do.
     let before = if progress.sending().is_some() { 0 } else { progress.next - 1 };
     let prev = common.log.log_id(before).expect("next is at most one beyond the end of the log");

@@ -11,6 +11,7 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use crate::entries::{Entries, Runs};
+use crate::identity::{ClusterId, Standing};
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
@@ -44,7 +45,18 @@ struct Submitted {
     /// later, even with the same log id as before (R9), and this write says nothing of that.
     last: Index,
     hard_state: Option<HardState>,
+    /// Up to this change of the standing.
+    standings: u64,
     at: Instant,
+}
+
+/// What a write tells beside the log.
+pub(super) struct Beside {
+    pub(super) hard_state: Option<HardState>,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) standing: Option<Standing>,
+    /// How often the standing has changed by now.
+    pub(super) standings: u64,
 }
 
 impl Log {
@@ -139,6 +151,26 @@ impl Log {
         self.outline.membership().map(|(_, membership)| membership)
     }
 
+    /// The entry that brought the membership in force; 0 where there is none.
+    pub(super) fn membership_index(&self) -> Index {
+        self.outline.membership().map_or(0, |(index, _)| index)
+    }
+
+    /// The memberships that were brought by entries after `before` and up to `to`.
+    pub(super) fn memberships(
+        &self,
+        before: Index,
+        to: Index,
+    ) -> impl Iterator<Item = &Membership> {
+        self.outline.memberships(before, to)
+    }
+
+    /// The largest time of an entry, purged ones included.
+    pub(super) fn time(&self) -> u64 {
+        let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.time);
+        self.outline.time().max(covered)
+    }
+
     pub(super) fn contains(&self, log_id: LogId) -> bool {
         self.outline.contains(log_id)
     }
@@ -160,15 +192,17 @@ impl Log {
     pub(super) fn push_commands(
         &mut self,
         first: LogId,
+        time: u64,
         commands: impl IntoIterator<Item = Bytes>,
     ) {
         let before = self.open.len();
         let entry = |(index, command)| Entry {
             log_id: LogId { index, ..first },
+            time,
             payload: Payload::Command(command),
         };
         self.open.extend((first.index..).zip(commands).map(entry));
-        self.outline.extend_plain(first, self.open[before..].iter().map(Entry::bytes));
+        self.outline.extend_plain(first, time, self.open[before..].iter().map(Entry::bytes));
     }
 
     pub(super) fn extend(&mut self, run: Entries) {
@@ -207,13 +241,15 @@ impl Log {
     /// Hands to the store what is fresh and has not been handed to it, with the hard state if that has changed.
     pub(super) fn take_write(
         &mut self,
-        hard_state: Option<HardState>,
+        beside: Beside,
         now: Instant,
     ) -> Option<(u64, LogWrite)> {
+        let Beside { hard_state, cluster, standing, standings } = beside;
         self.seal();
         let unhanded = self.fresh.last().filter(|last| *last > self.handed);
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        if unhanded.is_none() && hard_state.is_none() && !named && !purged {
+        let tells = hard_state.is_some() || cluster.is_some() || standing.is_some();
+        if unhanded.is_none() && !tells && !named && !purged {
             return None;
         }
         let mut entries = Entries::default();
@@ -227,9 +263,13 @@ impl Log {
         if named || purged {
             self.compacted_by = write;
         }
-        self.submitted.push_back(Submitted { write, last: self.last().index, hard_state, at: now });
+        let last = self.last().index;
+        self.submitted.push_back(Submitted { write, last, hard_state, standings, at: now });
         let content = LogWrite {
             hard_state,
+            cluster,
+            standing,
+            marks: None,
             snapshot: self.snapshot.clone().filter(|_| named),
             purge: purged.then(|| self.outline.purged()),
             entries,
@@ -249,20 +289,21 @@ impl Log {
         self.submitted.front().map(|submitted| submitted.at)
     }
 
-    /// This write and all before it are durable. Answers the last hard state among them.
-    pub(super) fn persisted(&mut self, write: u64) -> Option<HardState> {
+    /// This write and all before it are durable. Answers the last hard state among them, and up to which change the standing is.
+    pub(super) fn persisted(&mut self, write: u64) -> (Option<HardState>, u64) {
         assert!(write < self.next_write, "the store completes write {write}, which it never got");
-        let mut hard_state = None;
+        let (mut hard_state, mut standings) = (None, 0);
         while let Some(first) = self.submitted.front()
             && first.write <= write
             && (first.write == write || !planted(Bug::R10))
         {
             self.durable = self.durable.max(first.last);
             hard_state = first.hard_state.or(hard_state);
+            standings = first.standings;
             self.submitted.pop_front();
         }
         assert!(self.durable <= self.last().index, "more is durable than was ever appended");
-        hard_state
+        (hard_state, standings)
     }
 }
 

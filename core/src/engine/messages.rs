@@ -1,13 +1,17 @@
 //! What an engine makes of the messages of its peers: which it believes, which term they bring, and which role they concern.
 
+use std::collections::BTreeSet;
+
 use quorate_rt::planted::{Bug, planted};
 
 use super::candidate::Campaign;
 use super::{Engine, State};
 use crate::entries::Entries;
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
+use crate::identity::{ClusterId, Replica};
+use crate::membership::Membership;
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::types::{Index, LogId, NodeId, Payload, Term};
 
 /// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
 const LAST_TERM: Term = Term(u64::MAX / 2);
@@ -18,23 +22,37 @@ const LAST_INDEX: Index = Index::MAX >> 2;
 impl Engine {
     pub(super) fn on_message(&mut self, message: Message) {
         let common = &mut self.common;
-        let Message { group, from, to, term, body } = message;
-        if group != common.group || to != common.id || from == common.id || from == 0 {
-            tracing::warn!(from, to, group, "ignored a message that is not for this node");
+        let Message { group, cluster, from, to, term, body } = message;
+        if !is_for(common.me, to, &body) || group != common.group || from.id == 0 || from == common.me
+        {
+            tracing::debug!(%from, %to, group, "ignored a message that is not for this replica");
             return;
         }
+        if let (Some(theirs), Some(ours)) = (cluster, common.cluster)
+            && theirs != ours
+        {
+            tracing::warn!(%from, "ignored a message of another cluster");
+            return;
+        }
+        if self.on_formation(from, &body) {
+            return;
+        }
+        let common = &mut self.common;
         if term > LAST_TERM {
-            tracing::error!(from, %term, "ignored a message of a term that can't be");
+            tracing::error!(%from, %term, "ignored a message of a term that can't be");
             return;
         }
         let ours = common.hard_state.term;
         if term > ours {
             match &body {
                 // A question that binds nobody, and the answer to ours.
-                Body::PreVote { .. } | Body::PreVoteReply { vote: Vote::Yes | Vote::Tentative } => {
-                }
+                Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
-                Body::Vote { handover: false, .. } if self.follows_live_leader() => return,
+                Body::Vote { handover, .. }
+                    if self.follows_live_leader() && !self.is_handed_over(from, *handover) =>
+                {
+                    return;
+                }
                 _ => self.become_follower(term),
             }
         } else if term < ours {
@@ -49,17 +67,21 @@ impl Engine {
                     && !self.follows_live_leader();
                 let common = &mut self.common;
                 let term = if granted { term } else { common.hard_state.term };
-                let vote = common.vote(granted);
-                common.send_in_term(from, term, Body::PreVoteReply { vote });
+                common.send_in_term(from, term, Body::PreVoteReply { granted });
             }
             Body::Vote { last_log_id, .. } => self.on_vote(from, last_log_id),
-            Body::PreVoteReply { vote } => self.on_vote_reply(true, from, term, vote),
-            Body::VoteReply { vote } => self.on_vote_reply(false, from, term, vote),
+            Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
+            Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
             Body::Append { prev, committed, round, entries } => {
                 if !entries_follow(prev, &entries, term) {
-                    tracing::error!(from, %prev, "ignored an append whose entries can't be");
+                    tracing::error!(%from, %prev, "ignored an append whose entries can't be");
                     return;
                 }
+                if !entries.is_empty() && !self.accepts_entries(from, prev, &entries) {
+                    tracing::warn!(%from, %prev, "ignored an append of another cluster");
+                    return;
+                }
+                let begins = !entries.is_empty() && self.common.membership().is_none();
                 if let State::Candidate(_) = self.role {
                     self.become_follower(term);
                 }
@@ -68,8 +90,11 @@ impl Engine {
                         follower.on_append(&mut self.common, from, prev, committed, round, entries);
                     }
                     State::Candidate(_) | State::Leader(_) => {
-                        tracing::error!(from, %term, "ignored a second leader of this node's term");
+                        tracing::error!(%from, %term, "ignored a second leader of this node's term");
                     }
+                }
+                if begins && self.common.membership().is_some() {
+                    self.joined();
                 }
             }
             Body::AppendReply { round, outcome } => {
@@ -77,31 +102,38 @@ impl Engine {
                     leader.on_append_reply(common, from, round, outcome);
                 }
             }
-            Body::Forward { session, sequence, commands } => match &mut self.role {
+            Body::Forward { boot, sequence, commands } => match &mut self.role {
                 State::Leader(leader) => {
-                    leader.on_forward(common, from, session, sequence, commands);
+                    leader.on_forward(common, from, boot, sequence, commands);
                 }
                 // A leader that has stepped down may have taken another copy of it: then only silence is true.
-                _ if common.hard_state.voted_for == Some(common.id) => {}
+                _ if common.hard_state.voted_for == Some(common.me) => {}
                 _ => {
                     let outcome = ForwardOutcome::NotLeader;
-                    common.send(from, Body::ForwardReply { session, sequence, outcome });
+                    common.send(from, Body::ForwardReply { boot, sequence, outcome });
                 }
             },
-            Body::ForwardReply { session, sequence, outcome } => {
+            Body::ForwardReply { boot, sequence, outcome } => {
                 if let State::Follower(follower) = &mut self.role
-                    && session == common.session
+                    && boot == common.boot
                 {
                     follower.on_forward_reply(common, from, sequence, outcome);
                 }
             }
             Body::ReadIndex { sequence } => match &mut self.role {
                 State::Leader(leader) => leader.on_read_index(common, from, sequence),
-                _ => common.send(from, Body::ReadIndexReply { sequence, index: None }),
+                _ => {
+                    let time = common.log.time();
+                    common.send(from, Body::ReadIndexReply { sequence, index: None, time });
+                }
             },
             Body::Snapshot { meta, offset, chunk } => {
                 if !snapshot_can_be(&meta, offset, chunk.len(), term) {
-                    tracing::error!(from, at = %meta.log_id, "ignored a snapshot that can't be");
+                    tracing::error!(%from, at = %meta.log_id, "ignored a snapshot that can't be");
+                    return;
+                }
+                if !self.accepts_configuration(from, &meta.membership) {
+                    tracing::warn!(%from, at = %meta.log_id, "ignored a snapshot of another cluster");
                     return;
                 }
                 if let State::Candidate(_) = self.role {
@@ -112,7 +144,7 @@ impl Engine {
                         follower.on_snapshot(&mut self.common, from, meta, offset, chunk);
                     }
                     State::Candidate(_) | State::Leader(_) => {
-                        tracing::error!(from, %term, "ignored a second leader of this node's term");
+                        tracing::error!(%from, %term, "ignored a second leader of this node's term");
                     }
                 }
             }
@@ -121,12 +153,16 @@ impl Engine {
                     leader.on_snapshot_reply(common, from, digest, stored);
                 }
             }
-            Body::TimeoutNow => {
-                if common.is_voter() && self.leader() == Some(from) {
-                    self.campaign(Campaign::Handover);
+            Body::TimeoutNow { last_log_id, round } => {
+                if let State::Follower(follower) = &self.role
+                    && follower.may_take_over(common, from, last_log_id, round)
+                {
+                    let handover = Handover { leader: from, term, round };
+                    self.campaign(Campaign::Handover(handover));
                 }
             }
-            Body::ReadIndexReply { sequence, index } => {
+            Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. } => {}
+            Body::ReadIndexReply { sequence, index, .. } => {
                 if let State::Follower(follower) = &mut self.role {
                     follower.on_read_index_reply(common, from, sequence, index);
                 }
@@ -134,37 +170,137 @@ impl Engine {
         }
     }
 
+    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have no term.
+    fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
+        let common = &mut self.common;
+        let ours = self.formation.as_ref().map(|formation| formation.ids());
+        let mut asked = None;
+        let told = match body {
+            Body::Who { told } => told.clone(),
+            Body::Claim(claim) => {
+                asked = Some(claim.cluster);
+                let ids = claim.ids();
+                let by_founder = claim.founder == from && ids.first() == Some(&from.id);
+                if !by_founder || !ids.contains(&common.me.id) || !from.is_known() {
+                    tracing::warn!(%from, "ignored a claim that can't be");
+                    return true;
+                }
+                common.on_claim((**claim).clone(), ours);
+                ids
+            }
+            Body::Admit { cluster, founders } => {
+                asked = Some(*cluster);
+                common.on_admit(*cluster, founders, ours);
+                founders.clone()
+            }
+            Body::Situation { situation, told } => {
+                self.on_situation(from, situation.clone(), told.clone());
+                return true;
+            }
+            _ => return false,
+        };
+        self.tell_situation(from, asked);
+        if let Some(formation) = &self.formation
+            && let Err(error) = formation.compare(from.id, told)
+        {
+            self.refuse_formation(error);
+        }
+        true
+    }
+
+    fn tell_situation(&mut self, to: Replica, asked: Option<ClusterId>) {
+        let situation = self.common.situation(asked);
+        let told = self.told().cloned().unwrap_or_default();
+        self.common.promise(to, Body::Situation { situation, told });
+    }
+
+    fn on_situation(&mut self, from: Replica, situation: Situation, told: BTreeSet<NodeId>) {
+        if let State::Leader(leader) = &mut self.role {
+            leader.on_situation(&mut self.common, from, situation, &told);
+        } else if let Some(formation) = &mut self.formation {
+            match formation.on_situation(&mut self.common, from, situation, told) {
+                Ok(()) => self.form(),
+                Err(error) => self.refuse_formation(error),
+            }
+        }
+    }
+
+    /// Whether entries may follow on `prev` here: configurations among them are of this replica's cluster, and a log begins only with
+    /// the first entry of a cluster that it may join.
+    fn accepts_entries(&self, from: Replica, prev: LogId, entries: &Entries) -> bool {
+        let begins = self.common.log.last() == LogId::ZERO;
+        if entries.is_plain() {
+            return !begins;
+        }
+        let first = entries.first().map(|entry| (entry.log_id, &entry.payload));
+        if begins && !matches!(first, Some((LogId::FIRST, Payload::Membership(_)))) {
+            return prev != LogId::ZERO; // It does not fit, and the sender is to learn where the log ends.
+        }
+        entries.iter().all(|entry| match &entry.payload {
+            Payload::Membership(membership) => self.accepts_configuration(from, membership),
+            Payload::Blank | Payload::Command(_) => true,
+        })
+    }
+
+    fn accepts_configuration(&self, from: Replica, membership: &Membership) -> bool {
+        match self.common.membership() {
+            Some(ours) => ours.cluster() == membership.cluster(),
+            None => self.common.may_join(membership, from, self.told()),
+        }
+    }
+
+    /// Whether this replica is to believe that its own leader wants `candidate` to take over.
+    fn is_handed_over(&self, candidate: Replica, handover: Option<Handover>) -> bool {
+        let Some(handover) = handover else { return false };
+        match &self.role {
+            State::Follower(follower) => follower.is_handed_over(&self.common, handover),
+            State::Leader(leader) => {
+                let is_ours = handover.leader == self.common.me
+                    && handover.term == self.common.hard_state.term
+                    && leader.hands_over_to(candidate);
+                is_ours || planted(Bug::I10)
+            }
+            State::Candidate(_) => false,
+        }
+    }
+
     /// A message of an earlier term: whoever sent it learns of ours, so that it stops waiting or leading.
-    fn on_old_term(&mut self, from: NodeId, body: Body) {
+    fn on_old_term(&mut self, from: Replica, body: Body) {
         let common = &mut self.common;
         let reply = match body {
-            Body::PreVote { .. } => Body::PreVoteReply { vote: Vote::No },
-            Body::Vote { .. } => Body::VoteReply { vote: Vote::No },
+            Body::PreVote { .. } => Body::PreVoteReply { granted: false },
+            Body::Vote { .. } => Body::VoteReply { granted: false },
             Body::Append { .. } | Body::Snapshot { .. } => {
                 // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
                 // to a probe, and not to a round, which would confirm a read that began later (L3).
                 let outcome = AppendOutcome::Rejected { prev: 0, hint: LogId::ZERO };
                 Body::AppendReply { round: 0, outcome }
             }
-            Body::Forward { session, sequence, .. } => {
-                Body::ForwardReply { session, sequence, outcome: ForwardOutcome::NotLeader }
+            Body::Forward { boot, sequence, .. } => {
+                Body::ForwardReply { boot, sequence, outcome: ForwardOutcome::NotLeader }
             }
-            Body::ReadIndex { sequence } => Body::ReadIndexReply { sequence, index: None },
+            Body::ReadIndex { sequence } => {
+                Body::ReadIndexReply { sequence, index: None, time: common.log.time() }
+            }
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
             | Body::AppendReply { .. }
             | Body::ForwardReply { .. }
             | Body::ReadIndexReply { .. }
-            | Body::TimeoutNow
+            | Body::TimeoutNow { .. }
+            | Body::Who { .. }
+            | Body::Situation { .. }
+            | Body::Claim(_)
+            | Body::Admit { .. }
             | Body::SnapshotReply { .. } => return,
         };
         common.send(from, reply);
     }
 
-    fn on_vote(&mut self, from: NodeId, last_log_id: LogId) {
+    fn on_vote(&mut self, from: Replica, last_log_id: LogId) {
         let common = &mut self.common;
         let free = match common.hard_state.voted_for {
-            Some(other) => other == from,
+            Some(other) => other == from || planted(Bug::I1) && other.id == from.id,
             // A follower of a leader of this very term has no reason to vote in it any more.
             None => match &self.role {
                 State::Follower(follower) => follower.leader().is_none(),
@@ -178,21 +314,32 @@ impl Engine {
                 follower.wait_for_leader(common);
             }
         }
-        let vote = common.vote(granted);
-        common.promise(from, Body::VoteReply { vote });
+        common.promise(from, Body::VoteReply { granted });
     }
 
-    fn on_vote_reply(&mut self, pre: bool, from: NodeId, term: Term, vote: Vote) {
+    fn on_vote_reply(&mut self, pre: bool, from: Replica, term: Term, granted: bool) {
         let asked =
             if pre { self.common.hard_state.term.next() } else { self.common.hard_state.term };
         if let State::Candidate(candidate) = &mut self.role
             && candidate.pre == pre
-            && (vote == Vote::No || term == asked)
+            && (!granted || term == asked)
         {
-            candidate.count(from, vote);
+            if granted && !pre {
+                self.common.remember(from, |memory| {
+                    memory.term = memory.term.max(term);
+                    memory.voted = term;
+                });
+            }
+            candidate.count(&self.common, from, granted);
             self.count_votes();
         }
     }
+}
+
+/// Whether a message is for this replica. Questions to a node go to whichever store it has now.
+fn is_for(me: Replica, to: Replica, body: &Body) -> bool {
+    let to_node = to == Replica::any(me.id) && matches!(body, Body::Who { .. } | Body::Claim(_));
+    to == me || to_node || planted(Bug::I2) && to.id == me.id
 }
 
 /// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends with `ours` can tell: a later term, or the same

@@ -7,9 +7,10 @@
 //! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them share is `Common`.
 
 mod candidate;
-mod catching_up;
 mod common;
+mod exchange;
 mod follower;
+mod formation;
 mod forward;
 mod inflight;
 mod input;
@@ -21,6 +22,7 @@ mod progress;
 mod reads;
 mod snapshot;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use bytes::Bytes;
@@ -30,22 +32,37 @@ use quorate_rt::planted::{Bug, planted};
 use self::candidate::{Campaign, Candidate};
 use self::common::Common;
 use self::follower::Follower;
+use self::formation::Formation;
 use self::leader::Leader;
-use self::log::Log;
 use crate::config::Config;
+use crate::error::InitializeError;
+use crate::identity::{ClusterId, Memory, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
-use crate::metrics::{PeerMetrics, Role};
+use crate::metrics::{Obstacle, PeerMetrics, Role};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};
+use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
 pub use self::input::{Input, Ticket};
 pub use self::output::{Fetch, Incoming, Output, PieceRead, Proposal, ReadOutcome};
 
-/// One node's part in one Raft group.
+/// One replica's part in one Raft group.
 pub struct Engine {
     common: Common,
     role: State,
+    /// It was told a list, and has no log yet.
+    formation: Option<Formation>,
+}
+
+/// Who an engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The node and its store.
+    pub replica: Replica,
+    /// How often a node has started on this store.
+    pub boot: u64,
+    /// The cluster that the store belongs to, if it belongs to one.
+    pub cluster: Option<ClusterId>,
 }
 
 enum State {
@@ -58,67 +75,57 @@ impl Engine {
     /// An engine that goes on from what its store has recovered, as a follower. `seed` is all of its randomness: no two nodes,
     /// and no two runs of one, should have the same.
     pub fn new(
-        id: NodeId,
+        local: Local,
         group: GroupId,
         config: Config,
         recovered: Recovered,
         seed: u64,
         now: Instant,
     ) -> Self {
-        assert!(id != 0, "a node id must not be 0");
-        let Recovered { hard_state, outline, snapshot } = recovered;
-        assert!(
-            outline.last().term <= hard_state.term,
-            "the log ends in term {}, but the hard state knows of term {} only",
-            outline.last().term,
-            hard_state.term
-        );
-        let mut random = fastrand::Rng::with_seed(seed);
-        let session = random.u64(..);
-        // Not from 0: an answer to a question of an earlier run must not pass for one to a later question (L3).
-        let sequence = random.u64(..) >> 1;
-        let mut common = Common {
-            id,
-            group,
-            config,
-            random,
-            now,
-            log: Log::new(outline, snapshot.clone()),
-            hard_state,
-            durable_hard_state: hard_state,
-            submitted_hard_state: hard_state,
-            committed: 0,
-            reach: None,
-            voters: Vec::new(),
-            held: Vec::new(),
-            receiving: None,
-            session,
-            sequence,
-            out: Box::default(),
-        };
-        common.membership_changed();
-        if let Some(snapshot) = snapshot {
-            common.commit_to(snapshot.log_id.index);
-            common.out.restore = Some(snapshot);
-        }
+        let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role }
+        Self { common, role, formation: None }
     }
 
-    /// Forms a cluster: appends the first entry of all, which holds its membership. Every node of the membership may be
-    /// told to, with the same membership, or only one of them.
+    /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the entries that it places.
+    pub fn set_wall_clock(&mut self, wall: u64) {
+        self.common.wall = wall;
+    }
+
+    /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
+    /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
+    /// [`Output::refused`].
     ///
-    /// False, and nothing has changed, if the node has a log or knows of a term: it is part of a cluster already.
-    pub fn initialize(&mut self, now: Instant, membership: Membership) -> bool {
+    /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
+    ///
+    /// Errors: the group was founded with another list, is being formed with one, or may not be formed by this replica.
+    pub fn initialize(
+        &mut self,
+        now: Instant,
+        list: BTreeMap<NodeId, String>,
+    ) -> Result<(), InitializeError> {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
-        let common = &mut self.common;
-        if common.log.last() != LogId::ZERO || common.hard_state != HardState::default() {
-            return false;
+        let told: BTreeSet<NodeId> = list.keys().copied().collect();
+        if *self.common.standing() == Standing::Spent {
+            return Err(InitializeError::Spent);
         }
-        common.append(Entry { log_id: LogId::FIRST, payload: Payload::Membership(membership) });
-        self.role = State::Follower(Follower::new(common));
-        true
+        if let Some(membership) = self.common.membership() {
+            let founders = membership.founders();
+            return match told == *founders {
+                true => Ok(()),
+                false => Err(InitializeError::Founded { founders: founders.clone(), told }),
+            };
+        }
+        match &self.formation {
+            Some(formation) => formation.compare(self.common.me.id, told),
+            None => {
+                let formation = Formation::new(&mut self.common, list)?;
+                self.formation = Some(formation);
+                self.common.out.addresses_changed = true;
+                Ok(())
+            }
+        }
     }
 
     /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1` and so on. It is a step like others, and takes many at
@@ -159,6 +166,10 @@ impl Engine {
             },
             Input::Persisted { write } => {
                 self.common.persisted(write);
+                if let Some(formation) = &mut self.formation {
+                    formation.persisted(&mut self.common);
+                    self.form();
+                }
                 if let State::Candidate(candidate) = &mut self.role {
                     candidate.count_own_vote(&self.common);
                     self.count_votes();
@@ -187,6 +198,11 @@ impl Engine {
             Input::SnapshotLost { digest } => self.common.snapshot_lost(self.leader(), digest),
             Input::SnapshotReady(meta) => self.on_snapshot_ready(meta),
             Input::Purge => self.purge_behind_snapshot(0),
+            Input::Remembered { from, memory } => {
+                if let Some(what) = self.common.lacks(from, &memory) {
+                    self.common.out.rolled_back = Some(what);
+                }
+            }
             Input::Wake => self.on_time(),
         }
     }
@@ -194,10 +210,12 @@ impl Engine {
     /// What of all that was stepped is to be made durable so far: the first part of the output, for a caller whose store may be done with it at once. It steps
     /// that by [`Input::Persisted`], and what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
     pub fn take_write(&mut self) -> Option<(u64, LogWrite)> {
-        let common = &mut self.common;
-        let unsaved = common.hard_state != common.submitted_hard_state;
-        common.submitted_hard_state = common.hard_state;
-        common.log.take_write(unsaved.then_some(common.hard_state), common.now)
+        if self.common.marks_are_due()
+            && let State::Leader(leader) = &self.role
+        {
+            leader.remember_peers(&mut self.common);
+        }
+        self.common.take_write()
     }
 
     /// What is to be done about all that was stepped since the last call: it takes the place of `output`, whose memory is used for the next. (It is
@@ -213,11 +231,13 @@ impl Engine {
         let common = &mut self.common;
         common.log.end_turn();
         common.out.write = write;
-        common.out.wake_at = match &self.role {
+        let role_at = match &self.role {
             State::Leader(leader) => Some(leader.wake_at()),
             State::Follower(follower) => follower.wake_at(common),
             State::Candidate(candidate) => Some(candidate.election_at),
         };
+        let forming_at = self.formation.as_ref().map(Formation::wake_at);
+        common.out.wake_at = [role_at, forming_at].into_iter().flatten().min();
         mem::swap(&mut common.out, output);
         common.out.clear();
     }
@@ -237,12 +257,67 @@ impl Engine {
         self.common.hard_state
     }
 
+    /// Who it is.
+    pub fn replica(&self) -> Replica {
+        self.common.me
+    }
+
+    /// The cluster that its store belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.common.cluster
+    }
+
+    /// What it has promised.
+    pub fn standing(&self) -> &Standing {
+        self.common.standing()
+    }
+
+    /// While a group is being formed: why each of the other nodes of the list is waited for.
+    pub fn obstacles(&self) -> Option<&BTreeMap<NodeId, Obstacle>> {
+        self.formation.as_ref().map(Formation::obstacles)
+    }
+
+    /// The ids of the list that it was told, while the group is being formed.
+    pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
+        self.formation.as_ref().map(Formation::ids)
+    }
+
+    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it was told, or by the claim that it has accepted. A replica that
+    /// is not known is reached where [its node](Replica::any) is.
+    pub fn addresses(&self) -> BTreeMap<Replica, String> {
+        let mut addresses = BTreeMap::new();
+        let any = |(id, address): (&NodeId, &String)| (Replica::any(*id), address.clone());
+        match self.common.membership() {
+            Some(membership) => {
+                addresses.extend(membership.members().clone());
+                addresses.extend(membership.nodes().iter().map(any));
+            }
+            None => {
+                if let Standing::Claimed(claim) = self.common.standing() {
+                    addresses.extend(claim.list.iter().map(any));
+                }
+                if let Some(formation) = &self.formation {
+                    addresses.extend(formation.list().iter().map(any));
+                }
+            }
+        }
+        addresses
+    }
+
+    /// What this replica remembers of another, for that one to compare with what it has: see [`Input::Remembered`].
+    pub fn memory_of(&mut self, replica: Replica) -> Option<Memory> {
+        if let State::Leader(leader) = &self.role {
+            leader.remember_peers(&mut self.common);
+        }
+        self.common.memory_of(replica)
+    }
+
     /// The leader of its term, when known.
-    pub fn leader(&self) -> Option<NodeId> {
+    pub fn leader(&self) -> Option<Replica> {
         match &self.role {
             State::Follower(follower) => follower.leader(),
             State::Candidate(_) => None,
-            State::Leader(_) => Some(self.common.id),
+            State::Leader(_) => Some(self.common.me),
         }
     }
 
@@ -287,7 +362,7 @@ impl Engine {
     }
 
     /// On a leader, what it knows of its peers.
-    pub fn peers(&self) -> impl Iterator<Item = (NodeId, PeerMetrics)> {
+    pub fn peers(&self) -> impl Iterator<Item = (Replica, PeerMetrics)> {
         let leader = match &self.role {
             State::Leader(leader) => Some(leader),
             State::Follower(_) | State::Candidate(_) => None,
@@ -314,15 +389,44 @@ impl Engine {
 
     fn count_votes(&mut self) {
         let State::Candidate(candidate) = &self.role else { return };
-        let Some(elected) = candidate.elected(&self.common) else { return };
+        if !candidate.is_elected(&self.common) {
+            return;
+        }
         if candidate.pre {
             self.campaign(Campaign::Elect);
         } else {
-            self.role = State::Leader(Box::new(Leader::new(&mut self.common, elected)));
+            self.role = State::Leader(Box::new(Leader::new(&mut self.common)));
+        }
+    }
+
+    /// Writes the first entry if all have accepted this founder's claim, and campaigns: nobody else can.
+    fn form(&mut self) {
+        let first = self.formation.as_ref().and_then(|f| f.first_entry(&self.common));
+        if let Some(first) = first {
+            self.common.append(first);
+            self.joined();
+            self.campaign_before_vote();
+        }
+    }
+
+    /// The log has begun.
+    fn joined(&mut self) {
+        self.formation = None;
+        self.common.out.addresses_changed = true;
+    }
+
+    /// The group can't be formed as it was told.
+    fn refuse_formation(&mut self, error: InitializeError) {
+        if self.formation.take().is_some() {
+            self.common.out.refused = Some(error);
+            self.common.out.addresses_changed = true;
         }
     }
 
     fn on_time(&mut self) {
+        if let Some(formation) = &mut self.formation {
+            formation.on_time(&mut self.common);
+        }
         match &mut self.role {
             State::Follower(follower) => {
                 if follower.election_is_due(&self.common) {
@@ -338,7 +442,7 @@ impl Engine {
             }
             State::Leader(leader) => {
                 if let Some(reason) = leader.on_time(&mut self.common) {
-                    tracing::info!(id = self.common.id, ?reason, "stepped down");
+                    tracing::info!(me = %self.common.me, ?reason, "stepped down");
                     self.become_follower(self.common.hard_state.term);
                 }
             }
@@ -361,8 +465,7 @@ impl Engine {
         let common = &mut self.common;
         common.hard_state = HardState {
             term: common.hard_state.term.next(),
-            voted_for: Some(common.id),
-            ..common.hard_state
+            voted_for: Some(common.me),
         };
         let candidate = Candidate::new(common, campaign);
         self.role = State::Candidate(candidate);
@@ -374,7 +477,7 @@ impl Engine {
         let common = &mut self.common;
         assert!(term >= common.hard_state.term, "terms never fall");
         if term > common.hard_state.term {
-            common.hard_state = HardState { term, voted_for: None, ..common.hard_state };
+            common.hard_state = HardState { term, voted_for: None };
         }
         // A follower goes on waiting: a candidate that nobody elects must not keep the others from campaigning.
         if !matches!(self.role, State::Follower(_)) {

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 
 use super::Ticket;
+use crate::error::InitializeError;
+use crate::identity::Replica;
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
-use crate::types::{Index, LogId, NodeId, Term};
+use crate::types::{Index, LogId, Term};
 
 /// What has come of all that was stepped since the last output. The parts may be carried out side by side: nothing in it
 /// has to wait for another part.
@@ -40,6 +42,12 @@ pub struct Output {
     pub reads: Vec<(Ticket, ReadOutcome)>,
     /// The membership in force has changed to this; none while there is none.
     pub membership: Option<Membership>,
+    /// Where replicas are reached may have changed: see [`Engine::addresses`](super::Engine::addresses).
+    pub addresses_changed: bool,
+    /// The group can't be formed as this node was told to.
+    pub refused: Option<InitializeError>,
+    /// The store has less than others remember of it, and this is what. The node must stop at once.
+    pub rolled_back: Option<String>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
     pub wake_at: Option<Instant>,
 }
@@ -59,6 +67,9 @@ impl Output {
             placed_are_lost,
             reads,
             membership,
+            addresses_changed,
+            refused,
+            rolled_back,
             wake_at,
         } = self;
         *write = None;
@@ -72,6 +83,9 @@ impl Output {
         *placed_are_lost = false;
         reads.clear();
         *membership = None;
+        *addresses_changed = false;
+        *refused = None;
+        *rolled_back = None;
         *wake_at = None;
     }
 
@@ -94,7 +108,7 @@ impl Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// The peer.
-    pub peer: NodeId,
+    pub peer: Replica,
     /// The term in which they are asked for.
     pub term: Term,
     /// Which entries.
@@ -107,7 +121,7 @@ pub struct Fetch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PieceRead {
     /// The peer.
-    pub peer: NodeId,
+    pub peer: Replica,
     /// The snapshot. It has been the group's, and is kept open for as long as pieces of it are asked for, whatever has taken its place.
     pub meta: SnapshotMeta,
     /// Where the piece begins.

@@ -10,8 +10,9 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, ReadOutcome, Ticket};
+use crate::identity::Replica;
 use crate::message::Body;
-use crate::types::{Index, NodeId};
+use crate::types::Index;
 
 /// The leader's end.
 #[derive(Default)]
@@ -29,7 +30,7 @@ pub(super) struct Rounds {
 struct Readers {
     clients: Vec<Ticket>,
     /// A follower asks one question at a time: only its latest one matters.
-    peers: BTreeMap<NodeId, u64>,
+    peers: BTreeMap<Replica, u64>,
 }
 
 impl Rounds {
@@ -44,7 +45,7 @@ impl Rounds {
     }
 
     /// A follower asks, for clients of its own.
-    pub(super) fn ask(&mut self, now: Instant, peer: NodeId, sequence: u64) {
+    pub(super) fn ask(&mut self, now: Instant, peer: Replica, sequence: u64) {
         self.waiting.peers.insert(peer, sequence);
         self.since.get_or_insert(now);
     }
@@ -70,11 +71,9 @@ impl Rounds {
         true
     }
 
-    /// Begins a round for which nobody waits, before any other.
-    pub(super) fn begin_alone(&mut self) -> u64 {
-        assert!(self.confirming.is_none(), "a round is under way");
+    /// Goes on to another round, for which nobody waits. Who waits for the present one is confirmed by that, which is later.
+    pub(super) fn skip(&mut self) {
         self.round += 1;
-        self.round
     }
 
     /// A quorum has answered round `round`.
@@ -100,7 +99,8 @@ impl Readers {
         let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
         common.out.reads.extend(self.clients.into_iter().map(|ticket| (ticket, outcome)));
         for (peer, sequence) in self.peers {
-            common.send(peer, Body::ReadIndexReply { sequence, index });
+            let time = common.log.time();
+            common.send(peer, Body::ReadIndexReply { sequence, index, time });
         }
     }
 }
@@ -128,7 +128,7 @@ impl Questions {
     }
 
     /// Asks for all that wait, if no question is under way.
-    pub(super) fn send(&mut self, common: &mut Common, leader: NodeId) {
+    pub(super) fn send(&mut self, common: &mut Common, leader: Replica) {
         if self.waiting.is_empty() {
             return;
         }
@@ -158,7 +158,7 @@ impl Questions {
         self.asked.as_ref().map(|asked| asked.again_at.min(asked.deadline))
     }
 
-    pub(super) fn on_time(&mut self, common: &mut Common, leader: NodeId) {
+    pub(super) fn on_time(&mut self, common: &mut Common, leader: Replica) {
         if let Some(asked) = self.asked.take_if(|asked| common.now >= asked.deadline) {
             refuse(common, asked.tickets);
         } else if let Some(asked) = &mut self.asked

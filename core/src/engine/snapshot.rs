@@ -10,9 +10,10 @@ use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Incoming, PieceRead};
 use crate::config::Config;
+use crate::identity::Replica;
 use crate::message::Body;
 use crate::snapshot::{Digest, SnapshotMeta};
-use crate::types::{Index, NodeId};
+use crate::types::Index;
 
 /// The leader's end.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Sending {
     }
 
     /// Offers, or asks for the next piece to be read, where that is due.
-    pub(super) fn advance(&mut self, common: &mut Common, peer: NodeId) {
+    pub(super) fn advance(&mut self, common: &mut Common, peer: Replica) {
         if common.now >= self.offer_at {
             self.offer(common, peer);
         }
@@ -70,7 +71,7 @@ impl Sending {
         }
     }
 
-    fn offer(&mut self, common: &mut Common, peer: NodeId) {
+    fn offer(&mut self, common: &mut Common, peer: Replica) {
         // Nothing is lost by taking another one where this has got nowhere; and where the log does not reach back to it any more, it would
         // have to be followed by another. Else it goes on, however long the peer was away.
         let is_useless = self.meta.log_id.index < common.log.purged().index;
@@ -92,7 +93,7 @@ impl Sending {
     pub(super) fn read(
         &mut self,
         common: &mut Common,
-        peer: NodeId,
+        peer: Replica,
         digest: Digest,
         offset: u64,
         chunk: Bytes,
@@ -161,7 +162,7 @@ impl Common {
     /// A piece, or an offer, has come from the leader.
     pub(super) fn receive(
         &mut self,
-        leader: NodeId,
+        leader: Replica,
         meta: SnapshotMeta,
         offset: u64,
         chunk: Bytes,
@@ -193,7 +194,7 @@ impl Common {
     }
 
     /// So much has been written; the leader is told, if there is one.
-    pub(super) fn piece_stored(&mut self, leader: Option<NodeId>, digest: Digest, stored: u64) {
+    pub(super) fn piece_stored(&mut self, leader: Option<Replica>, digest: Digest, stored: u64) {
         // Where the same snapshot has begun anew, this may speak of its earlier draft.
         let speaks_of = |r: &&mut Receiving| r.meta.digest == digest && stored <= r.taken;
         let Some(receiving) = self.receiving.as_mut().filter(speaks_of) else { return };
@@ -214,7 +215,7 @@ impl Common {
         }
     }
 
-    pub(super) fn snapshot_lost(&mut self, leader: Option<NodeId>, digest: Digest) {
+    pub(super) fn snapshot_lost(&mut self, leader: Option<Replica>, digest: Digest) {
         let lost = self.receiving.take_if(|receiving| receiving.meta.digest == digest);
         if let (Some(_), Some(leader)) = (lost, leader) {
             self.send(leader, Body::SnapshotReply { digest, stored: 0 });

@@ -4,7 +4,9 @@
 //! only if nothing was there before, so at most once a batch.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,11 +23,12 @@ use crate::config::Config;
 use crate::engine::{Fetch, Input, PieceRead};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
-use crate::membership::Membership;
 use crate::message::Message;
+use crate::identity::{Memory, Replica};
 use crate::metrics::Metrics;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
+use crate::transport::Receiver;
 use crate::types::{LogId, NodeId};
 
 /// The messages that wait for a node's next turn, in bytes. It takes a peer that breaks the protocol's own windows, or a
@@ -59,6 +62,16 @@ pub(crate) enum Event<SM: StateMachine> {
         piece: PieceRead,
         outcome: Result<Bytes, StoreError>,
     },
+    /// The transport wants to know what is remembered of a replica.
+    Recall {
+        replica: Replica,
+        reply: oneshot::Sender<Option<Memory>>,
+    },
+    /// Another replica remembers this of the present one.
+    Remembered {
+        from: Replica,
+        memory: Memory,
+    },
     /// Something that the node has called, has panicked.
     Failed(Fatal),
     Shutdown,
@@ -72,7 +85,7 @@ pub(crate) enum Request<W, R> {
     },
     Read(R),
     Initialize {
-        membership: Membership,
+        list: BTreeMap<NodeId, String>,
         reply: InitializeReply,
     },
     Snapshot(SnapshotReply),
@@ -135,7 +148,7 @@ impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
                 Self::Write { command, reply: Reply::Shared(reply) }
             }
             Request::Read(read) => Self::Read(read),
-            Request::Initialize { membership, reply } => Self::Initialize { membership, reply },
+            Request::Initialize { list, reply } => Self::Initialize { list, reply },
             Request::Snapshot(reply) => Self::Snapshot(reply),
             Request::Purge(reply) => Self::Purge(reply),
             Request::Deliver(message) => Self::Deliver(message),
@@ -284,6 +297,13 @@ impl<SM: StateMachine> Mailbox<SM> {
         }
     }
 
+    /// What the node remembers of a replica; none if it ends.
+    fn recall(&self, replica: Replica) -> oneshot::Receiver<Option<Memory>> {
+        let (reply, memory) = oneshot::channel();
+        self.event(Event::Recall { replica, reply });
+        memory
+    }
+
     /// Ready when something has come since the last time.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let own = self.signal.poll(context);
@@ -333,6 +353,21 @@ impl<SM: StateMachine> Mailbox<SM> {
         for request in requests {
             refuse(request, end);
         }
+    }
+}
+
+impl<SM: StateMachine> Receiver for Mailbox<SM> {
+    fn deliver(&self, message: Message) {
+        Self::deliver(self, message);
+    }
+
+    fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
+        let memory = Self::recall(self, replica);
+        Box::pin(async move { memory.await.ok().flatten() })
+    }
+
+    fn remembered(&self, from: Replica, memory: Memory) {
+        self.event(Event::Remembered { from, memory });
     }
 }
 
@@ -418,7 +453,7 @@ impl<SM: StateMachine> SharedState<SM> {
 fn inbox_with(bytes: usize, message: &Message) -> Option<usize> {
     let sum = bytes + message.bytes();
     if sum > MAX_INBOX_BYTES {
-        tracing::warn!(from = message.from, "dropped a message: {bytes} bytes wait already");
+        tracing::warn!(from = %message.from, "dropped a message: {bytes} bytes wait already");
         return None;
     }
     Some(sum)

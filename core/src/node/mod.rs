@@ -36,14 +36,15 @@ use self::snapshots::Snapshots;
 use self::timer::Timer;
 use self::turn::Turns;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Local};
 use crate::error::{Fatal, StartError};
+use crate::identity::{Identity, Replica};
 use crate::local::LocalRaft;
 use crate::log_store::LogStore;
 use crate::metrics::{Metrics, Role};
 use crate::raft::Raft;
 use crate::state_machine::StateMachine;
-use crate::transport::{Inbox, Transport};
+use crate::transport::{Boot, Inbox, Receiver, Transport};
 use crate::types::{GroupId, NodeId};
 
 /// A running node of a Raft group. It lives on the thread that started it.
@@ -129,27 +130,34 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
     /// Starts the node on this thread's runtime: it goes on from what its log holds, and waits for
     /// [`initialize`](Raft::initialize) or a leader if that is empty.
     ///
-    /// Errors: the configuration can't work, the id is 0, or the log can't be read. Dropping the future starts nothing.
+    /// Errors: the configuration can't work, the id is 0, the store is another node's, or the log can't be read. Dropping the future starts nothing.
     pub async fn start<R: AsyncRuntime>(self, rt: &R) -> Result<Node<SM>, StartError> {
         let Self { id, group, config, log_store, transport, state_machine } = self;
         config.validate()?;
         if id == 0 {
             return Err(StartError::NodeId);
         }
+        let Identity { incarnation, cluster, boot } = log_store.identify(id).await?;
+        let replica = Replica::new(id, incarnation);
         let recovered = log_store.recover(group).await?;
-        let engine = Engine::new(id, group, config.clone(), recovered, rt.random(), rt.now());
+        let local = Local { replica, boot, cluster };
+        let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
+        let boot = Boot { number: boot, tag: rt.random() };
+        let credentials = turn::credentials(&engine, boot);
+        tracing::info!(
+            %replica, boot = boot.number, group, state = ?credentials.state,
+            "a node starts on its store"
+        );
 
-        let (metrics, receiver) = watch::channel(Metrics { id, ..Metrics::default() });
+        let known = Metrics { id, replica, boot: boot.number, cluster, ..Metrics::default() };
+        let (metrics, receiver) = watch::channel(known);
         let metrics = Rc::new(metrics);
         let mailbox = Rc::new(Mailbox::new(Card { id, config, metrics: receiver }));
         let applying = Rc::new(Applying::new());
         let replies = Rc::new(RefCell::new(Replies::default()));
         let store = Rc::new(log_store);
         let transport = Rc::new(transport);
-        let inbox = {
-            let mailbox = Rc::clone(&mailbox);
-            Inbox::new(move |message| mailbox.deliver(message))
-        };
+        let inbox = Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>);
         let closing = Rc::new(Closing {
             group,
             mailbox: Rc::clone(&mailbox),
@@ -159,7 +167,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             closed: Cell::new(false),
         });
         let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
-        transport.attach(group, id, inbox);
+        transport.attach(group, credentials, inbox);
         let apply = Apply {
             group,
             state_machine,
@@ -175,9 +183,9 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         let snapshots = Snapshots::new(rt.clone(), group, Rc::clone(&store), Rc::clone(&mailbox));
         let turns = Turns {
             rt: rt.clone(),
-            id,
             group,
             engine,
+            credentials,
             store,
             transport,
             mailbox: Rc::clone(&mailbox),
@@ -188,6 +196,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             proposing: Vec::new(),
             fetches: BTreeMap::new(),
             snapshots,
+            waits_told_at: None,
             stalled_at: None,
             stopping: None,
         };

@@ -20,7 +20,8 @@ use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
 use crate::snapshot::{Digest, Digester, SnapshotMeta, SnapshotWriter, read_exactly};
 use crate::state_machine::StateMachine;
-use crate::types::{GroupId, Index, LogId, NodeId};
+use crate::identity::Replica;
+use crate::types::{GroupId, Index, LogId};
 
 /// A view of the state, and what it is of.
 pub(crate) struct View<SM: StateMachine> {
@@ -41,7 +42,7 @@ pub(super) struct Snapshots<R: AsyncRuntime, SM: StateMachine, S> {
     building: Option<(LogId, R::Task<()>)>,
     /// Begun when the first snapshot comes in, which to most nodes never happens.
     receiving: Option<(Rc<Inflow>, R::Task<()>)>,
-    sending: BTreeMap<NodeId, Sending<R>>,
+    sending: BTreeMap<Replica, Sending<R>>,
 }
 
 /// What is open for a peer.
@@ -134,7 +135,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
     }
 
     /// Closes what is open for peers that need no snapshot.
-    pub(super) fn close_all_but(&mut self, is_needed: impl Fn(NodeId) -> bool) {
+    pub(super) fn close_all_but(&mut self, is_needed: impl Fn(Replica) -> bool) {
         let closed = self.sending.extract_if(.., |peer, _| !is_needed(*peer));
         closed.for_each(|(_, sending)| sending.close());
     }

@@ -6,6 +6,7 @@ use std::future::{pending, poll_fn};
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rt::channel::watch;
@@ -23,19 +24,21 @@ use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutco
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
 use crate::log_store::{Completion, LogStore, LogWrite};
+use crate::identity::{Replica, Standing};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
-use crate::transport::Transport;
+use crate::transport::{Boot, Credentials, StoreState, Transport};
 use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
 /// Everything a node's loop works with.
 pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) rt: R,
-    pub(super) id: NodeId,
     pub(super) group: GroupId,
     pub(super) engine: Engine,
+    /// As the transport knows them.
+    pub(super) credentials: Credentials,
     pub(super) store: Rc<S>,
     pub(super) transport: Rc<T>,
     pub(super) mailbox: Rc<Mailbox<SM>>,
@@ -46,8 +49,10 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
     pub(super) proposing: Vec<Bytes>,
     /// Reads of the log under way, at most one for each peer.
-    pub(super) fetches: BTreeMap<NodeId, R::Task<()>>,
+    pub(super) fetches: BTreeMap<Replica, R::Task<()>>,
     pub(super) snapshots: Snapshots<R, SM, S>,
+    /// When it was last said for whom the node waits, while the group is being formed.
+    pub(super) waits_told_at: Option<Instant>,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     pub(super) stalled_at: Option<Instant>,
     /// It was told to stop.
@@ -103,6 +108,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     /// One turn; whether it is the last.
     fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
+        self.engine.set_wall_clock(self.rt.wall_clock());
         self.mailbox.take_events(&mut taken.events);
         for event in taken.events.drain(..) {
             match event {
@@ -116,6 +122,12 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
                 Event::Incoming(input) => self.engine.step(now, input),
                 Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
+                Event::Recall { replica, reply } => {
+                    let _ = reply.send(self.engine.memory_of(replica));
+                }
+                Event::Remembered { from, memory } => {
+                    self.engine.step(now, Input::Remembered { from, memory });
+                }
                 Event::Failed(fatal) => return Err(fatal),
                 Event::Shutdown => self.begin_to_stop(now),
             }
@@ -144,6 +156,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Wake);
         }
         self.act(now, &mut taken.output);
+        if let Some(what) = taken.output.rolled_back.take() {
+            return Err(Fatal::RolledBack { what });
+        }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
@@ -158,7 +173,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
         // It has handed over when it knows of the next leader, not before: that one may need its vote.
-        let handed_over = || self.engine.leader().is_some_and(|leader| leader != self.id);
+        let handed_over = || self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
         let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
         let elects = stopping.hands_over && !handed_over() && self.engine.role() != Role::Leader;
         let answers = !self.replies.borrow().is_empty() || self.applying.has_reads();
@@ -192,7 +207,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Initialize { membership, reply } => self.initialize(now, membership, reply),
+            Request::Initialize { list, reply } => self.initialize(now, list, reply),
             Request::Snapshot(reply) => self.snapshot(reply),
             Request::Purge(reply) => {
                 self.engine.step(now, Input::Purge);
@@ -210,16 +225,26 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
     }
 
-    fn initialize(&mut self, now: Instant, membership: Membership, reply: InitializeReply) {
-        let refusal = if !membership.is_voter(self.id) {
-            InitializeError::Membership(format!("node {} is not in it", self.id))
-        } else if !self.engine.initialize(now, membership) {
-            InitializeError::AlreadyInitialized
-        } else {
-            self.replies.borrow_mut().initializing.push(reply);
-            return;
+    fn initialize(
+        &mut self,
+        now: Instant,
+        list: BTreeMap<NodeId, String>,
+        reply: InitializeReply,
+    ) {
+        let id = self.engine.replica().id;
+        let checked = match list.contains_key(&id) {
+            true => self.transport.check_list(id, &list),
+            false => Err(format!("this node, {id}, is not in it")),
         };
-        let _ = reply.send(Err(refusal));
+        let begun = checked
+            .map_err(InitializeError::Membership)
+            .and_then(|()| self.engine.initialize(now, list));
+        match begun {
+            Ok(()) => self.replies.borrow_mut().initializing.push(reply),
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
     }
 
     fn snapshot(&mut self, reply: SnapshotReply) {
@@ -248,7 +273,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 None
             }
             Err(error) => {
-                tracing::warn!(id = self.id, at = %log_id, %error, "no snapshot was written");
+                tracing::warn!(replica = %self.engine.replica(), at = %log_id, %error, "no snapshot was written");
                 self.replies.borrow_mut().answer_snapshots(log_id, &Err(error.clone()));
                 Some(error)
             }
@@ -293,11 +318,21 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             placed_are_lost,
             reads,
             membership,
+            addresses_changed,
+            refused,
+            rolled_back: _,
             wake_at,
         } = &mut **output;
-        if let Some(membership) = membership {
-            self.transport.set_peers(self.group, membership.voters());
+        if membership.is_some() || *addresses_changed {
+            self.introduce();
         }
+        if let Some(refusal) = refused.take() {
+            tracing::error!(replica = %self.engine.replica(), %refusal, "the group can't be formed");
+            for reply in self.replies.borrow_mut().initializing.drain(..) {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+        }
+        self.tell_waits(now);
         if let Some((write, content)) = write.take() {
             self.append(write, content);
         }
@@ -335,12 +370,42 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let times = [*wake_at, expires_at, self.stalled_at, stop_at];
         self.timer.set(times.into_iter().flatten().min());
-        if self.engine.durable() > 0 {
+        if self.engine.durable() > 0 && self.engine.membership().is_some() {
             for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Ok(()));
             }
         }
         self.answer_snapshots();
+    }
+
+    /// Tells the transport where others are reached, and what this node can show them.
+    fn introduce(&mut self) {
+        let credentials = credentials(&self.engine, self.credentials.boot);
+        if credentials != self.credentials {
+            self.credentials = credentials;
+            self.transport.set_credentials(self.group, credentials);
+        }
+        self.transport.set_peers(self.group, &self.engine.addresses());
+    }
+
+    /// Says every few seconds for whom the node waits, and why, while the group is being formed.
+    fn tell_waits(&mut self, now: Instant) {
+        const PAUSE: Duration = Duration::from_secs(3);
+        let Some(obstacles) = self.engine.obstacles() else {
+            self.waits_told_at = None;
+            return;
+        };
+        let begun = *self.waits_told_at.get_or_insert(now);
+        if now < begun + PAUSE {
+            return;
+        }
+        self.waits_told_at = Some(now);
+        for (node, obstacle) in obstacles {
+            tracing::info!(
+                replica = %self.engine.replica(), group = self.group,
+                "waits for node {node} to form the group: {obstacle}"
+            );
+        }
     }
 
     fn append(&self, write: u64, content: LogWrite) {
@@ -466,8 +531,15 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;
-            metrics.caught_up = engine.hard_state().caught_up;
-            metrics.leader = engine.leader();
+            metrics.leader = engine.leader().map(|leader| leader.id);
+            metrics.cluster = engine.cluster();
+            match engine.obstacles() {
+                Some(obstacles) if metrics.waits_for != *obstacles => {
+                    metrics.waits_for.clone_from(obstacles);
+                }
+                Some(_) => {}
+                None => metrics.waits_for.clear(),
+            }
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
@@ -482,4 +554,24 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             }
         });
     }
+}
+
+/// What a node shows to others.
+pub(super) fn credentials(engine: &Engine, boot: Boot) -> Credentials {
+    let promised = match engine.standing() {
+        Standing::Claimed(claim) => Some(claim.cluster),
+        Standing::Admitted(cluster) => Some(*cluster),
+        Standing::Empty | Standing::Spent => None,
+    };
+    let state = if *engine.standing() == Standing::Spent {
+        StoreState::Spent
+    } else if engine.last_log_id() != LogId::ZERO {
+        StoreState::Member
+    } else if promised.is_some() {
+        StoreState::Claimed
+    } else {
+        StoreState::Empty
+    };
+    let cluster = engine.cluster().or(promised);
+    Credentials { replica: engine.replica(), boot, state, cluster }
 }

@@ -1,0 +1,332 @@
+//! How a cluster is formed: claims with ballots. And what an empty store accepts of others.
+//!
+//! The node with the lowest id of the list founds the cluster. That a store is empty must be a promise and not an answer: a store
+//! that says "empty" to two founders could become a member of two clusters. So:
+//!
+//! 1. Each attempt draws a cluster id and a ballot, and goes to each node of the list as a *claim*.
+//! 2. A store accepts a claim durably, and only if it has no log, and was told no other list. In the place of a claim that it has
+//!    accepted it takes one with a higher ballot by the same store, or by the same node with the same list: that founder has
+//!    lost its disk, or gave the earlier attempt up.
+//! 3. When all have accepted, the founder writes the first entry. From then on it makes no attempt any more.
+//! 4. A store begins its log only with the first entry of the claim that it has accepted, or of a cluster that has let it in; or of one that
+//!    a member other than the founder offers, because then the first entry has left the founder, and no other attempt can succeed.
+//! 5. A founder that meets a store with a log has lost its disk: it gives up and waits to be let in (see `exchange.rs`).
+//!
+//! The other nodes of the list ask around with their own list, so that a node that was told another one is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_rt::Instant;
+use quorate_rt::planted::{Bug, planted};
+
+use super::Common;
+use crate::error::InitializeError;
+use crate::identity::{Claim, ClusterId, Replica, Standing};
+use crate::membership::Membership;
+use crate::message::{Body, Situation};
+use crate::metrics::Obstacle;
+use crate::types::{Entry, LogId, NodeId, Payload};
+
+/// What a node does that was told a list and has no log yet.
+pub(super) struct Formation {
+    list: BTreeMap<NodeId, String>,
+    ids: BTreeSet<NodeId>,
+    /// On the founder: who has accepted the present claim.
+    accepted: BTreeMap<NodeId, Replica>,
+    /// The highest ballot that was heard of.
+    ballot: u64,
+    /// Why each of the others is waited for.
+    obstacles: BTreeMap<NodeId, Obstacle>,
+    /// The cluster is formed already: this founder has lost its disk.
+    given_up: bool,
+    ask_at: Instant,
+}
+
+impl Formation {
+    /// Begins, with a claim if this node is the founder.
+    ///
+    /// Errors: it has promised to be part of another cluster.
+    pub(super) fn new(
+        common: &mut Common,
+        list: BTreeMap<NodeId, String>,
+    ) -> Result<Self, InitializeError> {
+        let ids: BTreeSet<NodeId> = list.keys().copied().collect();
+        let others = ids.iter().copied().filter(|id| *id != common.me.id);
+        let mut formation = Self {
+            obstacles: others.map(|id| (id, Obstacle::Silent)).collect(),
+            list,
+            ids,
+            accepted: BTreeMap::new(),
+            ballot: 0,
+            given_up: false,
+            ask_at: common.now,
+        };
+        let promised = match common.standing() {
+            Standing::Claimed(claim) => Some(claim.clone()),
+            Standing::Empty | Standing::Admitted(_) | Standing::Spent => None,
+        };
+        let founds = formation.founds(common);
+        match promised {
+            // The same attempt goes on: nobody has seen a first entry of it.
+            Some(claim) if founds && claim.founder == common.me && claim.ids() == formation.ids => {
+                formation.ballot = claim.ballot;
+            }
+            Some(claim) if claim.ids() != formation.ids && claim.founder != common.me => {
+                return Err(InitializeError::Promised {
+                    founder: claim.founder,
+                    promised: claim.ids(),
+                    told: formation.ids,
+                });
+            }
+            promised => {
+                formation.ballot = promised.map_or(0, |claim| claim.ballot);
+                if founds && !matches!(common.standing(), Standing::Admitted(_)) {
+                    formation.claim(common);
+                }
+            }
+        }
+        formation.ask(common);
+        Ok(formation)
+    }
+
+    pub(super) fn list(&self) -> &BTreeMap<NodeId, String> {
+        &self.list
+    }
+
+    pub(super) fn ids(&self) -> &BTreeSet<NodeId> {
+        &self.ids
+    }
+
+    pub(super) fn obstacles(&self) -> &BTreeMap<NodeId, Obstacle> {
+        &self.obstacles
+    }
+
+    pub(super) fn wake_at(&self) -> Instant {
+        self.ask_at
+    }
+
+    fn founds(&self, common: &Common) -> bool {
+        self.ids.first() == Some(&common.me.id)
+    }
+
+    /// The claim of this founder that is under way.
+    fn present_claim<'a>(&self, common: &'a Common) -> Option<&'a Claim> {
+        match common.standing() {
+            Standing::Claimed(claim)
+                if claim.founder == common.me && !self.given_up && self.founds(common) =>
+            {
+                Some(claim)
+            }
+            _ => None,
+        }
+    }
+
+    /// Begins a new attempt.
+    fn claim(&mut self, common: &mut Common) {
+        self.ballot += u64::from(!planted(Bug::F2));
+        self.accepted.clear();
+        // A later group of the nodes of a cluster belongs to that cluster.
+        let cluster = common.cluster.unwrap_or_else(|| ClusterId(common.random.u128(1..)));
+        let founder = common.me;
+        let claim = Claim { cluster, ballot: self.ballot, founder, list: self.list.clone() };
+        common.set_standing(Standing::Claimed(claim));
+    }
+
+    pub(super) fn on_time(&mut self, common: &mut Common) {
+        if common.now >= self.ask_at {
+            self.ask(common);
+        }
+    }
+
+    fn ask(&mut self, common: &mut Common) {
+        self.ask_at = common.now + common.config.heartbeat_interval;
+        // Not before it is durable here: a founder that forgets a claim would draw its ballot again.
+        let claim = self.present_claim(common).filter(|_| common.standing_is_durable()).cloned();
+        for id in self.ids.iter().filter(|id| **id != common.me.id) {
+            let body = match &claim {
+                Some(claim) => Body::Claim(Box::new(claim.clone())),
+                None => Body::Who { told: self.ids.clone() },
+            };
+            common.send(Replica::any(*id), body);
+        }
+    }
+
+    /// What has become durable may be this founder's own claim.
+    pub(super) fn persisted(&mut self, common: &mut Common) {
+        if !common.standing_is_durable() {
+            return;
+        }
+        if let Some(claim) = self.present_claim(common)
+            && !self.accepted.contains_key(&claim.founder.id)
+        {
+            self.accepted.insert(claim.founder.id, claim.founder);
+            self.ask(common);
+        }
+    }
+
+    /// The first entry, once all have accepted the claim.
+    pub(super) fn first_entry(&self, common: &Common) -> Option<Entry> {
+        let claim = self.present_claim(common)?;
+        let enough = match planted(Bug::F3) {
+            true => self.accepted.len() > self.ids.len() / 2,
+            false => self.ids.iter().all(|id| self.accepted.contains_key(id)),
+        };
+        if !enough {
+            return None;
+        }
+        let address = |replica: &Replica| Some((*replica, self.list.get(&replica.id)?.clone()));
+        let members = self.accepted.values().filter_map(address).collect();
+        let membership = Membership::founding(claim.cluster, members).ok()?;
+        let payload = Payload::Membership(Box::new(membership));
+        Some(Entry { log_id: LogId::FIRST, time: common.wall, payload })
+    }
+
+    /// A node of the list has said what it has.
+    ///
+    /// Errors: it was told another list.
+    pub(super) fn on_situation(
+        &mut self,
+        common: &mut Common,
+        from: Replica,
+        situation: Situation,
+        told: BTreeSet<NodeId>,
+    ) -> Result<(), InitializeError> {
+        if from.id == common.me.id || !self.ids.contains(&from.id) {
+            return Ok(());
+        }
+        self.compare(from.id, told)?;
+        // Its store may be another than the one that has accepted.
+        self.accepted.remove(&from.id);
+        let obstacle = match situation {
+            Situation::Empty => Obstacle::Forming,
+            Situation::Claimed { ballot, founder, ids } => {
+                self.ballot = self.ballot.max(ballot);
+                let present = self.present_claim(common).map(|claim| claim.ballot);
+                if founder == common.me && present == Some(ballot) {
+                    self.accepted.insert(from.id, from);
+                    Obstacle::Forming
+                } else if ids == self.ids || founder == common.me {
+                    // An earlier attempt of this node, maybe on another disk: the next one has a higher ballot.
+                    if present.is_some_and(|present| present <= ballot) {
+                        self.claim(common);
+                    }
+                    Obstacle::Forming
+                } else {
+                    Obstacle::Promised { founder: founder.id, ids }
+                }
+            }
+            Situation::Member { founders } => {
+                self.compare(from.id, founders)?;
+                self.given_up = true;
+                Obstacle::Formed
+            }
+            Situation::Admitted => Obstacle::Formed,
+            Situation::Spent => Obstacle::Spent,
+            Situation::Elsewhere => Obstacle::OtherCluster,
+        };
+        self.obstacles.insert(from.id, obstacle);
+        Ok(())
+    }
+
+    /// Errors: the list that a node of this list goes by is another.
+    pub(super) fn compare(
+        &self,
+        node: NodeId,
+        theirs: BTreeSet<NodeId>,
+    ) -> Result<(), InitializeError> {
+        if theirs.is_empty() || theirs == self.ids || !self.ids.contains(&node) {
+            return Ok(());
+        }
+        Err(InitializeError::OtherList { node, theirs, told: self.ids.clone() })
+    }
+}
+
+impl Common {
+    /// What this replica has, for whoever asks. `cluster` is the one that the question is about.
+    pub(super) fn situation(&self, cluster: Option<ClusterId>) -> Situation {
+        if *self.standing() == Standing::Spent {
+            return Situation::Spent;
+        }
+        if let Some(membership) = self.membership() {
+            return Situation::Member { founders: membership.founders().clone() };
+        }
+        if self.log.last() != LogId::ZERO {
+            return Situation::Elsewhere; // A part of a log whose configuration is not known.
+        }
+        let elsewhere = |ours: ClusterId| cluster.is_some_and(|cluster| cluster != ours);
+        if self.cluster.is_some_and(elsewhere) {
+            return Situation::Elsewhere;
+        }
+        match self.standing() {
+            Standing::Claimed(claim) => Situation::Claimed {
+                ballot: claim.ballot,
+                founder: claim.founder,
+                ids: claim.ids(),
+            },
+            Standing::Admitted(ours) if cluster == Some(*ours) => Situation::Admitted,
+            Standing::Admitted(ours) if elsewhere(*ours) => Situation::Elsewhere,
+            Standing::Empty | Standing::Admitted(_) | Standing::Spent => Situation::Empty,
+        }
+    }
+
+    /// Accepts a claim, if it may. What it has then is for the founder to be told, when it is durable.
+    pub(super) fn on_claim(&mut self, claim: Claim, told: Option<&BTreeSet<NodeId>>) {
+        let situation = self.situation(Some(claim.cluster));
+        let fits = told.is_none_or(|told| *told == claim.ids());
+        let accepts = match (situation, self.standing()) {
+            (Situation::Empty, _) => true,
+            (Situation::Claimed { .. }, Standing::Claimed(before)) => {
+                let same_node = before.founder.id == claim.founder.id;
+                let same = before.founder == claim.founder
+                    || same_node && before.ids() == claim.ids()
+                    || planted(Bug::I5);
+                (claim.ballot > before.ballot || planted(Bug::F2) && claim != *before) && same
+            }
+            _ => false,
+        };
+        if accepts && fits {
+            self.set_standing(Standing::Claimed(claim));
+        }
+    }
+
+    /// A member of a cluster lets this replica in.
+    pub(super) fn on_admit(
+        &mut self,
+        cluster: ClusterId,
+        founders: &BTreeSet<NodeId>,
+        told: Option<&BTreeSet<NodeId>>,
+    ) {
+        let fits = told.is_none_or(|told| told == founders);
+        let accepts = match (self.situation(Some(cluster)), self.standing()) {
+            (Situation::Empty, standing) => *standing == Standing::Empty,
+            // A member of a cluster with this list exists, so no attempt for it can succeed any more.
+            (Situation::Claimed { ids, .. }, _) => ids == *founders,
+            _ => false,
+        };
+        if accepts && fits {
+            self.set_standing(Standing::Admitted(cluster));
+        }
+    }
+
+    /// Whether a log that has no entry yet may begin with what `from` offers: with entries or a snapshot under this configuration.
+    pub(super) fn may_join(
+        &self,
+        membership: &Membership,
+        from: Replica,
+        told: Option<&BTreeSet<NodeId>>,
+    ) -> bool {
+        if self.cluster.is_some_and(|cluster| cluster != membership.cluster()) {
+            return false;
+        }
+        let promised = match self.standing() {
+            Standing::Claimed(claim) => claim.cluster == membership.cluster(),
+            Standing::Admitted(cluster) => *cluster == membership.cluster(),
+            Standing::Spent => return false,
+            Standing::Empty => false,
+        };
+        let founder = membership.founders().first();
+        let by_member = membership.is_member(from) && founder != Some(&from.id);
+        let agrees = told.is_none_or(|told| told == membership.founders());
+        promised || by_member && agrees || planted(Bug::F4)
+    }
+}
