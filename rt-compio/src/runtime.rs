@@ -12,7 +12,7 @@ use compio::net::TcpStream;
 use compio::runtime::{Runtime, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::executor::{self, LocalTask, Sleep};
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
 
 use crate::{CompioFile, CompioListener, CompioStream};
 
@@ -33,6 +33,10 @@ impl AsyncRuntime for Compio {
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
+    }
+
+    fn wall_clock(&self) -> u64 {
+        system_wall_clock()
     }
 
     #[expect(clippy::disallowed_methods, reason = "here it comes from")]

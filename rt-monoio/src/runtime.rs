@@ -11,7 +11,7 @@ use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::executor::{self, LocalTask, Sleep};
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
 
 use crate::{MonoioFile, MonoioListener, MonoioStream};
 
@@ -34,6 +34,10 @@ impl AsyncRuntime for Monoio {
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
+    }
+
+    fn wall_clock(&self) -> u64 {
+        system_wall_clock()
     }
 
     #[expect(clippy::disallowed_methods, reason = "here it comes from")]

@@ -1,9 +1,19 @@
 //! A host's clock: it runs at its own rate, begins at its own time, and may jump ahead. It is monotonic, so it never goes back.
+//!
+//! A host also has a wall clock. It goes with the world's time, off by an offset that may change.
 
 use quorate_rt::Instant;
 
 /// A clock that is right.
 pub(crate) const RIGHT: u64 = 1_000_000;
+
+/// The right wall-clock time at which every simulation begins, in milliseconds: 2026-01-01 UTC.
+const BEGIN: u64 = 1_767_225_600_000;
+
+/// Returns what a wall clock shows that is `ahead` of the right one, in milliseconds; 0 before 1970.
+pub(crate) fn wall_clock(world: u64, ahead: i64) -> u64 {
+    (BEGIN + world / 1_000_000).saturating_add_signed(ahead)
+}
 
 /// From the time of the world to that of the host.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +72,14 @@ mod tests {
                 assert!(when == 1000 || clock.now(when - 1) < wanted, "at rate {rate}");
             }
         }
+    }
+
+    #[test]
+    fn no_wall_clock_shows_what_is_no_time() {
+        assert_eq!(wall_clock(1_999_999, 0), BEGIN + 1);
+        assert_eq!(wall_clock(0, -1), BEGIN - 1);
+        assert_eq!(wall_clock(0, i64::MIN), 0);
+        assert_eq!(wall_clock(u64::MAX, i64::MAX), BEGIN + u64::MAX / 1_000_000 + i64::MAX as u64);
     }
 
     #[test]

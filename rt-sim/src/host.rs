@@ -11,7 +11,7 @@ use std::time::Duration;
 use quorate_rt::local_task::{Entry, LocalTask};
 use quorate_rt::{Instant, TaskError};
 
-use crate::clock::{Clock, RIGHT};
+use crate::clock::{Clock, RIGHT, wall_clock};
 use crate::disk::{Disk, DiskState};
 use crate::events::Event;
 use crate::generator::nanos;
@@ -44,6 +44,8 @@ pub(crate) struct HostState {
     pub(crate) name: String,
     pub(crate) address: IpAddr,
     pub(crate) clock: Cell<Clock>,
+    /// How many milliseconds its wall clock is ahead of the right one.
+    wall_clock_offset: Cell<i64>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) disk: Rc<DiskState>,
     /// Which run of a process this is, or the next will be.
@@ -78,6 +80,7 @@ impl HostState {
             name,
             address: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
             clock: Cell::new(Clock::new(offset)),
+            wall_clock_offset: Cell::new(0),
             timers: RefCell::default(),
             disk: Rc::new(DiskState::new(id)),
             incarnation: Cell::new(1),
@@ -99,6 +102,10 @@ impl HostState {
 
     pub(crate) fn now(&self, world: &World) -> Instant {
         self.clock.get().now(world.now())
+    }
+
+    pub(crate) fn wall_clock(&self, world: &World) -> u64 {
+        wall_clock(world.now(), self.wall_clock_offset.get())
     }
 
     pub(crate) fn incarnation(&self) -> u32 {
@@ -432,6 +439,21 @@ impl Host {
         clock.jump(self.world.now(), nanos(by));
         self.state.clock.set(clock);
         self.state.replan_timers(&self.world);
+    }
+
+    /// Sets its wall clock to be `millis` ahead of the right time, or behind it if negative.
+    ///
+    /// The right time is 2026-01-01 UTC when the simulation begins, and goes with the simulation's
+    /// time. A host's wall clock is right until it is set. The offset outlives processes and crashes.
+    /// [`set_drift`](Self::set_drift) and [`jump`](Self::jump) change the monotonic clock only.
+    pub fn set_wall_clock_offset(&self, millis: i64) {
+        self.world.note(self.id(), "wall clock set", millis.cast_unsigned(), 0);
+        self.state.wall_clock_offset.set(millis);
+    }
+
+    /// Returns how many milliseconds its wall clock is ahead of the right time; negative if behind.
+    pub fn wall_clock_offset(&self) -> i64 {
+        self.state.wall_clock_offset.get()
     }
 
     /// Its disk.

@@ -15,7 +15,7 @@
 //! | `generator.rs` | the generators |
 //! | `host.rs` | [`Host`]: a machine and its process, how it is started, paused and killed |
 //! | `tasks.rs` | a process' tasks, and how they are woken |
-//! | `clock.rs`, `timers.rs` | a host's clock, which may run fast and jump, and the timers on it |
+//! | `clock.rs`, `timers.rs` | a host's clock, which may run fast and jump, and the timers on it; the wall clock |
 //! | `runtime.rs` | [`Sim`] |
 //! | `blocking.rs` | blocking work, on real threads |
 //! | `net/` | connections, listeners, and what can go wrong between two hosts |

@@ -57,6 +57,10 @@ impl AsyncRuntime for Sim {
         self.host.now(&self.world)
     }
 
+    fn wall_clock(&self) -> u64 {
+        self.host.wall_clock(&self.world)
+    }
+
     fn random(&self) -> u64 {
         self.world.processes.number()
     }

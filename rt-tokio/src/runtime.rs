@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use quorate_rt::blocking::{self, BlockingFile, FileLock, offload};
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode};
+use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::Sleep;
@@ -29,6 +29,10 @@ impl AsyncRuntime for Tokio {
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
+    }
+
+    fn wall_clock(&self) -> u64 {
+        system_wall_clock()
     }
 
     #[expect(clippy::disallowed_methods, reason = "here it comes from")]

@@ -33,4 +33,4 @@ pub use launch::{Driver, Launch};
 pub use net::{Listener, ReadHalf, Stream, WriteHalf};
 pub use runtime::AsyncRuntime;
 pub use task::{Task, TaskError, yield_now};
-pub use time::Instant;
+pub use time::{Instant, system_wall_clock};

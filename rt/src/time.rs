@@ -1,4 +1,4 @@
-//! A point in a runtime's time.
+//! A point in a runtime's time, and the clocks of the operating system.
 
 use std::ops::{Add, AddAssign, Sub};
 use std::sync::OnceLock;
@@ -33,6 +33,15 @@ impl Instant {
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+/// The wall clock of the operating system, for production backends: see
+/// [`AsyncRuntime::wall_clock`](crate::AsyncRuntime::wall_clock).
+#[expect(clippy::disallowed_methods, reason = "for production backends")]
+pub fn system_wall_clock() -> u64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // A clock that is set before 1970 gives 0. 2^64 ms are more than 500 million years.
+    since_epoch.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Add<Duration> for Instant {

@@ -1,4 +1,4 @@
-//! Clocks that are wrong, and the timers on them.
+//! Clocks that are wrong, and the timers on them; and wall clocks that are set.
 
 use std::time::Duration;
 
@@ -138,4 +138,60 @@ fn a_clock_keeps_its_time_over_a_crash() {
     pair.simulation.run_for(SECOND);
     let rt = pair.simulation.block_on(&pair.a, async |rt| rt).unwrap();
     assert_eq!(rt.now() - before, 2 * SECOND);
+}
+
+#[test]
+fn a_wall_clock_begins_in_2026_and_goes_with_the_time_whatever_the_other_clock_does() {
+    let pair = Pair::new(1);
+    let begin = pair.on_a.wall_clock();
+    assert_eq!(begin, 1_767_225_600_000);
+    pair.a.set_drift(500_000);
+    pair.a.jump(HOUR);
+    pair.simulation.run_for(10 * SECOND);
+    assert_eq!(pair.on_a.wall_clock() - begin, 10_000);
+    assert_eq!(pair.on_b.wall_clock(), pair.on_a.wall_clock());
+}
+
+#[test]
+fn a_wall_clock_is_set_forward_and_back_on_its_host_alone() {
+    let pair = Pair::new(1);
+    let hour = 3_600_000;
+    for ahead in [2 * hour, -hour, -3, 0] {
+        let monotonic = pair.on_a.now();
+        pair.a.set_wall_clock_offset(ahead);
+        assert_eq!(pair.a.wall_clock_offset(), ahead);
+        let right = pair.on_b.wall_clock();
+        assert_eq!(pair.on_a.wall_clock().checked_signed_diff(right), Some(ahead));
+        assert_eq!(pair.on_a.now(), monotonic, "that clock is another one");
+        pair.simulation.run_for(SECOND);
+        assert_eq!(pair.on_b.wall_clock() - right, 1_000);
+        let still = pair.on_a.wall_clock().checked_signed_diff(pair.on_b.wall_clock());
+        assert_eq!(still, Some(ahead), "it goes on from there");
+    }
+}
+
+#[test]
+fn a_wall_clock_keeps_its_time_over_crashes() {
+    for crash in [quorate_rt_sim::Crash::Process, quorate_rt_sim::Crash::Power] {
+        let pair = Pair::new(1);
+        pair.a.set_wall_clock_offset(-5_000);
+        let before = pair.on_a.wall_clock();
+        pair.a.crash(crash);
+        pair.simulation.run_for(SECOND);
+        pair.a.start(idle);
+        let rt = pair.simulation.block_on(&pair.a, async |rt| rt).unwrap();
+        assert_eq!(rt.wall_clock() - before, 1_000);
+        assert_eq!(pair.on_b.wall_clock() - rt.wall_clock(), 5_000);
+    }
+}
+
+#[test]
+fn a_timer_does_not_follow_a_wall_clock() {
+    let pair = Pair::new(1);
+    let rt = pair.on_a.clone();
+    let sleeping = pair.on_a.spawn(async move { rt.sleep(SECOND).await });
+    pair.simulation.run_for(MS);
+    pair.a.set_wall_clock_offset(3_600_000);
+    let took = pair.time(sleeping).1;
+    assert!(took > 990 * MS && took < 1010 * MS, "{took:?}");
 }

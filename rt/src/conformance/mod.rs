@@ -34,6 +34,8 @@ pub mod tasks;
 #[doc(hidden)]
 pub mod time;
 #[doc(hidden)]
+pub mod time_virtual;
+#[doc(hidden)]
 pub mod together;
 #[doc(hidden)]
 pub mod wakes;
@@ -45,7 +47,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 /// a test for each case, run on `Tokio` with that [`Launch`](crate::Launch) (its name and core are not used).
 ///
 /// A runtime that is a world of its own, as a simulator is, adds `isolated`: it is spared the cases that need the operating system's network, or two
-/// runtimes that are not the same.
+/// runtimes that are not the same. Its time must be virtual: one more case sleeps for an hour.
 #[macro_export]
 macro_rules! conformance_suite {
     ($name:ident, $runtime:ty, $launch:expr) => {
@@ -72,6 +74,11 @@ macro_rules! conformance_suite {
         mod $name {
             use super::*;
             $crate::conformance_suite!(@isolated $runtime, $launch);
+            // In virtual time.
+            $crate::conformance_cases! { $runtime, $launch,
+                inside { time_virtual { wall_clock_goes_with_the_time } }
+                around {}
+            }
         }
     };
     (@isolated $runtime:ty, $launch:expr) => {
@@ -88,7 +95,8 @@ macro_rules! conformance_suite {
                     }
                     time {
                         never_goes_back, never_ends_early, many_never_end_early, past_deadlines_end,
-                        ends_in_order, armed_when_created, far_deadlines, dropped_timers
+                        ends_in_order, armed_when_created, far_deadlines, dropped_timers,
+                        wall_clock_is_plausible
                     }
                     wakes {
                         burst_to_main, burst_to_a_task, burst_through_another_crate,

@@ -1,6 +1,7 @@
-//! Time: timers run from their creation, end in order and never early.
+//! Time: timers run from their creation, end in order and never early; and the wall clock.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -118,4 +119,15 @@ pub async fn dropped_timers<R: AsyncRuntime>(rt: R) {
         select(short, long).await;
     }
     rt.sleep(Duration::from_millis(1)).await; // The clockwork is still whole.
+}
+
+pub async fn wall_clock_is_plausible<R: AsyncRuntime>(rt: R) {
+    // The years 2020 and 2200. Seconds would be below, and microseconds above.
+    const PLAUSIBLE: Range<u64> = 1_577_836_800_000..7_258_118_400_000;
+    let begun = rt.wall_clock();
+    assert!(PLAUSIBLE.contains(&begun), "{begun} ms since the epoch");
+    // It goes on. How far is not asked: it may be set at any time.
+    while rt.wall_clock() == begun {
+        rt.sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -94,6 +94,10 @@ impl AsyncRuntime for Memory {
         Instant::from_nanos(0)
     }
 
+    fn wall_clock(&self) -> u64 {
+        0
+    }
+
     fn random(&self) -> u64 {
         1
     }

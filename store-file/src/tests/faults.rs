@@ -167,6 +167,10 @@ impl<R: AsyncRuntime> AsyncRuntime for Faulty<R> {
         self.inner.now()
     }
 
+    fn wall_clock(&self) -> u64 {
+        self.inner.wall_clock()
+    }
+
     fn random(&self) -> u64 {
         self.inner.random()
     }

@@ -187,6 +187,10 @@ impl<R: AsyncRuntime> AsyncRuntime for Memory<R> {
         self.inner.now()
     }
 
+    fn wall_clock(&self) -> u64 {
+        self.inner.wall_clock()
+    }
+
     fn random(&self) -> u64 {
         self.inner.random()
     }

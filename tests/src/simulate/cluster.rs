@@ -53,6 +53,8 @@ pub struct Cluster {
     pub atlas: Atlas,
     /// What goes wrong, and when.
     pub faults: Generator,
+    /// The same for wall clocks.
+    pub wall_clocks: Generator,
     /// What the clients do.
     pub workload: Generator,
     phase: Cell<Phase>,
@@ -103,6 +105,7 @@ impl Cluster {
             outside,
             atlas: Atlas::new(plan.nodes),
             faults,
+            wall_clocks: Generator::new(plan.seed, "wall clocks"),
             workload: Generator::new(plan.seed, "workload"),
             phase: Cell::new(Phase::Faults),
             counts: RefCell::default(),

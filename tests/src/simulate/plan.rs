@@ -133,7 +133,7 @@ impl Plan {
             file: file(draw, profile),
             network: network(draw, profile),
             disk: disk(draw),
-            faults: profile.faults(&draw.0),
+            faults: profile.faults(&draw.0, &Generator::new(seed, "plan of wall clocks")),
             load: load(draw, &config, profile),
             slow_applying: if draw.0.chance(0.3) { 0.05 } else { 0.0 },
             recoveries: if draw.0.chance(0.5) { 0.02 } else { 0.0 },

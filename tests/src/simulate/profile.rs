@@ -22,7 +22,7 @@ pub enum Profile {
     Crashes,
     /// Disks fail, are full and stall; files rot and disks are lost.
     Disks,
-    /// Clocks run fast and slow, and jump, within what a machine's clock may do.
+    /// Clocks run fast and slow, and jump, within what a machine's clock may do; wall clocks are set.
     Clocks,
     /// … and beyond that.
     WildClocks,
@@ -82,8 +82,9 @@ impl Profile {
         }
     }
 
-    /// What goes wrong, and how long it goes well in between, on average.
-    pub fn faults(self, draw: &Generator) -> Vec<(Fault, Duration)> {
+    /// What goes wrong, and how long it goes well in between, on average. For wall clocks it is drawn
+    /// from a generator of its own: nothing else in a plan depends on them.
+    pub fn faults(self, draw: &Generator, wall_clocks: &Generator) -> Vec<(Fault, Duration)> {
         use Fault::*;
         let possible: &[Fault] = match self {
             Self::Calm => &[],
@@ -93,7 +94,7 @@ impl Profile {
             Self::Disks => {
                 &[DiskErrors, DiskFull, DiskStalls, Rot, Misdirections, Wipes, Crashes, Restarts]
             }
-            Self::Clocks | Self::WildClocks => &[Clocks, Partitions, Pauses, Crashes],
+            Self::Clocks | Self::WildClocks => &[Clocks, WallClocks, Partitions, Pauses, Crashes],
         };
         let wanted = match self {
             Self::Default => 0.4,
@@ -102,6 +103,7 @@ impl Profile {
         };
         let mut faults = Vec::new();
         for fault in possible {
+            let draw = if *fault == WallClocks { wall_clocks } else { draw };
             let mean = Duration::from_millis(200 + draw.below(3_000));
             let always = matches!((self, fault), (Self::Clocks | Self::WildClocks, Clocks));
             if always || draw.chance(wanted) {

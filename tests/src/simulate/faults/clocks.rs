@@ -1,4 +1,4 @@
-//! Clocks that run fast or slow, and jump.
+//! Clocks that run fast or slow, and jump; wall clocks that are set forward and back.
 
 use std::time::Duration;
 
@@ -35,5 +35,29 @@ pub(super) async fn clocks(calm: Calm) {
     }
     for host in cluster.hosts.values() {
         host.set_drift(0);
+    }
+}
+
+/// The largest jump of a wall clock, in milliseconds: as NTP steps it, as a virtual machine that was
+/// suspended finds it, and as an operator sets it wrongly. No profile relies on smaller ones.
+const WALL_JUMPS: [u64; 3] = [100, 60_000, 24 * 3_600_000];
+
+/// Draws from a generator of its own, so that the other faults of a seed are the same without it.
+pub(super) async fn wall_clocks(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.cluster.wall_clocks);
+    let ids = cluster.ids();
+    while calm.lasts(draw.duration(&(Duration::ZERO..2 * calm.mean))).await {
+        let host = cluster.host(*draw.choose(&ids));
+        let by = draw.within(&(1..*draw.choose(&WALL_JUMPS))).cast_signed();
+        let (what, by) = match draw.chance(0.5) {
+            true => ("wall clock set forward", by),
+            false => ("wall clock set back", -by),
+        };
+        cluster.count(what);
+        cluster.tell(|| format!("the wall clock of {} is set by {by} ms", host.name()));
+        host.set_wall_clock_offset(host.wall_clock_offset() + by);
+    }
+    for host in cluster.hosts.values() {
+        host.set_wall_clock_offset(0);
     }
 }

@@ -34,10 +34,11 @@ pub enum Fault {
     Misdirections,
     Wipes,
     Clocks,
+    WallClocks,
 }
 
 impl Fault {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -52,6 +53,7 @@ impl Fault {
         Self::Misdirections,
         Self::Wipes,
         Self::Clocks,
+        Self::WallClocks,
     ];
 }
 
@@ -72,6 +74,7 @@ impl fmt::Display for Fault {
             Self::Misdirections => "misdirections",
             Self::Wipes => "wipes",
             Self::Clocks => "clocks",
+            Self::WallClocks => "wall-clocks",
         })
     }
 }
@@ -100,6 +103,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Misdirections => rot::misdirections(calm).await,
         Fault::Wipes => rot::wipes(calm).await,
         Fault::Clocks => clocks::clocks(calm).await,
+        Fault::WallClocks => clocks::wall_clocks(calm).await,
     }
 }
 
