@@ -36,7 +36,9 @@ pub enum StoreError {
     #[error("{}: in use by another process", .0.display())]
     Locked(PathBuf),
     /// The store is another node's.
-    #[error("{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied")]
+    #[error(
+        "{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied"
+    )]
     OtherNode {
         /// The store.
         place: String,

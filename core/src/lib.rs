@@ -32,9 +32,7 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,
 };
-pub use identity::{
-    Claim, ClusterId, Identity, MAX_MEMORIES, Marks, Memory, Replica, Standing,
-};
+pub use identity::{Claim, ClusterId, Identity, MAX_MEMORIES, Marks, Memory, Replica, Standing};
 pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};

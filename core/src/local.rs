@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::node::handle::{
     End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult, take_local,
 };
-use crate::raft::{ReadResult, encode, look, list, look, seen};
+use crate::raft::{ReadResult, encode, list, look, seen};
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, NodeId};
 

@@ -48,7 +48,9 @@ pub fn check_list(list: &BTreeMap<NodeId, String>) -> Result<(), String> {
             return Err(format!("node {id} has no address"));
         }
         if address.len() > MAX_ADDRESS_BYTES {
-            return Err(format!("the address of node {id} is longer than {MAX_ADDRESS_BYTES} bytes"));
+            return Err(format!(
+                "the address of node {id} is longer than {MAX_ADDRESS_BYTES} bytes"
+            ));
         }
         if let Some(other) = nodes.insert(address, *id) {
             return Err(format!("nodes {other} and {id} have the same address, {address}"));
@@ -103,7 +105,10 @@ impl Membership {
     /// The first configuration of a cluster: all of its founders vote.
     ///
     /// Errors: those of [`new`](Self::new).
-    pub fn founding(cluster: ClusterId, members: BTreeMap<Replica, String>) -> Result<Self, String> {
+    pub fn founding(
+        cluster: ClusterId,
+        members: BTreeMap<Replica, String>,
+    ) -> Result<Self, String> {
         let founders = members.keys().map(|replica| replica.id).collect();
         let voters = Voters::simple(members.keys().copied());
         Self::new(cluster, founders, members, voters)

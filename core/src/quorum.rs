@@ -106,9 +106,8 @@ impl Voters {
 impl fmt::Display for Voters {
     /// `1/3f2a, 2/771c`; of a joint configuration the incoming half first: `1/3f2a, 2/9a0b (joint with 1/3f2a, 2/771c)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |half: &[Replica]| {
-            half.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |half: &[Replica]| half.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         f.write_str(&list(&self.incoming))?;
         match self.is_joint() {
             true => write!(f, " (joint with {})", list(&self.outgoing)),

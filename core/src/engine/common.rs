@@ -282,10 +282,6 @@ impl Common {
         self.log.membership()
     }
 
-    pub(super) fn is_member(&self, replica: Replica) -> bool {
-        self.membership().is_some_and(|membership| membership.is_member(replica))
-    }
-
     /// Whether this replica may campaign. A configuration that is not committed counts: the candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
         self.voters.contains(self.me)
@@ -349,17 +345,22 @@ impl Common {
         let Memory { term, voted, acknowledged, committed } = *memory;
         let HardState { term: ours, voted_for } = self.hard_state;
         let last = self.log.last();
-        let holds = |log_id: LogId| {
-            log_id.index <= self.log.purged().index || self.log.contains(log_id)
-        };
+        let holds =
+            |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
         if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
-            Some(format!("replica {from} has got its vote in term {voted}, of which it knows nothing"))
+            Some(format!(
+                "replica {from} has got its vote in term {voted}, of which it knows nothing"
+            ))
         } else if (acknowledged.term, acknowledged.index) > (last.term, last.index) {
-            Some(format!("it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"))
+            Some(format!(
+                "it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"
+            ))
         } else if !holds(committed) {
-            Some(format!("it has acknowledged entry {committed} to replica {from}, which is committed, and does not hold it"))
+            Some(format!(
+                "it has acknowledged entry {committed} to replica {from}, which is committed, and does not hold it"
+            ))
         } else {
             None
         }

@@ -116,7 +116,8 @@ impl Leader {
     /// Takes the next step of an exchange, or of whatever has made the configuration joint.
     pub(super) fn exchange(&mut self, common: &mut Common) {
         let Some(membership) = common.membership() else { return };
-        let settled_is_next = membership.voters().is_joint() || membership.learners().next().is_some();
+        let settled_is_next =
+            membership.voters().is_joint() || membership.learners().next().is_some();
         if !settled_is_next || !self.is_settled(common) {
             return;
         }
@@ -136,9 +137,10 @@ impl Leader {
                 progress.heard_from
                     && progress.last_contact + common.config.election_timeout > common.now
             });
-        let caught_up = self.peers.get(&learner).is_some_and(|progress| {
-            progress.heard_from && progress.matched >= common.committed
-        });
+        let caught_up = self
+            .peers
+            .get(&learner)
+            .is_some_and(|progress| progress.heard_from && progress.matched >= common.committed);
         if is_back {
             tracing::warn!(%voter, %learner, "the replica that was taken for lost is back: its new disk is not let in");
             let next = membership.without_learner(learner);

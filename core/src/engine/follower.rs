@@ -72,7 +72,8 @@ impl Follower {
     /// Whether this replica follows just the leader that gave this order, and has heard of no later round of it.
     pub(super) fn is_handed_over(&self, common: &Common, handover: Handover) -> bool {
         let Handover { leader, term, round } = handover;
-        let follows = |following: &Following| following.leader == leader && following.round <= round;
+        let follows =
+            |following: &Following| following.leader == leader && following.round <= round;
         term == common.hard_state.term && self.following.as_ref().is_some_and(follows)
             || planted(Bug::I10)
     }

@@ -142,7 +142,8 @@ impl Formation {
         self.ask_at = common.now + common.config.heartbeat_interval;
         // Not before it is durable here: a founder that forgets a claim would draw its ballot again.
         let claim = self.present_claim(common).filter(|_| common.standing_is_durable()).cloned();
-        for id in self.ids.iter().filter(|id| **id != common.me.id) {
+        let me = common.me.id;
+        for id in self.ids.iter().filter(|id| **id != me) {
             let body = match &claim {
                 Some(claim) => Body::Claim(Box::new(claim.clone())),
                 None => Body::Who { told: self.ids.clone() },

@@ -179,7 +179,11 @@ mod tests {
         assert!(!seen.is_first(Replica::new(2, 7), 9, 1));
         assert!(!seen.is_first(Replica::new(2, 7), 9, 11));
         assert!(seen.is_first(Replica::new(2, 7), 9, 11 + window));
-        assert_eq!(seen.windows[&Replica::new(2, 7)][0].above.len(), Seen::NUMBERS, "memory is bounded");
+        assert_eq!(
+            seen.windows[&Replica::new(2, 7)][0].above.len(),
+            Seen::NUMBERS,
+            "memory is bounded"
+        );
     }
 
     #[test]

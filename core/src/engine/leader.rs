@@ -74,7 +74,7 @@ impl Leader {
             uncommitted_bytes: 0,
             handover: None,
             asked_at: now,
-            stamps: Stamps::new(common.log.time(), common.wall, now),
+            stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
         };
         leader.reconcile(common);
         leader.append(common, Payload::Blank);
@@ -330,9 +330,10 @@ impl Leader {
         else {
             return;
         };
-        let ready = self.peers.iter().filter(|(peer, progress)| {
-            progress.matched == last && common.voters.contains(**peer)
-        });
+        let ready = self
+            .peers
+            .iter()
+            .filter(|(peer, progress)| progress.matched == last && common.voters.contains(**peer));
         let latest = ready.max_by_key(|(_, progress)| progress.last_contact);
         if common.committed == last
             && let Some((peer, _)) = latest

@@ -239,11 +239,7 @@ impl Log {
     }
 
     /// Hands to the store what is fresh and has not been handed to it, with the hard state if that has changed.
-    pub(super) fn take_write(
-        &mut self,
-        beside: Beside,
-        now: Instant,
-    ) -> Option<(u64, LogWrite)> {
+    pub(super) fn take_write(&mut self, beside: Beside, now: Instant) -> Option<(u64, LogWrite)> {
         let Beside { hard_state, cluster, standing, standings } = beside;
         self.seal();
         let unhanded = self.fresh.last().filter(|last| *last > self.handed);

@@ -23,7 +23,10 @@ impl Engine {
     pub(super) fn on_message(&mut self, message: Message) {
         let common = &mut self.common;
         let Message { group, cluster, from, to, term, body } = message;
-        if !is_for(common.me, to, &body) || group != common.group || from.id == 0 || from == common.me
+        if !is_for(common.me, to, &body)
+            || group != common.group
+            || from.id == 0
+            || from == common.me
         {
             tracing::debug!(%from, %to, group, "ignored a message that is not for this replica");
             return;

@@ -21,6 +21,7 @@ mod output;
 mod progress;
 mod reads;
 mod snapshot;
+mod stamps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -463,10 +464,8 @@ impl Engine {
     fn campaign(&mut self, campaign: Campaign) {
         self.leave_role();
         let common = &mut self.common;
-        common.hard_state = HardState {
-            term: common.hard_state.term.next(),
-            voted_for: Some(common.me),
-        };
+        common.hard_state =
+            HardState { term: common.hard_state.term.next(), voted_for: Some(common.me) };
         let candidate = Candidate::new(common, campaign);
         self.role = State::Candidate(candidate);
     }

@@ -116,6 +116,8 @@ pub(super) struct Apply<SM: StateMachine, S> {
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     /// In force where the state is, and the entry that brought it.
     pub(super) membership: Option<(Index, Membership)>,
+    /// The largest time of an entry that was applied.
+    pub(super) time: u64,
     pub(super) since_view: Applied,
 }
 
@@ -174,11 +176,12 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         assert!(last.log_id.index < range.end, "the store answers more than was asked for");
         self.since_view.count(&entries);
         let mut commands = Vec::with_capacity(entries.len());
-        for Entry { log_id: LogId { index, .. }, payload } in &entries {
+        for Entry { log_id: LogId { index, .. }, time, payload } in &entries {
+            self.time = self.time.max(*time);
             match payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => {
-                    self.membership = Some((*index, membership.clone()));
+                    self.membership = Some((*index, (**membership).clone()));
                 }
                 Payload::Command(bytes) => match SM::Command::decode(bytes) {
                     Ok(command) => commands.push(command),
@@ -203,7 +206,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         self.has_applied(last.log_id);
         let mut responses = responses.into_iter();
         let mut replies = self.replies.borrow_mut();
-        for Entry { log_id, payload } in &entries {
+        for Entry { log_id, payload, .. } in &entries {
             if !replies.awaits_entries() {
                 break; // As on a follower.
             }
@@ -247,6 +250,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         if !planted(Bug::M7) {
             self.membership = Some((snapshot.membership_index, snapshot.membership));
         }
+        self.time = self.time.max(snapshot.time);
         self.since_view = Applied::default();
         self.has_applied(log_id);
         self.replies.borrow_mut().restored(log_id.index);
@@ -271,6 +275,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         self.since_view = Applied::default();
         self.mailbox.event(Event::Viewed(View {
             log_id: self.applying.applied.get(),
+            time: self.time,
             membership,
             membership_index,
             state: self.state_machine.view(),

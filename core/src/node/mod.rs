@@ -177,6 +177,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             replies: Rc::clone(&replies),
             metrics: Rc::clone(&metrics),
             membership: None,
+            time: 0,
             since_view: Applied::default(),
         };
         let apply = rt.spawn(apply.run());

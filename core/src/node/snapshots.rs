@@ -16,16 +16,18 @@ use super::bug;
 use super::mailbox::{Event, Mailbox};
 use crate::engine::{Incoming, Input, PieceRead};
 use crate::error::{SnapshotError, StoreError};
+use crate::identity::Replica;
 use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
 use crate::snapshot::{Digest, Digester, SnapshotMeta, SnapshotWriter, read_exactly};
 use crate::state_machine::StateMachine;
-use crate::identity::Replica;
 use crate::types::{GroupId, Index, LogId};
 
 /// A view of the state, and what it is of.
 pub(crate) struct View<SM: StateMachine> {
     pub(crate) log_id: LogId,
+    /// The largest time of an entry up to there.
+    pub(crate) time: u64,
     pub(crate) membership: Membership,
     pub(crate) membership_index: Index,
     /// The state machine may have none to give.
@@ -167,11 +169,11 @@ async fn build<SM: StateMachine, S: LogStore>(
     group: GroupId,
     view: View<SM>,
 ) -> Result<SnapshotMeta, SnapshotError> {
-    let View { log_id, membership, membership_index, state } = view;
+    let View { log_id, time, membership, membership_index, state } = view;
     let mut writer = SnapshotWriter::new(store.draft(group).await?);
     SM::write(state?, &mut writer).await?;
     let (draft, bytes, digest) = writer.end().await?;
-    let meta = SnapshotMeta { log_id, membership, membership_index, bytes, digest };
+    let meta = SnapshotMeta { log_id, time, membership, membership_index, bytes, digest };
     draft.finish(&meta).await?;
     Ok(meta)
 }

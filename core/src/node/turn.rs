@@ -23,8 +23,8 @@ use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
-use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::identity::{Replica, Standing};
+use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Role};
 use crate::snapshot::SnapshotMeta;
@@ -173,7 +173,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
         // It has handed over when it knows of the next leader, not before: that one may need its vote.
-        let handed_over = || self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
+        let handed_over =
+            || self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
         let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
         let elects = stopping.hands_over && !handed_over() && self.engine.role() != Role::Leader;
         let answers = !self.replies.borrow().is_empty() || self.applying.has_reads();
@@ -225,12 +226,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
     }
 
-    fn initialize(
-        &mut self,
-        now: Instant,
-        list: BTreeMap<NodeId, String>,
-        reply: InitializeReply,
-    ) {
+    fn initialize(&mut self, now: Instant, list: BTreeMap<NodeId, String>, reply: InitializeReply) {
         let id = self.engine.replica().id;
         let checked = match list.contains_key(&id) {
             true => self.transport.check_list(id, &list),
