@@ -18,6 +18,16 @@ pub struct Config {
     /// long after a leader's death. At least three heartbeat intervals.
     pub election_timeout: Duration,
 
+    /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when its
+    /// wall clock is set forward, in all; default 1 s. Beyond it stamps go on at the pace of the
+    /// monotonic clock, until the wall clock is no longer ahead or another leadership begins. Too short:
+    /// when a slow wall clock is corrected, stamps lag behind the right time for the rest of the
+    /// leadership; time synchronization rarely steps a running clock by as much as a second. Too long:
+    /// a clock that is set wrong lets things expire early by that much. It does not bound the first
+    /// stamp of a leadership, which is the wall clock of the new leader. At least 1 ms, the unit of
+    /// stamps, and at most an hour.
+    pub max_clock_step: Duration,
+
     /// How long a write or a read waits for a leader to be known, once passed on to it, for its word, and then while the commit index
     /// stands still; default 3 s. Then it is refused, except that the outcome of a write that was passed on or placed is unknown. Too short: an election fails what could
     /// have succeeded right after. Too long: clients of a cluster without a majority wait in vain. At least one election timeout.
@@ -75,6 +85,7 @@ impl Default for Config {
         Self {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
+            max_clock_step: Duration::from_secs(1),
             request_timeout: Duration::from_secs(3),
             max_command_bytes: 16 * MIB,
             max_append_bytes: MIB,
@@ -111,6 +122,12 @@ impl Config {
             "must be at least three heartbeat intervals",
         )?;
         check(self.election_timeout <= LONGEST, "election_timeout", "must be at most an hour")?;
+        check(
+            self.max_clock_step >= Duration::from_millis(1),
+            "max_clock_step",
+            "must be at least 1 ms",
+        )?;
+        check(self.max_clock_step <= LONGEST, "max_clock_step", "must be at most an hour")?;
         check(
             self.request_timeout >= self.election_timeout,
             "request_timeout",
@@ -175,6 +192,9 @@ mod tests {
             c.request_timeout = Duration::from_secs(86_400);
         };
         assert_eq!(refused(days), "election_timeout");
+        assert_eq!(refused(|c| c.max_clock_step = Duration::from_micros(999)), "max_clock_step");
+        let over = |c: &mut Config| c.max_clock_step = Duration::from_secs(3_601);
+        assert_eq!(refused(over), "max_clock_step");
         let short = |c: &mut Config| c.request_timeout = Duration::from_millis(999);
         assert_eq!(refused(short), "request_timeout");
         assert_eq!(refused(|c| c.request_timeout = Duration::MAX), "request_timeout");
