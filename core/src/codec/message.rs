@@ -1,0 +1,344 @@
+//! Messages. The tables are in the documentation of [`codec`](super).
+
+use bytes::{Buf, Bytes};
+
+use super::entry::{put_runs, take_runs};
+use super::fields::{
+    Fields, REFUSE, REPLICA_BYTES, Structure, put_byte_field, put_bytes_field, put_field,
+    put_field_head, put_log_id_field, put_number_field, put_replica_field, put_structure_field,
+};
+use super::membership::{
+    put_cluster_field, put_digest_field, put_ids_field, take_cluster, take_digest, take_ids,
+};
+use super::{DecodeError, Gather, length, take_bytes, take_u32};
+use crate::identity::{Claim, Replica};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+use crate::types::Term;
+
+const PRE_VOTE: u8 = 1;
+const PRE_VOTE_REPLY: u8 = 2;
+const VOTE: u8 = 3;
+const VOTE_REPLY: u8 = 4;
+const APPEND: u8 = 5;
+const APPEND_REPLY: u8 = 6;
+const FORWARD: u8 = 7;
+const FORWARD_REPLY: u8 = 8;
+const READ_INDEX: u8 = 9;
+const READ_INDEX_REPLY: u8 = 10;
+const TIMEOUT_NOW: u8 = 11;
+const SNAPSHOT: u8 = 12;
+const SNAPSHOT_REPLY: u8 = 13;
+const WHO: u8 = 14;
+const SITUATION: u8 = 15;
+const CLAIM: u8 = 16;
+const ADMIT: u8 = 17;
+
+/// The numbers of a kind's fields, in the order of its table. All are refused where they are unknown: who does not know
+/// one of them has not understood the message.
+const ONE: u8 = REFUSE | 1;
+const TWO: u8 = REFUSE | 2;
+const THREE: u8 = REFUSE | 3;
+const FOUR: u8 = REFUSE | 4;
+
+/// The bytes of a message before its fields: group, sender, receiver, term and kind.
+const HEADER_BYTES: usize = 8 + 2 * REPLICA_BYTES + 8 + 1;
+
+/// What [`Body::ForwardReply`] says instead of a log id.
+const NOT_LEADER: u8 = 1;
+const BUSY: u8 = 2;
+
+fn kind_of(body: &Body) -> u8 {
+    match body {
+        Body::PreVote { .. } => PRE_VOTE,
+        Body::PreVoteReply { .. } => PRE_VOTE_REPLY,
+        Body::Vote { .. } => VOTE,
+        Body::VoteReply { .. } => VOTE_REPLY,
+        Body::Append { .. } => APPEND,
+        Body::AppendReply { .. } => APPEND_REPLY,
+        Body::Forward { .. } => FORWARD,
+        Body::ForwardReply { .. } => FORWARD_REPLY,
+        Body::ReadIndex { .. } => READ_INDEX,
+        Body::ReadIndexReply { .. } => READ_INDEX_REPLY,
+        Body::TimeoutNow { .. } => TIMEOUT_NOW,
+        Body::Snapshot { .. } => SNAPSHOT,
+        Body::SnapshotReply { .. } => SNAPSHOT_REPLY,
+        Body::Who { .. } => WHO,
+        Body::Situation { .. } => SITUATION,
+        Body::Claim(_) => CLAIM,
+        Body::Admit { .. } => ADMIT,
+    }
+}
+
+/// Appends a message.
+pub fn put_message(to: &mut Gather, message: &Message) {
+    let mut header = [0; HEADER_BYTES]; // At once: there are many.
+    header[..8].copy_from_slice(&message.group.to_le_bytes());
+    header[8..16].copy_from_slice(&message.from.id.to_le_bytes());
+    header[16..24].copy_from_slice(&message.from.incarnation.to_le_bytes());
+    header[24..32].copy_from_slice(&message.to.id.to_le_bytes());
+    header[32..40].copy_from_slice(&message.to.incarnation.to_le_bytes());
+    header[40..48].copy_from_slice(&message.term.0.to_le_bytes());
+    header[48] = kind_of(&message.body);
+    to.put_slice(&header);
+    put_body(to, &message.body);
+}
+
+fn put_body(to: &mut Gather, body: &Body) {
+    match body {
+        Body::PreVote { last_log_id } => put_log_id_field(to, ONE, *last_log_id),
+        Body::PreVoteReply { granted } | Body::VoteReply { granted } => {
+            put_byte_field(to, ONE, u8::from(*granted));
+        }
+        Body::Vote { last_log_id, handover } => {
+            if let Some(handover) = handover {
+                put_structure_field(to, ONE, handover);
+            }
+            put_log_id_field(to, TWO, *last_log_id);
+        }
+        Body::Append { prev, committed, round, entries } => {
+            put_log_id_field(to, ONE, *prev);
+            put_number_field(to, TWO, *committed);
+            put_number_field(to, THREE, *round);
+            match entries.is_empty() {
+                true => put_field_head(to, FOUR, 0),
+                false => put_field(to, FOUR, |to| put_runs(to, entries)),
+            }
+        }
+        Body::AppendReply { round, outcome } => {
+            put_number_field(to, ONE, *round);
+            match outcome {
+                AppendOutcome::Accepted { matched } => put_number_field(to, TWO, *matched),
+                AppendOutcome::Rejected { prev, hint } => {
+                    put_number_field(to, THREE, *prev);
+                    put_log_id_field(to, FOUR, *hint);
+                }
+            }
+        }
+        Body::Forward { boot, sequence, commands } => {
+            put_number_field(to, ONE, *boot);
+            put_number_field(to, TWO, *sequence);
+            put_field(to, THREE, |to| {
+                for command in commands {
+                    to.put_u32(length(command.len()));
+                    to.put_bytes(command);
+                }
+            });
+        }
+        Body::ForwardReply { boot, sequence, outcome } => {
+            put_number_field(to, ONE, *boot);
+            put_number_field(to, TWO, *sequence);
+            match outcome {
+                ForwardOutcome::Appended(log_id) => put_log_id_field(to, THREE, *log_id),
+                ForwardOutcome::NotLeader => put_byte_field(to, FOUR, NOT_LEADER),
+                ForwardOutcome::Busy => put_byte_field(to, FOUR, BUSY),
+            }
+        }
+        Body::ReadIndex { sequence } => put_number_field(to, ONE, *sequence),
+        Body::ReadIndexReply { sequence, index } => {
+            if let Some(index) = index {
+                put_number_field(to, ONE, *index);
+            }
+            put_number_field(to, TWO, *sequence);
+        }
+        Body::TimeoutNow { last_log_id, round } => {
+            put_log_id_field(to, ONE, *last_log_id);
+            put_number_field(to, TWO, *round);
+        }
+        Body::Snapshot { meta, offset, chunk } => {
+            put_structure_field(to, ONE, meta);
+            put_number_field(to, TWO, *offset);
+            put_bytes_field(to, THREE, chunk);
+        }
+        Body::SnapshotReply { digest, stored } => {
+            put_digest_field(to, ONE, *digest);
+            put_number_field(to, TWO, *stored);
+        }
+        Body::Who { told } => put_ids_field(to, ONE, told),
+        Body::Situation { situation, told } => {
+            put_structure_field(to, ONE, situation);
+            put_ids_field(to, TWO, told);
+        }
+        Body::Claim(claim) => put_structure_field(to, ONE, &**claim),
+        Body::Admit { cluster, founders } => {
+            put_cluster_field(to, ONE, *cluster);
+            put_ids_field(to, TWO, founders);
+        }
+    }
+}
+
+/// Decodes a message, which must be all there is in `from`.
+pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
+    let Some(mut header) = from.first_chunk::<HEADER_BYTES>().map(|header| &header[..]) else {
+        return Err(DecodeError::Short { what: "message", needs: HEADER_BYTES, has: from.len() });
+    };
+    let group = header.get_u64_le();
+    let sender = Replica::new(header.get_u64_le(), header.get_u64_le());
+    let to = Replica::new(header.get_u64_le(), header.get_u64_le());
+    let term = Term(header.get_u64_le());
+    let kind = header.get_u8();
+    if sender.id == 0 || to.id == 0 {
+        return Err(DecodeError::Invalid("a message from or to node 0".to_owned()));
+    }
+    if !sender.is_known() || !to.is_known() && !matches!(kind, WHO | CLAIM) {
+        return Err(DecodeError::Invalid("a message from or to incarnation 0".to_owned()));
+    }
+    from.advance(HEADER_BYTES);
+    let mut fields = Fields::new("message", from);
+    let body = take_body(&mut fields, kind)?;
+    fields.finish()?;
+    Ok(Message { group, from: sender, to, term, body })
+}
+
+fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
+    Ok(match kind {
+        PRE_VOTE => Body::PreVote { last_log_id: fields.log_id(ONE)? },
+        PRE_VOTE_REPLY => Body::PreVoteReply { granted: take_bool(fields, ONE)? },
+        VOTE => {
+            let handover = fields.optional(ONE, Fields::structure)?;
+            Body::Vote { last_log_id: fields.log_id(TWO)?, handover }
+        }
+        VOTE_REPLY => Body::VoteReply { granted: take_bool(fields, ONE)? },
+        APPEND => {
+            let prev = fields.log_id(ONE)?;
+            let committed = fields.number(TWO)?;
+            let round = fields.number(THREE)?;
+            let entries = take_runs(fields.bytes(FOUR)?, prev)?.into();
+            Body::Append { prev, committed, round, entries }
+        }
+        APPEND_REPLY => {
+            let round = fields.number(ONE)?;
+            let outcome = match fields.optional(TWO, Fields::number)? {
+                Some(matched) => AppendOutcome::Accepted { matched },
+                None => AppendOutcome::Rejected {
+                    prev: fields.number(THREE)?,
+                    hint: fields.log_id(FOUR)?,
+                },
+            };
+            Body::AppendReply { round, outcome }
+        }
+        FORWARD => {
+            let boot = fields.number(ONE)?;
+            let sequence = fields.number(TWO)?;
+            let mut from = fields.bytes(THREE)?;
+            let mut commands = Vec::new();
+            while !from.is_empty() {
+                let len = take_u32(&mut from, "forward")? as usize;
+                commands.push(take_bytes(&mut from, len, "forwarded command")?);
+            }
+            Body::Forward { boot, sequence, commands }
+        }
+        FORWARD_REPLY => {
+            let boot = fields.number(ONE)?;
+            let sequence = fields.number(TWO)?;
+            let outcome = match fields.optional(THREE, Fields::log_id)? {
+                Some(log_id) => ForwardOutcome::Appended(log_id),
+                None => match fields.byte(FOUR)? {
+                    NOT_LEADER => ForwardOutcome::NotLeader,
+                    BUSY => ForwardOutcome::Busy,
+                    kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
+                },
+            };
+            Body::ForwardReply { boot, sequence, outcome }
+        }
+        READ_INDEX => Body::ReadIndex { sequence: fields.number(ONE)? },
+        READ_INDEX_REPLY => {
+            let index = fields.optional(ONE, Fields::number)?;
+            Body::ReadIndexReply { sequence: fields.number(TWO)?, index }
+        }
+        TIMEOUT_NOW => {
+            let last_log_id = fields.log_id(ONE)?;
+            Body::TimeoutNow { last_log_id, round: fields.number(TWO)? }
+        }
+        SNAPSHOT => {
+            let meta = fields.structure(ONE)?;
+            let offset = fields.number(TWO)?;
+            Body::Snapshot { meta, offset, chunk: fields.bytes(THREE)? }
+        }
+        SNAPSHOT_REPLY => {
+            let digest = take_digest(fields, ONE)?;
+            Body::SnapshotReply { digest, stored: fields.number(TWO)? }
+        }
+        WHO => Body::Who { told: take_ids(fields, ONE)? },
+        SITUATION => {
+            let situation = fields.structure(ONE)?;
+            Body::Situation { situation, told: take_ids(fields, TWO)? }
+        }
+        CLAIM => Body::Claim(Box::new(fields.structure::<Claim>(ONE)?)),
+        ADMIT => {
+            let cluster = take_cluster(fields, ONE)?;
+            Body::Admit { cluster, founders: take_ids(fields, TWO)? }
+        }
+        kind => return Err(DecodeError::Kind { what: "message", kind }),
+    })
+}
+
+fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {
+    match fields.byte(tag)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        kind => Err(DecodeError::Kind { what: "reply to a vote", kind }),
+    }
+}
+
+impl Structure for Handover {
+    const WHAT: &'static str = "order to take over";
+
+    fn put(&self, to: &mut Gather) {
+        put_replica_field(to, ONE, self.leader);
+        put_number_field(to, TWO, self.term.0);
+        put_number_field(to, THREE, self.round);
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let leader = fields.replica(ONE)?;
+        let term = Term(fields.number(TWO)?);
+        Ok(Self { leader, term, round: fields.number(THREE)? })
+    }
+}
+
+const EMPTY: u8 = 1;
+const CLAIMED: u8 = 2;
+const ADMITTED: u8 = 3;
+const MEMBER: u8 = 4;
+const SPENT: u8 = 5;
+const ELSEWHERE: u8 = 6;
+
+impl Structure for Situation {
+    const WHAT: &'static str = "situation";
+
+    fn put(&self, to: &mut Gather) {
+        let kind = |to: &mut Gather, kind| put_byte_field(to, ONE, kind);
+        match self {
+            Self::Empty => kind(to, EMPTY),
+            Self::Claimed { ballot, founder, ids } => {
+                kind(to, CLAIMED);
+                put_ids_field(to, TWO, ids);
+                put_number_field(to, THREE, *ballot);
+                put_replica_field(to, FOUR, *founder);
+            }
+            Self::Admitted => kind(to, ADMITTED),
+            Self::Member { founders } => {
+                kind(to, MEMBER);
+                put_ids_field(to, TWO, founders);
+            }
+            Self::Spent => kind(to, SPENT),
+            Self::Elsewhere => kind(to, ELSEWHERE),
+        }
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        Ok(match fields.byte(ONE)? {
+            EMPTY => Self::Empty,
+            CLAIMED => {
+                let ids = take_ids(fields, TWO)?;
+                let ballot = fields.number(THREE)?;
+                Self::Claimed { ballot, founder: fields.replica(FOUR)?, ids }
+            }
+            ADMITTED => Self::Admitted,
+            MEMBER => Self::Member { founders: take_ids(fields, TWO)? },
+            SPENT => Self::Spent,
+            ELSEWHERE => Self::Elsewhere,
+            kind => return Err(DecodeError::Kind { what: "situation", kind }),
+        })
+    }
+}

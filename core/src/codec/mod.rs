@@ -1,0 +1,185 @@
+//! The binary form of entries, configurations, hard state and messages, on the wire and on disk: version 3.
+//!
+//! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow without a new version. The
+//! fields of entries and runs of entries are in [`entry`], those of configurations and snapshots in [`membership`], and
+//! those of hard state, standing, claims and marks in [`state`].
+//!
+//! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding takes slices of the
+//! buffer that was read. Whatever is decoded may come from anywhere: each length is checked against what is there before
+//! anything is allocated, and each error says what was wrong.
+//!
+//! # Messages
+//!
+//! A message is a header of 49 bytes and fields to its end; whoever carries it knows its length.
+//!
+//! | offset | bytes | |
+//! | --- | --- | --- |
+//! | 0 | 8 | group |
+//! | 8 | 16 | sender: node (8, not 0), incarnation (8, not 0) |
+//! | 24 | 16 | receiver: node (8, not 0), incarnation (8, 0 only in kinds 14 and 16) |
+//! | 40 | 8 | term |
+//! | 48 | 1 | kind |
+//! | 49 | | the kind's fields |
+//!
+//! A message of an unknown kind is refused. The fields are marked "refuse" and must be there, unless the table says
+//! otherwise. A number has 8 bytes; a log id has 24: term, leader and index; a digest has 32, a cluster's id 16, a replica
+//! 16; a set of ids is ids of 8 bytes each in ascending order, at most 64. "Or" is between fields of which one is there.
+//!
+//! | kind | | fields |
+//! | --- | --- | --- |
+//! | 1 | pre-vote | 1 last log id |
+//! | 2 | its answer | 1 granted: a byte, 0 or 1 |
+//! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id |
+//! | 4 | its answer | 1 granted: a byte, 0 or 1 |
+//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 runs of entries, one after the other (see [`entry`]) |
+//! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 the log id of the hint |
+//! | 7 | forward | 1 boot; 2 sequence number; 3 commands, each with its length (4 bytes) before it |
+//! | 8 | its answer | 1 boot; 2 sequence number; then 3 log id, or 4 a byte: 1 not the leader, 2 busy |
+//! | 9 | read index | 1 sequence number |
+//! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence number |
+//! | 11 | timeout now | 1 last log id; 2 round |
+//! | 12 | snapshot | 1 what it is of, a structure; 2 offset; 3 chunk |
+//! | 13 | its answer | 1 digest; 2 bytes stored |
+//! | 14 | who | 1 the ids of the list that the sender was told: a set |
+//! | 15 | its answer | 1 situation, a structure; 2 the ids of the list that the sender was told: a set |
+//! | 16 | claim | 1 the claim, a structure |
+//! | 17 | admit | 1 the cluster's id; 2 the founders: a set of ids |
+//!
+//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A situation is a structure:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | a byte: 1 empty, 2 claimed, 3 admitted, 4 member, 5 spent, 6 elsewhere |
+//! | 2 | if claimed: the ids of the claim's list; if a member: those of the founders |
+//! | 3 | if claimed: the ballot |
+//! | 4 | if claimed: the founder, a replica |
+//!
+//! The entries of an append follow the entry before and each other: the index grows by one, terms and times don't fall.
+
+pub mod entry;
+pub mod fields;
+mod gather;
+pub mod membership;
+mod message;
+pub mod state;
+
+use bytes::{Buf, Bytes};
+use thiserror::Error;
+
+pub use entry::{ENTRY_HEADER_BYTES, entry_bytes, put_entry, take_entry};
+pub use fields::{Fields, REFUSE, put_field};
+pub use gather::{Gather, Later};
+pub use membership::{
+    membership_bytes, put_membership, put_snapshot_meta, take_membership, take_snapshot_meta,
+};
+pub use message::{decode_message, put_message};
+pub use state::{
+    put_claim, put_hard_state, put_marks, put_standing, take_claim, take_hard_state, take_marks,
+    take_standing,
+};
+
+use crate::types::LogId;
+
+/// Why bytes can't be decoded.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They end too early.
+    #[error("{what} needs {needs} bytes, {has} are there")]
+    Short {
+        /// What was being read.
+        what: &'static str,
+        /// How many bytes it needs.
+        needs: usize,
+        /// How many there are.
+        has: usize,
+    },
+    /// They don't end where they should.
+    #[error("{0} bytes too many")]
+    Long(usize),
+    /// A kind that this version doesn't know.
+    #[error("{what} of unknown kind {kind}")]
+    Kind {
+        /// What was being read.
+        what: &'static str,
+        /// The byte.
+        kind: u8,
+    },
+    /// A field that this version doesn't know, and that must not be skipped.
+    #[error("{what} with field {}, which this version does not know and must not skip", tag & 0x7F)]
+    Field {
+        /// What was being read.
+        what: &'static str,
+        /// The field's tag.
+        tag: u8,
+    },
+    /// A field isn't there.
+    #[error("{what} without field {}", tag & 0x7F)]
+    Missing {
+        /// What was being read.
+        what: &'static str,
+        /// The field's tag.
+        tag: u8,
+    },
+    /// A value that can't be.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Takes `len` bytes off the front, as a slice of the same allocation.
+fn take_bytes(from: &mut Bytes, len: usize, what: &'static str) -> Result<Bytes, DecodeError> {
+    if from.len() < len {
+        return Err(DecodeError::Short { what, needs: len, has: from.len() });
+    }
+    Ok(from.split_to(len))
+}
+
+/// Takes a byte off the front.
+pub fn take_u8(from: &mut Bytes, what: &'static str) -> Result<u8, DecodeError> {
+    from.try_get_u8().map_err(|_| DecodeError::Short { what, needs: 1, has: from.len() })
+}
+
+/// Takes 4 bytes off the front.
+pub fn take_u32(from: &mut Bytes, what: &'static str) -> Result<u32, DecodeError> {
+    from.try_get_u32_le().map_err(|_| DecodeError::Short { what, needs: 4, has: from.len() })
+}
+
+/// Takes 8 bytes off the front.
+pub fn take_u64(from: &mut Bytes, what: &'static str) -> Result<u64, DecodeError> {
+    from.try_get_u64_le().map_err(|_| DecodeError::Short { what, needs: 8, has: from.len() })
+}
+
+/// Checks that everything was taken.
+pub fn finish(rest: &Bytes) -> Result<(), DecodeError> {
+    if rest.is_empty() { Ok(()) } else { Err(DecodeError::Long(rest.len())) }
+}
+
+/// The bytes that [`put_log_id`] writes.
+pub const LOG_ID_BYTES: usize = 24;
+
+/// Appends a log id.
+pub fn put_log_id(to: &mut Gather, log_id: LogId) {
+    to.put_u64(log_id.term.0);
+    to.put_u64(log_id.leader);
+    to.put_u64(log_id.index);
+}
+
+/// Takes a log id off the front.
+pub fn take_log_id(from: &mut Bytes) -> Result<LogId, DecodeError> {
+    let term = take_u64(from, "log id")?;
+    let leader = take_u64(from, "log id")?;
+    let index = take_u64(from, "log id")?;
+    Ok(LogId::new(term, leader, index))
+}
+
+/// A log id from its bytes.
+fn log_id_of(bytes: &[u8; LOG_ID_BYTES]) -> LogId {
+    let mut from = &bytes[..];
+    LogId::new(from.get_u64_le(), from.get_u64_le(), from.get_u64_le())
+}
+
+fn length(len: usize) -> u32 {
+    u32::try_from(len).expect("commands and messages are bounded by far below 4 GiB")
+}
+
+#[cfg(test)]
+mod tests;

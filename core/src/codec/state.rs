@@ -1,0 +1,211 @@
+//! What a store keeps of a group beside its log: hard state, standing and marks; and claims.
+//!
+//! Each is a structure. All fields are marked "refuse" and must be there, unless the table says what a missing one means.
+//!
+//! The hard state:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | the term (8 bytes) |
+//! | 2 | the replica that has the vote in it; missing where there is none |
+//!
+//! The standing, of which at most one field is there; none where nothing is promised:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | the claim that was accepted: a structure |
+//! | 2 | the id of the cluster that has let the group in (16 bytes) |
+//! | 3 | it was removed from its cluster (no bytes) |
+//!
+//! A claim:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | the cluster's id (16 bytes) |
+//! | 2 | the ballot (8 bytes) |
+//! | 3 | the founder: a replica |
+//! | 4 | the nodes: a list of structures, in ascending order of their ids (see [`membership`](super::membership)) |
+//!
+//! The marks:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | the log id up to which the log was known to be committed |
+//! | 2 | what is remembered of others: a list of structures, in ascending order of their replicas |
+//!
+//! What is remembered of a replica:
+//!
+//! | field | |
+//! | --- | --- |
+//! | 1 | the replica |
+//! | 2 | its highest term (8 bytes) |
+//! | 3 | the latest term of its votes for whoever remembers (8 bytes) |
+//! | 4 | the highest log id that it has acknowledged |
+//! | 5 | the highest one of these that is committed |
+
+use bytes::Bytes;
+
+use super::fields::{
+    Fields, REFUSE, Structure, put_field, put_field_head, put_log_id_field, put_number_field,
+    put_replica_field, put_sized, put_structure, put_structure_field, take_structure,
+};
+use super::membership::{ascending, put_cluster_field, put_nodes_field, take_cluster, take_nodes};
+use super::{DecodeError, Gather};
+use crate::identity::{Claim, MAX_MEMORIES, Marks, Memory, Standing};
+use crate::membership::check_list;
+use crate::types::{HardState, Term};
+
+/// Appends a hard state.
+pub fn put_hard_state(to: &mut Gather, hard_state: &HardState) {
+    put_structure(to, hard_state);
+}
+
+/// Takes a hard state off the front.
+pub fn take_hard_state(from: &mut Bytes) -> Result<HardState, DecodeError> {
+    take_structure(from)
+}
+
+const TERM: u8 = REFUSE | 1;
+const VOTED_FOR: u8 = REFUSE | 2;
+
+impl Structure for HardState {
+    const WHAT: &'static str = "hard state";
+
+    fn put(&self, to: &mut Gather) {
+        put_number_field(to, TERM, self.term.0);
+        if let Some(candidate) = self.voted_for {
+            put_replica_field(to, VOTED_FOR, candidate);
+        }
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let term = Term(fields.number(TERM)?);
+        Ok(Self { term, voted_for: fields.optional(VOTED_FOR, Fields::replica)? })
+    }
+}
+
+/// Appends what a group has promised.
+pub fn put_standing(to: &mut Gather, standing: &Standing) {
+    put_structure(to, standing);
+}
+
+/// Takes what a group has promised off the front.
+pub fn take_standing(from: &mut Bytes) -> Result<Standing, DecodeError> {
+    take_structure(from)
+}
+
+const CLAIMED: u8 = REFUSE | 1;
+const ADMITTED: u8 = REFUSE | 2;
+const SPENT: u8 = REFUSE | 3;
+
+impl Structure for Standing {
+    const WHAT: &'static str = "standing";
+
+    fn put(&self, to: &mut Gather) {
+        match self {
+            Self::Empty => {}
+            Self::Claimed(claim) => put_structure_field(to, CLAIMED, claim),
+            Self::Admitted(cluster) => put_cluster_field(to, ADMITTED, *cluster),
+            Self::Spent => put_field_head(to, SPENT, 0),
+        }
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let claim = fields.optional(CLAIMED, Fields::structure)?;
+        let cluster = fields.optional(ADMITTED, take_cluster)?;
+        let spent = fields.optional(SPENT, Fields::array::<0>)?;
+        match (claim, cluster, spent) {
+            (None, None, None) => Ok(Self::Empty),
+            (Some(claim), None, None) => Ok(Self::Claimed(claim)),
+            (None, Some(cluster), None) => Ok(Self::Admitted(cluster)),
+            (None, None, Some([])) => Ok(Self::Spent),
+            _ => Err(DecodeError::Invalid("more than one standing".to_owned())),
+        }
+    }
+}
+
+/// Appends a claim.
+pub fn put_claim(to: &mut Gather, claim: &Claim) {
+    put_structure(to, claim);
+}
+
+/// Takes a claim off the front.
+pub fn take_claim(from: &mut Bytes) -> Result<Claim, DecodeError> {
+    take_structure(from)
+}
+
+const CLUSTER: u8 = REFUSE | 1;
+const BALLOT: u8 = REFUSE | 2;
+const FOUNDER: u8 = REFUSE | 3;
+const LIST: u8 = REFUSE | 4;
+
+impl Structure for Claim {
+    const WHAT: &'static str = "claim";
+
+    fn put(&self, to: &mut Gather) {
+        put_cluster_field(to, CLUSTER, self.cluster);
+        put_number_field(to, BALLOT, self.ballot);
+        put_replica_field(to, FOUNDER, self.founder);
+        put_nodes_field(to, LIST, &self.list);
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let cluster = take_cluster(fields, CLUSTER)?;
+        let ballot = fields.number(BALLOT)?;
+        let founder = fields.replica(FOUNDER)?;
+        let list = take_nodes(fields, LIST)?;
+        check_list(&list).map_err(DecodeError::Invalid)?;
+        Ok(Self { cluster, ballot, founder, list })
+    }
+}
+
+/// Appends marks.
+pub fn put_marks(to: &mut Gather, marks: &Marks) {
+    put_structure(to, marks);
+}
+
+/// Takes marks off the front.
+pub fn take_marks(from: &mut Bytes) -> Result<Marks, DecodeError> {
+    take_structure(from)
+}
+
+const COMMITTED: u8 = REFUSE | 1;
+const MEMORIES: u8 = REFUSE | 2;
+
+const REMEMBERED: u8 = REFUSE | 1;
+const REMEMBERED_TERM: u8 = REFUSE | 2;
+const REMEMBERED_VOTE: u8 = REFUSE | 3;
+const ACKNOWLEDGED: u8 = REFUSE | 4;
+const ACKNOWLEDGED_COMMITTED: u8 = REFUSE | 5;
+
+impl Structure for Marks {
+    const WHAT: &'static str = "marks";
+
+    fn put(&self, to: &mut Gather) {
+        put_log_id_field(to, COMMITTED, self.committed);
+        put_field(to, MEMORIES, |to| {
+            for (replica, memory) in &self.memories {
+                put_sized(to, |to| {
+                    put_replica_field(to, REMEMBERED, *replica);
+                    put_number_field(to, REMEMBERED_TERM, memory.term.0);
+                    put_number_field(to, REMEMBERED_VOTE, memory.voted.0);
+                    put_log_id_field(to, ACKNOWLEDGED, memory.acknowledged);
+                    put_log_id_field(to, ACKNOWLEDGED_COMMITTED, memory.committed);
+                });
+            }
+        });
+    }
+
+    fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
+        let committed = fields.log_id(COMMITTED)?;
+        let memories = fields.list(MEMORIES, MAX_MEMORIES, "memory of a replica", |memory| {
+            let replica = memory.replica(REMEMBERED)?;
+            let term = Term(memory.number(REMEMBERED_TERM)?);
+            let voted = Term(memory.number(REMEMBERED_VOTE)?);
+            let acknowledged = memory.log_id(ACKNOWLEDGED)?;
+            let committed = memory.log_id(ACKNOWLEDGED_COMMITTED)?;
+            Ok((replica, Memory { term, voted, acknowledged, committed }))
+        })?;
+        Ok(Self { committed, memories: ascending(memories, "memories")? })
+    }
+}
