@@ -240,6 +240,7 @@ const MEMBERSHIP: u8 = REFUSE | 2;
 const MEMBERSHIP_INDEX: u8 = REFUSE | 3;
 const CONTENT_BYTES: u8 = REFUSE | 4;
 const DIGEST: u8 = REFUSE | 5;
+const TIME: u8 = REFUSE | 6;
 
 impl Structure for SnapshotMeta {
     const WHAT: &'static str = "snapshot";
@@ -250,6 +251,7 @@ impl Structure for SnapshotMeta {
         put_number_field(to, MEMBERSHIP_INDEX, self.membership_index);
         put_number_field(to, CONTENT_BYTES, self.bytes);
         put_digest_field(to, DIGEST, self.digest);
+        put_number_field(to, TIME, self.time);
     }
 
     fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
@@ -262,7 +264,8 @@ impl Structure for SnapshotMeta {
             return Err(DecodeError::Invalid(reason));
         }
         let digest = take_digest(fields, DIGEST)?;
-        Ok(Self { log_id, membership, membership_index, bytes, digest })
+        let time = fields.number(TIME)?;
+        Ok(Self { log_id, time, membership, membership_index, bytes, digest })
     }
 }
 

@@ -11,7 +11,7 @@ use super::membership::{
     put_cluster_field, put_digest_field, put_ids_field, take_cluster, take_digest, take_ids,
 };
 use super::{DecodeError, Gather, length, take_bytes, take_u32};
-use crate::identity::{Claim, Replica};
+use crate::identity::{Claim, ClusterId, Replica};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::types::Term;
 
@@ -40,8 +40,8 @@ const TWO: u8 = REFUSE | 2;
 const THREE: u8 = REFUSE | 3;
 const FOUR: u8 = REFUSE | 4;
 
-/// The bytes of a message before its fields: group, sender, receiver, term and kind.
-const HEADER_BYTES: usize = 8 + 2 * REPLICA_BYTES + 8 + 1;
+/// The bytes of a message before its fields: group, cluster, sender, receiver, term and kind.
+const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
 
 /// What [`Body::ForwardReply`] says instead of a log id.
 const NOT_LEADER: u8 = 1;
@@ -73,12 +73,13 @@ fn kind_of(body: &Body) -> u8 {
 pub fn put_message(to: &mut Gather, message: &Message) {
     let mut header = [0; HEADER_BYTES]; // At once: there are many.
     header[..8].copy_from_slice(&message.group.to_le_bytes());
-    header[8..16].copy_from_slice(&message.from.id.to_le_bytes());
-    header[16..24].copy_from_slice(&message.from.incarnation.to_le_bytes());
-    header[24..32].copy_from_slice(&message.to.id.to_le_bytes());
-    header[32..40].copy_from_slice(&message.to.incarnation.to_le_bytes());
-    header[40..48].copy_from_slice(&message.term.0.to_le_bytes());
-    header[48] = kind_of(&message.body);
+    header[8..24].copy_from_slice(&message.cluster.map_or(0, |cluster| cluster.0).to_le_bytes());
+    header[24..32].copy_from_slice(&message.from.id.to_le_bytes());
+    header[32..40].copy_from_slice(&message.from.incarnation.to_le_bytes());
+    header[40..48].copy_from_slice(&message.to.id.to_le_bytes());
+    header[48..56].copy_from_slice(&message.to.incarnation.to_le_bytes());
+    header[56..64].copy_from_slice(&message.term.0.to_le_bytes());
+    header[64] = kind_of(&message.body);
     to.put_slice(&header);
     put_body(to, &message.body);
 }
@@ -134,11 +135,12 @@ fn put_body(to: &mut Gather, body: &Body) {
             }
         }
         Body::ReadIndex { sequence } => put_number_field(to, ONE, *sequence),
-        Body::ReadIndexReply { sequence, index } => {
+        Body::ReadIndexReply { sequence, index, time } => {
             if let Some(index) = index {
                 put_number_field(to, ONE, *index);
             }
             put_number_field(to, TWO, *sequence);
+            put_number_field(to, THREE, *time);
         }
         Body::TimeoutNow { last_log_id, round } => {
             put_log_id_field(to, ONE, *last_log_id);
@@ -172,6 +174,7 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
         return Err(DecodeError::Short { what: "message", needs: HEADER_BYTES, has: from.len() });
     };
     let group = header.get_u64_le();
+    let cluster = Some(header.get_u128_le()).filter(|cluster| *cluster != 0).map(ClusterId);
     let sender = Replica::new(header.get_u64_le(), header.get_u64_le());
     let to = Replica::new(header.get_u64_le(), header.get_u64_le());
     let term = Term(header.get_u64_le());
@@ -186,7 +189,7 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     let mut fields = Fields::new("message", from);
     let body = take_body(&mut fields, kind)?;
     fields.finish()?;
-    Ok(Message { group, from: sender, to, term, body })
+    Ok(Message { group, cluster, from: sender, to, term, body })
 }
 
 fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
@@ -243,7 +246,8 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
         READ_INDEX => Body::ReadIndex { sequence: fields.number(ONE)? },
         READ_INDEX_REPLY => {
             let index = fields.optional(ONE, Fields::number)?;
-            Body::ReadIndexReply { sequence: fields.number(TWO)?, index }
+            let sequence = fields.number(TWO)?;
+            Body::ReadIndexReply { sequence, index, time: fields.number(THREE)? }
         }
         TIMEOUT_NOW => {
             let last_log_id = fields.log_id(ONE)?;
