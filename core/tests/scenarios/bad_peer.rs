@@ -25,10 +25,6 @@ fn bodies(term: u64) -> Vec<Body> {
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
     let at = ForwardOutcome::Appended(last);
     let members = members(&[1]);
-    let reconfigures = |index| Entry {
-        payload: Payload::Membership(Box::new(members.clone())),
-        ..entry(index)
-    };
     let claim = |founder, ids: &[NodeId]| {
         let cluster = ClusterId(9);
         Body::Claim(Box::new(Claim { cluster, ballot: MAX, founder, list: list(ids) }))
@@ -56,8 +52,6 @@ fn bodies(term: u64) -> Vec<Body> {
         Body::Vote { last_log_id: last, handover: Some(handover) },
         Body::VoteReply { granted: true },
         Body::TimeoutNow { last_log_id: last, round: MAX },
-        append(LogId::ZERO, vec![reconfigures(1)]),
-        append(LogId::new(1, 1, 2), vec![reconfigures(3)]),
         Body::Who { told: [7].into() },
         claim(Replica::new(1, 1), &[1, 2, 3]),
         claim(Replica::new(2, 1), &[2]),
