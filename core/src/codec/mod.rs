@@ -1,12 +1,15 @@
-//! The binary form of entries, configurations, hard state and messages, on the wire and on disk: version 3.
+//! The binary form of entries, configurations, hard state and messages, on the wire and on disk:
+//! version 3.
 //!
-//! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow without a new version. The
-//! fields of entries and runs of entries are in [`entry`], those of configurations and snapshots in [`membership`], and
-//! those of hard state, standing, claims and marks in [`state`].
+//! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow
+//! without a new version. The fields of entries and runs of entries are in [`entry`], those of
+//! configurations and snapshots in [`membership`], and those of hard state, standing, claims and
+//! marks in [`state`].
 //!
-//! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding takes slices of the
-//! buffer that was read. Whatever is decoded may come from anywhere: each length is checked against what is there before
-//! anything is allocated, and each error says what was wrong.
+//! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding
+//! takes slices of the buffer that was read. Whatever is decoded may come from anywhere: each
+//! length is checked against what is there before anything is allocated, and each error says what
+//! was wrong.
 //!
 //! # Messages
 //!
@@ -21,9 +24,10 @@
 //! | 48 | 1 | kind |
 //! | 49 | | the kind's fields |
 //!
-//! A message of an unknown kind is refused. The fields are marked "refuse" and must be there, unless the table says
-//! otherwise. A number has 8 bytes; a log id has 24: term, leader and index; a digest has 32, a cluster's id 16, a replica
-//! 16; a set of ids is ids of 8 bytes each in ascending order, at most 64. "Or" is between fields of which one is there.
+//! A message of an unknown kind is refused. The fields are marked "refuse" and must be there,
+//! unless the table says otherwise. A number has 8 bytes; a log id has 24: term, leader and index;
+//! a digest has 32, a cluster's id 16, a replica 16; a set of ids is ids of 8 bytes each in
+//! ascending order, at most 64. "Or" is between fields of which one is there.
 //!
 //! | kind | | fields |
 //! | --- | --- | --- |
@@ -31,7 +35,7 @@
 //! | 2 | its answer | 1 granted: a byte, 0 or 1 |
 //! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id |
 //! | 4 | its answer | 1 granted: a byte, 0 or 1 |
-//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 runs of entries, one after the other (see [`entry`]) |
+//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 the entries (see [`entry`]), empty if there are none |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 the log id of the hint |
 //! | 7 | forward | 1 boot; 2 sequence number; 3 commands, each with its length (4 bytes) before it |
 //! | 8 | its answer | 1 boot; 2 sequence number; then 3 log id, or 4 a byte: 1 not the leader, 2 busy |
@@ -45,7 +49,8 @@
 //! | 16 | claim | 1 the claim, a structure |
 //! | 17 | admit | 1 the cluster's id; 2 the founders: a set of ids |
 //!
-//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A situation is a structure:
+//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A
+//! situation is a structure:
 //!
 //! | field | |
 //! | --- | --- |
@@ -54,7 +59,8 @@
 //! | 3 | if claimed: the ballot |
 //! | 4 | if claimed: the founder, a replica |
 //!
-//! The entries of an append follow the entry before and each other: the index grows by one, terms and times don't fall.
+//! The entries of an append follow the entry before and each other: the index grows by one, terms
+//! and times don't fall.
 
 pub mod entry;
 pub mod fields;

@@ -1,6 +1,7 @@
 //! What a store keeps of a group beside its log: hard state, standing and marks; and claims.
 //!
-//! Each is a structure. All fields are marked "refuse" and must be there, unless the table says what a missing one means.
+//! Each is a structure. All fields are marked "refuse" and must be there, unless the table says
+//! what a missing one means.
 //!
 //! The hard state:
 //!

@@ -131,7 +131,7 @@ fn runs_and_their_entries_may_grow() {
     let append = message(Body::Append { prev, committed: 0, round: 0, entries: entries() });
     let bytes = encode(&append);
     let len = bytes.len();
-    let (field, run, short) = (len - 7 - 37 - 4, len - 7 - 37, len - 7);
+    let (field, run, short) = (len - 7 - 37 - 8, len - 7 - 37, len - 7);
     for (flag, place) in [(run, short), (short, short + 5)] {
         let with = |tag| {
             let mut grown = bytes.to_vec();

@@ -175,8 +175,8 @@ fn messages() -> Vec<Message> {
     bodies.into_iter().map(message).chain([claimed_by_any]).collect()
 }
 
-/// Something that delimits itself comes back and leaves what follows it; cut short, it is an error; a flipped bit gives
-/// an error or something else.
+/// Something that delimits itself comes back and leaves what follows it; cut short, it is an error;
+/// a flipped bit gives an error or something else.
 fn comes_back<T: Debug + PartialEq>(
     value: &T,
     put: impl Fn(&mut Gather, &T),
@@ -229,7 +229,8 @@ fn every_message_comes_back() {
     }
 }
 
-/// What is on disks and on wires must stay readable: a change of these bytes is a change of the format.
+/// What is on disks and on wires must stay readable: a change of these bytes is a change of the
+/// format.
 #[test]
 fn the_form_of_an_append_is_as_documented() {
     let command = |index| Entry {
@@ -259,7 +260,8 @@ fn the_form_of_an_append_is_as_documented() {
         &numbers(&[2]),
         &[0x83, 8],
         &numbers(&[6]),
-        &[0x84, 255, 2 * 37 + 3 * 7, 0, 0, 0],
+        &[0x84, 255, 4 + 2 * 37 + 3 * 7, 0, 0, 0],
+        &[3, 0, 0, 0],
         &run(4, 99, 2, b"\x01\x02\0\0\0xy\x01\x02\0\0\0xy"),
         &run(6, 100, 1, b"\x01\x02\0\0\0xy"),
     ];
@@ -333,7 +335,8 @@ fn a_message_cut_short_or_too_long_is_an_error() {
     }
 }
 
-/// A flipped bit gives an error or another message, and never a panic or a claim that takes all the memory.
+/// A flipped bit gives an error or another message, and never a panic or a claim that takes all the
+/// memory.
 #[test]
 fn a_flipped_bit_is_an_error_or_another_message() {
     for message in messages() {
@@ -355,8 +358,8 @@ fn claims_beyond_what_is_there_allocate_nothing() {
     let entries = vec![entry(4, 78, 0, Payload::Command(Bytes::from_static(b"xy")))].into();
     let bytes = encode(&message(Body::Append { prev, committed: 0, round: 0, entries }));
     let len = bytes.len();
-    // The length of the command, the number of entries in the run, the length of the runs.
-    for at in [len - 6, len - 11, len - 48] {
+    // The length of the command, the number of entries, the length of them all.
+    for at in [len - 6, len - 48, len - 52] {
         let mut damaged = bytes.to_vec();
         damaged[at..at + 4].fill(255);
         let outcome = decode_message(damaged.into());
@@ -401,13 +404,22 @@ fn entries_that_do_not_follow_are_refused() {
     twice[index] = 78;
     refused(twice.into());
 
+    // More entries than the runs have, and fewer.
+    for (number, at) in [(0, 46), (2, 46), (2, 9)] {
+        let mut bytes = append(vec![blank(4, 78, 0)]).to_vec();
+        let at = bytes.len() - at;
+        assert_eq!(bytes[at..at + 4], [1, 0, 0, 0]);
+        bytes[at] = number;
+        assert!(decode_message(bytes.into()).is_err());
+    }
+
     // A run without entries, and one that goes on beyond the last index.
     for (index, count) in [(78, 0), (u64::MAX, 2)] {
         let mut bytes = append(vec![blank(4, 78, 0)]).to_vec();
         let len = bytes.len();
         bytes[len - 9..len - 5].copy_from_slice(&u32::to_le_bytes(count));
         bytes[len - 25..len - 17].copy_from_slice(&u64::to_le_bytes(index));
-        let before = len - 42 - 6 - 10 - 10 - 8;
+        let before = len - 42 - 4 - 6 - 10 - 10 - 8;
         assert_eq!(bytes[before], 77);
         bytes[before..before + 8].copy_from_slice(&(index - 1).to_le_bytes());
         refused(bytes.into());
