@@ -4,11 +4,11 @@
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
-//! | 0 | 1 | its kind: 0 blank, 1 a command, 2 a configuration; plus 128 if fields precede the content |
+//! | 0 | 1 | kind: 0 blank, 1 command, 2 configuration; plus 128 if fields precede the content |
 //! | 1 | 24 | its log id: term (8), leader (8), index (8) |
 //! | 25 | 8 | its time, in milliseconds since the Unix epoch |
 //! | 33 | 4 | the length of the rest |
-//! | 37 | | if the kind says so, tagged fields with their length before them; then the content |
+//! | 37 | | if the kind says so, the length of tagged fields, and these; then the content |
 //!
 //! The content of a blank entry is empty, that of a command is the command, and that of a
 //! configuration is a structure (see [`membership`](super::membership)). An entry of an unknown
@@ -23,7 +23,7 @@
 //! | 1 | 24 | the log id of the first entry |
 //! | 25 | 8 | the time of all, in milliseconds since the Unix epoch |
 //! | 33 | 4 | the number of entries, at least 1 |
-//! | 37 | | if the first byte says so, tagged fields with their length before them; then the entries |
+//! | 37 | | if the first byte says so, the length of tagged fields, and these; then the entries |
 //!
 //! An entry in a run is its kind (1), the length of the rest (4) and the rest, all as above.
 

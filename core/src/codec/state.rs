@@ -25,7 +25,7 @@
 //! | 1 | the cluster's id (16 bytes) |
 //! | 2 | the ballot (8 bytes) |
 //! | 3 | the founder: a replica |
-//! | 4 | the nodes: a list of structures, in ascending order of their ids (see [`membership`](super::membership)) |
+//! | 4 | the list of nodes, as [`membership`](super::membership) describes it |
 //!
 //! The marks:
 //!

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, Marks, Memory, Replica, Standing};
+use crate::identity::{Claim, ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::quorum::Voters;
@@ -17,6 +17,7 @@ use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
 
 mod gather;
 mod growth;
+mod refused;
 
 /// What `put` appends.
 fn encoded(put: impl FnOnce(&mut Gather)) -> Bytes {
@@ -365,83 +366,6 @@ fn claims_beyond_what_is_there_allocate_nothing() {
         let outcome = decode_message(damaged.into());
         assert!(matches!(outcome, Err(DecodeError::Short { .. })), "{outcome:?}");
     }
-}
-
-fn refused(bytes: Bytes) {
-    let outcome = decode_message(bytes);
-    assert!(matches!(outcome, Err(DecodeError::Invalid(_))), "{outcome:?}");
-}
-
-#[test]
-fn messages_from_or_to_nobody_are_refused() {
-    let heard = message(Body::ReadIndex { sequence: 1 });
-    refused(encode(&Message { from: Replica::new(0, 1), ..heard.clone() }));
-    refused(encode(&Message { from: Replica::any(1), ..heard.clone() }));
-    refused(encode(&Message { to: Replica::new(0, 1), ..heard.clone() }));
-    refused(encode(&Message { to: Replica::any(1), ..heard }));
-    let who = message(Body::Who { told: ids([]) });
-    refused(encode(&Message { from: Replica::any(1), ..who }));
-}
-
-#[test]
-fn entries_that_do_not_follow_are_refused() {
-    let append = |entries: Vec<Entry>| {
-        let prev = LogId::new(4, 2, 77);
-        encode(&message(Body::Append { prev, committed: 0, round: 0, entries: entries.into() }))
-    };
-    let blank = |term, index, time| entry(term, index, time, Payload::Blank);
-    refused(append(vec![blank(4, 79, 0)]));
-    refused(append(vec![blank(3, 78, 0)]));
-    refused(append(vec![blank(4, 0, 0)]));
-    refused(append(vec![blank(5, 78, 0), blank(4, 79, 0)]));
-    refused(append(vec![blank(4, 78, 1000), blank(4, 79, 999)]));
-
-    // The same index twice, which no run can have here.
-    let twice = append(vec![blank(4, 78, 0), blank(5, 79, 0)]);
-    let mut twice = twice.to_vec();
-    let index = twice.len() - 5 - 4 - 8 - 8;
-    assert_eq!(twice[index], 79);
-    twice[index] = 78;
-    refused(twice.into());
-
-    // More entries than the runs have, and fewer.
-    for (number, at) in [(0, 46), (2, 46), (2, 9)] {
-        let mut bytes = append(vec![blank(4, 78, 0)]).to_vec();
-        let at = bytes.len() - at;
-        assert_eq!(bytes[at..at + 4], [1, 0, 0, 0]);
-        bytes[at] = number;
-        assert!(decode_message(bytes.into()).is_err());
-    }
-
-    // A run without entries, and one that goes on beyond the last index.
-    for (index, count) in [(78, 0), (u64::MAX, 2)] {
-        let mut bytes = append(vec![blank(4, 78, 0)]).to_vec();
-        let len = bytes.len();
-        bytes[len - 9..len - 5].copy_from_slice(&u32::to_le_bytes(count));
-        bytes[len - 25..len - 17].copy_from_slice(&u64::to_le_bytes(index));
-        let before = len - 42 - 4 - 6 - 10 - 10 - 8;
-        assert_eq!(bytes[before], 77);
-        bytes[before..before + 8].copy_from_slice(&(index - 1).to_le_bytes());
-        refused(bytes.into());
-    }
-}
-
-#[test]
-fn entries_of_unknown_kinds_are_refused() {
-    let bytes = encoded(|to| put_entry(to, &entry(1, 2, 3, Payload::Blank)));
-    for kind in [3, 0x7F] {
-        let mut bytes = BytesMut::from(&bytes[..]);
-        bytes[0] = kind;
-        let outcome = take_entry(&mut bytes.freeze());
-        assert_eq!(outcome, Err(DecodeError::Kind { what: "entry", kind }));
-    }
-    let mut blank = bytes.to_vec();
-    let len = blank.len();
-    blank[len - 4] = 1;
-    blank.push(0);
-    assert_eq!(take_entry(&mut blank.into()), Err(DecodeError::Long(1)));
-    let first = encoded(|to| put_entry(to, &entry(1, 0, 3, Payload::Blank)));
-    assert!(matches!(take_entry(&mut first.clone()), Err(DecodeError::Invalid(_))));
 }
 
 proptest! {
