@@ -8,8 +8,7 @@
 //! use the longer form where they don't know the length beforehand, and readers take either.
 //!
 //! The fields of a structure are in ascending order of their numbers, and no number comes twice,
-//! whatever its top bit. So a reader needs one pass and no
-//! table of what it has seen.
+//! whatever its top bit. So a reader needs one pass and no table of what it has seen.
 //!
 //! A structure is its length and its fields. As the value of a field it is its fields alone, since
 //! the field has a length.
