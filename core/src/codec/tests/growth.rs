@@ -105,6 +105,32 @@ fn messages_may_grow() {
 }
 
 #[test]
+fn lengths_may_have_either_form() {
+    for message in messages() {
+        let bytes = encode(&message);
+        for is_long in [false, true] {
+            let mut fields = bytes.slice(49..);
+            let rewritten = encoded(|to| {
+                to.put_slice(&bytes[..49]);
+                while !fields.is_empty() {
+                    to.put_u8(take_u8(&mut fields, "tag").expect("fields"));
+                    let value = fields::take_sized(&mut fields, "value").expect("fields");
+                    match u8::try_from(value.len()) {
+                        Ok(len) if len < 255 && !is_long => to.put_u8(len),
+                        _ => {
+                            to.put_u8(255);
+                            to.put_u32(value.len() as u32);
+                        }
+                    }
+                    to.put_slice(&value);
+                }
+            });
+            assert_eq!(decode_message(rewritten).as_ref(), Ok(&message));
+        }
+    }
+}
+
+#[test]
 fn entries_may_grow() {
     let entries = entries();
     for entry in &entries {
@@ -131,7 +157,7 @@ fn runs_and_their_entries_may_grow() {
     let append = message(Body::Append { prev, committed: 0, round: 0, entries: entries() });
     let bytes = encode(&append);
     let len = bytes.len();
-    let (field, run, short) = (len - 7 - 37 - 4, len - 7 - 37, len - 7);
+    let (field, run, short) = (len - 7 - 37 - 8, len - 7 - 37, len - 7);
     for (flag, place) in [(run, short), (short, short + 5)] {
         let with = |tag| {
             let mut grown = bytes.to_vec();
