@@ -12,7 +12,7 @@ use super::membership::{
 };
 use super::{DecodeError, Gather, length, take_bytes, take_u32};
 use crate::entries::Entries;
-use crate::identity::{Claim, Replica};
+use crate::identity::{Claim, ClusterId, Replica};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::types::Term;
 

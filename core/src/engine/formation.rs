@@ -68,13 +68,14 @@ impl Formation {
             Standing::Claimed(claim) => Some(claim.clone()),
             Standing::Empty | Standing::Admitted(_) | Standing::Spent => None,
         };
-        let founds = formation.founds(common);
+        let founds = formation.is_founder(common.me.id);
         match promised {
             // The same attempt goes on: nobody has seen a first entry of it.
             Some(claim) if founds && claim.founder == common.me && claim.ids() == formation.ids => {
                 formation.ballot = claim.ballot;
             }
-            Some(claim) if claim.ids() != formation.ids && claim.founder != common.me => {
+            // The same founder may claim it anew, with the list that it was told last.
+            Some(claim) if !formation.is_founder(claim.founder.id) => {
                 return Err(InitializeError::Promised {
                     founder: claim.founder,
                     promised: claim.ids(),
@@ -96,10 +97,6 @@ impl Formation {
         &self.list
     }
 
-    pub(super) fn ids(&self) -> &BTreeSet<NodeId> {
-        &self.ids
-    }
-
     pub(super) fn obstacles(&self) -> &BTreeMap<NodeId, Obstacle> {
         &self.obstacles
     }
@@ -108,15 +105,15 @@ impl Formation {
         self.ask_at
     }
 
-    fn founds(&self, common: &Common) -> bool {
-        self.ids.first() == Some(&common.me.id)
+    fn is_founder(&self, id: NodeId) -> bool {
+        self.ids.first() == Some(&id)
     }
 
     /// The claim of this founder that is under way.
     fn present_claim<'a>(&self, common: &'a Common) -> Option<&'a Claim> {
         match common.standing() {
             Standing::Claimed(claim)
-                if claim.founder == common.me && !self.given_up && self.founds(common) =>
+                if claim.founder == common.me && !self.given_up && claim.ids() == self.ids =>
             {
                 Some(claim)
             }
@@ -143,8 +140,10 @@ impl Formation {
 
     fn ask(&mut self, common: &mut Common) {
         self.ask_at = common.now + common.config.heartbeat_interval;
-        // Not before it is durable here: a founder that forgets a claim would draw its ballot again.
-        let claim = self.present_claim(common).filter(|_| common.standing_is_durable()).cloned();
+        let claim = self.present_claim(common).cloned();
+        if claim.is_some() && !common.standing_is_durable() {
+            return; // A founder that forgot a claim would draw its ballot again.
+        }
         self.sent = claim.as_ref().map_or(self.sent, |claim| claim.ballot);
         let me = common.me.id;
         for id in self.ids.iter().filter(|id| **id != me) {

@@ -20,7 +20,8 @@ fn bodies(term: u64) -> Vec<Body> {
         let entries = entries.into();
         Body::Append { prev, committed: MAX, round: MAX, entries }
     };
-    let entry = |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };
+    let entry =
+        |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };
     let replied = |outcome| Body::AppendReply { round: 0, outcome };
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
     let at = ForwardOutcome::Appended(last);
@@ -108,8 +109,7 @@ fn no_message_is_a_panic() {
                 let from = Replica::new(if to == 1 { 2 } else { 1 }, 1);
                 let receiver = Replica::new(to, 1);
                 let (term, body) = (Term(term), body.clone());
-                let message =
-                    Message { group: 1, cluster: None, from, to: receiver, term, body };
+                let message = Message { group: 1, cluster: None, from, to: receiver, term, body };
                 for _ in 0..2 {
                     cluster.step(to, vec![Input::Message(message.clone())]);
                 }
