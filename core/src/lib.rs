@@ -5,6 +5,7 @@ pub mod codec;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod encoding;
 pub mod engine;
 mod entries;
 mod error;
@@ -26,6 +27,7 @@ mod transport;
 mod types;
 
 pub use config::Config;
+pub use encoding::Compact;
 pub use entries::{Entries, Runs};
 pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,

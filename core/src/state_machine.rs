@@ -1,8 +1,6 @@
 //! The trait of a replicated state machine, which every user implements, and of the commands it takes.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::snapshot::Snapshot;
 
@@ -59,19 +57,5 @@ impl Command for Raw {
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         Ok(Self(bytes.clone()))
-    }
-}
-
-impl<T: Serialize + DeserializeOwned + 'static> Command for T {
-    fn encode(self) -> Result<Bytes, String> {
-        postcard::to_stdvec(&self).map(Bytes::from).map_err(|error| error.to_string())
-    }
-
-    fn decode(bytes: &Bytes) -> Result<Self, String> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((command, [])) => Ok(command),
-            Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
-            Err(error) => Err(error.to_string()),
-        }
     }
 }
