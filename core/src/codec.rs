@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Message, Refusal, Vote};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, LogId, NodeId, Payload, Term};
 
@@ -501,6 +501,16 @@ pub fn put_message(to: &mut Gather, message: &Message) {
                 }
                 ForwardOutcome::NotLeader => to.put_u8(1),
                 ForwardOutcome::Busy => to.put_u8(2),
+                ForwardOutcome::Partly { first, refused } => {
+                    to.put_u8(3);
+                    put_log_id(to, *first);
+                    put_length(to, refused.len());
+                    for Refusal { place, reason } in refused {
+                        to.put_u32(*place);
+                        put_length(to, reason.len());
+                        to.put_slice(reason.as_bytes());
+                    }
+                }
             }
         }
         Body::ReadIndex { sequence } => {
@@ -608,6 +618,10 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
                 0 => ForwardOutcome::Appended(take_log_id(from)?),
                 1 => ForwardOutcome::NotLeader,
                 2 => ForwardOutcome::Busy,
+                3 => {
+                    let first = take_log_id(from)?;
+                    ForwardOutcome::Partly { first, refused: take_refusals(from)? }
+                }
                 kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
             };
             Body::ForwardReply { session, sequence, outcome }
@@ -621,6 +635,27 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     };
     finish(from)?;
     Ok(Message { group, from: sender, to, term, body })
+}
+
+fn take_refusals(from: &mut Bytes) -> Result<Vec<Refusal>, DecodeError> {
+    const WHAT: &str = "refusal";
+    let count = take_u32(from, WHAT)? as usize;
+    let mut refused: Vec<Refusal> = Vec::with_capacity(count.min(from.len() / 8));
+    for _ in 0..count {
+        let place = take_u32(from, WHAT)?;
+        let len = take_u32(from, WHAT)? as usize;
+        let invalid = |what| DecodeError::Invalid(format!("{WHAT} of command {place}: {what}"));
+        if refused.last().is_some_and(|before| before.place >= place) {
+            return Err(invalid("out of order"));
+        }
+        if len > Refusal::MAX_REASON_BYTES {
+            return Err(invalid("too long a reason"));
+        }
+        let reason = take_bytes(from, len, WHAT)?;
+        let reason = str::from_utf8(&reason).map_err(|_| invalid("no UTF-8"))?;
+        refused.push(Refusal { place, reason: reason.to_owned() });
+    }
+    Ok(refused)
 }
 
 #[cfg(test)]

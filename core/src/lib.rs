@@ -36,7 +36,7 @@ pub use error::{
 pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-pub use message::{AppendOutcome, Body, ForwardOutcome, Message, Vote};
+pub use message::{AppendOutcome, Body, ForwardOutcome, Message, Refusal, Vote};
 pub use metrics::{Metrics, PeerMetrics, Role};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;

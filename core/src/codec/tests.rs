@@ -74,6 +74,13 @@ fn messages() -> Vec<Message> {
         forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::Partly {
+            first: LogId::new(5, 3, 83),
+            refused: vec![
+                Refusal::new(0, String::new()),
+                Refusal::new(2, "ü".repeat(Refusal::MAX_REASON_BYTES)),
+            ],
+        }),
         snapshot(0, Bytes::new()),
         snapshot(7, large),
         Body::SnapshotReply { digest: Digest::of(b"content"), stored: 7 },

@@ -12,7 +12,7 @@ use quorate_rt::channel::mpsc;
 
 use crate::{
     AppendOutcome, Body, Digest, Entries, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership,
-    Message, NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
+    Message, NodeId, Payload, Refusal, SnapshotMeta, Term, Transport, Vote,
 };
 
 /// What the suite needs to know of a transport.
@@ -212,6 +212,10 @@ fn all_kinds() -> Vec<Body> {
         forwarded(ForwardOutcome::Appended(log_id)),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::Partly {
+            first: log_id,
+            refused: vec![Refusal::new(1, "why".to_owned()), Refusal::new(3, "why".to_owned())],
+        }),
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(u64::MAX) },
         Body::ReadIndexReply { sequence: 9, index: None },

@@ -12,7 +12,7 @@ use super::output::{Output, Proposal};
 use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::entries::Entries;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Refusal};
 use crate::types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
 
 /// What every role needs.
@@ -41,6 +41,8 @@ pub(super) struct Common {
     pub(super) session: u64,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
+    /// Of the forward that is being looked at: the commands that can't be read.
+    pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
 }
 

@@ -94,6 +94,7 @@ impl Engine {
             receiving: None,
             session,
             sequence,
+            refused: Vec::new(),
             out: Box::default(),
         };
         common.membership_changed();
@@ -150,6 +151,11 @@ impl Engine {
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
+            Input::Forward { message, refused } => {
+                self.common.refused = refused;
+                self.on_message(message);
+                self.common.refused.clear();
+            }
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),

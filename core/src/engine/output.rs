@@ -33,6 +33,8 @@ pub struct Output {
     pub committed: Option<Index>,
     /// What became of proposals.
     pub proposals: Vec<(Range<Ticket>, Proposal)>,
+    /// Proposals that were passed on to the leader and that it can't read, and why. No effect.
+    pub refused: Vec<(Ticket, String)>,
     /// Leadership was lost, here or at the leader that took them: of the proposals placed so far, those above the commit index have an
     /// unknown outcome from now on. It precedes `proposals`.
     pub placed_are_lost: bool,
@@ -56,6 +58,7 @@ impl Output {
             restore,
             committed,
             proposals,
+            refused,
             placed_are_lost,
             reads,
             membership,
@@ -69,6 +72,7 @@ impl Output {
         *restore = None;
         *committed = None;
         proposals.clear();
+        refused.clear();
         *placed_are_lost = false;
         reads.clear();
         *membership = None;
@@ -209,6 +213,7 @@ mod tests {
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
+            refused: vec![(2, "why".to_owned())],
             placed_are_lost: true,
             reads: vec![(1, ReadOutcome::NotLeader)],
             wake_at: Some(Instant::default()),
