@@ -172,6 +172,8 @@ pub enum ReadOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::membership::tests::founded;
+    use crate::message::Body;
 
     fn placed(term: u64, index: Index) -> Proposal {
         Proposal::Placed(LogId::new(term, 1, index))
@@ -208,15 +210,17 @@ mod tests {
     fn nothing_is_left_of_an_output_that_is_cleared() {
         let meta = SnapshotMeta {
             log_id: LogId::new(2, 1, 9),
-            membership: Membership::new([(1, String::new())].into()).expect("valid"),
+            time: 0,
+            membership: founded(&[1]),
             membership_index: 1,
             bytes: 10,
             digest: Digest::of(b""),
         };
-        let fetch = Fetch { peer: 2, term: Term(2), range: 1..2, max_bytes: 1 };
-        let piece = PieceRead { peer: 2, meta: meta.clone(), offset: 0, len: 1 };
-        let message =
-            Message { group: 0, from: 1, to: 2, term: Term(2), body: crate::Body::TimeoutNow };
+        let (from, to) = (Replica::new(1, 1), Replica::new(2, 1));
+        let fetch = Fetch { peer: to, term: Term(2), range: 1..2, max_bytes: 1 };
+        let piece = PieceRead { peer: to, meta: meta.clone(), offset: 0, len: 1 };
+        let body = Body::ReadIndex { sequence: 1 };
+        let message = Message { group: 0, cluster: None, from, to, term: Term(2), body };
         let mut output = Output {
             write: Some((1, LogWrite::default())),
             messages: vec![message],
@@ -224,6 +228,9 @@ mod tests {
             pieces: vec![piece],
             incoming: vec![Incoming::End(meta.clone())],
             membership: Some(meta.membership.clone()),
+            addresses_changed: true,
+            refused: Some(InitializeError::Spent),
+            rolled_back: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
