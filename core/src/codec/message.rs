@@ -41,6 +41,7 @@ const TWO: u8 = REFUSE | 2;
 const THREE: u8 = REFUSE | 3;
 const FOUR: u8 = REFUSE | 4;
 const FIVE: u8 = REFUSE | 5;
+const SIX: u8 = REFUSE | 6;
 
 /// The bytes of a message before its fields: group, cluster, sender, receiver, term and kind.
 const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
@@ -135,8 +136,8 @@ fn put_body(to: &mut Gather, body: &Body) {
                 ForwardOutcome::NotLeader => put_byte_field(to, FOUR, NOT_LEADER),
                 ForwardOutcome::Busy => put_byte_field(to, FOUR, BUSY),
                 ForwardOutcome::Partly { first, refused } => {
-                    put_log_id_field(to, THREE, *first);
-                    put_field(to, FIVE, |to| put_refusals(to, refused));
+                    put_log_id_field(to, FIVE, *first);
+                    put_field(to, SIX, |to| put_refusals(to, refused));
                 }
             }
         }
@@ -242,18 +243,17 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
         FORWARD_REPLY => {
             let boot = fields.number(ONE)?;
             let sequence = fields.number(TWO)?;
-            let outcome = match fields.optional(THREE, Fields::log_id)? {
-                Some(first) => match fields.optional(FIVE, Fields::bytes)? {
-                    Some(refused) => {
-                        ForwardOutcome::Partly { first, refused: take_refusals(refused)? }
-                    }
-                    None => ForwardOutcome::Appended(first),
-                },
-                None => match fields.byte(FOUR)? {
+            let outcome = if let Some(first) = fields.optional(THREE, Fields::log_id)? {
+                ForwardOutcome::Appended(first)
+            } else if let Some(refusal) = fields.optional(FOUR, Fields::byte)? {
+                match refusal {
                     NOT_LEADER => ForwardOutcome::NotLeader,
                     BUSY => ForwardOutcome::Busy,
                     kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
-                },
+                }
+            } else {
+                let first = fields.log_id(FIVE)?;
+                ForwardOutcome::Partly { first, refused: take_refusals(fields.bytes(SIX)?)? }
             };
             Body::ForwardReply { boot, sequence, outcome }
         }

@@ -47,7 +47,7 @@
 //! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 entries, or no bytes |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
 //! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
-//! | 8 | its answer | 1 boot; 2 sequence; 3 log id, or 4 a byte: 1 not the leader, 2 busy; with 3, 5 the refused commands: for each its place (4 bytes), the length of the reason (4) and the reason |
+//! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |
 //! | 9 | read index | 1 sequence |
 //! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence; 3 time |
 //! | 11 | timeout now | 1 last log id; 2 round |

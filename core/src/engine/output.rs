@@ -229,7 +229,7 @@ mod tests {
             incoming: vec![Incoming::End(meta.clone())],
             membership: Some(meta.membership.clone()),
             addresses_changed: true,
-            refused: Some(InitializeError::Spent),
+            cannot_form: Some(InitializeError::Spent),
             rolled_back: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
