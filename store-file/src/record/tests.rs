@@ -1,17 +1,23 @@
-//! Records and headers, and that their form stays as long as its version does.
+//! Records, and that their form stays as long as its version does.
 
-use quorate_core::{Digest, Entries, Index, LogId, Membership, Payload, SnapshotMeta};
+use std::collections::BTreeMap;
+
+use quorate_core::{
+    Claim, ClusterId, Digest, HardState, Index, LogId, Marks, Membership, Memory, Payload, Replica,
+    SnapshotMeta, Standing, Term,
+};
 
 use super::*;
+use crate::format::HEADER_BYTES;
 use crate::log::Place;
 
 fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
     let write = LogWrite {
-        hard_state: Some(HardState { term: Term(3), voted_for: None, caught_up: true }),
+        hard_state: Some(HardState { term: Term(3), voted_for: None }),
         entries: Entries::from(vec![
-            Entry { log_id: LogId::new(3, 1, 1), payload },
-            Entry { log_id: LogId::new(3, 1, 2), payload: Payload::Blank },
+            Entry { log_id: LogId::new(3, 1, 1), time: 5, payload },
+            Entry { log_id: LogId::new(3, 1, 2), time: 6, payload: Payload::Blank },
         ]),
         ..LogWrite::default()
     };
@@ -68,7 +74,7 @@ fn a_record_is_whole_only_with_the_entries_that_were_written() {
     }
     // Another entry, with the CRC that it should have.
     let mut body = body.to_vec();
-    let begin = 1 + 16 + 4;
+    let begin = 4 + u32::from_le_bytes(*body.first_chunk().unwrap()) as usize;
     body[begin + 100] ^= 1;
     let len = entry_bytes(&body[begin + 4..]).unwrap();
     let value = EntryCrc::new(9, 5).of([&body[begin + 4..][..len]]);
@@ -79,21 +85,10 @@ fn a_record_is_whole_only_with_the_entries_that_were_written() {
 }
 
 #[test]
-fn a_segment_of_another_version_is_refused() {
-    let mut header = segment_header(9, 2).to_vec();
-    assert_eq!(check_segment_header(&header, 2), Ok(9));
-    header[8] = 1;
-    let value = crc(0, [&header[..24]]);
-    header[24..28].copy_from_slice(&value.to_le_bytes());
-    let refused = Err("format version 1, known is 2".to_owned());
-    assert_eq!(check_segment_header(&header, 2), refused);
-}
-
-#[test]
 fn the_place_of_an_entry_tells_its_size() {
     for command in [&b""[..], b"a", &[7; 3000]] {
         let payload = Payload::Command(Bytes::from_static(command));
-        let entry = Entry { log_id: LogId::new(3, 1, 1), payload };
+        let entry = Entry { log_id: LogId::new(3, 1, 1), time: 5, payload };
         let write = LogWrite { entries: vec![entry.clone()].into(), ..LogWrite::default() };
         let mut encoder = Encoder::new(9);
         let (_, spans) = encoder.encode(5, &write, false);
@@ -103,15 +98,10 @@ fn the_place_of_an_entry_tells_its_size() {
 }
 
 #[test]
-fn a_place_is_named_by_offset_and_segment() {
-    assert_eq!(Position { segment: 3, offset: 8000 }.to_string(), "offset 8000 of segment 3");
-}
-
-#[test]
 fn a_large_command_is_passed_through_without_a_copy() {
     let command = Bytes::from(vec![7; 5000]);
     let payload = Payload::Command(command.clone());
-    let entries = vec![Entry { log_id: LogId::new(1, 1, 1), payload }];
+    let entries = vec![Entry { log_id: LogId::new(1, 1, 1), time: 5, payload }];
     let mut encoder = Encoder::new(1);
     encoder.encode(1, &LogWrite { entries: entries.into(), ..LogWrite::default() }, false);
     let mut to = Gather::new();
@@ -131,8 +121,14 @@ fn zeros_are_no_record() {
 #[test]
 fn the_format_stays() {
     let (record, _) = record(Position { segment: 2, offset: 8000 });
-    assert_eq!(crc(0, [&segment_header(9, 2)[..], &record]), 0xe0a5_01ea);
+    assert_eq!(crc(0, [&record[..]]), 0x9135_d6e2);
     assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x3162_4045);
+    let mut encoder = Encoder::new(9);
+    let owner = Owner { node: Some(3), boot: 5, cluster: Some(ClusterId(7)) };
+    encoder.encode_owner(&owner);
+    let mut to = Gather::new();
+    encoder.put(&mut to, 0, Position::first_in(1), Position::first_in(1));
+    assert_eq!(crc(0, to.chunks()), 0x0);
 }
 
 /// The record of a write at the first place, and of a begin behind it.
@@ -148,7 +144,7 @@ fn encoded(write: &LogWrite, replaces: bool) -> Bytes {
     Bytes::from(to.take().concat())
 }
 
-type Found = Result<Option<Content>, DecodeError>;
+type Found = Result<Option<Content>, Refused>;
 
 fn write_in(found: Found) -> Decoded {
     match found {
@@ -158,7 +154,7 @@ fn write_in(found: Found) -> Decoded {
 }
 
 /// The write and the begin in what was `encoded`.
-fn decoded(records: &Bytes) -> (Decoded, u32) {
+fn decoded(records: &Bytes) -> (Decoded, u64) {
     let split = |at: usize| {
         let record = records.slice(at..);
         let offset = HEADER_BYTES + at as u64;
@@ -174,29 +170,58 @@ fn decoded(records: &Bytes) -> (Decoded, u32) {
     (write_in(write), first)
 }
 
-#[test]
-fn every_combination_of_parts_is_a_write() {
-    let voters = [(1, "a:1".to_owned()), (2, "b:2".to_owned())];
+/// A write with everything, but for entries.
+fn full() -> LogWrite {
+    let replica = Replica::new(2, 8);
+    let members = BTreeMap::from([(Replica::new(1, 7), "a:1".into()), (replica, "b:2".into())]);
+    let claim = Claim {
+        cluster: ClusterId(1 << 100),
+        ballot: 3,
+        founder: Replica::new(1, 7),
+        list: BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]),
+    };
+    let memory = Memory {
+        term: Term(3),
+        voted: Term(2),
+        acknowledged: LogId::new(3, 2, 9),
+        committed: LogId::new(3, 2, 8),
+    };
+    let marks =
+        Marks { committed: LogId::new(3, 2, 9), memories: BTreeMap::from([(replica, memory)]) };
     let meta = SnapshotMeta {
         log_id: LogId::new(3, 2, 9),
-        membership: Membership::new(voters.into()).unwrap(),
+        time: 77,
+        membership: Membership::founding(ClusterId(1 << 100), members).unwrap(),
         membership_index: 4,
         bytes: 1 << 40,
         digest: Digest([3; Digest::BYTES]),
     };
-    let entry = Entry { log_id: LogId::new(4, 1, 10), payload: Payload::Blank };
-    for parts in 0..32 {
+    LogWrite {
+        hard_state: Some(HardState { term: Term(3), voted_for: Some(replica) }),
+        cluster: Some(ClusterId(1 << 100)),
+        standing: Some(Standing::Claimed(claim)),
+        marks: Some(marks),
+        snapshot: Some(meta),
+        purge: Some(LogId::new(3, 2, 8)),
+        entries: Entries::default(),
+    }
+}
+
+#[test]
+fn every_combination_of_parts_is_a_write() {
+    let entry = Entry { log_id: LogId::new(4, 1, 10), time: 5, payload: Payload::Blank };
+    for parts in 0..256 {
         let part = |bit: u8| parts >> bit & 1 == 1;
-        let replaces = part(3);
+        let full = full();
+        let replaces = part(7);
         let write = LogWrite {
-            hard_state: part(0).then_some(HardState {
-                term: Term(3),
-                voted_for: Some(2),
-                caught_up: part(1),
-            }),
-            snapshot: part(1).then(|| meta.clone()),
-            purge: (part(2) || replaces).then_some(LogId::new(3, 2, 8)),
-            entries: if part(4) { vec![entry.clone()].into() } else { Entries::default() },
+            hard_state: full.hard_state.filter(|_| part(0)),
+            cluster: full.cluster.filter(|_| part(1)),
+            standing: full.standing.filter(|_| part(2)),
+            marks: full.marks.filter(|_| part(3)),
+            snapshot: full.snapshot.filter(|_| part(4)),
+            purge: full.purge.filter(|_| part(5) || replaces),
+            entries: if part(6) { vec![entry.clone()].into() } else { Entries::default() },
         };
         let (found, begin) = decoded(&encoded(&write, replaces));
         assert_eq!(
@@ -204,11 +229,8 @@ fn every_combination_of_parts_is_a_write() {
             (write.clone(), replaces, write.entries.len())
         );
         assert_eq!(begin, 7);
-        if parts == 31 {
-            let form = crc(0, [&encoded(&write, true)[..]]);
-            assert_eq!(form, 0x81b9_d7b6, "the format stays");
-        }
     }
+    assert_eq!(crc(0, [&encoded(&full(), true)[..]]), 0x5842_0136, "the format stays");
 }
 
 /// What a record of this kind and body tells, and that it is none where what is summed is anything else.
@@ -223,9 +245,9 @@ fn content(kind: u32, body: &[u8], summed: &[u8]) -> Found {
     of(body_crc)
 }
 
-/// The body of a write of these entries, each with its CRC, and what of it is summed.
-fn body_of(count: u32, entries: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
-    let mut body = [&[0], &count.to_le_bytes()[..]].concat();
+/// The body of a write with these fields and entries, each with its CRC, and what of it is summed.
+fn body_of(fields: &[u8], entries: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+    let mut body = [&(fields.len() as u32).to_le_bytes(), fields].concat();
     let mut summed = body.clone();
     for entry in entries {
         let value = EntryCrc::new(9, 5).of([*entry]).to_le_bytes();
@@ -236,52 +258,118 @@ fn body_of(count: u32, entries: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn encoded_entry(index: Index) -> Vec<u8> {
+    let entry = Entry { log_id: LogId::new(3, 1, index), time: 5, payload: Payload::Blank };
     let mut to = Gather::new();
-    put_entry(&mut to, &Entry { log_id: LogId::new(3, 1, index), payload: Payload::Blank });
+    put_entry(&mut to, &entry);
     to.take().concat()
 }
 
-#[test]
-fn unknown_flags_and_kinds_are_refused() {
-    for flags in [8, 9, 16, 20, 32, 36, 255] {
-        let body = [&[flags][..], &[0; 200]].concat();
-        let error = content(KIND_WRITE, &body, &body).unwrap_err();
-        assert_eq!(error, DecodeError::Kind { what: "record", kind: flags });
+fn unsupported(found: Found) -> String {
+    match found {
+        Err(Refused::Unsupported(reason)) => reason,
+        found => panic!("{found:?}"),
     }
-    for kind in [0, 4] {
-        let error = content(kind, b"anything", b"anything").unwrap_err();
-        assert_eq!(error.to_string(), format!("a record of kind {kind}; known are 1 to 3"));
+}
+
+fn damaged(found: Found) -> String {
+    match found {
+        Err(Refused::Damaged(reason)) => reason,
+        found => panic!("{found:?}"),
+    }
+}
+
+#[test]
+fn what_is_unknown_is_skipped_or_refused_as_it_says_and_never_torn() {
+    let entry = encoded_entry(1);
+    // Between the known fields, and behind them.
+    let purge = [&[PURGE, 24][..], &[1; 24]].concat();
+    let with = |tag: u8| [&purge[..], &[tag, 3, 9, 9, 9]].concat();
+    let (body, summed) = body_of(&with(99), &[&entry]);
+    let decoded = write_in(content(KIND_WRITE, &body, &summed));
+    assert!(decoded.write.purge.is_some() && decoded.write.entries.len() == 1);
+    let (body, summed) = body_of(&with(REFUSE | 99), &[&entry]);
+    let reason = unsupported(content(KIND_WRITE, &body, &summed));
+    assert!(reason.starts_with("write with field 99") && reason.contains("later"), "{reason}");
+
+    let (body, summed) = body_of(&[], &[&entry]);
+    let mut body = body;
+    body[8] = 7; // The kind of the entry.
+    let value = EntryCrc::new(9, 5).of([&body[8..]]).to_le_bytes();
+    body[4..8].copy_from_slice(&value);
+    let summed = [&summed[..4], &value].concat();
+    let reason = unsupported(content(KIND_WRITE, &body, &summed));
+    assert!(reason.starts_with("entry of unknown kind 7"), "{reason}");
+
+    for kind in [0, 1, 5] {
+        let found = content(kind, b"anything", b"anything");
+        assert!(matches!(found, Ok(Some(Content::Skipped))), "{found:?}");
+        let reason = unsupported(content(REFUSE_KIND | (kind + 5), b"anything", b"anything"));
+        assert!(reason.starts_with(&format!("a record of unknown kind {}", kind + 5)), "{reason}");
+    }
+    for kind in [KIND_BEGIN, KIND_OWNER] {
+        let mut body = Gather::new();
+        put_number(&mut body, REFUSE | if kind == KIND_BEGIN { 1 } else { 2 }, 7);
+        put_number(&mut body, 9, 7);
+        let skipped = body.take().concat();
+        assert!(content(kind, &skipped, &skipped).unwrap().is_some());
+        put_number(&mut body, REFUSE | 9, 7);
+        let refused = [&skipped[..skipped.len() - 14], &body.take().concat()].concat();
+        unsupported(content(kind, &refused, &refused));
     }
 }
 
 #[test]
 fn entries_that_make_no_sense_are_told_only_of_a_record_that_is_whole() {
     let [one, two, three] = [1, 2, 3].map(encoded_entry);
-    let mut unknown = two.clone();
-    unknown[0] = 7;
-    let told = |count, entries: &[&[u8]]| {
-        let (body, summed) = body_of(count, entries);
-        content(KIND_WRITE, &body, &summed).map(|content| content.is_some())
+    let told = |entries: &[&[u8]]| {
+        let (body, summed) = body_of(&[], entries);
+        content(KIND_WRITE, &body, &summed)
     };
-    assert_eq!(told(2, &[&one, &two]), Ok(true));
-    assert_eq!(told(3, &[&one, &two]), Ok(false), "one is missing");
-    let (body, summed) = body_of(1, &[&one]);
+    assert!(told(&[&one, &two]).unwrap().is_some());
+    let (body, summed) = body_of(&[], &[&one]);
     let behind = content(KIND_WRITE, &[&body[..], b"behind"].concat(), &summed);
-    assert_eq!(behind.unwrap_err(), DecodeError::Long(6));
-    let reason = told(2, &[&one, &three]).unwrap_err().to_string();
-    assert!(reason.contains(" after "), "{reason}");
-    let error = told(3, &[&one, &unknown, &three]).unwrap_err();
-    assert_eq!(error, DecodeError::Kind { what: "entry", kind: 7 });
-    let error = told(2, &[&encoded_entry(0), &one]).unwrap_err();
-    assert_eq!(error.to_string(), "an entry with index 0");
+    assert!(behind.unwrap().is_none(), "what stands behind is no entry");
+    assert!(damaged(told(&[&one, &three])).contains(" after "));
+    assert_eq!(damaged(told(&[&encoded_entry(0), &one])), "an entry with index 0");
+    // It has no place for the length of its fields, or fewer fields than it says.
+    for body in [&[][..], &[0; 3], &[1, 0, 0, 0], &[9, 0, 0, 0, 1, 1]] {
+        assert!(content(KIND_WRITE, body, body).unwrap().is_none());
+    }
 }
 
 #[test]
-fn a_begin_is_a_number_and_nothing_else() {
-    assert!(matches!(
-        content(KIND_BEGIN, &[7, 0, 0, 0], &[7, 0, 0, 0]),
-        Ok(Some(Content::Begin(7)))
-    ));
-    assert!(content(KIND_BEGIN, &[7, 0, 0], &[7, 0, 0]).is_err());
-    assert_eq!(content(KIND_BEGIN, &[0; 5], &[0; 5]).unwrap_err(), DecodeError::Long(1));
+fn parts_that_make_no_sense_are_damage() {
+    let told = |fields: &[u8]| {
+        let (body, summed) = body_of(fields, &[]);
+        damaged(content(KIND_WRITE, &body, &summed))
+    };
+    let purge = |tag: u8| [&[tag, 24][..], &[1; 24]].concat();
+    assert_eq!(told(&[purge(PURGE), purge(REPLACE)].concat()), "a write with two purges");
+    told(&[purge(REPLACE), purge(PURGE)].concat());
+    told(&[HARD_STATE, 1, 0]);
+    told(&[CLUSTER, 15]);
+    let begin = |body: &[u8]| content(KIND_BEGIN, body, body);
+    damaged(begin(&[]));
+    damaged(begin(&[FIRST_SEGMENT, 4, 7, 0, 0, 0]));
+    let first = [&[FIRST_SEGMENT, 8][..], &7u64.to_le_bytes()].concat();
+    assert!(matches!(begin(&first), Ok(Some(Content::Begin(7)))));
+}
+
+#[test]
+fn an_owner_is_read_as_it_was_written() {
+    for node in [None, Some(1), Some(u64::MAX)] {
+        for cluster in [None, Some(ClusterId(u128::MAX))] {
+            let owner = Owner { node, boot: 6, cluster };
+            let mut to = Gather::new();
+            owner.put(&mut to);
+            let body = to.take().concat();
+            match content(KIND_OWNER, &body, &body) {
+                Ok(Some(Content::Owner(found))) => assert_eq!(found, owner),
+                found => panic!("{found:?}"),
+            }
+        }
+    }
+    let nobody = [[&[REFUSE | 1, 8][..], &[0; 8]].concat(), vec![REFUSE | 2, 8, 1, 0, 0, 0]];
+    let nobody = [&nobody.concat()[..], &[0; 4]].concat();
+    assert_eq!(damaged(content(KIND_OWNER, &nobody, &nobody)), "a node with id 0");
 }
