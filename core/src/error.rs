@@ -32,6 +32,19 @@ pub enum StoreError {
         /// What is wrong there.
         reason: String,
     },
+    /// The content is whole, and of a form that this build does not know: another version has written it. Nothing is changed.
+    #[error(
+        "{file}: this build can't read what stands at offset {offset}: {reason}",
+        file = file.display()
+    )]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is unknown, and what to do.
+        reason: String,
+    },
     /// Another process has the store open.
     #[error("{}: in use by another process", .0.display())]
     Locked(PathBuf),

@@ -133,6 +133,8 @@ bugs! {
     D9,
     /// What a leader can't read gets a place in its log.
     D10,
+    /// A segment that is shorter than it was made is taken for one with a torn tail.
+    D7,
     /// A write that was passed on, and of which nobody knows what became, is told to have been refused.
     X1,
     /// A promise goes out when anything has become durable.
