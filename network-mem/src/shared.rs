@@ -1,5 +1,8 @@
 //! The network of nodes on several threads of a process. Messages to a node gather in its mailbox; the first one
 //! wakes a task on the node's thread, which takes them all at once. So a burst costs one wake-up.
+//!
+//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine drops what is for
+//! another one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use quorate_core::{GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Transport};
 use quorate_rt::AsyncRuntime;
 
 /// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends what matters again.
@@ -81,7 +84,7 @@ impl Mailbox {
         // One message may always wait, whatever its size.
         if !first && waiting.bytes.saturating_add(bytes) > MAX_WAITING_BYTES {
             drop(waiting);
-            tracing::debug!(to = message.to, "a message is lost: too much waits for its receiver");
+            tracing::debug!(to = %message.to, "a message is lost: too much waits for its receiver");
             return Posted::Lost;
         }
         waiting.bytes += bytes;
@@ -204,7 +207,7 @@ async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
 
 impl<R: AsyncRuntime> Transport for SharedTransport<R> {
     fn send(&self, message: Message) {
-        let (from, to) = (message.from, message.to);
+        let (from, to) = (message.from.id, message.to.id);
         if from == to {
             return;
         }
@@ -220,7 +223,8 @@ impl<R: AsyncRuntime> Transport for SharedTransport<R> {
 
     /// # Panics
     /// Where another node is attached already: a transport is one node's.
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        let node = credentials.replica.id;
         let _before = self.inner.inboxes.borrow_mut().insert(group, inbox);
         let mut joined = self.inner.node.borrow_mut();
         let joined = joined.get_or_insert_with(|| self.inner.join(node));
@@ -245,7 +249,7 @@ mod tests {
     use std::task::{Wake, Waker};
     use std::thread;
 
-    use quorate_core::{Body, Entry, LogId, Payload, Term};
+    use quorate_core::{Body, Boot, Entry, LogId, Payload, Replica, StoreState, Term};
     use quorate_rt::{Launch, channel};
     use quorate_rt_tokio::Tokio;
 
@@ -254,7 +258,12 @@ mod tests {
     const GROUP: GroupId = 7;
 
     fn message(from: NodeId, to: NodeId, sequence: u64) -> Message {
-        Message { group: GROUP, from, to, term: Term(1), body: Body::ReadIndex { sequence } }
+        in_term_one(from, to, Body::ReadIndex { sequence })
+    }
+
+    fn in_term_one(from: NodeId, to: NodeId, body: Body) -> Message {
+        let (from, to) = (Replica::new(from, 1), Replica::new(to, 1));
+        Message { group: GROUP, cluster: None, from, to, term: Term(1), body }
     }
 
     fn sequence(message: &Message) -> u64 {
@@ -268,7 +277,9 @@ mod tests {
     fn listen(transport: &SharedTransport<Tokio>, id: NodeId) -> channel::mpsc::Receiver<Message> {
         let (sender, receiver) = channel::mpsc::channel(100_000);
         let inbox = Inbox::new(move |message| sender.try_send(message).expect("a test's receiver"));
-        transport.attach(GROUP, id, inbox);
+        let (boot, state) = (Boot::default(), StoreState::Member);
+        let credentials = Credentials { replica: Replica::new(id, 1), boot, state, cluster: None };
+        transport.attach(GROUP, credentials, inbox);
         receiver
     }
 
@@ -288,8 +299,8 @@ mod tests {
                     let mut next = BTreeMap::from([(1, 0), (2, 0), (3, 0)]);
                     while next.values().any(|next| *next < EACH) {
                         let message = messages.recv().await.unwrap();
-                        assert_eq!(Some(&sequence(&message)), next.get(&message.from));
-                        *next.get_mut(&message.from).unwrap() += 1;
+                        assert_eq!(Some(&sequence(&message)), next.get(&message.from.id));
+                        *next.get_mut(&message.from.id).unwrap() += 1;
                     }
                 })
             }
@@ -365,10 +376,11 @@ mod tests {
     fn what_waits_for_a_node_that_stands_still_is_bounded_in_bytes() {
         const COMMAND_BYTES: usize = 1 << 20;
         let command = bytes::Bytes::from(vec![0; COMMAND_BYTES]);
-        let entry = Entry { log_id: LogId::new(1, 1, 1), payload: Payload::Command(command) };
+        let entry =
+            Entry { log_id: LogId::new(1, 1, 1), time: 0, payload: Payload::Command(command) };
         let body =
             Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry].into() };
-        let append = Message { group: GROUP, from: 1, to: 2, term: Term(1), body };
+        let append = in_term_one(1, 2, body);
         let mailbox = Mailbox::default();
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)
             .filter(|_| matches!(mailbox.post(append.clone()), Posted::Taken))

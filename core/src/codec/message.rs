@@ -11,6 +11,7 @@ use super::membership::{
     put_cluster_field, put_digest_field, put_ids_field, take_cluster, take_digest, take_ids,
 };
 use super::{DecodeError, Gather, length, take_bytes, take_u32};
+use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Replica};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::types::Term;
@@ -33,8 +34,8 @@ const SITUATION: u8 = 15;
 const CLAIM: u8 = 16;
 const ADMIT: u8 = 17;
 
-/// The numbers of a kind's fields, in the order of its table. All are refused where they are unknown: who does not know
-/// one of them has not understood the message.
+/// The numbers of a kind's fields, in the order of its table. All are refused where they are
+/// unknown: who does not know one of them has not understood the message.
 const ONE: u8 = REFUSE | 1;
 const TWO: u8 = REFUSE | 2;
 const THREE: u8 = REFUSE | 3;
@@ -205,7 +206,10 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
             let prev = fields.log_id(ONE)?;
             let committed = fields.number(TWO)?;
             let round = fields.number(THREE)?;
-            let entries = take_runs(fields.bytes(FOUR)?, prev)?.into();
+            let entries = match fields.bytes(FOUR)? {
+                none if none.is_empty() => Entries::default(),
+                runs => take_runs(runs, prev)?,
+            };
             Body::Append { prev, committed, round, entries }
         }
         APPEND_REPLY => {

@@ -1,8 +1,8 @@
 //! The suites that check an implementation of [`LogStore`](crate::LogStore), [`Transport`](crate::Transport) or
 //! [`StateMachine`](crate::StateMachine) against the contract of its trait. Ours run them as their tests, and so can yours.
 //!
-//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an expression that makes
-//! a factory, which is evaluated anew for each case:
+//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an expression that makes a
+//! factory. The expression is evaluated anew for each case, and twice where a case needs two stores:
 //!
 //! | macro | factory |
 //! | --- | --- |
@@ -26,14 +26,15 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     Completion, Entries, GroupId, Index, LogStore, LogWrite, Message, Recovered, SnapshotContent, SnapshotDraft,
-//! #     SnapshotMeta, StoreError, Transport,
+//! #     Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message, NodeId, Recovered,
+//! #     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
 //! # impl YourStore {
 //! #     async fn open(_: &str) -> Self { Self }
 //! # }
 //! # impl LogStore for YourStore {
+//! #     async fn identify(&self, _: NodeId) -> Result<Identity, StoreError> { todo!() }
 //! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
 //! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
 //! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {
@@ -127,8 +128,18 @@ pub mod log_store;
 pub mod state_machine;
 pub mod transport;
 
+use crate::{ClusterId, NodeId, Replica};
+
 #[doc(hidden)]
 pub use quorate_rt::conformance::{run, within_limit};
+
+/// The cluster to which all belongs.
+const CLUSTER: ClusterId = ClusterId(0xfeed_0000_0000_0001_0203_0405_0607_0809);
+
+/// The usual replica of a node.
+fn replica(id: NodeId) -> Replica {
+    Replica::new(id, id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+}
 
 /// A test for each case that runs inside the runtime: `async fn(R, F)`.
 #[doc(hidden)]

@@ -53,6 +53,8 @@ pub struct Engine {
     role: State,
     /// It was told a list, and has no log yet.
     formation: Option<Formation>,
+    /// The ids of the list that it was told last, whatever came of it.
+    told: Option<BTreeSet<NodeId>>,
 }
 
 /// Who an engine is.
@@ -85,7 +87,7 @@ impl Engine {
     ) -> Self {
         let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role, formation: None }
+        Self { common, role, formation: None, told: None }
     }
 
     /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the entries that it places.
@@ -118,15 +120,13 @@ impl Engine {
                 false => Err(InitializeError::Founded { founders: founders.clone(), told }),
             };
         }
-        match &self.formation {
-            Some(formation) => formation.compare(self.common.me.id, told),
-            None => {
-                let formation = Formation::new(&mut self.common, list)?;
-                self.formation = Some(formation);
-                self.common.out.addresses_changed = true;
-                Ok(())
-            }
+        if let Some(formation) = &self.formation {
+            return formation.compare(self.common.me.id, told);
         }
+        self.told = Some(told);
+        self.formation = Some(Formation::new(&mut self.common, list)?);
+        self.common.out.addresses_changed = true;
+        Ok(())
     }
 
     /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1` and so on. It is a step like others, and takes many at
@@ -278,9 +278,9 @@ impl Engine {
         self.formation.as_ref().map(Formation::obstacles)
     }
 
-    /// The ids of the list that it was told, while the group is being formed.
+    /// The ids of the list that it was told last.
     pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
-        self.formation.as_ref().map(Formation::ids)
+        self.told.as_ref()
     }
 
     /// Where replicas are reached, as far as this one knows: by the configuration, by the list it was told, or by the claim that it has accepted. A replica that

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::Input;
 use quorate_core::{
-    AppendOutcome, Body, Config, Digest, Entry, ForwardOutcome, LogId, Membership, Message, NodeId,
-    Payload, Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, Claim, ClusterId, Config, Digest, Entry, ForwardOutcome, Handover, LogId,
+    Message, NodeId, Payload, Replica, Role, Situation, SnapshotMeta, Term,
 };
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, list, members};
 
 const MAX: u64 = u64::MAX;
 
@@ -20,14 +20,22 @@ fn bodies(term: u64) -> Vec<Body> {
         let entries = entries.into();
         Body::Append { prev, committed: MAX, round: MAX, entries }
     };
-    let entry = |index| Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank };
+    let entry =
+        |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };
     let replied = |outcome| Body::AppendReply { round: 0, outcome };
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
     let at = ForwardOutcome::Appended(last);
-    let members = Membership::new([(1, "node-1".to_owned())].into()).expect("valid");
+    let members = members(&[1]);
+    let claim = |founder, ids: &[NodeId]| {
+        let cluster = ClusterId(9);
+        Body::Claim(Box::new(Claim { cluster, ballot: MAX, founder, list: list(ids) }))
+    };
+    let situation = |situation| Body::Situation { situation, told: [7].into() };
+    let handover = Handover { leader: Replica::new(1, 1), term: Term(term), round: MAX };
     let snapshot = |log_id, offset, bytes, chunk: &'static [u8]| {
         let (membership, digest) = (members.clone(), Digest::of(b"something else"));
-        let meta = SnapshotMeta { log_id, membership, membership_index: 1, bytes, digest };
+        let meta =
+            SnapshotMeta { log_id, time: MAX, membership, membership_index: 1, bytes, digest };
         Body::Snapshot { meta, offset, chunk: Bytes::from_static(chunk) }
     };
     vec![
@@ -41,8 +49,21 @@ fn bodies(term: u64) -> Vec<Body> {
         snapshot(LogId::ZERO, 0, 0, b""),
         Body::SnapshotReply { digest: Digest::of(b""), stored: MAX },
         Body::PreVote { last_log_id: last },
-        Body::PreVoteReply { vote: Vote::Yes },
-        Body::VoteReply { vote: Vote::Yes },
+        Body::PreVoteReply { granted: true },
+        Body::Vote { last_log_id: last, handover: Some(handover) },
+        Body::VoteReply { granted: true },
+        Body::TimeoutNow { last_log_id: last, round: MAX },
+        Body::Who { told: [7].into() },
+        claim(Replica::new(1, 1), &[1, 2, 3]),
+        claim(Replica::new(2, 1), &[2]),
+        claim(Replica::new(9, 1), &[1, 2, 3]),
+        Body::Admit { cluster: ClusterId(9), founders: [9].into() },
+        situation(Situation::Empty),
+        situation(Situation::Claimed { ballot: MAX, founder: Replica::new(9, 9), ids: [9].into() }),
+        situation(Situation::Admitted),
+        situation(Situation::Member { founders: [9].into() }),
+        situation(Situation::Spent),
+        situation(Situation::Elsewhere),
         append(last, Vec::new()),
         append(last, vec![entry(1)]),
         append(LogId::new(term, 1, MAX - 1), vec![entry(MAX)]),
@@ -53,20 +74,16 @@ fn bodies(term: u64) -> Vec<Body> {
         rejected(MAX, LogId::ZERO),
         rejected(0, last),
         rejected(1, last),
-        Body::Forward { session: MAX, sequence: MAX, commands: Vec::new() },
-        Body::Forward { session: 0, sequence: 0, commands: vec![Bytes::new()] },
-        Body::ForwardReply { session: MAX, sequence: MAX, outcome: at },
-        Body::ReadIndexReply { sequence: MAX, index: Some(MAX) },
+        Body::Forward { boot: MAX, sequence: MAX, commands: Vec::new() },
+        Body::Forward { boot: 0, sequence: 0, commands: vec![Bytes::new()] },
+        Body::ForwardReply { boot: MAX, sequence: MAX, outcome: at },
+        Body::ReadIndexReply { sequence: MAX, index: Some(MAX), time: MAX },
     ]
 }
 
 /// A cluster whose node 1 leads, and whose node 3 is about to campaign.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::new(Config::default(), &[1, 2, 3], &[1, 2, 3]);
-    for id in 1..=3 {
-        assert!(cluster.initialize(id));
-        cluster.persist(id, 1);
-    }
+    let mut cluster = Cluster::formed(Config::default(), &[1, 2, 3], &[1, 2, 3]);
     let role = |cluster: &Cluster, id| cluster.engine(id).map(|engine| engine.role());
     while role(&cluster, 1) != Some(Role::PreCandidate) {
         cluster.now = cluster.wake_at(1).expect("it waits for a leader");
@@ -89,12 +106,14 @@ fn no_message_is_a_panic() {
             for to in 1..=3 {
                 let mut cluster = cluster();
                 // Node 2 follows node 1; what node 1 says is believed more than what others say.
-                let from: NodeId = if to == 1 { 2 } else { 1 };
-                let message = Message { group: 1, from, to, term: Term(term), body: body.clone() };
+                let from = Replica::new(if to == 1 { 2 } else { 1 }, 1);
+                let receiver = Replica::new(to, 1);
+                let (term, body) = (Term(term), body.clone());
+                let message = Message { group: 1, cluster: None, from, to: receiver, term, body };
                 for _ in 0..2 {
                     cluster.step(to, vec![Input::Message(message.clone())]);
                 }
-                if term > 2 {
+                if term > Term(2) {
                     assert!(cluster.engine(to).is_some_and(|e| e.hard_state().term <= Term(2)));
                 }
             }
@@ -104,14 +123,18 @@ fn no_message_is_a_panic() {
 
 #[test]
 fn messages_for_others_are_ignored() {
-    let body = Body::VoteReply { vote: Vote::Yes };
-    let good = Message { group: 1, from: 2, to: 1, term: Term(9), body };
+    let body = Body::VoteReply { granted: true };
+    let (from, to) = (Replica::new(2, 1), Replica::new(1, 1));
+    let good = Message { group: 1, cluster: None, from, to, term: Term(9), body };
     let mut cluster = cluster();
     for message in [
         Message { group: 2, ..good.clone() },
-        Message { to: 2, ..good.clone() },
-        Message { from: 1, ..good.clone() },
-        Message { from: 0, ..good.clone() },
+        Message { cluster: Some(ClusterId(9)), ..good.clone() },
+        Message { to: from, ..good.clone() },
+        Message { to: Replica::new(1, 2), ..good.clone() },
+        Message { to: Replica::any(1), ..good.clone() },
+        Message { from: to, ..good.clone() },
+        Message { from: Replica::new(0, 1), ..good.clone() },
     ] {
         cluster.step(1, vec![Input::Message(message)]);
         assert_eq!(cluster.engine(1).map(|engine| engine.hard_state().term), Some(Term(1)));

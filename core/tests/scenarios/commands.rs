@@ -5,7 +5,8 @@
 //! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
 //! | `nodes 1 2 3` | a cluster of these, formed, so that a majority elects a leader |
 //! | `fresh 1 2 3` | the same nodes, which know of nothing |
-//! | `initialize 1` | forms the cluster of all nodes, told to node 1 |
+//! | `initialize 1 2` | these nodes are told, now and at each start, to form a cluster of all nodes; `initialize 1 with 1 2`: of these |
+//! | `form` | all nodes are told that, and it is done |
 //! | `resign 1` | node 1 shall hand over, if it leads |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
 //! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
@@ -32,7 +33,8 @@
 //! | `purge 1` | node 1 purges what that covers |
 //! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |
 //! | `restart 1` | it starts again (after a crash, if it runs) |
-//! | `wipe 3` | it crashes, loses its disk, and is started and initialized again |
+//! | `wipe 3` | it crashes, loses its disk, and is started again with the list that it was told; its next disks are shown as 3', 3'' |
+//! | `save 3 as old` / `put 3 as old` | a copy of its disk is made / takes the place of the disk, while it is down |
 //! | `cut 1 \| 2 3` | what is sent from now on between the groups is lost |
 //! | `block 1->2 …` | what is sent from now on from node 1 to node 2 is lost |
 //! | `heal` | ends both |
@@ -48,7 +50,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::{Config, Message, NodeId, Role};
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::disk::Disk;
 use crate::show;
 
@@ -58,6 +60,7 @@ pub(crate) struct Scenario {
     seeds: BTreeMap<NodeId, u64>,
     cluster: Option<Cluster>,
     delayed: BTreeMap<String, Message>,
+    saved: BTreeMap<String, Disk>,
 }
 
 impl Scenario {
@@ -160,6 +163,7 @@ impl Scenario {
                         let snapshot = metrics.snapshot.map_or(String::new(), |(stored, bytes)| {
                             format!(", has {stored} of the snapshot's {bytes} bytes")
                         });
+                        let peer = show::replica(peer);
                         let flying = format!("{bytes} bytes in flight");
                         lines.push(format!("{peer} matches to {matched}, {flying}{snapshot}"));
                     }
@@ -191,17 +195,36 @@ impl Scenario {
                 self.cluster().arrive(message);
                 return Vec::new();
             }
+            "save" => {
+                let [id, "as", name] = rest else { panic!("save 1 as name") };
+                let disk = self.cluster().disk(number(id)).clone();
+                assert!(self.saved.insert((*name).to_owned(), disk).is_none());
+                return Vec::new();
+            }
+            "put" => {
+                let [id, "as", name] = rest else { panic!("put 1 as name") };
+                let (id, disk) = (number(id), self.saved[*name].clone());
+                assert!(self.cluster().engine(id).is_none(), "node {id} runs");
+                *self.cluster().disk(id) = disk;
+                return Vec::new();
+            }
             _ => {}
         }
         let cluster = self.cluster();
         match command {
             "initialize" => {
-                let formed = |id| {
-                    let outcome = if cluster.initialize(id) { "formed" } else { "refused" };
-                    format!("{id} {outcome}")
+                let told = rest.iter().position(|word| *word == "with");
+                let (nodes, list) = match told {
+                    Some(at) => (&rest[..at], cluster::list(&ids(&rest[at + 1..]))),
+                    None => (rest, cluster.list.clone()),
                 };
-                return ids(rest).into_iter().map(formed).collect();
+                let begun = |id| match cluster.initialize(id, list.clone()) {
+                    Ok(()) => format!("{id} may form"),
+                    Err(error) => format!("{id} can't form: {error}"),
+                };
+                return ids(nodes).into_iter().map(begun).collect();
             }
+            "form" => cluster.form(),
             "resign" => ids(rest).into_iter().for_each(|id| cluster.resign(id)),
             "wait" => cluster.wait(duration(rest)),
             "run" if rest == ["until", "leader"] => {
@@ -329,11 +352,7 @@ impl Scenario {
             }
             "wipe" => {
                 for id in ids(rest) {
-                    cluster.crash(id, 0);
-                    *cluster.disk(id) = Disk::default();
-                    cluster.start(id);
-                    assert!(cluster.initialize(id));
-                    cluster.persist(id, 1);
+                    cluster.wipe(id);
                 }
             }
             "cut" => {

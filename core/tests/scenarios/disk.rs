@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
+use quorate_core::engine::Local;
 use quorate_core::{
-    Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, SnapshotMeta,
+    ClusterId, Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Marks, NodeId, Outline,
+    Recovered, Replica, SnapshotMeta, Standing,
 };
 
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
+    /// The first disk of a node is 1, the next one 2, and so on.
+    pub(crate) incarnation: u64,
+    boot: u64,
     /// What has been submitted, durable or not: it can be read at once.
     submitted: Image,
     durable: Image,
@@ -31,6 +36,9 @@ struct Pending {
 #[derive(Clone, Default)]
 pub(crate) struct Image {
     pub(crate) hard_state: HardState,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) standing: Standing,
+    marks: Marks,
     pub(crate) snapshot: Option<SnapshotMeta>,
     /// The entry before the first.
     pub(crate) purged: LogId,
@@ -41,6 +49,16 @@ impl Image {
     fn write(&mut self, write: &LogWrite) {
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
+        }
+        if let Some(cluster) = write.cluster {
+            assert!(self.cluster.is_none_or(|known| known == cluster), "a second cluster");
+            self.cluster = Some(cluster);
+        }
+        if let Some(standing) = &write.standing {
+            self.standing = standing.clone();
+        }
+        if let Some(marks) = &write.marks {
+            self.marks = marks.clone();
         }
         if let Some(snapshot) = &write.snapshot {
             self.snapshot = Some(snapshot.clone());
@@ -82,14 +100,26 @@ impl Image {
 }
 
 impl Disk {
-    /// One with the first entry of all, of a node that has been there when its cluster was formed.
-    pub(crate) fn formed(first: Entry) -> Self {
-        let mut disk = Self::default();
+    /// An empty one.
+    pub(crate) fn new(incarnation: u64) -> Self {
+        Self { incarnation, ..Self::default() }
+    }
+
+    /// One with the first entry of a group, as of a node that has been there when that was formed.
+    pub(crate) fn formed(first: Entry, cluster: ClusterId) -> Self {
+        let mut disk = Self::new(1);
         for image in [&mut disk.submitted, &mut disk.durable] {
-            image.hard_state.caught_up = true;
+            image.cluster = Some(cluster);
             image.entries.push(first.clone());
         }
         disk
+    }
+
+    /// A node starts on it.
+    pub(crate) fn identify(&mut self, node: NodeId) -> Local {
+        self.boot += 1;
+        let replica = Replica::new(node, self.incarnation);
+        Local { replica, boot: self.boot, cluster: self.durable.cluster }
     }
 
     /// What reads see.
@@ -164,8 +194,8 @@ impl Disk {
         for entry in &self.durable.entries {
             outline.push(entry);
         }
-        let Image { hard_state, snapshot, .. } = self.durable.clone();
-        Recovered { hard_state, snapshot, outline }
+        let Image { hard_state, standing, marks, snapshot, .. } = self.durable.clone();
+        Recovered { hard_state, standing, marks, snapshot, outline }
     }
 
     /// Entries of the range, if it is there.

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use quorate_core::engine::Input;
-use quorate_core::{Config, NodeId, Role};
+use quorate_core::{Config, LogId, NodeId, Role};
 
 use crate::cluster::Cluster;
+use crate::show;
 
 /// One step. A node is named by a number modulo the number of nodes, a link by one modulo the number of busy links; a step that
 /// has nothing to do does nothing.
@@ -47,6 +48,8 @@ enum Action {
     LeaveBehind(u64),
     Crash(u64, usize),
     Start(u64),
+    /// A node loses its disk, as long as a minority has lost theirs.
+    Wipe(u64),
     /// Time passes and everything works, for so many ms.
     Run(u64),
 }
@@ -75,6 +78,7 @@ fn action() -> impl Strategy<Value = Action> {
         12 => (node(), 0..20_u8).prop_map(|(node, dice)| Draft(node, dice == 0)),
         1 => (node(), 0..3_usize).prop_map(|(node, survivors)| Crash(node, survivors)),
         3 => node().prop_map(Start),
+        1 => node().prop_map(Wipe),
         1 => (1..400_u64).prop_map(Run),
     ]
 }
@@ -228,6 +232,14 @@ fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
                 cluster.start(node(number));
             }
         }
+        Action::Wipe(number) => {
+            // Before a majority of disks has the first entry, a minority of lost ones may be too many.
+            let formed = ids.iter().filter(|id| cluster.disk(**id).durable().last() != LogId::ZERO);
+            let is_formed = 2 * formed.count() > ids.len();
+            if is_formed && 2 * (cluster.lost_disks() + 1) < ids.len() {
+                cluster.wipe(node(number));
+            }
+        }
         Action::Run(millis) => cluster.run(Duration::from_millis(millis)),
     }
 }
@@ -246,8 +258,12 @@ fn recovers(cluster: &mut Cluster) {
         cluster.fetch(id);
         while cluster.draft(id) {}
     }
-    cluster.run(Duration::from_secs(15));
-    let leader = cluster.ids().into_iter().find(|id| leads(cluster, *id)).expect("nobody leads");
+    // A lost disk is exchanged after ten election timeouts.
+    cluster.run(Duration::from_secs(40));
+    let status = |cluster: &Cluster, id| cluster.engine(id).map_or("down".into(), show::status);
+    let all: Vec<_> = cluster.ids().into_iter().map(|id| status(cluster, id)).collect();
+    let leader = cluster.ids().into_iter().find(|id| leads(cluster, *id));
+    let leader = leader.unwrap_or_else(|| panic!("nobody leads: {all:#?}"));
     let last = b"last".to_vec();
     cluster.propose(leader, &[Bytes::from(last.clone())]);
     cluster.run(Duration::from_secs(1));
@@ -283,11 +299,14 @@ fn check(nodes: u64, cases: u32) {
     let outcome = runner.run(&plan, |(config, seed, actions)| {
         let ids: Vec<NodeId> = (1..=nodes).collect();
         let seeds: Vec<u64> = ids.iter().map(|id| u64::from(seed) * 10 + id).collect();
-        let mut cluster = Cluster::new(config, &ids, &seeds);
-        // One of them is told, or several: all write the same.
+        let mut cluster = match seed % 3 {
+            0 => Cluster::new(config, &ids, &seeds),
+            _ => Cluster::formed(config, &ids, &seeds),
+        };
+        // The founder is told, and maybe others.
         for id in ids.iter().take(1 + seed as usize % ids.len()) {
-            cluster.initialize(*id);
-            cluster.persist(*id, 1);
+            let begun = cluster.initialize(*id, cluster.list.clone());
+            assert!(begun.is_ok(), "{begun:?}");
         }
         cluster.manual_fetches = true;
         let mut commands = 0;
@@ -330,9 +349,7 @@ fn cold_starts_find_a_leader() {
             };
             let seeds: Vec<u64> = ids.iter().map(|id| seed * 10 + id).collect();
             let mut cluster = Cluster::new(config, &ids, &seeds);
-            for id in &ids {
-                assert!(cluster.initialize(*id));
-            }
+            cluster.form();
             let start = cluster.now;
             let led = |cluster: &Cluster| {
                 let engines = ids.iter().filter_map(|id| cluster.engine(*id));

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::engine::Engine;
+use quorate_core::quorum::{VoteResult, Voters};
 use quorate_core::{
-    AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Message, NodeId,
-    Payload, Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Membership, Message,
+    Payload, Replica, Role, SnapshotMeta, Term,
 };
 
 use crate::disk::{Disk, Image};
@@ -14,11 +15,10 @@ use crate::show;
 
 #[derive(Default)]
 pub(crate) struct Safety {
-    voters: Vec<NodeId>,
     /// Who led in each term.
-    leaders: BTreeMap<Term, NodeId>,
+    leaders: BTreeMap<Term, Replica>,
     /// Whom each node has told that it votes for it, in each term.
-    votes: BTreeMap<(NodeId, Term), NodeId>,
+    votes: BTreeMap<(Replica, Term), Replica>,
     /// Each entry that was ever written, and the one before it.
     entries: BTreeMap<LogId, (Entry, LogId)>,
     /// What has been committed, in order, and in which term.
@@ -30,10 +30,6 @@ pub(crate) struct Safety {
 }
 
 impl Safety {
-    pub(crate) fn new(voters: Vec<NodeId>) -> Self {
-        Self { voters, ..Self::default() }
-    }
-
     /// The last index that anyone has known to be committed.
     pub(crate) fn last_committed(&self) -> Index {
         self.committed.len() as Index
@@ -49,6 +45,15 @@ impl Safety {
             return log.log_id(index);
         }
         self.committed.get(index as usize - 1).map(|(entry, _)| entry.log_id)
+    }
+
+    /// The last committed configuration up to an index, and the entry that brought it.
+    pub(crate) fn membership_at(&self, index: Index) -> Option<(Index, &Membership)> {
+        let entries = self.committed.iter().take(index as usize).rev();
+        entries.into_iter().find_map(|(entry, _)| match &entry.payload {
+            Payload::Membership(membership) => Some((entry.log_id.index, &**membership)),
+            Payload::Blank | Payload::Command(_) => None,
+        })
     }
 
     /// What has been committed at an index.
@@ -75,10 +80,10 @@ impl Safety {
     }
 
     /// Election safety and leader completeness.
-    pub(crate) fn on_leader(&mut self, id: NodeId, term: Term, disk: &Disk) {
+    pub(crate) fn on_leader(&mut self, id: Replica, term: Term, disk: &Disk) {
         let known = *self.leaders.entry(term).or_insert(id);
         assert_eq!(known, id, "two leaders in term {term}");
-        let HardState { term: in_term, voted_for, .. } = disk.durable().hard_state;
+        let HardState { term: in_term, voted_for } = disk.durable().hard_state;
         assert_eq!((in_term, voted_for), (term, Some(id)), "{id}'s own vote is not durable");
         self.tell_vote(id, term, id);
         for (entry, committed_in) in &self.committed {
@@ -91,7 +96,7 @@ impl Safety {
         }
     }
 
-    fn tell_vote(&mut self, voter: NodeId, term: Term, candidate: NodeId) {
+    fn tell_vote(&mut self, voter: Replica, term: Term, candidate: Replica) {
         let known = *self.votes.entry((voter, term)).or_insert(candidate);
         assert_eq!(known, candidate, "{voter} votes twice in term {term} (E2)");
     }
@@ -107,7 +112,7 @@ impl Safety {
         let durable = disk.durable();
         let Message { from, to, term, .. } = *message;
         match message.body {
-            Body::VoteReply { vote: Vote::Yes | Vote::Tentative } => {
+            Body::VoteReply { granted: true } => {
                 assert!(
                     durable.hard_state.term > term
                         || durable.hard_state.term == term
@@ -142,23 +147,31 @@ impl Safety {
     }
 
     /// State machine safety, and durability on a quorum of what is committed.
-    pub(crate) fn on_commit(&mut self, entry: &Entry, term: Term, disks: &BTreeMap<NodeId, &Disk>) {
+    ///
+    /// A disk that was lost has held what it has acknowledged: it was a crash for ever, which is what a quorum is for.
+    pub(crate) fn on_commit(
+        &mut self,
+        entry: &Entry,
+        term: Term,
+        voters: &Voters,
+        disks: &BTreeMap<Replica, &Disk>,
+    ) {
         let index = entry.log_id.index;
         if let Some((known, _)) = self.committed.get(index as usize - 1) {
             assert_eq!(known, entry, "two entries are committed at {index}");
             return;
         }
         assert_eq!(index, self.last_committed() + 1, "a gap in what is committed");
-        let holders = self.voters.iter().filter(|voter| {
-            let covers = |disk: &&Disk| disk.durable().purged.index >= index;
-            disks.get(voter).is_some_and(|disk| {
-                covers(disk) || disk.durable().log_id(index) == Some(entry.log_id)
+        let holds = |voter| {
+            let durable = disks.get(&voter).map(|disk| disk.durable());
+            durable.is_some_and(|log| {
+                log.purged.index >= index || log.log_id(index) == Some(entry.log_id)
             })
-        });
-        let holders: Vec<_> = holders.collect();
-        assert!(
-            2 * holders.len() > self.voters.len(),
-            "{} is committed, but durable on {holders:?} only",
+        };
+        assert_eq!(
+            voters.vote_result(|voter| Some(holds(voter))),
+            VoteResult::Won,
+            "{} is committed, but not durable on a quorum of {voters}",
             entry.log_id
         );
         if let Payload::Command(command) = &entry.payload {
@@ -182,7 +195,7 @@ impl Safety {
     }
 
     /// What an engine believes of itself and its disk.
-    pub(crate) fn on_step(&self, id: NodeId, engine: &Engine, disk: &Disk, before: &Before) {
+    pub(crate) fn on_step(&self, id: Replica, engine: &Engine, disk: &Disk, before: &Before) {
         assert!(engine.hard_state() >= before.hard_state, "{id}: the hard state falls");
         assert!(engine.committed() >= before.committed, "{id}: the commit index falls");
         let vote_kept = engine.hard_state().term > before.hard_state.term
@@ -208,9 +221,8 @@ impl Safety {
         assert_eq!(purged, disk.submitted().purged, "{id}: not handed over");
         assert_eq!(engine.snapshot(), disk.submitted().snapshot.as_ref(), "{id}: not handed over");
         assert_eq!(engine.compaction_is_durable(), disk.knows_compaction(), "{id}: on its disk");
-        let voters = engine.membership().map(|members| members.voters().keys().copied().collect());
         let formed = engine.last_log_id() != LogId::ZERO;
-        assert_eq!(voters, formed.then(|| self.voters.clone()), "{id}: the membership");
+        assert_eq!(engine.membership().is_some(), formed, "{id}: the membership");
         if engine.role() == Role::Leader {
             assert_eq!(self.leaders.get(&engine.hard_state().term), Some(&id));
         }
@@ -223,7 +235,7 @@ pub(crate) struct Before {
     pub(crate) hard_state: HardState,
     pub(crate) committed: Index,
     pub(crate) role: Role,
-    pub(crate) leader: Option<NodeId>,
+    pub(crate) leader: Option<Replica>,
 }
 
 impl Before {

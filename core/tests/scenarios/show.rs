@@ -1,12 +1,40 @@
 //! How events look in a scenario.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_core::engine::Engine;
 use quorate_core::{
-    AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogId, LogWrite, Message, Payload, Role,
-    Vote,
+    AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogId, LogWrite, Membership, Message,
+    NodeId, Payload, Replica, Role, Situation, Standing,
 };
+
+/// A replica: its node, and a stroke for each disk that was lost.
+pub(crate) fn replica(replica: Replica) -> String {
+    let Replica { id, incarnation } = replica;
+    format!("{id}{}", "'".repeat(incarnation.saturating_sub(1).min(9) as usize))
+}
+
+fn replicas(replicas: impl IntoIterator<Item = Replica>) -> String {
+    replicas.into_iter().map(replica).collect::<Vec<_>>().join(",")
+}
+
+fn ids(ids: &BTreeSet<NodeId>) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn membership(membership: &Membership) -> String {
+    let mut text = format!("members {}", replicas(membership.voters().incoming().iter().copied()));
+    if membership.voters().is_joint() {
+        let outgoing = membership.voters().outgoing().iter().copied();
+        let _ = write!(text, " (joint with {})", replicas(outgoing));
+    }
+    let learners = replicas(membership.learners());
+    if !learners.is_empty() {
+        let _ = write!(text, ", learners {learners}");
+    }
+    text
+}
 
 /// A command: its name, and its size if it was padded to one (`name*1000`).
 pub(crate) fn command(bytes: &[u8]) -> String {
@@ -31,10 +59,7 @@ pub(crate) fn entry(entry: &Entry) -> String {
     let content = match &entry.payload {
         Payload::Blank => "blank".to_owned(),
         Payload::Command(bytes) => command(bytes),
-        Payload::Membership(members) => {
-            let ids: Vec<_> = members.voters().keys().map(u64::to_string).collect();
-            format!("members {}", ids.join(","))
-        }
+        Payload::Membership(members) => membership(members),
     };
     format!("{} {content}", entry.log_id)
 }
@@ -59,17 +84,17 @@ pub(crate) fn entries(entries: &[Entry]) -> String {
 }
 
 fn hard_state(hard_state: HardState) -> String {
-    let HardState { term, voted_for, caught_up } = hard_state;
-    let caught_up = if caught_up { "" } else { ", not caught up" };
+    let HardState { term, voted_for } = hard_state;
     match voted_for {
-        Some(vote) => format!("term {term} vote {vote}{caught_up}"),
-        None => format!("term {term}{caught_up}"),
+        Some(vote) => format!("term {term} vote {}", replica(vote)),
+        None => format!("term {term}"),
     }
 }
 
 pub(crate) fn write(write: &LogWrite) -> String {
     let mut parts = Vec::new();
     parts.extend(write.hard_state.map(hard_state));
+    parts.extend(write.standing.as_ref().map(standing));
     parts.extend(write.snapshot.as_ref().map(|meta| format!("snapshot at {}", meta.log_id)));
     parts.extend(write.purge.map(|to| format!("begins after {to}")));
     if !write.entries.is_empty() {
@@ -78,22 +103,61 @@ pub(crate) fn write(write: &LogWrite) -> String {
     parts.join("; ")
 }
 
+fn standing(standing: &Standing) -> String {
+    match standing {
+        Standing::Empty => "no promise".to_owned(),
+        Standing::Claimed(claim) => {
+            let founder = replica(claim.founder);
+            format!("promised to {founder} by ballot {} of {}", claim.ballot, ids(&claim.ids()))
+        }
+        Standing::Admitted(_) => "let in".to_owned(),
+        Standing::Spent => "spent".to_owned(),
+    }
+}
+
+fn situation(situation: &Situation) -> String {
+    match situation {
+        Situation::Empty => "empty".to_owned(),
+        Situation::Claimed { ballot, founder, ids: list } => {
+            format!("promised to {} by ballot {ballot} of {}", replica(*founder), ids(list))
+        }
+        Situation::Admitted => "let in".to_owned(),
+        Situation::Member { founders } => format!("a member of {}", ids(founders)),
+        Situation::Spent => "spent".to_owned(),
+        Situation::Elsewhere => "elsewhere".to_owned(),
+    }
+}
+
 /// A message. Numbers of forwards and questions are drawn at random; `number` gives them small names.
 pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usize) -> String {
     let Message { from, to, term, body, .. } = message;
-    let mut text = format!("{from}->{to} t{term} ");
+    let (sender, receiver) = (replica(*from), replica(*to));
+    let (from, to) = (&from.id, &to.id);
+    let mut text = format!("{sender}->{receiver} t{term} ");
+    let told = |told: &BTreeSet<NodeId>| match told.is_empty() {
+        true => String::new(),
+        false => format!(", told {}", ids(told)),
+    };
     let round = |round: &u64| if *round == 0 { String::new() } else { format!("; round {round}") };
     let _ = match body {
         Body::PreVote { last_log_id } => write!(text, "pre-vote? log ends {last_log_id}"),
-        Body::PreVoteReply { vote } => write!(text, "pre-vote {}", worth(*vote)),
-        Body::Vote { last_log_id, handover: false } => {
+        Body::PreVoteReply { granted } => write!(text, "pre-vote {}", yes_or_no(*granted)),
+        Body::Vote { last_log_id, handover: None } => {
             write!(text, "vote? log ends {last_log_id}")
         }
-        Body::Vote { last_log_id, handover: true } => {
+        Body::Vote { last_log_id, handover: Some(_) } => {
             write!(text, "vote? handed over, log ends {last_log_id}")
         }
-        Body::TimeoutNow => write!(text, "campaign now"),
-        Body::VoteReply { vote } => write!(text, "vote {}", worth(*vote)),
+        Body::TimeoutNow { .. } => write!(text, "campaign now"),
+        Body::VoteReply { granted } => write!(text, "vote {}", yes_or_no(*granted)),
+        Body::Who { told: list } => write!(text, "who?{}", told(list)),
+        Body::Situation { situation: is, told: list } => {
+            write!(text, "is {}{}", situation(is), told(list))
+        }
+        Body::Claim(claim) => {
+            write!(text, "claim, ballot {} of {}", claim.ballot, ids(&claim.ids()))
+        }
+        Body::Admit { .. } => write!(text, "let in"),
         Body::Append { prev, committed, round: r, entries: e } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))
         }
@@ -128,7 +192,7 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
         }
         Body::SnapshotReply { stored, .. } => write!(text, "snapshot stored to {stored}"),
         Body::ReadIndex { sequence } => write!(text, "read index? #{}", number(*from, *sequence)),
-        Body::ReadIndexReply { sequence, index } => {
+        Body::ReadIndexReply { sequence, index, .. } => {
             let number = number(*to, *sequence);
             match index {
                 Some(index) => write!(text, "read index #{number}: {index}"),
@@ -142,7 +206,7 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
 /// What an engine is, in a few words.
 pub(crate) fn role(engine: &Engine) -> String {
     let role = match (engine.role(), engine.leader()) {
-        (Role::Follower, Some(leader)) => format!("follows {leader}"),
+        (Role::Follower, Some(leader)) => format!("follows {}", replica(leader)),
         (Role::Follower, None) => "waits for a leader".to_owned(),
         (Role::PreCandidate, _) => "asks for pre-votes".to_owned(),
         (Role::Candidate, _) => "campaigns".to_owned(),
@@ -153,13 +217,20 @@ pub(crate) fn role(engine: &Engine) -> String {
 
 pub(crate) fn status(engine: &Engine) -> String {
     let vote = engine.hard_state().voted_for;
-    let vote = vote.map_or(String::new(), |vote| format!(", vote {vote}"));
+    let vote = vote.map_or(String::new(), |vote| format!(", vote {}", replica(vote)));
     let snapshot = engine.snapshot().map_or(String::new(), |snapshot| {
         format!(", snapshot at {}, log begins after {}", snapshot.log_id, engine.purged())
     });
+    let promise = match engine.standing() {
+        Standing::Spent => ", spent".to_owned(),
+        promise if engine.membership().is_none() && *promise != Standing::Empty => {
+            format!(", {}", standing(promise))
+        }
+        _ => String::new(),
+    };
     let hands_over = if engine.is_resigning() { ", hands over" } else { "" };
     format!(
-        "{}{hands_over}{vote}, log ends {}, durable {}, commit {}{snapshot}",
+        "{}{hands_over}{promise}{vote}, log ends {}, durable {}, commit {}{snapshot}",
         role(engine),
         engine.last_log_id(),
         engine.durable(),
@@ -167,10 +238,6 @@ pub(crate) fn status(engine: &Engine) -> String {
     )
 }
 
-fn worth(vote: Vote) -> &'static str {
-    match vote {
-        Vote::No => "no",
-        Vote::Yes => "yes",
-        Vote::Tentative => "yes, if all do",
-    }
+fn yes_or_no(granted: bool) -> &'static str {
+    if granted { "yes" } else { "no" }
 }

@@ -123,7 +123,9 @@ impl fmt::Display for Overrides {
 impl Plan {
     pub fn new(seed: u64, profile: Profile, overrides: &Overrides) -> Self {
         let draw = &Draw(Generator::new(seed, "plan"));
-        let config = config(draw, profile);
+        // One draw more for wall clocks shifts nothing else.
+        let wall_clocks = &Generator::new(seed, "plan of wall clocks");
+        let config = config(draw, profile, wall_clocks);
         let mut plan = Self {
             seed,
             profile,
@@ -133,7 +135,7 @@ impl Plan {
             file: file(draw, profile),
             network: network(draw, profile),
             disk: disk(draw),
-            faults: profile.faults(&draw.0, &Generator::new(seed, "plan of wall clocks")),
+            faults: profile.faults(&draw.0, wall_clocks),
             load: load(draw, &config, profile),
             slow_applying: if draw.0.chance(0.3) { 0.05 } else { 0.0 },
             recoveries: if draw.0.chance(0.5) { 0.02 } else { 0.0 },
@@ -183,7 +185,7 @@ impl Draw {
     }
 }
 
-fn config(draw: &Draw, profile: Profile) -> Config {
+fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
     let election_timeout = draw.time(&(150 * MILLISECOND..1000 * MILLISECOND));
     let max_command_bytes = draw.bytes(512..64 * KIB);
     let max_append_bytes = draw.bytes(64..64 * KIB);
@@ -193,6 +195,7 @@ fn config(draw: &Draw, profile: Profile) -> Config {
     Config {
         heartbeat_interval: election_timeout / (3 + draw.0.below(7) as u32),
         election_timeout,
+        max_clock_step: wall_clocks.duration(&(MILLISECOND..5000 * MILLISECOND)),
         request_timeout: election_timeout + draw.time(&(Duration::ZERO..3 * election_timeout)),
         max_command_bytes,
         max_append_bytes,

@@ -3,10 +3,10 @@
 use futures::future::{join, join_all};
 use quorate_rt::AsyncRuntime;
 
-use super::{Scene, StoreFactory, content, durable, entries, entry, hard_state};
-use crate::{
-    Completion, Entries, GroupId, HardState, Index, LogId, LogStore, LogWrite, StoreError, Term,
+use super::{
+    CLUSTER, Scene, StoreFactory, content, durable, entries, entry, hard_state, marks, standing,
 };
+use crate::{Completion, Entries, GroupId, Index, LogId, LogStore, LogWrite, StoreError};
 
 const GROUP: GroupId = 7;
 
@@ -55,7 +55,7 @@ pub async fn purges_a_prefix<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory
     }
     let last = scene.log(GROUP).last().index;
     let write = LogWrite {
-        hard_state: Some(HardState { term: Term(2), voted_for: Some(1), caught_up: false }),
+        hard_state: hard_state(2, Some(1)).hard_state,
         purge: Some(entry(1, 60).log_id),
         ..entries(2, last + 1, last + 20)
     };
@@ -208,11 +208,16 @@ pub async fn begins_anew_after_a_snapshot<R: AsyncRuntime, F: StoreFactory<R>>(r
     assert_eq!(scene.log(GROUP).entries.len(), 20);
 }
 
-/// A log that is written for long, and of which little is kept.
+/// A log that is written for long, and of which little is kept. What was written beside it at the beginning stays.
 #[doc(hidden)]
 pub async fn grows_and_is_purged_for_long<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 3] = [1, 2, 3];
     let mut scene = Scene::open(rt, factory, &GROUPS).await;
+    for group in GROUPS {
+        let marks = marks(group).marks;
+        let write = LogWrite { cluster: Some(CLUSTER), marks, ..standing(group) };
+        scene.put(group, write).await;
+    }
     for round in 0..30_u64 {
         let last = (round + 1) * 100;
         for group in GROUPS {

@@ -3,6 +3,7 @@
 use futures::future::{join, join_all};
 use quorate_rt::AsyncRuntime;
 
+use super::writes::time_of;
 use super::{Scene, StoreFactory, durable, entries, entry, hard_state};
 use crate::{Entry, GroupId, LogId, LogStore, LogWrite, Payload};
 
@@ -178,7 +179,8 @@ pub async fn writes_the_same_suffix_again<R: AsyncRuntime, F: StoreFactory<R>>(r
 pub async fn large_writes<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let large = |index: u64, bytes: usize| {
         let command = (0..bytes).map(|n| (n as u64 ^ (index << 3)) as u8).collect::<Vec<u8>>();
-        Entry { log_id: LogId::new(1, 1, index), payload: Payload::Command(command.into()) }
+        let log_id = LogId::new(1, 1, index);
+        Entry { log_id, time: time_of(log_id), payload: Payload::Command(command.into()) }
     };
     let write = |entries: Vec<Entry>| LogWrite { entries: entries.into(), ..LogWrite::default() };
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;

@@ -101,11 +101,15 @@ impl Cluster {
     pub(crate) fn build(&mut self, id: NodeId, bytes: usize) -> bool {
         let node = &self.nodes[&id];
         let Some(entry) = self.safety.committed_at(node.applied) else { return false };
+        let Some((membership_index, membership)) = self.safety.membership_at(node.applied) else {
+            return false;
+        };
         let content = show::state_at(entry.log_id, bytes);
         let meta = SnapshotMeta {
             log_id: entry.log_id,
-            membership: self.members.clone(),
-            membership_index: 1,
+            time: entry.time,
+            membership: membership.clone(),
+            membership_index,
             bytes: content.len() as u64,
             digest: Digest::of(&content),
         };

@@ -12,7 +12,8 @@ use quorate_core::engine::{
     Engine, Fetch, Incoming, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket,
 };
 use quorate_core::{
-    Config, Digest, Entry, Index, LogId, Membership, Message, NodeId, Payload, Role, SnapshotMeta,
+    ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message, NodeId,
+    Payload, Replica, Role, SnapshotMeta,
 };
 use quorate_rt::Instant;
 
@@ -32,7 +33,8 @@ pub(crate) struct Event {
 pub(crate) struct Cluster {
     pub(crate) now: Instant,
     config: Config,
-    members: Membership,
+    /// What `initialize` tells, unless a scenario says otherwise.
+    pub(crate) list: BTreeMap<NodeId, String>,
     nodes: BTreeMap<NodeId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<Flying>>,
     /// Groups of nodes that reach each other; empty while all do.
@@ -51,10 +53,14 @@ pub(crate) struct Cluster {
     requests: Vec<Request>,
     /// Small names for the numbers of forwards and questions, by whoever drew them.
     numbers: BTreeMap<NodeId, Vec<u64>>,
+    /// The disks that were lost, as they were then.
+    lost: BTreeMap<Replica, Disk>,
 }
 
 struct Node {
     engine: Option<Engine>,
+    /// The list that it is told at each start, if any.
+    told: Option<BTreeMap<NodeId, String>>,
     disk: Disk,
     wake_at: Option<Instant>,
     runs: u64,
@@ -86,35 +92,47 @@ enum Request {
     },
 }
 
+/// Where seeds begin: with these the scenarios show the elections that they are about.
+const SEEDS: u64 = 0x2d35_8dcc_aa6c_78a5;
+
 /// How long a message takes where the network runs by itself.
 const LATENCY: Duration = Duration::from_millis(10);
 
-fn members(ids: &[NodeId]) -> Membership {
-    let address = |id: &NodeId| (*id, format!("node-{id}"));
-    Membership::new(ids.iter().map(address).collect()).expect("valid ids")
+/// The cluster of nodes that a scenario does not form itself.
+const CLUSTER: ClusterId = ClusterId(1);
+
+/// The list of these nodes.
+pub(crate) fn list(ids: &[NodeId]) -> BTreeMap<NodeId, String> {
+    ids.iter().map(|id| (*id, format!("node-{id}"))).collect()
+}
+
+/// The first configuration of nodes with their first disks.
+pub(crate) fn members(ids: &[NodeId]) -> Membership {
+    let member = |(id, address)| (Replica::new(id, 1), address);
+    let members = list(ids).into_iter().map(member).collect();
+    Membership::founding(CLUSTER, members).expect("valid ids")
 }
 
 impl Cluster {
     /// Nodes with empty disks, in no cluster yet.
     /// Nodes that know of nothing.
     pub(crate) fn new(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
-        Self::on_disks(config, ids, seeds, &Disk::default())
+        Self::on_disks(config, ids, seeds, &Disk::new(1))
     }
 
     /// Nodes that have got no further than to form a cluster.
     pub(crate) fn formed(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
-        let payload = Payload::Membership(members(ids));
-        let disk = Disk::formed(Entry { log_id: LogId::FIRST, payload });
+        let payload = Payload::Membership(Box::new(members(ids)));
+        let disk = Disk::formed(Entry { log_id: LogId::FIRST, time: 0, payload }, CLUSTER);
         Self::on_disks(config, ids, seeds, &disk)
     }
 
     fn on_disks(config: Config, ids: &[NodeId], seeds: &[u64], disk: &Disk) -> Self {
         config.validate().expect("a scenario's config is valid");
-        let members = members(ids);
         let mut cluster = Self {
             now: Instant::from_nanos(0),
             config,
-            members,
+            list: list(ids),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             partition: Vec::new(),
@@ -122,14 +140,16 @@ impl Cluster {
             manual_fetches: false,
             drafts_fail: false,
             installed: 0,
-            safety: Safety::new(ids.to_vec()),
+            safety: Safety::default(),
             events: Vec::new(),
             requests: Vec::new(),
             numbers: BTreeMap::new(),
+            lost: BTreeMap::new(),
         };
         for (id, seed) in ids.iter().zip(seeds) {
             let node = Node {
                 engine: None,
+                told: None,
                 disk: disk.clone(),
                 wake_at: None,
                 runs: 0,
@@ -181,9 +201,48 @@ impl Cluster {
         assert!(node.engine.is_none(), "node {id} runs");
         node.runs += 1;
         // No two runs have the same seed, unless a scenario gives two nodes the same one on purpose.
-        let seed = node.seed.wrapping_mul(1000).wrapping_add(node.runs);
-        node.engine = Some(Engine::new(id, 1, config, node.disk.recover(), seed, now));
+        let seed = node.seed.wrapping_mul(1000).wrapping_add(node.runs).wrapping_add(SEEDS);
+        let local = node.disk.identify(id);
+        node.engine = Some(Engine::new(local, 1, config, node.disk.recover(), seed, now));
+        let told = node.told.clone();
         self.act(id);
+        self.remind(id);
+        if let (Some(told), Some(_)) = (told, self.engine(id)) {
+            let _ = self.running(id).initialize(now, told);
+            self.act(id);
+        }
+    }
+
+    /// As connections are made: the others tell a node what they remember of it, before anything else.
+    pub(crate) fn remind(&mut self, id: NodeId) {
+        for other in self.ids() {
+            let Some(of) = self.engine(id).map(Engine::replica) else { return };
+            if other == id || !self.connected(other, id) || self.engine(other).is_none() {
+                continue;
+            }
+            let from = self.running(other).replica();
+            if let Some(memory) = self.running(other).memory_of(of) {
+                self.step(id, vec![Input::Remembered { from, memory }]);
+            }
+        }
+    }
+
+    pub(crate) fn lost_disks(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// A node loses its disk and is started again on an empty one, with the list that it was told before.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        if self.engine(id).is_some() {
+            self.crash(id, 0);
+        }
+        let list = self.list.clone();
+        let node = self.node(id);
+        let incarnation = node.disk.incarnation;
+        let lost = std::mem::replace(&mut node.disk, Disk::new(incarnation + 1));
+        node.told.get_or_insert(list);
+        self.lost.insert(Replica::new(id, incarnation), lost);
+        self.start(id);
     }
 
     /// Stops a node at once. The oldest `survivors` of its pending writes have reached the disk unnoticed.
@@ -202,12 +261,31 @@ impl Cluster {
         node.open.clear();
     }
 
-    pub(crate) fn initialize(&mut self, id: NodeId) -> bool {
-        let members = self.members.clone();
+    /// A node is told a list, now and at each later start.
+    pub(crate) fn initialize(
+        &mut self,
+        id: NodeId,
+        list: BTreeMap<NodeId, String>,
+    ) -> Result<(), InitializeError> {
         let now = self.now;
-        let formed = self.running(id).initialize(now, members);
+        self.node(id).told = Some(list.clone());
+        let begun = self.running(id).initialize(now, list);
         self.act(id);
-        formed
+        begun
+    }
+
+    /// All nodes are told to form a group, and nothing else happens until it is formed.
+    pub(crate) fn form(&mut self) {
+        for id in self.ids() {
+            let begun = self.initialize(id, self.list.clone());
+            assert!(begun.is_ok(), "{begun:?}");
+        }
+        let formed = |cluster: &Self| {
+            let engines = cluster.nodes.values().filter_map(|node| node.engine.as_ref());
+            engines.into_iter().all(|engine| engine.membership().is_some())
+        };
+        self.run_until(self.now + Duration::from_secs(20), formed);
+        assert!(formed(self), "not formed");
     }
 
     pub(crate) fn purge(&mut self, id: NodeId) {
@@ -336,6 +414,7 @@ impl Cluster {
         let now = self.now;
         let engine = self.running(id);
         let before = Before::of(engine);
+        engine.set_wall_clock(now.as_nanos() / 1_000_000);
         for input in inputs {
             engine.step(now, input);
         }
@@ -351,6 +430,14 @@ impl Cluster {
         let mut output = Box::<Output>::default();
         self.running(id).take_output(&mut output);
         self.node(id).wake_at = output.wake_at;
+        if let Some(what) = output.rolled_back.take() {
+            self.tell(false, format!("{id} stops: {}", what.replace("/0000", "")));
+            self.crash(id, 0);
+            return;
+        }
+        if let Some(refused) = output.refused.take() {
+            self.tell(false, format!("{id} can't form: {refused}"));
+        }
         self.tell_role(id, before);
         if let Some((number, write)) = output.write.take() {
             let truncates = write.entries.first().is_some_and(|first| {
@@ -364,8 +451,8 @@ impl Cluster {
         }
         let engine = self.nodes[&id].engine.as_ref().expect("it runs");
         if engine.role() == Role::Leader && before.role != Role::Leader {
-            let term = engine.hard_state().term;
-            self.safety.on_leader(id, term, &self.nodes[&id].disk);
+            let (term, replica) = (engine.hard_state().term, engine.replica());
+            self.safety.on_leader(replica, term, &self.nodes[&id].disk);
         }
         if let Some(meta) = &output.restore {
             self.restore(id, meta);
@@ -377,6 +464,7 @@ impl Cluster {
         }
         for fetch in output.fetches {
             let Fetch { peer, range, .. } = &fetch;
+            let peer = show::replica(*peer);
             self.tell(true, format!("{id} fetches from {} for {peer}", range.start));
             self.node(id).fetches.push(fetch);
         }
@@ -384,13 +472,18 @@ impl Cluster {
             let PieceRead { peer, meta, offset, .. } = &piece;
             self.tell(
                 true,
-                format!("{id} reads its snapshot {} from {offset} for {peer}", meta.log_id),
+                format!(
+                    "{id} reads its snapshot {} from {offset} for {}",
+                    meta.log_id,
+                    show::replica(*peer)
+                ),
             );
             self.node(id).pieces.push(piece);
         }
         self.node(id).incoming.extend(output.incoming);
         let node = &self.nodes[&id];
-        self.safety.on_step(id, node.engine.as_ref().expect("it runs"), &node.disk, &before);
+        let replica = Replica::new(id, node.disk.incarnation);
+        self.safety.on_step(replica, node.engine.as_ref().expect("it runs"), &node.disk, &before);
         if !self.manual_fetches {
             self.fetch(id);
             while self.draft(id) {}
@@ -417,10 +510,10 @@ impl Cluster {
                 engine.role() == Role::Leader && engine.hard_state().term == message.term
             })
         };
-        let leader_log = self.nodes.get(&message.to).filter(leads).map(|node| &node.disk);
+        let leader_log = self.nodes.get(&message.to.id).filter(leads).map(|node| &node.disk);
         self.safety.on_send(&message, engine, &node.disk, leader_log);
         let text = self.show(&message);
-        if self.connected(message.from, message.to) {
+        if self.connected(message.from.id, message.to.id) {
             self.tell(true, text);
             self.put_message(message, false);
         } else {
@@ -444,12 +537,16 @@ impl Cluster {
     fn apply(&mut self, id: NodeId, committed: Option<Index>) {
         let Some(committed) = committed else { return };
         self.tell(false, format!("{id} commits {committed}"));
-        let disks = self.nodes.iter().map(|(id, node)| (*id, &node.disk)).collect();
+        let live = self.nodes.iter();
+        let live = live.map(|(id, node)| (Replica::new(*id, node.disk.incarnation), &node.disk));
+        let disks = self.lost.iter().map(|(id, disk)| (*id, disk)).chain(live).collect();
         let node = &self.nodes[&id];
-        let term = node.engine.as_ref().expect("it runs").hard_state().term;
+        let engine = node.engine.as_ref().expect("it runs");
+        let term = engine.hard_state().term;
+        let voters = engine.membership().expect("it has a log").voters();
         for index in node.applied + 1..=committed {
             let entry = node.disk.submitted().entry(index).expect("it is in the log");
-            self.safety.on_commit(entry, term, &disks);
+            self.safety.on_commit(entry, term, voters, &disks);
         }
         let node = self.node(id);
         node.applied = committed;

@@ -34,20 +34,20 @@ impl Cluster {
 
     pub(crate) fn put_message(&mut self, message: Message, at_front: bool) {
         let flying = Flying { since: self.now, message };
-        let link = self.link(flying.message.from, flying.message.to);
+        let link = self.link(flying.message.from.id, flying.message.to.id);
         if at_front { link.push_front(flying) } else { link.push_back(flying) }
     }
 
     /// A message reaches its receiver, if that is up.
     pub(crate) fn arrive(&mut self, message: Message) {
         let text = self.show(&message);
-        if self.engine(message.to).is_none() {
+        if self.nodes.get(&message.to.id).is_none_or(|node| node.engine.is_none()) {
             self.tell(true, format!("{text} (lost)"));
             return;
         }
         self.tell(true, text);
         let events = self.events.len();
-        self.step(message.to, vec![Input::Message(message)]);
+        self.step(message.to.id, vec![Input::Message(message)]);
         for event in &mut self.events[events..] {
             event.effect = true;
         }
@@ -77,6 +77,9 @@ impl Cluster {
     pub(crate) fn heal(&mut self) {
         self.partition.clear();
         self.blocked.clear();
+        for id in self.ids() {
+            self.remind(id);
+        }
     }
 
     pub(super) fn connected(&self, from: NodeId, to: NodeId) -> bool {
