@@ -35,6 +35,8 @@ pub struct Output {
     pub committed: Option<Index>,
     /// What became of proposals.
     pub proposals: Vec<(Range<Ticket>, Proposal)>,
+    /// Proposals that were passed on to the leader and that it can't read, and why. No effect.
+    pub refused: Vec<(Ticket, String)>,
     /// Leadership was lost, here or at the leader that took them: of the proposals placed so far, those above the commit index have an
     /// unknown outcome from now on. It precedes `proposals`.
     pub placed_are_lost: bool,
@@ -45,7 +47,7 @@ pub struct Output {
     /// Where replicas are reached may have changed: see [`Engine::addresses`](super::Engine::addresses).
     pub addresses_changed: bool,
     /// The group can't be formed as this node was told to.
-    pub refused: Option<InitializeError>,
+    pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
@@ -64,11 +66,12 @@ impl Output {
             restore,
             committed,
             proposals,
+            refused,
             placed_are_lost,
             reads,
             membership,
             addresses_changed,
-            refused,
+            cannot_form,
             rolled_back,
             wake_at,
         } = self;
@@ -80,11 +83,12 @@ impl Output {
         *restore = None;
         *committed = None;
         proposals.clear();
+        refused.clear();
         *placed_are_lost = false;
         reads.clear();
         *membership = None;
         *addresses_changed = false;
-        *refused = None;
+        *cannot_form = None;
         *rolled_back = None;
         *wake_at = None;
     }
@@ -225,11 +229,12 @@ mod tests {
             incoming: vec![Incoming::End(meta.clone())],
             membership: Some(meta.membership.clone()),
             addresses_changed: true,
-            refused: Some(InitializeError::Spent),
+            cannot_form: Some(InitializeError::Spent),
             rolled_back: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
+            refused: vec![(2, "why".to_owned())],
             placed_are_lost: true,
             reads: vec![(1, ReadOutcome::NotLeader)],
             wake_at: Some(Instant::default()),

@@ -106,7 +106,7 @@ async fn write(
     }
     if random.below(10) == 0 {
         *term += 1;
-        write.hard_state = Some(HardState { term: Term(*term), voted_for: None, caught_up: true });
+        write.hard_state = Some(HardState { term: Term(*term), voted_for: None });
     }
     let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];
