@@ -16,7 +16,6 @@ use quorate::{
 
 use self::three::Three;
 
-#[expect(dead_code, reason = "the benches of times need more of it")]
 #[path = "../../src/engine/three.rs"]
 mod three;
 
