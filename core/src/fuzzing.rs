@@ -10,8 +10,9 @@ use crate::codec::{
     take_membership, take_snapshot_meta, take_standing,
 };
 
-/// The property of the target `messages`: bytes are a message or an error, and a message's own encoding decodes to the
-/// same. (Byte for byte it may differ: fields that were skipped are gone.) The same holds for what a store keeps.
+/// The property of the target `messages`: bytes are a message or an error, and a message's own
+/// encoding decodes to the same. (Byte for byte it may differ: fields that were skipped are gone.)
+/// The same holds for what a store keeps.
 pub fn messages(data: &[u8]) {
     let data = Bytes::copy_from_slice(data);
     match decode_message(data.clone()) {

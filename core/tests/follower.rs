@@ -3,17 +3,36 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Incoming, Input, Output};
+use quorate_core::engine::{Engine, Incoming, Input, Local, Output};
 use quorate_core::{
-    AppendOutcome, Body, Config, Digest, Entries, Entry, HardState, Index, LogId, Membership,
-    Message, Outline, Payload, Recovered, Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, ClusterId, Config, Digest, Entries, Entry, Handover, HardState, Index,
+    LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered, Replica,
+    Role, Situation, SnapshotMeta, Standing, Term,
 };
 use quorate_rt::Instant;
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+/// A node with its first disk.
+fn node(id: u64) -> Replica {
+    Replica::new(id, 1)
+}
+
+fn members(ids: &[u64]) -> Membership {
+    let members = ids.iter().map(|id| (node(*id), format!("node-{id}"))).collect();
+    Membership::founding(CLUSTER, members).expect("valid")
+}
+
+fn first(membership: Membership) -> Entry {
+    let payload = Payload::Membership(Box::new(membership));
+    Entry { log_id: LogId::FIRST, time: 0, payload }
+}
 
 fn meta(index: u64) -> SnapshotMeta {
     SnapshotMeta {
         log_id: LogId::new(1, 2, index),
-        membership: Membership::new([1, 2, 3].map(|id| (id, String::new())).into()).expect("valid"),
+        time: 0,
+        membership: members(&[1, 2, 3]),
         membership_index: 1,
         bytes: 10,
         digest: Digest::of(&index.to_le_bytes()),
@@ -22,7 +41,7 @@ fn meta(index: u64) -> SnapshotMeta {
 
 /// What node 2, the leader of term 1, says.
 fn says(body: Body) -> Input {
-    Input::Message(Message { group: 0, from: 2, to: 1, term: Term(1), body })
+    message(2, 1, body)
 }
 
 fn piece(index: u64, chunk: &'static [u8]) -> Input {
@@ -30,7 +49,7 @@ fn piece(index: u64, chunk: &'static [u8]) -> Input {
 }
 
 fn entries(range: std::ops::RangeInclusive<Index>) -> Vec<Entry> {
-    let entry = |index| Entry { log_id: LogId::new(1, 2, index), payload: Payload::Blank };
+    let entry = |index| Entry { log_id: LogId::new(1, 2, index), time: 0, payload: Payload::Blank };
     range.map(entry).collect()
 }
 
@@ -46,12 +65,17 @@ fn follower(purged: Index, last: Index) -> Engine {
         purged => Outline::after(LogId::new(1, 2, purged)),
     };
     entries(purged + 1..=last).iter().for_each(|entry| outline.push(entry));
-    let hard_state = HardState { term: Term(1), voted_for: Some(2), caught_up: true };
+    let hard_state = HardState { term: Term(1), voted_for: Some(node(2)) };
     let snapshot = (purged > 0).then(|| meta(purged));
-    let recovered = Recovered { hard_state, snapshot, outline };
-    let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
+    let mut engine = engine(Recovered { hard_state, snapshot, outline, ..Recovered::default() });
     output_of(&mut engine);
     engine
+}
+
+/// Node 1, which has recovered this.
+fn engine(recovered: Recovered) -> Engine {
+    let local = Local { replica: node(1), boot: 1, cluster: None };
+    Engine::new(local, 0, Config::default(), recovered, 1, Instant::default())
 }
 
 /// What comes of this.
@@ -99,16 +123,15 @@ fn a_membership_is_told_when_it_is_appended_and_not_again() {
     let membership = meta(1).membership;
     let append = |term, prev, entries: Vec<Entry>| {
         let body = Body::Append { prev, committed: 0, round: 1, entries: entries.into() };
-        Input::Message(Message { group: 0, from: 2, to: 1, term: Term(term), body })
+        message(2, term, body)
     };
-    let payload = Payload::Membership(membership.clone());
-    let first = Entry { log_id: LogId::new(1, 2, 1), payload };
+    let first = first(membership.clone());
     let output = after(&mut follower, append(1, LogId::ZERO, vec![first]));
     assert_eq!(output.membership, Some(membership));
     // Of two terms, so that each of them has to be looked at.
     let others = [(1, 2), (2, 3)].map(|(term, index)| (LogId::new(term, 2, index), Payload::Blank));
-    let others = others.map(|(log_id, payload)| Entry { log_id, payload }).into();
-    let output = after(&mut follower, append(2, LogId::new(1, 2, 1), others));
+    let others = others.map(|(log_id, payload)| Entry { log_id, time: 0, payload }).into();
+    let output = after(&mut follower, append(2, LogId::FIRST, others));
     assert_eq!((follower.last_log_id().index, output.membership), (3, None));
 }
 
@@ -154,10 +177,9 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
     for (early, leader) in [(Duration::from_nanos(1), Some(2)), (Duration::ZERO, None)] {
         let mut follower = follower(0, 3);
         after(&mut follower, append(3, 3, 3, 0));
-        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: false };
-        let vote = Message { group: 0, from: 3, to: 1, term: Term(2), body };
-        follower.step(Instant::default() + (timeout - early), Input::Message(vote));
-        assert_eq!(follower.leader(), leader, "{early:?} before its end");
+        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: None };
+        follower.step(Instant::default() + (timeout - early), message(3, 2, body));
+        assert_eq!(follower.leader(), leader.map(node), "{early:?} before its end");
     }
 }
 
@@ -175,7 +197,7 @@ fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
 #[test]
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     let now = Instant::default();
-    let mut engine = Engine::new(1, 0, Config::default(), Recovered::default(), 1, now);
+    let mut engine = engine(Recovered::default());
     engine.step(now, piece(5, b""));
     engine.step(now, piece(5, b"half"));
     engine.step(now, piece(7, b""));
@@ -192,11 +214,15 @@ fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
 }
 
 fn message(from: u64, term: u64, body: Body) -> Input {
-    Input::Message(Message { group: 0, from, to: 1, term: Term(term), body })
+    sent(node(from), node(1), term, body)
+}
+
+fn sent(from: Replica, to: Replica, term: u64, body: Body) -> Input {
+    Input::Message(Message { group: 0, cluster: None, from, to, term: Term(term), body })
 }
 
 fn entry(term: u64, leader: u64, index: Index) -> Entry {
-    Entry { log_id: LogId::new(term, leader, index), payload: Payload::Blank }
+    Entry { log_id: LogId::new(term, leader, index), time: 0, payload: Payload::Blank }
 }
 
 #[test]
@@ -229,14 +255,14 @@ fn an_append_whose_entries_cannot_be_is_no_word_of_a_leader() {
         let last = entries[entries.len() - 1].log_id;
         let body = Body::Append { prev, committed: 3, round: 1, entries: entries.into() };
         after(&mut follower, message(2, 2, body));
-        assert_eq!((follower.leader(), follower.last_log_id()), (Some(2), last));
+        assert_eq!((follower.leader(), follower.last_log_id()), (Some(node(2)), last));
     }
 }
 
 #[test]
 fn the_first_entry_of_all_may_be_followed_by_any_leaders() {
     let mut follower = follower(0, 0);
-    let entries = vec![Entry { log_id: LogId::FIRST, ..entry(0, 0, 1) }, entry(1, 2, 2)];
+    let entries = vec![first(members(&[1, 2, 3])), entry(1, 2, 2)];
     let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: entries.into() };
     after(&mut follower, message(2, 1, body));
     assert_eq!(follower.last_log_id(), LogId::new(1, 2, 2));
@@ -275,7 +301,7 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
         let mut follower = follower(0, 3);
         let body = Body::Snapshot { meta, offset, chunk: Bytes::from_static(b"four") };
         after(&mut follower, message(2, 2, body));
-        assert_eq!(follower.leader(), Some(2));
+        assert_eq!(follower.leader(), Some(node(2)));
     }
 }
 
@@ -287,30 +313,56 @@ fn a_term_that_cannot_be_is_not_believed() {
         let prev = LogId::new(1, 2, 3);
         let body = Body::Append { prev, committed: 0, round: 0, entries: Entries::default() };
         after(&mut follower, message(2, term, body));
-        assert_eq!(follower.leader(), leader, "term {term}");
+        assert_eq!(follower.leader(), leader.map(node), "term {term}");
     }
 }
 
 #[test]
 fn who_never_led_in_this_term_says_so_to_a_forward_and_who_may_have_led_says_nothing() {
     for (voted_for, answers) in [(2, 1), (1, 0)] {
-        let hard_state = HardState { term: Term(1), voted_for: Some(voted_for), caught_up: true };
-        let recovered = Recovered { hard_state, ..Recovered::default() };
-        let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
+        let hard_state = HardState { term: Term(1), voted_for: Some(node(voted_for)) };
+        let mut engine = engine(Recovered { hard_state, ..Recovered::default() });
         let commands = vec![Bytes::from_static(b"a")];
-        let body = Body::Forward { session: 1, sequence: 1, commands };
+        let body = Body::Forward { boot: 1, sequence: 1, commands };
         assert_eq!(after(&mut engine, message(3, 1, body)).messages.len(), answers);
     }
 }
 
 #[test]
-fn only_the_leader_hands_over() {
+fn only_the_leader_hands_over_and_only_as_long_as_nothing_has_changed() {
+    let order = |index, round| Body::TimeoutNow { last_log_id: LogId::new(1, 2, index), round };
     let mut follower = follower(5, 5);
-    after(&mut follower, append(5, 5, 5, 0));
-    after(&mut follower, message(3, 1, Body::TimeoutNow));
+    after(&mut follower, append(5, 5, 5, 3));
+    after(&mut follower, message(3, 1, order(5, 3)));
     assert_eq!(follower.role(), Role::Follower, "node 3 does not lead");
-    after(&mut follower, message(2, 1, Body::TimeoutNow));
+    after(&mut follower, message(2, 1, order(4, 3)));
+    assert_eq!(follower.role(), Role::Follower, "the leader's log was another then");
+    after(&mut follower, message(2, 1, order(5, 2)));
+    assert_eq!(follower.role(), Role::Follower, "the leader has begun a round since");
+    after(&mut follower, message(2, 1, order(5, 3)));
     assert_eq!(follower.role(), Role::Candidate);
+}
+
+/// What a voter with a leader makes of a request that rests on an order to take over.
+#[test]
+fn an_order_to_take_over_counts_only_with_those_who_follow_that_leader() {
+    let asked = |leader, term, round| {
+        let handover = Some(Handover { leader, term: Term(term), round });
+        message(3, 2, Body::Vote { last_log_id: LogId::new(1, 2, 5), handover })
+    };
+    for (request, counts) in [
+        (asked(node(2), 1, 3), true),
+        (asked(node(2), 1, 4), true),
+        (asked(node(2), 1, 2), false),
+        (asked(node(3), 1, 3), false),
+        (asked(Replica::new(2, 2), 1, 3), false),
+        (asked(node(2), 2, 3), false),
+    ] {
+        let mut follower = follower(5, 5);
+        after(&mut follower, append(5, 5, 5, 3));
+        after(&mut follower, request.clone());
+        assert_eq!(follower.hard_state().term == Term(2), counts, "{request:?}");
+    }
 }
 
 #[test]
@@ -319,108 +371,185 @@ fn a_pre_vote_counts_for_the_term_that_was_asked_about() {
     let later = Instant::default() + Duration::from_secs(10);
     engine.step(later, Input::Wake);
     assert_eq!(engine.role(), Role::PreCandidate);
-    engine.step(later, message(2, 1, Body::PreVoteReply { vote: Vote::Yes }));
+    engine.step(later, message(2, 1, Body::PreVoteReply { granted: true }));
     assert_eq!(engine.role(), Role::PreCandidate, "that is an answer to an earlier question");
-    engine.step(later, message(2, 2, Body::PreVoteReply { vote: Vote::Yes }));
+    engine.step(later, message(2, 2, Body::PreVoteReply { granted: true }));
     assert_eq!(engine.role(), Role::Candidate);
 }
 
-/// A node that begins with nothing.
+/// A node without a log.
 fn newcomer() -> Engine {
-    Engine::new(1, 0, Config::default(), Recovered::default(), 1, Instant::default())
+    engine(Recovered::default())
 }
 
-/// What it answers to a request for its vote, which its leader has asked for. (The answer waits for the disk.)
-fn vote(engine: &mut Engine, from: u64, term: u64, last_log_id: LogId) -> Vote {
-    let asked = message(from, term, Body::Vote { last_log_id, handover: true });
-    let output = after(engine, asked);
-    let write = output.write.as_ref().expect("a new term is to be kept").0;
-    match &after(engine, Input::Persisted { write }).messages[..] {
-        [Message { body: Body::VoteReply { vote }, .. }] => *vote,
-        other => panic!("one answer to a vote is wanted: {other:?}"),
+fn situation(output: &Output) -> Option<&Situation> {
+    output.messages.iter().find_map(|message| match &message.body {
+        Body::Situation { situation, .. } => Some(situation),
+        _ => None,
+    })
+}
+
+/// Rule 6: the candidate's configuration names it, and it may know of none itself.
+#[test]
+fn a_newcomer_votes_when_it_is_asked_by_its_name() {
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let mut engine = newcomer();
+    for stranger in [Replica::new(1, 2), Replica::any(1)] {
+        let output = after(&mut engine, sent(node(2), stranger, 1, request()));
+        assert!(output.write.is_none() && output.messages.is_empty(), "{stranger}");
     }
+    let output = after(&mut engine, message(2, 1, request()));
+    let (write, LogWrite { hard_state, .. }) = output.write.expect("a vote is to be kept");
+    assert_eq!(hard_state, Some(HardState { term: Term(1), voted_for: Some(node(2)) }));
+    let output = after(&mut engine, Input::Persisted { write });
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: true });
 }
 
-/// It takes all of these from node 2, the leader of term 1, and they become durable.
-fn takes(engine: &mut Engine, entries: Vec<Entry>, prev: LogId, committed: Index) {
-    let output =
-        after(engine, says(Body::Append { prev, committed, round: 0, entries: entries.into() }));
-    if let Some((write, _)) = output.write {
-        let output = after(engine, Input::Persisted { write });
-        // That it has caught up is one more write.
-        if let Some((write, _)) = output.write {
-            after(engine, Input::Persisted { write });
-        }
+/// The old and the new disk of a node are two candidates: if a vote named the node only, both could be elected with it in one
+/// term.
+#[test]
+fn a_vote_is_for_a_disk_and_not_for_its_node() {
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let mut engine = newcomer();
+    let output = after(&mut engine, message(2, 1, request()));
+    after(&mut engine, Input::Persisted { write: output.write.expect("a vote").0 });
+    let output = after(&mut engine, sent(Replica::new(2, 2), node(1), 1, request()));
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: false });
+}
+
+#[test]
+fn a_log_begins_only_with_a_cluster_that_it_may_join() {
+    let begins = |engine: &mut Engine, from: Replica, membership: &Membership| {
+        let entries = vec![first(membership.clone()), entry(1, 2, 2)].into();
+        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+        after(engine, sent(from, node(1), 1, body));
+        engine.membership().is_some()
+    };
+    let all = members(&[1, 2, 3]);
+    let claimed = |cluster, founder| {
+        let list = [1, 2, 3].map(|id| (id, format!("node-{id}"))).into();
+        let claim = quorate_core::Claim { cluster, ballot: 1, founder, list };
+        Recovered { standing: Standing::Claimed(claim), ..Recovered::default() }
+    };
+    let admitted =
+        |cluster| Recovered { standing: Standing::Admitted(cluster), ..Recovered::default() };
+    let other = ClusterId(8);
+    assert!(begins(&mut engine(claimed(CLUSTER, node(1))), node(2), &all), "its claim");
+    assert!(begins(&mut engine(admitted(CLUSTER)), node(2), &all), "it was let in");
+    assert!(begins(&mut newcomer(), node(2), &all), "by a member that has not founded it");
+    let stranger = Replica::new(9, 1);
+    assert!(!begins(&mut newcomer(), stranger, &all), "by nobody of it");
+    let founder = members(&[2, 3]);
+    assert!(!begins(&mut newcomer(), node(2), &founder), "by the founder, without a claim");
+    assert!(!begins(&mut engine(admitted(other)), stranger, &all), "let in elsewhere");
+    let mut told = newcomer();
+    let list = [1, 2].map(|id| (id, format!("node-{id}"))).into();
+    told.initialize(Instant::default(), list).expect("nothing stands against it");
+    assert!(!begins(&mut told, node(2), &all), "it was told another list");
+}
+
+#[test]
+fn a_configuration_of_another_cluster_is_not_taken() {
+    let mut engine = newcomer();
+    let begin = vec![first(members(&[1, 2, 3]))].into();
+    after(
+        &mut engine,
+        says(Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: begin }),
+    );
+    let voters = [(node(2), "node-2".to_owned())].into();
+    let elsewhere = Membership::founding(ClusterId(8), voters).expect("valid");
+    let payload = Payload::Membership(Box::new(elsewhere));
+    let entries = vec![Entry { payload, ..entry(1, 2, 2) }].into();
+    after(&mut engine, says(Body::Append { prev: LogId::FIRST, committed: 0, round: 0, entries }));
+    assert_eq!(engine.last_log_id(), LogId::FIRST);
+}
+
+#[test]
+fn what_contradicts_what_is_committed_is_not_taken() {
+    let mut follower = follower(0, 3);
+    after(&mut follower, append(3, 3, 3, 0));
+    assert_eq!(follower.committed(), 3);
+    for (prev, entries) in [
+        (LogId::new(1, 2, 1), vec![entry(2, 3, 2)]),
+        (LogId::new(2, 3, 2), vec![entry(2, 3, 3)]),
+        (LogId::ZERO, vec![first(members(&[1, 2, 3]))]),
+    ] {
+        let body = Body::Append { prev, committed: 0, round: 0, entries: entries.into() };
+        let output = after(&mut follower, message(3, 2, body));
+        assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()), "{prev}");
+        assert_eq!(follower.last_log_id(), LogId::new(1, 2, 3));
     }
-}
-
-fn first_entry() -> Entry {
-    Entry { log_id: LogId::FIRST, payload: Payload::Membership(meta(1).membership) }
-}
-
-/// R15: it may have lost its disk.
-#[test]
-fn the_vote_of_a_node_without_a_past_counts_only_with_those_of_all() {
-    assert_eq!(vote(&mut newcomer(), 2, 1, LogId::FIRST), Vote::Tentative);
-    assert_eq!(vote(&mut newcomer(), 2, 2, LogId::new(1, 2, 2)), Vote::Tentative);
-}
-
-#[test]
-fn a_node_has_caught_up_with_what_was_committed_when_it_could_first_follow() {
-    let mut engine = newcomer();
-    takes(&mut engine, vec![first_entry()], LogId::ZERO, 4);
-    takes(&mut engine, entries(2..=3), LogId::FIRST, 4);
-    assert!(!engine.hard_state().caught_up, "four were committed when it was first spoken to");
-    takes(&mut engine, entries(4..=4), LogId::new(1, 2, 3), 4);
-    assert!(engine.hard_state().caught_up);
-    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 4)), Vote::Yes);
-}
-
-#[test]
-fn an_echo_of_the_round_that_forms_the_cluster_waits_until_that_is_durable() {
-    let mut engine = newcomer();
-    takes(&mut engine, vec![first_entry()], LogId::ZERO, 0);
-    takes(&mut engine, entries(2..=2), LogId::FIRST, 0);
-    assert!(!engine.hard_state().caught_up);
-    let output = after(&mut engine, append(2, 2, 2, 1));
-    assert!(engine.hard_state().caught_up && output.messages.is_empty());
-    let write = output.write.expect("it is to be kept").0;
-    assert_eq!(answer(&after(&mut engine, Input::Persisted { write })), (1, accepted(2)));
-}
-
-#[test]
-fn what_a_leader_knows_to_be_committed_means_little_before_its_own_entry_is() {
-    // Of term 1: node 2 leads in term 2 now, and doesn't know yet that they are committed.
-    let mut engine = newcomer();
-    let said = |prev, committed, entries: Vec<Entry>| {
-        let body = Body::Append { prev, committed, round: 0, entries: entries.into() };
-        message(2, 2, body)
+    let body = Body::Append {
+        prev: LogId::new(1, 2, 3),
+        committed: 4,
+        round: 0,
+        entries: vec![entry(2, 3, 4)].into(),
     };
-    let mut old = vec![first_entry()];
-    old.extend(entries(2..=3));
-    let own = Entry { log_id: LogId::new(2, 2, 4), payload: Payload::Blank };
-    let hears = |engine: &mut Engine, input| {
-        let output = after(engine, input);
-        output.write.into_iter().for_each(|(write, _)| {
-            after(engine, Input::Persisted { write });
-        });
-    };
-    hears(&mut engine, said(LogId::ZERO, 0, old));
-    hears(&mut engine, said(LogId::new(1, 2, 3), 3, Vec::new()));
-    assert!(!engine.hard_state().caught_up, "more of term 1 may be committed");
-    hears(&mut engine, said(LogId::new(1, 2, 3), 3, vec![own]));
-    hears(&mut engine, said(LogId::new(2, 2, 4), 4, Vec::new()));
-    assert!(engine.hard_state().caught_up);
+    after(&mut follower, message(3, 2, body));
+    assert_eq!(follower.last_log_id(), LogId::new(2, 3, 4), "afterwards it follows");
 }
 
+/// Each thing that a peer may remember of a disk that was put back, and what is no accusation.
 #[test]
-fn a_restart_on_the_way_does_not_pass_for_having_caught_up() {
-    let mut outline = Outline::default();
-    outline.push(&first_entry());
-    entries(2..=3).iter().for_each(|entry| outline.push(entry));
-    let hard_state = HardState { term: Term(1), voted_for: None, caught_up: false };
-    let recovered = Recovered { hard_state, snapshot: None, outline };
-    let mut engine = Engine::new(1, 0, Config::default(), recovered, 1, Instant::default());
-    output_of(&mut engine);
-    assert_eq!(vote(&mut engine, 3, 2, LogId::new(1, 2, 3)), Vote::Tentative);
+fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
+    let nothing = Memory::default();
+    let at = |index| LogId::new(1, 2, index);
+    for (memory, accused) in [
+        (nothing, false),
+        (Memory { term: Term(1), voted: Term(1), acknowledged: at(7), committed: at(6) }, false),
+        (Memory { committed: at(3), ..nothing }, false),
+        (Memory { term: Term(2), ..nothing }, true),
+        (Memory { voted: Term(2), ..nothing }, false),
+        (Memory { acknowledged: at(8), ..nothing }, true),
+        (Memory { acknowledged: LogId::new(2, 3, 6), ..nothing }, true),
+        (Memory { acknowledged: LogId::new(0, 0, 9), ..nothing }, false),
+        (Memory { committed: at(8), ..nothing }, true),
+        (Memory { committed: LogId::new(2, 3, 7), ..nothing }, true),
+    ] {
+        let output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
+        assert_eq!(output.rolled_back.is_some(), accused, "{memory:?}");
+    }
+    let voted = Memory { voted: Term(1), ..nothing };
+    let output = after(&mut follower(5, 7), Input::Remembered { from: node(3), memory: voted });
+    assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
+}
+
+/// What a leader remembers of its peers goes along with later writes, and comes back with the store.
+#[test]
+fn memories_outlive_a_restart() {
+    let memory = Memory { term: Term(3), acknowledged: LogId::new(3, 1, 9), ..Memory::default() };
+    let marks = Marks { committed: LogId::ZERO, memories: [(node(2), memory)].into() };
+    let mut engine = engine(Recovered { marks, ..Recovered::default() });
+    assert_eq!(engine.memory_of(node(2)), Some(memory));
+    assert_eq!(engine.memory_of(Replica::new(2, 2)), None);
+}
+
+/// Absence alone is not enough: a node that joins replays the time before.
+#[test]
+fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
+    let others =
+        || Entry { payload: Payload::Membership(Box::new(members(&[2, 3]))), ..entry(1, 2, 2) };
+    for (begin, spent) in [(&[1, 2, 3][..], true), (&[2, 3], false)] {
+        let mut engine = newcomer();
+        let entries = vec![first(members(begin)), others()].into();
+        let body = Body::Append { prev: LogId::ZERO, committed: 1, round: 0, entries };
+        after(&mut engine, message(3, 1, body));
+        assert_ne!(*engine.standing(), Standing::Spent, "it is not committed");
+        let body = Body::Append {
+            prev: LogId::new(1, 2, 2),
+            committed: 2,
+            round: 0,
+            entries: Entries::default(),
+        };
+        let output = after(&mut engine, message(3, 1, body));
+        assert_eq!(*engine.standing() == Standing::Spent, spent);
+        let written = output.write.and_then(|(_, write)| write.standing);
+        assert_eq!(written == Some(Standing::Spent), spent, "durably");
+        let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
+        assert_eq!(
+            situation(&output) == Some(&Situation::Spent),
+            false,
+            "not before it is durable"
+        );
+    }
 }

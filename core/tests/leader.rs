@@ -3,18 +3,25 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Input, Output, PieceRead, Proposal};
+use quorate_core::engine::{Engine, Input, Local, Output, PieceRead, Proposal};
 use quorate_core::{
-    AppendOutcome, Body, Config, Digest, Entry, ForwardOutcome, HardState, LogId, Membership,
-    Message, Outline, Payload, Recovered, Role, SnapshotMeta, Term, Vote,
+    AppendOutcome, Body, ClusterId, Config, Digest, Entry, ForwardOutcome, HardState, LogId,
+    Membership, Message, Outline, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
+/// A node with its first disk.
+fn node(id: u64) -> Replica {
+    Replica::new(id, 1)
+}
+
 /// A snapshot of ten bytes.
 fn meta(index: u64) -> SnapshotMeta {
+    let members = [1, 2, 3].map(|id| (node(id), format!("node-{id}"))).into();
     SnapshotMeta {
         log_id: LogId::new(1, 1, index),
-        membership: Membership::new([1, 2, 3].map(|id| (id, String::new())).into()).expect("valid"),
+        time: 0,
+        membership: Membership::founding(ClusterId(7), members).expect("valid"),
         membership_index: 1,
         bytes: 10,
         digest: Digest::of(&index.to_le_bytes()),
@@ -30,17 +37,19 @@ struct Leader {
 impl Leader {
     fn new(config: Config) -> Self {
         let recovered = Recovered {
-            hard_state: HardState { term: Term(1), voted_for: Some(1), caught_up: true },
+            hard_state: HardState { term: Term(1), voted_for: Some(node(1)) },
             snapshot: Some(meta(9)),
             outline: Outline::after(meta(9).log_id),
+            ..Recovered::default()
         };
-        let engine = Engine::new(1, 0, config, recovered, 1, Instant::default());
+        let local = Local { replica: node(1), boot: 1, cluster: None };
+        let engine = Engine::new(local, 0, config, recovered, 1, Instant::default());
         let mut leader = Self { engine, now: Instant::default() + Duration::from_secs(10) };
         leader.step(Input::Wake);
-        leader.hear(2, Body::PreVoteReply { vote: Vote::Yes });
+        leader.hear(2, Body::PreVoteReply { granted: true });
         let write = leader.output().write.expect("its vote is to be kept").0;
         leader.step(Input::Persisted { write });
-        leader.hear(2, Body::VoteReply { vote: Vote::Yes });
+        leader.hear(2, Body::VoteReply { granted: true });
         assert_eq!(leader.engine.role(), Role::Leader);
         leader.output();
         leader
@@ -51,7 +60,12 @@ impl Leader {
     }
 
     fn hear(&mut self, from: u64, body: Body) {
-        self.step(Input::Message(Message { group: 0, from, to: 1, term: Term(2), body }));
+        self.hear_replica(node(from), body);
+    }
+
+    fn hear_replica(&mut self, from: Replica, body: Body) {
+        let (to, term) = (node(1), Term(2));
+        self.step(Input::Message(Message { group: 0, cluster: None, from, to, term, body }));
     }
 
     fn output(&mut self) -> Output {
@@ -75,7 +89,7 @@ impl Leader {
 
     /// What comes of a piece that has been read for node 2.
     fn after_read(&mut self, index: u64, offset: u64, chunk: &'static [u8]) -> Output {
-        let (peer, digest, chunk) = (2, meta(index).digest, Bytes::from_static(chunk));
+        let (peer, digest, chunk) = (node(2), meta(index).digest, Bytes::from_static(chunk));
         self.step(Input::PieceRead { peer, digest, offset, chunk });
         self.output()
     }
@@ -101,7 +115,7 @@ fn half_sent() -> Leader {
 }
 
 fn read(index: u64, offset: u64, len: usize) -> PieceRead {
-    PieceRead { peer: 2, meta: meta(index), offset, len }
+    PieceRead { peer: node(2), meta: meta(index), offset, len }
 }
 
 /// The pieces that are sent, and the offers: the snapshot's index, the offset, and the length, which is 0 of an offer.
@@ -246,7 +260,7 @@ fn a_piece_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
         assert_eq!(pieces(&leader.output()), [(10, 0, 0)], "it has got nowhere with the first");
         assert!(leader.after_reply(10, 0).pieces.is_empty(), "one piece is read at a time");
         let output = leader.after_read(9, 0, chunk);
-        let next = PieceRead { peer: 2, meta: newer(), offset: 0, len: 4 };
+        let next = PieceRead { peer: node(2), meta: newer(), offset: 0, len: 4 };
         assert_eq!((pieces(&output), output.pieces), (vec![], vec![next]));
     }
 }
@@ -296,10 +310,11 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
         leader.step(Input::SnapshotReady(snapshot));
         let entry = |index| Entry {
             log_id: LogId::new(2, 1, index),
+            time: 0,
             payload: Payload::Command(Bytes::from_static(b"a")),
         };
         leader.step(Input::Fetched {
-            peer: 2,
+            peer: node(2),
             term: Term(2),
             entries: vec![entry(12), entry(13)].into(),
         });
@@ -315,16 +330,16 @@ fn no_more_is_taken_than_may_be_uncommitted() {
     let max_uncommitted_bytes = Entry::OVERHEAD_BYTES + 2 * each;
     let mut leader = Leader::new(Config { max_uncommitted_bytes, ..Config::default() });
     let command = || Bytes::from_static(b"12345");
-    leader.hear(2, Body::Forward { session: 7, sequence: 1, commands: vec![command()] });
+    leader.hear(2, Body::Forward { boot: 7, sequence: 1, commands: vec![command()] });
     leader.engine.propose(leader.now, 1, [command(), command(), Bytes::new()]);
-    leader.hear(2, Body::Forward { session: 7, sequence: 2, commands: vec![Bytes::new()] });
+    leader.hear(2, Body::Forward { boot: 7, sequence: 2, commands: vec![Bytes::new()] });
     let output = leader.output();
     let at = |index| LogId::new(2, 1, index);
     let busy = [(2..3, Proposal::Busy), (3..4, Proposal::Busy)];
     assert_eq!(output.proposals[0], (1..2, Proposal::Placed(at(12))));
     assert_eq!(output.proposals[1..], busy);
-    let answers = output.messages.iter().filter_map(|message| match message.body {
-        Body::ForwardReply { outcome, .. } => Some(outcome),
+    let answers = output.messages.iter().filter_map(|message| match &message.body {
+        Body::ForwardReply { outcome, .. } => Some(outcome.clone()),
         _ => None,
     });
     let expected = [ForwardOutcome::Appended(at(11)), ForwardOutcome::Busy];
@@ -337,4 +352,38 @@ fn accepted(matched: u64) -> Body {
 
 fn newer() -> SnapshotMeta {
     SnapshotMeta { log_id: LogId::new(2, 1, 10), ..meta(10) }
+}
+
+/// Rule 4: who is not in the leader's latest configuration is refused, and known by its replica.
+#[test]
+fn forwards_and_questions_of_strangers_are_refused() {
+    let forward = || Body::Forward { boot: 1, sequence: 1, commands: vec![Bytes::new()] };
+    for stranger in [Replica::new(2, 2), node(4)] {
+        let mut leader = Leader::new(Config::default());
+        leader.hear_replica(stranger, forward());
+        leader.hear_replica(stranger, Body::ReadIndex { sequence: 2 });
+        let output = leader.output();
+        assert_eq!(leader.engine.last_log_id().index, 10, "only its own entry");
+        let to_stranger = output.messages.iter().filter(|message| message.to == stranger);
+        let answers: Vec<_> = to_stranger.map(|message| message.body.clone()).collect();
+        let outcome = ForwardOutcome::NotLeader;
+        assert_eq!(answers[0], Body::ForwardReply { boot: 1, sequence: 1, outcome });
+        assert!(matches!(answers[1], Body::ReadIndexReply { index: None, .. }));
+    }
+}
+
+/// R15, R17: what another disk of a node says is no acknowledgement of the one that the configuration names.
+#[test]
+fn acknowledgements_of_another_disk_count_for_nothing() {
+    let mut leader = Leader::new(Config::default());
+    let write = leader.engine.take_write().map(|(write, _)| write);
+    if let Some(write) = write {
+        leader.step(Input::Persisted { write });
+    }
+    leader.step(Input::Persisted { write: 2 });
+    leader.hear_replica(Replica::new(2, 2), accepted(10));
+    leader.hear_replica(Replica::new(3, 9), accepted(10));
+    assert_eq!(leader.output().committed, None);
+    leader.hear(2, accepted(10));
+    assert_eq!(leader.output().committed, Some(10));
 }

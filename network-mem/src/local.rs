@@ -1,12 +1,15 @@
-//! The network of nodes that share a thread: a send is a call of the receiver's inbox, which puts the message
-//! into the receiver's queue. No system call, no timer, no task.
+//! The network of nodes that share a thread: a send is a call of the receiver's inbox, which puts
+//! the message into the receiver's queue. No system call, no timer, no task.
+//!
+//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine
+//! drops what is for another one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
-use quorate_core::{GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Transport};
 
 /// A network within a thread. Its links can be cut for tests. A clone is the same network.
 #[derive(Clone, Default)]
@@ -14,7 +17,8 @@ pub struct LocalNetwork {
     hub: Rc<Hub>,
 }
 
-/// No inbox is called or dropped while a cell is borrowed: either may run code that comes back here.
+/// No inbox is called or dropped while a cell is borrowed: either may run code that comes back
+/// here.
 #[derive(Default)]
 struct Hub {
     listening: RefCell<BTreeMap<(GroupId, NodeId), Listening>>,
@@ -77,7 +81,8 @@ impl Hub {
     }
 }
 
-/// A node's place in a [`LocalNetwork`]. A clone is the same place; with the last one the node leaves.
+/// A node's place in a [`LocalNetwork`]. A clone is the same place; with the last one the node
+/// leaves.
 #[derive(Clone)]
 pub struct LocalTransport {
     inner: Rc<Inner>,
@@ -111,17 +116,19 @@ impl Drop for Inner {
 impl Transport for LocalTransport {
     fn send(&self, message: Message) {
         let hub = &self.inner.hub;
-        if !hub.connected(message.from, message.to) {
+        let to = message.to.id;
+        if !hub.connected(message.from.id, to) {
             return;
         }
-        let inbox = match hub.listening.borrow().get(&(message.group, message.to)) {
+        let inbox = match hub.listening.borrow().get(&(message.group, to)) {
             Some(listening) => listening.inbox.clone(),
             None => return,
         };
         inbox.deliver(message);
     }
 
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        let node = credentials.replica.id;
         let listening = Listening { transport: self.inner.id, inbox };
         let _before = self.inner.hub.listening.borrow_mut().insert((group, node), listening);
     }
@@ -139,11 +146,20 @@ impl fmt::Debug for LocalTransport {
 
 #[cfg(test)]
 mod tests {
-    use quorate_core::{Body, Term};
+    use quorate_core::{Body, Boot, Replica, StoreState, Term};
 
     use super::*;
 
     const GROUP: GroupId = 7;
+
+    fn replica(id: NodeId) -> Replica {
+        Replica::new(id, 10 + id)
+    }
+
+    fn credentials(id: NodeId) -> Credentials {
+        let (boot, state) = (Boot::default(), StoreState::Member);
+        Credentials { replica: replica(id), boot, state, cluster: None }
+    }
 
     /// A node that keeps what it gets.
     struct Node {
@@ -157,11 +173,8 @@ mod tests {
             let got = Rc::new(RefCell::new(Vec::new()));
             let transport = network.transport();
             let inbox = Rc::clone(&got);
-            transport.attach(
-                GROUP,
-                id,
-                Inbox::new(move |message| inbox.borrow_mut().push(message)),
-            );
+            let inbox = Inbox::new(move |message| inbox.borrow_mut().push(message));
+            transport.attach(GROUP, credentials(id), inbox);
             Self { id, transport, got }
         }
 
@@ -170,13 +183,14 @@ mod tests {
         }
 
         fn send_in(&self, group: GroupId, to: NodeId) {
+            let (from, to) = (replica(self.id), replica(to));
             let body = Body::ReadIndex { sequence: 1 };
-            self.transport.send(Message { group, from: self.id, to, term: Term(1), body });
+            self.transport.send(Message { group, cluster: None, from, to, term: Term(1), body });
         }
 
         /// From whom it got something since the last call.
         fn heard_from(&self) -> Vec<NodeId> {
-            self.got.take().iter().map(|message| message.from).collect()
+            self.got.take().iter().map(|message| message.from.id).collect()
         }
     }
 
@@ -257,7 +271,7 @@ mod tests {
         let inbox = Inbox::new(move |message| {
             answers.send(Message { from: message.to, to: message.from, ..message });
         });
-        echo.attach(GROUP, 2, inbox);
+        echo.attach(GROUP, credentials(2), inbox);
         one.send(2);
         assert_eq!(one.heard_from(), [2]);
     }

@@ -1,5 +1,9 @@
-//! The network of nodes on several threads of a process. Messages to a node gather in its mailbox; the first one
-//! wakes a task on the node's thread, which takes them all at once. So a burst costs one wake-up.
+//! The network of nodes on several threads of a process. Messages to a node gather in its mailbox;
+//! the first one wakes a task on the node's thread, which takes them all at once. So a burst costs
+//! one wake-up.
+//!
+//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine
+//! drops what is for another one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,11 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use quorate_core::{GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Transport};
 use quorate_rt::AsyncRuntime;
 
-/// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends what matters again.
-/// It is a few times what all the peers of a node keep in flight, so that only a node that stands still loses any.
+/// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends
+/// what matters again. It is a few times what all the peers of a node keep in flight, so that only
+/// a node that stands still loses any.
 pub const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// A network across threads. A clone is the same network.
@@ -81,7 +86,7 @@ impl Mailbox {
         // One message may always wait, whatever its size.
         if !first && waiting.bytes.saturating_add(bytes) > MAX_WAITING_BYTES {
             drop(waiting);
-            tracing::debug!(to = message.to, "a message is lost: too much waits for its receiver");
+            tracing::debug!(to = %message.to, "a message is lost: too much waits for its receiver");
             return Posted::Lost;
         }
         waiting.bytes += bytes;
@@ -93,7 +98,8 @@ impl Mailbox {
         Posted::Taken
     }
 
-    /// Swaps what waits into `batch`, which is empty. None waits: the task is woken when that changes.
+    /// Swaps what waits into `batch`, which is empty. None waits: the task is woken when that
+    /// changes.
     fn poll_take(&self, batch: &mut Vec<Message>, context: &Context<'_>) {
         assert!(batch.is_empty());
         // Before the look, or a wake between the two would be lost.
@@ -119,8 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place; with the last
-/// one the node leaves.
+/// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place;
+/// with the last one the node leaves.
 pub struct SharedTransport<R: AsyncRuntime> {
     inner: Rc<Inner<R>>,
 }
@@ -184,8 +190,8 @@ impl<R: AsyncRuntime> Drop for Inner<R> {
     }
 }
 
-/// Delivers one batch each time it is polled. Whoever sends after the swap finds the mailbox empty and wakes this again,
-/// so a steady stream can't keep the node itself from its turns.
+/// Delivers one batch each time it is polled. Whoever sends after the swap finds the mailbox empty
+/// and wakes this again, so a steady stream can't keep the node itself from its turns.
 async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
     let mut batch = Vec::new();
     poll_fn(|context| {
@@ -204,7 +210,7 @@ async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
 
 impl<R: AsyncRuntime> Transport for SharedTransport<R> {
     fn send(&self, message: Message) {
-        let (from, to) = (message.from, message.to);
+        let (from, to) = (message.from.id, message.to.id);
         if from == to {
             return;
         }
@@ -220,7 +226,8 @@ impl<R: AsyncRuntime> Transport for SharedTransport<R> {
 
     /// # Panics
     /// Where another node is attached already: a transport is one node's.
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        let node = credentials.replica.id;
         let _before = self.inner.inboxes.borrow_mut().insert(group, inbox);
         let mut joined = self.inner.node.borrow_mut();
         let joined = joined.get_or_insert_with(|| self.inner.join(node));
@@ -245,7 +252,7 @@ mod tests {
     use std::task::{Wake, Waker};
     use std::thread;
 
-    use quorate_core::{Body, Entry, LogId, Payload, Term};
+    use quorate_core::{Body, Boot, Entry, LogId, Payload, Replica, StoreState, Term};
     use quorate_rt::{Launch, channel};
     use quorate_rt_tokio::Tokio;
 
@@ -254,7 +261,12 @@ mod tests {
     const GROUP: GroupId = 7;
 
     fn message(from: NodeId, to: NodeId, sequence: u64) -> Message {
-        Message { group: GROUP, from, to, term: Term(1), body: Body::ReadIndex { sequence } }
+        in_term_one(from, to, Body::ReadIndex { sequence })
+    }
+
+    fn in_term_one(from: NodeId, to: NodeId, body: Body) -> Message {
+        let (from, to) = (Replica::new(from, 1), Replica::new(to, 1));
+        Message { group: GROUP, cluster: None, from, to, term: Term(1), body }
     }
 
     fn sequence(message: &Message) -> u64 {
@@ -268,7 +280,9 @@ mod tests {
     fn listen(transport: &SharedTransport<Tokio>, id: NodeId) -> channel::mpsc::Receiver<Message> {
         let (sender, receiver) = channel::mpsc::channel(100_000);
         let inbox = Inbox::new(move |message| sender.try_send(message).expect("a test's receiver"));
-        transport.attach(GROUP, id, inbox);
+        let (boot, state) = (Boot::default(), StoreState::Member);
+        let credentials = Credentials { replica: Replica::new(id, 1), boot, state, cluster: None };
+        transport.attach(GROUP, credentials, inbox);
         receiver
     }
 
@@ -288,8 +302,8 @@ mod tests {
                     let mut next = BTreeMap::from([(1, 0), (2, 0), (3, 0)]);
                     while next.values().any(|next| *next < EACH) {
                         let message = messages.recv().await.unwrap();
-                        assert_eq!(Some(&sequence(&message)), next.get(&message.from));
-                        *next.get_mut(&message.from).unwrap() += 1;
+                        assert_eq!(Some(&sequence(&message)), next.get(&message.from.id));
+                        *next.get_mut(&message.from.id).unwrap() += 1;
                     }
                 })
             }
@@ -365,10 +379,11 @@ mod tests {
     fn what_waits_for_a_node_that_stands_still_is_bounded_in_bytes() {
         const COMMAND_BYTES: usize = 1 << 20;
         let command = bytes::Bytes::from(vec![0; COMMAND_BYTES]);
-        let entry = Entry { log_id: LogId::new(1, 1, 1), payload: Payload::Command(command) };
+        let entry =
+            Entry { log_id: LogId::new(1, 1, 1), time: 0, payload: Payload::Command(command) };
         let body =
             Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry].into() };
-        let append = Message { group: GROUP, from: 1, to: 2, term: Term(1), body };
+        let append = in_term_one(1, 2, body);
         let mailbox = Mailbox::default();
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)
             .filter(|_| matches!(mailbox.post(append.clone()), Posted::Taken))

@@ -1,24 +1,39 @@
-//! Where peers are reached: what the groups' memberships say, and otherwise what peers said of themselves. Pure.
+//! Where replicas are reached: what the groups' configurations and lists say, and otherwise what peers said of themselves. Pure.
 
 use std::collections::BTreeMap;
 
-use quorate_core::{GroupId, MAX_NODES, NodeId};
+use quorate_core::{GroupId, MAX_NODES, Replica};
+
+/// An address, and from where it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// As `host:port`.
+    pub(crate) at: String,
+    /// By a group, and not only by what the peer said of itself.
+    pub(crate) is_configured: bool,
+}
 
 #[derive(Default)]
 pub(crate) struct Addresses {
-    of_groups: BTreeMap<GroupId, BTreeMap<NodeId, String>>,
-    learned: BTreeMap<NodeId, String>,
+    of_groups: BTreeMap<GroupId, BTreeMap<Replica, String>>,
+    learned: BTreeMap<Replica, String>,
 }
 
 impl Addresses {
-    pub(crate) fn get(&self, node: NodeId) -> Option<&str> {
-        let of_groups = self.of_groups.values().find_map(|peers| peers.get(&node));
-        of_groups.or_else(|| self.learned.get(&node)).map(String::as_str)
+    /// Where a replica is reached: where a group has it, or its node, and otherwise where that replica itself said.
+    pub(crate) fn get(&self, replica: Replica) -> Option<Address> {
+        let of_groups =
+            |replica| self.of_groups.values().find_map(|peers: &BTreeMap<_, _>| peers.get(&replica));
+        if let Some(at) = of_groups(replica).or_else(|| of_groups(Replica::any(replica.id))) {
+            return Some(Address { at: at.clone(), is_configured: true });
+        }
+        let at = self.learned.get(&replica)?.clone();
+        Some(Address { at, is_configured: false })
     }
 
-    pub(crate) fn set(&mut self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+    pub(crate) fn set(&mut self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let known = peers.iter().filter(|(_, address)| !address.is_empty());
-        let known = known.map(|(id, address)| (*id, address.clone())).collect();
+        let known = known.map(|(replica, address)| (*replica, address.clone())).collect();
         self.of_groups.insert(group, known);
     }
 
@@ -30,12 +45,22 @@ impl Addresses {
         }
     }
 
-    /// What a peer says of itself, so that a node whose membership is still empty can answer. As many as a cluster has
-    /// nodes; strangers beyond that are not remembered.
-    pub(crate) fn learn(&mut self, node: NodeId, address: String) {
-        if self.learned.len() < MAX_NODES || self.learned.contains_key(&node) {
-            self.learned.insert(node, address);
+    /// What a replica says of itself, so that a node that knows of no address can answer. It is used for that replica alone. As many are
+    /// remembered as a cluster has nodes; when there are more, those go that are not connected, and if all are, the new one.
+    pub(crate) fn learn(
+        &mut self,
+        replica: Replica,
+        address: String,
+        is_connected: impl Fn(Replica) -> bool,
+    ) {
+        let is_full = |learned: &BTreeMap<_, _>| learned.len() >= MAX_NODES;
+        if is_full(&self.learned) && !self.learned.contains_key(&replica) {
+            self.learned.retain(|replica, _| is_connected(*replica));
+            if is_full(&self.learned) {
+                return;
+            }
         }
+        self.learned.insert(replica, address);
     }
 }
 
@@ -43,28 +68,65 @@ impl Addresses {
 mod tests {
     use super::*;
 
+    const OLD: Replica = Replica::new(1, 100);
+    const NEW: Replica = Replica::new(1, 200);
+
+    fn at(addresses: &Addresses, replica: Replica) -> Option<String> {
+        addresses.get(replica).map(|address| address.at)
+    }
+
+    fn configured(addresses: &mut Addresses, peers: &[(Replica, &str)]) {
+        let peers = peers.iter().map(|(replica, address)| (*replica, (*address).to_owned()));
+        addresses.set(7, &peers.collect());
+    }
+
     #[test]
-    fn a_membership_wins_over_what_was_learned_until_it_forgets_the_node() {
+    fn a_group_wins_over_what_was_learned_until_it_forgets_the_node() {
         let mut addresses = Addresses::default();
-        assert_eq!(addresses.get(1), None);
-        addresses.learn(1, "learned:1".to_owned());
-        assert_eq!(addresses.get(1), Some("learned:1"));
-        addresses.set(7, &BTreeMap::from([(1, "group:1".to_owned()), (2, String::new())]));
-        addresses.learn(1, "learned:2".to_owned());
-        assert_eq!(addresses.get(1), Some("group:1"));
-        assert_eq!(addresses.get(2), None);
-        addresses.set(7, &BTreeMap::new());
-        assert_eq!(addresses.get(1), Some("learned:2"));
+        assert_eq!(at(&addresses, OLD), None);
+        addresses.learn(OLD, "learned:1".to_owned(), |_| true);
+        assert_eq!(at(&addresses, OLD).as_deref(), Some("learned:1"));
+        assert!(!addresses.get(OLD).unwrap().is_configured);
+        configured(&mut addresses, &[(OLD, "group:1"), (Replica::new(2, 1), "")]);
+        addresses.learn(OLD, "learned:2".to_owned(), |_| true);
+        assert_eq!(at(&addresses, OLD).as_deref(), Some("group:1"));
+        assert!(addresses.get(OLD).unwrap().is_configured);
+        assert_eq!(at(&addresses, Replica::new(2, 1)), None);
+        configured(&mut addresses, &[]);
+        assert_eq!(at(&addresses, OLD).as_deref(), Some("learned:2"));
         addresses.forget(7);
-        assert_eq!(addresses.get(1), None);
+        assert_eq!(at(&addresses, OLD), None);
+    }
+
+    #[test]
+    fn a_replica_is_where_it_is_listed_itself_and_otherwise_where_its_node_is() {
+        let mut addresses = Addresses::default();
+        configured(&mut addresses, &[(OLD, "old:1"), (Replica::any(1), "node:1")]);
+        addresses.learn(NEW, "learned:1".to_owned(), |_| true);
+        assert_eq!(at(&addresses, OLD).as_deref(), Some("old:1"));
+        assert_eq!(at(&addresses, NEW).as_deref(), Some("node:1"));
+        assert_eq!(at(&addresses, Replica::any(1)).as_deref(), Some("node:1"));
+    }
+
+    #[test]
+    fn what_a_replica_says_of_itself_is_for_it_alone() {
+        let mut addresses = Addresses::default();
+        addresses.learn(NEW, "learned:1".to_owned(), |_| true);
+        assert_eq!(at(&addresses, OLD), None);
+        assert_eq!(at(&addresses, Replica::any(1)), None);
     }
 
     #[test]
     fn only_so_many_strangers_are_remembered() {
+        let stranger = |id: u64| Replica::new(id, 1);
         let mut addresses = Addresses::default();
-        (1..=MAX_NODES as u64 + 1).for_each(|node| addresses.learn(node, format!("n:{node}")));
-        assert_eq!(addresses.get(MAX_NODES as u64 + 1), None);
-        addresses.learn(1, "moved:1".to_owned());
-        assert_eq!(addresses.get(1), Some("moved:1"));
+        let last = MAX_NODES as u64 + 1;
+        (1..=last).for_each(|id| addresses.learn(stranger(id), format!("n:{id}"), |_| true));
+        assert_eq!(at(&addresses, stranger(last)), None);
+        addresses.learn(stranger(1), "moved:1".to_owned(), |_| true);
+        assert_eq!(at(&addresses, stranger(1)).as_deref(), Some("moved:1"));
+        addresses.learn(stranger(last), "n".to_owned(), |replica| replica != stranger(2));
+        assert_eq!(at(&addresses, stranger(last)).as_deref(), Some("n"));
+        assert_eq!(at(&addresses, stranger(2)), None, "it was not connected");
     }
 }

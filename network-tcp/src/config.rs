@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use quorate_core::{ConfigError, MAX_ADDRESS_BYTES};
 
+use crate::list::HostPort;
+
 /// The settings of a transport. All nodes of a cluster should have the same limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpConfig {
-    /// Which cluster this is; default 0. Nodes of different clusters refuse each other, so that an address that was reused
-    /// by mistake does no harm.
-    pub cluster_id: u64,
-
     /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes' `Config` allows: one command
     /// of `max_command_bytes`, or `max_append_bytes` of entries, and some hundred bytes more. Too small: a larger message never
     /// arrives, and replication stops at it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
@@ -31,7 +29,6 @@ impl Default for TcpConfig {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
         Self {
-            cluster_id: 0,
             max_frame_bytes: 64 * MIB,
             max_outbox_bytes: 16 * MIB,
             advertise: None,
@@ -50,9 +47,11 @@ impl TcpConfig {
         check(self.max_frame_bytes >= 1 << 10, "max_frame_bytes", "must be at least 1 KiB")?;
         check(self.max_frame_bytes <= 2 << 30, "max_frame_bytes", "must be at most 2 GiB")?;
         check(self.max_outbox_bytes >= 1 << 10, "max_outbox_bytes", "must be at least 1 KiB")?;
-        let advertise = self.advertise.as_deref().unwrap_or("-");
-        check(!advertise.is_empty(), "advertise", "must not be empty")?;
-        check(advertise.len() <= MAX_ADDRESS_BYTES, "advertise", "is too long")
+        let Some(advertise) = self.advertise.as_deref() else { return Ok(()) };
+        check(advertise.len() <= MAX_ADDRESS_BYTES, "advertise", "is too long")?;
+        HostPort::parse(advertise)
+            .map(|_| ())
+            .map_err(|reason| ConfigError { field: "advertise", reason })
     }
 }
 
@@ -64,9 +63,13 @@ pub struct Stats {
     pub connects: u64,
     /// Connections from peers whose handshake succeeded.
     pub accepts: u64,
-    /// Connections that a handshake ended: a wrong magic, version, cluster or node, in both directions; and of those from
+    /// Of both, those on which nothing was proven, so that only messages pass that form a cluster or let a new disk in.
+    pub unproven: u64,
+    /// Connections that a handshake ended: a wrong magic, version, cluster, node or boot, in both directions; and of those from
     /// others, one that was silent or beyond the number of connections.
     pub refused_handshakes: u64,
+    /// Of these, the ones refused here because two processes run on copies of one data folder.
+    pub twins: u64,
     /// Messages written.
     pub frames_out: u64,
     /// Their bytes.
@@ -77,7 +80,8 @@ pub struct Stats {
     pub frames_in: u64,
     /// Bytes received after handshakes.
     pub bytes_in: u64,
-    /// Frames that ended their connection: too large, damaged, of unknown form, or not between its two nodes.
+    /// Frames that ended their connection: too large, damaged, of unknown form, not between its two replicas, or of a kind
+    /// for which nothing was proven.
     pub bad_frames: u64,
     /// Messages that were not sent, or whose connection broke while they were being written.
     pub dropped_out: u64,
@@ -103,6 +107,12 @@ pub(crate) struct Timing {
     /// How long the connection for snapshots stays open with nothing to do: longer than a transfer pauses, for a slow disk
     /// at either end, and so short that the peers of a large cluster don't keep two connections each.
     pub(crate) idle: Duration,
+    /// How long an unproven connection stays open with nothing to do. By then more may be provable, and the peer's word of it
+    /// may have been lost.
+    pub(crate) unproven_idle: Duration,
+    /// How long the older of two processes of a replica has for its answer to a ping. It is what a reboot costs whose
+    /// connections were not closed, and many times a round trip.
+    pub(crate) ping: Duration,
 }
 
 impl Timing {
@@ -113,6 +123,8 @@ impl Timing {
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
         idle: Duration::from_secs(30),
+        unproven_idle: Duration::from_secs(5),
+        ping: Duration::from_millis(500),
     };
 
     /// The pause after so many failures in a row: doubled each time, up to the longest, less up to a half by chance, so that
@@ -144,6 +156,7 @@ mod tests {
         let advertise =
             |address: &str| TcpConfig { advertise: Some(address.to_owned()), ..good.clone() };
         assert_eq!(field(advertise("")), "advertise");
+        assert_eq!(field(advertise("raft-1.example")), "advertise");
         assert_eq!(field(advertise(&"a".repeat(MAX_ADDRESS_BYTES + 1))), "advertise");
         assert!(advertise("raft-1.example:7001").validate().is_ok());
     }

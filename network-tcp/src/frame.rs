@@ -1,9 +1,10 @@
 //! A message on the wire: the body's length (4 bytes, little-endian), its CRC-32 (4), the body as
-//! [`quorate_core::codec`] writes it. All the frames of a connection are of its [`Lane`]. Pure: bytes in, bytes out.
+//! [`quorate_core::codec`] writes it. All the frames of a connection are of its [`Lane`]. A body of one byte is no message, but a ping
+//! or an echo: see `sessions.rs`. Pure: bytes in, bytes out.
 
 use bytes::{Buf, Bytes, BytesMut};
 use crc32fast::Hasher;
-use quorate_core::NodeId;
+use quorate_core::Replica;
 use quorate_core::codec::{DecodeError, Gather};
 use thiserror::Error;
 
@@ -24,7 +25,9 @@ pub(crate) enum FrameError {
     #[error(
         "a message from node {from} to node {to} on a connection from node {peer} to node {node}"
     )]
-    Misdirected { from: NodeId, to: NodeId, peer: NodeId, node: NodeId },
+    Misdirected { from: Replica, to: Replica, peer: Replica, node: Replica },
+    #[error("a message of a member of the cluster, which the peer has not proven to be")]
+    Unproven,
     #[error("a message on the connection of another kind, {0:?}")]
     Lane(Lane),
 }

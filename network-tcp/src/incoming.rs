@@ -4,39 +4,60 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::select;
 use quorate_core::codec::decode_message;
-use quorate_core::{Message, NodeId};
+use quorate_core::{Body, Credentials, GroupId, MAX_NODES, Memory, Message, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
 use thiserror::Error;
 
 use crate::frame::{FrameError, FrameReader};
-use crate::handshake::{Answer, Hello, Lane, MAX_HELLO_BYTES, Refusal};
+use crate::handshake::{
+    Answer, Confirm, Hello, Lane, MAX_HELLO_BYTES, Party, Refusal, Role, is_formation, judge, mac,
+};
+use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
 use crate::transport::State;
-use crate::wait::within;
+use crate::wait::{read_until, within};
 
 /// The most connections at a time, those in their handshake included: several times the nodes of a cluster. It bounds what
 /// strangers can make us hold.
 pub(crate) const MAX_CONNECTIONS: usize = 256;
+
+/// Of how many peers is remembered why they were refused, lest each attempt be another line of the log.
+const MAX_REFUSED: usize = 2 * MAX_NODES;
 
 /// How long accepting rests after an error: the usual one is that the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The accepted connections.
 pub(crate) struct Accepted<R: AsyncRuntime> {
-    next: u64,
     tasks: BTreeMap<u64, R::Task<()>>,
-    /// The one connection of each peer and lane.
-    of_peers: BTreeMap<(NodeId, Lane), u64>,
+    /// Why peers were refused the last time.
+    refused: BTreeMap<Replica, Refusal>,
 }
 
 impl<R: AsyncRuntime> Default for Accepted<R> {
     fn default() -> Self {
-        Self { next: 0, tasks: BTreeMap::new(), of_peers: BTreeMap::new() }
+        Self { tasks: BTreeMap::new(), refused: BTreeMap::new() }
+    }
+}
+
+impl<R: AsyncRuntime> Accepted<R> {
+    pub(crate) fn take(&mut self, id: u64) -> Option<R::Task<()>> {
+        self.tasks.remove(&id)
+    }
+
+    /// Whether the peer was not refused for the same reason before.
+    fn is_news(&mut self, peer: Replica, refusal: Refusal) -> bool {
+        if self.refused.len() >= MAX_REFUSED && !self.refused.contains_key(&peer) {
+            self.refused.clear();
+        }
+        self.refused.insert(peer, refusal) != Some(refusal)
     }
 }
 
@@ -56,11 +77,9 @@ pub(crate) async fn accept<R: AsyncRuntime>(state: Rc<State<R>>, mut listener: R
             tracing::warn!(%address, "a connection is refused: there are {MAX_CONNECTIONS}");
             continue;
         }
-        let id = state.accepted.borrow().next;
+        let id = state.next_id();
         let task = state.rt.spawn(connection(Rc::clone(&state), id, stream, address));
-        let accepted = &mut *state.accepted.borrow_mut();
-        accepted.next += 1;
-        accepted.tasks.insert(id, task);
+        state.accepted.borrow_mut().tasks.insert(id, task);
     }
 }
 
@@ -71,103 +90,132 @@ async fn connection<R: AsyncRuntime>(
     stream: R::Stream,
     address: SocketAddr,
 ) {
-    match welcome(&state, stream).await {
-        Ok(Guest { hello, read, write, rest }) => {
-            let peer = hello.from;
-            state.count(|stats| stats.accepts += 1);
-            learn(&state, &hello, address);
-            replace_older(&state, (peer, hello.lane), id);
-            match serve(&state, hello, read, write, rest).await {
-                Ok(()) => tracing::info!(peer, %address, "a peer has closed its connection"),
-                Err(error) => {
-                    if matches!(error, ServeError::Frame(_)) {
-                        state.count(|stats| stats.bad_frames += 1);
-                    }
-                    tracing::warn!(peer, %address, %error, "the connection of a peer is closed");
-                }
-            }
+    let handshake = welcome(Rc::clone(&state), stream);
+    let welcomed = within(&state.rt, state.timing.handshake, handshake).await;
+    match welcomed.map_err(WelcomeError::from).flatten() {
+        Ok(guest) if !state.still_holds(&guest.own, guest.proven) => {
+            tracing::debug!(%address, "this node has changed meanwhile; the peer connects anew");
         }
+        Ok(guest) => serve(&state, id, guest, address).await,
         Err(WelcomeError::Silent) => tracing::debug!(%address, "connected and said nothing"),
+        Err(WelcomeError::Detached) => tracing::debug!(%address, "connected when no node is here"),
         Err(error) => {
             state.count(|stats| stats.refused_handshakes += 1);
-            tracing::warn!(%address, %error, "a connection is refused");
+            log_refused(&state, address, &error);
         }
     }
-    let own = {
-        let accepted = &mut *state.accepted.borrow_mut();
-        accepted.of_peers.retain(|_, connection| *connection != id);
-        accepted.tasks.remove(&id)
-    };
+    let own = state.accepted.borrow_mut().take(id);
     // It ends by itself right now; dropping the handle would be cancelling oneself.
     if let Some(own) = own {
         own.detach();
     }
 }
 
+fn log_refused<R: AsyncRuntime>(state: &State<R>, address: SocketAddr, error: &WelcomeError) {
+    let (WelcomeError::Refused(peer, refusal) | WelcomeError::Told(peer, refusal)) = error else {
+        tracing::warn!(%address, %error, "a connection is refused");
+        return;
+    };
+    let news = peer.is_none_or(|peer| state.accepted.borrow_mut().is_news(peer, *refusal));
+    let peer = peer.map(tracing::field::display);
+    if !news {
+        tracing::debug!(peer, %address, %error, "a connection is refused again");
+    } else if refusal.is_grave() {
+        tracing::error!(peer, %address, %error, "a connection is refused");
+    } else {
+        tracing::warn!(peer, %address, %error, "a connection is refused");
+    }
+}
+
 /// A peer whose handshake succeeded.
 struct Guest<S: Stream> {
     hello: Hello,
+    /// What this node has shown it.
+    own: Credentials,
+    proven: bool,
+    /// What it remembers of this node.
+    remember: Vec<(GroupId, Memory)>,
     read: S::ReadHalf,
     write: S::WriteHalf,
-    /// What came after the hello.
+    /// What came after the handshake.
     rest: BytesMut,
 }
 
 #[derive(Debug, Error)]
 enum WelcomeError {
-    #[error("{0}")]
-    Refused(#[from] Refusal),
+    /// Here, by this node. The peer, if it has said who it is.
+    #[error("{1}")]
+    Refused(Option<Replica>, Refusal),
+    /// There, by the peer.
+    #[error("the peer refuses: {1}")]
+    Told(Option<Replica>, Refusal),
     #[error("no handshake: {0}")]
     Io(#[from] io::Error),
     /// Closed before the first byte, as health checks do.
     #[error("nothing was said")]
     Silent,
+    #[error("no node is attached")]
+    Detached,
 }
 
 async fn welcome<R: AsyncRuntime>(
-    state: &State<R>,
+    state: Rc<State<R>>,
     stream: R::Stream,
 ) -> Result<Guest<R::Stream>, WelcomeError> {
-    let node = state.node.get().expect("accepting begins when the node is attached");
-    let handshake = shake_hands(stream, state.config.cluster_id, node);
-    within(&state.rt, state.timing.handshake, handshake).await?
-}
-
-async fn shake_hands<S: Stream>(
-    stream: S,
-    cluster: u64,
-    node: NodeId,
-) -> Result<Guest<S>, WelcomeError> {
+    let own = state.own.get().ok_or(WelcomeError::Detached)?;
     let (mut read, mut write) = stream.split();
     let mut rest = BytesMut::with_capacity(MAX_HELLO_BYTES);
-    let verdict = loop {
-        match Hello::take(&mut rest) {
-            Ok(Some(hello)) => break hello.check(cluster, node).map(|()| hello),
-            Ok(None) => {}
-            Err(refusal) => break Err(refusal),
-        }
-        let (count, back) = read.read(rest).await;
-        rest = back;
-        if count? == 0 {
-            let said_something = !rest.is_empty();
-            return Err(if said_something {
-                io::Error::from(io::ErrorKind::UnexpectedEof).into()
-            } else {
-                WelcomeError::Silent
-            });
+    let hello = match read_until(&mut read, &mut rest, Hello::take).await {
+        Ok(hello) => hello,
+        Err(_) if rest.is_empty() => return Err(WelcomeError::Silent),
+        Err(error) => return Err(error.into()),
+    };
+    let node = Party::new(&own, state.nonce());
+    let peer = hello.as_ref().ok().map(|hello| hello.from.replica);
+    let verdict = match hello {
+        Ok(hello) => check(&state, &own, &hello).await.map(|()| hello),
+        Err(refusal) => Err(refusal),
+    };
+    let hello = match verdict {
+        Ok(hello) => hello,
+        Err(refusal) => {
+            // Whether it hears that or not, it is refused.
+            let _ = write.write_all(vec![Answer::refuse(refusal, Some(node)).encode()]).await;
+            return Err(WelcomeError::Refused(peer, refusal));
         }
     };
-    let answer = Answer { cluster, node, refused: verdict.as_ref().err().copied() };
-    let answered = write.write_all(vec![answer.encode()]).await;
-    let hello = verdict?;
-    answered?;
-    Ok(Guest { hello, read, write, rest })
+    let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
+    let answer = Answer::welcome(&hello, node, mac_of(Role::Acceptor));
+    write.write_all(vec![answer.encode()]).await?;
+    let refused = |refusal| WelcomeError::Refused(peer, refusal);
+    let confirm = read_until(&mut read, &mut rest, Confirm::take).await?.map_err(refused)?;
+    if confirm.refused != 0 {
+        return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
+    }
+    let expected = mac_of(Role::Dialler);
+    let proven = judge(own.state, hello.from.state, expected, confirm.mac).map_err(refused)?;
+    Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
+}
+
+async fn check<R: AsyncRuntime>(
+    state: &State<R>,
+    own: &Credentials,
+    hello: &Hello,
+) -> Result<(), Refusal> {
+    let Party { replica, boot, .. } = hello.from;
+    let verdict = match hello.check(own) {
+        Ok(()) => state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await,
+        Err(refusal) => Err(refusal),
+    };
+    state.count(|stats| stats.twins += u64::from(verdict == Err(Refusal::Twin)));
+    verdict
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
     if !hello.address.is_empty() {
         let address = complete(&hello.address, seen);
-        state.change_addresses(|addresses| addresses.learn(hello.from, address));
+        let is_connected = |replica| state.sessions.is_connected(replica);
+        state.change_addresses(|all| all.learn(hello.from.replica, address, is_connected));
     }
 }
 
@@ -181,14 +229,6 @@ fn complete(address: &str, seen: SocketAddr) -> String {
     }
 }
 
-/// A peer connects anew when the old connection of the lane is of no use to it, which we may not have noticed.
-fn replace_older<R: AsyncRuntime>(state: &State<R>, peer: (NodeId, Lane), id: u64) {
-    let accepted = &mut *state.accepted.borrow_mut();
-    let older = accepted.of_peers.insert(peer, id);
-    let older = older.and_then(|older| accepted.tasks.remove(&older));
-    drop(older);
-}
-
 #[derive(Debug, Error)]
 enum ServeError {
     #[error("{0}")]
@@ -197,51 +237,120 @@ enum ServeError {
     Io(#[from] io::Error),
 }
 
-/// Reads until the peer closes.
+/// From the handshake to the end.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
-    hello: Hello,
-    mut read: impl ReadHalf,
-    write: impl WriteHalf,
-    rest: BytesMut,
-) -> Result<(), ServeError> {
-    let arrived = Rc::new(Arrived::default());
-    arrived.add(rest.len());
-    let _reporter =
-        state.rt.spawn(report(state.rt.clone(), write, Rc::clone(&arrived), state.timing.report));
-    let mut frames = FrameReader::new(rest, state.config.max_frame_bytes);
-    loop {
-        while let Some(body) = frames.next()? {
-            let message = decode(body, &hello)?;
-            deliver(state, message);
-        }
-        let (count, buffer) = read.read(frames.take_buffer()).await;
-        frames.put_back(buffer);
-        match count? {
-            0 => return Ok(()),
-            count => {
-                arrived.add(count);
-                state.count(|stats| stats.bytes_in += count as u64);
+    id: u64,
+    guest: Guest<R::Stream>,
+    address: SocketAddr,
+) {
+    let Guest { hello, own, proven, remember, read, write, rest } = guest;
+    let Party { replica: peer, boot, .. } = hello.from;
+    state.count(|stats| {
+        stats.accepts += 1;
+        stats.unproven += u64::from(!proven);
+    });
+    state.accepted.borrow_mut().refused.remove(&peer);
+    let way = Way::In { lane: hello.lane, any: !hello.to.is_known() };
+    let session = Session::new(peer, boot, proven, way, Rc::default());
+    // A peer connects anew when the old connection is of no use to it, which we may not have noticed.
+    let _open = state.begin_session(id, &session);
+    learn(state, &hello, address);
+    if proven {
+        for (group, memory) in remember {
+            if let Some(inbox) = state.inbox(group) {
+                inbox.remembered(peer, memory);
             }
+        }
+    }
+    let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
+    match reader.run(read, write, rest).await {
+        Ok(()) => tracing::info!(%peer, %address, "a peer has closed its connection"),
+        Err(error) => {
+            if matches!(error, ServeError::Frame(_)) {
+                state.count(|stats| stats.bad_frames += 1);
+            }
+            tracing::warn!(%peer, %address, %error, "the connection of a peer is closed");
         }
     }
 }
 
-fn decode(body: Bytes, hello: &Hello) -> Result<Message, FrameError> {
-    let message = decode_message(body)?;
-    let (peer, node) = (hello.from, hello.to);
-    if message.from != peer || message.to != node {
-        return Err(FrameError::Misdirected { from: message.from, to: message.to, peer, node });
+/// What reads the frames of a connection.
+struct Reader<'a, R: AsyncRuntime> {
+    state: &'a Rc<State<R>>,
+    session: &'a Rc<Session>,
+    /// This replica, as the peer has been told.
+    node: Replica,
+    lane: Lane,
+}
+
+impl<R: AsyncRuntime> Reader<'_, R> {
+    /// Reads until the peer closes.
+    async fn run(
+        &self,
+        mut read: impl ReadHalf,
+        write: impl WriteHalf,
+        rest: BytesMut,
+    ) -> Result<(), ServeError> {
+        let state = self.state;
+        let arrived = Rc::new(Arrived::default());
+        arrived.add(rest.len());
+        state.count(|stats| stats.bytes_in += rest.len() as u64);
+        let report = report(
+            state.rt.clone(),
+            write,
+            Rc::clone(&arrived),
+            Rc::clone(self.session),
+            state.timing.report,
+        );
+        let _reporter = state.rt.spawn(report);
+        let mut frames = FrameReader::new(rest, state.config.max_frame_bytes);
+        loop {
+            while let Some(body) = frames.next()? {
+                self.take(body)?;
+            }
+            let (count, buffer) = read.read(frames.take_buffer()).await;
+            frames.put_back(buffer);
+            match count? {
+                0 => return Ok(()),
+                count => {
+                    arrived.add(count);
+                    state.count(|stats| stats.bytes_in += count as u64);
+                }
+            }
+        }
     }
-    if Lane::of(&message.body) != hello.lane {
-        return Err(FrameError::Lane(hello.lane));
+
+    fn take(&self, body: Bytes) -> Result<(), FrameError> {
+        match body[..] {
+            [PING_FRAME] => self.session.heard(Control::Ping),
+            [ECHO_FRAME] => self.session.heard(Control::Echo),
+            _ => deliver(self.state, self.decode(body)?),
+        }
+        Ok(())
     }
-    Ok(message)
+
+    fn decode(&self, body: Bytes) -> Result<Message, FrameError> {
+        let message = decode_message(body)?;
+        let (peer, node) = (self.session.peer, self.node);
+        let Message { from, to, ref body, .. } = message;
+        let is_for_any = matches!(body, Body::Who { .. } | Body::Claim(_));
+        if from != peer || to != node && !(is_for_any && to == Replica::any(node.id)) {
+            return Err(FrameError::Misdirected { from, to, peer, node });
+        }
+        if Lane::of(body) != self.lane {
+            return Err(FrameError::Lane(self.lane));
+        }
+        if !self.session.proven && !is_formation(body) {
+            return Err(FrameError::Unproven);
+        }
+        Ok(message)
+    }
 }
 
 fn deliver<R: AsyncRuntime>(state: &State<R>, message: Message) {
     // Not borrowed while the inbox is called: it may attach, detach or drop the transport.
-    let inbox = state.inboxes.borrow().get(&message.group).cloned();
+    let inbox = state.inbox(message.group);
     state.count(|stats| {
         stats.frames_in += 1;
         stats.dropped_in += u64::from(inbox.is_none());
@@ -267,20 +376,38 @@ impl Arrived {
     }
 }
 
-/// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a pause.
+/// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a pause. Pings and echoes go at
+/// once.
 async fn report<R: AsyncRuntime>(
     rt: R,
     mut write: impl WriteHalf,
     arrived: Rc<Arrived>,
+    session: Rc<Session>,
     pause: Duration,
 ) {
+    let (mut told, mut next) = (0, rt.now());
     loop {
-        arrived.more.wait().await;
-        let total = arrived.bytes.get().to_le_bytes();
-        if write.write_all(vec![Bytes::copy_from_slice(&total)]).await.is_err() {
-            return; // The reader sees the same, and says so.
+        let mut reports = BytesMut::new();
+        for control in session.take_due() {
+            reports.put_u64_le(match control {
+                Control::Ping => PING_REPORT,
+                Control::Echo => ECHO_REPORT,
+            });
         }
-        rt.sleep(pause).await;
+        let (total, now) = (arrived.bytes.get(), rt.now());
+        if total > told && now >= next {
+            reports.put_u64_le(total);
+            (told, next) = (total, now + pause);
+        }
+        if !reports.is_empty() {
+            if write.write_all(vec![reports.freeze()]).await.is_err() {
+                return; // The reader sees the same, and says so.
+            }
+        } else if now < next {
+            select(pin!(session.due.wait()), pin!(rt.sleep_until(next))).await;
+        } else {
+            select(pin!(session.due.wait()), pin!(arrived.more.wait())).await;
+        }
     }
 }
 

@@ -6,12 +6,18 @@
 //! is how many bytes have arrived, at most once a second, so that a sender notices a peer that has vanished. An
 //! idle connection is silent.
 //!
+//! A handshake tells which replica is at the other end, and proves that it belongs to the same cluster, without telling the
+//! cluster's id. Where that can't be proven, only messages go through that form a cluster or let a new disk in. Without TLS this
+//! guards against mistakes, such as a wrong address or a copied data folder, and not against attackers.
+//!
 //! | file | concern |
 //! | --- | --- |
 //! | `config.rs` | the settings and the counters |
+//! | `list.rs` | the checks of a list of nodes; pure |
 //! | `addresses.rs` | where peers are reached; pure |
 //! | `frame.rs` | a message as bytes, and messages out of a stream of bytes; pure |
-//! | `handshake.rs` | who speaks to whom, and of what; pure |
+//! | `handshake.rs` | who speaks to whom, of what, and what that proves; pure |
+//! | `sessions.rs` | the open connections, and two boots of one replica |
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
 //! | `outgoing.rs` | the outbox of a peer's lane, and the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept and read |
@@ -25,7 +31,9 @@ mod frame;
 pub mod fuzzing;
 mod handshake;
 mod incoming;
+mod list;
 mod outgoing;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod transport;

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::{Either, select};
-use quorate_core::NodeId;
 use quorate_core::codec::Gather;
+use quorate_core::{Boot, Credentials, Replica};
 use quorate_rt::channel::Signal;
-use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, TaskError, WriteHalf};
+use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
+use crate::addresses::Address;
 use crate::frame::put_frame;
-use crate::handshake::{ANSWER_BYTES, Answer, Hello, Lane, Refusal};
+use crate::handshake::{
+    Answer, Confirm, Hello, Lane, MAX_MEMORIES, Party, Refusal, Role, VERSIONS, judge, mac,
+};
+use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
 use crate::transport::State;
-use crate::wait::{resolve, within};
+use crate::wait::{read_until, resolve, within};
 
 /// What waits for a connection, in bytes (and one message more): enough for the first words of an election, as what
 /// is older than a failed attempt is worthless.
@@ -25,76 +29,135 @@ const UNCONNECTED_BYTES: usize = 64 << 10;
 
 /// What the transport and the peer's task share.
 pub(crate) struct Link {
-    pub(crate) peer: NodeId,
+    /// Whom it is for; maybe [`any`](Replica::any) of a node.
+    pub(crate) to: Replica,
     pub(crate) lane: Lane,
-    pub(crate) address: String,
+    pub(crate) address: Address,
     outbox: RefCell<Outbox>,
-    filled: Signal,
+    filled: Rc<Signal>,
 }
 
 #[derive(Default)]
 struct Outbox {
-    waiting: Gather,
-    waiting_frames: u64,
+    /// What may go over any connection. After a handshake that proves the cluster, all goes to the others.
+    formation: Queue,
+    /// What needs a proven connection.
+    others: Queue,
     /// What the task has taken and not yet written: it is memory, too.
     writing_bytes: usize,
     writing_frames: u64,
-    connected: bool,
+    connection: Connected,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Gather,
+    frames: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Connected {
+    #[default]
+    No,
+    Unproven,
+    Proven,
+}
+
+impl Outbox {
+    fn bytes(&self) -> usize {
+        self.formation.waiting.len() + self.others.waiting.len() + self.writing_bytes
+    }
 }
 
 impl Link {
-    pub(crate) fn new(peer: NodeId, lane: Lane, address: String) -> Self {
-        Self { peer, lane, address, outbox: RefCell::default(), filled: Signal::default() }
+    pub(crate) fn new(to: Replica, lane: Lane, address: Address) -> Self {
+        Self { to, lane, address, outbox: RefCell::default(), filled: Rc::default() }
     }
 
     /// Whether another message is taken.
-    pub(crate) fn has_room(&self, max_outbox_bytes: usize) -> bool {
+    pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
         let outbox = self.outbox.borrow();
-        let limit = if outbox.connected {
-            max_outbox_bytes
-        } else {
-            max_outbox_bytes.min(UNCONNECTED_BYTES)
+        let limit = match outbox.connection {
+            Connected::No => max_outbox_bytes.min(UNCONNECTED_BYTES),
+            Connected::Unproven if !is_formation => return false,
+            Connected::Unproven | Connected::Proven => max_outbox_bytes,
         };
-        outbox.waiting.len() + outbox.writing_bytes < limit
+        outbox.bytes() < limit
     }
 
     /// Puts a message behind the others; the task looks at it after this turn.
-    pub(crate) fn push(&self, body: &mut Gather) {
-        let mut outbox = self.outbox.borrow_mut();
-        put_frame(&mut outbox.waiting, body);
-        outbox.waiting_frames += 1;
-        drop(outbox);
+    pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
+        let outbox = &mut *self.outbox.borrow_mut();
+        let goes_anywhere = is_formation && outbox.connection != Connected::Proven;
+        let queue = if goes_anywhere { &mut outbox.formation } else { &mut outbox.others };
+        put_frame(&mut queue.waiting, body);
+        queue.frames += 1;
         self.filled.raise();
     }
 
     /// Throws away what waits and what has not been written to its end, and says how many messages that were.
     pub(crate) fn clear(&self) -> u64 {
         let lost = self.outbox.take();
-        lost.waiting_frames + lost.writing_frames
+        lost.formation.frames + lost.others.frames + lost.writing_frames
     }
 
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        let outbox = self.outbox.borrow();
-        outbox.waiting.len() + outbox.writing_bytes
+        self.outbox.borrow().bytes()
     }
 
-    async fn until_filled(&self) {
-        while self.outbox.borrow().waiting.is_empty() {
+    async fn until_filled(&self, session: Option<&Session>) {
+        let is_empty = || {
+            let outbox = self.outbox.borrow();
+            outbox.formation.waiting.is_empty()
+                && outbox.others.waiting.is_empty()
+                && !session.is_some_and(Session::is_due)
+        };
+        while is_empty() {
             self.filled.wait().await;
         }
     }
 
-    fn set_connected(&self, connected: bool) {
-        self.outbox.borrow_mut().connected = connected;
+    /// A connection is there. Gives how many messages wait that can't go over it, and are dropped.
+    fn connected(&self, proven: bool) -> u64 {
+        let outbox = &mut *self.outbox.borrow_mut();
+        self.filled.raise();
+        if proven {
+            outbox.connection = Connected::Proven;
+            return 0;
+        }
+        outbox.connection = Connected::Unproven;
+        std::mem::take(&mut outbox.others).frames
     }
 
-    fn begin_write(&self) -> (Vec<Bytes>, usize) {
+    /// The connection is gone, and what waits is for the next one. Gives how many messages were being written.
+    fn disconnected(&self) -> u64 {
+        let outbox = &mut *self.outbox.borrow_mut();
+        outbox.connection = Connected::No;
+        outbox.writing_bytes = 0;
+        std::mem::take(&mut outbox.writing_frames)
+    }
+
+    fn begin_write(&self, session: &Session) -> (Vec<Bytes>, usize) {
         let outbox = &mut *self.outbox.borrow_mut();
         assert!(outbox.writing_frames == 0, "one write at a time");
-        outbox.writing_bytes = outbox.waiting.len();
-        outbox.writing_frames = std::mem::take(&mut outbox.waiting_frames);
-        (outbox.waiting.take(), outbox.writing_bytes)
+        // Before all that waits: a ping is answered soon, or in vain.
+        let mut control = Gather::new();
+        for due in session.take_due() {
+            let mut body = Gather::new();
+            body.put_u8(match due {
+                Control::Ping => PING_FRAME,
+                Control::Echo => ECHO_FRAME,
+            });
+            put_frame(&mut control, &mut body);
+        }
+        outbox.writing_bytes = outbox.bytes() + control.len();
+        let mut batch = control.take();
+        for queue in [&mut outbox.formation, &mut outbox.others] {
+            outbox.writing_frames += std::mem::take(&mut queue.frames);
+            batch.append(&mut queue.waiting.take());
+        }
+        (batch, outbox.writing_bytes)
     }
 
     fn end_write(&self) -> (usize, u64) {
@@ -109,52 +172,54 @@ enum ConnectError {
     Io(#[from] io::Error),
     #[error("the handshake is refused: {0}")]
     Refused(#[from] Refusal),
+    #[error("no node is attached")]
+    Detached,
 }
 
 /// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
-pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, node: NodeId) {
-    let (peer, lane, address) = (link.peer, link.lane, link.address.as_str());
+pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
+    let (to, lane, address) = (link.to, link.lane, link.address.at.as_str());
     let mut failures = 0;
     // So that a peer that is away for long is one line of the log, and not one a second.
     let mut logged = String::new();
     loop {
-        link.until_filled().await;
-        let hello = Hello {
-            cluster: state.config.cluster_id,
-            from: node,
-            to: peer,
-            lane: link.lane,
-            address: state.advertise.clone(),
-        };
-        let attempt = connect(state.rt.clone(), link.address.clone(), hello);
-        let connection = within(&state.rt, state.timing.handshake, attempt).await;
-        match connection.map_err(ConnectError::from).flatten() {
+        link.until_filled(None).await;
+        match connect(&state, &link).await {
+            Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
+                continue; // With what this node is now.
+            }
             Ok(connection) => {
                 failures = 0;
                 logged.clear();
-                state.count(|stats| stats.connects += 1);
-                tracing::info!(peer, ?lane, address, "connected");
+                let (peer, proven) = (connection.peer, connection.proven);
+                tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
-                    Ok(()) => {
-                        tracing::info!(peer, ?lane, address, "an idle connection is closed");
-                        // What has come at this very moment is for the next connection.
-                        link.set_connected(false);
+                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "an idle connection is closed"),
+                    Ok(End::Again) => {
+                        tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
                         continue;
                     }
-                    Err(reason) => {
-                        tracing::warn!(peer, ?lane, address, %reason, "the connection to a peer has ended");
-                    }
+                    Err(reason) => tracing::warn!(%to, ?lane, address, %reason, "the connection is lost"),
                 }
             }
             Err(error) => {
-                if matches!(error, ConnectError::Refused(_)) {
-                    state.count(|stats| stats.refused_handshakes += 1);
+                if let ConnectError::Refused(refusal) = &error {
+                    state.count(|stats| {
+                        stats.refused_handshakes += 1;
+                        stats.twins += u64::from(*refusal == Refusal::Twin);
+                    });
                 }
+                let is_grave =
+                    matches!(&error, ConnectError::Refused(refusal) if refusal.is_grave());
                 let reason = error.to_string();
-                if reason != logged {
-                    tracing::warn!(peer, ?lane, address, %reason, "a peer can't be reached; trying on");
-                    logged = reason;
+                if reason == logged {
+                    tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");
+                } else if is_grave {
+                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
+                } else {
+                    tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
                 }
+                logged = reason;
             }
         }
         let lost = link.clear();
@@ -166,6 +231,11 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>, no
 
 /// An open connection after its handshake.
 struct Connection<S: Stream> {
+    peer: Replica,
+    boot: Boot,
+    /// What this node has shown it.
+    own: Credentials,
+    proven: bool,
     read: S::ReadHalf,
     write: S::WriteHalf,
     /// What came after the answer.
@@ -173,14 +243,21 @@ struct Connection<S: Stream> {
 }
 
 async fn connect<R: AsyncRuntime>(
-    rt: R,
-    address: String,
-    hello: Hello,
+    state: &Rc<State<R>>,
+    link: &Rc<Link>,
+) -> Result<Connection<R::Stream>, ConnectError> {
+    let attempt = dial(Rc::clone(state), Rc::clone(link));
+    within(&state.rt, state.timing.handshake, attempt).await?
+}
+
+async fn dial<R: AsyncRuntime>(
+    state: Rc<State<R>>,
+    link: Rc<Link>,
 ) -> Result<Connection<R::Stream>, ConnectError> {
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     let mut stream = None;
-    for to in resolve(&rt, &address).await? {
-        match rt.connect(to).await {
+    for at in resolve(&state.rt, &link.address.at).await? {
+        match state.rt.connect(at).await {
             Ok(open) => {
                 stream = Some(open);
                 break;
@@ -189,63 +266,139 @@ async fn connect<R: AsyncRuntime>(
         }
     }
     let (mut read, mut write) = stream.ok_or(failed)?.split();
+    let own = state.own.get().ok_or(ConnectError::Detached)?;
+    let hello = Hello {
+        versions: VERSIONS,
+        from: Party::new(&own, state.nonce()),
+        to: link.to,
+        lane: link.lane,
+        address: state.advertise.clone(),
+    };
     write.write_all(vec![hello.encode()]).await?;
     let mut rest = BytesMut::new();
-    loop {
-        if let Some(answer) = Answer::take(&mut rest)? {
-            answer.check(&hello)?;
-            return Ok(Connection { read, write, rest });
+    let answer = read_until(&mut read, &mut rest, Answer::take).await??;
+    let node = answer.check(&hello)?;
+    let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
+    let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
+    let (peer, boot) = (node.replica, node.boot);
+    let verdict = match judged {
+        Ok(proven) => {
+            let check = state.sessions.check_boot(&state.rt, state.timing.ping, peer, boot);
+            check.await.map(|()| proven)
         }
-        rest.reserve(ANSWER_BYTES);
-        let (count, back) = read.read(rest).await;
-        rest = back;
-        if count? == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        Err(refusal) => Err(refusal),
+    };
+    let confirm = match verdict {
+        Ok(true) => {
+            let remember = recall(&state, peer).await;
+            Confirm { refused: 0, mac: mac_of(Role::Dialler), remember }
         }
-    }
+        Ok(false) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
+        Err(refusal) => Confirm { refused: refusal.code(), ..Confirm::default() },
+    };
+    write.write_all(vec![confirm.encode()]).await?;
+    Ok(Connection { peer, boot, own, proven: verdict?, read, write, rest })
 }
 
-/// Writes until the connection is idle, or breaks, and says why it did. Whichever task ends first, the others are dropped, and
-/// with them the socket.
+/// What the groups of this node remember of a peer.
+async fn recall<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+) -> Vec<(quorate_core::GroupId, quorate_core::Memory)> {
+    let groups = state.groups();
+    if groups.len() > MAX_MEMORIES {
+        tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
+    }
+    let mut remembered = Vec::new();
+    for (group, inbox) in groups.into_iter().take(MAX_MEMORIES) {
+        if let Some(memory) = inbox.recall(peer).await {
+            remembered.push((group, memory));
+        }
+    }
+    remembered
+}
+
+/// Why a connection has ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nothing was to be written for long.
+    Idle,
+    /// It was asked to: this node, or the peer, has become another.
+    Again,
+}
+
+/// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever task ends first, the others
+/// are dropped, and with them the socket.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
     connection: Connection<R::Stream>,
-) -> Result<(), String> {
-    let Connection { read, write, rest } = connection;
+) -> Result<End, String> {
+    let Connection { peer, boot, proven, read, write, rest, .. } = connection;
     let rt = &state.rt;
+    let session = Session::new(peer, boot, proven, Way::Out, Rc::clone(&link.filled));
+    let _open = state.begin_session(state.next_id(), &session);
+    let lost = link.connected(proven);
+    state.count(|stats| {
+        stats.connects += 1;
+        stats.unproven += u64::from(!proven);
+        stats.dropped_out += lost;
+    });
     let progress = Rc::new(Progress::default());
-    link.set_connected(true);
-    link.filled.raise();
-    let reader = rt.spawn(read_reports(rt.clone(), read, rest, Rc::clone(&progress)));
-    let writer =
-        rt.spawn(write_outbox(Rc::clone(state), Rc::clone(link), write, Rc::clone(&progress)));
+    let reader = read_reports(rt.clone(), read, rest, Rc::clone(&session), Rc::clone(&progress));
+    let writer = write_outbox(
+        Rc::clone(state),
+        Rc::clone(link),
+        Rc::clone(&session),
+        write,
+        Rc::clone(&progress),
+    );
+    let tasks = select(rt.spawn(reader), rt.spawn(writer));
     let silence = pin!(progress.until_silent(rt, state.timing.silence));
-    let end: Result<io::Result<()>, TaskError> = match select(select(reader, writer), silence).await
-    {
+    let asked = pin!(session.ending.wait());
+    let ended = match select(tasks, select(silence, asked)).await {
         Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
-        Either::Right(((), _)) => return Err("nothing of what was sent arrives".to_owned()),
+        Either::Right((Either::Left(((), _)), _)) => {
+            return Err("nothing of what was sent arrives".to_owned());
+        }
+        Either::Right((Either::Right(((), _)), _)) => {
+            let lost = link.disconnected();
+            state.count(|stats| stats.dropped_out += lost);
+            return Ok(End::Again);
+        }
     };
-    end.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    Ok(End::Idle)
 }
 
 /// Ends well when the connection is idle and need not stay.
 async fn write_outbox<R: AsyncRuntime>(
     state: Rc<State<R>>,
     link: Rc<Link>,
+    session: Rc<Session>,
     mut write: impl WriteHalf,
     progress: Rc<Progress>,
 ) -> io::Result<()> {
+    let idle = match (link.lane, session.proven) {
+        (_, false) => Some(state.timing.unproven_idle),
+        (Lane::Main, true) if link.to.is_known() => None,
+        _ => Some(state.timing.idle),
+    };
     loop {
-        match link.lane {
-            Lane::Main => link.until_filled().await,
-            Lane::Bulk => {
-                if !filled_before_idle(&state, &link, &progress).await {
-                    return Ok(());
+        let filled = link.until_filled(Some(&session));
+        match idle {
+            None => filled.await,
+            Some(idle) => {
+                let idle = pin!(state.rt.sleep(idle));
+                match select(pin!(filled), idle).await {
+                    Either::Left(_) => {}
+                    // Not as long as something may still be on its way.
+                    Either::Right(_) if progress.waiting_since.get().is_none() => return Ok(()),
+                    Either::Right(_) => continue,
                 }
             }
         }
-        let (batch, bytes) = link.begin_write();
+        let (batch, bytes) = link.begin_write(&session);
         progress.sends(bytes, state.rt.now());
         write.write_all(batch).await?;
         let (bytes, frames) = link.end_write();
@@ -257,35 +410,25 @@ async fn write_outbox<R: AsyncRuntime>(
     }
 }
 
-/// Waits for something to write; false if for long there is nothing, and all that was written has arrived.
-async fn filled_before_idle<R: AsyncRuntime>(
-    state: &State<R>,
-    link: &Link,
-    progress: &Progress,
-) -> bool {
-    loop {
-        let idle = pin!(state.rt.sleep(state.timing.idle));
-        match select(pin!(link.until_filled()), idle).await {
-            Either::Left(_) => return true,
-            Either::Right(_) if progress.waiting_since.get().is_none() => return false,
-            Either::Right(_) => {}
-        }
-    }
-}
-
 async fn read_reports<R: AsyncRuntime>(
     rt: R,
     mut read: impl ReadHalf,
     mut reports: BytesMut,
+    session: Rc<Session>,
     progress: Rc<Progress>,
 ) -> io::Result<()> {
     loop {
         while reports.len() >= size_of::<u64>() {
-            if !progress.reported(reports.get_u64_le(), rt.now()) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the peer reports nonsense",
-                ));
+            match reports.get_u64_le() {
+                PING_REPORT => session.heard(Control::Ping),
+                ECHO_REPORT => session.heard(Control::Echo),
+                total if progress.reported(total, rt.now()) => {}
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the peer reports nonsense",
+                    ));
+                }
             }
         }
         reports.reserve(size_of::<u64>());

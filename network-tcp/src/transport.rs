@@ -8,14 +8,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use quorate_core::codec::{Gather, put_message};
-use quorate_core::{GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{
+    Body, Credentials, GroupId, Inbox, Message, NodeId, Replica, StoreState, Transport,
+};
 use quorate_rt::{AsyncRuntime, Listener};
 
 use crate::addresses::Addresses;
 use crate::config::{Stats, TcpConfig, Timing};
-use crate::handshake::Lane;
+use crate::handshake::{Lane, Nonce, is_formation};
 use crate::incoming::{self, Accepted};
+use crate::list;
 use crate::outgoing::{self, Link};
+use crate::sessions::{Session, Sessions, Way};
 use crate::wait::resolve;
 
 /// A node's transport over TCP. A clone is the same transport, so that all groups of a node share its connections.
@@ -37,13 +41,17 @@ pub(crate) struct State<R: AsyncRuntime> {
     pub(crate) config: TcpConfig,
     pub(crate) timing: Timing,
     pub(crate) advertise: String,
-    pub(crate) node: Cell<Option<NodeId>>,
-    pub(crate) inboxes: RefCell<BTreeMap<GroupId, Inbox>>,
+    /// What the node shows to others: what its groups have in common. None while there are no groups.
+    pub(crate) own: Cell<Option<Credentials>>,
     pub(crate) accepted: RefCell<Accepted<R>>,
+    pub(crate) sessions: Sessions,
+    groups: RefCell<BTreeMap<GroupId, (Credentials, Inbox)>>,
+    /// The number of the next connection.
+    next_id: Cell<u64>,
     local_addr: SocketAddr,
     stats: RefCell<Stats>,
     addresses: RefCell<Addresses>,
-    peers: RefCell<BTreeMap<(NodeId, Lane), Peer<R>>>,
+    peers: RefCell<BTreeMap<(Replica, Lane), Peer<R>>>,
     acceptor: RefCell<Acceptor<R>>,
     /// A message being encoded; kept for its allocation.
     body: RefCell<Gather>,
@@ -98,9 +106,11 @@ impl<R: AsyncRuntime> TcpTransport<R> {
             config,
             timing,
             advertise,
-            node: Cell::new(None),
-            inboxes: RefCell::default(),
+            own: Cell::new(None),
             accepted: RefCell::default(),
+            sessions: Sessions::default(),
+            groups: RefCell::default(),
+            next_id: Cell::new(0),
             local_addr,
             stats: RefCell::default(),
             addresses: RefCell::default(),
@@ -122,7 +132,7 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     }
 
     #[cfg(test)]
-    pub(crate) fn outbox_bytes(&self, peer: NodeId, lane: Lane) -> usize {
+    pub(crate) fn outbox_bytes(&self, peer: Replica, lane: Lane) -> usize {
         let peers = self.handle.state.peers.borrow();
         peers.get(&(peer, lane)).map_or(0, |peer| peer.link.bytes())
     }
@@ -144,14 +154,77 @@ impl<R: AsyncRuntime> State<R> {
         change(&mut self.stats.borrow_mut());
     }
 
+    pub(crate) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    pub(crate) fn nonce(&self) -> Nonce {
+        let random = [self.rt.random(), self.rt.random()].map(u64::to_le_bytes);
+        let mut nonce = Nonce::default();
+        nonce.copy_from_slice(random.as_flattened());
+        nonce
+    }
+
+    pub(crate) fn inbox(&self, group: GroupId) -> Option<Inbox> {
+        self.groups.borrow().get(&group).map(|(_, inbox)| inbox.clone())
+    }
+
+    pub(crate) fn groups(&self) -> Vec<(GroupId, Inbox)> {
+        let groups = self.groups.borrow();
+        groups.iter().map(|(group, (_, inbox))| (*group, inbox.clone())).collect()
+    }
+
+    /// Whether the result of a handshake, in which this node has shown `shown`, is what it would be now.
+    pub(crate) fn still_holds(&self, shown: &Credentials, proven: bool) -> bool {
+        self.own.get().is_some_and(|own| {
+            let same = (own.replica, own.boot, own.cluster)
+                == (shown.replica, shown.boot, shown.cluster);
+            same && (proven || own.state == shown.state)
+        })
+    }
+
+    /// The groups have changed, and with them what the node shows to others. Connections on which something else would be
+    /// proven now are closed; the next message shakes hands anew.
+    fn refresh(&self) {
+        let before = self.own.get();
+        let credentials = self.groups.borrow().values().map(|(own, _)| *own).collect::<Vec<_>>();
+        let own = combine(before, &credentials);
+        self.own.set(own);
+        if let Some(before) = before
+            && own.is_some()
+            && own != Some(before)
+        {
+            let ended = self.sessions.take(|session| !self.still_holds(&before, session.proven));
+            self.close(ended);
+        }
+    }
+
+    /// A handshake has succeeded: whatever connection this one replaces is closed. It counts as open until what is returned is dropped.
+    pub(crate) fn begin_session(self: &Rc<Self>, id: u64, session: &Rc<Session>) -> Open<R> {
+        self.close(self.sessions.begin(id, session));
+        Open { state: Rc::clone(self), id }
+    }
+
+    /// Closes connections that have been taken out of the open ones. An outgoing one does so by itself.
+    fn close(&self, sessions: Vec<(u64, Rc<Session>)>) {
+        for (id, session) in sessions {
+            if session.way != Way::Out {
+                let task = self.accepted.borrow_mut().take(id);
+                drop(task);
+            }
+        }
+    }
+
     /// Changes what is known of addresses. The connections to a peer that is now elsewhere, or nowhere, close; the next
     /// message to it opens another.
     pub(crate) fn change_addresses(&self, change: impl FnOnce(&mut Addresses)) {
         let gone: Vec<Peer<R>> = {
             let addresses = &mut *self.addresses.borrow_mut();
             change(addresses);
-            let moved = |(id, _): &(NodeId, Lane), peer: &mut Peer<R>| {
-                addresses.get(*id) != Some(peer.link.address.as_str())
+            let moved = |(replica, _): &(Replica, Lane), peer: &mut Peer<R>| {
+                addresses.get(*replica).as_ref() != Some(&peer.link.address)
             };
             self.peers.borrow_mut().extract_if(.., moved).map(|(_, peer)| peer).collect()
         };
@@ -161,42 +234,78 @@ impl<R: AsyncRuntime> State<R> {
     }
 
     /// The way to a peer, of which somebody takes care from now on; none if its address is unknown.
-    fn link(self: &Rc<Self>, node: NodeId, peer: NodeId, lane: Lane) -> Option<Rc<Link>> {
-        if let Some(peer) = self.peers.borrow().get(&(peer, lane)) {
+    fn link(self: &Rc<Self>, to: Replica, lane: Lane) -> Option<Rc<Link>> {
+        if let Some(peer) = self.peers.borrow().get(&(to, lane)) {
             return Some(Rc::clone(&peer.link));
         }
-        let address = self.addresses.borrow().get(peer)?.to_owned();
-        let link = Rc::new(Link::new(peer, lane, address));
-        let task = self.rt.spawn(outgoing::run(Rc::clone(self), Rc::clone(&link), node));
-        self.peers.borrow_mut().insert((peer, lane), Peer { link: Rc::clone(&link), _task: task });
+        let address = self.addresses.borrow().get(to)?;
+        let link = Rc::new(Link::new(to, lane, address));
+        let task = self.rt.spawn(outgoing::run(Rc::clone(self), Rc::clone(&link)));
+        self.peers.borrow_mut().insert((to, lane), Peer { link: Rc::clone(&link), _task: task });
         Some(link)
     }
 
     /// Encodes a message into the outbox of its peer and lane. False: it is dropped.
     fn enqueue(self: &Rc<Self>, message: &Message) -> bool {
-        let Some(node) = self.node.get() else { return false };
-        assert_eq!(message.from, node, "a node sends in its own name");
-        if message.to == node {
+        let Some(own) = self.own.get() else { return false };
+        let Message { from, to, ref body, .. } = *message;
+        assert_eq!(from, own.replica, "a node sends in its own name");
+        if to == from || to == Replica::any(from.id) {
             return false;
         }
-        let lane = Lane::of(&message.body);
-        let Some(link) = self.link(node, message.to, lane) else { return false };
-        if !link.has_room(self.config.max_outbox_bytes) {
+        let Some(link) = self.link(to, Lane::of(body)) else { return false };
+        // Of the cluster's id, only these tell those who don't know it. They go where this node was told that a member is,
+        // and never to who has only said so.
+        let tells = matches!(body, Body::Claim(_) | Body::Admit { .. });
+        if tells && !link.address.is_configured {
             return false;
         }
-        let body = &mut *self.body.borrow_mut();
-        put_message(body, message);
-        if body.len() > self.config.max_frame_bytes {
+        let is_formation = is_formation(body) && message.cluster.is_none();
+        if !link.takes(is_formation, self.config.max_outbox_bytes) {
+            return false;
+        }
+        let encoded = &mut *self.body.borrow_mut();
+        put_message(encoded, message);
+        if encoded.len() > self.config.max_frame_bytes {
             tracing::error!(
-                peer = message.to,
-                bytes = body.len(),
+                peer = %to,
+                bytes = encoded.len(),
                 "a message is dropped, and will be each time: it is larger than max_frame_bytes"
             );
-            body.take();
+            encoded.take();
             return false;
         }
-        link.push(body);
+        link.push(encoded, is_formation);
         true
+    }
+}
+
+/// What a node shows to others, from what its groups do: the state of the one that has most, and its cluster. The boot stays
+/// as it is while there are groups, so that the peers don't take the node for two processes.
+fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Credentials> {
+    let rank = |own: &&Credentials| {
+        let state = match own.state {
+            StoreState::Empty => 0,
+            StoreState::Claimed => 1,
+            StoreState::Spent => 2,
+            StoreState::Member => 3,
+        };
+        (own.cluster.is_some(), state)
+    };
+    let most = groups.iter().max_by_key(rank)?;
+    let boot = before.filter(|before| before.replica == most.replica).unwrap_or(*most).boot;
+    Some(Credentials { boot, ..*most })
+}
+
+/// A connection that counts as open until this is dropped.
+pub(crate) struct Open<R: AsyncRuntime> {
+    state: Rc<State<R>>,
+    id: u64,
+}
+
+impl<R: AsyncRuntime> Drop for Open<R> {
+    fn drop(&mut self) {
+        self.state.sessions.end(self.id);
     }
 }
 
@@ -206,13 +315,13 @@ impl<R: AsyncRuntime> Drop for Handle<R> {
         let _acceptor = state.acceptor.replace(Acceptor::Closed);
         incoming::close_all(&state.accepted);
         let _peers = state.peers.take();
-        let _inboxes = state.inboxes.take();
+        let _groups = state.groups.take();
     }
 }
 
 impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     /// # Panics
-    /// Where `message.from` is not the attached node.
+    /// Where `message.from` is not the attached replica.
     fn send(&self, message: Message) {
         let state = &self.handle.state;
         if !state.enqueue(&message) {
@@ -221,13 +330,13 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     }
 
     /// # Panics
-    /// Where another node is attached already: a transport is one node's.
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
+    /// Where another replica is attached already: a transport is one node's.
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
         let state = &self.handle.state;
-        let attached = state.node.get().unwrap_or(node);
-        assert_eq!(attached, node, "a transport belongs to one node");
-        state.node.set(Some(node));
-        let _before = state.inboxes.borrow_mut().insert(group, inbox);
+        let attached = state.own.get().map_or(credentials.replica, |own| own.replica);
+        assert_eq!(attached, credentials.replica, "a transport belongs to one node");
+        let _before = state.groups.borrow_mut().insert(group, (credentials, inbox));
+        state.refresh();
         match state.acceptor.replace(Acceptor::Closed) {
             Acceptor::Idle(listener) => {
                 let task = state.rt.spawn(incoming::accept(Rc::clone(state), listener));
@@ -239,18 +348,38 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         }
     }
 
-    fn set_peers(&self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+    fn set_credentials(&self, group: GroupId, credentials: Credentials) {
+        let state = &self.handle.state;
+        if let Some((own, _)) = state.groups.borrow_mut().get_mut(&group) {
+            *own = credentials;
+        }
+        state.refresh();
+    }
+
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         self.handle.state.change_addresses(|addresses| addresses.set(group, peers));
     }
 
     /// With the last group, all connections close. The port stays until the transport is dropped.
     fn detach(&self, group: GroupId) {
         let state = &self.handle.state;
-        let _inbox = state.inboxes.borrow_mut().remove(&group);
+        let _group = state.groups.borrow_mut().remove(&group);
+        state.refresh();
         state.change_addresses(|addresses| addresses.forget(group));
-        if state.inboxes.borrow().is_empty() {
+        if state.own.get().is_none() {
+            let _ended = state.sessions.take(|_| true);
             incoming::close_all(&state.accepted);
         }
+    }
+
+    /// Each address must be `host:port`, with an IPv6 address in brackets, and the entry of node `me` where this transport listens or
+    /// what it [advertises](TcpConfig::advertise). A host is compared only if it is an IP address.
+    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
+        let State { local_addr, config, .. } = &*self.handle.state;
+        if let Some(doubt) = list::check(me, list, *local_addr, config.advertise.as_deref())? {
+            tracing::warn!(node = me, "the address of this node may be wrong: {doubt}");
+        }
+        Ok(())
     }
 }
 

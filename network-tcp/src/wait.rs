@@ -1,12 +1,15 @@
-//! What tasks wait for: a deadline, a name's addresses.
+//! What tasks wait for: a deadline, a part of a handshake, a name's addresses.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures::future::{Either, select};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::{AsyncRuntime, ReadHalf};
+
+use crate::handshake::Refusal;
 
 /// Runs I/O to its end or to the deadline, whichever is first. It runs as a task, for nothing may select over I/O:
 /// at the deadline the task is dropped, and with it the socket that it owns.
@@ -22,6 +25,29 @@ where
     match select(rt.spawn(io), deadline).await {
         Either::Left((result, _)) => result.map_err(io::Error::other),
         Either::Right(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Reads into `rest` until `take` has what it needs; what comes after that stays.
+///
+/// Errors: those of reading; `UnexpectedEof` where the stream ends first.
+pub(crate) async fn read_until<T>(
+    read: &mut impl ReadHalf,
+    rest: &mut BytesMut,
+    take: impl Fn(&mut BytesMut) -> Result<Option<T>, Refusal>,
+) -> io::Result<Result<T, Refusal>> {
+    /// What is read at once: most of a handshake.
+    const CHUNK_BYTES: usize = 512;
+    loop {
+        if let Some(taken) = take(rest).transpose() {
+            return Ok(taken);
+        }
+        rest.reserve(CHUNK_BYTES);
+        let (count, back) = read.read(std::mem::take(rest)).await;
+        *rest = back;
+        if count? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 

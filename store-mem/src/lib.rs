@@ -1,41 +1,78 @@
 //! A Raft log and its snapshots in memory, for tests, benchmarks and caches.
 //!
-//! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its node: a test of a restart
-//! keeps a clone, drops the node and starts another on the clone.
+//! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its
+//! node: a test of a restart keeps a clone, drops the node and starts another on the clone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use quorate_core::{
-    Completion, Entries, GroupId, HardState, Index, LogStore, LogWrite, Outline, Recovered, Runs,
-    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    ClusterId, Completion, Entries, GroupId, HardState, Identity, Index, LogStore, LogWrite, Marks,
+    NodeId, Outline, Recovered, Runs, SnapshotContent, SnapshotDraft, SnapshotMeta, Standing,
+    StoreError,
 };
 
 #[cfg(test)]
 mod tests;
 
-/// Logs in memory, one per group. A write is complete, and counts as durable, before `append` returns.
+/// Logs in memory, one per group. A write is complete, and counts as durable, before `append`
+/// returns.
 ///
-/// A clone is the same store.
-#[derive(Clone, Debug, Default)]
+/// A clone is the same store. A store that is made anew is another one, as after the loss of a
+/// disk: also one that a restarted process makes for the same node.
+#[derive(Clone, Debug)]
 pub struct MemStore {
-    logs: Rc<RefCell<BTreeMap<GroupId, Log>>>,
+    content: Rc<RefCell<Content>>,
+}
+
+impl Default for MemStore {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl MemStore {
-    /// An empty store.
+    /// Makes an empty store, and draws its incarnation from the entropy of the operating system.
     pub fn new() -> Self {
-        Self::default()
+        #[expect(clippy::disallowed_types, reason = "a restarted process must not draw it again")]
+        let random = std::hash::RandomState::new();
+        Self::with_incarnation(random.hash_one(0).max(1))
     }
+
+    /// Makes an empty store with this incarnation, for a run that must be the same each time. No
+    /// two stores of a node may have the same one.
+    ///
+    /// # Panics
+    /// If it is 0.
+    pub fn with_incarnation(incarnation: u64) -> Self {
+        assert_ne!(incarnation, 0, "0 stands for an incarnation that is not known");
+        let logs = BTreeMap::new();
+        let content = Content { incarnation, node: None, boots: 0, cluster: None, logs };
+        Self { content: Rc::new(RefCell::new(content)) }
+    }
+}
+
+#[derive(Debug)]
+struct Content {
+    incarnation: u64,
+    /// The only one that may start on it; none before the first start.
+    node: Option<NodeId>,
+    /// How often it has.
+    boots: u64,
+    cluster: Option<ClusterId>,
+    logs: BTreeMap<GroupId, Log>,
 }
 
 #[derive(Debug, Default)]
 struct Log {
     hard_state: HardState,
+    standing: Standing,
+    marks: Marks,
     outline: Outline,
     /// From the first that is not purged on.
     runs: Runs,
@@ -55,6 +92,12 @@ impl Log {
                 "the hard state goes back from {before:?} to {hard_state:?}"
             );
             self.hard_state = hard_state;
+        }
+        if let Some(standing) = write.standing {
+            self.standing = standing;
+        }
+        if let Some(marks) = write.marks {
+            self.marks = marks;
         }
         if let Some(snapshot) = write.snapshot {
             let is_finished = self.finished.iter().any(|(meta, _)| *meta == snapshot);
@@ -77,12 +120,26 @@ impl Log {
 }
 
 impl LogStore for MemStore {
+    async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
+        let mut content = self.content.borrow_mut();
+        let holds = *content.node.get_or_insert(node);
+        if holds != node {
+            let place = "the store in memory".to_owned();
+            return Err(StoreError::OtherNode { place, holds, wanted: node });
+        }
+        content.boots += 1;
+        let Content { incarnation, cluster, boots: boot, .. } = *content;
+        Ok(Identity { incarnation, cluster, boot })
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
-        let mut logs = self.logs.borrow_mut();
+        let logs = &mut self.content.borrow_mut().logs;
         let recovered = logs.get_mut(&group).map(|log| {
             log.finished.retain(|(meta, _)| log.snapshot.as_ref() == Some(meta));
             Recovered {
                 hard_state: log.hard_state,
+                standing: log.standing.clone(),
+                marks: log.marks.clone(),
                 snapshot: log.snapshot.clone(),
                 outline: log.outline.clone(),
             }
@@ -90,10 +147,18 @@ impl LogStore for MemStore {
         Ok(recovered.unwrap_or_default())
     }
 
-    /// Panics where the entries don't follow each other or the log, or the hard state goes back: bugs of the caller.
+    /// # Panics
+    /// If the entries don't follow each other or the log, the hard state goes back, or the store
+    /// belongs to another cluster already: these are bugs of the caller.
     fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
-        self.logs.borrow_mut().entry(group).or_default().apply(write);
-        // After the borrow has ended: what is told may call back.
+        let mut content = self.content.borrow_mut();
+        if let Some(cluster) = write.cluster {
+            let belongs = *content.cluster.get_or_insert(cluster);
+            assert_eq!(belongs, cluster, "a store belongs to one cluster");
+        }
+        content.logs.entry(group).or_default().apply(write);
+        // What is told may call back.
+        drop(content);
         done.complete(Ok(()));
     }
 
@@ -106,7 +171,7 @@ impl LogStore for MemStore {
         if range.is_empty() {
             return Ok(Entries::default());
         }
-        let logs = self.logs.borrow();
+        let logs = &self.content.borrow().logs;
         let log = logs.get(&group).ok_or(StoreError::Missing(range.start))?;
         let (purged, last) = (log.outline.purged().index, log.outline.last().index);
         if range.start <= purged {
@@ -127,7 +192,7 @@ impl LogStore for MemStore {
         group: GroupId,
         meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
-        let logs = self.logs.borrow();
+        let logs = &self.content.borrow().logs;
         let finished = logs.get(&group).map(|log| &log.finished[..]).unwrap_or_default();
         let found = finished.iter().find(|(finished, _)| finished == meta);
         let (_, chunks) = found.ok_or(StoreError::Missing(meta.log_id.index))?;
@@ -151,7 +216,7 @@ impl SnapshotDraft for MemDraft {
     async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let bytes: u64 = self.chunks.iter().map(|chunk| chunk.len() as u64).sum();
         assert_eq!(bytes, meta.bytes, "the snapshot has another length than it is finished with");
-        let mut logs = self.store.logs.borrow_mut();
+        let logs = &mut self.store.content.borrow_mut().logs;
         let finished = &mut logs.entry(self.group).or_default().finished;
         finished.retain(|(known, _)| known != meta);
         finished.push((meta.clone(), self.chunks.into()));

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use quorate_core::{Digest, Entry, LogId, Membership, Payload, Term};
+use quorate_core::{Digest, Entry, LogId, Membership, Payload, Replica, Term};
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 
 fn entry(term: u64, index: Index, command: &'static str) -> Entry {
     let payload = Payload::Command(Bytes::from_static(command.as_bytes()));
-    Entry { log_id: LogId::new(term, 1, index), payload }
+    Entry { log_id: LogId::new(term, 1, index), time: term, payload }
 }
 
 fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
@@ -33,7 +33,7 @@ fn append(store: &MemStore, group: GroupId, entries: Vec<Entry>) {
 #[test]
 fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
     let kept = MemStore::new();
-    let hard_state = HardState { term: Term(2), voted_for: Some(3), caught_up: true };
+    let hard_state = HardState { term: Term(2), voted_for: Some(Replica::new(3, 33)) };
     {
         let store = kept.clone();
         append(&store, 7, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
@@ -44,6 +44,33 @@ fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
     assert_eq!(recovered.hard_state, hard_state);
     assert_eq!(recovered.outline.last(), LogId::new(2, 1, 2));
     assert_eq!(now(kept.recover(8)).unwrap(), Recovered::default());
+}
+
+#[test]
+fn a_new_store_has_a_new_incarnation_unless_it_is_given_one() {
+    let identify = |store: &MemStore| now(store.identify(1)).unwrap();
+    let (one, other) = (identify(&MemStore::new()), identify(&MemStore::new()));
+    assert_ne!(one.incarnation, other.incarnation);
+    let given = identify(&MemStore::with_incarnation(7));
+    assert_eq!(given, Identity { incarnation: 7, cluster: None, boot: 1 });
+}
+
+#[test]
+fn a_store_is_the_first_node_s_that_starts_on_it() {
+    let store = MemStore::with_incarnation(7);
+    assert_eq!(now(store.identify(3)).unwrap().boot, 1);
+    let error = now(store.identify(4)).unwrap_err();
+    assert!(matches!(error, StoreError::OtherNode { holds: 3, wanted: 4, .. }), "{error}");
+    assert_eq!(now(store.clone().identify(3)).unwrap().boot, 2);
+}
+
+#[test]
+#[should_panic(expected = "a store belongs to one cluster")]
+fn joining_another_cluster_is_a_bug_of_the_caller() {
+    let store = MemStore::new();
+    for cluster in [1, 2] {
+        submit(&store, LogWrite { cluster: Some(ClusterId(cluster)), ..LogWrite::default() });
+    }
 }
 
 #[test]
@@ -95,10 +122,11 @@ fn a_gap_is_a_bug_of_the_caller() {
 }
 
 fn meta(index: Index, content: &[u8]) -> SnapshotMeta {
-    let voters = BTreeMap::from([(1, "node-1".to_owned())]);
+    let members = BTreeMap::from([(Replica::new(1, 11), "node-1".to_owned())]);
     SnapshotMeta {
         log_id: LogId::new(1, 1, index),
-        membership: Membership::new(voters).unwrap(),
+        time: 1,
+        membership: Membership::founding(ClusterId(5), members).unwrap(),
         membership_index: 1,
         bytes: content.len() as u64,
         digest: Digest::of(content),

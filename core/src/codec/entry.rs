@@ -4,16 +4,18 @@
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
-//! | 0 | 1 | its kind: 0 blank, 1 a command, 2 a configuration; plus 128 if fields precede the content |
+//! | 0 | 1 | kind: 0 blank, 1 command, 2 configuration; plus 128 if fields precede the content |
 //! | 1 | 24 | its log id: term (8), leader (8), index (8) |
 //! | 25 | 8 | its time, in milliseconds since the Unix epoch |
 //! | 33 | 4 | the length of the rest |
-//! | 37 | | if the kind says so, tagged fields with their length before them; then the content |
+//! | 37 | | if the kind says so, the length of tagged fields, and these; then the content |
 //!
-//! The content of a blank entry is empty, that of a command is the command, and that of a configuration is a structure
-//! (see [`membership`](super::membership)). An entry of an unknown kind is refused. No fields are defined yet.
+//! The content of a blank entry is empty, that of a command is the command, and that of a
+//! configuration is a structure (see [`membership`](super::membership)). An entry of an unknown
+//! kind is refused. No fields are defined yet.
 //!
-//! A run holds entries that follow each other and have the same term, leader and time, which it tells once:
+//! The entries of a message are their number (4) and their runs. A run holds entries that follow
+//! each other and have the same term, leader and time, which it tells once:
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
@@ -21,15 +23,18 @@
 //! | 1 | 24 | the log id of the first entry |
 //! | 25 | 8 | the time of all, in milliseconds since the Unix epoch |
 //! | 33 | 4 | the number of entries, at least 1 |
-//! | 37 | | if the first byte says so, tagged fields with their length before them; then the entries |
+//! | 37 | | if the first byte says so, the length of tagged fields, and these; then the entries |
 //!
 //! An entry in a run is its kind (1), the length of the rest (4) and the rest, all as above.
+
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
 use super::fields::{Fields, take_sized};
 use super::membership::{membership_bytes, put_membership, take_membership};
-use super::{DecodeError, Gather, LOG_ID_BYTES, finish, length, log_id_of};
+use super::{DecodeError, Gather, LOG_ID_BYTES, finish, length, take_u32};
+use crate::entries::Entries;
 use crate::types::{Entry, LogId, Payload};
 
 const BLANK: u8 = 0;
@@ -133,13 +138,14 @@ fn decode_payload(kind: u8, mut rest: Bytes) -> Result<Payload, DecodeError> {
     }
 }
 
-/// Appends entries that follow each other, as runs.
+/// Appends entries that follow each other: their number, and their runs.
 pub(super) fn put_runs(to: &mut Gather, entries: &[Entry]) {
     let same_run = |one: &Entry, next: &Entry| {
         one.time == next.time
             && one.log_id.term == next.log_id.term
             && one.log_id.leader == next.log_id.leader
     };
+    to.put_u32(length(entries.len()));
     for run in entries.chunk_by(same_run) {
         put_header(to, 0, run[0].log_id, run[0].time, length(run.len()));
         for entry in run {
@@ -152,52 +158,101 @@ pub(super) fn put_runs(to: &mut Gather, entries: &[Entry]) {
     }
 }
 
-/// Takes all of `from` as runs of entries after this one.
+/// Takes all of `from` as the runs of entries after this one.
 ///
 /// Errors: indexes don't follow each other, terms or times fall.
-pub(super) fn take_runs(mut from: Bytes, prev: LogId) -> Result<Vec<Entry>, DecodeError> {
-    let mut entries = Vec::new();
-    let (mut before, mut latest) = (prev, 0);
-    while !from.is_empty() {
-        let Some(mut header) = from.first_chunk::<RUN_HEADER_BYTES>().map(|header| &header[..])
+pub(super) fn take_runs(mut from: Bytes, prev: LogId) -> Result<Entries, DecodeError> {
+    let count = take_u32(&mut from, "entries")? as usize;
+    // The count is only a claim: as many as it says must fit into what is there.
+    if count > from.len() / SHORT_HEADER_BYTES {
+        let (needs, has) = (count.saturating_mul(SHORT_HEADER_BYTES), from.len());
+        return Err(DecodeError::Short { what: "entries", needs, has });
+    }
+    let mut runs = Runs { from, last: prev, time: 0, left: 0 };
+    let mut wrong = None;
+    // An iterator that knows its length makes the shared slice without a copy. So after an error it
+    // goes on to its end.
+    let entries: Arc<[Entry]> = (0..count)
+        .map(|_| {
+            let next = if wrong.is_none() { runs.next() } else { Ok(NOTHING) };
+            next.unwrap_or_else(|error| {
+                wrong = Some(error);
+                NOTHING
+            })
+        })
+        .collect();
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    if runs.left > 0 {
+        return Err(DecodeError::Invalid(format!("{} entries too few", runs.left)));
+    }
+    finish(&runs.from)?;
+    Ok(entries.into())
+}
+
+/// What stands in the place of an entry that can't be decoded.
+const NOTHING: Entry = Entry { log_id: LogId::ZERO, time: 0, payload: Payload::Blank };
+
+/// Runs of entries that are being decoded.
+struct Runs {
+    from: Bytes,
+    /// The last entry that was taken; where a run has begun, what comes before its first.
+    last: LogId,
+    /// That of the run.
+    time: u64,
+    /// How many entries of the run are left.
+    left: u32,
+}
+
+impl Runs {
+    fn next(&mut self) -> Result<Entry, DecodeError> {
+        if self.left == 0 {
+            self.begin()?;
+        }
+        let payload = take_payload(&mut self.from)?;
+        self.left -= 1;
+        self.last.index += 1;
+        Ok(Entry { log_id: self.last, time: self.time, payload })
+    }
+
+    /// Takes the header of a run off the front.
+    fn begin(&mut self) -> Result<(), DecodeError> {
+        let Some(mut header) =
+            self.from.first_chunk::<RUN_HEADER_BYTES>().map(|header| &header[..])
         else {
-            let (needs, has) = (RUN_HEADER_BYTES, from.len());
+            let (needs, has) = (RUN_HEADER_BYTES, self.from.len());
             return Err(DecodeError::Short { what: "run of entries", needs, has });
         };
         let kind = header.get_u8();
-        let first = log_id_of(header.first_chunk().expect("all of the header is there"));
-        header.advance(LOG_ID_BYTES);
+        let first = LogId::new(header.get_u64_le(), header.get_u64_le(), header.get_u64_le());
         let time = header.get_u64_le();
         let count = header.get_u32_le();
-        from.advance(RUN_HEADER_BYTES);
+        self.from.advance(RUN_HEADER_BYTES);
         match kind {
             0 => {}
             EXTENDED => {
-                let fields = take_sized(&mut from, "fields of a run of entries")?;
+                let fields = take_sized(&mut self.from, "fields of a run of entries")?;
                 Fields::new("run of entries", fields).finish()?;
             }
             kind => return Err(DecodeError::Kind { what: "run of entries", kind }),
         }
-        if Some(first.index) != before.index.checked_add(1) || first.term < before.term {
-            return Err(DecodeError::Invalid(format!("entry {first} after {before}")));
+        let Self { last, time: latest, .. } = *self;
+        if Some(first.index) != last.index.checked_add(1) || first.term < last.term {
+            return Err(DecodeError::Invalid(format!("entry {first} after {last}")));
         }
         if time < latest {
             let reason = format!("entry {first} of {time} ms after one of {latest} ms");
             return Err(DecodeError::Invalid(reason));
         }
-        let more = count.checked_sub(1).map(u64::from);
-        let Some(last) = more.and_then(|more| first.index.checked_add(more)) else {
+        if count == 0 || last.index.checked_add(count.into()).is_none() {
             return Err(DecodeError::Invalid(format!("{count} entries from {first} on")));
-        };
-        // The count is only a claim: reserve no more than the bytes at hand could hold.
-        entries.reserve((count as usize).min(from.len() / SHORT_HEADER_BYTES));
-        for index in first.index..=last {
-            let payload = take_payload(&mut from)?;
-            entries.push(Entry { log_id: LogId { index, ..first }, time, payload });
         }
-        (before, latest) = (LogId { index: last, ..first }, time);
+        self.last = LogId { index: last.index, ..first };
+        self.time = time;
+        self.left = count;
+        Ok(())
     }
-    Ok(entries)
 }
 
 /// Takes an entry in a run off the front.
@@ -213,5 +268,8 @@ fn take_payload(from: &mut Bytes) -> Result<Payload, DecodeError> {
         return Err(DecodeError::Short { what: "content of an entry", needs: len, has });
     }
     from.advance(SHORT_HEADER_BYTES);
-    decode_payload(kind, from.split_to(len))
+    match (kind, from.split_to(len)) {
+        (COMMAND, command) => Ok(Payload::Command(command)), // Nearly all are.
+        (kind, rest) => decode_payload(kind, rest),
+    }
 }

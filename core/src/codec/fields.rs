@@ -1,24 +1,29 @@
 //! Tagged fields: how structures are written so that they can grow without a new version.
 //!
-//! A field is a tag (1 byte), a length and so many bytes of value. The tag's low seven bits are the field's number, which
-//! is not 0. Its top bit tells a reader that does not know the number what to do: set, refuse the whole structure;
-//! clear, skip the field.
+//! A field is a tag (1 byte), a length and so many bytes of value. The tag's low seven bits are the
+//! field's number, which is not 0. Its top bit tells a reader that does not know the number what to
+//! do: set, refuse the whole structure; clear, skip the field.
 //!
-//! A length of up to 254 is one byte. The byte 255 says that the length follows in 4 bytes. Writers use the longer form
-//! where they don't know the length beforehand, and readers take either.
+//! A length of up to 254 is one byte. The byte 255 says that the length follows in 4 bytes. Writers
+//! use the longer form where they don't know the length beforehand, and readers take either.
 //!
-//! The fields of a structure are in ascending order of their numbers, and no number comes twice, whatever its top bit.
-//! A reader so needs one pass and no table of what it has seen.
+//! The fields of a structure are in ascending order of their numbers, and no number comes twice,
+//! whatever its top bit. So a reader needs one pass and no table of what it has seen.
 //!
-//! A structure is its length and its fields. As the value of a field it is its fields alone, since the field has a length.
+//! A structure is its length and its fields. As the value of a field it is its fields alone, since
+//! the field has a length.
 //!
 //! # How to add a field
 //!
-//! 1. Take the next number that the structure's table does not have. A number is never used for something else later.
-//! 2. If a reader that does not know the field may act as if it was not there, leave the top bit clear. Otherwise set it,
-//!    and send or store the field only once all readers are known to understand it.
+//! 1. Take the next number that the structure's table does not have. A number is never used for
+//!    something else later.
+//! 2. If a reader that does not know the field may act as if it was not there, leave the top bit
+//!    clear. Otherwise set it, and send or store the field only once all readers are known to
+//!    understand it.
 //! 3. Define what a missing field means: structures that were written before don't have it.
 //! 4. Add it to the table, and its number to the tests.
+
+use std::mem;
 
 use bytes::{Buf, Bytes};
 
@@ -125,11 +130,12 @@ pub(super) fn known_replica(bytes: &[u8; REPLICA_BYTES]) -> Result<Replica, Deco
     Ok(replica)
 }
 
-/// Takes the fields of a structure, which must be asked for in ascending order of their numbers. Fields that nobody asks
-/// for are skipped or refused, as their tags say.
+/// Takes the fields of a structure, which must be asked for in ascending order of their numbers.
+/// Fields that nobody asks for are skipped or refused, as their tags say.
 ///
-/// The methods that take a field return an error where it is missing, cut short, out of order or repeated, or where its
-/// value can't be; and where a field before it is unknown and not to be skipped.
+/// The methods that take a field return an error where it is missing, cut short, out of order or
+/// repeated, or where its value can't be; and where a field before it is unknown and not to be
+/// skipped.
 #[derive(Debug)]
 pub struct Fields {
     what: &'static str,
@@ -144,7 +150,8 @@ impl Fields {
         Self { what, rest: from, last: 0 }
     }
 
-    /// Takes the field with this tag by `take`, one of the methods below or a function like them; none if it is missing.
+    /// Takes the field with this tag by `take`, one of the methods below or a function like them;
+    /// none if it is missing.
     pub fn optional<T>(
         &mut self,
         tag: u8,
@@ -168,12 +175,24 @@ impl Fields {
     }
 
     /// The value of the field with this tag.
+    #[inline]
     pub fn bytes(&mut self, tag: u8) -> Result<Bytes, DecodeError> {
+        // At once where it is next, has the long form and is the last, as the entries of an append
+        // are.
+        if let Some((&[next, LONG, a, b, c, d], value)) = self.rest.split_first_chunk()
+            && next == tag
+            && value.len() == u32::from_le_bytes([a, b, c, d]) as usize
+        {
+            self.last = tag & !REFUSE;
+            self.rest.advance(1 + SIZED_BYTES);
+            return Ok(mem::take(&mut self.rest));
+        }
         let len = self.find(tag)?;
         Ok(self.rest.split_to(len))
     }
 
     /// The 8-byte number of the field with this tag.
+    #[inline]
     pub fn number(&mut self, tag: u8) -> Result<u64, DecodeError> {
         self.array(tag).map(u64::from_le_bytes)
     }
@@ -194,15 +213,28 @@ impl Fields {
     }
 
     /// The bytes of the field with this tag, which has exactly so many.
+    #[inline]
     pub fn array<const N: usize>(&mut self, tag: u8) -> Result<[u8; N], DecodeError> {
-        let len = self.find(tag)?;
-        let Some(value) = self.rest.first_chunk::<N>().copied().filter(|_| len == N) else {
-            let (what, number) = (self.what, tag & !REFUSE);
-            let reason = format!("field {number} of a {what} has {len} bytes and not {N}");
-            return Err(DecodeError::Invalid(reason));
-        };
-        self.rest.advance(N);
-        Ok(value)
+        // At once where it is next and its length has the short form, as is the rule in messages.
+        if let Some((head, rest)) = self.rest.split_first_chunk()
+            && *head == [tag, N as u8]
+            && N < LONG as usize
+            && let Some(value) = rest.first_chunk().copied()
+        {
+            self.last = tag & !REFUSE;
+            self.rest.advance(2 + N);
+            return Ok(value);
+        }
+        self.any_array(tag)
+    }
+
+    #[cold]
+    fn any_array<const N: usize>(&mut self, tag: u8) -> Result<[u8; N], DecodeError> {
+        let value = self.bytes(tag)?;
+        value[..].try_into().map_err(|_| {
+            let (what, number, has) = (self.what, tag & !REFUSE, value.len());
+            DecodeError::Invalid(format!("field {number} of a {what} has {has} bytes and not {N}"))
+        })
     }
 
     /// The structure in the field with this tag.
@@ -210,7 +242,8 @@ impl Fields {
         self.bytes(tag).and_then(decode_structure)
     }
 
-    /// The structures in the field with this tag, at most `max`, each of which `take` takes by its fields.
+    /// The structures in the field with this tag, at most `max`, each of which `take` takes by its
+    /// fields.
     pub(super) fn list<T>(
         &mut self,
         tag: u8,
@@ -232,7 +265,13 @@ impl Fields {
     }
 
     /// Skips or refuses what is left.
-    pub fn finish(mut self) -> Result<(), DecodeError> {
+    #[inline]
+    pub fn finish(self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { self.skip_all() }
+    }
+
+    #[cold]
+    fn skip_all(mut self) -> Result<(), DecodeError> {
         while !self.rest.is_empty() {
             self.skip()?;
         }

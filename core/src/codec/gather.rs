@@ -1,10 +1,12 @@
-//! A list of chunks for a gathered write: small pieces are copied together, large ones are not copied.
+//! A list of chunks for a gathered write: small pieces are copied together, large ones are not
+//! copied.
 
 use std::iter;
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes to be written with one gathered write: small pieces are copied together, large ones are passed on as they are.
+/// Bytes to be written with one gathered write: small pieces are copied together, large ones are
+/// passed on as they are.
 #[derive(Debug, Default)]
 pub struct Gather {
     small: BytesMut,
@@ -14,7 +16,8 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// From this size on a chunk of its own (a reference count and an `iovec`) is cheaper than a copy.
+    /// From this size on a chunk of its own (a reference count and an `iovec`) is cheaper than a
+    /// copy.
     pub const CHUNK_BYTES: usize = 1024;
 
     /// Nothing yet.
@@ -72,7 +75,8 @@ impl Gather {
         self.put_slice(&value.to_le_bytes());
     }
 
-    /// Appends 4 bytes that are told later, by [`fill`](Self::fill): a checksum of what follows them.
+    /// Appends 4 bytes that are told later, by [`fill`](Self::fill): a checksum of what follows
+    /// them.
     pub fn put_later(&mut self) -> Later {
         let later = Later { small: self.small.len(), large: self.large.len() };
         self.put_u32(0);
@@ -108,7 +112,8 @@ impl Gather {
         }
     }
 
-    /// Takes everything out, as chunks in order. The allocation of the small pieces is kept for the next use.
+    /// Takes everything out, as chunks in order. The allocation of the small pieces is kept for the
+    /// next use.
     pub fn take(&mut self) -> Vec<Bytes> {
         self.len = 0;
         if self.large.is_empty() && self.small.is_empty() {

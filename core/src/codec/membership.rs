@@ -1,6 +1,7 @@
 //! Configurations, lists of nodes and what a snapshot is of.
 //!
-//! A configuration is a structure of these fields. All are marked "refuse" and must be there, but for one:
+//! A configuration is a structure of these fields. All are marked "refuse" and must be there, but
+//! for one:
 //!
 //! | field | |
 //! | --- | --- |
@@ -10,8 +11,9 @@
 //! | 4 | the incoming voters: replicas, in ascending order |
 //! | 5 | the outgoing voters likewise; missing where there are none |
 //!
-//! A set of ids is ids of 8 bytes each, in ascending order. A list of structures is one after the other, each with its
-//! length. A replica is a node's id (8) and the incarnation (8), neither of which is 0. A member is a structure:
+//! A set of ids is ids of 8 bytes each, in ascending order. A list of structures is one after the
+//! other, each with its length. A replica is a node's id (8) and the incarnation (8), neither of
+//! which is 0. A member is a structure:
 //!
 //! | field | |
 //! | --- | --- |

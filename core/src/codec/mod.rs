@@ -1,29 +1,42 @@
-//! The binary form of entries, configurations, hard state and messages, on the wire and on disk: version 3.
+//! The binary form of entries, configurations, hard state and messages, on the wire and on disk:
+//! version 3.
 //!
-//! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow without a new version. The
-//! fields of entries and runs of entries are in [`entry`], those of configurations and snapshots in [`membership`], and
-//! those of hard state, standing, claims and marks in [`state`].
+//! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow
+//! without a new version. The fields of entries and runs of entries are in [`entry`], those of
+//! configurations and snapshots in [`membership`], and those of hard state, standing, claims and
+//! marks in [`state`].
 //!
-//! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding takes slices of the
-//! buffer that was read. Whatever is decoded may come from anywhere: each length is checked against what is there before
-//! anything is allocated, and each error says what was wrong.
+//! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding
+//! takes slices of the buffer that was read. Whatever is decoded may come from anywhere: each
+//! length is checked against what is there before anything is allocated, and each error says what
+//! was wrong.
 //!
 //! # Messages
 //!
-//! A message is a header of 49 bytes and fields to its end; whoever carries it knows its length.
+//! A message is a header of 65 bytes and fields to its end; whoever carries it knows its length.
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | group |
-//! | 8 | 16 | sender: node (8, not 0), incarnation (8, not 0) |
-//! | 24 | 16 | receiver: node (8, not 0), incarnation (8, 0 only in kinds 14 and 16) |
-//! | 40 | 8 | term |
-//! | 48 | 1 | kind |
-//! | 49 | | the kind's fields |
+//! | 8 | 16 | the sender's cluster; 0 from one that belongs to none, and in kinds 14 to 17 |
+//! | 24 | 16 | sender: node (8, not 0), incarnation (8, not 0) |
+//! | 40 | 16 | receiver: node (8, not 0), incarnation (8, 0 only in kinds 14 and 16) |
+//! | 56 | 8 | term |
+//! | 64 | 1 | kind |
+//! | 65 | | the kind's fields |
 //!
-//! A message of an unknown kind is refused. The fields are marked "refuse" and must be there, unless the table says
-//! otherwise. A number has 8 bytes; a log id has 24: term, leader and index; a digest has 32, a cluster's id 16, a replica
-//! 16; a set of ids is ids of 8 bytes each in ascending order, at most 64. "Or" is between fields of which one is there.
+//! A message of an unknown kind is refused. The fields below are marked "refuse" and must be there,
+//! unless the table says otherwise. Of alternatives (joined by "or") exactly one is there. The
+//! values:
+//!
+//! | | bytes |
+//! | --- | --- |
+//! | a number: a term, an index, a round, a boot, an offset | 8 |
+//! | a log id: term, leader, index | 24 |
+//! | a replica: node, incarnation | 16 |
+//! | a cluster's id | 16 |
+//! | a digest | 32 |
+//! | a set of ids, in ascending order and at most 64 | 8 each |
 //!
 //! | kind | | fields |
 //! | --- | --- | --- |
@@ -31,21 +44,22 @@
 //! | 2 | its answer | 1 granted: a byte, 0 or 1 |
 //! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id |
 //! | 4 | its answer | 1 granted: a byte, 0 or 1 |
-//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 runs of entries, one after the other (see [`entry`]) |
-//! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 the log id of the hint |
-//! | 7 | forward | 1 boot; 2 sequence number; 3 commands, each with its length (4 bytes) before it |
-//! | 8 | its answer | 1 boot; 2 sequence number; then 3 log id, or 4 a byte: 1 not the leader, 2 busy |
-//! | 9 | read index | 1 sequence number |
-//! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence number |
+//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 entries, or no bytes |
+//! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
+//! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
+//! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |
+//! | 9 | read index | 1 sequence |
+//! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence; 3 time |
 //! | 11 | timeout now | 1 last log id; 2 round |
 //! | 12 | snapshot | 1 what it is of, a structure; 2 offset; 3 chunk |
 //! | 13 | its answer | 1 digest; 2 bytes stored |
 //! | 14 | who | 1 the ids of the list that the sender was told: a set |
-//! | 15 | its answer | 1 situation, a structure; 2 the ids of the list that the sender was told: a set |
+//! | 15 | its answer | 1 situation, a structure; 2 the ids that the sender was told: a set |
 //! | 16 | claim | 1 the claim, a structure |
 //! | 17 | admit | 1 the cluster's id; 2 the founders: a set of ids |
 //!
-//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A situation is a structure:
+//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A
+//! situation is a structure:
 //!
 //! | field | |
 //! | --- | --- |
@@ -54,7 +68,8 @@
 //! | 3 | if claimed: the ballot |
 //! | 4 | if claimed: the founder, a replica |
 //!
-//! The entries of an append follow the entry before and each other: the index grows by one, terms and times don't fall.
+//! The entries of an append follow the entry before and each other: the index grows by one, terms
+//! and times don't fall.
 
 pub mod entry;
 pub mod fields;

@@ -1,6 +1,7 @@
 //! What a store keeps of a group beside its log: hard state, standing and marks; and claims.
 //!
-//! Each is a structure. All fields are marked "refuse" and must be there, unless the table says what a missing one means.
+//! Each is a structure. All fields are marked "refuse" and must be there, unless the table says
+//! what a missing one means.
 //!
 //! The hard state:
 //!
@@ -24,7 +25,7 @@
 //! | 1 | the cluster's id (16 bytes) |
 //! | 2 | the ballot (8 bytes) |
 //! | 3 | the founder: a replica |
-//! | 4 | the nodes: a list of structures, in ascending order of their ids (see [`membership`](super::membership)) |
+//! | 4 | the list of nodes, as [`membership`](super::membership) describes it |
 //!
 //! The marks:
 //!

@@ -1,6 +1,8 @@
-//! The suite of a log store: the factory, the macro, and the scene in which its cases play. What the contract promises is kept
-//! as a model beside the store: the states of each group's log, one after each write, and the content of each snapshot. A reopened store must
-//! be in one of these states, and in none before the last write that was reported as durable.
+//! The suite of a log store: the factory, the macro, and the scene in which its cases play.
+//!
+//! A model of what the contract promises is kept beside the store: the states of each group's log,
+//! one after each write, the content of each snapshot, and the store's identity. A reopened store
+//! must be in one of these states, and in none before the last write that was reported as durable.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,17 +12,24 @@ use bytes::Bytes;
 use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::oneshot;
 
+use self::model::Log;
+use self::writes::{content, entries, entry, hard_state, marks, standing};
+use super::CLUSTER;
 use crate::{
-    Completion, Digest, Entries, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite,
-    Membership, Outline, Payload, Recovered, SnapshotMeta, StoreError, Term,
+    Completion, Entries, GroupId, Identity, Index, LogId, LogStore, LogWrite, NodeId, SnapshotMeta,
+    StoreError,
 };
 
 mod durability;
+mod identity;
+mod model;
 mod purging;
 mod reading;
 mod snapshots;
+mod writes;
 
 pub use self::durability::*;
+pub use self::identity::*;
 pub use self::purging::*;
 pub use self::reading::*;
 pub use self::snapshots::*;
@@ -29,16 +38,18 @@ pub use self::snapshots::*;
 pub trait StoreFactory<R: AsyncRuntime>: 'static {
     /// The implementation.
     type Store: LogStore;
-    /// Whether a store that is opened again holds what the one before held. If not, it must be empty.
+    /// Whether a store that is opened again holds what the one before held. If not, it must be
+    /// empty.
     const DURABLE: bool = true;
 
-    /// Opens the store: the first time an empty one, and each other time the same again. The one before has been dropped, maybe
-    /// in the middle of a write; a factory over a simulated disk may lose here what was not synced.
+    /// Opens the store: the first time an empty one, and each other time the same again. The one
+    /// before has been dropped, maybe in the middle of a write; a factory over a simulated disk may
+    /// lose here what was not synced.
     async fn open(&self, rt: &R) -> Self::Store;
 }
 
-/// Makes the tests of a log store: `log_store_suite!(name, runtime, launch, factory);` gives a module `name` with a test for each
-/// case. See [`conformance`](crate::conformance) for an example.
+/// Makes the tests of a log store: `log_store_suite!(name, runtime, launch, factory);` gives a
+/// module `name` with a test for each case. See [`conformance`](crate::conformance) for an example.
 #[macro_export]
 macro_rules! log_store_suite {
     ($name:ident, $runtime:ty, $launch:expr, $factory:expr) => {
@@ -49,7 +60,9 @@ macro_rules! log_store_suite {
                 unknown_groups_are_empty, reads_what_was_appended, reads_what_fits, reads_before_durable,
                 refuses_what_is_missing, replaces_a_suffix, replaces_while_it_reads,
                 writes_the_same_suffix_again, large_writes, completes_in_order, many_groups,
-                recovers_the_outline, recovers_hard_states, crashes_at_any_moment,
+                recovers_the_outline, recovers_hard_states, recovers_standings_and_marks,
+                counts_its_starts, refuses_another_node, joins_a_cluster_with_the_write_that_says_so,
+                crashes_at_any_moment,
                 crashes_while_a_suffix_is_replaced, purges_a_prefix, purges_all, purges_again,
                 purges_while_it_reads, purges_one_group_alone, replaces_a_suffix_after_a_purge,
                 begins_anew_after_a_snapshot, grows_and_is_purged_for_long, crashes_while_it_purges,
@@ -57,6 +70,13 @@ macro_rules! log_store_suite {
                 forgets_what_is_not_named, writes_snapshots_side_by_side, finishes_a_snapshot_again,
                 reads_a_snapshot_that_is_superseded
             } }
+
+            #[test]
+            fn tells_stores_apart() {
+                $crate::conformance::run($launch, async |rt: $runtime| {
+                    $crate::conformance::log_store::tells_stores_apart(rt, $factory, $factory).await
+                });
+            }
 
             #[test]
             fn ends_with_its_runtime() {
@@ -68,114 +88,6 @@ macro_rules! log_store_suite {
             }
         }
     };
-}
-
-/// A group's log, as the contract has it.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Log {
-    hard_state: HardState,
-    snapshot: Option<SnapshotMeta>,
-    /// The entry before the first.
-    purged: LogId,
-    /// The membership in force where the log begins, where the suite knows it.
-    in_force: Option<(Index, Membership)>,
-    entries: Vec<Entry>,
-}
-
-impl Log {
-    fn apply(&mut self, write: &LogWrite) {
-        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
-        if let Some(meta) = &write.snapshot {
-            self.snapshot = Some(meta.clone());
-        }
-        if let Some(to) = write.purge {
-            self.purge(to);
-        }
-        if let Some(first) = write.entries.first() {
-            self.entries.truncate((first.log_id.index - self.first()) as usize);
-            self.entries.extend_from_slice(&write.entries);
-        }
-    }
-
-    fn purge(&mut self, to: LogId) {
-        if to.index <= self.purged.index {
-            return;
-        }
-        if self.holds(to) {
-            self.in_force = self.membership_at(to.index);
-            self.entries.drain(..=(to.index - self.first()) as usize);
-        } else {
-            let snapshot = self.snapshot.as_ref();
-            self.in_force = snapshot.map(|meta| (meta.membership_index, meta.membership.clone()));
-            self.entries.clear();
-        }
-        self.purged = to;
-    }
-
-    fn first(&self) -> Index {
-        self.purged.index + 1
-    }
-
-    fn last(&self) -> LogId {
-        self.entries.last().map_or(self.purged, |entry| entry.log_id)
-    }
-
-    /// The last entry that the snapshot covers.
-    fn covered(&self) -> Index {
-        self.snapshot.as_ref().map_or(0, |meta| meta.log_id.index)
-    }
-
-    fn holds(&self, log_id: LogId) -> bool {
-        self.entries.iter().any(|entry| entry.log_id == log_id)
-    }
-
-    fn membership_at(&self, index: Index) -> Option<(Index, Membership)> {
-        let up_to = self.entries.iter().rev().skip_while(|entry| entry.log_id.index > index);
-        up_to.filter_map(membership_of).next().or_else(|| self.in_force.clone())
-    }
-
-    /// Whether a store has recovered this, apart from the outline's details.
-    fn is(&self, recovered: &Recovered, entries: &[Entry]) -> bool {
-        self.hard_state == recovered.hard_state
-            && self.snapshot == recovered.snapshot
-            && self.purged == recovered.outline.purged()
-            && self.last() == recovered.outline.last()
-            && self.entries == entries
-    }
-
-    /// The identity of each entry, and what is in force after any truncation.
-    fn check_outline(&self, outline: &Outline) {
-        for entry in &self.entries {
-            assert_eq!(outline.log_id(entry.log_id.index), Some(entry.log_id));
-        }
-        assert_eq!(outline.log_id(self.last().index + 1), None);
-        let mut cut = outline.clone();
-        for (index, membership) in self.entries.iter().rev().filter_map(membership_of) {
-            assert_eq!(cut.membership(), Some((index, &membership)));
-            cut.truncate(index);
-        }
-        // The one where the log begins is the snapshot's to tell.
-        let before = cut.membership().map_or(0, |(index, _)| index);
-        assert!(before <= self.purged.index, "a membership at {before}, which holds none");
-    }
-
-    /// What a snapshot of this content would be, were it taken at `log_id`.
-    fn meta(&self, log_id: LogId, content: &[u8]) -> SnapshotMeta {
-        let (membership_index, membership) =
-            self.membership_at(log_id.index).unwrap_or_else(|| {
-                let voters = BTreeMap::from([(1, "node-1.example:1".to_owned())]);
-                (1, Membership::new(voters).expect("a possible one"))
-            });
-        let (bytes, digest) = (content.len() as u64, Digest::of(content));
-        SnapshotMeta { log_id, membership, membership_index, bytes, digest }
-    }
-}
-
-fn membership_of(entry: &Entry) -> Option<(Index, Membership)> {
-    match &entry.payload {
-        Payload::Membership(membership) => Some((entry.log_id.index, membership.clone())),
-        _ => None,
-    }
 }
 
 /// What became of writes, by their numbers from 1 on, in the order in which the store told.
@@ -210,15 +122,25 @@ impl History {
     }
 }
 
-type Histories = BTreeMap<GroupId, History>;
 type Outcome = oneshot::Receiver<Result<(), StoreError>>;
+
+/// The node that starts on the stores.
+const NODE: NodeId = 3;
+
+/// What has happened to a store up to now.
+struct Past {
+    /// As it was told last; none before the store is opened for the first time.
+    identity: Option<Identity>,
+    groups: BTreeMap<GroupId, History>,
+}
 
 /// An open store, and what it must hold.
 struct Scene<R: AsyncRuntime, F: StoreFactory<R>> {
     rt: R,
     factory: F,
     store: F::Store,
-    groups: Histories,
+    identity: Identity,
+    groups: BTreeMap<GroupId, History>,
 }
 
 impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
@@ -226,12 +148,29 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
     async fn open(rt: R, factory: F, groups: &[GroupId]) -> Self {
         let groups =
             groups.iter().map(|group| (*group, History::opened(Log::default(), vec![]))).collect();
-        Self::resume(rt, factory, groups).await
+        Self::resume(rt, factory, Past { identity: None, groups }).await
     }
 
     /// Opens the store in which all this has happened, and checks what it holds.
-    async fn resume(rt: R, factory: F, mut groups: Histories) -> Self {
+    async fn resume(rt: R, factory: F, past: Past) -> Self {
+        let Past { identity: before, mut groups } = past;
         let store = factory.open(&rt).await;
+        let identity = store.identify(NODE).await.expect("the store is this node's");
+        assert_ne!(identity.incarnation, 0, "0 stands for an incarnation that is not known");
+        match before {
+            Some(before) if F::DURABLE => {
+                assert_eq!(identity.incarnation, before.incarnation, "it was the same store");
+                assert_eq!(identity.boot, before.boot + 1, "each start counts once");
+            }
+            Some(before) => {
+                assert_ne!(identity.incarnation, before.incarnation, "it is another store");
+                assert_eq!(identity.boot, 1, "it is the first start");
+            }
+            None => assert_eq!(identity.boot, 1, "it is the first start"),
+        }
+        // Whether it must belong to a cluster, and whether it may.
+        let joined = before.is_some_and(|before| F::DURABLE && before.cluster.is_some());
+        let (mut must, mut may) = (joined, joined);
         for (group, history) in &mut groups {
             let recovered = store.recover(*group).await.expect("the store recovers");
             let (first, end) =
@@ -254,7 +193,12 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
                 found >= durable || !F::DURABLE,
                 "group {group} is back where it was after {found} writes, of which {durable} were durable"
             );
-            let log = states[found].clone();
+            // Of states that differ in nothing else, the store may be in the first or in the last.
+            let durable = durable.min(found);
+            let first = states[durable..].iter().find(|state| state.is(&recovered, &entries));
+            must |= first.is_some_and(|state| state.cluster.is_some());
+            may |= states[found].cluster.is_some();
+            let log = Log { cluster: identity.cluster, ..states[found].clone() };
             log.check_outline(&recovered.outline);
             for (meta, _) in &history.finished {
                 let named = |state: &Log| state.snapshot.as_ref() == Some(meta);
@@ -271,20 +215,25 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
             finished.retain(|(meta, _)| log.snapshot.as_ref() == Some(meta));
             *history = History::opened(log, finished);
         }
-        let scene = Self { rt, factory, store, groups };
+        match identity.cluster {
+            Some(cluster) => assert!(may && cluster == CLUSTER, "it never joined {cluster}"),
+            None => assert!(!must, "it has joined a cluster, durably"),
+        }
+        let scene = Self { rt, factory, store, identity, groups };
         scene.check_snapshots().await;
         scene
     }
 
     /// Drops the store as it is.
-    fn crash(self) -> (R, F, Histories) {
-        (self.rt, self.factory, self.groups)
+    fn crash(self) -> (R, F, Past) {
+        let past = Past { identity: Some(self.identity), groups: self.groups };
+        (self.rt, self.factory, past)
     }
 
     /// Drops the store as it is, and opens it again.
     async fn reopen(self) -> Self {
-        let (rt, factory, groups) = self.crash();
-        Self::resume(rt, factory, groups).await
+        let (rt, factory, past) = self.crash();
+        Self::resume(rt, factory, past).await
     }
 
     fn log(&self, group: GroupId) -> &Log {
@@ -385,115 +334,4 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
 /// Waits until a write is durable.
 async fn durable(outcome: Outcome) {
     outcome.await.expect("each completion tells").expect("the write is durable");
-}
-
-/// The entry with this log id: a blank one, a command of one of many sizes, or a membership.
-fn entry(term: u64, index: Index) -> Entry {
-    let seed = term.wrapping_mul(31).wrapping_add(index.wrapping_mul(17));
-    let payload = match seed % 11 {
-        0 => Payload::Blank,
-        1 => {
-            let address = format!("node-{term}.example:{index}");
-            let voters = (1..=1 + seed % 5).map(|id| (id, address.clone())).collect();
-            Payload::Membership(Membership::new(voters).expect("a possible one"))
-        }
-        kind => {
-            let len = (seed % (kind * kind * kind)) as usize;
-            Payload::Command(Bytes::from(vec![seed as u8; len]))
-        }
-    };
-    // One leader for each term, and none for the entry that forms a cluster.
-    let leader = if term == 0 { 0 } else { 1 + term % 3 };
-    Entry { log_id: LogId::new(term, leader, index), payload }
-}
-
-/// A write of the entries `first..=last` of a term.
-fn entries(term: u64, first: Index, last: Index) -> LogWrite {
-    LogWrite {
-        entries: (first..=last).map(|index| entry(term, index)).collect(),
-        ..LogWrite::default()
-    }
-}
-
-fn hard_state(term: u64, voted_for: Option<u64>) -> LogWrite {
-    let hard_state = HardState { term: Term(term), voted_for, caught_up: term > 1 };
-    LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }
-}
-
-/// Bytes without a pattern, so that a part in the wrong place is seen.
-fn content(seed: u64, len: usize) -> Bytes {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut content = vec![0; len];
-    random.fill(&mut content);
-    content.into()
-}
-
-impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
-    /// Submits a write as a node could make it in this state: entries at the end or in place of some, a hard state, a snapshot that was taken
-    /// or received, a purge, or several of these.
-    async fn submit_random(&mut self, random: &mut fastrand::Rng, group: GroupId) -> Outcome {
-        let log = self.log(group).clone();
-        // Above all that was, so that no log id ever means another entry.
-        let newer = log.hard_state.term.0.max(log.last().term.0) + 1;
-        let (covered, last) = (log.covered(), log.last().index);
-        let content = content(random.u64(..), random.usize(..3000));
-        let write = match random.u8(..16) {
-            0 | 1 if covered < last => {
-                let at = random.u64(covered.max(log.purged.index) + 1..=last);
-                let meta = log.entries[(at - log.first()) as usize].log_id;
-                let meta = self.finish(group, meta, content).await;
-                let purge =
-                    (meta.log_id.index > log.purged.index && random.bool()).then_some(meta.log_id);
-                LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }
-            }
-            2 => {
-                // Of a leader that is far ahead, or in another term.
-                let at = random.u64(covered + 1..=last + 10);
-                let meta = self.finish(group, entry(newer, at).log_id, content).await;
-                let purge = Some(meta.log_id);
-                let and = if random.bool() {
-                    entries(newer, at + 1, at + 3)
-                } else {
-                    LogWrite::default()
-                };
-                let hard_state = HardState { term: Term(newer), voted_for: None, caught_up: true };
-                let hard_state = Some(hard_state);
-                LogWrite { hard_state, snapshot: Some(meta), purge, ..and }
-            }
-            3 | 4 if log.purged.index < covered => {
-                let held = log.entries.iter().map(|entry| entry.log_id);
-                let held: Vec<LogId> = held.filter(|held| held.index <= covered).collect();
-                let purge = held.get(random.usize(..held.len())).copied();
-                LogWrite { purge, ..random_write(random, &log) }
-            }
-            5 => {
-                // One that is never named.
-                self.finish(group, entry(newer, last + 1).log_id, content).await;
-                random_write(random, &log)
-            }
-            _ => random_write(random, &log),
-        };
-        self.submit(group, write)
-    }
-}
-
-/// Of entries, a hard state, or both. What the snapshot covers is committed and stays.
-fn random_write(random: &mut fastrand::Rng, log: &Log) -> LogWrite {
-    let kind = random.u8(..8);
-    let newer = log.hard_state.term.0.max(log.last().term.0) + 1;
-    let last = log.last().index;
-    let (term, first) = match kind {
-        0 => (newer, random.u64(log.covered() + 1..=last + 1)),
-        1 => (newer, last + 1),
-        _ => (log.last().term.0.max(1), last + 1),
-    };
-    let mut write = match kind {
-        2 => LogWrite::default(),
-        _ => entries(term, first, first + random.u64(..6)),
-    };
-    if kind < 4 {
-        let voted_for = Some(1 + random.u64(..3)).filter(|_| random.bool());
-        write.hard_state = Some(HardState { term: Term(newer), voted_for, caught_up: true });
-    }
-    write
 }

@@ -1,8 +1,10 @@
-//! The suites that check an implementation of [`LogStore`](crate::LogStore), [`Transport`](crate::Transport) or
-//! [`StateMachine`](crate::StateMachine) against the contract of its trait. Ours run them as their tests, and so can yours.
+//! The suites that check an implementation of [`LogStore`](crate::LogStore),
+//! [`Transport`](crate::Transport) or [`StateMachine`](crate::StateMachine) against the contract of
+//! its trait. Ours run them as their tests, and so can yours.
 //!
-//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an expression that makes
-//! a factory, which is evaluated anew for each case:
+//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an
+//! expression that makes a factory. The expression is evaluated anew for each case, and twice where
+//! a case needs two stores:
 //!
 //! | macro | factory |
 //! | --- | --- |
@@ -10,8 +12,8 @@
 //! | [`transport_suite!`](crate::transport_suite) | [`TransportFactory`](transport::TransportFactory) |
 //! | [`state_machine_suite!`](crate::state_machine_suite) | [`MachineFactory`](state_machine::MachineFactory) |
 //!
-//! To run one, name this crate among the `dev-dependencies`, with its feature `conformance`, together with a runtime, and
-//! write a file in `tests/`:
+//! To run one, name this crate among the `dev-dependencies`, with its feature `conformance`,
+//! together with a runtime, and write a file in `tests/`:
 //!
 //! ```
 //! use quorate_core::conformance::log_store::StoreFactory;
@@ -26,14 +28,15 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     Completion, Entries, GroupId, Index, LogStore, LogWrite, Message, Recovered, SnapshotContent, SnapshotDraft,
-//! #     SnapshotMeta, StoreError, Transport,
+//! #     Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message, NodeId, Recovered,
+//! #     SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
 //! # impl YourStore {
 //! #     async fn open(_: &str) -> Self { Self }
 //! # }
 //! # impl LogStore for YourStore {
+//! #     async fn identify(&self, _: NodeId) -> Result<Identity, StoreError> { todo!() }
 //! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
 //! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
 //! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {
@@ -121,14 +124,25 @@
 //! ```
 //!
 //! A case is a scenario of its own and measures no time. What does not end within
-//! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed seed.
+//! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed
+//! seed.
 
 pub mod log_store;
 pub mod state_machine;
 pub mod transport;
 
+use crate::{ClusterId, NodeId, Replica};
+
 #[doc(hidden)]
 pub use quorate_rt::conformance::{run, within_limit};
+
+/// The cluster to which all belongs.
+const CLUSTER: ClusterId = ClusterId(0xfeed_0000_0000_0001_0203_0405_0607_0809);
+
+/// The usual replica of a node.
+fn replica(id: NodeId) -> Replica {
+    Replica::new(id, id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+}
 
 /// A test for each case that runs inside the runtime: `async fn(R, F)`.
 #[doc(hidden)]

@@ -31,8 +31,10 @@ use crate::types::{Entry, LogId, NodeId, Payload};
 pub(super) struct Formation {
     list: BTreeMap<NodeId, String>,
     ids: BTreeSet<NodeId>,
-    /// On the founder: who has accepted the present claim.
+    /// On the founder: who else has accepted the present claim.
     accepted: BTreeMap<NodeId, Replica>,
+    /// The ballot of the claim that was sent last.
+    sent: u64,
     /// The highest ballot that was heard of.
     ballot: u64,
     /// Why each of the others is waited for.
@@ -57,6 +59,7 @@ impl Formation {
             list,
             ids,
             accepted: BTreeMap::new(),
+            sent: 0,
             ballot: 0,
             given_up: false,
             ask_at: common.now,
@@ -65,13 +68,14 @@ impl Formation {
             Standing::Claimed(claim) => Some(claim.clone()),
             Standing::Empty | Standing::Admitted(_) | Standing::Spent => None,
         };
-        let founds = formation.founds(common);
+        let founds = formation.is_founder(common.me.id);
         match promised {
             // The same attempt goes on: nobody has seen a first entry of it.
             Some(claim) if founds && claim.founder == common.me && claim.ids() == formation.ids => {
                 formation.ballot = claim.ballot;
             }
-            Some(claim) if claim.ids() != formation.ids && claim.founder != common.me => {
+            // The same founder may claim it anew, with the list that it was told last.
+            Some(claim) if !formation.is_founder(claim.founder.id) => {
                 return Err(InitializeError::Promised {
                     founder: claim.founder,
                     promised: claim.ids(),
@@ -93,10 +97,6 @@ impl Formation {
         &self.list
     }
 
-    pub(super) fn ids(&self) -> &BTreeSet<NodeId> {
-        &self.ids
-    }
-
     pub(super) fn obstacles(&self) -> &BTreeMap<NodeId, Obstacle> {
         &self.obstacles
     }
@@ -105,15 +105,15 @@ impl Formation {
         self.ask_at
     }
 
-    fn founds(&self, common: &Common) -> bool {
-        self.ids.first() == Some(&common.me.id)
+    fn is_founder(&self, id: NodeId) -> bool {
+        self.ids.first() == Some(&id)
     }
 
     /// The claim of this founder that is under way.
     fn present_claim<'a>(&self, common: &'a Common) -> Option<&'a Claim> {
         match common.standing() {
             Standing::Claimed(claim)
-                if claim.founder == common.me && !self.given_up && self.founds(common) =>
+                if claim.founder == common.me && !self.given_up && claim.ids() == self.ids =>
             {
                 Some(claim)
             }
@@ -140,8 +140,11 @@ impl Formation {
 
     fn ask(&mut self, common: &mut Common) {
         self.ask_at = common.now + common.config.heartbeat_interval;
-        // Not before it is durable here: a founder that forgets a claim would draw its ballot again.
-        let claim = self.present_claim(common).filter(|_| common.standing_is_durable()).cloned();
+        let claim = self.present_claim(common).cloned();
+        if claim.is_some() && !common.standing_is_durable() {
+            return; // A founder that forgot a claim would draw its ballot again.
+        }
+        self.sent = claim.as_ref().map_or(self.sent, |claim| claim.ballot);
         let me = common.me.id;
         for id in self.ids.iter().filter(|id| **id != me) {
             let body = match &claim {
@@ -154,29 +157,22 @@ impl Formation {
 
     /// What has become durable may be this founder's own claim.
     pub(super) fn persisted(&mut self, common: &mut Common) {
-        if !common.standing_is_durable() {
-            return;
-        }
-        if let Some(claim) = self.present_claim(common)
-            && !self.accepted.contains_key(&claim.founder.id)
-        {
-            self.accepted.insert(claim.founder.id, claim.founder);
+        let unsent = self.present_claim(common).is_some_and(|claim| claim.ballot != self.sent);
+        if unsent && common.standing_is_durable() {
             self.ask(common);
         }
     }
 
     /// The first entry, once all have accepted the claim.
     pub(super) fn first_entry(&self, common: &Common) -> Option<Entry> {
-        let claim = self.present_claim(common)?;
-        let enough = match planted(Bug::F3) {
-            true => self.accepted.len() > self.ids.len() / 2,
-            false => self.ids.iter().all(|id| self.accepted.contains_key(id)),
-        };
-        if !enough {
+        let claim = self.present_claim(common).filter(|_| common.standing_is_durable())?;
+        let needed = if planted(Bug::F3) { self.ids.len() / 2 } else { self.ids.len() - 1 };
+        if self.accepted.len() < needed {
             return None;
         }
+        let all = self.accepted.values().chain([&common.me]);
         let address = |replica: &Replica| Some((*replica, self.list.get(&replica.id)?.clone()));
-        let members = self.accepted.values().filter_map(address).collect();
+        let members = all.filter_map(address).collect();
         let membership = Membership::founding(claim.cluster, members).ok()?;
         let payload = Payload::Membership(Box::new(membership));
         Some(Entry { log_id: LogId::FIRST, time: common.wall, payload })

@@ -176,7 +176,7 @@ impl Engine {
     /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have no term.
     fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
         let common = &mut self.common;
-        let ours = self.formation.as_ref().map(|formation| formation.ids());
+        let ours = self.told.as_ref();
         let mut asked = None;
         let told = match body {
             Body::Who { told } => told.clone(),

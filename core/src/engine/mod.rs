@@ -53,6 +53,8 @@ pub struct Engine {
     role: State,
     /// It was told a list, and has no log yet.
     formation: Option<Formation>,
+    /// The ids of the list that it was told last, whatever came of it.
+    told: Option<BTreeSet<NodeId>>,
 }
 
 /// Who an engine is.
@@ -85,7 +87,7 @@ impl Engine {
     ) -> Self {
         let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role, formation: None }
+        Self { common, role, formation: None, told: None }
     }
 
     /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the entries that it places.
@@ -95,7 +97,7 @@ impl Engine {
 
     /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
     /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
-    /// [`Output::refused`].
+    /// [`Output::cannot_form`].
     ///
     /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
     ///
@@ -118,15 +120,13 @@ impl Engine {
                 false => Err(InitializeError::Founded { founders: founders.clone(), told }),
             };
         }
-        match &self.formation {
-            Some(formation) => formation.compare(self.common.me.id, told),
-            None => {
-                let formation = Formation::new(&mut self.common, list)?;
-                self.formation = Some(formation);
-                self.common.out.addresses_changed = true;
-                Ok(())
-            }
+        if let Some(formation) = &self.formation {
+            return formation.compare(self.common.me.id, told);
         }
+        self.told = Some(told);
+        self.formation = Some(Formation::new(&mut self.common, list)?);
+        self.common.out.addresses_changed = true;
+        Ok(())
     }
 
     /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1` and so on. It is a step like others, and takes many at
@@ -158,6 +158,11 @@ impl Engine {
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
+            Input::Forward { message, refused } => {
+                self.common.refused = refused;
+                self.on_message(message);
+                self.common.refused.clear();
+            }
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
@@ -278,9 +283,9 @@ impl Engine {
         self.formation.as_ref().map(Formation::obstacles)
     }
 
-    /// The ids of the list that it was told, while the group is being formed.
+    /// The ids of the list that it was told last.
     pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
-        self.formation.as_ref().map(Formation::ids)
+        self.told.as_ref()
     }
 
     /// Where replicas are reached, as far as this one knows: by the configuration, by the list it was told, or by the claim that it has accepted. A replica that
@@ -419,7 +424,7 @@ impl Engine {
     /// The group can't be formed as it was told.
     fn refuse_formation(&mut self, error: InitializeError) {
         if self.formation.take().is_some() {
-            self.common.out.refused = Some(error);
+            self.common.out.cannot_form = Some(error);
             self.common.out.addresses_changed = true;
         }
     }

@@ -20,15 +20,12 @@ fn bodies(term: u64) -> Vec<Body> {
         let entries = entries.into();
         Body::Append { prev, committed: MAX, round: MAX, entries }
     };
-    let entry = |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };
+    let entry =
+        |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };
     let replied = |outcome| Body::AppendReply { round: 0, outcome };
     let rejected = |prev, hint| replied(AppendOutcome::Rejected { prev, hint });
     let at = ForwardOutcome::Appended(last);
     let members = members(&[1]);
-    let reconfigures = |index| Entry {
-        payload: Payload::Membership(Box::new(members.clone())),
-        ..entry(index)
-    };
     let claim = |founder, ids: &[NodeId]| {
         let cluster = ClusterId(9);
         Body::Claim(Box::new(Claim { cluster, ballot: MAX, founder, list: list(ids) }))
@@ -56,8 +53,6 @@ fn bodies(term: u64) -> Vec<Body> {
         Body::Vote { last_log_id: last, handover: Some(handover) },
         Body::VoteReply { granted: true },
         Body::TimeoutNow { last_log_id: last, round: MAX },
-        append(LogId::ZERO, vec![reconfigures(1)]),
-        append(LogId::new(1, 1, 2), vec![reconfigures(3)]),
         Body::Who { told: [7].into() },
         claim(Replica::new(1, 1), &[1, 2, 3]),
         claim(Replica::new(2, 1), &[2]),
@@ -114,8 +109,7 @@ fn no_message_is_a_panic() {
                 let from = Replica::new(if to == 1 { 2 } else { 1 }, 1);
                 let receiver = Replica::new(to, 1);
                 let (term, body) = (Term(term), body.clone());
-                let message =
-                    Message { group: 1, cluster: None, from, to: receiver, term, body };
+                let message = Message { group: 1, cluster: None, from, to: receiver, term, body };
                 for _ in 0..2 {
                     cluster.step(to, vec![Input::Message(message.clone())]);
                 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use quorate_core::engine::Input;
-use quorate_core::{Config, NodeId, Role};
+use quorate_core::{Config, LogId, NodeId, Role};
 
 use crate::cluster::Cluster;
+use crate::show;
 
 /// One step. A node is named by a number modulo the number of nodes, a link by one modulo the number of busy links; a step that
 /// has nothing to do does nothing.
@@ -232,11 +233,9 @@ fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
             }
         }
         Action::Wipe(number) => {
-            // Before the second disk has the first entry, the founder's is the only one.
-            let formed = |id: &&NodeId| {
-                cluster.engine(**id).is_some_and(|engine| engine.membership().is_some())
-            };
-            let is_formed = 2 * ids.iter().filter(formed).count() > ids.len();
+            // Before a majority of disks has the first entry, a minority of lost ones may be too many.
+            let formed = ids.iter().filter(|id| cluster.disk(**id).durable().last() != LogId::ZERO);
+            let is_formed = 2 * formed.count() > ids.len();
             if is_formed && 2 * (cluster.lost_disks() + 1) < ids.len() {
                 cluster.wipe(node(number));
             }
@@ -261,7 +260,10 @@ fn recovers(cluster: &mut Cluster) {
     }
     // A lost disk is exchanged after ten election timeouts.
     cluster.run(Duration::from_secs(40));
-    let leader = cluster.ids().into_iter().find(|id| leads(cluster, *id)).expect("nobody leads");
+    let status = |cluster: &Cluster, id| cluster.engine(id).map_or("down".into(), show::status);
+    let all: Vec<_> = cluster.ids().into_iter().map(|id| status(cluster, id)).collect();
+    let leader = cluster.ids().into_iter().find(|id| leads(cluster, *id));
+    let leader = leader.unwrap_or_else(|| panic!("nobody leads: {all:#?}"));
     let last = b"last".to_vec();
     cluster.propose(leader, &[Bytes::from(last.clone())]);
     cluster.run(Duration::from_secs(1));

@@ -43,7 +43,18 @@ scenarios! {
     election_five
     election_single
     election_split
+    exchange
+    exchange_back
+    exchange_leader_lost
+    exchange_majority_lost
+    exchange_twice
     figure_8
+    formation_dead_member
+    formation_founder_lost
+    formation_lists
+    formation_lists_five
+    formation_member_lost
+    formation_promise
     forward
     forward_room
     forward_limit
@@ -51,6 +62,7 @@ scenarios! {
     handover
     handover_alone
     handover_fails
+    handover_late
     inflight
     inflight_full
     initialize
@@ -70,6 +82,7 @@ scenarios! {
     reordered_append
     replication
     restart
+    rolled_back
     slow_peer
     snapshot
     snapshot_between
@@ -84,6 +97,7 @@ scenarios! {
     snapshot_slow_transfer
     uncommitted_limit
     vote_durability
-    wiped_disk
-    wiped_disks
+    wiped_deposed_leader
+    wiped_late_append
+    wiped_two_terms
 }

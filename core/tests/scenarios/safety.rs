@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::engine::Engine;
-use quorate_core::{
-    AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Membership, Message, Payload,
-    Replica, Role, SnapshotMeta, Term,
-};
 use quorate_core::quorum::{VoteResult, Voters};
+use quorate_core::{
+    AppendOutcome, Body, Digest, Entry, HardState, Index, LogId, LogWrite, Membership, Message,
+    Payload, Replica, Role, SnapshotMeta, Term,
+};
 
 use crate::disk::{Disk, Image};
 use crate::show;

@@ -91,7 +91,7 @@ fn messages_may_grow() {
             _ => vec![whole],
         };
         let bytes = encode(&message);
-        let (header, fields) = (bytes.slice(..49), bytes.slice(49..));
+        let (header, fields) = (bytes.slice(..65), bytes.slice(65..));
         for path in paths {
             let with = |tag| {
                 let fields = grown(fields.clone(), path, &extra(tag));
@@ -100,6 +100,32 @@ fn messages_may_grow() {
             assert_eq!(with(SKIPPED).as_ref(), Ok(&message));
             let outcome = with(REFUSED);
             assert!(matches!(outcome, Err(DecodeError::Field { tag: REFUSED, .. })), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn lengths_may_have_either_form() {
+    for message in messages() {
+        let bytes = encode(&message);
+        for is_long in [false, true] {
+            let mut fields = bytes.slice(65..);
+            let rewritten = encoded(|to| {
+                to.put_slice(&bytes[..65]);
+                while !fields.is_empty() {
+                    to.put_u8(take_u8(&mut fields, "tag").expect("fields"));
+                    let value = fields::take_sized(&mut fields, "value").expect("fields");
+                    match u8::try_from(value.len()) {
+                        Ok(len) if len < 255 && !is_long => to.put_u8(len),
+                        _ => {
+                            to.put_u8(255);
+                            to.put_u32(value.len() as u32);
+                        }
+                    }
+                    to.put_slice(&value);
+                }
+            });
+            assert_eq!(decode_message(rewritten).as_ref(), Ok(&message));
         }
     }
 }
@@ -131,7 +157,7 @@ fn runs_and_their_entries_may_grow() {
     let append = message(Body::Append { prev, committed: 0, round: 0, entries: entries() });
     let bytes = encode(&append);
     let len = bytes.len();
-    let (field, run, short) = (len - 7 - 37 - 4, len - 7 - 37, len - 7);
+    let (field, run, short) = (len - 7 - 37 - 8, len - 7 - 37, len - 7);
     for (flag, place) in [(run, short), (short, short + 5)] {
         let with = |tag| {
             let mut grown = bytes.to_vec();

@@ -8,15 +8,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, Marks, Memory, Replica, Standing};
+use crate::identity::{Claim, ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
 
 mod gather;
 mod growth;
+mod refused;
 
 /// What `put` appends.
 fn encoded(put: impl FnOnce(&mut Gather)) -> Bytes {
@@ -38,7 +39,7 @@ const CLUSTER: ClusterId = ClusterId(0x0102 << 112 | 7);
 
 fn message(body: Body) -> Message {
     let to = if matches!(body, Body::Who { .. }) { Replica::any(2) } else { TO };
-    Message { group: 7, from: FROM, to, term: Term(5), body }
+    Message { group: 7, cluster: Some(CLUSTER), from: FROM, to, term: Term(5), body }
 }
 
 fn entry(term: u64, index: Index, time: u64, payload: Payload) -> Entry {
@@ -88,6 +89,7 @@ fn claim() -> Claim {
 fn meta() -> SnapshotMeta {
     SnapshotMeta {
         log_id: LogId::new(4, 2, 77),
+        time: 1 << 41,
         membership: joint(),
         membership_index: 77,
         bytes: 1 << 40,
@@ -153,9 +155,13 @@ fn messages() -> Vec<Message> {
         forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::Partly {
+            first: LogId::new(5, 3, 83),
+            refused: vec![Refusal::new(1, "why".to_owned()), Refusal::new(3, String::new())],
+        }),
         Body::ReadIndex { sequence: 12 },
-        Body::ReadIndexReply { sequence: 12, index: Some(80) },
-        Body::ReadIndexReply { sequence: 12, index: None },
+        Body::ReadIndexReply { sequence: 12, index: Some(80), time: 7 },
+        Body::ReadIndexReply { sequence: 12, index: None, time: 0 },
         Body::TimeoutNow { last_log_id, round: 6 },
         snapshot(0, Bytes::new()),
         snapshot(7, large),
@@ -175,8 +181,8 @@ fn messages() -> Vec<Message> {
     bodies.into_iter().map(message).chain([claimed_by_any]).collect()
 }
 
-/// Something that delimits itself comes back and leaves what follows it; cut short, it is an error; a flipped bit gives
-/// an error or something else.
+/// Something that delimits itself comes back and leaves what follows it; cut short, it is an error;
+/// a flipped bit gives an error or something else.
 fn comes_back<T: Debug + PartialEq>(
     value: &T,
     put: impl Fn(&mut Gather, &T),
@@ -229,7 +235,8 @@ fn every_message_comes_back() {
     }
 }
 
-/// What is on disks and on wires must stay readable: a change of these bytes is a change of the format.
+/// What is on disks and on wires must stay readable: a change of these bytes is a change of the
+/// format.
 #[test]
 fn the_form_of_an_append_is_as_documented() {
     let command = |index| Entry {
@@ -241,6 +248,7 @@ fn the_form_of_an_append_is_as_documented() {
     let entries = vec![command(4), command(5), Entry { time: 100, ..command(6) }].into();
     let bytes = encode(&Message {
         group: 9,
+        cluster: Some(ClusterId(3)),
         from: Replica::new(1, 11),
         to: Replica::new(2, 12),
         term: Term(5),
@@ -252,14 +260,15 @@ fn the_form_of_an_append_is_as_documented() {
         [&[0], &numbers(&[5, 1, first, time])[..], &[count, 0, 0, 0], entries].concat()
     };
     let expected = [
-        &numbers(&[9, 1, 11, 2, 12, 5])[..],
+        &numbers(&[9, 3, 0, 1, 11, 2, 12, 5])[..],
         &[5, 0x81, 24],
         &numbers(&[1, 2, 3]),
         &[0x82, 8],
         &numbers(&[2]),
         &[0x83, 8],
         &numbers(&[6]),
-        &[0x84, 255, 2 * 37 + 3 * 7, 0, 0, 0],
+        &[0x84, 255, 4 + 2 * 37 + 3 * 7, 0, 0, 0],
+        &[3, 0, 0, 0],
         &run(4, 99, 2, b"\x01\x02\0\0\0xy\x01\x02\0\0\0xy"),
         &run(6, 100, 1, b"\x01\x02\0\0\0xy"),
     ];
@@ -333,7 +342,8 @@ fn a_message_cut_short_or_too_long_is_an_error() {
     }
 }
 
-/// A flipped bit gives an error or another message, and never a panic or a claim that takes all the memory.
+/// A flipped bit gives an error or another message, and never a panic or a claim that takes all the
+/// memory.
 #[test]
 fn a_flipped_bit_is_an_error_or_another_message() {
     for message in messages() {
@@ -355,81 +365,13 @@ fn claims_beyond_what_is_there_allocate_nothing() {
     let entries = vec![entry(4, 78, 0, Payload::Command(Bytes::from_static(b"xy")))].into();
     let bytes = encode(&message(Body::Append { prev, committed: 0, round: 0, entries }));
     let len = bytes.len();
-    // The length of the command, the number of entries in the run, the length of the runs.
-    for at in [len - 6, len - 11, len - 48] {
+    // The length of the command, the number of entries, the length of them all.
+    for at in [len - 6, len - 48, len - 52] {
         let mut damaged = bytes.to_vec();
         damaged[at..at + 4].fill(255);
         let outcome = decode_message(damaged.into());
         assert!(matches!(outcome, Err(DecodeError::Short { .. })), "{outcome:?}");
     }
-}
-
-fn refused(bytes: Bytes) {
-    let outcome = decode_message(bytes);
-    assert!(matches!(outcome, Err(DecodeError::Invalid(_))), "{outcome:?}");
-}
-
-#[test]
-fn messages_from_or_to_nobody_are_refused() {
-    let heard = message(Body::ReadIndex { sequence: 1 });
-    refused(encode(&Message { from: Replica::new(0, 1), ..heard.clone() }));
-    refused(encode(&Message { from: Replica::any(1), ..heard.clone() }));
-    refused(encode(&Message { to: Replica::new(0, 1), ..heard.clone() }));
-    refused(encode(&Message { to: Replica::any(1), ..heard }));
-    let who = message(Body::Who { told: ids([]) });
-    refused(encode(&Message { from: Replica::any(1), ..who }));
-}
-
-#[test]
-fn entries_that_do_not_follow_are_refused() {
-    let append = |entries: Vec<Entry>| {
-        let prev = LogId::new(4, 2, 77);
-        encode(&message(Body::Append { prev, committed: 0, round: 0, entries: entries.into() }))
-    };
-    let blank = |term, index, time| entry(term, index, time, Payload::Blank);
-    refused(append(vec![blank(4, 79, 0)]));
-    refused(append(vec![blank(3, 78, 0)]));
-    refused(append(vec![blank(4, 0, 0)]));
-    refused(append(vec![blank(5, 78, 0), blank(4, 79, 0)]));
-    refused(append(vec![blank(4, 78, 1000), blank(4, 79, 999)]));
-
-    // The same index twice, which no run can have here.
-    let twice = append(vec![blank(4, 78, 0), blank(5, 79, 0)]);
-    let mut twice = twice.to_vec();
-    let index = twice.len() - 5 - 4 - 8 - 8;
-    assert_eq!(twice[index], 79);
-    twice[index] = 78;
-    refused(twice.into());
-
-    // A run without entries, and one that goes on beyond the last index.
-    for (index, count) in [(78, 0), (u64::MAX, 2)] {
-        let mut bytes = append(vec![blank(4, 78, 0)]).to_vec();
-        let len = bytes.len();
-        bytes[len - 9..len - 5].copy_from_slice(&u32::to_le_bytes(count));
-        bytes[len - 25..len - 17].copy_from_slice(&u64::to_le_bytes(index));
-        let before = len - 42 - 6 - 10 - 10 - 8;
-        assert_eq!(bytes[before], 77);
-        bytes[before..before + 8].copy_from_slice(&(index - 1).to_le_bytes());
-        refused(bytes.into());
-    }
-}
-
-#[test]
-fn entries_of_unknown_kinds_are_refused() {
-    let bytes = encoded(|to| put_entry(to, &entry(1, 2, 3, Payload::Blank)));
-    for kind in [3, 0x7F] {
-        let mut bytes = BytesMut::from(&bytes[..]);
-        bytes[0] = kind;
-        let outcome = take_entry(&mut bytes.freeze());
-        assert_eq!(outcome, Err(DecodeError::Kind { what: "entry", kind }));
-    }
-    let mut blank = bytes.to_vec();
-    let len = blank.len();
-    blank[len - 4] = 1;
-    blank.push(0);
-    assert_eq!(take_entry(&mut blank.into()), Err(DecodeError::Long(1)));
-    let first = encoded(|to| put_entry(to, &entry(1, 0, 3, Payload::Blank)));
-    assert!(matches!(take_entry(&mut first.clone()), Err(DecodeError::Invalid(_))));
 }
 
 proptest! {

@@ -1,9 +1,10 @@
-//! What a store holds when it is opened again: everything that was reported as durable, and otherwise everything up to some write.
+//! What a store holds when it is opened again: everything that was reported as durable, and
+//! otherwise everything up to some write.
 
 use quorate_rt::{AsyncRuntime, Launch};
 
-use super::{Scene, StoreFactory, durable, entries, hard_state};
-use crate::{GroupId, HardState, LogWrite, Term};
+use super::{Scene, StoreFactory, content, durable, entries, hard_state, marks, standing};
+use crate::{GroupId, HardState, LogWrite};
 
 const GROUP: GroupId = 7;
 
@@ -27,8 +28,7 @@ pub async fn recovers_the_outline<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fa
 #[doc(hidden)]
 pub async fn recovers_hard_states<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
-    let voted =
-        |term, voted_for| Some(HardState { term: Term(term), voted_for, caught_up: term > 1 });
+    let voted = |term, voted_for| hard_state(term, voted_for).hard_state;
     let writes = [
         hard_state(1, None),
         hard_state(1, Some(u64::MAX)),
@@ -51,7 +51,39 @@ pub async fn recovers_hard_states<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fa
     scene.reopen().await.check().await;
 }
 
-/// Again and again the store is dropped: at once, after some turns, after some of the writes, after all.
+/// Of each kind, alone and together with what else a group keeps. They stay when the log is purged,
+/// or begins anew.
+#[doc(hidden)]
+pub async fn recovers_standings_and_marks<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+    let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
+    for seed in 1..9 {
+        let last = scene.log(GROUP).last().index;
+        let all = LogWrite {
+            hard_state: hard_state(seed, Some(1)).hard_state,
+            marks: marks(seed + 1).marks,
+            standing: standing(seed + 1).standing,
+            ..entries(seed, last + 1, last + 5)
+        };
+        for write in [standing(seed), marks(seed), all] {
+            scene.put(GROUP, write).await;
+            if F::DURABLE {
+                // Compares them with what was written.
+                scene = scene.reopen().await;
+            }
+        }
+        let covered = scene.log(GROUP).last();
+        if F::DURABLE {
+            scene.take_snapshot(GROUP, covered.index, content(seed, 1000)).await;
+            let write = LogWrite { purge: Some(covered), ..LogWrite::default() };
+            scene.put(GROUP, write).await;
+            scene = scene.reopen().await;
+        }
+    }
+    scene.check().await;
+}
+
+/// Again and again the store is dropped: at once, after some turns, after some of the writes, after
+/// all.
 #[doc(hidden)]
 pub async fn crashes_at_any_moment<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 3] = [1, 2, 3];
@@ -121,12 +153,12 @@ pub fn ends_with_its_runtime<R: AsyncRuntime, F: StoreFactory<R>>(launch: &Launc
                 scene.turn().await;
             }
         }
-        let (_rt, factory, groups) = scene.crash();
-        (factory, groups)
+        let (_rt, factory, past) = scene.crash();
+        (factory, past)
     };
-    let (factory, groups) = R::run(launch, first_life).expect("the runtime starts");
+    let (factory, past) = R::run(launch, first_life).expect("the runtime starts");
     let second_life = async |rt: R| {
-        let mut scene = Scene::resume(rt, factory, groups).await;
+        let mut scene = Scene::resume(rt, factory, past).await;
         scene.check().await;
         let next = scene.log(GROUP).last().index + 1;
         scene.put(GROUP, entries(2, next, next + 5)).await;

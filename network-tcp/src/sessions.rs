@@ -1,0 +1,284 @@
+//! The connections after their handshake, in both directions: which replica is at the other end, and in which boot.
+//!
+//! Two boots of one replica can't run at a time, unless the data folder was copied. When one comes that is not the one that is
+//! connected, the older one is pinged on all its connections:
+//!
+//! - It answers: two processes share copies of a folder, and the newer is refused.
+//! - Its connections close, or it does not answer in time: it was a reboot, and the newer takes its place.
+//!
+//! The dialler pings by a frame with a body of one byte, [`PING_FRAME`], and the acceptor by a report of [`PING_REPORT`] bytes.
+//! Both are answered by an echo on the same connection.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use quorate_core::{Boot, MAX_NODES, Replica};
+use quorate_rt::AsyncRuntime;
+use quorate_rt::channel::Signal;
+
+use crate::handshake::{Lane, Refusal};
+
+/// The body of a frame that asks whether the other side lives.
+pub(crate) const PING_FRAME: u8 = 1;
+
+/// The body of the frame that answers [`PING_REPORT`].
+pub(crate) const ECHO_FRAME: u8 = 2;
+
+/// A report that asks whether the other side lives: so many bytes are never sent.
+pub(crate) const PING_REPORT: u64 = u64::MAX;
+
+/// The report that answers [`PING_FRAME`].
+pub(crate) const ECHO_REPORT: u64 = u64::MAX - 1;
+
+/// Of how many replicas the boot is remembered: as a node may be there twice, with its old and its new disk.
+const MAX_BOOTS: usize = 2 * MAX_NODES;
+
+/// A connection after its handshake.
+pub(crate) struct Session {
+    pub(crate) peer: Replica,
+    pub(crate) boot: Boot,
+    pub(crate) proven: bool,
+    pub(crate) way: Way,
+    /// Raised when a ping or an echo is to be written.
+    pub(crate) due: Rc<Signal>,
+    ping_due: Cell<bool>,
+    echo_due: Cell<bool>,
+    /// Who waits for an echo.
+    checks: RefCell<Vec<Rc<Check>>>,
+    /// Asks an outgoing connection to end, and to be opened again.
+    pub(crate) ending: Signal,
+}
+
+/// The direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The peer has connected, for this lane, and asked for this replica or for any of this node: it may have one
+    /// connection for each of these.
+    In {
+        lane: Lane,
+        any: bool,
+    },
+    Out,
+}
+
+/// What is to be written beside messages, or reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    Ping,
+    Echo,
+}
+
+impl Session {
+    pub(crate) fn new(
+        peer: Replica,
+        boot: Boot,
+        proven: bool,
+        way: Way,
+        due: Rc<Signal>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            peer,
+            boot,
+            proven,
+            way,
+            due,
+            ping_due: Cell::new(false),
+            echo_due: Cell::new(false),
+            checks: RefCell::default(),
+            ending: Signal::default(),
+        })
+    }
+
+    /// Takes what is to be written. However often the other side asks, it is answered once for each write.
+    pub(crate) fn take_due(&self) -> impl Iterator<Item = Control> {
+        let ping = self.ping_due.take().then_some(Control::Ping);
+        let echo = self.echo_due.take().then_some(Control::Echo);
+        ping.into_iter().chain(echo)
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.ping_due.get() || self.echo_due.get()
+    }
+
+    /// The other side has sent this.
+    pub(crate) fn heard(&self, control: Control) {
+        match control {
+            Control::Ping => {
+                self.echo_due.set(true);
+                self.due.raise();
+            }
+            Control::Echo => {
+                for check in self.checks.take() {
+                    check.answered.set(true);
+                    check.changed.raise();
+                }
+            }
+        }
+    }
+
+    fn ping(&self, check: &Rc<Check>) {
+        self.checks.borrow_mut().push(Rc::clone(check));
+        self.ping_due.set(true);
+        self.due.raise();
+    }
+
+    /// Whoever waits for an echo needs not wait for this connection.
+    fn end(&self) {
+        // They look when this turn is over, and what holds them here is gone by then.
+        self.checks.take().iter().for_each(|check| check.changed.raise());
+        self.ending.raise();
+    }
+}
+
+/// Waits for an echo on any of some connections, each of which holds it until then.
+#[derive(Default)]
+struct Check {
+    answered: Cell<bool>,
+    changed: Signal,
+}
+
+impl Check {
+    /// Whether an echo has come; no connection is left otherwise.
+    async fn answered(self: &Rc<Self>) -> bool {
+        loop {
+            if self.answered.get() || Rc::strong_count(self) == 1 {
+                return self.answered.get();
+            }
+            self.changed.wait().await;
+        }
+    }
+}
+
+/// All connections, and what is remembered of boots.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    open: RefCell<BTreeMap<u64, Rc<Session>>>,
+    /// The highest boot number of each replica that has proven that it belongs to the cluster.
+    boots: RefCell<BTreeMap<Replica, u64>>,
+}
+
+impl Sessions {
+    pub(crate) fn is_connected(&self, replica: Replica) -> bool {
+        self.open.borrow().values().any(|session| session.peer == replica)
+    }
+
+    /// A handshake has succeeded. Gives the connections whose place this one takes; the caller closes them.
+    pub(crate) fn begin(&self, id: u64, session: &Rc<Session>) -> Vec<(u64, Rc<Session>)> {
+        let older = self.take(|other| {
+            other.peer == session.peer
+                && (other.boot.tag != session.boot.tag
+                    || other.way == session.way && session.way != Way::Out)
+        });
+        self.open.borrow_mut().insert(id, Rc::clone(session));
+        if session.proven {
+            self.remember(session.peer, session.boot.number);
+        }
+        older
+    }
+
+    fn remember(&self, replica: Replica, boot: u64) {
+        let boots = &mut *self.boots.borrow_mut();
+        if boots.len() >= MAX_BOOTS && !boots.contains_key(&replica) {
+            boots.retain(|replica, _| self.is_connected(*replica));
+        }
+        if boots.len() < MAX_BOOTS {
+            let known = boots.entry(replica).or_default();
+            *known = boot.max(*known);
+        }
+    }
+
+    /// Takes out those for which this holds; the caller closes them.
+    pub(crate) fn take(&self, which: impl Fn(&Session) -> bool) -> Vec<(u64, Rc<Session>)> {
+        let taken: Vec<_> =
+            self.open.borrow_mut().extract_if(.., |_, session| which(session)).collect();
+        taken.iter().for_each(|(_, session)| session.end());
+        taken
+    }
+
+    pub(crate) fn end(&self, id: u64) {
+        let ended = self.open.borrow_mut().remove(&id);
+        if let Some(session) = ended {
+            session.end();
+        }
+    }
+
+    /// Whether a replica may connect, or be connected to, in this boot. It waits for the answer of an older boot that is connected.
+    ///
+    /// Errors: that one answers; or the replica has been there in a later boot.
+    pub(crate) async fn check_boot(
+        &self,
+        rt: &impl AsyncRuntime,
+        limit: Duration,
+        peer: Replica,
+        boot: Boot,
+    ) -> Result<(), Refusal> {
+        let check = Rc::new(Check::default());
+        let mut pinged = false;
+        for session in self.open.borrow().values() {
+            if session.peer == peer && session.boot.tag != boot.tag {
+                session.ping(&check);
+                pinged = true;
+            }
+        }
+        if pinged {
+            let deadline = pin!(rt.sleep(limit));
+            match select(pin!(check.answered()), deadline).await {
+                Either::Left((true, _)) => return Err(Refusal::Twin),
+                Either::Left((false, _)) | Either::Right(_) => {}
+            }
+        }
+        match self.boots.borrow().get(&peer) {
+            Some(known) if boot.number < *known => Err(Refusal::OlderBoot),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_check_ends_with_an_echo_or_with_the_last_connection() {
+        let session = |tag| {
+            let boot = Boot { number: 1, tag };
+            Session::new(Replica::new(2, 7), boot, true, Way::Out, Rc::default())
+        };
+        let (one, two) = (session(1), session(2));
+        let check = Rc::new(Check::default());
+        one.ping(&check);
+        two.ping(&check);
+        assert_eq!(one.take_due().collect::<Vec<_>>(), [Control::Ping]);
+        assert_eq!(check.answered().now_or_never(), None);
+        one.end();
+        assert_eq!(check.answered().now_or_never(), None);
+        two.heard(Control::Echo);
+        assert_eq!(check.answered().now_or_never(), Some(true));
+
+        let check = Rc::new(Check::default());
+        one.ping(&check);
+        one.end();
+        assert_eq!(check.answered().now_or_never(), Some(false));
+    }
+
+    #[test]
+    fn however_often_a_peer_pings_one_echo_is_written() {
+        let boot = Boot::default();
+        let session = Session::new(Replica::new(2, 7), boot, true, Way::Out, Rc::default());
+        (0..1000).for_each(|_| session.heard(Control::Ping));
+        assert_eq!(session.take_due().collect::<Vec<_>>(), [Control::Echo]);
+        assert!(!session.is_due());
+    }
+
+    #[test]
+    fn only_so_many_boots_are_remembered() {
+        let sessions = Sessions::default();
+        (1..=1000).for_each(|id| sessions.remember(Replica::new(id, 1), 5));
+        assert!(sessions.boots.borrow().len() <= MAX_BOOTS);
+    }
+}
