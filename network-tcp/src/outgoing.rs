@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::{Either, select};
 use quorate_core::codec::Gather;
-use quorate_core::{Boot, Credentials, Replica};
+use quorate_core::{Boot, Credentials, GroupId, Memory, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
@@ -152,10 +152,16 @@ impl Link {
             put_frame(&mut control, &mut body);
         }
         outbox.writing_bytes = outbox.bytes() + control.len();
-        let mut batch = control.take();
-        for queue in [&mut outbox.formation, &mut outbox.others] {
+        let mut batch = Vec::new();
+        let Outbox { formation, others, .. } = outbox;
+        for waiting in [&mut control, &mut formation.waiting, &mut others.waiting] {
+            match batch.is_empty() {
+                true => batch = waiting.take(),
+                false => batch.append(&mut waiting.take()),
+            }
+        }
+        for queue in [formation, others] {
             outbox.writing_frames += std::mem::take(&mut queue.frames);
-            batch.append(&mut queue.waiting.take());
         }
         (batch, outbox.writing_bytes)
     }
@@ -170,10 +176,23 @@ impl Link {
 enum ConnectError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Here, by this node.
     #[error("the handshake is refused: {0}")]
     Refused(#[from] Refusal),
+    /// There, by the peer.
+    #[error("the peer refuses this node: {0}")]
+    Told(Refusal),
     #[error("no node is attached")]
     Detached,
+}
+
+impl ConnectError {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Told(refusal) => Some(*refusal),
+            Self::Io(_) | Self::Detached => None,
+        }
+    }
 }
 
 /// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
@@ -194,28 +213,33 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 let (peer, proven) = (connection.peer, connection.proven);
                 tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
-                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "an idle connection is closed"),
+                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "closed, as it is idle"),
                     Ok(End::Again) => {
                         tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
+                        continue;
+                    }
+                    // Most likely the peer has changed, and more can be proven now. What waits is for then.
+                    Err(reason) if !proven => {
+                        tracing::debug!(%to, ?lane, address, %reason, "an unproven connection has ended");
+                        let lost = link.disconnected();
+                        state.count(|stats| stats.dropped_out += lost);
+                        pause(&state, 0).await;
                         continue;
                     }
                     Err(reason) => tracing::warn!(%to, ?lane, address, %reason, "the connection is lost"),
                 }
             }
             Err(error) => {
-                if let ConnectError::Refused(refusal) = &error {
-                    state.count(|stats| {
-                        stats.refused_handshakes += 1;
-                        stats.twins += u64::from(*refusal == Refusal::Twin);
-                    });
-                }
-                let is_grave =
-                    matches!(&error, ConnectError::Refused(refusal) if refusal.is_grave());
+                let refusal = error.refusal();
+                state.count(|stats| {
+                    stats.refused_handshakes += u64::from(refusal.is_some());
+                    stats.twins += u64::from(refusal == Some(Refusal::Twin));
+                });
                 let reason = error.to_string();
                 if reason == logged {
                     tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");
-                } else if is_grave {
-                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
+                } else if refusal.is_some_and(Refusal::is_grave) {
+                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached");
                 } else {
                     tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
                 }
@@ -224,9 +248,13 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         }
         let lost = link.clear();
         state.count(|stats| stats.dropped_out += lost);
-        state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
+        pause(&state, failures).await;
         failures += 1;
     }
+}
+
+async fn pause<R: AsyncRuntime>(state: &State<R>, failures: u32) {
+    state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
 }
 
 /// An open connection after its handshake.
@@ -277,7 +305,12 @@ async fn dial<R: AsyncRuntime>(
     write.write_all(vec![hello.encode()]).await?;
     let mut rest = BytesMut::new();
     let answer = read_until(&mut read, &mut rest, Answer::take).await??;
-    let node = answer.check(&hello)?;
+    let is_told = answer.refused != 0;
+    let refused = |refusal| match is_told {
+        true => ConnectError::Told(refusal),
+        false => ConnectError::Refused(refusal),
+    };
+    let node = answer.check(&hello).map_err(refused)?;
     let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
     let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
     let (peer, boot) = (node.replica, node.boot);
@@ -301,10 +334,7 @@ async fn dial<R: AsyncRuntime>(
 }
 
 /// What the groups of this node remember of a peer.
-async fn recall<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-) -> Vec<(quorate_core::GroupId, quorate_core::Memory)> {
+async fn recall<R: AsyncRuntime>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
     if groups.len() > MAX_MEMORIES {
         tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
