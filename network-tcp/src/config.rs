@@ -28,11 +28,7 @@ pub struct TcpConfig {
 impl Default for TcpConfig {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
-        Self {
-            max_frame_bytes: 64 * MIB,
-            max_outbox_bytes: 16 * MIB,
-            advertise: None,
-        }
+        Self { max_frame_bytes: 64 * MIB, max_outbox_bytes: 16 * MIB, advertise: None }
     }
 }
 

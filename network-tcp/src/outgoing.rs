@@ -226,7 +226,9 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                         pause(&state, 0).await;
                         continue;
                     }
-                    Err(reason) => tracing::warn!(%to, ?lane, address, %reason, "the connection is lost"),
+                    Err(reason) => {
+                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost")
+                    }
                 }
             }
             Err(error) => {

@@ -67,7 +67,11 @@ fn groups_share_the_connection_and_an_unknown_group_is_dropped() {
     run(async |rt| {
         let (one, mut two) = pair(&rt).await;
         let (sender, mut other) = mpsc::channel(10);
-        two.transport.attach(GROUP + 1, member(2), Inbox::new(move |m| sender.try_send(m).unwrap()));
+        two.transport.attach(
+            GROUP + 1,
+            member(2),
+            Inbox::new(move |m| sender.try_send(m).unwrap()),
+        );
         let to_group = |group| {
             let body = Body::ReadIndex { sequence: group };
             one.transport.send(Message { group, ..message(1, 2, body) });
@@ -99,7 +103,8 @@ fn a_node_without_a_membership_answers_who_speaks_to_it() {
 #[test]
 fn a_name_is_resolved_for_listening_and_for_connecting() {
     run(async |rt| {
-        let mut one = Node::start_with(&rt, member(1), "localhost:0", config(), Timing::DEFAULT).await;
+        let mut one =
+            Node::start_with(&rt, member(1), "localhost:0", config(), Timing::DEFAULT).await;
         let two = Node::start(&rt, 2).await;
         two.meet(&[(1, format!("localhost:{}", one.transport.local_addr().port()))]);
         two.send_number(1, 1);
@@ -158,7 +163,10 @@ fn what_waits_for_an_absent_peer_is_little_and_never_old() {
         for sequence in 0..1000 {
             one.send(2, Body::Forward { boot: 1, sequence, commands: commands.clone() });
         }
-        assert!(one.transport.outbox_bytes(replica(2), Lane::Main) < 80_000, "64 KiB and one message");
+        assert!(
+            one.transport.outbox_bytes(replica(2), Lane::Main) < 80_000,
+            "64 KiB and one message"
+        );
         assert!(one.transport.stats().dropped_out > 990);
         until(&rt, || one.transport.stats().dropped_out == 1000).await;
 
@@ -191,6 +199,7 @@ fn after_its_last_group_a_transport_is_silent_and_deaf() {
         one.send_number(2, 1);
         assert_eq!(two.number().await, 1);
         let mut stranger = Wire::welcomed(&rt, &two, 3).await;
+        until(&rt, || two.transport.stats().accepts == 2).await;
         two.transport.detach(GROUP);
         stranger.until_closed().await;
         two.send_number(1, 2);

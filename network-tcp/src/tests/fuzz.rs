@@ -57,7 +57,8 @@ impl Random {
 
     fn membership(&mut self) -> Membership {
         let members = self.list().into_iter();
-        let members = members.map(|(id, address)| (Replica::new(id, self.number().max(1)), address));
+        let members =
+            members.map(|(id, address)| (Replica::new(id, self.number().max(1)), address));
         Membership::founding(CLUSTER, members.collect()).unwrap()
     }
 

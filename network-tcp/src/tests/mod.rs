@@ -16,8 +16,8 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
-    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Message, NodeId, Payload, Replica,
-    Situation, SnapshotMeta, StoreState, Term, Transport,
+    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
+    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -259,13 +259,33 @@ impl Wire {
         self.take(Answer::take).await
     }
 
+    /// Takes a part of a handshake, and appends its bytes to `all`.
+    async fn take_bytes<T>(
+        &mut self,
+        all: &mut Vec<u8>,
+        take: impl Fn(&mut BytesMut) -> Result<Option<T>, crate::handshake::Refusal>,
+    ) -> T {
+        loop {
+            let before = self.buffer.clone();
+            if let Some(taken) = take(&mut self.buffer).unwrap() {
+                all.extend_from_slice(&before[..before.len() - self.buffer.len()]);
+                return taken;
+            }
+            assert!(self.more().await, "closed within a handshake");
+        }
+    }
+
     /// Reads this frame, which must be the next.
     async fn expect(&mut self, message: &Message) {
-        let bytes = frame(&encode(message));
+        self.expect_bytes(&frame(&encode(message))).await;
+    }
+
+    async fn expect_bytes(&mut self, bytes: &[u8]) {
         while self.buffer.len() < bytes.len() {
-            assert!(self.more().await, "closed before {message:?}");
+            assert!(self.more().await, "closed before it");
         }
-        assert!(self.buffer.split_to(bytes.len()) == bytes, "not {message:?}");
+        let next = self.buffer.split_to(bytes.len());
+        assert!(next == bytes, "not the next: {next:?}, but {bytes:?}");
     }
 
     async fn until_closed(&mut self) {
