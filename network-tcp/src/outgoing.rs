@@ -39,7 +39,7 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct Outbox {
-    /// What may go over any connection. After a handshake that proves the cluster, all goes to the others.
+    /// What may go over any connection. It overtakes the others.
     formation: Queue,
     /// What needs a proven connection.
     others: Queue,
@@ -88,8 +88,7 @@ impl Link {
     /// Puts a message behind the others; the task looks at it after this turn.
     pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
         let outbox = &mut *self.outbox.borrow_mut();
-        let goes_anywhere = is_formation && outbox.connection != Connected::Proven;
-        let queue = if goes_anywhere { &mut outbox.formation } else { &mut outbox.others };
+        let queue = if is_formation { &mut outbox.formation } else { &mut outbox.others };
         put_frame(&mut queue.waiting, body);
         queue.frames += 1;
         self.filled.raise();
@@ -216,13 +215,13 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                     Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "closed, as it is idle"),
                     Ok(End::Again) => {
                         tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
+                        keep_waiting(&state, &link);
                         continue;
                     }
                     // Most likely the peer has changed, and more can be proven now. What waits is for then.
                     Err(reason) if !proven => {
                         tracing::debug!(%to, ?lane, address, %reason, "an unproven connection has ended");
-                        let lost = link.disconnected();
-                        state.count(|stats| stats.dropped_out += lost);
+                        keep_waiting(&state, &link);
                         pause(&state, 0).await;
                         continue;
                     }
@@ -253,6 +252,12 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         pause(&state, failures).await;
         failures += 1;
     }
+}
+
+/// The connection is gone; what waits is for the next one.
+fn keep_waiting<R: AsyncRuntime>(state: &State<R>, link: &Link) {
+    let lost = link.disconnected();
+    state.count(|stats| stats.dropped_out += lost);
 }
 
 async fn pause<R: AsyncRuntime>(state: &State<R>, failures: u32) {
@@ -387,20 +392,15 @@ async fn serve<R: AsyncRuntime>(
     );
     let tasks = select(rt.spawn(reader), rt.spawn(writer));
     let silence = pin!(progress.until_silent(rt, state.timing.silence));
-    let asked = pin!(session.ending.wait());
-    let ended = match select(tasks, select(silence, asked)).await {
+    let ended = pin!(session.until_ended());
+    let end = match select(tasks, select(silence, ended)).await {
         Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
         Either::Right((Either::Left(((), _)), _)) => {
             return Err("nothing of what was sent arrives".to_owned());
         }
-        Either::Right((Either::Right(((), _)), _)) => {
-            let lost = link.disconnected();
-            state.count(|stats| stats.dropped_out += lost);
-            return Ok(End::Again);
-        }
+        Either::Right((Either::Right(((), _)), _)) => return Ok(End::Again),
     };
-    ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok(End::Idle)
+    end.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Ends well when the connection is idle and need not stay.
@@ -410,7 +410,7 @@ async fn write_outbox<R: AsyncRuntime>(
     session: Rc<Session>,
     mut write: impl WriteHalf,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let idle = match (link.lane, session.proven) {
         (_, false) => Some(state.timing.unproven_idle),
         (Lane::Main, true) if link.to.is_known() => None,
@@ -425,10 +425,15 @@ async fn write_outbox<R: AsyncRuntime>(
                 match select(pin!(filled), idle).await {
                     Either::Left(_) => {}
                     // Not as long as something may still be on its way.
-                    Either::Right(_) if progress.waiting_since.get().is_none() => return Ok(()),
+                    Either::Right(_) if progress.waiting_since.get().is_none() => {
+                        return Ok(End::Idle);
+                    }
                     Either::Right(_) => continue,
                 }
             }
+        }
+        if session.has_ended() {
+            return Ok(End::Again); // What waits is for the next one.
         }
         let (batch, bytes) = link.begin_write(&session);
         progress.sends(bytes, state.rt.now());
@@ -448,7 +453,7 @@ async fn read_reports<R: AsyncRuntime>(
     mut reports: BytesMut,
     session: Rc<Session>,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     loop {
         while reports.len() >= size_of::<u64>() {
             match reports.get_u64_le() {
