@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -101,19 +102,19 @@ impl State {
         self.trash.take(self.durable)
     }
 
-    /// Notes a write, and queues its record.
+    /// Notes a write, of which it takes the entries, and queues its record.
     ///
     /// Panics if it makes no sense: a bug of the caller.
-    fn submit(&mut self, group: GroupId, write: LogWrite, done: Completion) {
+    fn submit(&mut self, group: GroupId, write: &mut LogWrite, done: Completion) {
         let Self { encoder, batches, logs, durable, .. } = self;
-        let replaces = logs.replaces(group, &write);
-        let (body_bytes, spans) = encoder.encode(group, &write, replaces);
+        let replaces = logs.replaces(group, write);
+        let (body_bytes, spans) = encoder.encode(group, write, replaces);
         let at = batches.place(body_bytes);
-        if let Err(reason) = logs.note(group, &write, replaces, spans, at) {
+        if let Err(reason) = logs.note(group, write, replaces, spans, at) {
             panic!("a write that makes no sense: {reason}");
         }
         batches.add(encoder, group, at, body_bytes, done);
-        logs.keep(group, write.entries);
+        logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
     }
 
@@ -140,8 +141,8 @@ impl State {
         if let Some(owner) = self.logs.owner_before(told_before) {
             self.tell_owner(owner, unobserved());
         }
-        for (group, state) in self.logs.states_before(told_before) {
-            self.submit(group, state, unobserved());
+        for (group, mut state) in self.logs.states_before(told_before) {
+            self.submit(group, &mut state, unobserved());
         }
         let Self { encoder, batches, .. } = self;
         let body_bytes = encoder.encode_begin(first);
@@ -403,7 +404,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
     /// Panics where the entries don't follow each other or the log, the hard state or the snapshot goes back, the snapshot
     /// isn't finished, what is purged is beyond it, the store changes its cluster, or something could not be read again:
     /// bugs of the caller.
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+    fn append(&self, group: GroupId, mut write: LogWrite, done: Completion) {
         let Shared { state, snapshots, segments, .. } = &*self.handle.0;
         let mut state = state.borrow_mut();
         if let Some(failed) = state.failed.clone() {
@@ -414,7 +415,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         let snapshot = write.snapshot.as_ref();
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
-        state.submit(group, write, done);
+        state.submit(group, &mut write, done);
         let end = if planted(Bug::S8) { state.durable } else { state.batches.end() };
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));

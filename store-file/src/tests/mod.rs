@@ -7,6 +7,7 @@ mod damage;
 mod failure;
 mod faults;
 mod forged;
+mod identity;
 mod images;
 mod log;
 mod memory;
