@@ -1,0 +1,7 @@
+//! A model of identity, formation and the exchange of a lost disk.
+
+pub mod bits;
+pub mod explore;
+pub mod log;
+pub mod replication;
+pub mod rule;
