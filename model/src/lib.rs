@@ -2,6 +2,7 @@
 
 pub mod bits;
 pub mod explore;
+pub mod formation;
 pub mod log;
 pub mod replication;
 pub mod rule;
