@@ -69,6 +69,8 @@ struct Store {
     told: u8,
     /// The attempt that it has accepted, plus one.
     claim: u8,
+    /// It has accepted claims of more than one founder's store.
+    two_founders: bool,
     /// The attempt whose first entry it has, plus one.
     bound: u8,
 }
@@ -208,8 +210,10 @@ impl Formation {
             return true;
         }
         let before = state.attempts[of.claim as usize - 1];
-        let same = before.founder == claim.founder
-            || state.stores[before.founder as usize].node == node && before.list == claim.list;
+        let same_store = before.founder == claim.founder;
+        let same_node = state.stores[before.founder as usize].node == node;
+        let strict = !of.two_founders || self.lacks(Rule::OneStoreChangesList);
+        let same = same_node && before.list == claim.list || same_store && strict;
         (claim.ballot > before.ballot || self.lacks(Rule::Ballots))
             && (same || self.lacks(Rule::SameFounder))
     }
@@ -307,9 +311,7 @@ impl Formation {
         };
         for dies in [true, false] {
             let left = if dies { self.wipes - state.wipes } else { self.twins - state.twins };
-            // A wipe or a twin, not both: see the documentation of the crate.
-            let other = if dies { state.twins } else { state.wipes };
-            if left == 0 || other != 0 {
+            if left == 0 {
                 continue;
             }
             for told in self.tellings() {
@@ -353,7 +355,7 @@ impl Formation {
         }
         for store in &mut state.stores {
             if store.bound != 0 || !store.alive {
-                (store.told, store.claim) = (0, 0);
+                *store = Store { told: 0, claim: 0, two_founders: false, ..*store };
             }
         }
     }
@@ -434,6 +436,9 @@ impl Model for Formation {
                     && self.accepts(state, store, attempt)
                 {
                     let mut to = *state;
+                    let before = state.attempts[of.claim.max(1) as usize - 1];
+                    to.stores[store].two_founders |=
+                        of.claim != 0 && before.founder != attempt.founder;
                     to.stores[store].claim = at as u8 + 1;
                     to.attempts[at].accepted |= 1 << store;
                     visit(Step::Accept(name, founder, attempt.ballot), to);
@@ -452,7 +457,7 @@ impl Model for Formation {
             }
             if of.claim != 0 && self.lacks(Rule::DurableClaims) {
                 let mut to = *state;
-                to.stores[store].claim = 0;
+                to.stores[store] = Store { claim: 0, two_founders: false, ..of };
                 visit(Step::Forget(name), to);
             }
         }
@@ -466,8 +471,15 @@ impl Model for Formation {
     fn violation(&self, state: &State) -> Option<String> {
         let formed = || (0..MAX_ATTEMPTS).filter(|&at| state.attempts[at].formed);
         let list = |at: usize| self.lists[state.attempts[at].list as usize];
+        let shares = |one: usize, other: usize| {
+            let [one, other] = [one, other].map(|at| &state.attempts[at]);
+            let both = |&store: &usize| {
+                self.names(state, one, store) && self.names(state, other, store)
+            };
+            one.list == other.list || (0..MAX_STORES).any(|store| both(&store))
+        };
         for one in formed() {
-            for other in formed().filter(|&other| other > one && list(other) & list(one) != 0) {
+            for other in formed().filter(|&other| other > one && shares(one, other)) {
                 let [one, other] = [one, other].map(|at| {
                     let attempt = &state.attempts[at];
                     let founder = state.name(attempt.founder.into());
@@ -487,6 +499,7 @@ impl Model for Formation {
             bits.put(store.alive.into(), 1);
             bits.put(store.told.into(), 2);
             bits.put(store.claim.into(), 3);
+            bits.put(store.two_founders.into(), 1);
             bits.put(store.bound.into(), 3);
         }
         for attempt in &state.attempts {
@@ -511,6 +524,7 @@ impl Model for Formation {
             store.alive = bits.take(1) == 1;
             store.told = bits.take(2) as u8;
             store.claim = bits.take(3) as u8;
+            store.two_founders = bits.take(1) == 1;
             store.bound = bits.take(3) as u8;
         }
         for attempt in &mut state.attempts {

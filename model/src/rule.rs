@@ -33,6 +33,9 @@ pub enum Rule {
     /// F2: another claim is accepted only from the same store, or from the same node id with the
     /// same list.
     SameFounder,
+    /// F2: a founder's store may change its list only while the store that is asked has accepted
+    /// no claim of another store.
+    OneStoreChangesList,
     /// F3: the founder waits until all have accepted. Without it, a majority is enough.
     AllAccept,
     /// F4: a first entry is taken only by who has accepted the claim for it, or from a bound
