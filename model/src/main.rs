@@ -13,6 +13,6 @@ fn main() {
         let m = Formation { lists: [n(2), n(3)], nodes: n(4).into(), wipes: n(5), twins: n(6), retold: n(7), attempts: n(8).into(), ballots: n(9), without: a.get(10).map(|r| Rule::from_str(r, true).unwrap()) };
         return run(&m);
     }
-    let m = Replication { terms: a[1].parse().unwrap(), entries: a[2].parse().unwrap(), without: a.get(3).map(|r| Rule::from_str(r, true).unwrap()) };
+    let m = Replication { plain: a.get(4).is_some(), terms: a[1].parse().unwrap(), entries: a[2].parse().unwrap(), without: a.get(3).filter(|r| *r != "none").map(|r| Rule::from_str(r, true).unwrap()) };
     run(&m)
 }

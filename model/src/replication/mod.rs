@@ -34,15 +34,23 @@
 //! - A read is watched only if it begins when another leader has committed more than the reader.
 //!   Any other one sees everything by itself.
 //!
+//! With [`Replication::plain`] these steps are taken all the same, and reads excepted nothing is
+//! left out: the tests compare the two in smaller scopes.
+//!
 //! Every write is durable at once, so a restart is silence. Elections need no timeout; a step
 //! that the design allows only under a condition of time or silence is always allowed.
 
 use std::fmt;
 
-use crate::bits::Bits;
 use crate::explore::Model;
 use crate::log::{Configuration, Kind, Log, NAMES, NEW, STORES, Stores, by_node};
 use crate::rule::Rule;
+
+mod plain;
+mod state;
+
+pub use state::State;
+use state::{Broken, Store, Term};
 
 /// The most terms that a state has room for.
 pub const MAX_TERMS: usize = 3;
@@ -54,55 +62,10 @@ pub struct Replication {
     pub terms: usize,
     /// The number of entries in a log, at most [`Log::MAX`], beside the founding entry.
     pub entries: usize,
+    /// Takes the steps that are left out, too.
+    pub plain: bool,
     /// The rule that is dropped.
     pub without: Option<Rule>,
-}
-
-/// A disk and the process on it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Store {
-    term: usize,
-    /// The candidate that got the vote of this term, plus one.
-    voted: usize,
-    /// Who has voted for this candidate. Empty unless this is a candidate.
-    votes: Stores,
-    log: Log,
-}
-
-/// What is known of a term's leader.
-#[derive(Clone, Copy, Debug, Default)]
-struct Term {
-    /// The leader, plus one.
-    leader: usize,
-    /// The leader's log: what appends of this term are made from.
-    log: Log,
-    /// The highest index that each store has acknowledged.
-    acks: [usize; STORES],
-    /// The leader's commit index.
-    commit: usize,
-}
-
-/// A state of the whole cluster.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct State {
-    stores: [Store; STORES],
-    terms: [Term; MAX_TERMS],
-    /// Everything that any leader has committed.
-    committed: Log,
-    /// The term whose leader began the read that is watched, or zero.
-    read: usize,
-    /// Who has confirmed that read.
-    confirmed: Stores,
-    broken: Option<Broken>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Broken {
-    TwoLeaders(usize),
-    Conflict(usize),
-    Incomplete(usize),
-    StaleRead(usize),
-    LogsDiffer,
 }
 
 /// A step of the model.
@@ -114,12 +77,14 @@ pub enum Step {
     Vote { candidate: usize, term: usize, voter: usize },
     /// A leader appends an entry to its log.
     Write { term: usize, leader: usize, kind: Kind },
-    /// A store accepts an entry, or none.
+    /// A store accepts an entry, or none, and acknowledges what it has up to an index.
     Accept { term: usize, store: usize, index: usize, entry: bool },
     /// A leader begins a read.
     Read { term: usize, leader: usize },
     /// A store answers the round of the read.
     Confirm { term: usize, store: usize },
+    /// A step that is usually left out.
+    Plain(plain::Step),
 }
 
 impl fmt::Display for Step {
@@ -145,6 +110,7 @@ impl fmt::Display for Step {
             Self::Confirm { term, store } => {
                 write!(f, "{} confirms the read of term {term}", NAMES[store])
             }
+            Self::Plain(step) => step.fmt(f),
         }
     }
 }
@@ -186,14 +152,18 @@ impl Replication {
         }
         of.voted = candidate + 1;
         state.stores[candidate].votes |= 1 << voter;
-        if self.agrees(configuration, state.stores[candidate].votes, Rule::IncarnationsInVotes) {
+        if !self.plain {
             self.lead(state, candidate);
         }
         true
     }
 
+    /// Makes a candidate that has a quorum the leader.
     fn lead(&self, state: &mut State, leader: usize) {
-        let Store { term, log, .. } = state.stores[leader];
+        let Store { term, log, votes, .. } = state.stores[leader];
+        if !self.agrees(log.configuration().1, votes, Rule::IncarnationsInVotes) {
+            return;
+        }
         if state.terms[term - 1].leader != 0 {
             state.broken = Some(Broken::TwoLeaders(term));
             return;
@@ -300,37 +270,35 @@ impl Replication {
             let log = log.with(term, kind);
             to.terms[term - 1].log = log;
             to.stores[leader - 1].log = log;
-            // The new configuration may count acknowledgements that the one before did not.
-            self.commit(&mut to, term);
+            if !self.plain {
+                // The new configuration may count what the one before did not.
+                self.commit(&mut to, term);
+            }
             self.check_read(&mut to);
             visit(Step::Write { term, leader: leader - 1, kind }, to);
         }
     }
 
+    /// Returns whether appends of a leader reach a store. The new disk gets none before a
+    /// configuration of the leader names it.
+    fn reaches(&self, log: Log, store: usize) -> bool {
+        store != NEW
+            || log.configuration().1 != Configuration::Old
+            || self.lacks(Rule::IncarnationsInAcks)
+    }
+
     fn appends(&self, state: &State, term: usize, visit: &mut impl FnMut(Step, State)) {
         let Term { leader, log, acks, .. } = state.terms[term - 1];
         let in_office = state.in_office(term);
-        // A leader sends nothing to a disk that no configuration of its own names.
-        let to_new = log.configuration().1 != Configuration::Old;
         for store in (0..STORES).filter(|&store| store != leader - 1) {
             let of = state.stores[store];
-            let reaches = store != NEW || to_new || self.lacks(Rule::IncarnationsInAcks);
-            if of.term > term || !reaches {
+            if of.term > term || !self.reaches(log, store) {
                 continue;
             }
             let same = of.log.common(log);
             let mut accept = |index: usize, entry: bool| {
-                let mut to = *state;
-                let voted = if of.term == term { of.voted } else { 0 };
                 let kept = if entry { log.prefix(index) } else { of.log };
-                to.stores[store] = Store { term, voted, votes: 0, log: kept };
-                if in_office {
-                    to.terms[term - 1].acks[store] = index;
-                    self.commit(&mut to, term);
-                }
-                if entry && !to.logs_match(kept) {
-                    to.broken.get_or_insert(Broken::LogsDiffer);
-                }
+                let to = self.accept(state, term, store, kept, index);
                 visit(Step::Accept { term, store, index, entry }, to);
             };
             if in_office && acks[store] < same {
@@ -340,6 +308,26 @@ impl Replication {
                 accept(same + 1, true);
             }
         }
+    }
+
+    /// Returns the state after a store has accepted an append, has this log, and acknowledges it
+    /// up to `index`.
+    fn accept(&self, state: &State, term: usize, store: usize, log: Log, index: usize) -> State {
+        let mut to = *state;
+        let of = state.stores[store];
+        let voted = if of.term == term { of.voted } else { 0 };
+        to.stores[store] = Store { term, voted, votes: 0, log };
+        if state.in_office(term) {
+            let acked = &mut to.terms[term - 1].acks[store];
+            *acked = index.max(*acked);
+            if !self.plain {
+                self.commit(&mut to, term);
+            }
+        }
+        if !to.logs_match(log) {
+            to.broken.get_or_insert(Broken::LogsDiffer);
+        }
+        to
     }
 
     fn reads(&self, state: &State, term: usize, visit: &mut impl FnMut(Step, State)) {
@@ -374,108 +362,6 @@ impl Replication {
     }
 }
 
-impl State {
-    /// Returns whether the term has a leader that has not seen a higher term yet.
-    fn in_office(&self, term: usize) -> bool {
-        let leader = self.terms[term - 1].leader;
-        leader != 0 && self.stores[leader - 1].term == term
-    }
-
-    fn logs_match(&self, log: Log) -> bool {
-        let stores = self.stores.iter().map(|store| store.log);
-        stores.chain(self.terms.iter().map(|term| term.log)).all(|other| log.matches(other))
-    }
-
-    /// Forgets what no step and no property will look at again.
-    fn forget(&mut self, model: &Replication) {
-        for term in 1..=model.terms {
-            if self.terms[term - 1].leader == 0 || self.in_office(term) {
-                continue;
-            }
-            // Nobody counts for a leader that has gone.
-            self.terms[term - 1].acks = [0; STORES];
-            if self.read == term {
-                (self.read, self.confirmed) = (0, 0);
-            }
-            // Nobody accepts its appends or votes in its term any more.
-            let over = |state: &Self, term: usize| {
-                state.stores.iter().all(|store| store.term > term)
-            };
-            if over(self, term) {
-                self.terms[term - 1].log = Log::default();
-            }
-            // What it has committed is looked up by leaders that are yet to be elected.
-            let later = |later: usize| self.terms[later - 1].leader != 0 || over(self, later);
-            if (term + 1..=model.terms).all(later) {
-                self.terms[term - 1].commit = 0;
-            }
-        }
-    }
-
-    /// Returns the state with nodes 1 and 2 in each other's place.
-    fn mirrored(&self) -> Self {
-        let mut to = *self;
-        let set = |set: Stores| set & !3 | (set & 1) << 1 | set >> 1 & 1;
-        let named = |name: usize| [0, 2, 1, 3, 4][name];
-        to.stores.swap(0, 1);
-        for store in &mut to.stores {
-            store.voted = named(store.voted);
-            store.votes = set(store.votes);
-        }
-        for term in &mut to.terms {
-            term.leader = named(term.leader);
-            term.acks.swap(0, 1);
-        }
-        to.confirmed = set(self.confirmed);
-        to
-    }
-
-    fn packed(&self) -> [u64; 4] {
-        let mut bits = Bits::empty();
-        for store in &self.stores {
-            bits.put(store.term as u64, 2);
-            bits.put(store.voted as u64, 3);
-            bits.put(store.votes.into(), 4);
-            bits.put(store.log.bits(), Log::BITS);
-        }
-        for term in &self.terms {
-            bits.put(term.leader as u64, 3);
-            bits.put(term.log.bits(), Log::BITS);
-            for &acked in &term.acks {
-                bits.put(acked as u64, 3);
-            }
-            bits.put(term.commit as u64, 3);
-        }
-        bits.put(self.committed.bits(), Log::BITS);
-        bits.put(self.read as u64, 2);
-        bits.put(self.confirmed.into(), 4);
-        bits.words
-    }
-
-    fn unpacked(words: &[u64; 4]) -> Self {
-        let mut bits = Bits::of(*words);
-        let mut state = Self::default();
-        for store in &mut state.stores {
-            store.term = bits.take(2) as usize;
-            store.voted = bits.take(3) as usize;
-            store.votes = bits.take(4) as Stores;
-            store.log = Log::from_bits(bits.take(Log::BITS));
-        }
-        for term in &mut state.terms {
-            term.leader = bits.take(3) as usize;
-            term.log = Log::from_bits(bits.take(Log::BITS));
-            for acked in &mut term.acks {
-                *acked = bits.take(3) as usize;
-            }
-            term.commit = bits.take(3) as usize;
-        }
-        state.committed = Log::from_bits(bits.take(Log::BITS));
-        state.read = bits.take(2) as usize;
-        state.confirmed = bits.take(4) as Stores;
-        state
-    }
-}
-
 impl Model for Replication {
     type State = State;
     type Key = [u64; 4];
@@ -487,10 +373,13 @@ impl Model for Replication {
 
     fn steps(&self, state: &State, visit: &mut impl FnMut(Step, State)) {
         let mut visit = |step, mut to: State| {
-            to.forget(self);
+            to.forget(self.terms);
             visit(step, to);
         };
         self.elections(state, &mut visit);
+        if self.plain {
+            self.plain_steps(state, &mut visit);
+        }
         for term in 1..=self.terms {
             if state.terms[term - 1].leader != 0 {
                 self.appends(state, term, &mut visit);
