@@ -41,10 +41,8 @@ type Set = u8;
 /// The model of formation in one scope.
 #[derive(Clone, Copy, Debug)]
 pub struct Formation {
-    /// The two lists, as sets of nodes. Bit 0 is node 1.
+    /// The two lists, as sets of nodes. Bit 0 is node 1. Each store is told one of them or none.
     pub lists: [u8; 2],
-    /// How many nodes there are: they are told either list or none.
-    pub nodes: usize,
     /// How many disks may be lost, with the old process dead.
     pub wipes: u8,
     /// How many new disks may be put beside one that lives on.
@@ -133,8 +131,8 @@ pub enum Step {
     Forget(Name),
 }
 
-/// A list in a trace.
-struct List(Set);
+/// A list as it is printed.
+pub(crate) struct List(pub(crate) Set);
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -299,9 +297,8 @@ impl Formation {
     fn names(&self, state: &State, attempt: &Attempt, store: usize) -> bool {
         let node = state.stores[store].node;
         let listed = node != 0 && self.lists[attempt.list as usize] >> (node - 1) & 1 == 1;
-        let other = |other: usize| {
-            attempt.members >> other & 1 == 1 && state.stores[other].node == node
-        };
+        let other =
+            |other: usize| attempt.members >> other & 1 == 1 && state.stores[other].node == node;
         attempt.members >> store & 1 == 1 || listed && !(0..MAX_STORES).any(other)
     }
 
@@ -396,7 +393,8 @@ impl Model for Formation {
 
     fn starts(&self) -> Vec<State> {
         let mut starts = vec![State::default()];
-        for node in 0..self.nodes {
+        let nodes = u8::BITS - (self.lists[0] | self.lists[1]).leading_zeros();
+        for node in 0..nodes {
             let told = |start: &State| {
                 let start = *start;
                 self.tellings().map(move |told| {
@@ -473,9 +471,8 @@ impl Model for Formation {
         let list = |at: usize| self.lists[state.attempts[at].list as usize];
         let shares = |one: usize, other: usize| {
             let [one, other] = [one, other].map(|at| &state.attempts[at]);
-            let both = |&store: &usize| {
-                self.names(state, one, store) && self.names(state, other, store)
-            };
+            let both =
+                |&store: &usize| self.names(state, one, store) && self.names(state, other, store);
             one.list == other.list || (0..MAX_STORES).any(|store| both(&store))
         };
         for one in formed() {

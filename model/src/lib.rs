@@ -6,3 +6,4 @@ pub mod formation;
 pub mod log;
 pub mod replication;
 pub mod rule;
+pub mod scopes;

@@ -45,11 +45,7 @@ impl fmt::Display for Step {
 
 impl Replication {
     /// Visits the steps that are usually left out.
-    pub(super) fn plain_steps(
-        &self,
-        state: &State,
-        visit: &mut impl FnMut(super::Step, State),
-    ) {
+    pub(super) fn plain_steps(&self, state: &State, visit: &mut impl FnMut(super::Step, State)) {
         let mut visit = |step, to| visit(super::Step::Plain(step), to);
         for (at, &store) in state.stores.iter().enumerate() {
             for term in store.term + 1..=self.terms {
@@ -108,7 +104,6 @@ fn spliced(log: Log, leader: Log, after: usize, end: usize) -> Log {
     let Some(first) = (after + 1..=end).find(|&index| conflict(index)) else {
         return log;
     };
-    (first..=end).fold(log.prefix(first - 1), |log, index| {
-        log.with(leader.term(index), leader.kind(index))
-    })
+    (first..=end)
+        .fold(log.prefix(first - 1), |log, index| log.with(leader.term(index), leader.kind(index)))
 }

@@ -76,9 +76,8 @@ impl State {
                 (self.read, self.confirmed) = (0, 0);
             }
             // Nobody accepts its appends or votes in its term any more.
-            let over = |state: &Self, term: usize| {
-                state.stores.iter().all(|store| store.term > term)
-            };
+            let over =
+                |state: &Self, term: usize| state.stores.iter().all(|store| store.term > term);
             if over(self, term) {
                 self.terms[term - 1].log = Log::default();
             }
