@@ -467,25 +467,21 @@ impl Model for Formation {
     }
 
     fn violation(&self, state: &State) -> Option<String> {
-        let formed = || (0..MAX_ATTEMPTS).filter(|&at| state.attempts[at].formed);
-        let list = |at: usize| self.lists[state.attempts[at].list as usize];
+        let formed = |at: &usize| state.attempts[*at].formed;
         let shares = |one: usize, other: usize| {
             let [one, other] = [one, other].map(|at| &state.attempts[at]);
-            let both =
-                |&store: &usize| self.names(state, one, store) && self.names(state, other, store);
-            one.list == other.list || (0..MAX_STORES).any(|store| both(&store))
+            let both = |store| self.names(state, one, store) && self.names(state, other, store);
+            one.list == other.list || (0..MAX_STORES).any(both)
         };
-        for one in formed() {
-            for other in formed().filter(|&other| other > one && shares(one, other)) {
-                let [one, other] = [one, other].map(|at| {
-                    let attempt = &state.attempts[at];
-                    let founder = state.name(attempt.founder.into());
-                    format!("{} of {founder}, ballot {}", List(list(at)), attempt.ballot)
-                });
-                return Some(format!("two clusters are formed: {one}, and {other}"));
-            }
-        }
-        None
+        (0..MAX_ATTEMPTS).filter(formed).find_map(|other| {
+            let one = (0..other).filter(formed).find(|&one| shares(one, other))?;
+            let [one, other] = [one, other].map(|at| {
+                let Attempt { list, founder, ballot, .. } = state.attempts[at];
+                let founder = state.name(founder.into());
+                format!("{} of {founder}, ballot {ballot}", List(self.lists[list as usize]))
+            });
+            Some(format!("two clusters are formed: {one}, and {other}"))
+        })
     }
 
     fn pack(&self, state: &State) -> [u64; 3] {

@@ -70,6 +70,7 @@ pub struct Replication {
 
 /// A step of the model.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are what their names say")]
 pub enum Step {
     /// A store campaigns and gets a first vote.
     Campaign { candidate: usize, term: usize, voter: usize },
