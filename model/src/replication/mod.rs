@@ -9,7 +9,7 @@
 //! A message may be lost, late, repeated and overtaken without limit. So the set of messages sent
 //! only grows, and what matters is which messages are in it. No message is stored:
 //!
-//! - **Appends** of a term are all slices of its leader's log. [`Term::log`] keeps that log after
+//! - **Appends** of a term are all slices of its leader's log. `Term::log` keeps that log after
 //!   the leader has gone, for as long as somebody may still accept it.
 //! - **Acknowledgements** are monotone: only the highest of each store in each term matters.
 //! - **Vote requests** are made from the candidate's log, which does not change while it is a
@@ -34,8 +34,8 @@
 //! - A read is watched only if it begins when another leader has committed more than the reader.
 //!   Any other one sees everything by itself.
 //!
-//! With [`Replication::plain`] these steps are taken all the same, and reads excepted nothing is
-//! left out: the tests compare the two in smaller scopes.
+//! With [`Replication::plain`] all these steps but the reads are taken all the same. A test does so
+//! in a smaller scope.
 //!
 //! Every write is durable at once, so a restart is silence. Elections need no timeout; a step
 //! that the design allows only under a condition of time or silence is always allowed.
