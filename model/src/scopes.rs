@@ -12,7 +12,7 @@ use crate::replication::Replication;
 pub enum Scope {
     /// Seconds. Every rule that is dropped is noticed here.
     Small,
-    /// Minutes, and gigabytes of memory.
+    /// Minutes, and a gigabyte of memory.
     Full,
 }
 
