@@ -305,7 +305,7 @@ fn check_readable(write: &LogWrite) -> Result<(), String> {
     {
         return Err(format!("a vote for {vote:?}"));
     }
-    if let Some(Standing::Claimed(claim)) = &write.standing {
+    if let Some(claim) = write.standing.as_ref().and_then(Standing::claim) {
         check_list(&claim.list)?;
         if is_none(&claim.founder) {
             return Err(format!("a claim of {:?}", claim.founder));

@@ -299,7 +299,7 @@ impl Engine {
                 addresses.extend(membership.nodes().iter().map(any));
             }
             None => {
-                if let Standing::Claimed(claim) = self.common.standing() {
+                if let Some(claim) = self.common.standing().claim() {
                     addresses.extend(claim.list.iter().map(any));
                 }
                 if let Some(formation) = &self.formation {

@@ -556,7 +556,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 /// What a node shows to others.
 pub(super) fn credentials(engine: &Engine, boot: Boot) -> Credentials {
     let promised = match engine.standing() {
-        Standing::Claimed(claim) => Some(claim.cluster),
+        Standing::Claimed(claim) | Standing::Contested(claim) => Some(claim.cluster),
         Standing::Admitted(cluster) => Some(*cluster),
         Standing::Empty | Standing::Spent => None,
     };

@@ -106,7 +106,7 @@ pub(crate) fn write(write: &LogWrite) -> String {
 fn standing(standing: &Standing) -> String {
     match standing {
         Standing::Empty => "no promise".to_owned(),
-        Standing::Claimed(claim) => {
+        Standing::Claimed(claim) | Standing::Contested(claim) => {
             let founder = replica(claim.founder);
             format!("promised to {founder} by ballot {} of {}", claim.ballot, ids(&claim.ids()))
         }

@@ -128,8 +128,8 @@ impl Random {
                     2 => ForwardOutcome::Busy,
                     _ => {
                         let count = self.below(4) as u32;
-                        let refused =
-                            (0..count).map(|at| Refusal::new(at * 2, "x".repeat(at as usize)));
+                        let refused = (0..count)
+                            .map(|at| quorate_core::Refusal::new(at * 2, "x".repeat(at as usize)));
                         ForwardOutcome::Partly { first: last_log_id, refused: refused.collect() }
                     }
                 };

@@ -418,7 +418,7 @@ fn all_kinds() -> Vec<Body> {
         forwarded(ForwardOutcome::Busy),
         forwarded(ForwardOutcome::Partly {
             first: log_id,
-            refused: vec![Refusal::new(1, "why".to_owned())],
+            refused: vec![quorate_core::Refusal::new(1, "why".to_owned())],
         }),
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(15), time: 7 },

@@ -99,7 +99,8 @@ fn meta() -> SnapshotMeta {
 
 fn standings() -> Vec<Standing> {
     let (claimed, admitted) = (Standing::Claimed(claim()), Standing::Admitted(CLUSTER));
-    vec![Standing::Empty, claimed, admitted, Standing::Spent]
+    let contested = Standing::Contested(claim());
+    vec![Standing::Empty, claimed, admitted, Standing::Spent, contested]
 }
 
 fn marks() -> Marks {
