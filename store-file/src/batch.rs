@@ -1,4 +1,5 @@
-//! Group commit: the writes that wait for the disk, gathered into batches. A batch is what one write and one sync make durable.
+//! Group commit: the writes that wait for the disk, gathered into batches. A batch is what one
+//! write and one sync make durable.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -23,8 +24,8 @@ pub(crate) struct Batch {
 
 /// The batches that wait, in order. The last one grows until it is taken or full.
 ///
-/// It has no bound of its own: a write is in here from its submission to its sync, so the bound is what the nodes
-/// submit without waiting.
+/// It has no bound of its own: a write is in here from its submission to its sync, so the bound is
+/// what the nodes submit without waiting.
 #[derive(Debug)]
 pub(crate) struct Batches {
     /// How long a segment is made.
@@ -64,7 +65,8 @@ impl Batches {
         self.end
     }
 
-    /// Where the next record goes. One that is larger than a segment is the only one in its segment, which is made for it.
+    /// Where the next record goes. One that is larger than a segment is the only one in its
+    /// segment, which is made for it.
     pub(crate) fn place(&self, body_bytes: u64) -> Position {
         if self.end.offset + record_bytes(body_bytes) <= self.room {
             return self.end;

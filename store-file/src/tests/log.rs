@@ -279,8 +279,8 @@ fn a_write_larger_than_a_segment_gets_one_of_its_size() {
         drop(store);
         let store = scene.open().await;
         assert_eq!(all(&store, 1).await, log);
-        // The first write needs another segment than the first one, and all records stand within the length that theirs was
-        // made with.
+        // The first write needs another segment than the first one, and all records stand within
+        // the length that theirs was made with.
         for segment in 1..=6 {
             assert!(scene.end(segment) <= segment_header(&scene.content(segment), segment).bytes);
         }

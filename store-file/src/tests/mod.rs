@@ -1,5 +1,5 @@
-//! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They run on tokio, and could on any
-//! runtime.
+//! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They
+//! run on tokio, and could on any runtime.
 
 mod compaction;
 mod crashes;
