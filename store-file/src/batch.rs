@@ -30,7 +30,7 @@ pub(crate) struct Batch {
 pub(crate) struct Batches {
     /// How long a segment is made.
     segment_bytes: u64,
-    /// How long the one that holds the end was made.
+    /// Up to where records fit in the one that holds the end.
     room: u64,
     max_batch_bytes: usize,
     full: VecDeque<Batch>,
@@ -93,7 +93,7 @@ impl Batches {
             self.durable = self.end;
         }
         if at.segment != self.end.segment {
-            self.room = self.segment_bytes.max(at.offset + bytes);
+            self.room = self.segment_bytes; // After a larger record there is none.
         }
         if planted(Bug::X6) {
             self.durable = self.end;

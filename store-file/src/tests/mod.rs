@@ -92,6 +92,14 @@ impl Scene {
         if found { at } else { used }
     }
 
+    /// Each record stands within the length that its segment was made with.
+    fn fits(&self) {
+        for number in (1..).take_while(|number| self.segment(*number).exists()) {
+            let made_with = segment_header(&self.content(number), number).bytes;
+            assert!(self.end(number) <= made_with, "segment {number}");
+        }
+    }
+
     /// Removes the witness from a segment, as if the system had crashed before that was on disk.
     fn crash(&self, segment: u32) {
         let (mut content, end) = (self.content(segment), self.end(segment));
