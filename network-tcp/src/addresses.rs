@@ -22,8 +22,9 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Where a replica is reached: where a group has it, or its node, and otherwise where that replica itself said.
     pub(crate) fn get(&self, replica: Replica) -> Option<Address> {
-        let of_groups =
-            |replica| self.of_groups.values().find_map(|peers: &BTreeMap<_, _>| peers.get(&replica));
+        let of_groups = |replica| {
+            self.of_groups.values().find_map(|peers: &BTreeMap<_, _>| peers.get(&replica))
+        };
         if let Some(at) = of_groups(replica).or_else(|| of_groups(Replica::any(replica.id))) {
             return Some(Address { at: at.clone(), is_configured: true });
         }

@@ -28,11 +28,7 @@ pub struct TcpConfig {
 impl Default for TcpConfig {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
-        Self {
-            max_frame_bytes: 64 * MIB,
-            max_outbox_bytes: 16 * MIB,
-            advertise: None,
-        }
+        Self { max_frame_bytes: 64 * MIB, max_outbox_bytes: 16 * MIB, advertise: None }
     }
 }
 
@@ -68,7 +64,7 @@ pub struct Stats {
     /// Connections that a handshake ended: a wrong magic, version, cluster, node or boot, in both directions; and of those from
     /// others, one that was silent or beyond the number of connections.
     pub refused_handshakes: u64,
-    /// Of these, the ones refused here because two processes run on copies of one data folder.
+    /// Of these, the ones that this node refused, or was refused, because two processes run on copies of one data folder.
     pub twins: u64,
     /// Messages written.
     pub frames_out: u64,

@@ -134,10 +134,7 @@ impl Lane {
 
 /// Whether a message forms a cluster, or lets a new disk in. Only these go where nothing is proven.
 pub(crate) fn is_formation(body: &Body) -> bool {
-    matches!(
-        body,
-        Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. }
-    )
+    matches!(body, Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. })
 }
 
 /// A range of versions, both ends included.

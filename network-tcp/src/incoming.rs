@@ -100,7 +100,10 @@ async fn connection<R: AsyncRuntime>(
         Err(WelcomeError::Silent) => tracing::debug!(%address, "connected and said nothing"),
         Err(WelcomeError::Detached) => tracing::debug!(%address, "connected when no node is here"),
         Err(error) => {
-            state.count(|stats| stats.refused_handshakes += 1);
+            state.count(|stats| {
+                stats.refused_handshakes += 1;
+                stats.twins += u64::from(error.refusal() == Some(Refusal::Twin));
+            });
             log_refused(&state, address, &error);
         }
     }
@@ -147,7 +150,7 @@ enum WelcomeError {
     #[error("{1}")]
     Refused(Option<Replica>, Refusal),
     /// There, by the peer.
-    #[error("the peer refuses: {1}")]
+    #[error("the peer refuses this node: {1}")]
     Told(Option<Replica>, Refusal),
     #[error("no handshake: {0}")]
     Io(#[from] io::Error),
@@ -156,6 +159,15 @@ enum WelcomeError {
     Silent,
     #[error("no node is attached")]
     Detached,
+}
+
+impl WelcomeError {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(_, refusal) | Self::Told(_, refusal) => Some(*refusal),
+            Self::Io(_) | Self::Silent | Self::Detached => None,
+        }
+    }
 }
 
 async fn welcome<R: AsyncRuntime>(
@@ -203,12 +215,8 @@ async fn check<R: AsyncRuntime>(
     hello: &Hello,
 ) -> Result<(), Refusal> {
     let Party { replica, boot, .. } = hello.from;
-    let verdict = match hello.check(own) {
-        Ok(()) => state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await,
-        Err(refusal) => Err(refusal),
-    };
-    state.count(|stats| stats.twins += u64::from(verdict == Err(Refusal::Twin)));
-    verdict
+    hello.check(own)?;
+    state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::{Either, select};
 use quorate_core::codec::Gather;
-use quorate_core::{Boot, Credentials, Replica};
+use quorate_core::{Boot, Credentials, GroupId, Memory, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
@@ -39,7 +39,7 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct Outbox {
-    /// What may go over any connection. After a handshake that proves the cluster, all goes to the others.
+    /// What may go over any connection. It overtakes the others.
     formation: Queue,
     /// What needs a proven connection.
     others: Queue,
@@ -88,8 +88,7 @@ impl Link {
     /// Puts a message behind the others; the task looks at it after this turn.
     pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
         let outbox = &mut *self.outbox.borrow_mut();
-        let goes_anywhere = is_formation && outbox.connection != Connected::Proven;
-        let queue = if goes_anywhere { &mut outbox.formation } else { &mut outbox.others };
+        let queue = if is_formation { &mut outbox.formation } else { &mut outbox.others };
         put_frame(&mut queue.waiting, body);
         queue.frames += 1;
         self.filled.raise();
@@ -152,10 +151,16 @@ impl Link {
             put_frame(&mut control, &mut body);
         }
         outbox.writing_bytes = outbox.bytes() + control.len();
-        let mut batch = control.take();
-        for queue in [&mut outbox.formation, &mut outbox.others] {
+        let mut batch = Vec::new();
+        let Outbox { formation, others, .. } = outbox;
+        for waiting in [&mut control, &mut formation.waiting, &mut others.waiting] {
+            match batch.is_empty() {
+                true => batch = waiting.take(),
+                false => batch.append(&mut waiting.take()),
+            }
+        }
+        for queue in [formation, others] {
             outbox.writing_frames += std::mem::take(&mut queue.frames);
-            batch.append(&mut queue.waiting.take());
         }
         (batch, outbox.writing_bytes)
     }
@@ -170,10 +175,23 @@ impl Link {
 enum ConnectError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Here, by this node.
     #[error("the handshake is refused: {0}")]
     Refused(#[from] Refusal),
+    /// There, by the peer.
+    #[error("the peer refuses this node: {0}")]
+    Told(Refusal),
     #[error("no node is attached")]
     Detached,
+}
+
+impl ConnectError {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Told(refusal) => Some(*refusal),
+            Self::Io(_) | Self::Detached => None,
+        }
+    }
 }
 
 /// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
@@ -194,28 +212,35 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 let (peer, proven) = (connection.peer, connection.proven);
                 tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
-                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "an idle connection is closed"),
+                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "closed, as it is idle"),
                     Ok(End::Again) => {
                         tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
+                        keep_waiting(&state, &link);
                         continue;
                     }
-                    Err(reason) => tracing::warn!(%to, ?lane, address, %reason, "the connection is lost"),
+                    // Most likely the peer has changed, and more can be proven now. What waits is for then.
+                    Err(reason) if !proven => {
+                        tracing::debug!(%to, ?lane, address, %reason, "an unproven connection has ended");
+                        keep_waiting(&state, &link);
+                        pause(&state, 0).await;
+                        continue;
+                    }
+                    Err(reason) => {
+                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost")
+                    }
                 }
             }
             Err(error) => {
-                if let ConnectError::Refused(refusal) = &error {
-                    state.count(|stats| {
-                        stats.refused_handshakes += 1;
-                        stats.twins += u64::from(*refusal == Refusal::Twin);
-                    });
-                }
-                let is_grave =
-                    matches!(&error, ConnectError::Refused(refusal) if refusal.is_grave());
+                let refusal = error.refusal();
+                state.count(|stats| {
+                    stats.refused_handshakes += u64::from(refusal.is_some());
+                    stats.twins += u64::from(refusal == Some(Refusal::Twin));
+                });
                 let reason = error.to_string();
                 if reason == logged {
                     tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");
-                } else if is_grave {
-                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
+                } else if refusal.is_some_and(Refusal::is_grave) {
+                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached");
                 } else {
                     tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
                 }
@@ -224,9 +249,19 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         }
         let lost = link.clear();
         state.count(|stats| stats.dropped_out += lost);
-        state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
+        pause(&state, failures).await;
         failures += 1;
     }
+}
+
+/// The connection is gone; what waits is for the next one.
+fn keep_waiting<R: AsyncRuntime>(state: &State<R>, link: &Link) {
+    let lost = link.disconnected();
+    state.count(|stats| stats.dropped_out += lost);
+}
+
+async fn pause<R: AsyncRuntime>(state: &State<R>, failures: u32) {
+    state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
 }
 
 /// An open connection after its handshake.
@@ -277,7 +312,12 @@ async fn dial<R: AsyncRuntime>(
     write.write_all(vec![hello.encode()]).await?;
     let mut rest = BytesMut::new();
     let answer = read_until(&mut read, &mut rest, Answer::take).await??;
-    let node = answer.check(&hello)?;
+    let is_told = answer.refused != 0;
+    let refused = |refusal| match is_told {
+        true => ConnectError::Told(refusal),
+        false => ConnectError::Refused(refusal),
+    };
+    let node = answer.check(&hello).map_err(refused)?;
     let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
     let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
     let (peer, boot) = (node.replica, node.boot);
@@ -301,10 +341,7 @@ async fn dial<R: AsyncRuntime>(
 }
 
 /// What the groups of this node remember of a peer.
-async fn recall<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-) -> Vec<(quorate_core::GroupId, quorate_core::Memory)> {
+async fn recall<R: AsyncRuntime>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
     if groups.len() > MAX_MEMORIES {
         tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
@@ -355,20 +392,15 @@ async fn serve<R: AsyncRuntime>(
     );
     let tasks = select(rt.spawn(reader), rt.spawn(writer));
     let silence = pin!(progress.until_silent(rt, state.timing.silence));
-    let asked = pin!(session.ending.wait());
-    let ended = match select(tasks, select(silence, asked)).await {
+    let ended = pin!(session.until_ended());
+    let end = match select(tasks, select(silence, ended)).await {
         Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
         Either::Right((Either::Left(((), _)), _)) => {
             return Err("nothing of what was sent arrives".to_owned());
         }
-        Either::Right((Either::Right(((), _)), _)) => {
-            let lost = link.disconnected();
-            state.count(|stats| stats.dropped_out += lost);
-            return Ok(End::Again);
-        }
+        Either::Right((Either::Right(((), _)), _)) => return Ok(End::Again),
     };
-    ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok(End::Idle)
+    end.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Ends well when the connection is idle and need not stay.
@@ -378,7 +410,7 @@ async fn write_outbox<R: AsyncRuntime>(
     session: Rc<Session>,
     mut write: impl WriteHalf,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let idle = match (link.lane, session.proven) {
         (_, false) => Some(state.timing.unproven_idle),
         (Lane::Main, true) if link.to.is_known() => None,
@@ -393,10 +425,15 @@ async fn write_outbox<R: AsyncRuntime>(
                 match select(pin!(filled), idle).await {
                     Either::Left(_) => {}
                     // Not as long as something may still be on its way.
-                    Either::Right(_) if progress.waiting_since.get().is_none() => return Ok(()),
+                    Either::Right(_) if progress.waiting_since.get().is_none() => {
+                        return Ok(End::Idle);
+                    }
                     Either::Right(_) => continue,
                 }
             }
+        }
+        if session.has_ended() {
+            return Ok(End::Again); // What waits is for the next one.
         }
         let (batch, bytes) = link.begin_write(&session);
         progress.sends(bytes, state.rt.now());
@@ -416,7 +453,7 @@ async fn read_reports<R: AsyncRuntime>(
     mut reports: BytesMut,
     session: Rc<Session>,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     loop {
         while reports.len() >= size_of::<u64>() {
             match reports.get_u64_le() {

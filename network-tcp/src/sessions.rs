@@ -49,8 +49,9 @@ pub(crate) struct Session {
     echo_due: Cell<bool>,
     /// Who waits for an echo.
     checks: RefCell<Vec<Rc<Check>>>,
-    /// Asks an outgoing connection to end, and to be opened again.
-    pub(crate) ending: Signal,
+    /// An outgoing connection is to end, and to be opened again.
+    ended: Cell<bool>,
+    ending: Signal,
 }
 
 /// The direction of a connection.
@@ -89,6 +90,7 @@ impl Session {
             ping_due: Cell::new(false),
             echo_due: Cell::new(false),
             checks: RefCell::default(),
+            ended: Cell::new(false),
             ending: Signal::default(),
         })
     }
@@ -130,7 +132,17 @@ impl Session {
     fn end(&self) {
         // They look when this turn is over, and what holds them here is gone by then.
         self.checks.take().iter().for_each(|check| check.changed.raise());
+        self.ended.set(true);
         self.ending.raise();
+    }
+
+    /// Whether nothing more is to go over it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    pub(crate) async fn until_ended(&self) {
+        self.ending.wait().await;
     }
 }
 

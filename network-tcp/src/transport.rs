@@ -179,8 +179,8 @@ impl<R: AsyncRuntime> State<R> {
     /// Whether the result of a handshake, in which this node has shown `shown`, is what it would be now.
     pub(crate) fn still_holds(&self, shown: &Credentials, proven: bool) -> bool {
         self.own.get().is_some_and(|own| {
-            let same = (own.replica, own.boot, own.cluster)
-                == (shown.replica, shown.boot, shown.cluster);
+            let same =
+                (own.replica, own.boot, own.cluster) == (shown.replica, shown.boot, shown.cluster);
             same && (proven || own.state == shown.state)
         })
     }
