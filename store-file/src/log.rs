@@ -1,8 +1,10 @@
-//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands on disk, and the most recent entries themselves.
-//! It takes one write after the other, from the node or from the disk, and refuses what makes no sense.
+//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands
+//! on disk, and the most recent entries themselves. It takes one write after the other, from the
+//! node or from the disk, and refuses what makes no sense.
 //!
-//! Where the log's first segments have been removed, an opening meets writes to entries that it knows nothing of; see "The begin" in the format's
-//! description. Such a log is not *anchored* until it is known after which entry it begins.
+//! Where the log's first segments have been removed, an opening meets writes to entries that it
+//! knows nothing of; see "The begin" in the format's description. Such a log is not *anchored*
+//! until it is known after which entry it begins.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -115,7 +117,8 @@ impl Log {
         self.places.front().map(|place| place.segment)
     }
 
-    /// The write that tells of all but the entries again, if any of it was last told before this segment.
+    /// The write that tells of all but the entries again, if any of it was last told before this
+    /// segment.
     pub(crate) fn state_before(&self, segment: u32) -> Option<LogWrite> {
         let Told { hard_state, standing, marks, snapshot, purge } = self.told;
         let told = [hard_state, standing, marks, snapshot, purge].into_iter().flatten().min()?;
@@ -130,9 +133,11 @@ impl Log {
         })
     }
 
-    /// Notes a write whose record is at `at`. The entries don't get into memory. Gives the bytes of those that were let go from there.
+    /// Notes a write whose record is at `at`. The entries don't get into memory. Gives the bytes of
+    /// those that were let go from there.
     ///
-    /// Errors: why it makes no sense after what was noted before. Then the log must not be used any more.
+    /// Errors: why it makes no sense after what was noted before. Then the log must not be used any
+    /// more.
     pub(crate) fn note(
         &mut self,
         write: &LogWrite,
@@ -271,7 +276,8 @@ impl Log {
         Ok(released)
     }
 
-    /// Everything has been noted that the store holds, and its first segments were removed: what is missing was purged.
+    /// Everything has been noted that the store holds, and its first segments were removed: what is
+    /// missing was purged.
     ///
     /// Errors: it was not, and where that shows.
     pub(crate) fn anchor(&mut self) -> Result<(), (String, Place)> {

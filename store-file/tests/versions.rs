@@ -1,8 +1,8 @@
-//! What other versions have written: a folder of each version from 3 on opens, and one of version 2 is refused with what
-//! to do.
+//! What other versions have written: a folder of each version from 3 on opens, and one of version 2
+//! is refused with what to do.
 //!
-//! `tests/data/v3` is a store as version 3 left it. It is never written again: a build that can't read it has broken the
-//! format. Where a field is added, a folder that has it comes beside it.
+//! `tests/data/v3` is a store as version 3 left it. It is never written again: a build that can't
+//! read it has broken the format. Where a field is added, a folder that has it comes beside it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,7 +75,8 @@ fn groups() -> BTreeMap<GroupId, Group> {
     let log_id = |index| LogId::new(2, 1, index);
     let memory =
         Memory { term: Term(2), voted: Term(2), acknowledged: log_id(21), committed: log_id(20) };
-    // A log that begins behind a snapshot, has entries of all kinds, and one that is larger than a segment.
+    // A log that begins behind a snapshot, has entries of all kinds, and one that is larger than a
+    // segment.
     let mut entries: Vec<_> = (19..=20).map(|index| entry(2, index, vec![7; 40])).collect();
     let blank = Entry { payload: Payload::Blank, ..entry(2, 21, Vec::new()) };
     let configuration = Payload::Membership(Box::new(membership()));
@@ -225,7 +226,8 @@ fn a_folder_of_version_2_is_refused_with_what_to_do() {
     });
 }
 
-/// Has made the folder: `cargo test -p quorate-store-file --test versions -- --ignored`. It does not overwrite one.
+/// Has made the folder: `cargo test -p quorate-store-file --test versions -- --ignored`. It does
+/// not overwrite one.
 #[test]
 #[ignore = "the folder is there, and stays as it is"]
 fn make_a_folder_of_version_3() {

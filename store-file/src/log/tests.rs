@@ -1,4 +1,5 @@
-//! Logs whose first segments were removed: what is noted of them before it is known where they begin; and what makes no sense.
+//! Logs whose first segments were removed: what is noted of them before it is known where they
+//! begin; and what makes no sense.
 
 use quorate_core::{Claim, ClusterId, Digest, Membership, Memory, Payload, Term};
 

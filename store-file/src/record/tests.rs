@@ -233,7 +233,8 @@ fn every_combination_of_parts_is_a_write() {
     assert_eq!(crc(0, [&encoded(&full(), true)[..]]), 0x5842_0136, "the format stays");
 }
 
-/// What a record of this kind and body tells, and that it is none where what is summed is anything else.
+/// What a record of this kind and body tells, and that it is none where what is summed is anything
+/// else.
 fn content(kind: u32, body: &[u8], summed: &[u8]) -> Found {
     let of = |body_crc| {
         let (body_bytes, durable) = (body.len() as u64, Position::first_in(1));

@@ -1,5 +1,6 @@
-//! Crashes while a log is compacted: snapshots written and named, entries purged, segments removed. Whenever it happens, each group is in a
-//! state that it was in, whole, and in none before the last that was acknowledged.
+//! Crashes while a log is compacted: snapshots written and named, entries purged, segments removed.
+//! Whenever it happens, each group is in a state that it was in, whole, and in none before the last
+//! that was acknowledged.
 
 use std::rc::Rc;
 

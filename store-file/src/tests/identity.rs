@@ -1,4 +1,5 @@
-//! Whose store it is: bound at the first start, counted at each, and kept whatever is purged, removed or lost in a crash.
+//! Whose store it is: bound at the first start, counted at each, and kept whatever is purged,
+//! removed or lost in a crash.
 
 use quorate_core::{Identity, Marks, Standing};
 
@@ -148,7 +149,8 @@ enum Step {
     Reopen,
 }
 
-/// Takes the steps one by one, and keeps the disk informed of how many have begun and are acknowledged.
+/// Takes the steps one by one, and keeps the disk informed of how many have begun and are
+/// acknowledged.
 async fn run(rt: &Memory<Tokio>, steps: &[Step]) {
     let mut store = open(rt).await.unwrap();
     let mut index = 0;

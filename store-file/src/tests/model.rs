@@ -1,4 +1,5 @@
-//! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list of entries per group.
+//! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list
+//! of entries per group.
 
 use quorate_core::{Marks, Standing};
 
@@ -64,8 +65,8 @@ fn first_segment(scene: &Scene) -> usize {
     (1..).find(|number| scene.segment(*number).exists()).unwrap() as usize
 }
 
-/// A write that makes sense now: of entries at the end or in place of some, and now and then with a snapshot, of what is there or
-/// of what another node has, or a purge.
+/// A write that makes sense now: of entries at the end or in place of some, and now and then with a
+/// snapshot, of what is there or of what another node has, or a purge.
 async fn write(
     store: &Store,
     group: GroupId,

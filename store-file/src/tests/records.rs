@@ -1,4 +1,5 @@
-//! The records by which a log is compacted: cut at every byte, with any of their unsynced sectors missing, with every bit flipped.
+//! The records by which a log is compacted: cut at every byte, with any of their unsynced sectors
+//! missing, with every bit flipped.
 
 use quorate_core::{Marks, Standing};
 
@@ -17,8 +18,9 @@ fn told() -> LogWrite {
     }
 }
 
-/// A crash after a write has purged most of the log, and made its first segment useless, and before that is durable. Group 2 has all that it is
-/// told only there, and so has the store what it knows of itself.
+/// A crash after a write has purged most of the log, and made its first segment useless, and before
+/// that is durable. Group 2 has all that it is told only there, and so has the store what it knows
+/// of itself.
 struct Crash {
     rt: Memory<Tokio>,
     /// Of group 1: before and after.
@@ -69,7 +71,8 @@ impl Crash {
         Self { rt, states: [before, after], synced, now }
     }
 
-    /// The records of the batch: the purge, once more whose store it is and what the other group was told, the begin.
+    /// The records of the batch: the purge, once more whose store it is and what the other group
+    /// was told, the begin.
     fn batch(&self) -> Vec<Place> {
         let mut places = places(&self.now);
         assert!(places.iter().all(|place| !place.witness));
@@ -141,7 +144,8 @@ fn every_bit_flipped_in_a_purge_is_noticed() {
     in_memory(async |rt| {
         let crash = Crash::make(&rt, false).await;
         let batch = crash.batch();
-        // All of it got to the disk; the next one to open it writes a witness, and removes the first segment.
+        // All of it got to the disk; the next one to open it writes a witness, and removes the
+        // first segment.
         let rt = crash.rt.with(&crash.now);
         let store = open(&rt).await.unwrap();
         assert_eq!(State::of(&store, 1).await, crash.states[1]);

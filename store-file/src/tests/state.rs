@@ -1,4 +1,5 @@
-//! What a store must hold of a group after some writes, and snapshots whose content tells what they are of.
+//! What a store must hold of a group after some writes, and snapshots whose content tells what they
+//! are of.
 
 use quorate_core::{Digest, Marks, Membership, SnapshotMeta, Standing};
 
