@@ -1,4 +1,5 @@
-//! Two processes of one replica: a reboot is served at once, a copy of a folder is refused, and so is an older one.
+//! Two processes of one replica: a reboot is served at once, a copy of a folder is refused, and so
+//! is an older one.
 
 use super::*;
 use crate::handshake::Refusal;
@@ -174,7 +175,8 @@ fn pings_are_answered_and_never_pile_up() {
         let mut wire = Wire::welcomed(&rt, &one, 2).await;
         let pings = frame(&[1]).repeat(10_000);
         wire.send(pings).await;
-        // At least one echo, and no more than there were pings; then the connection works as before.
+        // At least one echo, and no more than there were pings; then the connection works as
+        // before.
         loop {
             assert!(wire.more().await);
             let mut reports = wire.buffer.chunks_exact(8);

@@ -1,5 +1,5 @@
-//! Peers that can't prove that they are of the same cluster: only what forms one, or lets a disk in, goes to them and comes
-//! from them, and the cluster's id is told to nobody else.
+//! Peers that can't prove that they are of the same cluster: only what forms one, or lets a disk
+//! in, goes to them and comes from them, and the cluster's id is told to nobody else.
 
 use super::*;
 use quorate_rt_tokio::TokioListener;
@@ -119,7 +119,8 @@ fn the_id_of_the_cluster_is_in_nothing_that_an_unproven_peer_gets() {
                 got.extend(bytes);
             }
             if hello.lane == Lane::Main {
-                // These two are how a member or a founder lets somebody in, and what they go to was listed.
+                // These two are how a member or a founder lets somebody in, and what they go to was
+                // listed.
                 for body in [claim(), admit()] {
                     let bytes = frame(&encode(&message(1, 2, body)));
                     assert!(tells_cluster(&bytes), "or the search finds nothing");
