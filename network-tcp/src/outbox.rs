@@ -37,21 +37,14 @@ struct Outbox {
     /// What the task has taken and not yet written: it is memory, too.
     writing_bytes: usize,
     writing_frames: u64,
-    connection: Connected,
+    /// Over which it is written, until that has ended.
+    connection: Option<Rc<Session>>,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: Gather,
     frames: u64,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Connected {
-    #[default]
-    No,
-    Unproven,
-    Proven,
 }
 
 impl Outbox {
@@ -68,10 +61,10 @@ impl Link {
     /// Whether another message is taken.
     pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
         let outbox = self.outbox.borrow();
-        let limit = match outbox.connection {
-            Connected::No => max_outbox_bytes.min(UNCONNECTED_BYTES),
-            Connected::Unproven if !is_formation => return false,
-            Connected::Unproven | Connected::Proven => max_outbox_bytes,
+        let limit = match outbox.connection.as_ref().filter(|session| !session.has_ended()) {
+            None => max_outbox_bytes.min(UNCONNECTED_BYTES),
+            Some(session) if !session.proven && !is_formation => return false,
+            Some(_) => max_outbox_bytes,
         };
         outbox.bytes() < limit
     }
@@ -110,22 +103,18 @@ impl Link {
     }
 
     /// A connection is there. Gives how many messages wait that can't go over it, and are dropped.
-    pub(crate) fn connected(&self, proven: bool) -> u64 {
+    pub(crate) fn connected(&self, session: &Rc<Session>) -> u64 {
         let outbox = &mut *self.outbox.borrow_mut();
+        outbox.connection = Some(Rc::clone(session));
         self.filled.raise();
-        if proven {
-            outbox.connection = Connected::Proven;
-            return 0;
-        }
-        outbox.connection = Connected::Unproven;
-        std::mem::take(&mut outbox.others).frames
+        if session.proven { 0 } else { std::mem::take(&mut outbox.others).frames }
     }
 
     /// The connection is gone, and what waits is for the next one. Gives how many messages were
     /// being written.
     pub(crate) fn disconnected(&self) -> u64 {
         let outbox = &mut *self.outbox.borrow_mut();
-        outbox.connection = Connected::No;
+        outbox.connection = None;
         outbox.writing_bytes = 0;
         std::mem::take(&mut outbox.writing_frames)
     }

@@ -226,7 +226,7 @@ async fn serve<R: AsyncRuntime>(
     let rt = &state.rt;
     let session = Session::new(peer, boot, proven, Way::Out, Rc::clone(&link.filled));
     let _open = state.begin_session(state.next_id(), &session);
-    let lost = link.connected(proven);
+    let lost = link.connected(&session);
     state.count(|stats| {
         stats.connects += 1;
         stats.unproven += u64::from(!proven);

@@ -240,10 +240,14 @@ fn an_unproven_connection_is_made_anew_when_the_node_has_joined_and_a_proven_one
         two.meet(&[(1, one.address())]);
         one.send(2, admit());
         assert_eq!(two.inbox.recv().await.unwrap().body, admit());
-        // It answers and changes in one turn, as a node does; the answer is not lost by that.
+        two.send(1, who());
+        assert_eq!(one.inbox.recv().await.unwrap().body, who());
+        // It answers and changes in one turn, as a node does; nothing is lost by that.
         two.send(1, situation());
         two.becomes(StoreState::Claimed, Some(CLUSTER));
+        two.send_number(1, 0);
         assert_eq!(one.inbox.recv().await.unwrap().body, situation());
+        assert_eq!(one.number().await, 0);
         one.reach(&rt, &mut two, 1).await;
         two.reach(&rt, &mut one, 2).await;
         let before = (one.transport.stats(), two.transport.stats());
