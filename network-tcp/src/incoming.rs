@@ -277,6 +277,10 @@ async fn serve<R: AsyncRuntime>(
     let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
     match reader.run(read, write, rest).await {
         Ok(()) => tracing::info!(%peer, %address, "a peer has closed its connection"),
+        // Most likely the peer has changed, and connects anew to prove more.
+        Err(ServeError::Io(error)) if !proven => {
+            tracing::debug!(%peer, %address, %error, "an unproven connection has ended");
+        }
         Err(error) => {
             if matches!(error, ServeError::Frame(_)) {
                 state.count(|stats| stats.bad_frames += 1);
