@@ -93,8 +93,8 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role, Snapshot,
-        SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
+        Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
+        Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
     };
 }
 

@@ -313,7 +313,7 @@ mod tests {
 
     fn entry(index: u64, len: usize) -> Entry {
         let command = Bytes::from(vec![b'x'; len]);
-        Entry { log_id: LogId::new(3, 1, index), payload: Payload::Command(command) }
+        Entry { log_id: LogId::new(3, 1, index), time: 0, payload: Payload::Command(command) }
     }
 
     /// Four entries, from 5 on, of 10, 20, 30 and 40 bytes.

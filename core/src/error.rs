@@ -32,6 +32,19 @@ pub enum StoreError {
         /// What is wrong there.
         reason: String,
     },
+    /// The content is whole, and of a form that this build does not know: another version has written it. Nothing is changed.
+    #[error(
+        "{file}: this build can't read what stands at offset {offset}: {reason}",
+        file = file.display()
+    )]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What is unknown, and what to do.
+        reason: String,
+    },
     /// Another process has the store open.
     #[error("{}: in use by another process", .0.display())]
     Locked(PathBuf),
@@ -93,7 +106,8 @@ pub enum Fatal {
         /// What is wrong with it.
         reason: String,
     },
-    /// A committed command can't be read.
+    /// A committed command can't be read. The leader could read it, so its program knows a newer form of the command than this
+    /// node's: update this node's program. Its data is whole.
     #[error("the command at index {index} can't be read: {reason}")]
     Command {
         /// Where it stands in the log.
@@ -125,7 +139,8 @@ pub enum WriteError {
     /// [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the leader. Try again later.
     #[error("too much is in flight")]
     Busy,
-    /// The command can't be encoded, or is larger than [`Config::max_command_bytes`](crate::Config::max_command_bytes).
+    /// The command can't be encoded, is larger than [`Config::max_command_bytes`](crate::Config::max_command_bytes), or the
+    /// leader can't read what it was encoded to. Trying again does not help.
     #[error("the command can't be proposed: {0}")]
     Command(String),
     /// Leadership or the connection to the leader was lost in between, or its word didn't come in time: the write may

@@ -141,3 +141,6 @@ pub struct Marks {
     /// What is remembered of others, at most [`MAX_MEMORIES`].
     pub memories: BTreeMap<Replica, Memory>,
 }
+
+#[cfg(test)]
+mod tests;

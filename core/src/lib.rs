@@ -5,6 +5,7 @@ pub mod codec;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod encoding;
 pub mod engine;
 mod entries;
 mod error;
@@ -27,6 +28,7 @@ mod transport;
 mod types;
 
 pub use config::Config;
+pub use encoding::Compact;
 pub use entries::{Entries, Runs};
 pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
@@ -36,7 +38,7 @@ pub use identity::{Claim, ClusterId, Identity, MAX_MEMORIES, Marks, Memory, Repl
 pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
-pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 pub use metrics::{Metrics, Obstacle, PeerMetrics, Role};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;

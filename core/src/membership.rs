@@ -215,3 +215,6 @@ impl fmt::Display for Membership {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

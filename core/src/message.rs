@@ -229,7 +229,7 @@ pub enum AppendOutcome {
 }
 
 /// What became of a forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardOutcome {
     /// The first command has this log id; the others follow it.
     Appended(LogId),
@@ -237,4 +237,31 @@ pub enum ForwardOutcome {
     NotLeader,
     /// Too much is uncommitted. No effect.
     Busy,
+    /// The leader can't read some of the commands, and these have no effect. It has appended the others.
+    Partly {
+        /// The log id of the first command that is appended, if any is; the other appended ones follow it.
+        first: LogId,
+        /// The commands that were refused, in the order of the forward.
+        refused: Vec<Refusal>,
+    },
+}
+
+/// A command of a forward that the leader can't read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place in the forward, from 0.
+    pub place: u32,
+    /// Why it can't be read: at most [`MAX_REASON_BYTES`](Self::MAX_REASON_BYTES).
+    pub reason: String,
+}
+
+impl Refusal {
+    /// The length of a reason, in bytes. A sentence fits; what a command may quote in one does not make answers large.
+    pub const MAX_REASON_BYTES: usize = 256;
+
+    /// A refusal with as much of the reason as may be told.
+    pub fn new(place: u32, mut reason: String) -> Self {
+        reason.truncate(reason.floor_char_boundary(Self::MAX_REASON_BYTES));
+        Self { place, reason }
+    }
 }

@@ -8,6 +8,7 @@ use quorate_rt::yield_now;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::encoding;
 use crate::error::{SnapshotError, StoreError};
 use crate::log_store::{SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
@@ -145,7 +146,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Snapshot for T {
     type View = Vec<u8>;
 
     fn view(&self) -> Result<Self::View, SnapshotError> {
-        postcard::to_stdvec(self).map_err(SnapshotError::state_machine)
+        encoding::encode(self).map_err(SnapshotError::StateMachine)
     }
 
     async fn write(view: Self::View, to: &mut SnapshotWriter) -> Result<(), SnapshotError> {
@@ -154,14 +155,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Snapshot for T {
 
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
         let content = from.read(from.remaining()).await?;
-        match postcard::take_from_bytes(&content) {
-            Ok((state, [])) => *self = state,
-            Ok((_, rest)) => {
-                let reason = format!("{} bytes too many", rest.len());
-                return Err(SnapshotError::state_machine(reason));
-            }
-            Err(error) => return Err(SnapshotError::state_machine(error)),
-        }
+        *self = encoding::decode(&content).map_err(SnapshotError::StateMachine)?;
         Ok(())
     }
 }

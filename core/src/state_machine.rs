@@ -1,8 +1,6 @@
 //! The trait of a replicated state machine, which every user implements, and of the commands it takes.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::snapshot::Snapshot;
 
@@ -41,10 +39,16 @@ pub trait Command: Sized + 'static {
     /// Errors: a sentence that says why it has none.
     fn encode(self) -> Result<Bytes, String>;
 
-    /// The command in these bytes.
+    /// Returns the command in these bytes. It must depend on nothing but them.
     ///
-    /// Errors: a sentence that says what is wrong with them. It stops the node: what can't be read has been
-    /// committed, and to skip it would make the replicas differ.
+    /// The leader calls it before the command gets its place in the log, and applies what it returns; the other nodes call it
+    /// when the command is committed.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong with the bytes. The leader refuses the write with it
+    /// ([`WriteError::Command`](crate::WriteError::Command)). A node that can't read what is committed stops, as to skip it would
+    /// make the replicas differ: its command type is older than the leader's.
     fn decode(bytes: &Bytes) -> Result<Self, String>;
 }
 
@@ -59,19 +63,5 @@ impl Command for Raw {
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         Ok(Self(bytes.clone()))
-    }
-}
-
-impl<T: Serialize + DeserializeOwned + 'static> Command for T {
-    fn encode(self) -> Result<Bytes, String> {
-        postcard::to_stdvec(&self).map(Bytes::from).map_err(|error| error.to_string())
-    }
-
-    fn decode(bytes: &Bytes) -> Result<Self, String> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((command, [])) => Ok(command),
-            Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
-            Err(error) => Err(error.to_string()),
-        }
     }
 }

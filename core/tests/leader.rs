@@ -338,8 +338,8 @@ fn no_more_is_taken_than_may_be_uncommitted() {
     let busy = [(2..3, Proposal::Busy), (3..4, Proposal::Busy)];
     assert_eq!(output.proposals[0], (1..2, Proposal::Placed(at(12))));
     assert_eq!(output.proposals[1..], busy);
-    let answers = output.messages.iter().filter_map(|message| match message.body {
-        Body::ForwardReply { outcome, .. } => Some(outcome),
+    let answers = output.messages.iter().filter_map(|message| match &message.body {
+        Body::ForwardReply { outcome, .. } => Some(outcome.clone()),
         _ => None,
     });
     let expected = [ForwardOutcome::Appended(at(11)), ForwardOutcome::Busy];

@@ -1,66 +1,59 @@
 //! The plain values of the public API: their bounds, their sizes, and what people read of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::io;
 
 use bytes::Bytes;
-use quorate_core::quorum::{VoteResult, vote_result};
+use quorate_core::quorum::{VoteResult, Voters};
 use quorate_core::{
-    Body, Digest, Entry, Fatal, Leader, LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, Message,
-    NodeId, Payload, ReadError, Role, SnapshotError, SnapshotMeta, StoreError, Term, WriteError,
+    Body, Claim, ClusterId, Digest, Entry, Fatal, InitializeError, Leader, LogId, Membership,
+    Message, NodeId, Obstacle, Payload, ReadError, Replica, Role, SnapshotError, SnapshotMeta,
+    StoreError, Term, WriteError,
 };
 
-fn voters(count: usize) -> BTreeMap<NodeId, String> {
-    (1..=count as NodeId).map(|id| (id, format!("host-{id}:7000"))).collect()
-}
-
-#[test]
-fn a_membership_keeps_within_its_bounds() {
-    assert!(Membership::new(voters(0)).unwrap_err().contains("at least one voter"));
-    assert!(Membership::new(voters(MAX_NODES)).is_ok());
-    assert!(Membership::new(voters(MAX_NODES + 1)).unwrap_err().contains("more than"));
-    let addressed = |id, len| Membership::new([(id, "a".repeat(len))].into());
-    assert!(addressed(0, 1).unwrap_err().contains("must not be 0"));
-    assert!(addressed(5, MAX_ADDRESS_BYTES).is_ok());
-    assert!(addressed(5, MAX_ADDRESS_BYTES + 1).unwrap_err().contains("node 5"));
-
-    let membership = Membership::new(voters(3)).unwrap();
-    assert!(membership.is_voter(3) && !membership.is_voter(4));
-    assert_eq!(membership.address(2), Some("host-2:7000"));
-    assert_eq!(membership.address(4), None);
+fn replica(id: NodeId) -> Replica {
+    Replica::new(id, 1)
 }
 
 #[test]
 fn a_message_is_counted_with_all_that_it_carries() {
-    let message = |body| Message { group: 1, from: 1, to: 2, term: Term(1), body }.bytes();
-    let least = message(Body::TimeoutNow);
+    let message = |body| {
+        let (from, to) = (replica(1), replica(2));
+        Message { group: 1, cluster: None, from, to, term: Term(1), body }.bytes()
+    };
+    let least = message(Body::ReadIndex { sequence: 1 });
     let command = Bytes::from(vec![1; 1000]);
-    let entry = |index, payload| Entry { log_id: LogId::new(1, 1, index), payload };
+    let entry = |index, payload| Entry { log_id: LogId::new(1, 1, index), time: 0, payload };
     let entries = vec![entry(1, Payload::Blank), entry(2, Payload::Command(command.clone()))];
     let append =
         Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: entries.into() };
     assert_eq!(message(append), least + 2 * Entry::OVERHEAD_BYTES + 1000);
-    let forward = Body::Forward { session: 1, sequence: 1, commands: vec![command.clone(); 3] };
+    let forward = Body::Forward { boot: 1, sequence: 1, commands: vec![command.clone(); 3] };
     assert_eq!(message(forward), least + 3 * (Entry::OVERHEAD_BYTES + 1000));
-    let meta = SnapshotMeta {
-        log_id: LogId::new(1, 1, 1),
-        membership: Membership::new([(1, "abc".to_owned())].into()).unwrap(),
-        membership_index: 1,
-        bytes: 1 << 40,
-        digest: Digest::of(b""),
+    let of = |address: &str| {
+        let members = BTreeMap::from([(replica(1), address.to_owned())]);
+        let membership = Membership::founding(ClusterId(1), members).unwrap();
+        let log_id = LogId::new(1, 1, 1);
+        let digest = Digest::of(b"");
+        SnapshotMeta { log_id, time: 0, membership, membership_index: 1, bytes: 1 << 40, digest }
     };
-    let piece = Body::Snapshot { meta, offset: 0, chunk: command };
-    assert_eq!(message(piece), least + (5 + 12 + 3) + 1000);
+    let piece = |meta, chunk| message(Body::Snapshot { meta, offset: 0, chunk });
+    let shortest = piece(of(""), Bytes::new());
+    assert!(shortest > least, "a configuration counts, too");
+    assert_eq!(piece(of("host:1"), command), shortest + 6 + 1000);
+    let list = BTreeMap::from([(1, "host:1".to_owned()), (2, "h:2".to_owned())]);
+    let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list };
+    assert_eq!(message(Body::Claim(Box::new(claim))), least + 2 * 16 + 9);
 }
 
 #[test]
 fn a_vote_is_lost_where_any_majority_is_and_won_where_all_are() {
-    let (old, new): (&[NodeId], &[NodeId]) = (&[1, 2, 3], &[3, 4, 5]);
+    let voters = Voters::joint([1, 2, 3].map(replica), [3, 4, 5].map(replica));
     let vote = |yes: &[NodeId], no: &[NodeId]| {
-        vote_result(&[old, new], |id| {
-            let answered = yes.contains(&id) || no.contains(&id);
-            answered.then_some(yes.contains(&id))
+        voters.vote_result(|voter| {
+            let answered = yes.contains(&voter.id) || no.contains(&voter.id);
+            answered.then_some(yes.contains(&voter.id))
         })
     };
     assert_eq!(vote(&[1, 2, 4, 5], &[]), VoteResult::Won);
@@ -86,6 +79,8 @@ fn an_error_says_what_where_and_why() {
         StoreError::Damaged { file: "d/2.wal".into(), offset: 4096, reason: "why".to_owned() };
     assert_eq!(damaged.to_string(), "d/2.wal: damaged at offset 4096: why");
     assert_eq!(StoreError::Locked("d".into()).to_string(), "d: in use by another process");
+    let other = StoreError::OtherNode { place: "d".to_owned(), holds: 2, wanted: 3 };
+    assert!(other.to_string().starts_with("d belongs to node 2, and node 3 was to start on it"));
     assert_eq!(
         SnapshotError::state_machine("why").to_string(),
         "the state machine's snapshot: why"
@@ -115,4 +110,23 @@ fn what_appears_in_logs_is_short() {
         (digest.to_string(), format!("{digest:?}")),
         ("af1349b9".to_owned(), "af1349b9".into())
     );
+}
+
+/// Each names the ids that contradict each other.
+#[test]
+fn a_cluster_that_is_not_formed_says_whose_list_differs() {
+    let ids = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let (told, theirs) = (ids(&[1, 2, 3]), ids(&[1, 2, 4]));
+    let founded = InitializeError::Founded { founders: theirs.clone(), told: told.clone() };
+    let text = founded.to_string();
+    assert!(text.contains("founded by the nodes 1, 2, 4, and the list has 1, 2, 3"), "{text}");
+    let other = InitializeError::OtherList { node: 2, theirs: theirs.clone(), told: told.clone() };
+    let text = other.to_string();
+    assert!(text.contains("node 2 goes by the list 1, 2, 4, this node by 1, 2, 3"), "{text}");
+    let founder = Replica::new(7, 1);
+    let promised = InitializeError::Promised { founder, promised: theirs.clone(), told };
+    let text = promised.to_string();
+    assert!(text.contains("the claim of node 7 for the list 1, 2, 4"), "{text}");
+    let promised = Obstacle::Promised { founder: 7, ids: theirs }.to_string();
+    assert!(promised.contains("promised node 7") && promised.contains("1, 2, 4"), "{promised}");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use quorate::{AsyncRuntime, FileStore, Launch, StoreReport, Tokio};
+use quorate::{AsyncRuntime, FileStore, Launch, Standing, StoreReport, Tokio};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -42,11 +42,23 @@ fn describe(report: &StoreReport) -> String {
         line(format!("  from {} to {}", first.display(), last.display()));
     }
     let so_far = if report.damage.is_some() { " (before the damage)" } else { "" };
+    if let Some(identity) = &report.identity {
+        let node = identity.node.map_or("none yet".to_owned(), |node| node.to_string());
+        let cluster = identity.cluster.map_or("none yet".to_owned(), |cluster| cluster.to_string());
+        line(format!("node: {node}, incarnation {:016x}{so_far}", identity.incarnation));
+        line(format!("  cluster: {cluster}"));
+        line(format!("  starts: {}", identity.boots));
+    }
     for (group, held) in &report.groups {
         line(format!("group {group}{so_far}:"));
         let vote = held.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
-        let catches_up = if held.hard_state.caught_up { "" } else { ", has not caught up" };
-        line(format!("  hard state: term {}, vote {vote}{catches_up}", held.hard_state.term.0));
+        line(format!("  hard state: term {}, vote {vote}", held.hard_state.term.0));
+        line(format!("  standing: {}", standing(&held.standing)));
+        let committed = held.marks.committed;
+        line(format!(
+            "  committed: at least up to {} (term {})",
+            committed.index, committed.term.0
+        ));
         if let Some(snapshot) = &held.snapshot {
             let (log_id, file) = (snapshot.log_id, snapshot.file.display());
             line(format!(
@@ -83,4 +95,16 @@ fn describe(report: &StoreReport) -> String {
         None => "sound".to_owned(),
     });
     text
+}
+
+/// What a group has promised, in words.
+fn standing(standing: &Standing) -> String {
+    match standing {
+        Standing::Empty => "nothing promised".to_owned(),
+        Standing::Claimed(claim) => {
+            format!("promised to be part of the cluster that node {} forms", claim.founder.id)
+        }
+        Standing::Admitted(_) => "let in by a member of its cluster".to_owned(),
+        Standing::Spent => "removed from its cluster; the node needs an empty folder".to_owned(),
+    }
 }

@@ -1,5 +1,5 @@
-//! Raft transports within a process, for tests, benchmarks and embedded clusters: [`LocalNetwork`] within one
-//! thread, [`SharedNetwork`] across threads.
+//! Raft transports within a process, for tests, benchmarks and embedded clusters: [`LocalNetwork`]
+//! within one thread, [`SharedNetwork`] across threads.
 //!
 //! Both pass messages as they are: nothing is encoded and no content is copied.
 

@@ -1,8 +1,8 @@
-//! The network of nodes that share a thread: a send is a call of the receiver's inbox, which puts the message
-//! into the receiver's queue. No system call, no timer, no task.
+//! The network of nodes that share a thread: a send is a call of the receiver's inbox, which puts
+//! the message into the receiver's queue. No system call, no timer, no task.
 //!
-//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine drops what is for
-//! another one.
+//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine
+//! drops what is for another one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,8 @@ pub struct LocalNetwork {
     hub: Rc<Hub>,
 }
 
-/// No inbox is called or dropped while a cell is borrowed: either may run code that comes back here.
+/// No inbox is called or dropped while a cell is borrowed: either may run code that comes back
+/// here.
 #[derive(Default)]
 struct Hub {
     listening: RefCell<BTreeMap<(GroupId, NodeId), Listening>>,
@@ -80,7 +81,8 @@ impl Hub {
     }
 }
 
-/// A node's place in a [`LocalNetwork`]. A clone is the same place; with the last one the node leaves.
+/// A node's place in a [`LocalNetwork`]. A clone is the same place; with the last one the node
+/// leaves.
 #[derive(Clone)]
 pub struct LocalTransport {
     inner: Rc<Inner>,

@@ -1,8 +1,9 @@
-//! The network of nodes on several threads of a process. Messages to a node gather in its mailbox; the first one
-//! wakes a task on the node's thread, which takes them all at once. So a burst costs one wake-up.
+//! The network of nodes on several threads of a process. Messages to a node gather in its mailbox;
+//! the first one wakes a task on the node's thread, which takes them all at once. So a burst costs
+//! one wake-up.
 //!
-//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine drops what is for
-//! another one.
+//! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine
+//! drops what is for another one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use futures::task::AtomicWaker;
 use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Transport};
 use quorate_rt::AsyncRuntime;
 
-/// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends what matters again.
-/// It is a few times what all the peers of a node keep in flight, so that only a node that stands still loses any.
+/// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends
+/// what matters again. It is a few times what all the peers of a node keep in flight, so that only
+/// a node that stands still loses any.
 pub const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// A network across threads. A clone is the same network.
@@ -96,7 +98,8 @@ impl Mailbox {
         Posted::Taken
     }
 
-    /// Swaps what waits into `batch`, which is empty. None waits: the task is woken when that changes.
+    /// Swaps what waits into `batch`, which is empty. None waits: the task is woken when that
+    /// changes.
     fn poll_take(&self, batch: &mut Vec<Message>, context: &Context<'_>) {
         assert!(batch.is_empty());
         // Before the look, or a wake between the two would be lost.
@@ -122,8 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place; with the last
-/// one the node leaves.
+/// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place;
+/// with the last one the node leaves.
 pub struct SharedTransport<R: AsyncRuntime> {
     inner: Rc<Inner<R>>,
 }
@@ -187,8 +190,8 @@ impl<R: AsyncRuntime> Drop for Inner<R> {
     }
 }
 
-/// Delivers one batch each time it is polled. Whoever sends after the swap finds the mailbox empty and wakes this again,
-/// so a steady stream can't keep the node itself from its turns.
+/// Delivers one batch each time it is polled. Whoever sends after the swap finds the mailbox empty
+/// and wakes this again, so a steady stream can't keep the node itself from its turns.
 async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
     let mut batch = Vec::new();
     poll_fn(|context| {

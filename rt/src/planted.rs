@@ -129,6 +129,12 @@ bugs! {
     D5,
     /// A leader does not look at how long its disk takes.
     D6,
+    /// A snapshot that can't be restored becomes the group's, and the log that it stands for is purged.
+    D9,
+    /// What a leader can't read gets a place in its log.
+    D10,
+    /// A segment that is shorter than it was made is taken for one with a torn tail.
+    D7,
     /// A write that was passed on, and of which nobody knows what became, is told to have been refused.
     X1,
     /// A promise goes out when anything has become durable.

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_core::{
-    Completion, Digest, Entry, Index, LogId, LogStore, LogWrite, Membership, Payload, SnapshotMeta,
-    StoreError,
+    ClusterId, Completion, Digest, Entry, Index, LogId, LogStore, LogWrite, Membership, Payload,
+    Replica, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, Launch};
@@ -103,7 +103,11 @@ async fn compact(rt: &Tokio, dir: &Path, count: u64) -> Outcome<()> {
     let content = Bytes::from(vec![7; 1 << 20]);
     let meta = SnapshotMeta {
         log_id: entry(count.saturating_sub(REST).max(1)).log_id,
-        membership: Membership::new([(1, "a:1".to_owned())].into())?,
+        time: count,
+        membership: Membership::founding(
+            ClusterId(5),
+            [(Replica::new(1, 7), "a:1".to_owned())].into(),
+        )?,
         membership_index: 1,
         bytes: content.len() as u64,
         digest: Digest::of(&content),
@@ -135,5 +139,5 @@ fn submit(store: &FileStore<Tokio>, write: LogWrite) -> oneshot::Receiver<Result
 
 fn entry(index: Index) -> Entry {
     let payload = Payload::Command(Bytes::from(vec![index as u8; COMMAND_BYTES]));
-    Entry { log_id: LogId::new(1, 1, index), payload }
+    Entry { log_id: LogId::new(1, 1, index), time: index, payload }
 }

@@ -9,7 +9,8 @@ use quorate_core::{Completion, GroupId};
 use quorate_rt::planted::{Bug, planted};
 
 use crate::config::FileConfig;
-use crate::format::{Encoder, HEADER_BYTES, Position, record_bytes};
+use crate::format::Position;
+use crate::record::{Encoder, record_bytes};
 
 /// One write to one segment.
 #[derive(Debug)]
@@ -26,7 +27,10 @@ pub(crate) struct Batch {
 /// submit without waiting.
 #[derive(Debug)]
 pub(crate) struct Batches {
+    /// How long a segment is made.
     segment_bytes: u64,
+    /// How long the one that holds the end was made.
+    room: u64,
     max_batch_bytes: usize,
     full: VecDeque<Batch>,
     /// The end of the last record: of all that is stored and all that waits.
@@ -40,9 +44,11 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    pub(crate) fn new(end: Position, config: &FileConfig) -> Self {
+    /// Nothing waits. The log ends there, in a segment that was made with `room` bytes.
+    pub(crate) fn new(end: Position, room: u64, config: &FileConfig) -> Self {
         Self {
             segment_bytes: config.segment_bytes,
+            room,
             max_batch_bytes: config.max_batch_bytes,
             full: VecDeque::new(),
             end,
@@ -58,10 +64,9 @@ impl Batches {
         self.end
     }
 
-    /// Where the next record goes. One that is larger than a segment is the only one in its segment, which then grows.
+    /// Where the next record goes. One that is larger than a segment is the only one in its segment, which is made for it.
     pub(crate) fn place(&self, body_bytes: u64) -> Position {
-        let fits = self.end.offset + record_bytes(body_bytes) <= self.segment_bytes;
-        if fits || self.end.offset == HEADER_BYTES {
+        if self.end.offset + record_bytes(body_bytes) <= self.room {
             return self.end;
         }
         let next = self.end.segment.checked_add(1);
@@ -84,6 +89,9 @@ impl Batches {
         if self.content.is_empty() {
             self.start = at;
             self.durable = self.end;
+        }
+        if at.segment != self.end.segment {
+            self.room = self.segment_bytes.max(at.offset + bytes);
         }
         if planted(Bug::X6) {
             self.durable = self.end;

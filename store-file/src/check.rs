@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use quorate_core::{
-    GroupId, HardState, LogId, SnapshotError, SnapshotMeta, SnapshotReader, StoreError,
+    ClusterId, GroupId, HardState, LogId, Marks, NodeId, SnapshotError, SnapshotMeta,
+    SnapshotReader, Standing, StoreError,
 };
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
 use crate::index::Logs;
+use crate::owner::Owner;
 use crate::segment::{Segments, failed};
 use crate::snapshots::Snapshots;
 use crate::store::{Examination, LOCK, SNAPSHOTS, WAL, lock, look_through};
@@ -23,6 +25,8 @@ pub struct StoreReport {
     pub locked: bool,
     /// The files of the log, in order, and their sizes in bytes.
     pub segments: Vec<(PathBuf, u64)>,
+    /// Whose store it is, as far as the log could be read. None if its first segment can't be read, or there is none.
+    pub identity: Option<IdentityReport>,
     /// The groups, as far as the log could be read.
     pub groups: BTreeMap<GroupId, GroupReport>,
     /// What is not needed any more, and is removed by the next opening: segments before the begin of the log, snapshots that were not finished, or that
@@ -34,12 +38,30 @@ pub struct StoreReport {
     pub damage: Option<StoreError>,
 }
 
+/// Whose store it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IdentityReport {
+    /// Drawn when the store was made.
+    pub incarnation: u64,
+    /// The node that it is bound to; none if no node has started on it.
+    pub node: Option<NodeId>,
+    /// How many times a node has started on it.
+    pub boots: u64,
+    /// The cluster that it belongs to; none before it has joined one.
+    pub cluster: Option<ClusterId>,
+}
+
 /// What a store holds of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupReport {
     /// The last one that was stored.
     pub hard_state: HardState,
+    /// What the group has promised.
+    pub standing: Standing,
+    /// Up to where the log was known to be committed, and what is remembered of other replicas.
+    pub marks: Marks,
     /// The snapshot that stands for what is purged, and maybe for more.
     pub snapshot: Option<SnapshotReport>,
     /// The entry before the first one of its log; [`LogId::ZERO`] if nothing was purged.
@@ -116,11 +138,16 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
             file: snapshots.path(group, meta),
         });
         let entries = first.map(|first| (first, log.outline.last()));
-        (group, GroupReport { hard_state: log.hard_state, snapshot, purged, entries })
+        let (hard_state, standing) = (log.hard_state, log.standing.clone());
+        let marks = log.marks.clone();
+        (group, GroupReport { hard_state, standing, marks, snapshot, purged, entries })
     });
     let groups = groups.collect();
+    let Owner { node, boot: boots, cluster } = logs.owner;
+    let identity = logs.incarnation;
+    let identity = identity.map(|incarnation| IdentityReport { incarnation, node, boots, cluster });
     let locked = held.is_some();
-    Ok(StoreReport { locked, segments: files, groups, leftovers, end, damage })
+    Ok(StoreReport { locked, segments: files, identity, groups, leftovers, end, damage })
 }
 
 /// Reads a snapshot once through.

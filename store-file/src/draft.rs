@@ -12,7 +12,7 @@ use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, File, OpenMode, Task};
 
 use crate::segment::failed;
-use crate::snapshots::{BLOCK_BYTES, block_seed, header, place};
+use crate::snapshots::{BLOCK_BYTES, SnapshotHeader, block_seed, place};
 use crate::store::Shared;
 use crate::trash::Garbage;
 
@@ -116,7 +116,7 @@ impl<R: AsyncRuntime> Draft<R> {
             written.map_err(|error| failed("writing", &self.unfinished.path, error))?;
         }
         let Unfinished { shared, path, .. } = &self.unfinished;
-        let header = header(shared.store, self.group, meta);
+        let header = SnapshotHeader::of(shared.store, self.group, meta).encode();
         let written = self.file.write_all_at(vec![header], 0).await;
         written.map_err(|error| failed("writing", path, error))?;
         self.file.sync_data().await.map_err(|error| failed("syncing", path, error))?;

@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use quorate_core::{Entries, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
-use crate::format::{Position, Span};
+use crate::format::Position;
 use crate::log::{Log, Place};
+use crate::owner::Owner;
+use crate::record::Span;
 
 /// Stored entries are read in pieces of this size (a larger entry at once): large enough that a piece's fixed cost vanishes, small beside the cache.
 const READ_BYTES: u64 = 1 << 20;
@@ -26,9 +28,14 @@ pub(crate) enum Part {
     Stored { first: Index, places: Vec<Place> },
 }
 
-/// The logs of all groups.
+/// What a store holds: the logs of all groups, and whose it is.
 #[derive(Debug)]
 pub(crate) struct Logs {
+    /// The store's; none before a segment was read.
+    pub(crate) incarnation: Option<u64>,
+    pub(crate) owner: Owner,
+    /// The first segment in which a part of that was last told.
+    owner_told: Option<u32>,
     logs: BTreeMap<GroupId, Log>,
     /// Whether everything that was ever written is among what is noted; if not, what is missing is purged in the end.
     whole: bool,
@@ -46,7 +53,9 @@ const ORDER_BYTES: usize = size_of::<(GroupId, Index)>();
 impl Logs {
     pub(crate) fn new(cache_bytes: usize) -> Self {
         let (logs, order) = (BTreeMap::new(), VecDeque::new());
-        Self { logs, whole: true, cache_bytes, cached: 0, order }
+        let (incarnation, owner, owner_told) = (None, Owner::default(), None);
+        let (whole, cached) = (true, 0);
+        Self { incarnation, owner, owner_told, logs, whole, cache_bytes, cached, order }
     }
 
     /// The first segments of the log were removed. To be told before anything is noted.
@@ -101,6 +110,12 @@ impl Logs {
         spans: &[Span],
         at: Position,
     ) -> Result<(), String> {
+        if let Some(cluster) = write.cluster
+            && self.owner.cluster != Some(cluster)
+        {
+            self.owner = self.owner.joined(cluster)?;
+            self.owner_told = self.owner_told.or(Some(at.segment));
+        }
         let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
         let noted = log.note(write, replaces, spans, at).and_then(|released| {
             if self.whole {
@@ -110,6 +125,21 @@ impl Logs {
         });
         self.cached -= noted.map_err(|reason| format!("in group {group}, {reason}"))?;
         Ok(())
+    }
+
+    /// Notes whose store it is, by a record at `at`.
+    ///
+    /// Errors: why it can't be, after what was noted before.
+    pub(crate) fn note_owner(&mut self, owner: Owner, at: Position) -> Result<(), String> {
+        self.owner.check_next(&owner)?;
+        self.owner = owner;
+        self.owner_told = Some(at.segment);
+        Ok(())
+    }
+
+    /// Whose store it is, if a part of that was last told before this segment.
+    pub(crate) fn owner_before(&self, segment: u32) -> Option<Owner> {
+        self.owner_told.filter(|told| *told < segment).map(|_| self.owner)
     }
 
     /// Keeps the entries of the write that was noted last in memory.

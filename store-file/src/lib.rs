@@ -11,8 +11,11 @@ mod format;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod header;
 mod index;
 mod log;
+mod owner;
+mod record;
 mod recovery;
 mod segment;
 mod snapshots;
@@ -20,7 +23,7 @@ mod store;
 mod trash;
 mod writer;
 
-pub use check::{GroupReport, LogEnd, SnapshotReport, StoreReport};
+pub use check::{GroupReport, IdentityReport, LogEnd, SnapshotReport, StoreReport};
 pub use config::FileConfig;
 pub use store::FileStore;
 

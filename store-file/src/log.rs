@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use quorate_core::{
-    Entries, Entry, HardState, Index, LogId, LogWrite, Outline, Recovered, Runs, SnapshotMeta,
+    Entries, Entry, HardState, Index, LogId, LogWrite, MAX_MEMORIES, Marks, Outline, Recovered,
+    Replica, Runs, SnapshotMeta, Standing, check_list,
 };
 use quorate_rt::planted::{Bug, planted};
 
-use crate::format::{ENTRY_OVERHEAD_BYTES, Position, Span};
+use crate::format::Position;
+use crate::record::{ENTRY_OVERHEAD_BYTES, Span};
 
 /// No log gets beyond this index in thousands of years, and a sum of two does not overflow.
 const MAX_INDEX: Index = Index::MAX >> 2;
@@ -39,6 +41,8 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) hard_state: HardState,
+    pub(crate) standing: Standing,
+    pub(crate) marks: Marks,
     pub(crate) snapshot: Option<SnapshotMeta>,
     pub(crate) outline: Outline,
     /// From the first entry that is not purged on.
@@ -57,6 +61,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct Told {
     hard_state: Option<u32>,
+    standing: Option<u32>,
+    marks: Option<u32>,
     snapshot: Option<u32>,
     purge: Option<u32>,
 }
@@ -66,6 +72,8 @@ impl Log {
     pub(crate) fn new(whole: bool) -> Self {
         Self {
             hard_state: HardState::default(),
+            standing: Standing::default(),
+            marks: Marks::default(),
             snapshot: None,
             outline: Outline::default(),
             places: VecDeque::new(),
@@ -90,6 +98,8 @@ impl Log {
     pub(crate) fn recovered(&self) -> Recovered {
         Recovered {
             hard_state: self.hard_state,
+            standing: self.standing.clone(),
+            marks: self.marks.clone(),
             snapshot: self.snapshot.clone(),
             outline: self.outline.clone(),
         }
@@ -107,10 +117,13 @@ impl Log {
 
     /// The write that tells of all but the entries again, if any of it was last told before this segment.
     pub(crate) fn state_before(&self, segment: u32) -> Option<LogWrite> {
-        let Told { hard_state, snapshot, purge } = self.told;
-        let told = [hard_state, snapshot, purge].into_iter().flatten().min()?;
+        let Told { hard_state, standing, marks, snapshot, purge } = self.told;
+        let told = [hard_state, standing, marks, snapshot, purge].into_iter().flatten().min()?;
         (told < segment).then(|| LogWrite {
             hard_state: hard_state.map(|_| self.hard_state),
+            cluster: None,
+            standing: standing.map(|_| self.standing.clone()),
+            marks: marks.map(|_| self.marks.clone()),
             snapshot: self.snapshot.clone(),
             purge: purge.map(|_| self.purged),
             entries: Entries::default(),
@@ -128,24 +141,28 @@ impl Log {
         at: Position,
     ) -> Result<usize, String> {
         let told = Some(at.segment);
+        check_readable(write)?;
         if let Some(new) = write.hard_state {
             let old = self.hard_state;
             let vote_kept = old.voted_for.is_none() || old.voted_for == new.voted_for;
-            let forgets = old.caught_up && !new.caught_up;
-            if new.term < old.term || new.term == old.term && !vote_kept || forgets {
+            if new.term < old.term || new.term == old.term && !vote_kept {
                 return Err(format!("the hard state goes back from {old:?} to {new:?}"));
             }
             self.hard_state = new;
             self.told.hard_state = told;
         }
+        if let Some(standing) = &write.standing {
+            self.standing = standing.clone();
+            self.told.standing = told;
+        }
+        if let Some(marks) = &write.marks {
+            self.marks = marks.clone();
+            self.told.marks = told;
+        }
         if let Some(new) = &write.snapshot {
             let old = self.snapshot.as_ref().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             if new.log_id.index < old.index {
                 return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
-            }
-            if !(1..=new.log_id.index).contains(&new.membership_index) {
-                let (at, of) = (new.log_id, new.membership_index);
-                return Err(format!("a snapshot at {at} with a membership of {of}")); // It could not be read again.
             }
             self.snapshot = Some(new.clone());
             self.told.snapshot = told;
@@ -278,6 +295,34 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Errors: what could be written, and not be read again.
+fn check_readable(write: &LogWrite) -> Result<(), String> {
+    let is_none = |replica: &Replica| replica.id == 0 || !replica.is_known();
+    if let Some(vote) = write.hard_state.and_then(|hard_state| hard_state.voted_for)
+        && is_none(&vote)
+    {
+        return Err(format!("a vote for {vote:?}"));
+    }
+    if let Some(Standing::Claimed(claim)) = &write.standing {
+        check_list(&claim.list)?;
+        if is_none(&claim.founder) {
+            return Err(format!("a claim of {:?}", claim.founder));
+        }
+    }
+    if let Some(Marks { memories, .. }) = &write.marks
+        && (memories.len() > MAX_MEMORIES || memories.keys().any(is_none))
+    {
+        return Err("marks with too many memories, or of no replica".to_owned());
+    }
+    if let Some(meta) = &write.snapshot
+        && !(1..=meta.log_id.index).contains(&meta.membership_index)
+    {
+        let (at, of) = (meta.log_id, meta.membership_index);
+        return Err(format!("a snapshot at {at} with a membership of {of}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, File};
 use tracing::info;
 
-use crate::format::{
-    self, ALIGNMENT, Content, Decoded, HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
-    WITNESS_BYTES, record_bytes, record_seed,
-};
+use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader, record_seed};
 use crate::index::Logs;
+use crate::record::{
+    Content, Decoded, RECORD_HEADER_BYTES, RecordHeader, WITNESS_BYTES, record_bytes,
+};
 use crate::segment::{Segments, failed};
 
 /// A segment is read in pieces of this size, or of a larger record's: few enough that an opening is not all waiting for threads.
@@ -31,6 +31,8 @@ pub(crate) struct Found<F> {
     pub(crate) end: Position,
     /// Its segment.
     pub(crate) file: Rc<F>,
+    /// The length that this was made with.
+    pub(crate) room: u64,
     /// Whether a witness stands there.
     pub(crate) witness: bool,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Found<F> {
 pub(crate) async fn repair<R: AsyncRuntime>(
     segments: &Segments<R>,
     numbers: &[u32],
-    Examined { store, first, tail, torn }: Examined,
+    Examined { store, first, tail, room, torn }: Examined,
 ) -> Result<Found<R::File>, StoreError> {
     // A name may have been visible, and not durable, when the last process died.
     segments.sync().await?;
@@ -59,7 +61,7 @@ pub(crate) async fn repair<R: AsyncRuntime>(
     for segment in numbers.iter().filter(|segment| **segment < first) {
         segments.remove(*segment).await?;
     }
-    Ok(Found { store, first, end, file, witness: tail.witness })
+    Ok(Found { store, first, end, file, room, witness: tail.witness })
 }
 
 /// What there is, before anything is done about it.
@@ -68,6 +70,8 @@ pub(crate) struct Examined {
     /// The first segment that is needed.
     pub(crate) first: u32,
     pub(crate) tail: Tail,
+    /// The length that the segment with the tail was made with.
+    room: u64,
     pub(crate) torn: Leftover,
 }
 
@@ -92,6 +96,7 @@ pub(crate) async fn examine<R: AsyncRuntime>(
     }
     let mut reader = Reader::open(segments, found_from, None).await?;
     let store = reader.store;
+    logs.incarnation = Some(store);
     let end = Position::first_in(found_from);
     // What the first record says of what was durable lies before it.
     let durable = Position { segment: 0, offset: 0 };
@@ -127,7 +132,7 @@ pub(crate) async fn examine<R: AsyncRuntime>(
         let at = at.unwrap_or(tail.end);
         segments.damaged(at.segment, at.offset, reason)
     })?;
-    Ok(Examined { store, first, tail, torn })
+    Ok(Examined { store, first, tail, room: reader.made_with, torn })
 }
 
 #[derive(Clone, Copy)]
@@ -170,12 +175,16 @@ async fn note_records<R: AsyncRuntime>(
                 tail.witness = true;
                 break;
             }
-            Content::Begin(first) if (tail.first..=at.segment).contains(&first) => {
-                tail.first = first;
+            Content::Begin(first) => match u32::try_from(first) {
+                Ok(first) if (tail.first..=at.segment).contains(&first) => tail.first = first,
+                _ => return damaged(format!("the log can't begin at segment {first}")),
+            },
+            Content::Owner(owner) => {
+                if let Err(reason) = logs.note_owner(owner, at) {
+                    return damaged(reason);
+                }
             }
-            Content::Begin(first) => {
-                return damaged(format!("the log can't begin at segment {first}"));
-            }
+            Content::Skipped => {}
             Content::Write(Decoded { write, replaces, spans }) => {
                 if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
                     return damaged(reason);
@@ -294,12 +303,14 @@ struct Reader<'a, R: AsyncRuntime> {
     store: u64,
     segment: u32,
     len: u64,
+    /// The length that the segment was made with: it is no shorter now.
+    made_with: u64,
     window: Bytes,
     window_at: u64,
 }
 
 impl<'a, R: AsyncRuntime> Reader<'a, R> {
-    /// Opens a segment and checks its header, and that it belongs to `store`, if that is known yet.
+    /// Opens a segment and checks its header and length, and that it belongs to `store`, if that is known yet.
     async fn open(
         segments: &'a Segments<R>,
         segment: u32,
@@ -308,16 +319,24 @@ impl<'a, R: AsyncRuntime> Reader<'a, R> {
         let file = segments.file(segment).await?;
         let path = segments.path(segment);
         let len = file.len().await.map_err(|error| failed("measuring", &path, error))?;
+        let window = Bytes::new();
         let mut reader =
-            Self { segments, store: 0, segment, len, window: Bytes::new(), window_at: 0 };
-        let header = reader.bytes(0, HEADER_BYTES).await?.unwrap_or_default();
-        let found = format::check_segment_header(&header, segment)
-            .map_err(|reason| segments.damaged(segment, 0, reason))?;
+            Self { segments, store: 0, segment, len, made_with: 0, window, window_at: 0 };
+        let Some(header) = reader.bytes(0, HEADER_BYTES).await? else {
+            return Err(segments.damaged(segment, len, "the file ends in its header".to_owned()));
+        };
+        let SegmentHeader { store: found, bytes } =
+            SegmentHeader::decode(&header, segment).map_err(|refused| refused.at(path, 0))?;
         if store.is_some_and(|store| store != found) {
             let reason = "the segment of another store".to_owned();
             return Err(segments.damaged(segment, 0, reason));
         }
+        if len < bytes && !planted(Bug::D7) {
+            let reason = format!("the file ends here, and was made with {bytes} bytes");
+            return Err(segments.damaged(segment, len, reason));
+        }
         reader.store = found;
+        reader.made_with = bytes;
         Ok(reader)
     }
 
@@ -367,7 +386,7 @@ impl<'a, R: AsyncRuntime> Reader<'a, R> {
         let seed = record_seed(self.store, Position { segment: self.segment, offset });
         let content = record
             .content(self.store, body, seed)
-            .map_err(|error| self.segments.damaged(self.segment, offset, error.to_string()))?;
+            .map_err(|refused| refused.at(self.segments.path(self.segment), offset))?;
         Ok(content.map(|content| (record, content)))
     }
 }

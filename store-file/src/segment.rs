@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::StoreError;
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
-use crate::format::segment_header;
+use crate::format::SegmentHeader;
 
 /// A segment in the making. The name of a segment appears only when it is whole.
 const UNFINISHED: &str = "next.tmp";
@@ -54,7 +54,8 @@ impl<R: AsyncRuntime> Segments<R> {
         Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
     }
 
-    /// Makes a segment. It is whole and durable, or not there.
+    /// Makes a segment of this length, in the place of the one with its number, if there is one. It is whole and durable,
+    /// or not there.
     pub(crate) async fn create(
         &self,
         store: u64,
@@ -65,7 +66,8 @@ impl<R: AsyncRuntime> Segments<R> {
         let made = async {
             let file = self.rt.open(&unfinished, OpenMode::CreateNew).await?;
             file.allocate(bytes).await?;
-            file.write_all_at(vec![segment_header(store, segment)], 0).await?;
+            let header = SegmentHeader { store, bytes }.encode(segment);
+            file.write_all_at(vec![header], 0).await?;
             file.sync_data().await?;
             self.rt.rename(&unfinished, &path).await?;
             Ok(file)

@@ -3,22 +3,20 @@
 //! A finished snapshot is a file `snapshots/GROUP-INDEX-DIGEST.snapshot`, one in the making a file `….tmp` beside it. A record of the log names the
 //! snapshot of a group; the others are finished and not yet named, or not needed any more. An opening removes all that are not named.
 //!
-//! The file begins with a header of 4096 bytes. All numbers are little-endian:
+//! The file begins with a [`header`](crate::header). Its magic is `QUORSNAP`, and it has these fields, all marked "refuse":
 //!
-//! | offset | bytes | |
-//! | --- | --- | --- |
-//! | 0 | 8 | magic, `QUORSNAP` |
-//! | 8 | 4 | version of the format: 1 |
-//! | 12 | 8 | the store's id |
-//! | 20 | 8 | group |
-//! | 28 | 24 | the log id of the last entry that it covers: term, leader, index |
-//! | 52 | 8 | the length of the content |
-//! | 60 | 32 | the digest of the content |
-//! | 92 | 4 | CRC of the bytes 0 to 92 |
+//! | field | |
+//! | --- | --- |
+//! | 1 | the store's incarnation (8 bytes) |
+//! | 2 | group (8) |
+//! | 3 | the log id of the last entry that it covers: term, leader, index (24) |
+//! | 4 | the length of the content (8) |
+//! | 5 | the digest of the content (32) |
 //!
-//! The content follows, in blocks of 64 KiB (the last may be shorter), each with its CRC (4) behind it, so that whatever part is read is verified, and
-//! neither a writer nor a reader keeps a table that grows with it. The CRCs are CRC-32 (IEEE); a block's starts from the CRC of store id, group and the
-//! block's number. The membership of a snapshot stands only in the log, with the rest of what it is of.
+//! The content follows, in blocks of 64 KiB (the last may be shorter), each with its CRC (4) behind it, so that whatever
+//! part is read is verified, and neither a writer nor a reader keeps a table that grows with it. The CRCs are CRC-32 (IEEE);
+//! a block's starts from the CRC of incarnation, group and the block's number. A file that is shorter or longer than that is
+//! damaged. The membership of a snapshot stands only in the log, with the rest of what it is of.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,18 +24,22 @@ use std::io;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bytes::{BufMut, Bytes, BytesMut};
-use quorate_core::codec::LOG_ID_BYTES;
-use quorate_core::{Digest, GroupId, SnapshotContent, SnapshotMeta, StoreError};
+use bytes::{Bytes, BytesMut};
+use quorate_core::codec::{DecodeError, Fields, REFUSE, put_field, put_log_id};
+use quorate_core::{Digest, GroupId, LogId, SnapshotContent, SnapshotMeta, StoreError};
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
 use crate::format::crc;
+use crate::header::{self, HEADER_BYTES, Refused, open_header, put_number};
 use crate::segment::{failed, read_exact};
 
 const MAGIC: &[u8; 8] = b"QUORSNAP";
-const VERSION: u32 = 1;
-const HEADER_BYTES: u64 = 4096;
-const HEADER_USED: usize = 8 + 4 + 8 + 8 + LOG_ID_BYTES + 8 + Digest::BYTES + 4;
+
+const INCARNATION: u8 = REFUSE | 1;
+const GROUP: u8 = REFUSE | 2;
+const LOG_ID: u8 = REFUSE | 3;
+const CONTENT_BYTES: u8 = REFUSE | 4;
+const DIGEST: u8 = REFUSE | 5;
 
 /// The content that has a CRC of its own: small beside what is read at once, so that little is read in vain; large beside the CRC.
 pub(crate) const BLOCK_BYTES: u64 = 64 << 10;
@@ -61,58 +63,57 @@ pub(crate) fn block_seed(store: u64, group: GroupId, number: u64) -> u32 {
     crc(0, [&store.to_le_bytes()[..], &group.to_le_bytes(), &number.to_le_bytes()])
 }
 
-pub(crate) fn header(store: u64, group: GroupId, meta: &SnapshotMeta) -> Bytes {
-    let mut header = BytesMut::with_capacity(HEADER_BYTES as usize);
-    header.put_slice(MAGIC);
-    header.put_u32_le(VERSION);
-    header.put_u64_le(store);
-    header.put_u64_le(group);
-    header.put_u64_le(meta.log_id.term.0);
-    header.put_u64_le(meta.log_id.leader);
-    header.put_u64_le(meta.log_id.index);
-    header.put_u64_le(meta.bytes);
-    header.put_slice(&meta.digest.0);
-    header.put_u32_le(crc(0, [&header[..]]));
-    header.resize(HEADER_BYTES as usize, 0);
-    header.freeze()
-}
-
-/// Checks that a header is that of the snapshot.
-///
-/// Errors: why it isn't.
-fn check_header(
-    found: &[u8],
+/// What the header of a snapshot's file tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotHeader {
+    /// The store's incarnation.
     store: u64,
     group: GroupId,
-    meta: &SnapshotMeta,
-) -> Result<(), String> {
-    let expected = header(store, group, meta);
-    let differs = |from: usize, to: usize| found.get(from..to) != expected.get(from..to);
-    let number = |at: usize| {
-        let bytes = found.get(at..at + 8).and_then(|bytes| bytes.first_chunk().copied());
-        bytes.map_or(0, u64::from_le_bytes)
-    };
-    let crc_at = HEADER_USED - 4;
-    if differs(0, 8) {
-        return Err("not a snapshot".to_owned());
+    log_id: LogId,
+    bytes: u64,
+    digest: Digest,
+}
+
+impl SnapshotHeader {
+    pub(crate) fn of(store: u64, group: GroupId, meta: &SnapshotMeta) -> Self {
+        let SnapshotMeta { log_id, bytes, digest, .. } = *meta;
+        Self { store, group, log_id, bytes, digest }
     }
-    let computed = crc(0, found.get(..crc_at)).to_le_bytes();
-    if found.get(crc_at..HEADER_USED) != Some(&computed) {
-        return Err("the header's CRC does not match".to_owned());
+
+    pub(crate) fn encode(&self) -> Bytes {
+        header::header(MAGIC, |fields| {
+            put_number(fields, INCARNATION, self.store);
+            put_number(fields, GROUP, self.group);
+            put_field(fields, LOG_ID, |to| put_log_id(to, self.log_id));
+            put_number(fields, CONTENT_BYTES, self.bytes);
+            put_field(fields, DIGEST, |to| to.put_slice(&self.digest.0));
+        })
     }
-    if differs(8, 12) {
-        return Err(format!("format version {}, known is {VERSION}", number(8) as u32));
+
+    fn take(mut fields: Fields) -> Result<Self, DecodeError> {
+        let store = fields.number(INCARNATION)?;
+        let group = fields.number(GROUP)?;
+        let log_id = fields.log_id(LOG_ID)?;
+        let bytes = fields.number(CONTENT_BYTES)?;
+        let digest = Digest(fields.array(DIGEST)?);
+        fields.finish()?;
+        Ok(Self { store, group, log_id, bytes, digest })
     }
-    if differs(12, 20) {
-        return Err("the snapshot of another store".to_owned());
+
+    /// Errors: why these bytes are not this header.
+    fn check(&self, found: &Bytes) -> Result<(), Refused> {
+        let found = Self::take(open_header(MAGIC, "snapshot", found)?)?;
+        let reason = if found.store != self.store {
+            "the snapshot of another store".to_owned()
+        } else if found.group != self.group {
+            format!("the snapshot of group {}", found.group)
+        } else if found != *self {
+            format!("another snapshot than the one at {}", self.log_id)
+        } else {
+            return Ok(());
+        };
+        Err(Refused::Damaged(reason))
     }
-    if differs(20, 28) {
-        return Err(format!("the snapshot of group {}", number(20)));
-    }
-    if differs(28, crc_at) {
-        return Err(format!("another snapshot than the one at {}", meta.log_id));
-    }
-    Ok(())
 }
 
 /// The directory of the snapshots.
@@ -244,9 +245,8 @@ impl<R: AsyncRuntime> Snapshots<R> {
             Err(error) => return Err(failed("opening", &path, error)),
         };
         let header = read_exact(&file, &path, 0, HEADER_BYTES as usize).await?;
-        if let Err(reason) = check_header(&header, store, group, meta) {
-            return damaged(0, reason);
-        }
+        let expected = SnapshotHeader::of(store, group, meta);
+        expected.check(&header).map_err(|refused| refused.at(path.clone(), 0))?;
         let len = file.len().await.map_err(|error| failed("measuring", &path, error))?;
         let expected = file_bytes(meta.bytes);
         if len != expected {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,9 +11,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{
-    Completion, Entries, GroupId, Index, LogStore, LogWrite, Recovered, SnapshotContent,
-    SnapshotDraft, SnapshotMeta, StoreError,
+    Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId, Recovered,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
+use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, OpenMode};
 
@@ -20,9 +22,12 @@ use crate::batch::Batches;
 use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
 use crate::draft::Draft;
-use crate::format::{Encoder, EntryCrc, Position, take_checked_entry};
+use crate::format::{EntryCrc, Position};
+use crate::header::Refused;
 use crate::index::{Logs, Part};
 use crate::log::Place;
+use crate::owner::Owner;
+use crate::record::{Encoder, take_checked_entry};
 use crate::recovery::{Examined, Found, examine, repair};
 use crate::segment::{Segments, failed, remove};
 use crate::snapshots::Snapshots;
@@ -55,6 +60,8 @@ struct Handle<R: AsyncRuntime>(Rc<Shared<R>>);
 pub(crate) struct Shared<R: AsyncRuntime> {
     pub(crate) segments: Segments<R>,
     pub(crate) snapshots: Snapshots<R>,
+    dir: PathBuf,
+    /// The store's incarnation.
     pub(crate) store: u64,
     pub(crate) config: FileConfig,
     /// None when the store is closed. Whoever changes files holds a clone meanwhile, so that no other store opens them.
@@ -85,24 +92,39 @@ impl State {
         self.logs.shrink(end);
     }
 
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
     pub(crate) fn take_garbage(&mut self) -> Vec<Garbage> {
         self.trash.take(self.durable)
     }
 
-    /// Notes a write, and queues its record.
+    /// Notes a write, of which it takes the entries, and queues its record.
     ///
     /// Panics if it makes no sense: a bug of the caller.
-    fn submit(&mut self, group: GroupId, write: LogWrite, done: Completion) {
+    fn submit(&mut self, group: GroupId, write: &mut LogWrite, done: Completion) {
         let Self { encoder, batches, logs, durable, .. } = self;
-        let replaces = logs.replaces(group, &write);
-        let (body_bytes, spans) = encoder.encode(group, &write, replaces);
+        let replaces = logs.replaces(group, write);
+        let (body_bytes, spans) = encoder.encode(group, write, replaces);
         let at = batches.place(body_bytes);
-        if let Err(reason) = logs.note(group, &write, replaces, spans, at) {
+        if let Err(reason) = logs.note(group, write, replaces, spans, at) {
             panic!("a write that makes no sense: {reason}");
         }
         batches.add(encoder, group, at, body_bytes, done);
-        logs.keep(group, write.entries);
+        logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
+    }
+
+    /// Notes whose store it is from now on, and queues its record.
+    fn tell_owner(&mut self, owner: Owner, done: Completion) {
+        let Self { encoder, batches, logs, .. } = self;
+        let body_bytes = encoder.encode_owner(&owner);
+        let at = batches.place(body_bytes);
+        logs.note_owner(owner, at).expect("it is the owner that was, and what has come of it");
+        batches.add(encoder, 0, at, body_bytes, done);
     }
 
     /// Where a purge has left segments that no entry is in any more, queues what must be durable before they go: all that was last told
@@ -115,9 +137,12 @@ impl State {
         if first == self.first {
             return None;
         }
-        let states = self.logs.states_before(if planted(Bug::X9) { 0 } else { first });
-        for (group, state) in states {
-            self.submit(group, state, unobserved());
+        let told_before = if planted(Bug::X9) { 0 } else { first };
+        if let Some(owner) = self.logs.owner_before(told_before) {
+            self.tell_owner(owner, unobserved());
+        }
+        for (group, mut state) in self.logs.states_before(told_before) {
+            self.submit(group, &mut state, unobserved());
         }
         let Self { encoder, batches, .. } = self;
         let body_bytes = encoder.encode_begin(first);
@@ -166,7 +191,8 @@ impl<R: AsyncRuntime> FileStore<R> {
     /// Opens the store in `dir`, which is made where it is missing. It reads the log once through; a torn tail is cut off and logged.
     ///
     /// Errors: [`Damaged`](StoreError::Damaged), with file and offset, where something is missing or changed that was
-    /// durable once; nothing is changed then. [`Locked`](StoreError::Locked) where another process, or another store in
+    /// durable once, and [`Unsupported`](StoreError::Unsupported) where another version has written it, with what to do;
+    /// nothing is changed then. [`Locked`](StoreError::Locked) where another process, or another store in
     /// this one, has it open; a second is waited for one that was dropped to end its last write. [`Io`](StoreError::Io) where the operating system refuses
     /// something, or (`InvalidInput`) the settings can't work.
     ///
@@ -198,20 +224,21 @@ impl<R: AsyncRuntime> FileStore<R> {
         let found = match found {
             Some(examined) => repair(&segments, &numbers, examined).await?,
             None => {
-                let (store, first) = (rt.random(), 1);
-                let file = segments.create(store, first, config.segment_bytes).await?;
-                Found { store, first, end: Position::first_in(first), file, witness: false }
+                // Not 0, which stands for whichever store a node has.
+                let (store, first, room) = (rt.random().max(1), 1, config.segment_bytes);
+                let file = segments.create(store, first, room).await?;
+                Found { store, first, end: Position::first_in(first), file, room, witness: false }
             }
         };
         // Only now: what names the others is durable.
         for path in leftovers {
             remove(rt, &path).await?;
         }
-        let Found { store, first, end, .. } = found;
+        let Found { store, first, end, room, .. } = found;
         segments.forget_before(first);
         let state = State {
             encoder: Encoder::new(store),
-            batches: Batches::new(end, &config),
+            batches: Batches::new(end, room, &config),
             logs,
             durable: end,
             first,
@@ -221,7 +248,8 @@ impl<R: AsyncRuntime> FileStore<R> {
         };
         let lock = RefCell::new(Some(Rc::new(lock)));
         let state = RefCell::new(state);
-        let shared = Rc::new(Shared { segments, snapshots, store, config, lock, state });
+        let dir = dir.to_owned();
+        let shared = Rc::new(Shared { segments, snapshots, dir, store, config, lock, state });
         Writer::start(Rc::clone(&shared), found);
         Ok(Self { handle: Rc::new(Handle(shared)) })
     }
@@ -230,7 +258,7 @@ impl<R: AsyncRuntime> FileStore<R> {
     /// the store locked, so that nobody opens it meanwhile. A torn tail is sound: nobody was told that it is stored.
     ///
     /// Errors: [`Locked`](StoreError::Locked) where a process has it open; [`Io`](StoreError::Io) where the operating system refuses something,
-    /// or there is no store. Damage is no error here, but part of the report.
+    /// or there is no store; [`Unsupported`](StoreError::Unsupported) where another version has written it. Damage is no error here, but part of the report.
     ///
     /// Dropping the future gives up.
     pub async fn check(rt: &R, dir: impl AsRef<Path>) -> Result<StoreReport, StoreError> {
@@ -278,12 +306,14 @@ impl<R: AsyncRuntime> FileStore<R> {
         let decode = |(index, place): (Index, &Place)| {
             let at = (place.offset - begin.offset) as usize;
             let mut encoded = stretch.slice(at..at + place.len as usize);
-            let reason = match take_checked_entry(&mut encoded, &crc) {
+            let refused = match take_checked_entry(&mut encoded, &crc) {
                 Ok(entry) if entry.log_id.index == index && encoded.is_empty() => return Ok(entry),
-                Ok(entry) => format!("entry {} where {index} was written", entry.log_id),
-                Err(error) => error.to_string(),
+                Ok(entry) => {
+                    Refused::Damaged(format!("entry {} where {index} was written", entry.log_id))
+                }
+                Err(error) => error.into(),
             };
-            Err(shared.segments.damaged(segment, place.offset, reason))
+            Err(refused.at(shared.segments.path(segment), place.offset))
         };
         (first..).zip(places).map(decode).collect()
     }
@@ -344,13 +374,37 @@ pub(crate) async fn lock<R: AsyncRuntime>(
 }
 
 impl<R: AsyncRuntime> LogStore for FileStore<R> {
+    /// Dropping the future gives up; the start may still be counted.
+    async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
+        assert!(node != 0, "a node id must not be 0");
+        let Shared { state, dir, store, .. } = &*self.handle.0;
+        let (sender, receiver) = oneshot::channel();
+        let owner = {
+            let mut state = state.borrow_mut();
+            if let Some(failed) = state.failed.clone() {
+                return Err(failed);
+            }
+            let owner = state.logs.owner.started(node).map_err(|holds| {
+                let place = dir.display().to_string();
+                StoreError::OtherNode { place, holds, wanted: node }
+            })?;
+            let done = Completion::new(move |outcome| drop(sender.send(outcome)));
+            state.tell_owner(owner, done);
+            state.wake_writer();
+            owner
+        };
+        receiver.await.unwrap_or(Err(StoreError::Abandoned))?;
+        Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         Ok(self.handle.0.state.borrow().logs.recovered(group))
     }
 
-    /// Panics where the entries don't follow each other or the log, the hard state or the snapshot goes back, the snapshot isn't finished, or what is
-    /// purged is beyond it: bugs of the caller.
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+    /// Panics where the entries don't follow each other or the log, the hard state or the snapshot goes back, the snapshot
+    /// isn't finished, what is purged is beyond it, the store changes its cluster, or something could not be read again:
+    /// bugs of the caller.
+    fn append(&self, group: GroupId, mut write: LogWrite, done: Completion) {
         let Shared { state, snapshots, segments, .. } = &*self.handle.0;
         let mut state = state.borrow_mut();
         if let Some(failed) = state.failed.clone() {
@@ -361,7 +415,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         let snapshot = write.snapshot.as_ref();
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
-        state.submit(group, write, done);
+        state.submit(group, &mut write, done);
         let end = if planted(Bug::S8) { state.durable } else { state.batches.end() };
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));
@@ -369,9 +423,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         if purges && let Some(first) = state.move_begin() {
             segments.forget_before(first);
         }
-        if let Some(writer) = state.writer.take() {
-            writer.wake();
-        }
+        state.wake_writer();
     }
 
     async fn read(

@@ -14,7 +14,8 @@ use quorate_rt::{AsyncRuntime, File, Task};
 use tracing::{error, warn};
 
 use crate::batch::Batch;
-use crate::format::{self, Position};
+use crate::format::Position;
+use crate::record;
 use crate::recovery::Found;
 use crate::segment::failed;
 use crate::store::Shared;
@@ -75,7 +76,7 @@ impl<R: AsyncRuntime> Writer<R> {
                 Turn::Closed => return self.testify().await,
             };
             let Batch { start, end, chunks, mut done } = batch;
-            let written = self.write(start.segment, start.offset, chunks, &lock).await;
+            let written = self.write(start, end, chunks, &lock).await;
             self.unwitnessed = written.is_ok().then_some((end, lock));
             match written {
                 Ok(()) => {
@@ -127,7 +128,7 @@ impl<R: AsyncRuntime> Writer<R> {
     async fn testify(&mut self) {
         let Some((end, lock)) = self.unwitnessed.take() else { return };
         assert_eq!(end.segment, self.segment);
-        let record = format::witness(self.shared.store, end);
+        let record = record::witness(self.shared.store, end);
         if let Err(error) = self.file.write_all_at(vec![record], end.offset).await {
             warn!(%error, "the last batch of the log has no witness");
         }
@@ -136,20 +137,19 @@ impl<R: AsyncRuntime> Writer<R> {
 
     async fn write(
         &mut self,
-        segment: u32,
-        offset: u64,
+        start: Position,
+        end: Position,
         chunks: Vec<bytes::Bytes>,
         lock: &Rc<R::FileLock>,
     ) -> Result<(), StoreError> {
+        let Position { segment, offset } = start;
         if segment != self.segment {
             assert_eq!(segment, self.segment + 1);
+            let Shared { segments, store, config, .. } = &*self.shared;
             self.file = match (&mut self.next).await {
-                Ok(Ok(file)) => file,
-                // What has been removed since may have made room.
-                _ => {
-                    let Shared { segments, store, config, .. } = &*self.shared;
-                    segments.create(*store, segment, config.segment_bytes).await?
-                }
+                Ok(Ok(file)) if end.offset <= config.segment_bytes => file,
+                // What has been removed since may have made room; or the record needs a larger one in its place.
+                _ => segments.create(*store, segment, config.segment_bytes.max(end.offset)).await?,
             };
             self.segment = segment;
             self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::{
-    Completion, Digest, Entry, GroupId, HardState, LogId, LogStore, LogWrite, Membership, Payload,
-    SnapshotMeta, StoreError, Term,
+    ClusterId, Completion, Digest, Entry, GroupId, HardState, LogId, LogStore, LogWrite,
+    Membership, Payload, Replica, SnapshotMeta, StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, Launch};
@@ -48,7 +48,7 @@ fn log_id(index: u64) -> LogId {
 
 fn entry(index: u64, content: &'static [u8]) -> LogWrite {
     let payload = Payload::Command(Bytes::from_static(content));
-    let entries = vec![Entry { log_id: log_id(index), payload }];
+    let entries = vec![Entry { log_id: log_id(index), time: index, payload }];
     LogWrite { entries: entries.into(), ..LogWrite::default() }
 }
 
@@ -62,7 +62,12 @@ async fn snapshot(
 ) {
     let meta = SnapshotMeta {
         log_id: log_id(index),
-        membership: Membership::new([(1, "a:1".to_owned())].into()).unwrap(),
+        time: index,
+        membership: Membership::founding(
+            ClusterId(5),
+            [(Replica::new(1, 7), "a:1".to_owned())].into(),
+        )
+        .unwrap(),
         membership_index: 1,
         bytes: content.len() as u64,
         digest,
@@ -109,7 +114,7 @@ fn damage(report: &StoreReport) -> (String, u64, &str) {
 fn a_sound_store_is_told_group_by_group() {
     scene(async |rt, dir| {
         let store = open(&rt, dir).await;
-        let hard_state = HardState { term: Term(2), voted_for: Some(1), caught_up: true };
+        let hard_state = HardState { term: Term(2), voted_for: Some(Replica::new(1, 7)) };
         put(&store, 1, LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }).await;
         for index in 1..=3 {
             put(&store, 5, entry(index, b"content")).await;

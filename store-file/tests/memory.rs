@@ -4,7 +4,8 @@ use std::fs;
 
 use bytes::Bytes;
 use quorate_core::{
-    Digest, LogId, LogStore, Membership, SnapshotMeta, SnapshotReader, SnapshotWriter,
+    ClusterId, Digest, LogId, LogStore, Membership, Replica, SnapshotMeta, SnapshotReader,
+    SnapshotWriter,
 };
 use quorate_rt::{AsyncRuntime, Launch};
 use quorate_rt_tokio::Tokio;
@@ -26,9 +27,11 @@ async fn write_and_read(store: &FileStore<Tokio>, index: u64, mebibytes: usize) 
         writer.write_bytes(Bytes::from(vec![number as u8; MIB])).await.expect("there is space");
     }
     let (draft, bytes, digest) = writer.end().await.expect("there is space");
-    let membership = Membership::new([(1, "a:1".to_owned())].into()).expect("a possible one");
+    let membership =
+        Membership::founding(ClusterId(5), [(Replica::new(1, 7), "a:1".to_owned())].into())
+            .expect("a possible one");
     let log_id = LogId::new(1, 1, index);
-    let meta = SnapshotMeta { log_id, membership, membership_index: 1, bytes, digest };
+    let meta = SnapshotMeta { log_id, time: index, membership, membership_index: 1, bytes, digest };
     draft.finish(&meta).await.expect("there is space");
     let content = store.snapshot(1, &meta).await.expect("is there");
     let mut reader = SnapshotReader::new(content, bytes);

@@ -1,7 +1,7 @@
 //! A Raft log and its snapshots in memory, for tests, benchmarks and caches.
 //!
-//! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its node: a test of a restart
-//! keeps a clone, drops the node and starts another on the clone.
+//! It is a [`LogStore`] that forgets everything with the process. Within it, it can outlive its
+//! node: a test of a restart keeps a clone, drops the node and starts another on the clone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,10 +20,11 @@ use quorate_core::{
 #[cfg(test)]
 mod tests;
 
-/// Logs in memory, one per group. A write is complete, and counts as durable, before `append` returns.
+/// Logs in memory, one per group. A write is complete, and counts as durable, before `append`
+/// returns.
 ///
-/// A clone is the same store. A store that is made anew is another one, as after the loss of a disk: also one that a
-/// restarted process makes for the same node.
+/// A clone is the same store. A store that is made anew is another one, as after the loss of a
+/// disk: also one that a restarted process makes for the same node.
 #[derive(Clone, Debug)]
 pub struct MemStore {
     content: Rc<RefCell<Content>>,
@@ -43,8 +44,8 @@ impl MemStore {
         Self::with_incarnation(random.hash_one(0).max(1))
     }
 
-    /// Makes an empty store with this incarnation, for a run that must be the same each time. No two stores of a node may
-    /// have the same one.
+    /// Makes an empty store with this incarnation, for a run that must be the same each time. No
+    /// two stores of a node may have the same one.
     ///
     /// # Panics
     /// If it is 0.
@@ -147,8 +148,8 @@ impl LogStore for MemStore {
     }
 
     /// # Panics
-    /// If the entries don't follow each other or the log, the hard state goes back, or the store belongs to another
-    /// cluster already: these are bugs of the caller.
+    /// If the entries don't follow each other or the log, the hard state goes back, or the store
+    /// belongs to another cluster already: these are bugs of the caller.
     fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
         let mut content = self.content.borrow_mut();
         if let Some(cluster) = write.cluster {

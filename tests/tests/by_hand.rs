@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::rt::channel::mpsc;
 use quorate::{
-    AppendOutcome, AsyncRuntime, Body, Config, Entries, Entry, ForwardOutcome, Index, Leader,
-    LocalRaft, LogId, MemStore, Membership, Message, Node, NodeId, Payload, Term, Transport,
-    WriteError,
+    AppendOutcome, AsyncRuntime, Body, Config, Entries, Entry, Fatal, ForwardOutcome, Index,
+    Leader, LocalRaft, LogId, MemStore, Membership, Message, Node, NodeId, Payload, Refusal, Term,
+    Transport, WriteError,
 };
 use quorate_tests::{Journal, on_each_runtime, quick, wait_for};
 
@@ -19,6 +19,8 @@ on_each_runtime!(
     the_word_of_a_leader_that_is_left_in_the_same_turn_is_worth_nothing,
     what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect,
     a_second_leader_of_a_term_is_ignored,
+    what_the_leader_cannot_read_is_refused_and_the_others_are_placed,
+    a_committed_command_that_cannot_be_read_stops_its_node,
 );
 
 struct Wire(mpsc::Sender<Message>);
@@ -220,15 +222,49 @@ async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: Async
         _ => None,
     });
     let (to, commands) = forward.await;
-    assert_eq!((to, &commands[0][..]), (3, &b"\x01b"[..]));
+    assert_eq!((to, &commands[0][..]), (3, &b"\xa1b"[..]));
     drop(next);
     assert!(follower.journal(3, 2, 3).await.is_empty());
+}
+
+async fn what_the_leader_cannot_read_is_refused_and_the_others_are_placed<R: AsyncRuntime>(rt: R) {
+    let mut follower = Follower::start(&rt).await;
+    let writes = ["a", "b", "c", "d"].map(|line| follower.raft.write(line.to_owned()));
+    let forward = follower.forwards().await;
+    assert_eq!(forward.commands.len(), 4, "they go together");
+    let refused = [0, 2].map(|place| Refusal::new(place, "too new".to_owned())).into();
+    let first = LogId::new(1, 2, 3);
+    follower.hears_of(&forward, ForwardOutcome::Partly { first, refused });
+    follower.turns().await;
+    let kept = [1, 3].map(|place: usize| Payload::Command(forward.commands[place].clone()));
+    let entries = (3..).zip(kept).map(|(index, payload)| entry(1, 2, index, payload)).collect();
+    follower.hears(2, 1, append(BEGIN, 4, entries));
+    let [a, b, c, d] = writes;
+    for refused in [a.await, c.await] {
+        let Err(WriteError::Command(reason)) = refused else { panic!("{refused:?}") };
+        assert_eq!(reason, "too new");
+    }
+    assert_eq!((b.await.expect("is applied"), d.await.expect("is applied")), (1, 2));
+    assert_eq!(follower.journal(2, 1, 4).await, ["b", "d"]);
+}
+
+/// Its leader could read it: that one's program is newer.
+async fn a_committed_command_that_cannot_be_read_stops_its_node<R: AsyncRuntime>(rt: R) {
+    let follower = Follower::start(&rt).await;
+    let [readable, unreadable] =
+        [&b"\xa1x"[..], b"\xc0"].map(|bytes| Payload::Command(Bytes::from_static(bytes)));
+    let entries = vec![entry(1, 2, 3, readable), entry(1, 2, 4, unreadable)];
+    follower.hears(2, 1, append(BEGIN, 4, entries));
+    let cause = follower.node.stopped().await.expect_err("it can't go on");
+    let Fatal::Command { index: 4, reason } = &cause else { panic!("{cause}") };
+    assert!(reason.contains("expected a string"), "{reason}");
+    assert_eq!(follower.raft.metrics().borrow().applied, 2, "nothing of the batch");
 }
 
 async fn a_second_leader_of_a_term_is_ignored<R: AsyncRuntime>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     // As if it were of the one that it follows.
-    let other = Payload::Command(Bytes::from_static(b"\x01x"));
+    let other = Payload::Command(Bytes::from_static(b"\xa1x"));
     follower.hears(3, 1, append(BEGIN, 3, vec![entry(1, 2, 3, other)]));
     follower.turns().await;
     let metrics = follower.raft.metrics().borrow().clone();

@@ -12,7 +12,6 @@ on_each_runtime!(
     what_cannot_work_is_not_started,
     a_log_that_cannot_be_read_stops_its_node,
     a_log_that_answers_nothing_or_something_else_stops_its_node,
-    a_committed_command_that_cannot_be_read_stops_its_node,
     a_state_machine_that_leaves_a_command_unanswered_stops_its_node,
 );
 
@@ -62,10 +61,9 @@ async fn a_log_that_answers_nothing_or_something_else_stops_its_node<R: AsyncRun
     assert!(matches!(&cause, Fatal::Bug(bug) if bug.contains("another entry")), "{cause}");
 }
 
-/// A line that may be written and not be readable.
+/// A line that may be left unanswered.
 struct Line(&'static str);
 
-const UNREADABLE: &str = "unreadable";
 const UNANSWERED: &str = "unanswered";
 
 impl Command for Line {
@@ -75,7 +73,6 @@ impl Command for Line {
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         match &bytes[..] {
-            b"unreadable" => Err("it can't be read".to_owned()),
             b"unanswered" => Ok(Self(UNANSWERED)),
             _ => Ok(Self("another")),
         }
@@ -106,35 +103,23 @@ impl StateMachine for Counter {
     }
 }
 
-/// The cause of the end of a node that is to apply this; it has applied three entries.
-async fn end_by<R: AsyncRuntime>(rt: &R, line: &'static str) -> Fatal {
+async fn a_state_machine_that_leaves_a_command_unanswered_stops_its_node<R: AsyncRuntime>(rt: R) {
     let node = Node::builder(1)
         .config(quick())
         .log_store(MemStore::new())
         .transport(LocalNetwork::new().transport())
         .state_machine(Counter::default())
-        .start(rt)
+        .start(&rt)
         .await
         .expect("starts");
     let raft = node.raft();
     raft.initialize([(1, "node-1")]).await.expect("forms");
     wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
     assert_eq!(raft.write(Line("readable")).await.expect("writes"), 1);
-    let write = raft.write(Line(line)).await;
+    let write = raft.write(Line(UNANSWERED)).await;
     assert!(matches!(write, Err(WriteError::Unknown)), "it is committed: {write:?}");
     let cause = node.stopped().await.expect_err("it can't go on");
     assert_eq!(raft.metrics().borrow().applied, 3);
-    cause
-}
-
-async fn a_committed_command_that_cannot_be_read_stops_its_node<R: AsyncRuntime>(rt: R) {
-    let cause = end_by(&rt, UNREADABLE).await;
-    let Fatal::Command { index: 4, reason } = cause else { panic!("{cause}") };
-    assert_eq!(reason, "it can't be read");
-}
-
-async fn a_state_machine_that_leaves_a_command_unanswered_stops_its_node<R: AsyncRuntime>(rt: R) {
-    let cause = end_by(&rt, UNANSWERED).await;
     let Fatal::Bug(bug) = cause else { panic!("{cause}") };
     assert_eq!(bug, "1 commands were applied, 0 answered");
 }

@@ -3,19 +3,19 @@
 //! Without an argument it tells the names of the cases; with one it runs that case.
 
 use std::hint::black_box;
+use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use quorate::codec::{Gather, decode_message, put_message};
-use quorate::quorum::{agreed, vote_result};
+use quorate::quorum::Voters;
 use quorate::{
-    AsyncRuntime, Body, Completion, Entries, Entry, FileStore, HardState, Launch, LogId, LogStore,
-    LogWrite, Message, NodeId, Payload, Term, Tokio,
+    AsyncRuntime, Body, ClusterId, Completion, Entries, Entry, FileStore, HardState, Launch, LogId,
+    LogStore, LogWrite, Message, NodeId, Payload, Replica, StoreError, Term, Tokio,
 };
 
 use self::three::Three;
 
-#[expect(dead_code, reason = "the benches of times need more of it")]
 #[path = "../../src/engine/three.rs"]
 mod three;
 
@@ -34,10 +34,10 @@ const CASES: &[Case] = &[
     ("log-append-1", || log_append(1, 128)),
     ("log-append-64", || log_append(64, 128)),
     ("log-append-64-large", || log_append(64, 4096)),
-    ("quorum-agreed-5", || quorum_agreed(&[FIVE])),
-    ("quorum-agreed-joint", || quorum_agreed(&[FIVE, OTHERS])),
-    ("quorum-vote-5", || quorum_vote(&[FIVE])),
-    ("quorum-vote-joint", || quorum_vote(&[FIVE, OTHERS])),
+    ("quorum-agreed-5", || quorum_agreed(&five())),
+    ("quorum-agreed-joint", || quorum_agreed(&joint())),
+    ("quorum-vote-5", || quorum_vote(&five())),
+    ("quorum-vote-joint", || quorum_vote(&joint())),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "a program has arguments")]
@@ -72,6 +72,7 @@ fn round(batch: usize) -> Result<()> {
 fn entries(first: u64, count: u64, bytes: usize) -> Entries {
     let entry = |index| Entry {
         log_id: LogId::new(1, 1, index),
+        time: 1,
         payload: Payload::Command(Bytes::from(vec![index as u8; bytes])),
     };
     (first..first + count).map(entry).collect()
@@ -80,7 +81,8 @@ fn entries(first: u64, count: u64, bytes: usize) -> Entries {
 fn append(count: u64, bytes: usize) -> Message {
     let entries = entries(1, count, bytes);
     let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
-    Message { group: 1, from: 1, to: 2, term: Term(1), body }
+    let (cluster, from, to) = (Some(ClusterId(1)), Replica::new(1, 1), Replica::new(2, 1));
+    Message { group: 1, cluster, from, to, term: Term(1), body }
 }
 
 fn encode(count: u64, bytes: usize) -> Result<()> {
@@ -109,8 +111,13 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     let path = dir.path().to_owned();
     // Nobody drives its task afterwards: it is the append alone that is counted, not the disk.
     let launch = Launch::named("log");
-    let store = Tokio::run(&launch, async |rt: Tokio| FileStore::open(&rt, path).await)??;
-    let state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
+    let open = async |rt: Tokio| {
+        let store = FileStore::open(&rt, path).await?;
+        store.identify(1).await?;
+        Ok::<_, StoreError>(store)
+    };
+    let store = Tokio::run(&launch, open)??;
+    let state = HardState { term: Term(1), voted_for: Some(Replica::new(1, 1)) };
     let first = LogWrite { hard_state: Some(state), ..LogWrite::default() };
     let write =
         |nth| LogWrite { entries: entries(1 + nth * count, count, bytes), ..LogWrite::default() };
@@ -122,15 +129,24 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-const FIVE: &[NodeId] = &[1, 2, 3, 4, 5];
-const OTHERS: &[NodeId] = &[4, 5, 6, 7, 8];
+fn replicas(of: RangeInclusive<NodeId>) -> impl Iterator<Item = Replica> {
+    of.map(|id| Replica::new(id, 1))
+}
 
-fn quorum_agreed(majorities: &[&[NodeId]]) -> Result<()> {
-    counted(|| agreed(black_box(majorities), |voter| black_box(voter * 7 % 5)));
+fn five() -> Voters {
+    Voters::simple(replicas(1..=5))
+}
+
+fn joint() -> Voters {
+    Voters::joint(replicas(1..=5), replicas(4..=8))
+}
+
+fn quorum_agreed(voters: &Voters) -> Result<()> {
+    counted(|| black_box(voters).agreed(|voter| black_box(voter.id * 7 % 5)));
     Ok(())
 }
 
-fn quorum_vote(majorities: &[&[NodeId]]) -> Result<()> {
-    counted(|| vote_result(black_box(majorities), |voter| black_box(Some(voter > 2))));
+fn quorum_vote(voters: &Voters) -> Result<()> {
+    counted(|| black_box(voters).vote_result(|voter| black_box(Some(voter.id > 2))));
     Ok(())
 }

@@ -2,16 +2,27 @@
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use quorate::engine::{Engine, Fetch, Input, Output};
+use quorate::engine::{Engine, Fetch, Input, Local, Output};
 use quorate::rt::Instant;
 use quorate::{
-    Config, Entries, Entry, Index, LogWrite, Membership, NodeId, Payload, Recovered, Role, Runs,
+    ClusterId, Config, Entries, Entry, Index, LogId, LogWrite, Membership, Outline, Payload,
+    Recovered, Replica, Role, Runs,
 };
 
 /// When a log holds so many entries that have been applied, all of them are dropped.
 const KEPT_ENTRIES: u64 = 1 << 16;
 
-const NODES: [NodeId; 3] = [1, 2, 3];
+const MEMBERS: [Replica; 3] = [Replica::new(1, 1), Replica::new(2, 1), Replica::new(3, 1)];
+
+const CLUSTER: ClusterId = ClusterId(1);
+
+/// The entry that forms the cluster.
+pub(crate) fn first_entry() -> Result<Entry> {
+    let members = MEMBERS.map(|replica| (replica, String::new())).into();
+    let membership = Membership::founding(CLUSTER, members).map_err(anyhow::Error::msg)?;
+    let payload = Payload::Membership(Box::new(membership));
+    Ok(Entry { log_id: LogId::FIRST, time: 0, payload })
+}
 
 /// Three engines, the first of which leads.
 pub(crate) struct Three {
@@ -36,36 +47,24 @@ struct Log {
 }
 
 impl Three {
-    /// Forms the cluster.
+    /// Engines whose logs hold the first entry of their cluster.
     pub(crate) fn start() -> Result<Self> {
-        let addresses = NODES.map(|id| (id, String::new())).into();
-        let membership = Membership::new(addresses).map_err(anyhow::Error::msg)?;
-        let now = Instant::default();
-        let members = NODES.map(|id| {
-            let config = Config::default();
-            let mut engine = Engine::new(id, 0, config, Recovered::default(), id, now);
-            engine.initialize(now, membership.clone());
-            Member { engine, inbox: vec![Input::Wake], log: Log::default(), handed_out: 0 }
-        });
-        let mut three = Self { members: members.into(), output: Box::default(), now };
-        three.settle()?;
-        three.now += 2 * Config::default().election_timeout;
-        three.members[0].inbox.push(Input::Wake);
-        three.settle()?;
-        ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
-        three.heartbeat()?;
-        Ok(three)
+        let mut outline = Outline::default();
+        outline.push(&first_entry()?);
+        let recovered = Recovered { outline, ..Recovered::default() };
+        Self::restart([(); 3].map(|()| recovered.clone()))
     }
 
     /// Engines that find this on their disks, where all is applied; the first is elected. (No peer is behind, so that what was there before is not read.)
     pub(crate) fn restart(recovered: [Recovered; 3]) -> Result<Self> {
         let mut now = Instant::default();
-        let member = |(id, recovered): (NodeId, Recovered)| {
+        let member = |(replica, recovered): (Replica, Recovered)| {
             let log = Log { applied: recovered.outline.last().index, ..Log::default() };
-            let engine = Engine::new(id, 0, Config::default(), recovered, id, now);
+            let local = Local { replica, boot: 1, cluster: Some(CLUSTER) };
+            let engine = Engine::new(local, 0, Config::default(), recovered, replica.id, now);
             Member { engine, inbox: Vec::new(), log, handed_out: 0 }
         };
-        let members = NODES.into_iter().zip(recovered).map(member).collect();
+        let members = MEMBERS.into_iter().zip(recovered).map(member).collect();
         now += 2 * Config::default().election_timeout;
         let mut three = Self { members, output: Box::default(), now };
         three.members[0].inbox.push(Input::Wake);
@@ -111,7 +110,7 @@ impl Three {
     fn turn(&mut self, place: usize) -> Result<()> {
         self.members[place].turn(self.now, &mut self.output);
         for message in self.output.messages.drain(..) {
-            let to = NODES.iter().position(|id| *id == message.to);
+            let to = MEMBERS.iter().position(|member| *member == message.to);
             let to = to.context("a message to nobody")?;
             self.members[to].inbox.push(Input::Message(message));
         }

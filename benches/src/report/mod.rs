@@ -14,6 +14,7 @@ use self::machine::Machine;
 
 /// How a bench is run and where its results go.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)] // clap names a group by its type, and each bench has `Options` of its own.
 pub(crate) struct Options {
     /// How often each cell is run; the cells take turns. Tables show medians and the spread.
     #[arg(long, default_value_t = 5)]

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use quorate::{
     AsyncRuntime, Completion, Entries, Entry, FileStore, HardState, Index, Launch, LogId, LogStore,
-    LogWrite, MemStore, Membership, Payload, Term, Tokio,
+    LogWrite, MemStore, Payload, Replica, Term, Tokio,
 };
 use tempfile::TempDir;
 
-use crate::engine::three::Three;
+use crate::engine::three::{Three, first_entry};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Job {
@@ -120,6 +120,7 @@ impl Logs {
             fill(&FileStore::open(rt, &dir).await?, entries).await?;
         }
         let store = FileStore::open(rt, &dir).await?;
+        store.identify(1).await?;
         store.recover(0).await?;
         Ok(store)
     }
@@ -156,7 +157,8 @@ impl Logs {
 /// Of the one term that all logs here have.
 fn run(first: Index, count: Index) -> Entries {
     let payload = Payload::Command(Bytes::from_static(&COMMAND));
-    let entry = |index| Entry { log_id: LogId::new(1, 1, index), payload: payload.clone() };
+    let entry =
+        |index| Entry { log_id: LogId::new(1, 1, index), time: 1, payload: payload.clone() };
     (first..first + count).map(entry).collect()
 }
 
@@ -171,12 +173,10 @@ async fn append(store: &impl LogStore, write: LogWrite) -> Result<()> {
 }
 
 async fn fill(store: &impl LogStore, entries: Index) -> Result<()> {
+    store.identify(1).await?;
     store.recover(0).await?;
-    let addresses = [1, 2, 3].map(|id| (id, String::new())).into();
-    let membership = Membership::new(addresses).map_err(anyhow::Error::msg)?;
-    let first = Entry { log_id: LogId::FIRST, payload: Payload::Membership(membership) };
-    let hard_state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
-    let entries_of_first = [first].into_iter().collect();
+    let hard_state = HardState { term: Term(1), voted_for: Some(Replica::new(1, 1)) };
+    let entries_of_first = [first_entry()?].into_iter().collect();
     let write =
         LogWrite { hard_state: Some(hard_state), entries: entries_of_first, ..LogWrite::default() };
     append(store, write).await?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use quorate::rt::channel::Signal;
 use quorate::{
     AsyncRuntime, Completion, Entry, FileStore, GroupId, HardState, Index, LogId, LogStore,
-    LogWrite, Payload, StoreError, Term,
+    LogWrite, Payload, Replica, StoreError, Term,
 };
 
 use super::{Contents, Shape, Store};
@@ -38,6 +38,7 @@ impl<R: AsyncRuntime> Store for On<R> {
 
     async fn open(&self, dir: &Path, shape: &Shape) -> Result<Wal<R>> {
         let store = FileStore::open(&self.0, dir).await?;
+        store.identify(1).await?;
         let mut last = Vec::new();
         for group in 0..shape.groups {
             last.push(store.recover(group as GroupId).await?.outline.last().index);
@@ -59,9 +60,10 @@ impl<R: AsyncRuntime> super::Wal for Wal<R> {
         *last += self.shape.entries as u64;
         let mut entry = |index| Entry {
             log_id: LogId::new(1, 1, index),
+            time: 1,
             payload: Payload::Command(self.contents.take(self.shape.bytes)),
         };
-        let state = HardState { term: Term(1), voted_for: Some(1), caught_up: true };
+        let state = HardState { term: Term(1), voted_for: Some(Replica::new(1, 1)) };
         let write = LogWrite {
             hard_state: (first == 1).then_some(state),
             entries: (first..=*last).map(&mut entry).collect(),

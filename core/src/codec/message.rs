@@ -13,7 +13,7 @@ use super::membership::{
 use super::{DecodeError, Gather, length, take_bytes, take_u32};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Replica};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 use crate::types::Term;
 
 const PRE_VOTE: u8 = 1;
@@ -40,6 +40,8 @@ const ONE: u8 = REFUSE | 1;
 const TWO: u8 = REFUSE | 2;
 const THREE: u8 = REFUSE | 3;
 const FOUR: u8 = REFUSE | 4;
+const FIVE: u8 = REFUSE | 5;
+const SIX: u8 = REFUSE | 6;
 
 /// The bytes of a message before its fields: group, cluster, sender, receiver, term and kind.
 const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
@@ -133,6 +135,10 @@ fn put_body(to: &mut Gather, body: &Body) {
                 ForwardOutcome::Appended(log_id) => put_log_id_field(to, THREE, *log_id),
                 ForwardOutcome::NotLeader => put_byte_field(to, FOUR, NOT_LEADER),
                 ForwardOutcome::Busy => put_byte_field(to, FOUR, BUSY),
+                ForwardOutcome::Partly { first, refused } => {
+                    put_log_id_field(to, FIVE, *first);
+                    put_field(to, SIX, |to| put_refusals(to, refused));
+                }
             }
         }
         Body::ReadIndex { sequence } => put_number_field(to, ONE, *sequence),
@@ -237,13 +243,17 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
         FORWARD_REPLY => {
             let boot = fields.number(ONE)?;
             let sequence = fields.number(TWO)?;
-            let outcome = match fields.optional(THREE, Fields::log_id)? {
-                Some(log_id) => ForwardOutcome::Appended(log_id),
-                None => match fields.byte(FOUR)? {
+            let outcome = if let Some(first) = fields.optional(THREE, Fields::log_id)? {
+                ForwardOutcome::Appended(first)
+            } else if let Some(refusal) = fields.optional(FOUR, Fields::byte)? {
+                match refusal {
                     NOT_LEADER => ForwardOutcome::NotLeader,
                     BUSY => ForwardOutcome::Busy,
                     kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
-                },
+                }
+            } else {
+                let first = fields.log_id(FIVE)?;
+                ForwardOutcome::Partly { first, refused: take_refusals(fields.bytes(SIX)?)? }
             };
             Body::ForwardReply { boot, sequence, outcome }
         }
@@ -278,6 +288,35 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
         }
         kind => return Err(DecodeError::Kind { what: "message", kind }),
     })
+}
+
+/// Each is its place (4 bytes), the length of the reason (4) and the reason.
+fn put_refusals(to: &mut Gather, refused: &[Refusal]) {
+    for Refusal { place, reason } in refused {
+        to.put_u32(*place);
+        to.put_u32(length(reason.len()));
+        to.put_slice(reason.as_bytes());
+    }
+}
+
+fn take_refusals(mut from: Bytes) -> Result<Vec<Refusal>, DecodeError> {
+    const WHAT: &str = "refusal";
+    let mut refused: Vec<Refusal> = Vec::new();
+    while !from.is_empty() {
+        let place = take_u32(&mut from, WHAT)?;
+        let len = take_u32(&mut from, WHAT)? as usize;
+        let invalid = |what| DecodeError::Invalid(format!("{WHAT} of command {place}: {what}"));
+        if refused.last().is_some_and(|before| before.place >= place) {
+            return Err(invalid("out of order"));
+        }
+        if len > Refusal::MAX_REASON_BYTES {
+            return Err(invalid("too long a reason"));
+        }
+        let reason = take_bytes(&mut from, len, WHAT)?;
+        let reason = str::from_utf8(&reason).map_err(|_| invalid("no UTF-8"))?;
+        refused.push(Refusal { place, reason: reason.to_owned() });
+    }
+    Ok(refused)
 }
 
 fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {

@@ -13,16 +13,17 @@
 //!
 //! # Messages
 //!
-//! A message is a header of 49 bytes and fields to its end; whoever carries it knows its length.
+//! A message is a header of 65 bytes and fields to its end; whoever carries it knows its length.
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | group |
-//! | 8 | 16 | sender: node (8, not 0), incarnation (8, not 0) |
-//! | 24 | 16 | receiver: node (8, not 0), incarnation (8, 0 only in kinds 14 and 16) |
-//! | 40 | 8 | term |
-//! | 48 | 1 | kind |
-//! | 49 | | the kind's fields |
+//! | 8 | 16 | the sender's cluster; 0 from one that belongs to none, and in kinds 14 to 17 |
+//! | 24 | 16 | sender: node (8, not 0), incarnation (8, not 0) |
+//! | 40 | 16 | receiver: node (8, not 0), incarnation (8, 0 only in kinds 14 and 16) |
+//! | 56 | 8 | term |
+//! | 64 | 1 | kind |
+//! | 65 | | the kind's fields |
 //!
 //! A message of an unknown kind is refused. The fields below are marked "refuse" and must be there,
 //! unless the table says otherwise. Of alternatives (joined by "or") exactly one is there. The
@@ -46,9 +47,9 @@
 //! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 entries, or no bytes |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
 //! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
-//! | 8 | its answer | 1 boot; 2 sequence; 3 log id, or 4 a byte: 1 not the leader, 2 busy |
+//! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |
 //! | 9 | read index | 1 sequence |
-//! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence |
+//! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence; 3 time |
 //! | 11 | timeout now | 1 last log id; 2 round |
 //! | 12 | snapshot | 1 what it is of, a structure; 2 offset; 3 chunk |
 //! | 13 | its answer | 1 digest; 2 bytes stored |

@@ -1,8 +1,8 @@
 //! The suite of a log store: the factory, the macro, and the scene in which its cases play.
 //!
-//! A model of what the contract promises is kept beside the store: the states of each group's log, one after each write,
-//! the content of each snapshot, and the store's identity. A reopened store must be in one of these states, and in none
-//! before the last write that was reported as durable.
+//! A model of what the contract promises is kept beside the store: the states of each group's log,
+//! one after each write, the content of each snapshot, and the store's identity. A reopened store
+//! must be in one of these states, and in none before the last write that was reported as durable.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,16 +38,18 @@ pub use self::snapshots::*;
 pub trait StoreFactory<R: AsyncRuntime>: 'static {
     /// The implementation.
     type Store: LogStore;
-    /// Whether a store that is opened again holds what the one before held. If not, it must be empty.
+    /// Whether a store that is opened again holds what the one before held. If not, it must be
+    /// empty.
     const DURABLE: bool = true;
 
-    /// Opens the store: the first time an empty one, and each other time the same again. The one before has been dropped, maybe
-    /// in the middle of a write; a factory over a simulated disk may lose here what was not synced.
+    /// Opens the store: the first time an empty one, and each other time the same again. The one
+    /// before has been dropped, maybe in the middle of a write; a factory over a simulated disk may
+    /// lose here what was not synced.
     async fn open(&self, rt: &R) -> Self::Store;
 }
 
-/// Makes the tests of a log store: `log_store_suite!(name, runtime, launch, factory);` gives a module `name` with a test for each
-/// case. See [`conformance`](crate::conformance) for an example.
+/// Makes the tests of a log store: `log_store_suite!(name, runtime, launch, factory);` gives a
+/// module `name` with a test for each case. See [`conformance`](crate::conformance) for an example.
 #[macro_export]
 macro_rules! log_store_suite {
     ($name:ident, $runtime:ty, $launch:expr, $factory:expr) => {

@@ -1,8 +1,10 @@
-//! The suites that check an implementation of [`LogStore`](crate::LogStore), [`Transport`](crate::Transport) or
-//! [`StateMachine`](crate::StateMachine) against the contract of its trait. Ours run them as their tests, and so can yours.
+//! The suites that check an implementation of [`LogStore`](crate::LogStore),
+//! [`Transport`](crate::Transport) or [`StateMachine`](crate::StateMachine) against the contract of
+//! its trait. Ours run them as their tests, and so can yours.
 //!
-//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an expression that makes a
-//! factory. The expression is evaluated anew for each case, and twice where a case needs two stores:
+//! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an
+//! expression that makes a factory. The expression is evaluated anew for each case, and twice where
+//! a case needs two stores:
 //!
 //! | macro | factory |
 //! | --- | --- |
@@ -10,8 +12,8 @@
 //! | [`transport_suite!`](crate::transport_suite) | [`TransportFactory`](transport::TransportFactory) |
 //! | [`state_machine_suite!`](crate::state_machine_suite) | [`MachineFactory`](state_machine::MachineFactory) |
 //!
-//! To run one, name this crate among the `dev-dependencies`, with its feature `conformance`, together with a runtime, and
-//! write a file in `tests/`:
+//! To run one, name this crate among the `dev-dependencies`, with its feature `conformance`,
+//! together with a runtime, and write a file in `tests/`:
 //!
 //! ```
 //! use quorate_core::conformance::log_store::StoreFactory;
@@ -122,7 +124,8 @@
 //! ```
 //!
 //! A case is a scenario of its own and measures no time. What does not end within
-//! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed seed.
+//! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed
+//! seed.
 
 pub mod log_store;
 pub mod state_machine;

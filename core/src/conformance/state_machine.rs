@@ -1,5 +1,5 @@
-//! The cases of a state machine: replicas that were given the same commands must not differ, however the
-//! commands came to them: one by one, in batches, or as a snapshot.
+//! The cases of a state machine: replicas that were given the same commands must not differ,
+//! however the commands came to them: one by one, in batches, or as a snapshot.
 
 use std::fmt::Debug;
 
@@ -22,16 +22,17 @@ pub trait MachineFactory: 'static {
     /// A machine as a new node has it.
     fn machine(&self) -> Self::Machine;
 
-    /// A command, chosen by `random`: every kind, with good and with bad arguments, and often about the same few things, so
-    /// that the order matters.
+    /// A command, chosen by `random`: every kind, with good and with bad arguments, and often about
+    /// the same few things, so that the order matters.
     fn command(&self, random: u64) -> <Self::Machine as StateMachine>::Command;
 
     /// The whole state of a machine; `()` where there is no way to look at it.
     fn state(&self, machine: &Self::Machine) -> Self::State;
 }
 
-/// Makes the tests of a state machine: `state_machine_suite!(name, runtime, launch, factory);` gives a module `name` with a
-/// test for each case. See [`conformance`](crate::conformance) for an example.
+/// Makes the tests of a state machine: `state_machine_suite!(name, runtime, launch, factory);`
+/// gives a module `name` with a test for each case. See [`conformance`](crate::conformance) for an
+/// example.
 #[macro_export]
 macro_rules! state_machine_suite {
     ($name:ident, $runtime:ty, $launch:expr, $factory:expr) => {
@@ -115,7 +116,8 @@ pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFacto
     }
 }
 
-/// Bytes that are no command may be refused and must not panic; what is taken is the same command on every node.
+/// Bytes that are no command may be refused and must not panic; what is taken is the same command
+/// on every node.
 #[doc(hidden)]
 pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(3);

@@ -1,10 +1,10 @@
-//! The cases of a transport: what arrives is what was sent, and a send is never waited for, whoever is away.
+//! The cases of a transport: what arrives is what was sent, and a send is never waited for, whoever
+//! is away.
 //!
-//! All nodes but those of one case are members of one cluster. A message to a replica goes to the node that has it.
+//! All nodes but those of one case are members of one cluster. A message to a replica goes to the
+//! node that has it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{cell::Cell, rc::Rc};
 
@@ -12,30 +12,34 @@ use bytes::Bytes;
 use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::mpsc;
 
-use self::messages::{all_kinds, append, append_one, claim, command, founders, piece};
+use self::messages::{all_kinds, append, claim, command, founders, piece};
 use super::{CLUSTER, replica};
 use crate::{
     AppendOutcome, Body, Boot, Credentials, GroupId, Inbox, Message, NodeId, Replica, Situation,
     StoreState, Term, Transport,
 };
 
+mod limits;
 mod messages;
+
+pub use self::limits::*;
 
 /// What the suite needs to know of a transport.
 pub trait TransportFactory<R: AsyncRuntime>: 'static {
     /// The implementation.
     type Transport: Transport;
-    /// Whether each message arrives, once and in order, as long as nothing fails and no queue is full; the pieces of snapshots
-    /// among themselves. The contract does not ask for it, but Raft is faster with it.
+    /// Whether each message arrives, once and in order, as long as nothing fails and no queue is
+    /// full; the pieces of snapshots among themselves. The contract does not ask for it, but Raft
+    /// is faster with it.
     const ORDERED: bool = true;
 
-    /// The transport of one more node, and the address at which the others reach it, as it would stand in the membership; it
-    /// may be empty where none is needed.
+    /// The transport of one more node, and the address at which the others reach it, as it would
+    /// stand in the membership; it may be empty where none is needed.
     async fn transport(&self, rt: &R) -> (Self::Transport, String);
 }
 
-/// Makes the tests of a transport: `transport_suite!(name, runtime, launch, factory);` gives a module `name` with a test for
-/// each case. See [`conformance`](crate::conformance) for an example.
+/// Makes the tests of a transport: `transport_suite!(name, runtime, launch, factory);` gives a
+/// module `name` with a test for each case. See [`conformance`](crate::conformance) for an example.
 #[macro_export]
 macro_rules! transport_suite {
     ($name:ident, $runtime:ty, $launch:expr, $factory:expr) => {
@@ -54,9 +58,6 @@ macro_rules! transport_suite {
 }
 
 const GROUP: GroupId = 7;
-
-/// What may wait for one peer, in bytes: more than any transport needs, and less than would hurt.
-const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// A node, and what it has been sent in each of its groups.
 struct Node<T> {
@@ -126,7 +127,8 @@ impl<T: Transport> Node<T> {
         Message { group, cluster: Some(CLUSTER), from, to, term: Term(3), body }
     }
 
-    /// A message that forms a cluster, or lets a store in: it has no term, and tells no cluster beside its body.
+    /// A message that forms a cluster, or lets a store in: it has no term, and tells no cluster
+    /// beside its body.
     fn without_cluster(&self, group: GroupId, to: Replica, body: Body) -> Message {
         let from = self.credentials.replica;
         Message { group, cluster: None, from, to, term: Term(0), body }
@@ -146,7 +148,8 @@ impl<T: Transport> Node<T> {
         inbox.recv().await.expect("the transport keeps the inbox")
     }
 
-    /// Sends `message` until it arrives, as a transport may lose any. Gives what else came meanwhile.
+    /// Sends `message` until it arrives, as a transport may lose any. Gives what else came
+    /// meanwhile.
     async fn reach(&self, rt: &impl AsyncRuntime, to: &mut Self, message: Message) -> Vec<Message> {
         let mut others = Vec::new();
         loop {
@@ -208,7 +211,8 @@ pub async fn carries_all_kinds_unchanged<R: AsyncRuntime, F: TransportFactory<R>
     }
 }
 
-/// A question and a claim for whoever lives there, and messages for a replica of which only the node's address is known.
+/// A question and a claim for whoever lives there, and messages for a replica of which only the
+/// node's address is known.
 #[doc(hidden)]
 pub async fn reaches_whichever_store_a_node_has<R: AsyncRuntime, F: TransportFactory<R>>(
     rt: R,
@@ -226,7 +230,8 @@ pub async fn reaches_whichever_store_a_node_has<R: AsyncRuntime, F: TransportFac
     one.reach(&rt, &mut two, one.number(GROUP, 2, 2)).await;
 }
 
-/// Two nodes with empty stores become members of one cluster, and tell their transports so on the way.
+/// Two nodes with empty stores become members of one cluster, and tell their transports so on the
+/// way.
 #[doc(hidden)]
 pub async fn carries_a_formation<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
     let empty = |id| {
@@ -268,7 +273,8 @@ pub async fn carries_a_formation<R: AsyncRuntime, F: TransportFactory<R>>(rt: R,
     one.reach(&rt, &mut two, one.number(GROUP, 2, 1)).await;
 }
 
-/// In both directions at once, in bursts; what arrives is what was sent, and, if the transport says so, all and in order.
+/// In both directions at once, in bursts; what arrives is what was sent, and, if the transport says
+/// so, all and in order.
 #[doc(hidden)]
 pub async fn carries_in_order<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
     const COUNT: u64 = 2000;
@@ -363,75 +369,8 @@ pub async fn drops_what_is_for_unknown_nodes<R: AsyncRuntime, F: TransportFactor
     }
 }
 
-/// The content of a command, which tells how many of them exist.
-struct Counted(Arc<AtomicUsize>);
-
-static CONTENT: [u8; 64 << 10] = [7; 64 << 10];
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &CONTENT
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Sends far more to node `to` than may wait, entries or pieces of a snapshot, `pause` after some of it, and looks at how much does.
-async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pieces: bool, pause: impl AsyncFn()) {
-    let waiting = Arc::new(AtomicUsize::new(0));
-    for index in 1..=(4 * MAX_WAITING_BYTES / CONTENT.len()) as u64 {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        let content = Bytes::from_owner(Counted(Arc::clone(&waiting)));
-        let body = if pieces { piece(index, content) } else { append_one(index, content) };
-        from.transport.send(from.message(GROUP, to, body));
-        let bytes = waiting.load(Ordering::Relaxed) * CONTENT.len();
-        assert!(bytes <= MAX_WAITING_BYTES, "{bytes} bytes wait for one peer");
-        if index % 1024 == 0 {
-            pause().await;
-        }
-    }
-}
-
-/// A peer that has been here, and one that never was, though its address is known. Meanwhile the others are reached.
-#[doc(hidden)]
-pub async fn never_waits_for_who_is_away<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
-    let (one, two) = pair(&rt, &factory, &[GROUP]).await;
-    let mut three = Node::start(&rt, &factory, 3, 1, &[GROUP]).await;
-    let (gone, address) = factory.transport(&rt).await;
-    drop(gone);
-    let four = [(replica(4), address.clone()), (Replica::any(4), address)];
-    let places = [two.places(), three.places(), four].into_iter().flatten();
-    one.transport.set_peers(GROUP, &places.collect());
-    drop(two);
-    for (away, pieces) in [(2, false), (4, true), (2, true), (4, false)] {
-        flood(&one, away, pieces, async || rt.sleep(Duration::from_millis(1)).await).await;
-        one.reach(&rt, &mut three, one.number(GROUP, 3, away)).await;
-    }
-}
-
-/// A peer that does not get to run while it is sent to.
-#[doc(hidden)]
-pub async fn never_waits_for_who_is_slow<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
-    let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
-    // What is delivered waits no longer.
-    join(&one, &two, Inbox::new(drop));
-    for pieces in [false, true] {
-        flood(&one, 2, pieces, async || ()).await;
-        one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
-    }
-}
-
-/// A snapshot is sent, piece after piece, while the usual messages come and go: all arrive, in their order.
+/// A snapshot is sent, piece after piece, while the usual messages come and go: all arrive, in
+/// their order.
 #[doc(hidden)]
 pub async fn carries_pieces_beside_the_rest<R: AsyncRuntime, F: TransportFactory<R>>(
     rt: R,
@@ -526,7 +465,8 @@ pub async fn delivers_nothing_after_detach<R: AsyncRuntime, F: TransportFactory<
     two.reach(&rt, &mut one, two.number(GROUP + 1, 1, 1)).await;
 }
 
-/// Once its new address is known, messages go there, though its old place still listens, without the node.
+/// Once its new address is known, messages go there, though its old place still listens, without
+/// the node.
 #[doc(hidden)]
 pub async fn follows_a_node_that_moves<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, before) = pair(&rt, &factory, &[GROUP]).await;

@@ -16,7 +16,7 @@ use crate::entries::Entries;
 use crate::identity::{ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
 use crate::log_store::Recovered;
 use crate::membership::Membership;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Refusal};
 use crate::quorum::Voters;
 use crate::types::{Entry, GroupId, HardState, Index, LogId, Payload, Term};
 
@@ -62,6 +62,8 @@ pub(super) struct Common {
     pub(super) receiving: Option<Receiving>,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
+    /// Of the forward that is being looked at: the commands that can't be read.
+    pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
 }
 
@@ -120,6 +122,7 @@ impl Common {
             held: Vec::new(),
             receiving: None,
             sequence,
+            refused: Vec::new(),
             out: Box::default(),
         };
         common.membership_changed();

@@ -13,7 +13,7 @@ use quorate_rt::planted::{Bug, planted};
 use super::{Common, Proposal, Ticket};
 use crate::identity::Replica;
 use crate::message::{Body, ForwardOutcome};
-use crate::types::{Entry, LogId};
+use crate::types::Entry;
 
 /// The follower's end.
 #[derive(Default)]
@@ -60,15 +60,22 @@ impl Forwards {
     pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, outcome: ForwardOutcome) {
         // A second answer, or one that came too late, finds nobody who waits (R16).
         let Some(sent) = self.sent.remove(&sequence) else { return };
-        for (ticket, offset) in sent.tickets.into_iter().zip(0..) {
-            let proposal = match outcome {
-                ForwardOutcome::Appended(first) => {
-                    Proposal::Placed(LogId { index: first.index.saturating_add(offset), ..first })
-                }
-                ForwardOutcome::NotLeader => Proposal::NotLeader,
-                ForwardOutcome::Busy => Proposal::Busy,
-            };
-            common.out.tell(ticket, proposal);
+        let (first, refused) = match outcome {
+            ForwardOutcome::Appended(first) => (Proposal::Placed(first), Vec::new()),
+            ForwardOutcome::NotLeader => (Proposal::NotLeader, Vec::new()),
+            ForwardOutcome::Busy => (Proposal::Busy, Vec::new()),
+            ForwardOutcome::Partly { first, refused } => (Proposal::Placed(first), refused),
+        };
+        let (mut next, mut refused) = (first, refused.into_iter().peekable());
+        for (ticket, place) in sent.tickets.into_iter().zip(0..) {
+            if let Some(refusal) = refused.next_if(|refusal| refusal.place == place) {
+                common.out.refused.push((ticket, refusal.reason));
+                continue;
+            }
+            common.out.tell(ticket, next);
+            if let Proposal::Placed(placed) = &mut next {
+                placed.index = placed.index.saturating_add(1);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::entries::Entries;
 use crate::identity::{Memory, Replica};
-use crate::message::Message;
+use crate::message::{Message, Refusal};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
 
@@ -16,6 +16,13 @@ pub type Ticket = u64;
 pub enum Input {
     /// A message has arrived.
     Message(Message),
+    /// A [`Body::Forward`](crate::Body::Forward) has arrived at the leader, and the caller has looked at its commands.
+    Forward {
+        /// The message, with the commands that can be read.
+        message: Message,
+        /// Those that can't be.
+        refused: Vec<Refusal>,
+    },
     /// A client wants to read.
     Read {
         /// Names it in the answer.

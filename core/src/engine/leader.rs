@@ -1,6 +1,7 @@
 //! A replica that leads: replication, commitment, rounds, check-quorum.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -198,13 +199,15 @@ impl Leader {
         sequence: u64,
         commands: Vec<Bytes>,
     ) {
+        let refused = mem::take(&mut common.refused);
         if !self.peers.contains_key(&from) {
             let outcome = ForwardOutcome::NotLeader;
             common.send(from, Body::ForwardReply { boot, sequence, outcome });
             return;
         }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
-        if commands.is_empty() || !self.seen.is_first(from, boot, sequence) {
+        let nothing = commands.is_empty() && refused.is_empty();
+        if nothing || !self.seen.is_first(from, boot, sequence) {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
@@ -220,7 +223,10 @@ impl Leader {
             if let Some(progress) = self.peers.get_mut(&from) {
                 progress.awaits_commit = common.log.last().index;
             }
-            ForwardOutcome::Appended(first)
+            match refused.is_empty() {
+                true => ForwardOutcome::Appended(first),
+                false => ForwardOutcome::Partly { first, refused },
+            }
         } else {
             ForwardOutcome::Busy
         };

@@ -97,7 +97,7 @@ impl Engine {
 
     /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
     /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
-    /// [`Output::refused`].
+    /// [`Output::cannot_form`].
     ///
     /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
     ///
@@ -158,6 +158,11 @@ impl Engine {
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
+            Input::Forward { message, refused } => {
+                self.common.refused = refused;
+                self.on_message(message);
+                self.common.refused.clear();
+            }
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
@@ -419,7 +424,7 @@ impl Engine {
     /// The group can't be formed as it was told.
     fn refuse_formation(&mut self, error: InitializeError) {
         if self.formation.take().is_some() {
-            self.common.out.refused = Some(error);
+            self.common.out.cannot_form = Some(error);
             self.common.out.addresses_changed = true;
         }
     }

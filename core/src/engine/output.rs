@@ -35,6 +35,8 @@ pub struct Output {
     pub committed: Option<Index>,
     /// What became of proposals.
     pub proposals: Vec<(Range<Ticket>, Proposal)>,
+    /// Proposals that were passed on to the leader and that it can't read, and why. No effect.
+    pub refused: Vec<(Ticket, String)>,
     /// Leadership was lost, here or at the leader that took them: of the proposals placed so far, those above the commit index have an
     /// unknown outcome from now on. It precedes `proposals`.
     pub placed_are_lost: bool,
@@ -45,7 +47,7 @@ pub struct Output {
     /// Where replicas are reached may have changed: see [`Engine::addresses`](super::Engine::addresses).
     pub addresses_changed: bool,
     /// The group can't be formed as this node was told to.
-    pub refused: Option<InitializeError>,
+    pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
@@ -64,11 +66,12 @@ impl Output {
             restore,
             committed,
             proposals,
+            refused,
             placed_are_lost,
             reads,
             membership,
             addresses_changed,
-            refused,
+            cannot_form,
             rolled_back,
             wake_at,
         } = self;
@@ -80,11 +83,12 @@ impl Output {
         *restore = None;
         *committed = None;
         proposals.clear();
+        refused.clear();
         *placed_are_lost = false;
         reads.clear();
         *membership = None;
         *addresses_changed = false;
-        *refused = None;
+        *cannot_form = None;
         *rolled_back = None;
         *wake_at = None;
     }
@@ -168,6 +172,8 @@ pub enum ReadOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::membership::tests::founded;
+    use crate::message::Body;
 
     fn placed(term: u64, index: Index) -> Proposal {
         Proposal::Placed(LogId::new(term, 1, index))
@@ -204,15 +210,17 @@ mod tests {
     fn nothing_is_left_of_an_output_that_is_cleared() {
         let meta = SnapshotMeta {
             log_id: LogId::new(2, 1, 9),
-            membership: Membership::new([(1, String::new())].into()).expect("valid"),
+            time: 0,
+            membership: founded(&[1]),
             membership_index: 1,
             bytes: 10,
             digest: Digest::of(b""),
         };
-        let fetch = Fetch { peer: 2, term: Term(2), range: 1..2, max_bytes: 1 };
-        let piece = PieceRead { peer: 2, meta: meta.clone(), offset: 0, len: 1 };
-        let message =
-            Message { group: 0, from: 1, to: 2, term: Term(2), body: crate::Body::TimeoutNow };
+        let (from, to) = (Replica::new(1, 1), Replica::new(2, 1));
+        let fetch = Fetch { peer: to, term: Term(2), range: 1..2, max_bytes: 1 };
+        let piece = PieceRead { peer: to, meta: meta.clone(), offset: 0, len: 1 };
+        let body = Body::ReadIndex { sequence: 1 };
+        let message = Message { group: 0, cluster: None, from, to, term: Term(2), body };
         let mut output = Output {
             write: Some((1, LogWrite::default())),
             messages: vec![message],
@@ -220,9 +228,13 @@ mod tests {
             pieces: vec![piece],
             incoming: vec![Incoming::End(meta.clone())],
             membership: Some(meta.membership.clone()),
+            addresses_changed: true,
+            cannot_form: Some(InitializeError::Spent),
+            rolled_back: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
+            refused: vec![(2, "why".to_owned())],
             placed_are_lost: true,
             reads: vec![(1, ReadOutcome::NotLeader)],
             wake_at: Some(Instant::default()),

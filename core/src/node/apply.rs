@@ -10,6 +10,7 @@ use quorate_rt::channel::{Signal, watch};
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::yield_now;
 
+use super::kept::Kept;
 use super::mailbox::{Event, LocalRead, Mailbox};
 use super::replies::Replies;
 use super::snapshots::View;
@@ -34,6 +35,8 @@ pub(crate) struct Applying<SM: StateMachine> {
     view_taken: Cell<bool>,
     /// Reads, and from where on the state may answer them.
     reads: RefCell<VecDeque<(Index, LocalRead<SM>)>>,
+    /// What this node has decoded already, as leader.
+    pub(crate) kept: RefCell<Kept<SM::Command>>,
     signal: Signal,
 }
 
@@ -46,6 +49,7 @@ impl<SM: StateMachine> Applying<SM> {
             view_wanted: Cell::new(false),
             view_taken: Cell::new(false),
             reads: RefCell::default(),
+            kept: RefCell::default(),
             signal: Signal::default(),
         }
     }
@@ -175,20 +179,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         assert!(first.log_id.index == range.start, "the store answers another entry");
         assert!(last.log_id.index < range.end, "the store answers more than was asked for");
         self.since_view.count(&entries);
-        let mut commands = Vec::with_capacity(entries.len());
-        for Entry { log_id: LogId { index, .. }, time, payload } in &entries {
-            self.time = self.time.max(*time);
-            match payload {
-                Payload::Blank => {}
-                Payload::Membership(membership) => {
-                    self.membership = Some((*index, (**membership).clone()));
-                }
-                Payload::Command(bytes) => match SM::Command::decode(bytes) {
-                    Ok(command) => commands.push(command),
-                    Err(reason) => return Err(Fatal::Command { index: *index, reason }),
-                },
-            }
-        }
+        let commands = self.commands_of(&entries)?;
         if planted(Bug::S7) {
             self.has_applied(last.log_id);
             self.view_if_due();
@@ -215,6 +206,28 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             replies.applied(*log_id, response, || leader(&self.metrics));
         }
         Ok(())
+    }
+
+    /// The commands of a batch: those that this node has decoded as leader, and the others decoded now.
+    fn commands_of(&mut self, entries: &Entries) -> Result<Vec<SM::Command>, Fatal> {
+        let mut commands = Vec::with_capacity(entries.len());
+        let mut kept = self.applying.kept.borrow_mut();
+        for Entry { log_id, time, payload } in entries {
+            let index = log_id.index;
+            self.time = self.time.max(*time);
+            match payload {
+                Payload::Blank => {}
+                Payload::Membership(membership) => {
+                    self.membership = Some((index, (**membership).clone()));
+                }
+                Payload::Command(bytes) => commands.push(match kept.take(*log_id) {
+                    Some(command) => command,
+                    None => SM::Command::decode(bytes)
+                        .map_err(|reason| Fatal::Command { index, reason })?,
+                }),
+            }
+        }
+        Ok(commands)
     }
 
     fn has_applied(&self, last: LogId) {

@@ -1,6 +1,8 @@
 //! A node: it drives an engine on a runtime, between a log store, a transport and a state machine.
 
 mod apply;
+mod commands;
+mod kept;
 mod mailbox;
 mod parked;
 mod quota;

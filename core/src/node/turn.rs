@@ -112,7 +112,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.mailbox.take_events(&mut taken.events);
         for event in taken.events.drain(..) {
             match event {
-                Event::Message(message) => self.engine.step(now, Input::Message(message)),
+                Event::Message(message) => self.hear(now, message),
                 Event::Persisted { write, outcome } => {
                     outcome?;
                     self.engine.step(now, Input::Persisted { write });
@@ -198,7 +198,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         match request {
             Request::Deliver(message) => {
                 self.propose(now); // What came before it is looked at before it.
-                self.engine.step(now, Input::Message(*message));
+                self.hear(now, *message);
             }
             Request::Write { command, reply } => {
                 self.replies.borrow_mut().proposed.push(reply);
@@ -214,15 +214,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 self.engine.step(now, Input::Purge);
                 self.replies.borrow_mut().purging.push(reply);
             }
-        }
-    }
-
-    /// Gives the engine the writes that this turn has brought.
-    fn propose(&mut self, now: Instant) {
-        if !self.proposing.is_empty() {
-            let first = self.replies.borrow().proposed.next() - self.proposing.len() as u64;
-            self.engine.propose(now, first, self.proposing.drain(..));
-            self.proposing.shrink_to(KEPT_PLACES);
         }
     }
 
@@ -311,18 +302,19 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             restore,
             committed,
             proposals,
+            refused,
             placed_are_lost,
             reads,
             membership,
             addresses_changed,
-            refused,
+            cannot_form,
             rolled_back: _,
             wake_at,
         } = &mut **output;
         if membership.is_some() || *addresses_changed {
             self.introduce();
         }
-        if let Some(refusal) = refused.take() {
+        if let Some(refusal) = cannot_form.take() {
             tracing::error!(replica = %self.engine.replica(), %refusal, "the group can't be formed");
             for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Err(refusal.clone()));
@@ -346,6 +338,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
         self.publish(membership.take());
+        for (ticket, reason) in refused.drain(..) {
+            let reply = self.replies.borrow_mut().proposed.take(ticket);
+            reply.answer(Err(WriteError::Command(reason)));
+        }
         self.answer(*placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore.take() {
@@ -450,8 +446,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     ) {
         let leader = || apply::leader(&self.metrics);
         let mut replies = self.replies.borrow_mut();
+        let mut kept = self.applying.kept.borrow_mut();
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
+            kept.lose_beyond(self.engine.committed());
         }
         for (tickets, proposal) in proposals.drain(..) {
             for (ticket, offset) in tickets.zip(0..) {
@@ -459,6 +457,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 match proposal {
                     Proposal::Placed(first) => {
                         let log_id = LogId { index: first.index + offset, ..first };
+                        kept.place(ticket, log_id);
                         replies.place(log_id, reply, self.applying.applied());
                     }
                     Proposal::NotLeader => {
@@ -469,6 +468,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 }
             }
         }
+        kept.end_turn();
+        drop(kept);
         drop(replies); // A read runs code of whoever waits for it, if only to drop it.
         for (ticket, outcome) in reads.drain(..) {
             let read = self.replies.borrow_mut().reads.take(ticket);
@@ -518,7 +519,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         Ok(())
     }
 
-    fn leads_in(&self, term: Term) -> bool {
+    pub(super) fn leads_in(&self, term: Term) -> bool {
         self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 

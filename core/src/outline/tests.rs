@@ -1,17 +1,11 @@
 //! The shape of a log against the log itself.
 
-use std::collections::BTreeMap;
-
 use super::*;
+use crate::membership::tests::founded as membership;
 use crate::types::NodeId;
 
 fn blank(term: u64, leader: NodeId, index: Index) -> Entry {
-    Entry { log_id: LogId::new(term, leader, index), payload: Payload::Blank }
-}
-
-fn membership(ids: &[NodeId]) -> Membership {
-    let voters: BTreeMap<_, _> = ids.iter().map(|id| (*id, format!("node-{id}"))).collect();
-    Membership::new(voters).expect("valid ids")
+    Entry { log_id: LogId::new(term, leader, index), time: 0, payload: Payload::Blank }
 }
 
 /// Entries of these terms, whose leaders have the number of the term.
@@ -109,7 +103,8 @@ fn last_at_most_is_the_last_entry_of_a_term_not_above() {
 fn the_last_membership_is_in_force_until_it_is_truncated() {
     let mut outline = Outline::default();
     let push = |outline: &mut Outline, log_id, ids: &[NodeId]| {
-        outline.push(&Entry { log_id, payload: Payload::Membership(membership(ids)) });
+        let payload = Payload::Membership(Box::new(membership(ids)));
+        outline.push(&Entry { log_id, time: 0, payload });
     };
     push(&mut outline, LogId::FIRST, &[1]);
     outline.push(&blank(1, 1, 2));
@@ -200,7 +195,8 @@ fn what_contradicts_the_log_or_lies_beyond_it_takes_its_place() {
 fn the_membership_in_force_outlives_its_entry() {
     let mut outline = Outline::default();
     let push = |outline: &mut Outline, log_id, ids: &[NodeId]| {
-        outline.push(&Entry { log_id, payload: Payload::Membership(membership(ids)) });
+        let payload = Payload::Membership(Box::new(membership(ids)));
+        outline.push(&Entry { log_id, time: 0, payload });
     };
     push(&mut outline, LogId::FIRST, &[1]);
     push(&mut outline, LogId::new(1, 1, 2), &[1, 2]);
@@ -221,6 +217,7 @@ fn the_membership_in_force_outlives_its_entry() {
 fn going_back_by_bytes_is_right_to_within_a_mark() {
     let entry = |index| Entry {
         log_id: LogId::new(1, 1, index),
+        time: 0,
         payload: Payload::Command(vec![0; 10_000 - Entry::OVERHEAD_BYTES].into()),
     };
     let entries: Entries = (1..=1000).map(entry).collect();
@@ -252,11 +249,11 @@ fn going_back_by_bytes_is_right_to_within_a_mark() {
 
 #[test]
 fn a_run_is_noted_as_its_entries_are_up_to_the_first_that_does_not_follow() {
-    let entry =
-        |term, index| Entry { log_id: LogId::new(term, term, index), payload: Payload::Blank };
-    let run = |terms: &[u64]| (3..).zip(terms).map(|(index, term)| entry(*term, index)).collect();
+    let run = |terms: &[u64]| {
+        (3..).zip(terms).map(|(index, term)| blank(*term, *term, index)).collect::<Entries>()
+    };
     for terms in [&[2; 4][..], &[2, 2, 3], &[2; 5000]] {
-        let run: Entries = run(terms);
+        let run = run(terms);
         let (mut outline, mut one_by_one) = (log(&[1, 1]), log(&[1, 1]));
         assert_eq!(outline.try_extend(&run), Ok(()));
         run.iter().for_each(|entry| one_by_one.push(entry));
@@ -267,4 +264,22 @@ fn a_run_is_noted_as_its_entries_are_up_to_the_first_that_does_not_follow() {
     let mut outline = log(&[1, 1]);
     assert_eq!(outline.try_extend(&run(&[2, 3, 2])), Err(LogId::new(2, 2, 5)));
     assert_eq!(outline, log(&[1, 1, 2, 3]));
+}
+
+/// A log that was cut or purged may tell a later time than it holds, and never an earlier one.
+#[test]
+fn the_largest_time_is_that_of_any_entry_that_was_ever_there() {
+    let timed = |index, time| Entry { time, ..blank(1, 1, index) };
+    let mut outline = Outline::default();
+    assert_eq!(outline.time(), 0);
+    outline.push(&timed(1, 1000));
+    outline.push(&timed(2, 900));
+    assert_eq!(outline.time(), 1000);
+    outline.extend(&[1000, 1100, 1200].into_iter().zip(3..).map(|(t, i)| timed(i, t)).collect());
+    outline.extend_plain(LogId::new(1, 1, 6), 1300, [100, 200]);
+    assert_eq!(outline.time(), 1300);
+    outline.truncate(4);
+    assert_eq!(outline.time(), 1300);
+    outline.purge(LogId::new(2, 2, 9));
+    assert_eq!(outline.time(), 1300);
 }

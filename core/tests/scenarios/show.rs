@@ -181,6 +181,10 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
                 ForwardOutcome::Appended(log_id) => write!(text, "forward #{number}: at {log_id}"),
                 ForwardOutcome::NotLeader => write!(text, "forward #{number}: not leader"),
                 ForwardOutcome::Busy => write!(text, "forward #{number}: busy"),
+                ForwardOutcome::Partly { first, refused } => {
+                    let places: Vec<_> = refused.iter().map(|r| r.place).collect();
+                    write!(text, "forward #{number}: at {first}, but not {places:?}")
+                }
             }
         }
         Body::Snapshot { meta, chunk, .. } if chunk.is_empty() => {

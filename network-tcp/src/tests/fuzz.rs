@@ -123,10 +123,16 @@ impl Random {
                 Body::Forward { boot, sequence, commands }
             }
             7 => {
-                let outcome = match self.below(3) {
+                let outcome = match self.below(4) {
                     0 => ForwardOutcome::Appended(last_log_id),
                     1 => ForwardOutcome::NotLeader,
-                    _ => ForwardOutcome::Busy,
+                    2 => ForwardOutcome::Busy,
+                    _ => {
+                        let count = self.below(4) as u32;
+                        let refused =
+                            (0..count).map(|at| Refusal::new(at * 2, "x".repeat(at as usize)));
+                        ForwardOutcome::Partly { first: last_log_id, refused: refused.collect() }
+                    }
                 };
                 Body::ForwardReply { boot, sequence, outcome }
             }

@@ -419,6 +419,10 @@ fn all_kinds() -> Vec<Body> {
         forwarded(ForwardOutcome::Appended(log_id)),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::Partly {
+            first: log_id,
+            refused: vec![Refusal::new(1, "why".to_owned())],
+        }),
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(15), time: 7 },
         Body::ReadIndexReply { sequence: 9, index: None, time: 0 },

@@ -2,15 +2,17 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use crc32fast::Hasher;
-use quorate_core::codec::{Gather, put_entry, take_snapshot_meta};
-use quorate_core::{Entry, GroupId, LogId, Payload};
+use quorate_core::codec::{
+    ENTRY_HEADER_BYTES, Gather, REFUSE, put_entry, put_field, put_hard_state,
+};
+use quorate_core::{Entry, GroupId, HardState, LogId, Payload, Replica, Term};
 
-use crate::format::{
-    ALIGNMENT, EntryCrc, HEADER_BYTES, Position, RECORD_HEADER_BYTES, record_bytes, record_seed,
-    segment_header, witness,
+use crate::format::{ALIGNMENT, EntryCrc, HEADER_BYTES, Position, SegmentHeader, record_seed};
+use crate::record::{
+    KIND_BEGIN, KIND_OWNER, KIND_WRITE, RECORD_HEADER_BYTES, record_bytes, witness,
 };
 
-/// The store's id.
+/// The store's incarnation.
 pub(super) const STORE: u64 = 1;
 
 /// As small as a store allows it.
@@ -18,13 +20,17 @@ pub(super) const SEGMENT_BYTES: usize = 4 * HEADER_BYTES as usize;
 
 const MAX_SEGMENTS: usize = 4;
 
+/// What an entry takes besides its content, with its CRC.
+const ENTRY_BYTES: usize = 4 + ENTRY_HEADER_BYTES;
+
+fn segment_header(segment: u32) -> Vec<u8> {
+    SegmentHeader { store: STORE, bytes: SEGMENT_BYTES as u64 }.encode(segment).to_vec()
+}
+
 /// The content of the segments `1..`, at least one. Each instruction is a byte, whose upper half is an argument, and its operands.
 pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
-    let mut image = Image {
-        whole: Vec::new(),
-        content: segment_header(STORE, 1).to_vec(),
-        durable: Position::first_in(1),
-    };
+    let mut image =
+        Image { whole: Vec::new(), content: segment_header(1), durable: Position::first_in(1) };
     while let Some(instruction) = take(&mut script) {
         let argument = instruction >> 4;
         match instruction & 15 {
@@ -36,7 +42,7 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
                     image.next();
                 }
                 let durable = image.durable(argument >> 2);
-                image.put(1, group, durable, &body);
+                image.put(KIND_WRITE, group, durable, &body);
             }
             // The record of any body.
             5 => {
@@ -44,8 +50,8 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
                 let len = usize::from(take(&mut script).unwrap_or(0));
                 let mut body = take_slice(&mut script, len).to_vec();
                 repair(&mut body, group);
-                // Kind 4 is none.
-                let kind = [1, 1, 3, 4][usize::from(argument >> 2)];
+                // The last is unknown, and to be skipped.
+                let kind = [KIND_WRITE, KIND_OWNER, KIND_BEGIN, 4][usize::from(argument >> 2)];
                 let durable = image.durable(0);
                 image.put(kind, group, durable, &body);
             }
@@ -54,7 +60,7 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
                 let segment = u32::from(argument);
                 let offset = HEADER_BYTES + 8 * u64::from(take(&mut script).unwrap_or(0));
                 let durable = Position { segment, offset };
-                image.put(1, 1, durable, &[0; 5]);
+                image.put(KIND_WRITE, 1, durable, &[0; 4]);
             }
             7 => image.content.extend_from_slice(&witness(STORE, image.end())),
             8 => {
@@ -121,8 +127,7 @@ impl Image {
         if self.whole.len() + 1 < MAX_SEGMENTS {
             let segment = self.end().segment + 1;
             self.durable = self.end();
-            let mut whole =
-                std::mem::replace(&mut self.content, segment_header(STORE, segment).to_vec());
+            let mut whole = std::mem::replace(&mut self.content, segment_header(segment));
             whole.resize(SEGMENT_BYTES.max(whole.len()), 0);
             self.whole.push(whole);
         }
@@ -151,17 +156,19 @@ fn write(script: &mut &[u8]) -> Vec<u8> {
     };
     let mut body = Gather::new();
     let hard_state = how & 32;
-    body.put_u8(u8::from(hard_state > 0));
+    let fields = body.put_later();
     if hard_state > 0 {
-        body.put_u64(term);
-        body.put_u64(index);
+        let voted_for = Some(Replica::new(index, 1)).filter(|vote| vote.id > 0);
+        let hard_state = HardState { term: Term(term), voted_for };
+        put_field(&mut body, REFUSE | 1, |to| put_hard_state(to, &hard_state));
     }
+    let len = body.len() as u32 - 4;
+    body.fill(fields, len);
     let count = how >> 3 & 3;
-    body.put_u32(u32::from(count));
     for index in index..index + u64::from(count) {
         body.put_u32(0);
         let log_id = LogId::new(term, 1, index);
-        put_entry(&mut body, &Entry { log_id, payload: payload.clone() });
+        put_entry(&mut body, &Entry { log_id, time: index, payload: payload.clone() });
     }
     body.take().concat()
 }
@@ -190,12 +197,14 @@ pub(super) fn header(
 
 /// What the CRC of a body is of: all but the entries, whose CRCs it has. (Where those aren't right, it is no record anyway.)
 fn summed(kind: u32, body: &[u8]) -> Vec<u8> {
-    let Some(first) = first_entry(body).filter(|_| kind == 1) else { return body.to_vec() };
+    let Some(first) = first_entry(body).filter(|_| kind == KIND_WRITE) else {
+        return body.to_vec();
+    };
     let mut summed = body[..first].to_vec();
     let mut rest = &body[first..];
-    while let Some(entry) = rest.first_chunk::<33>() {
+    while let Some(entry) = rest.first_chunk::<ENTRY_BYTES>() {
         summed.extend_from_slice(&entry[..4]);
-        let len = 33 + (&entry[29..]).get_u32_le() as usize;
+        let len = ENTRY_BYTES + (&entry[ENTRY_BYTES - 4..]).get_u32_le() as usize;
         rest = rest.get(len..).unwrap_or_default();
     }
     summed
@@ -219,32 +228,17 @@ fn crc(seed: u32, bytes: &[u8]) -> u32 {
 pub(super) fn repair(body: &mut [u8], group: GroupId) {
     let Some(mut at) = first_entry(body) else { return };
     let crc = EntryCrc::new(STORE, group);
-    while let Some(entry) = body.get_mut(at..).filter(|rest| rest.len() >= 33) {
-        let len = 29 + (&entry[29..]).get_u32_le() as usize;
-        let Some(content) = entry.get(4..4 + len) else { return };
+    while let Some(entry) = body.get_mut(at..).filter(|rest| rest.len() >= ENTRY_BYTES) {
+        let len = ENTRY_BYTES + (&entry[ENTRY_BYTES - 4..]).get_u32_le() as usize;
+        let Some(content) = entry.get(4..len) else { return };
         let right = crc.of([content]);
         entry[..4].copy_from_slice(&right.to_le_bytes());
-        at += 4 + len;
+        at += len;
     }
 }
 
-/// Where the entries begin, behind what the flags tell of.
+/// Where the entries begin, behind the fields.
 fn first_entry(body: &[u8]) -> Option<usize> {
-    let mut rest = Bytes::copy_from_slice(body);
-    let flags = rest.try_get_u8().ok()?;
-    // As a write has them; what has others is summed as it is.
-    if flags >= 32 || flags & 12 == 8 || flags & 17 == 16 {
-        return None;
-    }
-    if flags & 1 > 0 {
-        rest.try_copy_to_slice(&mut [0; 16]).ok()?;
-    }
-    if flags & 2 > 0 {
-        take_snapshot_meta(&mut rest).ok()?;
-    }
-    if flags & 4 > 0 {
-        rest.try_copy_to_slice(&mut [0; 24]).ok()?;
-    }
-    rest.try_get_u32_le().ok()?;
-    Some(body.len() - rest.len())
+    let len = body.first_chunk().map(|len| u32::from_le_bytes(*len) as usize)?;
+    Some(4 + len).filter(|first| *first <= body.len())
 }

@@ -10,7 +10,7 @@ fn logs(cache_bytes: usize) -> Logs {
 }
 
 fn entry(term: u64, index: Index) -> Entry {
-    Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank }
+    Entry { log_id: LogId::new(term, 1, index), time: index, payload: Payload::Blank }
 }
 
 fn one() -> usize {

@@ -1,15 +1,14 @@
 //! Logs whose first segments were removed: what is noted of them before it is known where they begin; and what makes no sense.
 
-use std::collections::BTreeMap;
-
-use quorate_core::{Digest, Membership, Payload, Term};
+use quorate_core::{Claim, ClusterId, Digest, Membership, Memory, Payload, Term};
 
 use super::*;
 
 const AT: Position = Position { segment: 5, offset: 4096 };
 
 fn entries(term: u64, first: Index, last: Index) -> LogWrite {
-    let entry = |index| Entry { log_id: LogId::new(term, 1, index), payload: Payload::Blank };
+    let entry =
+        |index| Entry { log_id: LogId::new(term, 1, index), time: index, payload: Payload::Blank };
     LogWrite { entries: (first..=last).map(entry).collect(), ..LogWrite::default() }
 }
 
@@ -18,10 +17,18 @@ fn purge(term: u64, index: Index) -> LogWrite {
 }
 
 fn snapshot(index: Index, membership_index: Index) -> LogWrite {
-    let membership = Membership::new(BTreeMap::from([(1, "a:1".to_owned())])).unwrap();
+    let membership =
+        Membership::founding(ClusterId(5), [(Replica::new(1, 7), "a:1".to_owned())].into())
+            .unwrap();
     let log_id = LogId::new(1, 1, index);
-    let meta =
-        SnapshotMeta { log_id, membership, membership_index, bytes: 0, digest: Digest::of(b"") };
+    let meta = SnapshotMeta {
+        log_id,
+        time: index,
+        membership,
+        membership_index,
+        bytes: 0,
+        digest: Digest::of(b""),
+    };
     LogWrite { snapshot: Some(meta), ..LogWrite::default() }
 }
 
@@ -104,12 +111,12 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
     assert_eq!(note(&mut start(), &purge(1, 2), false), Ok(0));
     assert_eq!(note(&mut start(), &purge(1, 3), false), Ok(0));
     let state = LogWrite {
-        hard_state: Some(HardState { term: Term(3), voted_for: None, caught_up: true }),
+        hard_state: Some(HardState { term: Term(3), voted_for: None }),
         ..LogWrite::default()
     };
     let mut voted = start();
     note(&mut voted, &state, false).unwrap();
-    let back = HardState { term: Term(2), voted_for: None, caught_up: true };
+    let back = HardState { term: Term(2), voted_for: None };
     note(&mut voted, &LogWrite { hard_state: Some(back), ..state }, false).unwrap_err();
     for (write, replaces) in [
         (entries(1, 3, 5), false),
@@ -125,9 +132,37 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
         (snapshot(3, 1), false),
         (snapshot(9, 0), false),
         (snapshot(9, 10), false),
-    ] {
+    ]
+    .into_iter()
+    .chain(unreadable().map(|write| (write, false)))
+    {
         assert!(note(&mut start(), &write, replaces).is_err(), "{write:?}");
     }
+}
+
+/// Writes that could be written, and not be read again.
+fn unreadable() -> [LogWrite; 6] {
+    let nobody = Replica::any(1);
+    let claim = |founder, id| {
+        let list = [(id, "a:1".to_owned())].into();
+        Standing::Claimed(Claim { cluster: ClusterId(1), ballot: 1, founder, list })
+    };
+    let standing = |standing| LogWrite { standing: Some(standing), ..LogWrite::default() };
+    let marks = |replicas: Vec<Replica>| {
+        let memories = replicas.into_iter().map(|replica| (replica, Memory::default())).collect();
+        let marks = Marks { memories, ..Marks::default() };
+        LogWrite { marks: Some(marks), ..LogWrite::default() }
+    };
+    let vote = HardState { term: Term(9), voted_for: Some(nobody) };
+    let many = (0..=MAX_MEMORIES as u64).map(|at| Replica::new(1, at + 1)).collect();
+    [
+        LogWrite { hard_state: Some(vote), ..LogWrite::default() },
+        standing(claim(nobody, 1)),
+        standing(claim(Replica::new(1, 7), 0)),
+        marks(vec![nobody]),
+        marks(vec![Replica::new(0, 1)]),
+        marks(many),
+    ]
 }
 
 #[test]
@@ -172,7 +207,7 @@ fn a_purge_lets_go_of_memory() {
     assert_eq!(log.state_before(5), None);
     let again = log.state_before(6).unwrap();
     assert_eq!((again.purge, again.snapshot), (Some(LogId::new(1, 1, 99_990)), log.snapshot));
-    assert_eq!(again.hard_state, None);
+    assert_eq!((again.hard_state, again.standing, again.marks), (None, None, None));
 }
 
 #[test]

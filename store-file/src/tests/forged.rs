@@ -4,14 +4,14 @@ use bytes::BufMut;
 use quorate_core::codec::Gather;
 
 use super::*;
-use crate::format::{Encoder, HEADER_BYTES, crc, record_seed, segment_header};
-
-const WRITE: u32 = 1;
-const WITNESS: u32 = 2;
-const BEGIN: u32 = 3;
+use crate::format::{HEADER_BYTES, crc, record_seed};
+use crate::owner::Owner;
+use crate::record::{
+    Encoder, KIND_BEGIN as BEGIN, KIND_OWNER as OWNER, KIND_WITNESS as WITNESS, KIND_WRITE as WRITE,
+};
 
 /// The body of a write of nothing.
-const NOTHING: &[u8] = &[0; 5];
+const NOTHING: &[u8] = &[0; 4];
 
 /// Segments that are put together by the format's description.
 struct Forger {
@@ -27,7 +27,7 @@ impl Forger {
         scene.made(2).await;
         scene.closed().await;
         fs::remove_file(scene.segment(2)).unwrap();
-        let store = check_segment_header(&scene.content(1), 1).unwrap();
+        let store = segment_header(&scene.content(1), 1).store;
         let mut forger = Self { scene, store, segments: Vec::new() };
         forger.clear();
         forger
@@ -40,7 +40,8 @@ impl Forger {
 
     fn next_segment(&mut self) {
         let number = self.segments.len() as u32 + 1;
-        self.segments.push(segment_header(self.store, number).to_vec());
+        let header = SegmentHeader { store: self.store, bytes: SMALL.segment_bytes };
+        self.segments.push(header.encode(number).to_vec());
     }
 
     fn end(&self) -> Position {
@@ -153,6 +154,71 @@ fn a_witness_speaks_of_its_own_place_and_of_nothing_else() {
         forger.put_batch();
         let at = forger.put(WITNESS, forger.end(), NOTHING);
         forger.refused_at(at, "with a body").await;
+    });
+}
+
+#[test]
+fn a_store_never_changes_its_node_or_cluster_nor_counts_starts_back() {
+    let body = |owner: Owner| {
+        let mut body = Gather::new();
+        owner.put(&mut body);
+        body.take().concat()
+    };
+    let bound = Owner { node: Some(1), boot: 4, cluster: Some(ClusterId(7)) };
+    forge(async |mut forger| {
+        for other in [
+            Owner { node: Some(2), ..bound },
+            Owner { node: None, ..bound },
+            Owner { cluster: Some(ClusterId(8)), ..bound },
+            Owner { cluster: None, ..bound },
+            Owner { boot: 3, ..bound },
+        ] {
+            forger.clear();
+            forger.put(OWNER, forger.end(), &body(bound));
+            let at = forger.put(OWNER, forger.end(), &body(other));
+            forger.refused_at(at, &format!("{other:?}")).await;
+        }
+        forger.clear();
+        forger.put(OWNER, forger.end(), &body(bound));
+        let cluster = [&[18, 0, 0, 0, 0x82, 16][..], &8u128.to_le_bytes()].concat();
+        let at = forger.put(WRITE, forger.end(), &cluster);
+        forger.refused_at(at, "another cluster in a write").await;
+
+        forger.clear();
+        forger.put(OWNER, forger.end(), &body(Owner::default()));
+        forger.put(OWNER, forger.end(), &body(bound));
+        forger.put(OWNER, forger.end(), &body(bound));
+        forger.accepted().await;
+    });
+}
+
+/// A later version may write what this one does not know, and says of it whether it may be skipped.
+#[test]
+fn a_record_of_an_unknown_kind_is_skipped_or_refused() {
+    forge(async |mut forger| {
+        forger.put_batch();
+        forger.put(9, forger.end(), b"to be skipped");
+        forger.put_batch();
+        forger.accepted().await;
+
+        forger.clear();
+        forger.put_batch();
+        let at = forger.put(0x8000_0009, forger.end(), b"not to be skipped");
+        forger.save();
+        let before = forger.scene.content(1);
+        let (path, offset) = (forger.scene.segment(1), at.offset);
+        let checked = FileStore::check(&forger.scene.rt, forger.scene.dir.path()).await;
+        for error in [forger.scene.try_open().await.map(drop), checked.map(drop)] {
+            match error {
+                Err(StoreError::Unsupported { file, offset: found, reason }) => {
+                    assert_eq!((&file, found), (&path, offset));
+                    assert!(reason.starts_with("a record of unknown kind 9: "), "{reason}");
+                }
+                opened => panic!("{opened:?}"),
+            }
+            forger.scene.closed().await;
+        }
+        assert!(forger.scene.content(1) == before, "nothing is changed");
     });
 }
 

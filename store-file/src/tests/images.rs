@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::memory::{Image, Memory};
 use super::*;
-use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes, record_seed};
+use crate::format::{HEADER_BYTES, record_seed};
+use crate::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 
 /// What a disk writes as a whole or not at all.
 const SECTOR: usize = 512;
@@ -75,12 +76,17 @@ pub(super) fn subset<T: Clone>(of: &[T], mask: usize) -> Vec<T> {
     chosen.map(|(_, item)| item.clone()).collect()
 }
 
+/// The number of a segment.
+pub(super) fn number(file: &Path) -> u32 {
+    file.file_stem().unwrap().to_str().unwrap().parse().unwrap()
+}
+
 /// The records of a log that is whole.
 pub(super) fn places(image: &Image) -> Vec<Place> {
     let mut places = Vec::new();
     for (file, content) in segments(image) {
-        let segment = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-        let store = check_segment_header(content, segment).unwrap();
+        let segment = number(file);
+        let store = segment_header(content, segment).store;
         let mut begin = HEADER_BYTES;
         while let Some(header) = content.get(begin as usize..).and_then(|rest| rest.first_chunk())
             && let Some(record) = RecordHeader::decode(

@@ -7,6 +7,7 @@ mod damage;
 mod failure;
 mod faults;
 mod forged;
+mod identity;
 mod images;
 mod log;
 mod memory;
@@ -23,8 +24,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::{
-    Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload, Recovered,
-    StoreError, Term,
+    ClusterId, Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload,
+    Recovered, Replica, StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, Launch, yield_now};
@@ -32,7 +33,8 @@ use quorate_rt_tokio::Tokio;
 use tempfile::TempDir;
 
 use self::faults::{Faults, Faulty};
-use crate::format::{ALIGNMENT, Position, WITNESS_BYTES, check_segment_header, witness};
+use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader};
+use crate::record::{WITNESS_BYTES, witness};
 use crate::{FileConfig, FileStore};
 
 type Rt = Faulty<Tokio>;
@@ -84,7 +86,7 @@ impl Scene {
         let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         let used = used.next_multiple_of(ALIGNMENT as usize) as u64;
         let Some(at) = used.checked_sub(WITNESS_BYTES) else { return used };
-        let store = check_segment_header(&content, segment).unwrap();
+        let store = segment_header(&content, segment).store;
         let end = Position { segment, offset: at };
         let found = content[at as usize..used as usize] == witness(store, end);
         if found { at } else { used }
@@ -135,8 +137,18 @@ impl Scene {
     }
 }
 
+/// The header of a segment.
+fn segment_header(content: &[u8], segment: u32) -> SegmentHeader {
+    let header = Bytes::copy_from_slice(&content[..HEADER_BYTES as usize]);
+    SegmentHeader::decode(&header, segment).unwrap()
+}
+
 fn entry(term: u64, index: Index, command: impl Into<Bytes>) -> Entry {
-    Entry { log_id: LogId::new(term, 1, index), payload: Payload::Command(command.into()) }
+    Entry {
+        log_id: LogId::new(term, 1, index),
+        time: index,
+        payload: Payload::Command(command.into()),
+    }
 }
 
 fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
@@ -144,8 +156,8 @@ fn entries(entries: impl Into<Vec<Entry>>) -> LogWrite {
 }
 
 fn hard_state(term: u64, vote: u64) -> LogWrite {
-    let voted_for = Some(vote).filter(|vote| *vote > 0);
-    let hard_state = HardState { term: Term(term), voted_for, caught_up: true };
+    let voted_for = Some(Replica::new(vote, 7)).filter(|vote| vote.id > 0);
+    let hard_state = HardState { term: Term(term), voted_for };
     LogWrite { hard_state: Some(hard_state), ..LogWrite::default() }
 }
 

@@ -1,5 +1,7 @@
 //! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list of entries per group.
 
+use quorate_core::{Marks, Standing};
+
 use super::state::*;
 use super::*;
 
@@ -106,7 +108,14 @@ async fn write(
     }
     if random.below(10) == 0 {
         *term += 1;
-        write.hard_state = Some(HardState { term: Term(*term), voted_for: None, caught_up: true });
+        write.hard_state = Some(HardState { term: Term(*term), voted_for: None });
+    }
+    if random.below(10) == 0 {
+        let committed = LogId::new(*term, 1, random.below(1000));
+        write.marks = Some(Marks { committed, ..Marks::default() });
+    }
+    if random.below(20) == 0 {
+        write.standing = Some(Standing::Admitted(ClusterId(random.below(3).into())));
     }
     let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];

@@ -358,16 +358,20 @@ fn a_snapshot_that_is_missing_or_not_the_right_one_is_refused() {
         let renumbered = |at: usize, value: u8| {
             let mut content = whole.clone();
             content[at] = value;
-            let crc = crate::format::crc(0, [&content[..92]]);
-            content[92..96].copy_from_slice(&crc.to_le_bytes());
+            let header = &content[..4096];
+            let crc = crate::format::crc(0, [&header[..12], &header[16..]]);
+            content[12..16].copy_from_slice(&crc.to_le_bytes());
             content
         };
-        let (_, _, reason) = refusal(&rt, &with(renumbered(8, 2))).await;
-        assert_eq!(reason, "format version 2, known is 1");
-        let (_, _, reason) = refusal(&rt, &with(renumbered(44, 9))).await;
+        let (_, _, reason) = refusal(&rt, &with(renumbered(66, 9))).await;
         assert_eq!(reason, "another snapshot than the one at 1.1-10");
+        let rt_newer = rt.with(&with(renumbered(8, 4)));
+        let newer = open(&rt_newer).await.map(drop);
+        assert!(matches!(newer, Err(StoreError::Unsupported { offset: 0, .. })), "{newer:?}");
+        let checked = FileStore::check(&rt_newer, DIR).await.map(drop);
+        assert!(matches!(checked, Err(StoreError::Unsupported { .. })), "{checked:?}");
 
-        for at in 0..96 {
+        for at in (0..160).chain([4095]) {
             for bit in 0..8 {
                 let mut content = whole.clone();
                 content[at] ^= 1 << bit;

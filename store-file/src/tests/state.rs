@@ -1,14 +1,14 @@
 //! What a store must hold of a group after some writes, and snapshots whose content tells what they are of.
 
-use std::collections::BTreeMap;
-
-use quorate_core::{Digest, Membership, SnapshotMeta};
+use quorate_core::{Digest, Marks, Membership, SnapshotMeta, Standing};
 
 use super::*;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct State {
     pub(super) hard_state: HardState,
+    pub(super) standing: Standing,
+    pub(super) marks: Marks,
     pub(super) snapshot: Option<SnapshotMeta>,
     pub(super) purged: LogId,
     pub(super) entries: Vec<Entry>,
@@ -17,6 +17,8 @@ pub(super) struct State {
 impl State {
     pub(super) fn apply(&mut self, write: &LogWrite) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        self.standing = write.standing.clone().unwrap_or(std::mem::take(&mut self.standing));
+        self.marks = write.marks.clone().unwrap_or(std::mem::take(&mut self.marks));
         self.snapshot = write.snapshot.clone().or(self.snapshot.take());
         if let Some(to) = write.purge.filter(|to| to.index > self.purged.index) {
             match self.entries.iter().position(|entry| entry.log_id == to) {
@@ -53,8 +55,8 @@ impl State {
             let read = read_snapshot(store, group, meta).await.unwrap();
             assert!(read == content(meta.log_id, meta.bytes), "another content");
         }
-        let Recovered { hard_state, snapshot, .. } = recovered;
-        Self { hard_state, snapshot, purged, entries: entries.to_vec() }
+        let Recovered { hard_state, standing, marks, snapshot, .. } = recovered;
+        Self { hard_state, standing, marks, snapshot, purged, entries: entries.to_vec() }
     }
 }
 
@@ -69,9 +71,11 @@ pub(super) fn content(log_id: LogId, bytes: u64) -> Bytes {
 }
 
 pub(super) fn meta(log_id: LogId, bytes: u64) -> SnapshotMeta {
-    let membership = Membership::new(BTreeMap::from([(1, "a:1".to_owned())])).unwrap();
+    let membership =
+        Membership::founding(ClusterId(5), [(Replica::new(1, 7), "a:1".to_owned())].into())
+            .unwrap();
     let digest = Digest::of(&content(log_id, bytes));
-    SnapshotMeta { log_id, membership, membership_index: 1, bytes, digest }
+    SnapshotMeta { log_id, time: log_id.index, membership, membership_index: 1, bytes, digest }
 }
 
 /// Writes and finishes the snapshot.

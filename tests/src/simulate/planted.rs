@@ -40,6 +40,7 @@ pub fn shows(bug: Bug) -> Shows {
         Bug::S8 | Bug::M7 | Bug::X9 => In(&[Snapshots]),
         Bug::L1 | Bug::L3 => In(&[WildClocks]),
         Bug::E2 | Bug::D1 | Bug::D4 | Bug::X2 | Bug::X6 | Bug::X7 => In(&[Crashes]),
+        Bug::D9 | Bug::D10 => In(&[Snapshots]),
         Bug::D2 | Bug::D3 | Bug::D5 | Bug::R15 | Bug::X10 => In(&[Disks]),
         Bug::E3 | Bug::L6 | Bug::R1 | Bug::R2 | Bug::R3 | Bug::R4 | Bug::R5 => In(&[Network]),
         Bug::R7 | Bug::R8 | Bug::R9 | Bug::R10 | Bug::R12 | Bug::R13 => In(&[Network]),

@@ -91,7 +91,7 @@ fn messages_may_grow() {
             _ => vec![whole],
         };
         let bytes = encode(&message);
-        let (header, fields) = (bytes.slice(..49), bytes.slice(49..));
+        let (header, fields) = (bytes.slice(..65), bytes.slice(65..));
         for path in paths {
             let with = |tag| {
                 let fields = grown(fields.clone(), path, &extra(tag));
@@ -109,9 +109,9 @@ fn lengths_may_have_either_form() {
     for message in messages() {
         let bytes = encode(&message);
         for is_long in [false, true] {
-            let mut fields = bytes.slice(49..);
+            let mut fields = bytes.slice(65..);
             let rewritten = encoded(|to| {
-                to.put_slice(&bytes[..49]);
+                to.put_slice(&bytes[..65]);
                 while !fields.is_empty() {
                     to.put_u8(take_u8(&mut fields, "tag").expect("fields"));
                     let value = fields::take_sized(&mut fields, "value").expect("fields");

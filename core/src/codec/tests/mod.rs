@@ -10,7 +10,7 @@ use super::*;
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
@@ -39,7 +39,7 @@ const CLUSTER: ClusterId = ClusterId(0x0102 << 112 | 7);
 
 fn message(body: Body) -> Message {
     let to = if matches!(body, Body::Who { .. }) { Replica::any(2) } else { TO };
-    Message { group: 7, from: FROM, to, term: Term(5), body }
+    Message { group: 7, cluster: Some(CLUSTER), from: FROM, to, term: Term(5), body }
 }
 
 fn entry(term: u64, index: Index, time: u64, payload: Payload) -> Entry {
@@ -89,6 +89,7 @@ fn claim() -> Claim {
 fn meta() -> SnapshotMeta {
     SnapshotMeta {
         log_id: LogId::new(4, 2, 77),
+        time: 1 << 41,
         membership: joint(),
         membership_index: 77,
         bytes: 1 << 40,
@@ -154,9 +155,13 @@ fn messages() -> Vec<Message> {
         forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::Partly {
+            first: LogId::new(5, 3, 83),
+            refused: vec![Refusal::new(1, "why".to_owned()), Refusal::new(3, String::new())],
+        }),
         Body::ReadIndex { sequence: 12 },
-        Body::ReadIndexReply { sequence: 12, index: Some(80) },
-        Body::ReadIndexReply { sequence: 12, index: None },
+        Body::ReadIndexReply { sequence: 12, index: Some(80), time: 7 },
+        Body::ReadIndexReply { sequence: 12, index: None, time: 0 },
         Body::TimeoutNow { last_log_id, round: 6 },
         snapshot(0, Bytes::new()),
         snapshot(7, large),
@@ -243,6 +248,7 @@ fn the_form_of_an_append_is_as_documented() {
     let entries = vec![command(4), command(5), Entry { time: 100, ..command(6) }].into();
     let bytes = encode(&Message {
         group: 9,
+        cluster: Some(ClusterId(3)),
         from: Replica::new(1, 11),
         to: Replica::new(2, 12),
         term: Term(5),
@@ -254,7 +260,7 @@ fn the_form_of_an_append_is_as_documented() {
         [&[0], &numbers(&[5, 1, first, time])[..], &[count, 0, 0, 0], entries].concat()
     };
     let expected = [
-        &numbers(&[9, 1, 11, 2, 12, 5])[..],
+        &numbers(&[9, 3, 0, 1, 11, 2, 12, 5])[..],
         &[5, 0x81, 24],
         &numbers(&[1, 2, 3]),
         &[0x82, 8],

@@ -1,4 +1,5 @@
-//! What a store holds when it is opened again: everything that was reported as durable, and otherwise everything up to some write.
+//! What a store holds when it is opened again: everything that was reported as durable, and
+//! otherwise everything up to some write.
 
 use quorate_rt::{AsyncRuntime, Launch};
 
@@ -50,7 +51,8 @@ pub async fn recovers_hard_states<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fa
     scene.reopen().await.check().await;
 }
 
-/// Of each kind, alone and together with what else a group keeps. They stay when the log is purged, or begins anew.
+/// Of each kind, alone and together with what else a group keeps. They stay when the log is purged,
+/// or begins anew.
 #[doc(hidden)]
 pub async fn recovers_standings_and_marks<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
@@ -80,7 +82,8 @@ pub async fn recovers_standings_and_marks<R: AsyncRuntime, F: StoreFactory<R>>(r
     scene.check().await;
 }
 
-/// Again and again the store is dropped: at once, after some turns, after some of the writes, after all.
+/// Again and again the store is dropped: at once, after some turns, after some of the writes, after
+/// all.
 #[doc(hidden)]
 pub async fn crashes_at_any_moment<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 3] = [1, 2, 3];

@@ -1,4 +1,5 @@
-//! Who a store is: its incarnation, how often a node has started on it, and the cluster it belongs to.
+//! Who a store is: its incarnation, how often a node has started on it, and the cluster it belongs
+//! to.
 
 use quorate_rt::AsyncRuntime;
 
@@ -11,7 +12,8 @@ fn join() -> LogWrite {
     LogWrite { cluster: Some(CLUSTER), ..LogWrite::default() }
 }
 
-/// With nothing written, with writes of one group, and with nothing more. The scene compares the identities.
+/// With nothing written, with writes of one group, and with nothing more. The scene compares the
+/// identities.
 #[doc(hidden)]
 pub async fn counts_its_starts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -60,8 +62,8 @@ pub async fn tells_stores_apart<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, one:
     other.reopen().await.check().await;
 }
 
-/// The store is dropped while it is told of its cluster, with entries and without: it belongs to that cluster exactly if the
-/// write is there. From then on it does, whatever is purged.
+/// The store is dropped while it is told of its cluster, with entries and without: it belongs to
+/// that cluster exactly if the write is there. From then on it does, whatever is purged.
 #[doc(hidden)]
 pub async fn joins_a_cluster_with_the_write_that_says_so<R: AsyncRuntime, F: StoreFactory<R>>(
     rt: R,

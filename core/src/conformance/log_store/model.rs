@@ -95,7 +95,8 @@ impl Log {
             && self.entries == entries
     }
 
-    /// The identity of each entry, a time that none of them exceeds, and what is in force after any truncation.
+    /// The identity of each entry, a time that none of them exceeds, and what is in force after any
+    /// truncation.
     pub(super) fn check_outline(&self, outline: &Outline) {
         for entry in &self.entries {
             assert_eq!(outline.log_id(entry.log_id.index), Some(entry.log_id));

@@ -1,4 +1,5 @@
-//! What is left of a log when a snapshot stands for its beginning, or for all of it: exactly what comes after, under the same log ids.
+//! What is left of a log when a snapshot stands for its beginning, or for all of it: exactly what
+//! comes after, under the same log ids.
 
 use futures::future::{join, join_all};
 use quorate_rt::AsyncRuntime;
@@ -63,7 +64,8 @@ pub async fn purges_a_prefix<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory
     scene.check_twice().await;
 }
 
-/// Up to its end. Its last log id stays known, or a restarted node would vote for one that has less (S6).
+/// Up to its end. Its last log id stays known, or a restarted node would vote for one that has less
+/// (S6).
 #[doc(hidden)]
 pub async fn purges_all<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = covered(rt, factory, 20).await;
@@ -172,13 +174,14 @@ pub async fn replaces_a_suffix_after_a_purge<R: AsyncRuntime, F: StoreFactory<R>
     scene.check_twice().await;
 }
 
-/// A received snapshot takes the place of a log that ends before it, or that holds another entry there: nothing of that is left, and what
-/// comes next follows the snapshot.
+/// A received snapshot takes the place of a log that ends before it, or that holds another entry
+/// there: nothing of that is left, and what comes next follows the snapshot.
 #[doc(hidden)]
 pub async fn begins_anew_after_a_snapshot<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
     scene.put(GROUP + 1, entries(1, 1, 20)).await;
-    // Into an empty log first; then beyond the end, right behind it, in the middle, at its last entry.
+    // Into an empty log first; then beyond the end, right behind it, in the middle, at its last
+    // entry.
     for (term, at) in [(1, 100), (2, 300), (3, 311), (5, 315), (7, 325)] {
         let meta = scene.finish(GROUP, entry(term, at).log_id, content(term, 2000)).await;
         scene.check().await;
@@ -208,7 +211,8 @@ pub async fn begins_anew_after_a_snapshot<R: AsyncRuntime, F: StoreFactory<R>>(r
     assert_eq!(scene.log(GROUP).entries.len(), 20);
 }
 
-/// A log that is written for long, and of which little is kept. What was written beside it at the beginning stays.
+/// A log that is written for long, and of which little is kept. What was written beside it at the
+/// beginning stays.
 #[doc(hidden)]
 pub async fn grows_and_is_purged_for_long<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 3] = [1, 2, 3];
@@ -241,7 +245,8 @@ pub async fn grows_and_is_purged_for_long<R: AsyncRuntime, F: StoreFactory<R>>(r
     scene.check_twice().await;
 }
 
-/// The store is dropped while a snapshot takes the place of the log, or of its beginning: the old state is left, or the new one, whole.
+/// The store is dropped while a snapshot takes the place of the log, or of its beginning: the old
+/// state is left, or the new one, whole.
 #[doc(hidden)]
 pub async fn crashes_while_it_purges<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;

@@ -18,7 +18,8 @@ pub async fn unknown_groups_are_empty<R: AsyncRuntime, F: StoreFactory<R>>(rt: R
     scene.reopen().await.check().await;
 }
 
-/// All kinds of entries, one after the other and many at once, from the one that forms a cluster on.
+/// All kinds of entries, one after the other and many at once, from the one that forms a cluster
+/// on.
 #[doc(hidden)]
 pub async fn reads_what_was_appended<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -116,7 +117,8 @@ pub async fn replaces_a_suffix<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, facto
     scene.reopen().await.check().await;
 }
 
-/// An answer that began before a suffix was replaced is the log as it was before, or as it is now, or an error; no mixture.
+/// An answer that began before a suffix was replaced is the log as it was before, or as it is now,
+/// or an error; no mixture.
 #[doc(hidden)]
 pub async fn replaces_while_it_reads<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -148,7 +150,8 @@ pub async fn replaces_while_it_reads<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
     }
 }
 
-/// A leader's entries may come again after those of another have replaced them. The ones behind them do not.
+/// A leader's entries may come again after those of another have replaced them. The ones behind
+/// them do not.
 #[doc(hidden)]
 pub async fn writes_the_same_suffix_again<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -192,7 +195,8 @@ pub async fn large_writes<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F
     scene.reopen().await.check().await;
 }
 
-/// Writes of many groups, mixed: each group's completions come in its order, all of them, and say that it is durable.
+/// Writes of many groups, mixed: each group's completions come in its order, all of them, and say
+/// that it is durable.
 #[doc(hidden)]
 pub async fn completes_in_order<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 5] = [1, 2, 3, 4, 5];
@@ -217,7 +221,8 @@ pub async fn completes_in_order<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fact
     scene.check().await;
 }
 
-/// What happens in one group is not seen in any other, nor in the one that a store's other user has.
+/// What happens in one group is not seen in any other, nor in the one that a store's other user
+/// has.
 #[doc(hidden)]
 pub async fn many_groups<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let groups: Vec<GroupId> = (0..20).chain([1 << 40, u64::MAX - 1, u64::MAX]).collect();

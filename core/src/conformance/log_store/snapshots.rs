@@ -1,4 +1,5 @@
-//! Snapshots: what is finished can be read as it was written, what is named stays, and of the rest nothing is left.
+//! Snapshots: what is finished can be read as it was written, what is named stays, and of the rest
+//! nothing is left.
 
 use bytes::Bytes;
 use quorate_rt::AsyncRuntime;
@@ -71,7 +72,8 @@ pub async fn reads_snapshots_from_anywhere<R: AsyncRuntime, F: StoreFactory<R>>(
     }
 }
 
-/// Another group's, another log id's, another content's: none of them is opened in the place of what was asked for.
+/// Another group's, another log id's, another content's: none of them is opened in the place of
+/// what was asked for.
 #[doc(hidden)]
 pub async fn opens_nothing_else<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
@@ -93,7 +95,8 @@ pub async fn opens_nothing_else<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fact
     scene.check().await;
 }
 
-/// Those that are dropped, before and after something was written, and those that a crash leaves. What was written into them is lost.
+/// Those that are dropped, before and after something was written, and those that a crash leaves.
+/// What was written into them is lost.
 #[doc(hidden)]
 pub async fn forgets_drafts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -127,8 +130,8 @@ pub async fn forgets_drafts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory:
     }
 }
 
-/// What is finished waits for its name: until the store is opened again, or until a later one is named. One that is later still waits on, for
-/// it may be one that a leader has sent.
+/// What is finished waits for its name: until the store is opened again, or until a later one is
+/// named. One that is later still waits on, for it may be one that a leader has sent.
 #[doc(hidden)]
 pub async fn forgets_what_is_not_named<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
@@ -214,7 +217,8 @@ pub async fn finishes_a_snapshot_again<R: AsyncRuntime, F: StoreFactory<R>>(rt: 
     scene.check().await;
 }
 
-/// One that is being sent stays readable to its end, though a later one is named, and the store gone.
+/// One that is being sent stays readable to its end, though a later one is named, and the store
+/// gone.
 #[doc(hidden)]
 pub async fn reads_a_snapshot_that_is_superseded<R: AsyncRuntime, F: StoreFactory<R>>(
     rt: R,

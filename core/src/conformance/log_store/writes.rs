@@ -1,4 +1,5 @@
-//! What is written to a store: entries whose content follows from their log ids, and writes as a node could make them.
+//! What is written to a store: entries whose content follows from their log ids, and writes as a
+//! node could make them.
 
 use std::collections::BTreeMap;
 
@@ -102,8 +103,8 @@ pub(super) fn content(seed: u64, len: usize) -> Bytes {
 }
 
 impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
-    /// Submits a write as a node could make it in this state: entries at the end or in place of some, a hard state, a snapshot that was taken
-    /// or received, a purge, or several of these.
+    /// Submits a write as a node could make it in this state: entries at the end or in place of
+    /// some, a hard state, a snapshot that was taken or received, a purge, or several of these.
     pub(super) async fn submit_random(
         &mut self,
         random: &mut fastrand::Rng,
@@ -153,8 +154,8 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
     }
 }
 
-/// Of entries, a hard state, or both, sometimes with what else a group keeps. What the snapshot covers is committed and
-/// stays.
+/// Of entries, a hard state, or both, sometimes with what else a group keeps. What the snapshot
+/// covers is committed and stays.
 fn random_write(random: &mut fastrand::Rng, log: &Log) -> LogWrite {
     let kind = random.u8(..8);
     let newer = log.hard_state.term.0.max(log.last().term.0) + 1;

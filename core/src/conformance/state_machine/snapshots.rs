@@ -1,4 +1,5 @@
-//! Snapshots of a state machine: what is restored is what was written, and what was written is the state as it was.
+//! Snapshots of a state machine: what is restored is what was written, and what was written is the
+//! state as it was.
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -70,7 +71,8 @@ async fn restore<M: StateMachine>(machine: &mut M, content: &Bytes) -> Result<()
     reader.end().map(|_| ())
 }
 
-/// Into a machine that is new, one that is ahead and one that is elsewhere: from then on they do as the one that was written.
+/// Into a machine that is new, one that is ahead and one that is elsewhere: from then on they do as
+/// the one that was written.
 #[doc(hidden)]
 pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(4);
@@ -122,7 +124,8 @@ pub async fn keeps_a_view_as_it_was<R: AsyncRuntime, F: MachineFactory>(_rt: R, 
     assert_eq!(factory.state(&machine), state, "writing a view has changed the state");
 }
 
-/// Of one machine, of another with the same history, of one that was restored on the way: or replicas can't be compared by their snapshots.
+/// Of one machine, of another with the same history, of one that was restored on the way: or
+/// replicas can't be compared by their snapshots.
 #[doc(hidden)]
 pub async fn writes_the_same_state_as_the_same_bytes<R: AsyncRuntime, F: MachineFactory>(
     _rt: R,
@@ -143,7 +146,8 @@ pub async fn writes_the_same_state_as_the_same_bytes<R: AsyncRuntime, F: Machine
     }
 }
 
-/// Cut anywhere, with any bit flipped, or overwritten: an error, or some state. (A node compares the digest before it believes it.)
+/// Cut anywhere, with any bit flipped, or overwritten: an error, or some state. (A node compares
+/// the digest before it believes it.)
 #[doc(hidden)]
 pub async fn restores_damaged_bytes_without_a_panic<R: AsyncRuntime, F: MachineFactory>(
     _rt: R,

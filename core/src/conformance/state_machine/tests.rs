@@ -108,7 +108,8 @@ fn notices_a_missing_response() {
     run(async |rt| applies_batches_as_single_commands(rt, with(Mistake::LosesAResponse)).await);
 }
 
-/// Numbers by their names, with one of the mistakes in its snapshots that the suite must notice, or with none.
+/// Numbers by their names, with one of the mistakes in its snapshots that the suite must notice, or
+/// with none.
 struct Table {
     numbers: Rc<RefCell<BTreeMap<u8, u64>>>,
     slip: Slip,

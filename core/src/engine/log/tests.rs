@@ -1,6 +1,8 @@
 //! What is in whose hands, and what is durable.
 
 use super::*;
+use crate::identity::Replica;
+use crate::membership::tests::founded;
 use crate::snapshot::Digest;
 use crate::types::Payload;
 
@@ -10,11 +12,20 @@ fn log() -> Log {
 
 fn push(log: &mut Log, term: u64, leader: u64, index: Index) {
     let log_id = LogId::new(term, leader, index);
-    log.push(Entry { log_id, payload: Payload::Blank });
+    log.push(Entry { log_id, time: 0, payload: Payload::Blank });
+}
+
+/// Nothing is told beside the log.
+fn alone() -> Beside {
+    Beside { hard_state: None, cluster: None, standing: None, standings: 0 }
+}
+
+fn take(log: &mut Log) -> Option<(u64, LogWrite)> {
+    log.take_write(alone(), Instant::default())
 }
 
 fn write(log: &mut Log) -> u64 {
-    log.take_write(None, Instant::default()).expect("something is fresh").0
+    take(log).expect("something is fresh").0
 }
 
 #[test]
@@ -30,20 +41,43 @@ fn an_entry_is_durable_when_its_write_is() {
     assert_eq!(log.durable(), 2);
     log.persisted(second);
     assert_eq!(log.durable(), 3);
-    assert!(log.take_write(None, Instant::default()).is_none(), "nothing is fresh");
+    assert!(take(&mut log).is_none(), "nothing is fresh");
 }
 
 #[test]
 fn one_completion_covers_all_writes_before_it() {
     let mut log = log();
-    let hard_state = HardState { term: Term(2), voted_for: Some(1), caught_up: true };
+    let hard_state = HardState { term: Term(2), voted_for: Some(Replica::new(1, 7)) };
     push(&mut log, 1, 1, 1);
-    log.take_write(Some(hard_state), Instant::default());
+    let beside = Beside { hard_state: Some(hard_state), standings: 3, ..alone() };
+    log.take_write(beside, Instant::default());
     push(&mut log, 1, 1, 2);
-    let second = write(&mut log);
-    assert_eq!(log.persisted(second), Some(hard_state));
+    let beside = Beside { standings: 4, ..alone() };
+    let (second, _) = log.take_write(beside, Instant::default()).expect("something is fresh");
+    assert_eq!(log.persisted(second), (Some(hard_state), 4));
     assert_eq!(log.durable(), 2);
-    assert_eq!(log.persisted(second), None, "a repetition says nothing");
+    assert_eq!(log.persisted(second), (None, 0), "a repetition says nothing");
+}
+
+/// Without any entry: a promise waits for it.
+#[test]
+fn what_is_told_beside_the_log_is_written_at_once() {
+    let cluster = ClusterId(5);
+    let told = [
+        Beside { hard_state: Some(HardState::default()), ..alone() },
+        Beside { cluster: Some(cluster), ..alone() },
+        Beside { standing: Some(Standing::Admitted(cluster)), standings: 1, ..alone() },
+    ];
+    let mut log = log();
+    for beside in told {
+        let expected = (beside.hard_state, beside.cluster, beside.standing.clone());
+        let (number, write) =
+            log.take_write(beside, Instant::default()).expect("it tells something");
+        assert_eq!((write.hard_state, write.cluster, write.standing), expected);
+        assert!(write.entries.is_empty());
+        log.persisted(number);
+    }
+    assert!(take(&mut log).is_none());
 }
 
 #[test]
@@ -61,7 +95,8 @@ fn a_completion_does_not_cover_what_replaces_its_entries() {
     assert_eq!(log.durable(), 2);
 }
 
-/// R9: the entry comes back with the same log id while its first write, and that of another in its place, are on their way.
+/// R9: the entry comes back with the same log id while its first write, and that of another in its
+/// place, are on their way.
 #[test]
 fn a_completion_does_not_cover_the_same_entry_written_again() {
     let mut log = log();
@@ -114,7 +149,7 @@ fn fresh_entries_are_at_hand_until_the_turn_ends() {
 #[test]
 fn a_second_write_of_a_turn_holds_what_the_first_does_not() {
     let indexes = |log: &mut Log| {
-        let write = log.take_write(None, Instant::default());
+        let write = take(log);
         let entries = write.map(|(_, write)| write.entries).unwrap_or_default();
         entries.iter().map(|entry| (entry.log_id.term.0, entry.log_id.index)).collect::<Vec<_>>()
     };
@@ -137,7 +172,8 @@ fn a_second_write_of_a_turn_holds_what_the_first_does_not() {
 fn snapshot(term: u64, leader: u64, index: Index) -> SnapshotMeta {
     SnapshotMeta {
         log_id: LogId::new(term, leader, index),
-        membership: Membership::new([(1, String::new())].into()).expect("valid"),
+        time: 0,
+        membership: founded(&[1]),
         membership_index: 1,
         bytes: 0,
         digest: Digest::of(b""),
@@ -164,8 +200,7 @@ fn what_follows_a_snapshot_that_the_log_holds_stays() {
         log.install(snapshot(1, 1, covered), 1);
         assert_eq!((log.purged().index, log.last().index), (covered, 6));
         assert_eq!(log.durable(), 3, "a snapshot is no reason to doubt what is durable");
-        let (number, content) =
-            log.take_write(None, Instant::default()).expect("it is to be named");
+        let (number, content) = take(&mut log).expect("it is to be named");
         assert_eq!(content.snapshot, Some(snapshot(1, 1, covered)));
         assert_eq!(content.purge, Some(LogId::new(1, 1, covered)));
         let indexes: Vec<_> = content.entries.iter().map(|entry| entry.log_id.index).collect();
@@ -186,8 +221,7 @@ fn a_log_that_does_not_hold_the_snapshots_end_is_replaced() {
             1,
             "what was durable beyond the commit index may be others' by now"
         );
-        let (number, content) =
-            log.take_write(None, Instant::default()).expect("it is to be named");
+        let (number, content) = take(&mut log).expect("it is to be named");
         assert!(content.entries.is_empty());
         log.persisted(number - 1);
         assert_eq!(log.durable(), 1, "the write before was of the log that is gone");
@@ -202,11 +236,11 @@ fn a_purge_that_was_made_before_changes_nothing() {
     write(&mut log);
     log.name_snapshot(snapshot(1, 1, 3));
     log.purge(2);
-    let (_, content) = log.take_write(None, Instant::default()).expect("there is something");
+    let (_, content) = take(&mut log).expect("there is something");
     assert_eq!(content.purge, Some(LogId::new(1, 1, 2)));
     log.purge(2);
     log.purge(1);
-    assert!(log.take_write(None, Instant::default()).is_none());
+    assert!(take(&mut log).is_none());
 }
 
 #[test]

@@ -435,8 +435,8 @@ impl Cluster {
             self.crash(id, 0);
             return;
         }
-        if let Some(refused) = output.refused.take() {
-            self.tell(false, format!("{id} can't form: {refused}"));
+        if let Some(error) = output.cannot_form.take() {
+            self.tell(false, format!("{id} can't form: {error}"));
         }
         self.tell_role(id, before);
         if let Some((number, write)) = output.write.take() {

@@ -1,0 +1,86 @@
+//! A send is never waited for, and what waits for a peer is bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_rt::AsyncRuntime;
+
+use super::super::replica;
+use super::messages::{append_one, piece};
+use super::{GROUP, Node, TransportFactory, join, pair};
+use crate::{Inbox, NodeId, Replica, Transport};
+
+/// What may wait for one peer, in bytes: more than any transport needs, and less than would hurt.
+const MAX_WAITING_BYTES: usize = 256 << 20;
+
+/// The content of a command, which tells how many of them exist.
+struct Counted(Arc<AtomicUsize>);
+
+static CONTENT: [u8; 64 << 10] = [7; 64 << 10];
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &CONTENT
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends far more to node `to` than may wait, entries or pieces of a snapshot, `pause` after some
+/// of it, and looks at how much does.
+async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pieces: bool, pause: impl AsyncFn()) {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    for index in 1..=(4 * MAX_WAITING_BYTES / CONTENT.len()) as u64 {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let content = Bytes::from_owner(Counted(Arc::clone(&waiting)));
+        let body = if pieces { piece(index, content) } else { append_one(index, content) };
+        from.transport.send(from.message(GROUP, to, body));
+        let bytes = waiting.load(Ordering::Relaxed) * CONTENT.len();
+        assert!(bytes <= MAX_WAITING_BYTES, "{bytes} bytes wait for one peer");
+        if index % 1024 == 0 {
+            pause().await;
+        }
+    }
+}
+
+/// A peer that has been here, and one that never was, though its address is known. Meanwhile the
+/// others are reached.
+#[doc(hidden)]
+pub async fn never_waits_for_who_is_away<R: AsyncRuntime, F: TransportFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let (one, two) = pair(&rt, &factory, &[GROUP]).await;
+    let mut three = Node::start(&rt, &factory, 3, 1, &[GROUP]).await;
+    let (gone, address) = factory.transport(&rt).await;
+    drop(gone);
+    let four = [(replica(4), address.clone()), (Replica::any(4), address)];
+    let places = [two.places(), three.places(), four].into_iter().flatten();
+    one.transport.set_peers(GROUP, &places.collect());
+    drop(two);
+    for (away, pieces) in [(2, false), (4, true), (2, true), (4, false)] {
+        flood(&one, away, pieces, async || rt.sleep(Duration::from_millis(1)).await).await;
+        one.reach(&rt, &mut three, one.number(GROUP, 3, away)).await;
+    }
+}
+
+/// A peer that does not get to run while it is sent to.
+#[doc(hidden)]
+pub async fn never_waits_for_who_is_slow<R: AsyncRuntime, F: TransportFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
+    // What is delivered waits no longer.
+    join(&one, &two, Inbox::new(drop));
+    for pieces in [false, true] {
+        flood(&one, 2, pieces, async || ()).await;
+        one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
+    }
+}
