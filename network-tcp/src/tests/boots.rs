@@ -255,13 +255,16 @@ fn a_second_group_of_a_running_node_is_no_other_boot() {
         one.transport.attach(GROUP + 1, rebooted(member(1)), Inbox::new(drop));
         one.send(2, piece(0, 10));
         assert_eq!(two.inbox.recv().await.unwrap().body, piece(0, 10));
+        one.send_number(2, 2);
+        assert_eq!(two.number().await, 2);
+        assert_eq!(one.transport.stats().connects, 2, "a lane each");
         // When all groups have ended it may be another.
         one.transport.detach(GROUP);
         one.transport.detach(GROUP + 1);
         one.transport.attach(GROUP, rebooted(member(1)), Inbox::new(drop));
         one.meet(&[(2, two.address())]);
-        one.send_number(2, 2);
-        assert_eq!(two.number().await, 2);
+        one.send_number(2, 3);
+        assert_eq!(two.number().await, 3);
         assert_eq!(two.transport.stats().refused_handshakes, 0);
     });
 }
