@@ -11,8 +11,8 @@ use crate::handshake::{
 /// The largest frame: small, so that the limit is met.
 const MAX_BODY_BYTES: usize = 40_000;
 
-/// The property of the target `frames`: what comes out of a stream is a prefix of it, however it is cut into pieces, and the buffer stays
-/// within its bounds. The first byte says how: see the code.
+/// The property of the target `frames`: what comes out of a stream is a prefix of it, however it is
+/// cut into pieces, and the buffer stays within its bounds. The first byte says how: see the code.
 pub fn frames(data: &[u8]) {
     let Some((how, stream)) = data.split_first() else { return };
     let mut stream = stream.to_vec();
@@ -50,7 +50,8 @@ fn repair(mut rest: &mut [u8]) {
     }
 }
 
-/// All bodies that a stream holds, which arrives in pieces of `step` bytes, and the error at which it ends.
+/// All bodies that a stream holds, which arrives in pieces of `step` bytes, and the error at which
+/// it ends.
 fn read(stream: &[u8], step: usize) -> (Vec<Bytes>, Option<FrameError>) {
     let mut reader = FrameReader::new(BytesMut::new(), MAX_BODY_BYTES);
     let (mut rest, mut bodies) = (stream, Vec::new());
@@ -79,8 +80,9 @@ fn read(stream: &[u8], step: usize) -> (Vec<Bytes>, Option<FrameError>) {
     }
 }
 
-/// The property of the target `handshake`: a part of a handshake is taken only whole, is the same when it is written and taken again, and is refused
-/// no later than it can be and never again otherwise. The first byte says which part it is.
+/// The property of the target `handshake`: a part of a handshake is taken only whole, is the same
+/// when it is written and taken again, and is refused no later than it can be and never again
+/// otherwise. The first byte says which part it is.
 pub fn handshake(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
     match which % 3 {

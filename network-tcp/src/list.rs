@@ -48,8 +48,8 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached. Gives what may be right,
-/// but is worth a warning.
+/// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached.
+/// Gives what may be right, but is worth a warning.
 ///
 /// Errors: a sentence that says what is wrong.
 pub(crate) fn check(

@@ -1,175 +1,25 @@
-//! The outbox of a peer's lane, and the task that connects to the peer and writes what has gathered.
+//! The task that connects to a peer and writes what has gathered in its outbox.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures::future::{Either, select};
-use quorate_core::codec::Gather;
 use quorate_core::{Boot, Credentials, GroupId, Memory, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
-use crate::addresses::Address;
-use crate::frame::put_frame;
 use crate::handshake::{
     Answer, Confirm, Hello, Lane, MAX_MEMORIES, Party, Refusal, Role, VERSIONS, judge, mac,
 };
-use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
+use crate::outbox::Link;
+use crate::sessions::{Control, ECHO_REPORT, PING_REPORT, Session, Way};
 use crate::transport::State;
 use crate::wait::{read_until, resolve, within};
-
-/// What waits for a connection, in bytes (and one message more): enough for the first words of an election, as what
-/// is older than a failed attempt is worthless.
-const UNCONNECTED_BYTES: usize = 64 << 10;
-
-/// What the transport and the peer's task share.
-pub(crate) struct Link {
-    /// Whom it is for; maybe [`any`](Replica::any) of a node.
-    pub(crate) to: Replica,
-    pub(crate) lane: Lane,
-    pub(crate) address: Address,
-    outbox: RefCell<Outbox>,
-    filled: Rc<Signal>,
-}
-
-#[derive(Default)]
-struct Outbox {
-    /// What may go over any connection. It overtakes the others.
-    formation: Queue,
-    /// What needs a proven connection.
-    others: Queue,
-    /// What the task has taken and not yet written: it is memory, too.
-    writing_bytes: usize,
-    writing_frames: u64,
-    connection: Connected,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Gather,
-    frames: u64,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Connected {
-    #[default]
-    No,
-    Unproven,
-    Proven,
-}
-
-impl Outbox {
-    fn bytes(&self) -> usize {
-        self.formation.waiting.len() + self.others.waiting.len() + self.writing_bytes
-    }
-}
-
-impl Link {
-    pub(crate) fn new(to: Replica, lane: Lane, address: Address) -> Self {
-        Self { to, lane, address, outbox: RefCell::default(), filled: Rc::default() }
-    }
-
-    /// Whether another message is taken.
-    pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
-        let outbox = self.outbox.borrow();
-        let limit = match outbox.connection {
-            Connected::No => max_outbox_bytes.min(UNCONNECTED_BYTES),
-            Connected::Unproven if !is_formation => return false,
-            Connected::Unproven | Connected::Proven => max_outbox_bytes,
-        };
-        outbox.bytes() < limit
-    }
-
-    /// Puts a message behind the others; the task looks at it after this turn.
-    pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        let queue = if is_formation { &mut outbox.formation } else { &mut outbox.others };
-        put_frame(&mut queue.waiting, body);
-        queue.frames += 1;
-        self.filled.raise();
-    }
-
-    /// Throws away what waits and what has not been written to its end, and says how many messages that were.
-    pub(crate) fn clear(&self) -> u64 {
-        let lost = self.outbox.take();
-        lost.formation.frames + lost.others.frames + lost.writing_frames
-    }
-
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
-        self.outbox.borrow().bytes()
-    }
-
-    async fn until_filled(&self, session: Option<&Session>) {
-        let is_empty = || {
-            let outbox = self.outbox.borrow();
-            outbox.formation.waiting.is_empty()
-                && outbox.others.waiting.is_empty()
-                && !session.is_some_and(Session::is_due)
-        };
-        while is_empty() {
-            self.filled.wait().await;
-        }
-    }
-
-    /// A connection is there. Gives how many messages wait that can't go over it, and are dropped.
-    fn connected(&self, proven: bool) -> u64 {
-        let outbox = &mut *self.outbox.borrow_mut();
-        self.filled.raise();
-        if proven {
-            outbox.connection = Connected::Proven;
-            return 0;
-        }
-        outbox.connection = Connected::Unproven;
-        std::mem::take(&mut outbox.others).frames
-    }
-
-    /// The connection is gone, and what waits is for the next one. Gives how many messages were being written.
-    fn disconnected(&self) -> u64 {
-        let outbox = &mut *self.outbox.borrow_mut();
-        outbox.connection = Connected::No;
-        outbox.writing_bytes = 0;
-        std::mem::take(&mut outbox.writing_frames)
-    }
-
-    fn begin_write(&self, session: &Session) -> (Vec<Bytes>, usize) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        assert!(outbox.writing_frames == 0, "one write at a time");
-        // Before all that waits: a ping is answered soon, or in vain.
-        let mut control = Gather::new();
-        for due in session.take_due() {
-            let mut body = Gather::new();
-            body.put_u8(match due {
-                Control::Ping => PING_FRAME,
-                Control::Echo => ECHO_FRAME,
-            });
-            put_frame(&mut control, &mut body);
-        }
-        outbox.writing_bytes = outbox.bytes() + control.len();
-        let mut batch = Vec::new();
-        let Outbox { formation, others, .. } = outbox;
-        for waiting in [&mut control, &mut formation.waiting, &mut others.waiting] {
-            match batch.is_empty() {
-                true => batch = waiting.take(),
-                false => batch.append(&mut waiting.take()),
-            }
-        }
-        for queue in [formation, others] {
-            outbox.writing_frames += std::mem::take(&mut queue.frames);
-        }
-        (batch, outbox.writing_bytes)
-    }
-
-    fn end_write(&self) -> (usize, u64) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        (std::mem::take(&mut outbox.writing_bytes), std::mem::take(&mut outbox.writing_frames))
-    }
-}
 
 #[derive(Debug, Error)]
 enum ConnectError {
@@ -218,7 +68,8 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                         keep_waiting(&state, &link);
                         continue;
                     }
-                    // Most likely the peer has changed, and more can be proven now. What waits is for then.
+                    // Most likely the peer has changed, and more can be proven now. What waits is
+                    // for then.
                     Err(reason) if !proven => {
                         tracing::debug!(%to, ?lane, address, %reason, "an unproven connection has ended");
                         keep_waiting(&state, &link);
@@ -364,8 +215,8 @@ enum End {
     Again,
 }
 
-/// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever task ends first, the others
-/// are dropped, and with them the socket.
+/// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever
+/// task ends first, the others are dropped, and with them the socket.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
@@ -375,7 +226,7 @@ async fn serve<R: AsyncRuntime>(
     let rt = &state.rt;
     let session = Session::new(peer, boot, proven, Way::Out, Rc::clone(&link.filled));
     let _open = state.begin_session(state.next_id(), &session);
-    let lost = link.connected(proven);
+    let lost = link.connected(&session);
     state.count(|stats| {
         stats.connects += 1;
         stats.unproven += u64::from(!proven);
@@ -477,15 +328,16 @@ async fn read_reports<R: AsyncRuntime>(
     }
 }
 
-/// How far the peer is behind what was sent to it. TCP alone doesn't tell for many minutes that a peer has lost its power,
-/// and never that it has stopped reading.
+/// How far the peer is behind what was sent to it. TCP alone doesn't tell for many minutes that a
+/// peer has lost its power, and never that it has stopped reading.
 #[derive(Default)]
 struct Progress {
     /// Bytes handed to the socket, those of a write under way included.
     sent: Cell<u64>,
     /// Bytes that the peer has reported.
     arrived: Cell<u64>,
-    /// Since when the peer owes a report: since the oldest bytes on their way were sent, or since it last reported others.
+    /// Since when the peer owes a report: since the oldest bytes on their way were sent, or since
+    /// it last reported others.
     waiting_since: Cell<Option<Instant>>,
     waiting: Signal,
 }

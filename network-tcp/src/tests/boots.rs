@@ -1,4 +1,5 @@
-//! Two processes of one replica: a reboot is served at once, a copy of a folder is refused, and so is an older one.
+//! Two processes of one replica: a reboot is served at once, a copy of a folder is refused, and so
+//! is an older one.
 
 use super::*;
 use crate::handshake::Refusal;
@@ -174,7 +175,8 @@ fn pings_are_answered_and_never_pile_up() {
         let mut wire = Wire::welcomed(&rt, &one, 2).await;
         let pings = frame(&[1]).repeat(10_000);
         wire.send(pings).await;
-        // At least one echo, and no more than there were pings; then the connection works as before.
+        // At least one echo, and no more than there were pings; then the connection works as
+        // before.
         loop {
             assert!(wire.more().await);
             let mut reports = wire.buffer.chunks_exact(8);
@@ -253,13 +255,16 @@ fn a_second_group_of_a_running_node_is_no_other_boot() {
         one.transport.attach(GROUP + 1, rebooted(member(1)), Inbox::new(drop));
         one.send(2, piece(0, 10));
         assert_eq!(two.inbox.recv().await.unwrap().body, piece(0, 10));
+        one.send_number(2, 2);
+        assert_eq!(two.number().await, 2);
+        assert_eq!(one.transport.stats().connects, 2, "a lane each");
         // When all groups have ended it may be another.
         one.transport.detach(GROUP);
         one.transport.detach(GROUP + 1);
         one.transport.attach(GROUP, rebooted(member(1)), Inbox::new(drop));
         one.meet(&[(2, two.address())]);
-        one.send_number(2, 2);
-        assert_eq!(two.number().await, 2);
+        one.send_number(2, 3);
+        assert_eq!(two.number().await, 3);
         assert_eq!(two.transport.stats().refused_handshakes, 0);
     });
 }

@@ -239,6 +239,20 @@ fn settings_and_addresses_that_cannot_work_are_errors() {
 }
 
 #[test]
+fn a_list_is_checked_against_where_the_transport_listens() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let list = |own: &str| BTreeMap::from([(1, own.to_owned()), (2, "raft-2:7001".to_owned())]);
+        assert_eq!(one.transport.check_list(1, &list(&one.address())), Ok(()));
+        let error = one.transport.check_list(1, &list("127.0.0.1:1")).unwrap_err();
+        assert!(error.contains("127.0.0.1:1") && error.contains(&one.address()), "{error}");
+        let nat = TcpConfig { advertise: Some("127.0.0.1:1".to_owned()), ..config() };
+        let one = Node::start_with(&rt, member(1), ANYWHERE, nat, Timing::DEFAULT).await;
+        assert_eq!(one.transport.check_list(1, &list("127.0.0.1:1")), Ok(()));
+    });
+}
+
+#[test]
 fn the_membership_decides_where_a_peer_is_whatever_it_says_of_itself() {
     run(async |rt| {
         let lies = TcpConfig { advertise: Some("127.0.0.1:1".to_owned()), ..config() };

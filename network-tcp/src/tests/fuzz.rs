@@ -1,4 +1,5 @@
-//! Streams of random messages, cut and bent in random places. Seeded, so that a failure comes again. (Bytes from anywhere are in `fuzzing.rs`.)
+//! Streams of random messages, cut and bent in random places. Seeded, so that a failure comes
+//! again. (Bytes from anywhere are in `fuzzing.rs`.)
 
 use super::*;
 use crate::frame::{FrameError, FrameReader};

@@ -227,7 +227,8 @@ fn whichever_store_a_node_has_answers_who_asks_for_any() {
         one.send_to(Replica::any(2), who());
         let arrived = two.inbox.recv().await.unwrap();
         assert_eq!((arrived.to, arrived.body), (Replica::any(2), who()));
-        // It is known by its name now, and has a connection of its own for that; neither replaces the other.
+        // It is known by its name now, and has a connection of its own for that; neither replaces
+        // the other.
         one.send_to(new.replica, situation());
         assert_eq!(two.inbox.recv().await.unwrap().to, new.replica);
         one.send_to(Replica::any(2), who());
@@ -261,7 +262,8 @@ fn a_refusal_over_versions_tells_both_ranges() {
     let refusal = Hello::take(&mut hello).unwrap_err();
     let here = refusal.to_string();
     assert!(here.contains("this node speaks 3") && here.contains("the other 4 to 9"), "{here}");
-    // The dialler of such a version reads the range of this node from the answer, and this node that of another.
+    // The dialler of such a version reads the range of this node from the answer, and this node
+    // that of another.
     let answer = Answer { versions: theirs, ..Answer::refuse(refusal, None) };
     let answer = Answer::take(&mut BytesMut::from(&answer.encode()[..])).unwrap().unwrap();
     let there = answer.check(&self::hello(2, 1)).unwrap_err();

@@ -112,7 +112,8 @@ fn a_peer_that_reports_nothing_is_left_and_tried_again() {
     run(async |rt| {
         let timing = Timing { silence: Duration::from_millis(50), ..Timing::DEFAULT };
         let (node, mut listener, mut wire) = facing_a_stub(&rt, timing).await;
-        // It reads, as the kernel of a machine without power doesn't; that alone is no sign of life.
+        // It reads, as the kernel of a machine without power doesn't; that alone is no sign of
+        // life.
         wire.until_closed().await;
         until(&rt, || {
             node.send_number(2, 2);

@@ -1,4 +1,5 @@
-//! Pieces of snapshots beside the other messages: neither waits behind, nor breaks off with, the other.
+//! Pieces of snapshots beside the other messages: neither waits behind, nor breaks off with, the
+//! other.
 
 use super::*;
 use crate::config::Stats;

@@ -1,4 +1,5 @@
-//! What a node remembers of a peer is told to it before any message, and only where the cluster is proven.
+//! What a node remembers of a peer is told to it before any message, and only where the cluster is
+//! proven.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,7 +1,9 @@
-//! Transports on tokio, against each other and against peers that do as the test says, byte by byte.
+//! Transports on tokio, against each other and against peers that do as the test says, byte by
+//! byte.
 
 mod boots;
 mod exchange;
+mod form;
 mod fuzz;
 mod handshake;
 mod hostile;
@@ -17,7 +19,7 @@ use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
     ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
-    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
+    Refusal, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -151,7 +153,8 @@ impl Node {
         }
     }
 
-    /// Sends until something arrives at `to`, as a node that comes back may miss the first messages.
+    /// Sends until something arrives at `to`, as a node that comes back may miss the first
+    /// messages.
     async fn reach(&self, rt: &Tokio, to: &mut Node, sequence: u64) {
         until(rt, || {
             self.send_number(to.own.replica.id, sequence);

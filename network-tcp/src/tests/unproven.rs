@@ -1,5 +1,5 @@
-//! Peers that can't prove that they are of the same cluster: only what forms one, or lets a disk in, goes to them and comes
-//! from them, and the cluster's id is told to nobody else.
+//! Peers that can't prove that they are of the same cluster: only what forms one, or lets a disk
+//! in, goes to them and comes from them, and the cluster's id is told to nobody else.
 
 use super::*;
 use quorate_rt_tokio::TokioListener;
@@ -119,7 +119,8 @@ fn the_id_of_the_cluster_is_in_nothing_that_an_unproven_peer_gets() {
                 got.extend(bytes);
             }
             if hello.lane == Lane::Main {
-                // These two are how a member or a founder lets somebody in, and what they go to was listed.
+                // These two are how a member or a founder lets somebody in, and what they go to was
+                // listed.
                 for body in [claim(), admit()] {
                     let bytes = frame(&encode(&message(1, 2, body)));
                     assert!(tells_cluster(&bytes), "or the search finds nothing");
@@ -239,10 +240,14 @@ fn an_unproven_connection_is_made_anew_when_the_node_has_joined_and_a_proven_one
         two.meet(&[(1, one.address())]);
         one.send(2, admit());
         assert_eq!(two.inbox.recv().await.unwrap().body, admit());
-        // It answers and changes in one turn, as a node does; the answer is not lost by that.
+        two.send(1, who());
+        assert_eq!(one.inbox.recv().await.unwrap().body, who());
+        // It answers and changes in one turn, as a node does; nothing is lost by that.
         two.send(1, situation());
         two.becomes(StoreState::Claimed, Some(CLUSTER));
+        two.send_number(1, 0);
         assert_eq!(one.inbox.recv().await.unwrap().body, situation());
+        assert_eq!(one.number().await, 0);
         one.reach(&rt, &mut two, 1).await;
         two.reach(&rt, &mut one, 2).await;
         let before = (one.transport.stats(), two.transport.stats());
