@@ -1,5 +1,5 @@
-//! The trait of a transport, which a user may implement: one method, [`Transport::send`], and one call,
-//! [`Inbox::deliver`] (or [`Raft::deliver`](crate::Raft::deliver) from another thread).
+//! The trait of a transport, which a user may implement: one method, [`Transport::send`], and one
+//! call, [`Inbox::deliver`] (or [`Raft::deliver`](crate::Raft::deliver) from another thread).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,14 +10,16 @@ use crate::identity::{ClusterId, Memory, Replica};
 use crate::message::Message;
 use crate::types::{GroupId, NodeId};
 
-/// Carries messages to other replicas. It may lose, delay, repeat or reorder them; it must not change them.
+/// Carries messages to other replicas. It may lose, delay, repeat or reorder them; it must not
+/// change them.
 pub trait Transport: 'static {
-    /// Takes a message for the replica `message.to`. It never waits: what can't be taken now is dropped. It must not
-    /// call [`Inbox::deliver`] of its own node before it returns.
+    /// Takes a message for the replica `message.to`. It never waits: what can't be taken now is
+    /// dropped. It must not call [`Inbox::deliver`] of its own node before it returns.
     fn send(&self, message: Message);
 
-    /// The node begins to listen: from now on, messages of `group` go to `inbox`. Called once for each group of a node. One that
-    /// calls [`Raft::deliver`](crate::Raft::deliver) by itself needs nothing here.
+    /// The node begins to listen: from now on, messages of `group` go to `inbox`. Called once for
+    /// each group of a node. One that calls [`Raft::deliver`](crate::Raft::deliver) by itself needs
+    /// nothing here.
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
         let _ = (group, credentials, inbox);
     }
@@ -27,8 +29,9 @@ pub trait Transport: 'static {
         let _ = (group, credentials);
     }
 
-    /// Where the replicas of `group` are reached, each time this changes. One that is not listed is reached where
-    /// [its node](Replica::any) is. A transport that knows already needs nothing here.
+    /// Where the replicas of `group` are reached, each time this changes. One that is not listed is
+    /// reached where [its node](Replica::any) is. A transport that knows already needs nothing
+    /// here.
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let _ = (group, peers);
     }
@@ -38,8 +41,8 @@ pub trait Transport: 'static {
         let _ = group;
     }
 
-    /// Checks a list of nodes before anything is formed of it: whether its addresses can be ones, and whether the entry of node `me` is
-    /// where this transport is reached.
+    /// Checks a list of nodes before anything is formed of it: whether its addresses can be ones,
+    /// and whether the entry of node `me` is where this transport is reached.
     ///
     /// Errors: a sentence that says what is wrong. What may be right is only warned of.
     fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
@@ -53,7 +56,8 @@ pub trait Transport: 'static {
 pub struct Boot {
     /// How often a node has started on the store, durably.
     pub number: u64,
-    /// Drawn at random for this run. Two runs with one number and two tags are two copies of a store.
+    /// Drawn at random for this run. Two runs with one number and two tags are two copies of a
+    /// store.
     pub tag: u64,
 }
 
@@ -80,11 +84,13 @@ pub struct Credentials {
     pub boot: Boot,
     /// What its store has.
     pub state: StoreState,
-    /// The cluster that it belongs to, or whose claim it has accepted. It is a key, and not to be sent.
+    /// The cluster that it belongs to, or whose claim it has accepted. It is a key, and not to be
+    /// sent.
     pub cluster: Option<ClusterId>,
 }
 
-/// Where a transport brings what it has for a node. It stays on the node's thread; a clone is cheap.
+/// Where a transport brings what it has for a node. It stays on the node's thread; a clone is
+/// cheap.
 #[derive(Clone)]
 pub struct Inbox(Rc<dyn Receiver>);
 
@@ -134,8 +140,30 @@ where
     }
 }
 
+/// An inbox at which somebody looks on.
+struct Inspected<F> {
+    look: F,
+    inbox: Inbox,
+}
+
+impl<F: Fn(&Message)> Receiver for Inspected<F> {
+    fn deliver(&self, message: Message) {
+        (self.look)(&message);
+        self.inbox.deliver(message);
+    }
+
+    fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
+        self.inbox.0.recall(replica)
+    }
+
+    fn remembered(&self, from: Replica, memory: Memory) {
+        self.inbox.remembered(from, memory);
+    }
+}
+
 impl Inbox {
-    /// Calls `deliver` for each message, and remembers nothing. (The node makes its own; a test of a transport may make these.)
+    /// Calls `deliver` for each message, and remembers nothing. (The node makes its own; a test of
+    /// a transport may make these.)
     pub fn new(deliver: impl Fn(Message) + 'static) -> Self {
         Self(Rc::new(deliver))
     }
@@ -150,11 +178,19 @@ impl Inbox {
         Self(Rc::new(Remembering { deliver, recall, remembered }))
     }
 
+    /// An inbox of the same node that shows each message to `look` before it delivers it. A
+    /// transport that wraps another one hands it on in [`attach`](Transport::attach), to see what
+    /// arrives.
+    pub fn inspect(self, look: impl Fn(&Message) + 'static) -> Self {
+        Self(Rc::new(Inspected { look, inbox: self }))
+    }
+
     pub(crate) fn of(receiver: Rc<dyn Receiver>) -> Self {
         Self(receiver)
     }
 
-    /// Hands a message to the node, which looks at it in its next turn. What is not meant for the node is ignored there.
+    /// Hands a message to the node, which looks at it in its next turn. What is not meant for the
+    /// node is ignored there.
     pub fn deliver(&self, message: Message) {
         self.0.deliver(message);
     }
@@ -168,8 +204,8 @@ impl Inbox {
         self.0.recall(replica)
     }
 
-    /// Another replica remembers this of the node. It is to come before the messages of that one. A node that has less stops: its
-    /// store was put back to an earlier state.
+    /// Another replica remembers this of the node. It is to come before the messages of that one. A
+    /// node that has less stops: its store was put back to an earlier state.
     pub fn remembered(&self, from: Replica, memory: Memory) {
         self.0.remembered(from, memory);
     }
@@ -178,5 +214,69 @@ impl Inbox {
 impl std::fmt::Debug for Inbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Inbox")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::message::Body;
+    use crate::types::{LogId, Term};
+
+    /// A node that notes what it is told, and remembers one thing of everybody.
+    #[derive(Default)]
+    struct Node {
+        delivered: Cell<usize>,
+        told: RefCell<Vec<(Replica, Memory)>>,
+    }
+
+    const MEMORY: Memory =
+        Memory { term: Term(7), voted: Term(6), acknowledged: LogId::ZERO, committed: LogId::ZERO };
+
+    impl Receiver for Node {
+        fn deliver(&self, _: Message) {
+            self.delivered.set(self.delivered.get() + 1);
+        }
+
+        fn recall(&self, _: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
+            Box::pin(async { Some(MEMORY) })
+        }
+
+        fn remembered(&self, from: Replica, memory: Memory) {
+            self.told.borrow_mut().push((from, memory));
+        }
+    }
+
+    fn recalled(inbox: &Inbox) -> Option<Memory> {
+        let mut recall = Box::pin(inbox.recall(Replica::new(2, 1)));
+        match recall.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(memory) => memory,
+            std::task::Poll::Pending => panic!("nothing is to be waited for"),
+        }
+    }
+
+    #[test]
+    fn an_inspected_inbox_is_the_node_s_own_but_for_the_look() {
+        let (node, seen) = (Rc::new(Node::default()), Rc::new(Cell::new(0)));
+        let looks = Rc::clone(&seen);
+        let inbox = Inbox::of(Rc::clone(&node) as Rc<dyn Receiver>);
+        let inbox = inbox.inspect(move |_| looks.set(looks.get() + 1));
+        let (from, to, body) =
+            (Replica::new(2, 1), Replica::new(1, 1), Body::ReadIndex { sequence: 1 });
+        inbox.deliver(Message { group: 0, cluster: None, from, to, term: Term(1), body });
+        assert_eq!((seen.get(), node.delivered.get()), (1, 1));
+        assert_eq!(recalled(&inbox), Some(MEMORY));
+        inbox.remembered(from, MEMORY);
+        assert_eq!(node.told.take(), [(from, MEMORY)]);
+    }
+
+    #[test]
+    fn an_inbox_that_a_test_made_remembers_nothing() {
+        let inbox = Inbox::new(drop);
+        assert_eq!(recalled(&inbox), None);
+        inbox.remembered(Replica::new(2, 1), MEMORY);
     }
 }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::rt::channel::watch;
 use quorate::{
-    Completion, Entries, Entry, GroupId, Index, LogStore, LogWrite, MemStore, Payload, Recovered,
-    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    Completion, Entries, Entry, GroupId, Identity, Index, LogStore, LogWrite, MemStore, NodeId,
+    Payload, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
 /// What becomes of what is handed to the store.
@@ -52,7 +52,8 @@ pub enum Disk {
     SpoilsContents,
     /// The contents of snapshots end too early.
     CutsContents,
-    /// Each snapshot that is begun now waits until it is [released](FaultyStore::release) before it takes anything.
+    /// Each snapshot that is begun now waits until it is [released](FaultyStore::release) before it
+    /// takes anything.
     HoldsDrafts,
 }
 
@@ -183,6 +184,10 @@ fn failed(what: &str) -> StoreError {
 }
 
 impl LogStore for FaultyStore {
+    async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
+        self.log.identify(node).await
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         self.log.recover(group).await
     }

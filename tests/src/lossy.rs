@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use quorate::{GroupId, Inbox, Message, NodeId, Transport};
+use quorate::{Credentials, GroupId, Inbox, Message, NodeId, Replica, Transport};
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +76,20 @@ impl<T: Transport> Transport for Lossy<T> {
         due.into_iter().for_each(|message| self.inner.send(message));
     }
 
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
-        self.inner.attach(group, node, inbox);
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        self.inner.attach(group, credentials, inbox);
     }
 
-    fn set_peers(&self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+    fn set_credentials(&self, group: GroupId, credentials: Credentials) {
+        self.inner.set_credentials(group, credentials);
+    }
+
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         self.inner.set_peers(group, peers);
+    }
+
+    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
+        self.inner.check_list(me, list)
     }
 
     fn detach(&self, group: GroupId) {

@@ -1,12 +1,15 @@
-//! Which disks may be damaged: so few at a time that what was committed stays recoverable from the others.
+//! Which disks may be damaged: so few at a time that what was committed stays recoverable from the
+//! others.
 //!
-//! Raft survives the loss of a minority's disks, if those nodes are kept from voting until they have caught up. So a node whose disk was damaged or replaced counts as
-//! impaired until it says that it has caught up, and its log has all that was committed then.
+//! Raft survives the loss of a minority's disks, as it survives that so many nodes crash for ever:
+//! a node with an empty disk is another replica, which has no vote yet. So a node whose disk was
+//! damaged or replaced counts as impaired until its new replica votes in the committed
+//! configuration.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use quorate::{Index, NodeId};
+use quorate::NodeId;
 
 /// What is wrong with a node's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +18,6 @@ enum Damage {
     Rotten,
     /// It was replaced by an empty one.
     Replaced,
-    /// … and the node says that it has caught up, when so much was committed.
-    CaughtUp(Index),
 }
 
 pub struct Atlas {
@@ -49,24 +50,18 @@ impl Atlas {
         self.damaged.borrow().get(&node) == Some(&Damage::Rotten)
     }
 
-    /// Whether something is wrong with its disk, or was, and it may not have all of it again.
+    /// Whether something is wrong with its disk, or its new one has no vote yet.
     pub fn is_impaired(&self, node: NodeId) -> bool {
         self.damaged.borrow().contains_key(&node)
     }
 
-    /// What is durable at a node, and what is committed. Whether that makes it whole again.
-    pub fn look(&self, node: NodeId, caught_up: bool, durable: Index, committed: Index) -> bool {
+    /// Whether the disk that a node has now votes. Tells whether that makes the node whole again.
+    pub fn look(&self, node: NodeId, votes: bool) -> bool {
         let mut damaged = self.damaged.borrow_mut();
-        match damaged.get(&node).copied() {
-            Some(Damage::Replaced) if caught_up => {
-                damaged.insert(node, Damage::CaughtUp(committed));
-                false
-            }
-            Some(Damage::CaughtUp(wanted)) if durable >= wanted => {
-                damaged.remove(&node);
-                true
-            }
-            _ => false,
+        let whole = votes && damaged.get(&node) == Some(&Damage::Replaced);
+        if whole {
+            damaged.remove(&node);
         }
+        whole
     }
 }

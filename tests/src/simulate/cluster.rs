@@ -1,4 +1,5 @@
-//! A cluster in the simulator: its hosts, and the processes on them, each a node as a service would run it.
+//! A cluster in the simulator: its hosts, and the processes on them, each a node as a service would
+//! run it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -112,12 +113,10 @@ impl Cluster {
         })
     }
 
-    /// Whether these may go on without the others: the cluster is formed, and a majority of all is among them, whose votes count.
+    /// Whether these may go on without the others: the cluster is formed, and a quorum of its
+    /// voters is among them.
     pub fn may_go_on(&self, ids: &[NodeId]) -> bool {
-        self.observer.with_model(|model| {
-            let votes = |id: &&NodeId| model.nodes[id].durable.hard_state.caught_up;
-            model.is_formed() && 2 * ids.iter().filter(votes).count() > self.hosts.len()
-        })
+        self.observer.with_model(|model| model.is_formed() && model.is_quorum(ids))
     }
 
     pub fn ids(&self) -> Vec<NodeId> {
@@ -184,7 +183,8 @@ impl Cluster {
         self.change(id, |member| member.raft = None);
     }
 
-    /// What a service does: opens its store, listens, starts its node, forms the cluster, and stops when it is told to.
+    /// What a service does: opens its store, listens, starts its node, forms the cluster, and stops
+    /// when it is told to.
     async fn serve(self: &Rc<Self>, rt: &Sim, id: NodeId) -> Result<(), StartError> {
         let life = self.host(id).incarnation();
         let store = FileStore::open_with(rt, DATA, self.plan.file.clone()).await?;
@@ -234,9 +234,9 @@ impl Cluster {
     async fn form(self: Rc<Self>, raft: Raft<Ledger>) {
         let members = self.ids().into_iter().map(|id| (id, self.address(id).to_string()));
         match raft.initialize(members).await {
-            Ok(()) | Err(InitializeError::AlreadyInitialized | InitializeError::Shutdown) => {}
-            Err(InitializeError::Fatal(_)) => {}
-            Err(error @ InitializeError::Membership(_)) => {
+            Ok(()) | Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => {}
+            // All are told the same list, and nobody is removed.
+            Err(error) => {
                 let verdict = Err(format!("node {} refuses to form: {error}", raft.id()));
                 self.observer.accuse("cluster", verdict, now());
             }
@@ -303,10 +303,7 @@ impl Cluster {
         self.atlas.replaced(id);
         self.host(id).disk().replace(&DiskImage::default());
         self.change(id, |member| member.is_broken = false);
-        self.observer.change_model(|model| {
-            let lost = model.nodes.remove(&id).unwrap_or_default();
-            model.nodes.insert(id, super::model::NodeModel::on_new_disk(lost));
-        });
+        self.observer.change_model(|model| model.replace_disk(id));
         self.tell(|| format!("node {id} gets an empty disk"));
     }
 
@@ -315,14 +312,10 @@ impl Cluster {
         loop {
             rt.sleep(LOOKS).await;
             for id in self.ids() {
-                let whole = self.observer.with_model(|model| {
-                    let log = &model.nodes[&id].durable;
-                    let (caught_up, durable) = (log.hard_state.caught_up, log.last().index);
-                    self.atlas.look(id, caught_up, durable, model.last_committed())
-                });
-                if whole {
+                let is_whole = self.atlas.is_impaired(id)
+                    && self.atlas.look(id, self.observer.with_model(|m| m.has_its_vote(id)));
+                if is_whole {
                     self.tell(|| format!("node {id} is whole again"));
-                    self.observer.is_whole(id);
                 }
                 self.supervise_one(id);
             }

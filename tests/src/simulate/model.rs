@@ -1,9 +1,11 @@
-//! What is known of a cluster from outside of its nodes: what each was seen to hand to its store, what that has called durable, and what was committed.
+//! What is known of a cluster from outside of its nodes: what each was seen to hand to its store,
+//! what that has called durable, and what was committed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate::{
-    Entry, HardState, Index, LogId, LogWrite, Metrics, NodeId, Payload, Recovered, Term,
+    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Metrics,
+    NodeId, Payload, Recovered, Replica, Standing, Term,
 };
 
 /// An entry, without its content.
@@ -30,10 +32,14 @@ impl Seal {
     }
 }
 
-/// A log, with the hard state and the snapshot beside it.
+/// A log, with what a store keeps beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogModel {
     pub hard_state: HardState,
+    /// The cluster that the store belongs to.
+    pub cluster: Option<ClusterId>,
+    pub standing: Standing,
+    pub marks: Marks,
     /// The last entry that the snapshot covers.
     pub snapshot: LogId,
     /// The entry before the first.
@@ -60,6 +66,13 @@ impl LogModel {
 
     fn write(&mut self, write: &Written) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        self.cluster = write.cluster.or(self.cluster);
+        if let Some(standing) = &write.standing {
+            self.standing.clone_from(standing);
+        }
+        if let Some(marks) = &write.marks {
+            self.marks.clone_from(marks);
+        }
         self.snapshot = write.snapshot.unwrap_or(self.snapshot);
         if let Some(purge) = write.purge
             && purge.index > self.purged.index
@@ -83,6 +96,9 @@ impl LogModel {
 #[derive(Clone, Debug)]
 pub struct Written {
     pub hard_state: Option<HardState>,
+    pub cluster: Option<ClusterId>,
+    pub standing: Option<Standing>,
+    pub marks: Option<Marks>,
     pub snapshot: Option<LogId>,
     pub purge: Option<LogId>,
     pub entries: Vec<Seal>,
@@ -92,6 +108,9 @@ impl Written {
     pub fn of(write: &LogWrite) -> Self {
         Self {
             hard_state: write.hard_state,
+            cluster: write.cluster,
+            standing: write.standing.clone(),
+            marks: write.marks.clone(),
             snapshot: write.snapshot.as_ref().map(|meta| meta.log_id),
             purge: write.purge,
             entries: write.entries.iter().map(Seal::of).collect(),
@@ -102,6 +121,8 @@ impl Written {
 /// A node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeModel {
+    /// Who its store says that it is; none before it has said so.
+    pub identity: Option<Identity>,
     /// With all that was handed to its store.
     pub submitted: LogModel,
     /// With all that its store has called durable.
@@ -112,8 +133,6 @@ pub struct NodeModel {
     pub metrics: Metrics,
     /// Which of its lives this is; none between two.
     pub life: Option<u32>,
-    /// What was durable on the disk that it has lost, while that may still be counted: until it has caught up.
-    pub had: Option<LogModel>,
     /// Its disk may fail operations.
     pub may_fail: bool,
     /// Its disk has changed by itself what was durable on it.
@@ -121,11 +140,6 @@ pub struct NodeModel {
 }
 
 impl NodeModel {
-    /// What is known of a node when its disk was replaced.
-    pub fn on_new_disk(before: Self) -> Self {
-        Self { may_fail: before.may_fail, had: Some(before.durable), ..Self::default() }
-    }
-
     pub fn submit(&mut self, write: Written) {
         self.submitted.write(&write);
         self.waiting.push_back(write);
@@ -149,6 +163,9 @@ impl NodeModel {
         });
         self.submitted = LogModel {
             hard_state: recovered.hard_state,
+            cluster: self.identity.and_then(|identity| identity.cluster),
+            standing: recovered.standing.clone(),
+            marks: recovered.marks.clone(),
             snapshot: recovered.snapshot.as_ref().map_or(LogId::ZERO, |meta| meta.log_id),
             purged,
             entries: entries.collect(),
@@ -172,6 +189,11 @@ pub struct Committed {
 #[derive(Debug, Default)]
 pub struct Model {
     pub nodes: BTreeMap<NodeId, NodeModel>,
+    /// What was durable on the disks that were lost. A leader that has heard of it may count it as
+    /// long as the replica has a vote.
+    pub lost: BTreeMap<Replica, LogModel>,
+    /// All configurations that were ever handed to a store.
+    pub configurations: BTreeMap<LogId, Membership>,
     /// All entries that were ever handed to a store.
     pub entries: BTreeMap<LogId, Seal>,
     /// What was ever known to be committed, from index 1 on.
@@ -192,13 +214,58 @@ impl Model {
         self.committed.len() as Index
     }
 
-    /// Whether the cluster is known to be formed, which takes all of its nodes: all have caught up once, and the leader knows, for something of a client's is committed.
+    /// The present replica of a node, if its store has said who it is.
+    pub fn replica(&self, node: NodeId) -> Option<Replica> {
+        let identity = self.nodes.get(&node)?.identity?;
+        Some(Replica::new(node, identity.incarnation))
+    }
+
+    /// What is durable at a replica, or was when its disk was lost.
+    pub fn durable_at(&self, replica: Replica) -> Option<&LogModel> {
+        match self.replica(replica.id) == Some(replica) {
+            true => self.nodes.get(&replica.id).map(|node| &node.durable),
+            false => self.lost.get(&replica),
+        }
+    }
+
+    /// A node gets an empty disk.
+    pub fn replace_disk(&mut self, node: NodeId) {
+        let replica = self.replica(node);
+        let lost = self.nodes.remove(&node).unwrap_or_default();
+        let (may_fail, durable) = (lost.may_fail, lost.durable);
+        if let Some(replica) = replica {
+            self.lost.insert(replica, durable);
+        }
+        self.nodes.insert(node, NodeModel { may_fail, ..NodeModel::default() });
+    }
+
+    /// The configuration that was committed last, and where.
+    pub fn committed_configuration(&self) -> Option<(Index, &Membership)> {
+        let mut committed = self.committed.iter().rev().map(|committed| committed.seal);
+        let last = committed.find(|seal| seal.is_membership)?.log_id;
+        Some((last.index, self.configurations.get(&last)?))
+    }
+
+    /// Whether the disk that a node has now votes, and no disk that it has lost does.
+    pub fn has_its_vote(&self, node: NodeId) -> bool {
+        let Some((_, membership)) = self.committed_configuration() else { return false };
+        let votes = |replica| membership.is_voter(replica);
+        !membership.voters().is_joint() && self.replica(node).is_some_and(votes)
+    }
+
+    /// Whether these nodes, with the disks that they have now, are a quorum of the configuration
+    /// that was committed last, and of each that may follow on it.
+    pub fn is_quorum(&self, nodes: &[NodeId]) -> bool {
+        let here: BTreeSet<_> = nodes.iter().filter_map(|node| self.replica(*node)).collect();
+        let Some((committed, last)) = self.committed_configuration() else { return false };
+        let later = self.configurations.iter().filter(|(log_id, _)| log_id.index > committed);
+        let mut all = later.map(|(_, membership)| membership).chain([last]);
+        all.all(|membership| membership.voters().agreed(|v| here.contains(&v).into()) > 0)
+    }
+
+    /// Whether the cluster is known to be formed: something of a client's is committed.
     pub fn is_formed(&self) -> bool {
-        let caught_up = |node: &NodeModel| {
-            node.had.iter().chain([&node.durable]).any(|log| log.hard_state.caught_up)
-        };
         let mut committed = self.committed.iter().map(|committed| committed.seal);
-        self.nodes.values().all(caught_up)
-            && committed.any(|seal| seal.content != 0 && !seal.is_membership)
+        committed.any(|seal| seal.content != 0 && !seal.is_membership)
     }
 }

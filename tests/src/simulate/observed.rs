@@ -1,5 +1,6 @@
-//! The store and the transport of a node, with somebody who looks on. They do what they do: nothing is changed or left
-//! out, and nothing delayed but the end of a snapshot, where an epilogue wants that.
+//! The store and the transport of a node, with somebody who looks on. They do what they do: nothing
+//! is changed or left out, and nothing delayed but the end of a snapshot, where an epilogue wants
+//! that.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::sim::Sim;
 use quorate::{
-    Completion, Entries, GroupId, Inbox, Index, LogStore, LogWrite, Message, NodeId, Recovered,
-    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
+    Completion, Credentials, Entries, GroupId, Identity, Inbox, Index, LogStore, LogWrite, Message,
+    NodeId, Recovered, Replica, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    Transport,
 };
 
 use super::observer::Observer;
@@ -25,6 +27,12 @@ pub struct Observed<T> {
 }
 
 impl<S: LogStore> LogStore for Observed<S> {
+    async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
+        let identity = self.inner.identify(node).await?;
+        self.observer.identified(node, &identity);
+        Ok(identity)
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         let recovered = self.inner.recover(group).await?;
         self.observer.recovered(self.node, self.life, &recovered);
@@ -94,17 +102,22 @@ impl<T: Transport> Transport for Observed<T> {
         self.inner.send(message);
     }
 
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
-        let observer = Rc::clone(&self.observer);
-        let inbox = Inbox::new(move |message| {
-            observer.receives(node, &message);
-            inbox.deliver(message);
-        });
-        self.inner.attach(group, node, inbox);
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        let (observer, node) = (Rc::clone(&self.observer), self.node);
+        let inbox = inbox.inspect(move |message| observer.receives(node, message));
+        self.inner.attach(group, credentials, inbox);
     }
 
-    fn set_peers(&self, group: GroupId, peers: &BTreeMap<NodeId, String>) {
+    fn set_credentials(&self, group: GroupId, credentials: Credentials) {
+        self.inner.set_credentials(group, credentials);
+    }
+
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         self.inner.set_peers(group, peers);
+    }
+
+    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
+        self.inner.check_list(me, list)
     }
 
     fn detach(&self, group: GroupId) {

@@ -1,4 +1,5 @@
-//! Sees what the nodes do, keeps the model of it, and has the checks look at it. The first thing that does not hold ends the run.
+//! Sees what the nodes do, keeps the model of it, and has the checks look at it. The first thing
+//! that does not hold ends the run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
 use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
-    Body, Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
+    Body, Fatal, Identity, LogWrite, Message, Metrics, NodeId, Payload, Recovered, SnapshotMeta,
+    StartError,
 };
 
 use super::checks::{self, Check, Seen, Verdict};
@@ -149,13 +151,25 @@ impl Observer {
 
     // What the nodes do.
 
+    pub fn identified(&self, node: NodeId, identity: &Identity) {
+        self.tell(now(), || format!("node {node} has the store {identity:?}"));
+        self.see(&Seen::Identified { node, identity });
+        self.change_model(|model| {
+            if let Some(of) = model.nodes.get_mut(&node) {
+                of.identity = Some(*identity);
+            }
+        });
+    }
+
     pub fn recovered(&self, node: NodeId, life: u32, recovered: &Recovered) {
         self.tell(now(), || {
-            let Recovered { hard_state, snapshot, outline } = recovered;
+            let Recovered { hard_state, standing, marks, snapshot, outline } = recovered;
             let snapshot = snapshot.as_ref().map(|meta| meta.log_id);
             let (purged, last) = (outline.purged(), outline.last());
+            let committed = marks.committed;
             format!(
-                "node {node} starts: {hard_state:?}, snapshot {snapshot:?}, log {purged} to {last}"
+                "node {node} starts: {hard_state:?}, {standing:?}, snapshot {snapshot:?}, \
+                 log {purged} to {last}, committed to {committed} at least"
             )
         });
         self.see(&Seen::Recovered { node, recovered });
@@ -176,6 +190,11 @@ impl Observer {
         self.see(&Seen::Submits { node, write });
         let written = Written::of(write);
         self.change_model(|model| {
+            for entry in &write.entries {
+                if let Payload::Membership(membership) = &entry.payload {
+                    model.configurations.insert(entry.log_id, (**membership).clone());
+                }
+            }
             for seal in &written.entries {
                 model.entries.insert(seal.log_id, *seal);
             }
@@ -206,15 +225,19 @@ impl Observer {
             })
     }
 
-    /// Looks whether all that is called durable would be found if the power went now, and left this on the disk.
+    /// Looks whether all that is called durable would be found if the power went now, and left this
+    /// on the disk.
     fn look_for_durable(&self, node: NodeId, image: impl FnOnce(&Disk) -> DiskImage) {
         let Some(host) = self.hosts.borrow().get(&node).cloned() else { return };
         let image = image(&host.disk());
-        let recovered = checks::recoverable::recover(&image, DATA, self.plan.file.clone());
+        let file = self.plan.file.clone();
+        let recovered = checks::recoverable::recover(&image, DATA, file, node);
         let verdict = self.with_model(|model| match recovered {
             // A disk that is known to be bad is another matter.
             _ if model.nodes[&node].is_bad => Ok(()),
-            Ok(recovered) => checks::recoverable::holds(&model.nodes[&node], &recovered),
+            Ok((identity, recovered)) => {
+                checks::recoverable::holds(&model.nodes[&node], &identity, &recovered)
+            }
             Err(error) => Err(error),
         });
         let verdict = verdict.map_err(|reason| format!("on the disk of node {node}: {reason}"));
@@ -226,7 +249,8 @@ impl Observer {
         self.see(&Seen::Finished { node, meta });
     }
 
-    /// The next snapshot of a node takes so long to become durable, though the rest of its disk is as fast as ever.
+    /// The next snapshot of a node takes so long to become durable, though the rest of its disk is
+    /// as fast as ever.
     pub fn next_draft_rests(&self, node: NodeId, pause: Duration) {
         self.draft_rests.set(Some((node, pause)));
     }
@@ -248,10 +272,10 @@ impl Observer {
     pub fn sends(&self, node: NodeId, message: &Message) {
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
-        if message.body == Body::TimeoutNow
+        if matches!(message.body, Body::TimeoutNow { .. })
             && let Some(act) = self.at_handover.take()
         {
-            act(message.to);
+            act(message.to.id);
         }
     }
 
@@ -308,15 +332,6 @@ impl Observer {
         });
     }
 
-    /// A node that has lost its disk has all of it again.
-    pub fn is_whole(&self, node: NodeId) {
-        self.change_model(|model| {
-            if let Some(of) = model.nodes.get_mut(&node) {
-                of.had = None;
-            }
-        });
-    }
-
     pub fn watch(&self, node: NodeId, metrics: watch::Receiver<Metrics>) {
         self.metrics.borrow_mut().insert(node, metrics);
     }
@@ -365,8 +380,9 @@ impl Observer {
     }
 }
 
-/// A recovery reads all that a disk holds: the more that is, the rarer it is tried, so that each chance reads no more than this on the average. (Otherwise
-/// most of the time goes into a few disks that are large.)
+/// A recovery reads all that a disk holds: the more that is, the rarer it is tried, so that each
+/// chance reads no more than this on the average. (Otherwise most of the time goes into a few disks
+/// that are large.)
 const RECOVERED_BYTES: f64 = 64.0 * 1024.0;
 
 /// How long a state machine is at a command that takes it a while.

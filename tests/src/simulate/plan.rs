@@ -70,7 +70,8 @@ pub enum Epilogue {
     CutOffLeader,
     /// The leader's disk hangs. Another must take over.
     StalledLeader,
-    /// The followers' disks hang, so that nothing is committed, while they pass on much. The leader must not take more than its limit.
+    /// The followers' disks hang, so that nothing is committed, while they pass on much. The leader
+    /// must not take more than its limit.
     HungFollowers,
     /// Everything stops at once and starts at once. A leader must be found.
     ColdStart,
@@ -78,9 +79,11 @@ pub enum Epilogue {
     StoppedLeader,
     /// The leader wants to hand over, and whom it has told dies. It leads on, or another does.
     FailedHandover,
-    /// The leader wants to hand over, and hears nothing of whoever takes over. What it is asked in between it can't answer.
+    /// The leader wants to hand over, and hears nothing of whoever takes over. What it is asked in
+    /// between it can't answer.
     DeafLeader,
-    /// The leader has entries that nobody else has, and others have later ones. A majority of both must find a leader.
+    /// The leader has entries that nobody else has, and others have later ones. A majority of both
+    /// must find a leader.
     DivergedLogs,
     /// A follower that was away needs a snapshot, and something happens to that on its way.
     LaggingFollower,
@@ -154,8 +157,8 @@ impl Plan {
         plan
     }
 
-    /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's part of that is seconds, whatever the election timeout),
-    /// to elect, and to catch up.
+    /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's
+    /// part of that is seconds, whatever the election timeout), to elect, and to catch up.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(30)
             + 20 * self.config.election_timeout
@@ -199,7 +202,8 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
         request_timeout: election_timeout + draw.time(&(Duration::ZERO..3 * election_timeout)),
         max_command_bytes,
         max_append_bytes,
-        // Not so little that a snapshot takes longer than the log takes to outgrow it: who is behind would be so for ever.
+        // Not so little that a snapshot takes longer than the log takes to outgrow it: who is
+        // behind would be so for ever.
         max_inflight_bytes: max_append_bytes + draw.bytes(KIB..128 * KIB),
         max_uncommitted_bytes,
         max_queued_bytes: max_command_bytes + draw.bytes(1..512 * KIB),
@@ -208,15 +212,16 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
         snapshot_after_entries: if snapshots { draw.size(5..1000) } else { u64::MAX },
         retained_bytes,
         max_retained_bytes: retained_bytes + draw.size(1..256 * KIB),
+        replace_lost_disks: true,
         max_pending_reads: draw.bytes(2..1000),
     }
 }
 
 fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
-    // Whatever one message holds: a command, or entries up to the limit and one more, with some overhead each.
+    // Whatever one message holds: a command, or entries up to the limit and one more, with some
+    // overhead each.
     let least = 4 * KIB as usize + 3 * (config.max_command_bytes + config.max_append_bytes);
     TcpConfig {
-        cluster_id: draw.0.number(),
         max_frame_bytes: least + draw.bytes(1..64 * KIB),
         max_outbox_bytes: draw.bytes(4 * KIB..1024 * KIB),
         advertise: None,

@@ -1,5 +1,5 @@
-//! Defects that are planted in the code on purpose (`quorate::rt::planted`), and the runs that have to find them: a check that misses a planted
-//! defect is not yet a check.
+//! Defects that are planted in the code on purpose (`quorate::rt::planted`), and the runs that have
+//! to find them: a check that misses a planted defect is not yet a check.
 #![allow(clippy::disallowed_methods)] // What runs here runs outside of the simulations, on real threads and in real time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +38,11 @@ pub fn shows(bug: Bug) -> Shows {
             reason: "a state machine that writes only what it can read",
             test: "tests/tests/snapshots.rs: a_snapshot_that_cannot_be_read_back_stands_for_nothing",
         },
+        Bug::D7 => Elsewhere {
+            reason: "no fault makes a file shorter than it was made",
+            test: "store-file/src/tests/crashes.rs: \
+                   a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends",
+        },
         Bug::E1 | Bug::E6 | Bug::E7 | Bug::E8 | Bug::E9 | Bug::D6 | Bug::R11 => In(&[Endings]),
         Bug::L2 | Bug::S2 | Bug::S3 | Bug::S4 | Bug::X3 | Bug::X5 => In(&[Endings]),
         Bug::S1 | Bug::S5 | Bug::S6 | Bug::S7 => In(&[Endings, Snapshots]),
@@ -45,6 +50,8 @@ pub fn shows(bug: Bug) -> Shows {
         Bug::L1 | Bug::L3 => In(&[WildClocks]),
         Bug::E2 | Bug::D1 | Bug::D4 | Bug::X2 | Bug::X6 | Bug::X7 => In(&[Crashes]),
         Bug::D2 | Bug::D3 | Bug::D5 | Bug::R15 | Bug::X10 => In(&[Disks]),
+        Bug::I1 | Bug::I2 | Bug::I5 | Bug::I8 | Bug::I10 => In(&[Disks]),
+        Bug::F1 | Bug::F2 | Bug::F3 | Bug::F4 => In(&[Crashes, Disks]),
         Bug::E3 | Bug::L6 | Bug::R1 | Bug::R2 | Bug::R3 | Bug::R4 | Bug::R5 => In(&[Network]),
         Bug::R7 | Bug::R8 | Bug::R9 | Bug::R10 | Bug::R12 | Bug::R13 => In(&[Network]),
         Bug::D10 | Bug::R14 | Bug::R16 | Bug::X1 | Bug::X4 | Bug::X8 => In(&[Network]),
@@ -69,7 +76,8 @@ pub struct Found {
     pub violation: Violation,
 }
 
-/// Runs seeds from `first` on, as many at once as there are jobs, until a check sees the defect or the time is over.
+/// Runs seeds from `first` on, as many at once as there are jobs, until a check sees the defect or
+/// the time is over.
 pub fn hunt(bug: Bug, first: u64, jobs: usize, budget: Duration, overrides: &Overrides) -> Hunt {
     let mut hunt = Hunt { bug, seeds: 0, elapsed: Duration::ZERO, found: None, others: Vec::new() };
     let Shows::In(profiles) = shows(bug) else { return hunt };

@@ -1,7 +1,9 @@
-//! What is committed is durable on a majority at that moment (thesis 3.5, 10.2.1): by the word of their stores, not of the leader. One that has lost its disk counts for what it
-//! had: a leader that has not heard of that counts it so, which is why that node must not vote before it has caught up.
+//! What is committed is durable on a quorum of the voters at that moment (thesis 3.5, 10.2.1): by
+//! the word of their stores, not of the leader. A voter whose disk was lost counts for what it had:
+//! its acknowledgements may be on their way, and whoever comes back with another disk is not that
+//! voter.
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct DurableQuorum;
@@ -13,16 +15,17 @@ impl Check for DurableQuorum {
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         let Seen::Committed { node, entries } = seen else { return Ok(()) };
+        let Some(membership) = &node_of(model, *node).metrics.membership else {
+            return Err(format!("node {node} knows entries to be committed, and no configuration"));
+        };
+        let voters = membership.voters();
         for committed in *entries {
             let log_id = committed.seal.log_id;
-            let holders = model.nodes.iter().filter(|(_, node)| {
-                let had = node.had.as_ref().is_some_and(|had| had.covers(log_id));
-                had || node.durable.covers(log_id)
-            });
-            let holders: Vec<_> = holders.map(|(id, _)| id).collect();
-            demand(2 * holders.len() > model.nodes.len(), || {
+            let holds = |voter| model.durable_at(voter).is_some_and(|log| log.covers(log_id));
+            demand(voters.agreed(|voter| holds(voter).into()) > 0, || {
+                let holders: Vec<_> = voters.iter().filter(|voter| holds(*voter)).collect();
                 format!(
-                    "node {node} takes {log_id} for committed, which is durable on {holders:?} only"
+                    "node {node} takes {log_id} for committed, which is durable on {holders:?} of {voters} only"
                 )
             })?;
         }

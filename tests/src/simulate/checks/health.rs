@@ -1,4 +1,5 @@
-//! A node stops by itself only if its disk has failed or is damaged, and then it says so: never because of what peers, clients, the network or the time do.
+//! A node stops by itself only if its disk has failed or is damaged, and then it says so: never
+//! because of what peers, clients, the network or the time do.
 
 use quorate::{Fatal, StartError, StoreError};
 
@@ -13,7 +14,11 @@ fn is_reason(error: &StoreError, node: &NodeModel) -> bool {
         StoreError::Io { .. } => node.may_fail,
         StoreError::Damaged { .. } => node.is_bad,
         StoreError::Poisoned(cause) => is_reason(cause, node),
-        StoreError::Locked(_) | StoreError::Missing(_) | StoreError::Abandoned => false,
+        StoreError::Locked(_)
+        | StoreError::OtherNode { .. }
+        | StoreError::Unsupported { .. }
+        | StoreError::Missing(_)
+        | StoreError::Abandoned => false,
     }
 }
 

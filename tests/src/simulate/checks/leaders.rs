@@ -1,5 +1,6 @@
-//! Election safety (thesis 3.2, 3.4): in a term there is at most one leader. A node that leads, and leads once more in the same term after a restart, counts
-//! as two: the same log id could name two entries.
+//! Election safety (thesis 3.2, 3.4): in a term there is at most one leader. A node that leads, and
+//! leads once more in the same term after a restart, counts as two: the same log id could name two
+//! entries.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ impl Check for Leaders {
                 self.leads(*node, now.term, model)
             }
             Seen::Sends { node, message } => match message.body {
-                Body::Append { .. } | Body::Snapshot { .. } | Body::TimeoutNow => {
+                Body::Append { .. } | Body::Snapshot { .. } | Body::TimeoutNow { .. } => {
                     self.leads(*node, message.term, model)
                 }
                 _ => Ok(()),

@@ -1,4 +1,5 @@
-//! What must hold, whatever happens. Each check is a file, whose header tells the property and where it comes from.
+//! What must hold, whatever happens. Each check is a file, whose header tells the property and
+//! where it comes from.
 
 pub mod answers;
 mod bounds;
@@ -7,6 +8,7 @@ mod configurations;
 mod counting;
 mod durable_quorum;
 mod health;
+mod identities;
 mod leader_completeness;
 mod leaders;
 pub mod linearizable;
@@ -22,7 +24,9 @@ mod state_machine_safety;
 mod transfers;
 mod votes;
 
-use quorate::{Fatal, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError};
+use quorate::{
+    Fatal, Identity, LogWrite, Message, Metrics, NodeId, Recovered, SnapshotMeta, StartError,
+};
 
 use super::model::{Committed, Model, NodeModel};
 use super::plan::Plan;
@@ -30,7 +34,10 @@ use super::plan::Plan;
 /// Something that was seen, after the model has taken note of it.
 #[derive(Debug)]
 pub enum Seen<'a> {
-    /// A node begins a life with what its store has found. The model still has what was known of it before.
+    /// A node starts on a store, which says who it is. The model still has what it said before.
+    Identified { node: NodeId, identity: &'a Identity },
+    /// A node begins a life with what its store has found. The model still has what was known of it
+    /// before.
     Recovered { node: NodeId, recovered: &'a Recovered },
     /// A node hands a write to its store. The model still has what was there before it.
     Submits { node: NodeId, write: &'a LogWrite },
@@ -86,6 +93,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(nothing_cut::NothingCut),
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
+        Box::new(identities::Identities::default()),
         Box::new(snapshots::Snapshots::default()),
         Box::new(transfers::Transfers::default()),
         Box::new(bounds::Bounds::new(plan)),

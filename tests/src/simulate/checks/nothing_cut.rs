@@ -1,5 +1,6 @@
-//! Nothing that a store has called durable is gone when it is opened again: no entry, no vote, no snapshot (thesis 3.8). It may have more than that: what was under
-//! way. A store that is damaged says so; it is never silently shorter (Alagappan et al., FAST 2018).
+//! Nothing that a store has called durable is gone when it is opened again: no entry, no vote, no
+//! snapshot (thesis 3.8). It may have more than that: what was under way. A store that is damaged
+//! says so; it is never silently shorter (Alagappan et al., FAST 2018).
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
@@ -15,7 +16,10 @@ impl Check for NothingCut {
         let Seen::Recovered { node, recovered } = seen else { return Ok(()) };
         // What came after that may have been done, too, and have replaced some of it.
         let of = node_of(model, *node);
-        super::recoverable::holds(of, recovered)
+        let Some(identity) = &of.identity else {
+            return Err(format!("node {node} starts anew without knowing who its store is"));
+        };
+        super::recoverable::holds(of, identity, recovered)
             .map_err(|reason| format!("node {node} starts anew: {reason}"))?;
         demand(recovered.outline.last().term <= recovered.hard_state.term, || {
             let (last, term) = (recovered.outline.last(), recovered.hard_state.term);

@@ -1,9 +1,10 @@
-//! A leader keeps what follows on a snapshot that it is sending, up to `max_retained_bytes` behind its newest one: else a slow transfer would be
-//! out of date when it ends, and start over for ever (openraft #1706).
+//! A leader keeps what follows on a snapshot that it is sending, up to `max_retained_bytes` behind
+//! its newest one: else a slow transfer would be out of date when it ends, and start over for ever
+//! (openraft #1706).
 
 use std::collections::BTreeMap;
 
-use quorate::{Body, Index, LogWrite, NodeId, Role};
+use quorate::{Body, Index, LogWrite, NodeId, Replica, Role};
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
@@ -12,9 +13,9 @@ use crate::simulate::plan::Plan;
 pub(super) struct Retention {
     max_retained_bytes: u64,
     /// The end of the snapshot that was last offered, by who has offered it to whom.
-    offered: BTreeMap<(NodeId, NodeId), Index>,
+    offered: BTreeMap<(NodeId, Replica), Index>,
     /// What a leader has purged in this turn of it, though a peer needs it, as far as is known.
-    purged: BTreeMap<NodeId, Vec<(NodeId, Index)>>,
+    purged: BTreeMap<NodeId, Vec<(Replica, Index)>>,
 }
 
 impl Retention {
@@ -24,7 +25,7 @@ impl Retention {
     }
 
     /// The peers that still get a snapshot, and what follows on it.
-    fn needed(&self, leader: NodeId, write: &LogWrite, model: &Model) -> Vec<(NodeId, Index)> {
+    fn needed(&self, leader: NodeId, write: &LogWrite, model: &Model) -> Vec<(Replica, Index)> {
         let of = node_of(model, leader);
         let (Some(purge), Role::Leader) = (write.purge, of.metrics.role) else { return Vec::new() };
         let named = write.snapshot.as_ref().map(|meta| meta.log_id);
@@ -63,7 +64,8 @@ impl Check for Retention {
                 let purged = self.purged.remove(node).unwrap_or_default();
                 let leads = now.role == Role::Leader && now.term == before.term;
                 // In that turn it may have stepped down, or the peer have got it all.
-                let gets = |id: &NodeId| now.peers.get(id).is_some_and(|p| p.snapshot.is_some());
+                let gets =
+                    |peer: &Replica| now.peers.get(peer).is_some_and(|p| p.snapshot.is_some());
                 let lost = purged.into_iter().find(|(peer, _)| leads && gets(peer));
                 demand(lost.is_none(), || {
                     format!(

@@ -1,27 +1,28 @@
-//! A node votes once in a term, and for nobody before its vote is durable (thesis 3.4, 3.8); its vote for itself counts as one.
+//! A replica votes once in a term, and for nobody before its vote is durable (thesis 3.4, 3.8); its
+//! vote for itself counts as one.
 
 use std::collections::BTreeMap;
 
-use quorate::{Body, NodeId, Role, Term, Vote};
+use quorate::{Body, Replica, Role, Term};
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
 pub(super) struct Votes {
-    given: BTreeMap<(NodeId, Term), NodeId>,
+    given: BTreeMap<(Replica, Term), Replica>,
 }
 
 impl Votes {
-    fn gives(&mut self, voter: NodeId, term: Term, to: NodeId, model: &Model) -> Verdict {
-        let durable = node_of(model, voter).durable.hard_state;
+    fn gives(&mut self, voter: Replica, term: Term, to: Replica, model: &Model) -> Verdict {
+        let durable = node_of(model, voter.id).durable.hard_state;
         let is_durable = durable.term == term && durable.voted_for == Some(to);
         demand(is_durable || durable.term > term, || {
-            format!("node {voter} votes for {to} in term {term}, and its disk says {durable:?}")
+            format!("replica {voter} votes for {to} in term {term}, and its disk says {durable:?}")
         })?;
         let known = *self.given.entry((voter, term)).or_insert(to);
         demand(known == to, || {
-            format!("node {voter} votes for {to} in term {term}, and for {known}")
+            format!("replica {voter} votes for {to} in term {term}, and for {known}")
         })
     }
 }
@@ -33,15 +34,13 @@ impl Check for Votes {
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Sends { node, message }
-                if message.body == (Body::VoteReply { vote: Vote::Yes }) =>
-            {
-                self.gives(*node, message.term, message.to, model)
+            Seen::Sends { message, .. } if message.body == (Body::VoteReply { granted: true }) => {
+                self.gives(message.from, message.term, message.to, model)
             }
-            Seen::Turned { node, before, now }
+            Seen::Turned { before, now, .. }
                 if now.role == Role::Leader && before.role != Role::Leader =>
             {
-                self.gives(*node, now.term, *node, model)
+                self.gives(now.replica, now.term, now.replica, model)
             }
             _ => Ok(()),
         }

@@ -1,5 +1,5 @@
-//! Followers that have something to catch up with: logs that part, snapshots that meet with an accident on their way, a leader that can't read its
-//! own log.
+//! Followers that have something to catch up with: logs that part, snapshots that meet with an
+//! accident on their way, a leader that can't read its own log.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ const STEP: Duration = Duration::from_micros(500);
 enum Accident {
     ReceiverDies,
     SenderDies,
-    /// It has come, but it takes the receiver's disk long; and meanwhile there is another leader, who has entries in its place.
+    /// It has come, but it takes the receiver's disk long; and meanwhile there is another leader,
+    /// who has entries in its place.
     Overtaken,
     ReceiverIsFull,
     /// The sender's log goes on, and it takes another snapshot.
@@ -33,8 +34,9 @@ impl Scene<'_> {
         self.cluster.kill(node, Crash::Process, Duration::ZERO);
     }
 
-    /// The leader is cut off with writes that nobody else gets, and the others go on without it. Of these so many die that its vote is needed:
-    /// whoever has the later term is elected by it, though that log may be shorter (3.6.1).
+    /// The leader is cut off with writes that nobody else gets, and the others go on without it. Of
+    /// these so many die that its vote is needed: whoever has the later term is elected by it,
+    /// though that log may be shorter (3.6.1).
     pub(super) async fn diverged_logs(&self) -> Verdict {
         let cluster = self.cluster;
         let limit = cluster.plan.patience();
@@ -61,7 +63,8 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A follower is away while the leader purges what it lacks; and then something happens to the snapshot on its way to it.
+    /// A follower is away while the leader purges what it lacks; and then something happens to the
+    /// snapshot on its way to it.
     pub(super) async fn lagging_follower(&self, follower: NodeId) -> Verdict {
         let (cluster, draw) = (self.cluster, &self.cluster.faults);
         let limit = cluster.plan.patience();
@@ -89,7 +92,8 @@ impl Scene<'_> {
         self.revive(follower);
         let progress = || {
             let metrics = cluster.metrics(self.leader)?;
-            metrics.peers.get(&follower)?.snapshot
+            let of_follower = metrics.peers.iter().filter(|(peer, _)| peer.id == follower);
+            of_follower.filter_map(|(_, peer)| peer.snapshot).next()
         };
         if !self.comes_soon(|| progress().is_some()).await {
             return Ok(());
@@ -132,7 +136,8 @@ impl Scene<'_> {
         is_so()
     }
 
-    /// Has the leader take a snapshot that covers just a little more than a follower has which is down, and purge all of that.
+    /// Has the leader take a snapshot that covers just a little more than a follower has which is
+    /// down, and purge all of that.
     async fn compact_behind(&self, follower: NodeId) {
         let cluster = self.cluster;
         let last = cluster.observer.with_model(|model| model.nodes[&follower].durable.last().index);
@@ -150,7 +155,8 @@ impl Scene<'_> {
     async fn write_and_compact(&self, writes: usize) {
         clients::write_large(self.cluster, self.leader, writes).await;
         let Some(raft) = self.cluster.raft(self.leader) else { return };
-        // It may be no leader any more, or its log be short: then nothing is missing to the follower.
+        // It may be no leader any more, or its log be short: then nothing is missing to the
+        // follower.
         if raft.snapshot().await.is_ok() {
             let _it_may_have_ended = raft.purge().await;
         }
@@ -169,8 +175,8 @@ impl Scene<'_> {
         disk.configure(self.cluster.plan.disk.clone());
     }
 
-    /// A follower has lost its disk, and the leader can't read what that needs. Then it stops, so that who can read may lead; it doesn't lead on
-    /// without it.
+    /// A follower has lost its disk, and the leader can't read what that needs. Then it stops, so
+    /// that who can read may lead; it doesn't lead on without it.
     pub(super) async fn unreadable_leader(&self, follower: NodeId) -> Verdict {
         let cluster = self.cluster;
         if !cluster.atlas.may_damage(follower) {
