@@ -98,9 +98,9 @@ pub struct LogWrite {
     /// The store belongs to this cluster from now on. It never belongs to another.
     pub cluster: Option<ClusterId>,
     /// Replaces what the group has promised.
-    pub standing: Option<Standing>,
+    pub standing: Option<Box<Standing>>,
     /// Replaces the marks.
-    pub marks: Option<Marks>,
+    pub marks: Option<Box<Marks>>,
     /// The group's snapshot from now on; it is finished. Those before it may be removed.
     pub snapshot: Option<SnapshotMeta>,
     /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it

@@ -94,10 +94,10 @@ impl Log {
             self.hard_state = hard_state;
         }
         if let Some(standing) = write.standing {
-            self.standing = standing;
+            self.standing = *standing;
         }
         if let Some(marks) = write.marks {
-            self.marks = marks;
+            self.marks = *marks;
         }
         if let Some(snapshot) = write.snapshot {
             let is_finished = self.finished.iter().any(|(meta, _)| *meta == snapshot);

@@ -168,7 +168,7 @@ impl Formation {
         let address = |replica: &Replica| Some((*replica, self.list.get(&replica.id)?.clone()));
         let members = all.filter_map(address).collect();
         let membership = Membership::founding(claim.cluster, members).ok()?;
-        let payload = Payload::Membership(Box::new(membership));
+        let payload = Payload::Membership(membership);
         Some(Entry { log_id: LogId::FIRST, time: common.wall, payload })
     }
 
