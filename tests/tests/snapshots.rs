@@ -145,7 +145,7 @@ async fn a_snapshot_is_taken_by_hand_on_any_node<R: AsyncRuntime>(rt: R) {
         let snapshot = recovered.snapshot.expect("it is the group's");
         assert_eq!(snapshot.log_id, taken);
         assert_eq!(snapshot.membership_index, 1);
-        assert_eq!(snapshot.membership.voters(), &cluster.members());
+        assert_eq!(snapshot.membership.nodes(), cluster.members());
     }
     for id in 1..=3 {
         cluster.restart(id).await;
