@@ -241,8 +241,10 @@ fn make_a_folder_of_version_3() {
             let write = LogWrite {
                 hard_state: Some(is.hard_state).filter(|state| *state != HardState::default()),
                 cluster: Some(CLUSTER),
-                standing: Some(is.standing).filter(|standing| *standing != Standing::Empty),
-                marks: Some(is.marks).filter(|marks| *marks != Marks::default()),
+                standing: Some(is.standing)
+                    .filter(|standing| *standing != Standing::Empty)
+                    .map(Box::new),
+                marks: Some(is.marks).filter(|marks| *marks != Marks::default()).map(Box::new),
                 ..LogWrite::default()
             };
             put(&store, group, write).await;

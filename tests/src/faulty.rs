@@ -120,6 +120,11 @@ impl Drop for Held {
 }
 
 impl FaultyStore {
+    /// Over a log that may hold something already.
+    pub fn over(log: MemStore) -> Self {
+        Self { log, ..Self::default() }
+    }
+
     /// The disk does this from now on. What has waited for a hanging one becomes durable.
     pub fn set(&self, disk: Disk) {
         self.disk.set(disk);

@@ -193,7 +193,7 @@ async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: AsyncRuntime>(rt: R
     let cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, quick()).await;
     let (leader, raft) = follower(&cluster).await;
     let away = raft.id();
-    cluster.faults.lose(move |message| message.to == away && has_entries(message));
+    cluster.faults.lose(move |message| message.to.id == away && has_entries(message));
     cluster.raft(leader).write("missed".to_owned()).await.expect("writes");
     let read = raft.read(|journal| journal.entries.len());
     let write = raft.write("passed on".to_owned());

@@ -19,7 +19,7 @@ use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
     ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
-    Refusal, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
+    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
