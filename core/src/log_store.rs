@@ -28,6 +28,10 @@ pub trait LogStore: 'static {
     /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't be written.
     async fn identify(&self, node: NodeId) -> Result<Identity, StoreError>;
 
+    /// The cluster that the store belongs to by what has been submitted, durable or not. Its groups may have joined it one after the
+    /// other.
+    fn cluster(&self) -> Option<ClusterId>;
+
     /// What the store holds of a group; called once, before the other methods, for each group.
     ///
     /// Errors: the log is damaged, or can't be read. An unknown group is an empty one.

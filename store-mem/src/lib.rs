@@ -132,6 +132,10 @@ impl LogStore for MemStore {
         Ok(Identity { incarnation, cluster, boot })
     }
 
+    fn cluster(&self) -> Option<ClusterId> {
+        self.content.borrow().cluster
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         let logs = &mut self.content.borrow_mut().logs;
         let recovered = logs.get_mut(&group).map(|log| {

@@ -193,6 +193,10 @@ impl LogStore for FaultyStore {
         self.log.identify(node).await
     }
 
+    fn cluster(&self) -> Option<quorate::ClusterId> {
+        self.log.cluster()
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         self.log.recover(group).await
     }
