@@ -47,8 +47,11 @@ pub(super) struct Common {
     /// The next write tells the store of its cluster.
     cluster_unsaved: bool,
     pub(super) committed: Index,
-    /// The voters of the membership in force.
+    /// The voters of the membership in force, the entry that brought it, and whether it is to be followed by another: it is joint, or has
+    /// learners. They are asked for in every turn.
     pub(super) voters: Voters,
+    pub(super) membership_index: Index,
+    pub(super) is_changing: bool,
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
@@ -115,6 +118,8 @@ impl Common {
             cluster_unsaved: false,
             committed: 0,
             voters: Voters::default(),
+            membership_index: 0,
+            is_changing: false,
             named: false,
             memories: marks.memories.clone(),
             written_marks: marks,
@@ -273,6 +278,9 @@ impl Common {
     pub(super) fn membership_changed(&mut self) {
         let membership = self.log.membership();
         self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
+        self.membership_index = self.log.membership_index();
+        self.is_changing = self.voters.is_joint()
+            || membership.is_some_and(|membership| membership.learners().next().is_some());
         self.out.membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
@@ -301,7 +309,7 @@ impl Common {
         if index > self.committed {
             let before = mem::replace(&mut self.committed, index);
             self.out.committed = Some(index);
-            if self.log.membership_index() > before {
+            if self.membership_index > before {
                 self.note_committed_memberships(before);
             }
         }
