@@ -14,7 +14,7 @@ pub(super) async fn rot(calm: Calm) {
         let id = calm.any_node();
         let disk = cluster.host(id).disk();
         let files = where_rot_shows(&disk.files());
-        if files.is_empty() || !cluster.atlas.may_damage(id) {
+        if files.is_empty() || !cluster.may_damage(id) {
             continue;
         }
         let path = draw.choose(&files);
@@ -66,7 +66,7 @@ pub(super) async fn misdirections(calm: Calm) {
         let is_calm = cluster.raft(id).is_some()
             && !cluster.host(id).is_doomed()
             && disk.config() == cluster.plan.disk;
-        if !is_calm || !cluster.atlas.may_damage(id) {
+        if !is_calm || !cluster.may_damage(id) {
             continue;
         }
         let ahead = draw.within(&(1..16 << 10));
@@ -97,7 +97,7 @@ pub(super) async fn wipes(calm: Calm) {
     while calm.passes().await {
         let id = calm.any_node();
         // Who is protected would not be killed, and go on without its disk.
-        if cluster.is_protected(id) || !cluster.atlas.may_damage(id) {
+        if cluster.is_protected(id) || !cluster.may_damage(id) {
             continue;
         }
         cluster.count("disk lost");
