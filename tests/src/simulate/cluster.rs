@@ -86,6 +86,8 @@ struct Member {
     rests_until: Duration,
     /// It is not to be started at all.
     stays_down: bool,
+    /// It is not to be started, killed or stopped, as somebody is at its disk.
+    is_held: bool,
     /// It has told that its disk is damaged.
     is_broken: bool,
     /// It is not to be stopped, in any way.
@@ -343,7 +345,19 @@ impl Cluster {
     }
 
     pub fn is_protected(&self, id: NodeId) -> bool {
-        self.members.borrow()[&id].is_protected
+        let members = self.members.borrow();
+        members[&id].is_protected || members[&id].is_held
+    }
+
+    /// Kills a node by a loss of power, and leaves it alone until it is released.
+    pub fn hold(&self, id: NodeId) {
+        self.kill(id, Crash::Power, Duration::ZERO);
+        self.change(id, |member| member.is_held = true);
+    }
+
+    pub fn release(&self, id: NodeId) {
+        self.change(id, |member| member.is_held = false);
+        self.rest(id, Duration::ZERO);
     }
 
     /// Kills a node's process, if it runs. It is not started again before so long.
@@ -369,8 +383,7 @@ impl Cluster {
         self.host(id).crash_after(polls, crash);
     }
 
-    /// A node is not to be started before so long.
-    pub fn rest(&self, id: NodeId, rest: Duration) {
+    fn rest(&self, id: NodeId, rest: Duration) {
         self.change(id, |member| member.rests_until = now() + rest);
     }
 
@@ -424,7 +437,7 @@ impl Cluster {
         let (due, broken) = {
             let members = self.members.borrow();
             let member = &members[&id];
-            let due = !member.stays_down && member.rests_until <= now();
+            let due = !member.stays_down && !member.is_held && member.rests_until <= now();
             (due, member.is_broken)
         };
         if self.observer.is_up(id) {

@@ -375,6 +375,16 @@ impl Observer {
         }
     }
 
+    /// The only disk that knew of the cluster is lost, and with it all that was known of that.
+    pub fn forget_cluster(&self) {
+        let Inner { model, checks } = &mut *self.inner.borrow_mut();
+        model.lost.clear();
+        model.configurations.clear();
+        model.entries.clear();
+        model.committed.clear();
+        *checks = checks::all(&self.plan);
+    }
+
     /// Everything begins anew: all disks are empty.
     pub fn reset(&self) {
         let mut inner = self.inner.borrow_mut();

@@ -105,7 +105,17 @@ impl Profile {
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
             Self::Disks => {
-                &[DiskErrors, DiskFull, DiskStalls, Rot, Misdirections, Wipes, Crashes, Restarts]
+                &[
+                    DiskErrors,
+                    DiskFull,
+                    DiskStalls,
+                    Rot,
+                    Misdirections,
+                    Shortenings,
+                    Wipes,
+                    Crashes,
+                    Restarts,
+                ]
             }
             Self::Clocks | Self::WildClocks => &[Clocks, WallClocks, Partitions, Pauses, Crashes],
             Self::Formation => &[Formation, LateMessages, Partitions, Crashes, Resets, DiskStalls],
@@ -122,7 +132,7 @@ impl Profile {
         for fault in possible {
             let draw = match fault {
                 WallClocks => wall_clocks,
-                fault if fault.concerns_identity() => identities,
+                fault if fault.draws_alone() => identities,
                 _ => draw,
             };
             let mean = Duration::from_millis(200 + draw.below(3_000));
@@ -132,7 +142,7 @@ impl Profile {
             );
             // Most runs of other kinds are to go on with the disks that they have.
             let wanted = match self {
-                Self::Default | Self::Snapshots if fault.concerns_identity() => 0.2,
+                Self::Default | Self::Snapshots if fault.draws_alone() => 0.2,
                 _ => wanted,
             };
             if always || draw.chance(wanted) {

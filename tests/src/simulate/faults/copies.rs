@@ -2,10 +2,12 @@
 //! are swapped.
 //!
 //! A copy has the same replica as the original. It may start, and its peers refuse it, or answer to
-//! where the original is: it must never lead, and do no harm. On the folder of another node none
+//! where the original is: it must never lead, and do no harm but that its original must be started
+//! again. On the folder of another node none
 //! starts.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use quorate::sim::{Crash, Sim};
 use quorate::{AsyncRuntime, FileStore, Node, NodeId, Role, StartError, StoreError, TcpTransport};
@@ -21,7 +23,10 @@ pub(super) async fn copies(calm: Calm) {
         let id = calm.any_node();
         // A copy of the only voter is a quorum of its own: nobody is there to refuse it.
         let has_peers = cluster.plan.nodes > 1;
-        if !has_peers || cluster.is_forming() || !cluster.observer.with_model(|model| model.is_founded()) {
+        if !has_peers
+            || cluster.is_forming()
+            || !cluster.observer.with_model(|model| model.is_founded())
+        {
             continue;
         }
         cluster.count("folder copied");
@@ -32,12 +37,20 @@ pub(super) async fn copies(calm: Calm) {
         host.start(async move |rt| run_copy(of, rt, id).await);
         calm.lasts(calm.some_time()).await;
         host.crash(Crash::Process);
+        // Peers that the original was not connected to may have met the copy, which has started once
+        // more often on its folder: the original is refused until it has, too.
+        while cluster.is_protected(id) {
+            calm.rt.sleep(Duration::from_millis(20)).await;
+        }
+        cluster.kill(id, Crash::Process, Duration::ZERO);
     }
 }
 
 /// A process like a node's, on the copy of its folder. It may end in any way but as a leader.
 async fn run_copy(cluster: Rc<Cluster>, rt: Sim, id: NodeId) {
-    let Ok(store) = FileStore::open_with(&rt, DATA, cluster.plan.file.clone()).await else { return };
+    let Ok(store) = FileStore::open_with(&rt, DATA, cluster.plan.file.clone()).await else {
+        return;
+    };
     let address = format!("{}:{PORT}", rt.host().ip());
     let transport = TcpTransport::bind_with(&rt, &address, cluster.plan.tcp.clone()).await;
     let Ok(transport) = transport else { return };
@@ -81,9 +94,8 @@ pub(super) async fn swaps(calm: Calm) {
         cluster.count("folders swapped");
         cluster.tell(|| format!("the folders of nodes {one} and {other} are swapped for a moment"));
         let images = [one, other].map(|id| {
-            cluster.kill(id, Crash::Power, cluster.plan.patience());
-            let disk = cluster.host(id).disk();
-            disk.durable()
+            cluster.hold(id);
+            cluster.host(id).disk().durable()
         });
         let [of_one, of_other] = &images;
         for (id, image) in [(one, of_other), (other, of_one)] {
@@ -98,7 +110,7 @@ pub(super) async fn swaps(calm: Calm) {
         for (id, image) in [(one, of_one), (other, of_other)] {
             cluster.host(id).crash(Crash::Power);
             cluster.host(id).disk().replace(image);
-            cluster.rest(id, std::time::Duration::ZERO);
+            cluster.release(id);
         }
     }
 }

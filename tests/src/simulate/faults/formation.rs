@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, LogId, NodeId};
+use quorate::{AsyncRuntime, LogId, NodeId, Obstacle};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};
@@ -28,7 +28,7 @@ pub(super) async fn formation(calm: Calm) {
     let lists = lists(&calm);
     let tell = |id: NodeId| {
         let fitting: Vec<_> = lists.iter().filter(|list| list.contains(&id)).collect();
-        let list = (*draw.choose(&fitting)).clone();
+        let list = founders_for(cluster, id).unwrap_or_else(|| (*draw.choose(&fitting)).clone());
         if list.len() != cluster.hosts.len() || list.contains(&NOBODY) {
             cluster.count("told another list");
         }
@@ -49,10 +49,14 @@ pub(super) async fn formation(calm: Calm) {
         cluster.count(counted);
         cluster.kill(id, crash, draw.duration(&(Duration::ZERO..PAUSE)));
         if wipes {
-            cluster.count("disk lost before there was a cluster");
+            cluster.count("disk lost while a cluster is formed");
+            let bound = cluster.observer.with_model(|model| model.bound());
             cluster.replace_disk(id);
+            if bound == BTreeSet::from([id]) {
+                cluster.observer.forget_cluster();
+            }
         }
-        if draw.chance(0.4) {
+        if wipes || draw.chance(0.4) {
             tell(id);
         }
     }
@@ -76,13 +80,43 @@ fn lists(calm: &Calm) -> Vec<BTreeSet<NodeId>> {
     lists
 }
 
+/// What a node has to be told that is a founder of a cluster, and has no log, or lost it: with another
+/// list its empty disk could well become part of another cluster.
+fn founders_for(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
+    cluster.observer.with_model(|model| {
+        let bound = model.bound();
+        let first = model.configurations.get(&LogId::FIRST).filter(|_| !bound.is_empty())?;
+        let founders = first.founders();
+        (!bound.contains(&id) && founders.contains(&id)).then(|| founders.clone())
+    })
+}
+
 /// Whether a disk may be lost: as long as no store has a first entry, or no other one, any; then so
 /// many as ever.
 fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
     cluster.observer.with_model(|model| {
         let bound = model.bound();
-        bound.iter().all(|one| *one == id)
-            || model.is_founded() && cluster.atlas.may_damage(id)
+        bound.iter().all(|one| *one == id) || model.is_founded() && cluster.atlas.may_damage(id)
+    })
+}
+
+/// The nodes of which the founder says that they have promised to be part of another cluster: it has
+/// lost the disk with which it made another claim.
+fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
+    let metrics = cluster.ids().into_iter().filter_map(|id| cluster.metrics(id));
+    let waits = metrics.flat_map(|metrics| metrics.waits_for);
+    let promised = waits.filter(|(_, obstacle)| matches!(obstacle, Obstacle::Promised { .. }));
+    cluster.observer.with_model(|model| {
+        let bound = model.bound();
+        // (It may have another disk since that was said.)
+        let has_promised = |id: &NodeId| {
+            let claim = model.nodes.get(id).and_then(|of| of.durable.standing.claim());
+            !bound.contains(id)
+                && claim.is_some_and(|claim| {
+                    claim.list.contains_key(&NOBODY) || claim.list.len() != cluster.hosts.len()
+                })
+        };
+        promised.map(|(id, _)| id).filter(has_promised).collect()
     })
 }
 
@@ -103,7 +137,9 @@ async fn settle(calm: &Calm) {
             if model.bound().is_empty() {
                 return (false, false);
             }
-            let Some(first) = model.configurations.get(&LogId::FIRST) else { return (false, false) };
+            let Some(first) = model.configurations.get(&LogId::FIRST) else {
+                return (false, false);
+            };
             let is_here = |replica: quorate::Replica| model.replica(replica.id) == Some(replica);
             let can_go_on = first.voters().agreed(|voter| is_here(voter).into()) > 0;
             let is_ours = *first.founders() == all;
@@ -115,6 +151,11 @@ async fn settle(calm: &Calm) {
         if is_lost {
             cluster.count("formed anew on empty disks");
             cluster.empty_all();
+        }
+        for id in promised(cluster) {
+            cluster.count("disk emptied that had made another promise");
+            cluster.kill(id, Crash::Power, Duration::ZERO);
+            cluster.replace_disk(id);
         }
         calm.rt.sleep(Duration::from_millis(20)).await;
     }

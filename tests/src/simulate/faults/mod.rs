@@ -40,6 +40,7 @@ pub enum Fault {
     Wipes,
     Clocks,
     WallClocks,
+    Shortenings,
     Upheavals,
     PutBacks,
     Copies,
@@ -49,7 +50,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -65,6 +66,7 @@ impl Fault {
         Self::Wipes,
         Self::Clocks,
         Self::WallClocks,
+        Self::Shortenings,
         Self::Upheavals,
         Self::PutBacks,
         Self::Copies,
@@ -73,11 +75,13 @@ impl Fault {
         Self::Formation,
     ];
 
-    /// Whether it is about which disk a node has, and when.
-    pub fn concerns_identity(self) -> bool {
+    /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others: all
+    /// but those that were there first.
+    pub fn draws_alone(self) -> bool {
         matches!(
             self,
-            Self::Upheavals
+            Self::Shortenings
+                | Self::Upheavals
                 | Self::PutBacks
                 | Self::Copies
                 | Self::Swaps
@@ -105,6 +109,7 @@ impl fmt::Display for Fault {
             Self::Wipes => "wipes",
             Self::Clocks => "clocks",
             Self::WallClocks => "wall-clocks",
+            Self::Shortenings => "shortenings",
             Self::Upheavals => "upheavals",
             Self::PutBacks => "put-backs",
             Self::Copies => "copies",
@@ -118,7 +123,7 @@ impl fmt::Display for Fault {
 /// Starts what makes things go wrong. A handle ends when its kind of fault is over and mended.
 pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<LocalTask<()>> {
     let tasks = cluster.plan.faults.iter().map(|(fault, mean)| {
-        let draw = match fault.concerns_identity() {
+        let draw = match fault.draws_alone() {
             true => Rc::new(Generator::new(cluster.plan.seed, &format!("faults: {fault}"))),
             false => Rc::clone(&cluster.faults),
         };
@@ -145,6 +150,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Wipes => rot::wipes(calm).await,
         Fault::Clocks => clocks::clocks(calm).await,
         Fault::WallClocks => clocks::wall_clocks(calm).await,
+        Fault::Shortenings => rot::shortenings(calm).await,
         Fault::Upheavals => upheavals::upheavals(calm).await,
         Fault::PutBacks => put_backs::put_backs(calm).await,
         Fault::Copies => copies::copies(calm).await,

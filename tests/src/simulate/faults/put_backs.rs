@@ -77,8 +77,9 @@ async fn put_back(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
     if present != Some(backup.replica) || cluster.is_protected(id) || !cluster.may_damage(id) {
         return;
     }
-    cluster.kill(id, Crash::Power, cluster.plan.patience());
-    let forgets = cluster.observer.with_model(|model| model.nodes[&id].has_forgotten(&backup.model));
+    cluster.hold(id);
+    let forgets =
+        cluster.observer.with_model(|model| model.nodes[&id].has_forgotten(&backup.model));
     let mut remembering = BTreeSet::new();
     for peer in cluster.ids().into_iter().filter(|peer| *peer != id) {
         let memory = cluster.observer.recall(&calm.rt, peer, backup.replica).await;
@@ -91,8 +92,8 @@ async fn put_back(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
     let boot = cluster.observer.with_model(|model| model.nodes[&id].identity.map(|now| now.boot));
     let is_harmless = !forgets && boot == Some(backup.boot);
     let is_fair = cluster.may_damage(id) && (is_harmless || !remembering.is_empty());
-    if !is_fair || cluster.host(id).is_running() {
-        cluster.rest(id, Duration::ZERO);
+    if !is_fair {
+        cluster.release(id);
         return;
     }
     cluster.tell(|| {
@@ -103,12 +104,12 @@ async fn put_back(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
     cluster.observer.put_back(id, &backup.model, backup.boot, remembering);
     if !is_noticed {
         cluster.count("disk put back that has forgotten nothing");
-        cluster.rest(id, Duration::ZERO);
+        cluster.release(id);
         return;
     }
     cluster.count("disk put back");
     cluster.atlas.put_back(id);
-    cluster.rest(id, Duration::ZERO);
+    cluster.release(id);
     let is_open = || cluster.observer.with_model(|model| model.nodes[&id].is_put_back);
     let is_remembered = || {
         let remembered = |model: &crate::simulate::model::Model| {

@@ -106,3 +106,34 @@ pub(super) async fn wipes(calm: Calm) {
         cluster.replace_disk(id);
     }
 }
+
+/// A segment of the log is shorter than it was made when its node starts again, as after a repair of
+/// the file system. The node has to say so, wherever the file ends now.
+pub(super) async fn shortenings(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    while calm.passes().await {
+        let id = calm.any_node();
+        if cluster.is_protected(id) || !cluster.may_damage(id) {
+            continue;
+        }
+        cluster.hold(id);
+        let mut image = cluster.host(id).disk().durable();
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|is| is == "wal");
+        let segments: Vec<_> =
+            image.files.keys().filter(|path| is_segment(path)).cloned().collect();
+        if !segments.is_empty()
+            && let Some(content) = image.files.get_mut(draw.choose(&segments))
+            && !content.is_empty()
+        {
+            // Most of a segment is empty as yet: what is written is at its begin.
+            let most = *draw.choose(&[content.len(), content.len().min(8 << 10)]);
+            let len = draw.index(most);
+            cluster.count("segment shortened");
+            cluster.tell(|| format!("a segment of node {id} is cut off after {len} bytes"));
+            content.truncate(len);
+            cluster.host(id).disk().replace(&image);
+            is_bad(&calm, id);
+        }
+        cluster.release(id);
+    }
+}
