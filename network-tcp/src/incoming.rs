@@ -203,11 +203,16 @@ async fn welcome<R: AsyncRuntime>(
     write.write_all(vec![answer.encode()]).await?;
     let refused = |refusal| WelcomeError::Refused(peer, refusal);
     let confirm = read_until(&mut read, &mut rest, Confirm::take).await?.map_err(refused)?;
-    if confirm.refused != 0 {
-        return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
-    }
     let expected = mac_of(Role::Dialler);
-    let proven = judge(own.state, hello.from.state, expected, confirm.mac).map_err(refused)?;
+    let judged = judge(own.state, hello.from.state, expected, confirm.mac);
+    if confirm.refused != 0 {
+        let refusal = Refusal::from_code(confirm.refused);
+        if refusal == Refusal::OlderBoot && judged == Ok(true) {
+            tell_memories(&state, hello.from.replica, confirm.remember);
+        }
+        return Err(WelcomeError::Told(peer, refusal));
+    }
+    let proven = judged.map_err(refused)?;
     Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
 }
 
@@ -219,6 +224,19 @@ async fn check<R: AsyncRuntime>(
     let Party { replica, boot, .. } = hello.from;
     hello.check(own)?;
     state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await
+}
+
+/// Tells the groups what a peer remembers of them.
+fn tell_memories<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+    remembered: Vec<(GroupId, Memory)>,
+) {
+    for (group, memory) in remembered {
+        if let Some(inbox) = state.inbox(group) {
+            inbox.remembered(peer, memory);
+        }
+    }
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
@@ -268,11 +286,7 @@ async fn serve<R: AsyncRuntime>(
     let _open = state.begin_session(id, &session);
     learn(state, &hello, address);
     if proven {
-        for (group, memory) in remember {
-            if let Some(inbox) = state.inbox(group) {
-                inbox.remembered(peer, memory);
-            }
-        }
+        tell_memories(state, peer, remember);
     }
     let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
     match reader.run(read, write, rest).await {

@@ -180,11 +180,13 @@ async fn dial<R: AsyncRuntime>(
         Err(refusal) => Err(refusal),
     };
     let confirm = match verdict {
-        Ok(true) => {
+        // One that was put back is told what it has forgotten before it is refused.
+        Ok(true) | Err(Refusal::OlderBoot) if judged == Ok(true) => {
+            let refused = verdict.err().map_or(0, Refusal::code);
             let remember = recall(&state, peer).await;
-            Confirm { refused: 0, mac: mac_of(Role::Dialler), remember }
+            Confirm { refused, mac: mac_of(Role::Dialler), remember }
         }
-        Ok(false) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
+        Ok(_) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
         Err(refusal) => Confirm { refused: refusal.code(), ..Confirm::default() },
     };
     write.write_all(vec![confirm.encode()]).await?;

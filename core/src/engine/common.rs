@@ -59,6 +59,9 @@ pub(super) struct Common {
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
+    /// The term that the store knew when this run began, and the latest end of the log that was replaced since then.
+    started_in: Term,
+    replaced: LogId,
     /// Answers that wait until what they promise is durable.
     held: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
@@ -124,6 +127,8 @@ impl Common {
             memories: marks.memories.clone(),
             written_marks: marks,
             marks_at: now,
+            started_in: hard_state.term,
+            replaced: LogId::ZERO,
             held: Vec::new(),
             receiving: None,
             sequence,
@@ -271,8 +276,14 @@ impl Common {
             "entry {from} is to be replaced, but {} are committed (R2)",
             self.committed
         );
+        self.note_replaced();
         self.log.truncate(from);
         self.membership_changed();
+    }
+
+    /// The end of the log is about to be replaced by what another leader has there.
+    pub(super) fn note_replaced(&mut self) {
+        self.replaced = self.replaced.max(self.log.last());
     }
 
     pub(super) fn membership_changed(&mut self) {
@@ -356,13 +367,19 @@ impl Common {
         let last = self.log.last();
         let holds =
             |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
+        // What was acknowledged and not committed, a leader of a later term may have replaced by entries of earlier terms first: in
+        // this run, or in one before, which then knew of that term.
+        let may_be_replaced =
+            acknowledged <= self.replaced || acknowledged.term < self.started_in;
         if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
             Some(format!(
                 "replica {from} has got its vote in term {voted}, of which it knows nothing"
             ))
-        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index) {
+        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index)
+            && !may_be_replaced
+        {
             Some(format!(
                 "it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"
             ))

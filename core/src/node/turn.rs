@@ -328,6 +328,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
+        if output.rolled_back.is_some() {
+            return; // It has promised on what it has forgotten: nothing of this turn leaves.
+        }
         let Output {
             write,
             messages,

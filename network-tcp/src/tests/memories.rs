@@ -96,3 +96,26 @@ fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
         assert_eq!(*here.borrow(), [Event::Remembered(GROUP, replica(2), memory(5))]);
     });
 }
+
+/// A folder that went back to an earlier boot is refused, and so stops at what others remember of it.
+#[test]
+fn a_refused_earlier_boot_is_told_what_is_remembered() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let here = Rc::default();
+        listen(&one, GROUP, Some(memory(5)), &here);
+        let later = rebooted(member(2));
+        let mut wire = Wire::connect(&rt, &one).await;
+        wire.shake_hands(&hello_by(later, replica(1)), later.cluster).await;
+        until(&rt, || one.transport.stats().accepts == 1).await;
+        drop(wire);
+        let two = Node::start(&rt, 2).await;
+        let there = Rc::default();
+        listen(&two, GROUP, None, &there);
+        one.meet(&[(2, two.address())]);
+        one.send_number(2, 1);
+        until(&rt, || !there.borrow().is_empty()).await;
+        assert_eq!(*there.borrow(), [Event::Remembered(GROUP, replica(1), memory(5))]);
+        assert_eq!(two.transport.stats().accepts, 0);
+    });
+}

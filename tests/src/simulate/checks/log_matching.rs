@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use quorate::LogId;
 
 use super::{Check, Seen, Verdict, demand, node_of};
-use crate::simulate::model::{Model, Seal};
+use crate::simulate::model::{Model, NodeModel, Seal};
 
 #[derive(Default)]
 pub(super) struct LogMatching {
@@ -36,6 +36,15 @@ impl Check for LogMatching {
             demand(before.index + 1 == log_id.index && before.term <= log_id.term, || {
                 format!("node {node} puts {log_id} behind {before}")
             })?;
+            // The first entry that only a lost founder had is nowhere any more; the next founder
+            // writes another.
+            let holds = |of: &NodeModel| {
+                of.submitted.last() != LogId::ZERO
+                    && of.submitted.get(1).is_none_or(|first| first.content != content)
+            };
+            if log_id == LogId::FIRST && !model.nodes.values().any(holds) {
+                self.known.insert(log_id, (content, before));
+            }
             let (known, preceded) = *self.known.entry(log_id).or_insert((content, before));
             demand(known == content, || format!("node {node}: two entries are {log_id}"))?;
             demand(preceded == before, || {
