@@ -28,6 +28,10 @@ const READY_PAUSE: Duration = Duration::from_millis(50);
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long a node that was told another list than its peers goes on answering them, so that each of them notices: twice what a
+/// peer waits at most before it connects again.
+const DISAGREEMENT: Duration = Duration::from_secs(2);
+
 /// What a node is to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -89,7 +93,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
         let mut stopped = pin!(node.stopped().fuse());
         let mut asked = pin!(stop.wait_for(|stop| *stop).fuse());
         // It serves meanwhile, if only to say for whom it waits.
-        let mut forming = pin!(form(id, node.local(), members).fuse());
+        let mut forming = pin!(form(rt, id, node.local(), members).fuse());
         loop {
             select_biased! {
                 outcome = stopped => return outcome.map_err(|error| error.to_string()),
@@ -144,7 +148,8 @@ async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Optio
 /// Waits until this node is part of a cluster that was founded with this list.
 ///
 /// Errors: it can't be.
-async fn form(
+async fn form<R: AsyncRuntime>(
+    rt: &R,
     id: NodeId,
     raft: LocalRaft<Store>,
     members: BTreeMap<NodeId, String>,
@@ -156,7 +161,12 @@ async fn form(
         }
         // The node says it, too.
         Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            if let InitializeError::OtherList { .. } = error {
+                rt.sleep(DISAGREEMENT).await;
+            }
+            Err(error.to_string())
+        }
     }
 }
 

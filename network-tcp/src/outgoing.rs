@@ -179,13 +179,16 @@ async fn dial<R: AsyncRuntime>(
         }
         Err(refusal) => Err(refusal),
     };
-    let confirm = match verdict {
-        Ok(true) => {
+    let refused = verdict.err().map_or(0, Refusal::code);
+    let confirm = match (judged, verdict) {
+        // A store that was put back is refused, and is to know what it has forgotten all the same:
+        // its node stops then.
+        (Ok(true), Ok(_) | Err(Refusal::OlderBoot)) => {
             let remember = recall(&state, peer).await;
-            Confirm { refused: 0, mac: mac_of(Role::Dialler), remember }
+            Confirm { refused, mac: mac_of(Role::Dialler), remember }
         }
-        Ok(false) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
-        Err(refusal) => Confirm { refused: refusal.code(), ..Confirm::default() },
+        (_, Ok(_)) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
+        (_, Err(_)) => Confirm { refused, ..Confirm::default() },
     };
     write.write_all(vec![confirm.encode()]).await?;
     Ok(Connection { peer, boot, own, proven: verdict?, read, write, rest })

@@ -10,9 +10,12 @@ pub(crate) mod state;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{self, Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,11 +41,23 @@ pub(crate) fn kv() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quorate-kv"))
 }
 
-/// A port that is free now, and that the kernel doesn't soon give to others.
+/// Where tests look for ports: below those that the kernel gives to outgoing connections, which would take one that its node has
+/// not yet bound, or has let go when it was killed.
+const PORTS: Range<u16> = 10_240..32_000;
+
+/// Ports that are free now. No other test of this process gets them, and hardly one of another.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("binds")).collect();
-    listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    /// Processes with ids that follow each other begin so far apart.
+    const STRIDE: u32 = 607;
+    let begin = process::id().wrapping_mul(STRIDE);
+    let next = || begin.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+    let width = u32::from(PORTS.end - PORTS.start);
+    let ports = iter::repeat_with(|| PORTS.start + u16::try_from(next() % width).expect("less"));
+    ports
+        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .take(count)
+        .collect()
 }
 
 /// Asks again until there is an answer: another process gives no event to wait for.
