@@ -6,7 +6,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Cluster, id, kv, on_each_runtime, until};
+use common::{Cluster, folders, id, on_each_runtime, until};
 
 /// What a founder says of a node that has answered its claim.
 const ANSWERS: &str = "it answers, and waits for others or for the founder";
@@ -15,12 +15,6 @@ const ANSWERS: &str = "it answers, and waits for others or for the founder";
 fn is_answered(cluster: &Cluster, founder: usize, by: usize) {
     let field = format!("waits_for{}", id(by));
     until("the claim is answered", || cluster.fact(founder, &field).filter(|why| why == ANSWERS));
-}
-
-/// What `quorate-kv check` says of a node's folder.
-fn check(cluster: &Cluster, node: usize) -> String {
-    let output = kv().arg("check").arg("--data").arg(cluster.data_of(node)).output();
-    String::from_utf8(output.expect("runs").stdout).expect("is text")
 }
 
 /// All nodes serve, and hold the same.
@@ -78,7 +72,10 @@ fn of_two_lists_that_overlap_one_cluster_is_formed() {
         for node in 0..3 {
             let said = cluster.fails(node);
             shows(&said, ["goes by the list 4, 5,", "this node by 1, 2, 3, 4, 5"]);
-            assert!(check(&cluster, node).contains("  cluster: none yet"), "{said}");
+            assert!(
+                folders::check(&cluster.data_of(node)).contains("  cluster: none yet"),
+                "{said}"
+            );
         }
         is_complete(&cluster, &[3, 4]);
     });
@@ -93,11 +90,13 @@ fn a_node_keeps_the_promise_to_its_founder_when_it_is_told_another_list() {
         is_answered(&cluster, 0, 2);
         cluster.kill(2);
         let promise = "standing: promised to be part of the cluster that node 1 forms";
-        assert!(check(&cluster, 2).contains(promise), "{}", check(&cluster, 2));
+        let held = folders::check(&cluster.data_of(2));
+        assert!(held.contains(promise), "{held}");
         let alone = cluster.line(2).told(&[3]);
         let said = alone.is_refused();
         shows(&said, ["the claim of node 1 for the list 1, 2, 3", "told now has 3:"]);
-        assert!(check(&cluster, 2).contains(promise), "{}", check(&cluster, 2));
+        let held = folders::check(&cluster.data_of(2));
+        assert!(held.contains(promise), "{held}");
         cluster.start_node(1);
         cluster.start_node(2);
         is_complete(&cluster, &[0, 1, 2]);
