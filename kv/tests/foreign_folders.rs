@@ -51,6 +51,12 @@ fn a_node_does_not_start_on_the_folder_of_another() {
 fn a_copy_is_refused(runtime: &'static str, of_leader: bool) {
     let (mut cluster, leader) = cluster(runtime);
     let node = if of_leader { leader } else { (leader + 1) % 3 };
+    if !of_leader {
+        // Its connection with the other follower ends, and nothing opens another.
+        cluster.stop_node(node);
+        cluster.start_node(node);
+        cluster.serves(node);
+    }
     let load = Load::start(&cluster);
     load.goes_on(100);
     let line = cluster.line(node);
