@@ -218,7 +218,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             match payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => {
-                    self.membership = Some((index, (**membership).clone()));
+                    self.membership = Some((index, membership.clone()));
                 }
                 Payload::Command(bytes) => commands.push(match kept.take(*log_id) {
                     Some(command) => command,

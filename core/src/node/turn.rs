@@ -109,6 +109,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
         self.engine.set_wall_clock(self.rt.wall_clock());
+        if self.engine.cluster().is_none()
+            && let Some(cluster) = self.store.cluster()
+        {
+            self.engine.set_cluster(cluster);
+        }
         self.mailbox.take_events(&mut taken.events);
         for event in taken.events.drain(..) {
             match event {
