@@ -164,8 +164,8 @@ pub enum Body {
     /// an offer: the answer tells from where on the pieces are wanted. A transport should send these apart from other messages, so that no
     /// heartbeat waits behind one.
     Snapshot {
-        /// The snapshot.
-        meta: SnapshotMeta,
+        /// The snapshot. Boxed, so that all messages are of the size of the frequent ones.
+        meta: Box<SnapshotMeta>,
         /// Where the piece begins.
         offset: u64,
         /// The piece.

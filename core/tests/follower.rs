@@ -45,7 +45,11 @@ fn says(body: Body) -> Input {
 }
 
 fn piece(index: u64, chunk: &'static [u8]) -> Input {
-    says(Body::Snapshot { meta: meta(index), offset: 0, chunk: Bytes::from_static(chunk) })
+    says(Body::Snapshot {
+        meta: Box::new(meta(index)),
+        offset: 0,
+        chunk: Bytes::from_static(chunk),
+    })
 }
 
 fn entries(range: std::ops::RangeInclusive<Index>) -> Vec<Entry> {
@@ -186,7 +190,8 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
 #[test]
 fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
     let mut follower = follower(0, 3);
-    let body = Body::Snapshot { meta: meta(9), offset: 4, chunk: Bytes::from_static(b"4567") };
+    let body =
+        Body::Snapshot { meta: Box::new(meta(9)), offset: 4, chunk: Bytes::from_static(b"4567") };
     let output = after(&mut follower, says(body));
     assert!(output.incoming.is_empty());
     let reply = Body::SnapshotReply { digest: meta(9).digest, stored: 0 };
@@ -286,8 +291,11 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
     ];
     for (meta, offset) in bad {
         let mut follower = follower(0, 3);
-        let body =
-            Body::Snapshot { meta: meta.clone(), offset, chunk: Bytes::from_static(b"four") };
+        let body = Body::Snapshot {
+            meta: Box::new(meta.clone()),
+            offset,
+            chunk: Bytes::from_static(b"four"),
+        };
         let output = after(&mut follower, message(2, 2, body));
         assert!(output.messages.is_empty() && follower.leader().is_none(), "{meta:?} at {offset}");
     }
@@ -299,7 +307,8 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
     ];
     for (meta, offset) in good {
         let mut follower = follower(0, 3);
-        let body = Body::Snapshot { meta, offset, chunk: Bytes::from_static(b"four") };
+        let body =
+            Body::Snapshot { meta: Box::new(meta), offset, chunk: Bytes::from_static(b"four") };
         after(&mut follower, message(2, 2, body));
         assert_eq!(follower.leader(), Some(node(2)));
     }

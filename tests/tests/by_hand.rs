@@ -304,7 +304,7 @@ impl Follower {
             bytes: content.len() as u64,
             digest: Digest::of(content),
         };
-        let piece = |chunk| Body::Snapshot { meta: meta.clone(), offset: 0, chunk };
+        let piece = |chunk| Body::Snapshot { meta: Box::new(meta.clone()), offset: 0, chunk };
         self.hears(2, 1, piece(Bytes::new()));
         self.hears(2, 1, piece(Bytes::from_static(content)));
         let written = content.len() as u64;

@@ -144,7 +144,7 @@ impl Engine {
                 }
                 match &mut self.role {
                     State::Follower(follower) => {
-                        follower.on_snapshot(&mut self.common, from, meta, offset, chunk);
+                        follower.on_snapshot(&mut self.common, from, *meta, offset, chunk);
                     }
                     State::Candidate(_) | State::Leader(_) => {
                         tracing::error!(%from, %term, "ignored a second leader of this node's term");

@@ -40,7 +40,9 @@ impl Check for RolledBack {
                 );
                 let is_put_back = node_of(model, *node).is_put_back;
                 return demand(!(promises && is_put_back), || {
-                    format!("node {node} has forgotten what a peer remembers, and sends {message:?}")
+                    format!(
+                        "node {node} has forgotten what a peer remembers, and sends {message:?}"
+                    )
                 });
             }
             _ => {}
