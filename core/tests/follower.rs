@@ -584,10 +584,6 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
         let written = output.write.and_then(|(_, write)| write.standing);
         assert_eq!(written.as_deref() == Some(&Standing::Spent), spent, "durably");
         let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
-        assert_eq!(
-            situation(&output) == Some(&Situation::Spent),
-            false,
-            "not before it is durable"
-        );
+        assert_ne!(situation(&output), Some(&Situation::Spent), "not before it is durable");
     }
 }
