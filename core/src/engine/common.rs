@@ -207,14 +207,19 @@ impl Common {
 
     /// What of all that has changed is to be made durable now.
     pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
-        let hard_state = (self.hard_state != self.submitted_hard_state).then_some(self.hard_state);
-        self.submitted_hard_state = self.hard_state;
-        let standing =
-            (self.standings != self.submitted_standing).then(|| Box::new(self.standing.clone()));
-        self.submitted_standing = self.standings;
-        let cluster = self.cluster.filter(|_| mem::take(&mut self.cluster_unsaved));
-        let number = self.standings;
-        let beside = Beside { hard_state, cluster, standing, standings: number };
+        let mut beside = Beside { standings: self.standings, ..Beside::default() };
+        if self.hard_state != self.submitted_hard_state {
+            self.submitted_hard_state = self.hard_state;
+            beside.hard_state = Some(self.hard_state);
+        }
+        if self.standings != self.submitted_standing {
+            self.submitted_standing = self.standings;
+            beside.standing = Some(Box::new(self.standing.clone()));
+        }
+        if self.cluster_unsaved {
+            self.cluster_unsaved = false;
+            beside.cluster = self.cluster;
+        }
         let mut write = self.log.take_write(beside, self.now)?;
         if self.now >= self.marks_at {
             write.1.marks = self.changed_marks();

@@ -51,6 +51,7 @@ struct Submitted {
 }
 
 /// What a write tells beside the log.
+#[derive(Default)]
 pub(super) struct Beside {
     pub(super) hard_state: Option<HardState>,
     pub(super) cluster: Option<ClusterId>,

@@ -80,11 +80,14 @@ impl Engine {
                     tracing::error!(%from, %prev, "ignored an append whose entries can't be");
                     return;
                 }
-                if !entries.is_empty() && !self.accepts_entries(from, prev, &entries) {
+                let is_empty = self.common.log.last().index == 0;
+                // Commands in a log that has begun are as good as their leader.
+                let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
+                if !is_usual && !self.accepts_entries(from, prev, &entries) {
                     tracing::warn!(%from, %prev, "ignored an append of another cluster");
                     return;
                 }
-                let begins = self.common.log.last() == LogId::ZERO && !entries.is_empty();
+                let begins = is_empty && !entries.is_empty();
                 if let State::Candidate(_) = self.role {
                     self.become_follower(term);
                 }
