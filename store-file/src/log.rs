@@ -125,8 +125,8 @@ impl Log {
         (told < segment).then(|| LogWrite {
             hard_state: hard_state.map(|_| self.hard_state),
             cluster: None,
-            standing: standing.map(|_| self.standing.clone()),
-            marks: marks.map(|_| self.marks.clone()),
+            standing: standing.map(|_| Box::new(self.standing.clone())),
+            marks: marks.map(|_| Box::new(self.marks.clone())),
             snapshot: self.snapshot.clone(),
             purge: purge.map(|_| self.purged),
             entries: Entries::default(),
@@ -157,11 +157,11 @@ impl Log {
             self.told.hard_state = told;
         }
         if let Some(standing) = &write.standing {
-            self.standing = standing.clone();
+            self.standing = (**standing).clone();
             self.told.standing = told;
         }
         if let Some(marks) = &write.marks {
-            self.marks = marks.clone();
+            self.marks = (**marks).clone();
             self.told.marks = told;
         }
         if let Some(new) = &write.snapshot {
@@ -311,13 +311,13 @@ fn check_readable(write: &LogWrite) -> Result<(), String> {
     {
         return Err(format!("a vote for {vote:?}"));
     }
-    if let Some(claim) = write.standing.as_ref().and_then(Standing::claim) {
+    if let Some(claim) = write.standing.as_deref().and_then(Standing::claim) {
         check_list(&claim.list)?;
         if is_none(&claim.founder) {
             return Err(format!("a claim of {:?}", claim.founder));
         }
     }
-    if let Some(Marks { memories, .. }) = &write.marks
+    if let Some(Marks { memories, .. }) = write.marks.as_deref()
         && (memories.len() > MAX_MEMORIES || memories.keys().any(is_none))
     {
         return Err("marks with too many memories, or of no replica".to_owned());

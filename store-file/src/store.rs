@@ -11,8 +11,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{
-    Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId, Recovered,
-    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId,
+    Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
@@ -410,6 +410,10 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         };
         receiver.await.unwrap_or(Err(StoreError::Abandoned))?;
         Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        self.handle.0.state.borrow().logs.owner.cluster
     }
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {

@@ -79,7 +79,7 @@ fn groups() -> BTreeMap<GroupId, Group> {
     // segment.
     let mut entries: Vec<_> = (19..=20).map(|index| entry(2, index, vec![7; 40])).collect();
     let blank = Entry { payload: Payload::Blank, ..entry(2, 21, Vec::new()) };
-    let configuration = Payload::Membership(Box::new(membership()));
+    let configuration = Payload::Membership(membership());
     let configuration = Entry { payload: configuration, ..entry(2, 22, Vec::new()) };
     entries.extend([blank, configuration, entry(3, 23, Vec::new()), entry(3, 24, vec![8; 20_000])]);
     let main = Group {
@@ -241,8 +241,10 @@ fn make_a_folder_of_version_3() {
             let write = LogWrite {
                 hard_state: Some(is.hard_state).filter(|state| *state != HardState::default()),
                 cluster: Some(CLUSTER),
-                standing: Some(is.standing).filter(|standing| *standing != Standing::Empty),
-                marks: Some(is.marks).filter(|marks| *marks != Marks::default()),
+                standing: Some(is.standing)
+                    .filter(|standing| *standing != Standing::Empty)
+                    .map(Box::new),
+                marks: Some(is.marks).filter(|marks| *marks != Marks::default()).map(Box::new),
                 ..LogWrite::default()
             };
             put(&store, group, write).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use quorate::rt::channel::watch;
 use quorate::{
     AsyncRuntime, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
-    NodeId, StateMachine,
+    NodeId, PeerMetrics, StateMachine,
 };
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +188,11 @@ pub async fn settle<R: AsyncRuntime>(rt: &R) {
     for _ in 0..20 {
         rt.spawn(async {}).await.expect("ends");
     }
+}
+
+/// What a leader knows of a peer, by its node.
+pub fn peer_of(metrics: &Metrics, id: NodeId) -> Option<&PeerMetrics> {
+    metrics.peers.iter().find(|(peer, _)| peer.id == id).map(|(_, peer)| peer)
 }
 
 /// Waits until a node's metrics are as wanted.

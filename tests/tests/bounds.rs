@@ -291,14 +291,15 @@ async fn messages_beyond_what_an_inbox_holds_are_dropped<R: AsyncRuntime>(rt: R)
     let three = Three::form(&rt, &narrow()).await;
     let to = three.others().next().expect("there are others");
     let (local, shared) = (three.raft(to), three.parts[&to].node.raft());
+    let [from, to] = [three.leader, to].map(|id| three.raft(id).metrics().borrow().replica);
     let content = Bytes::from(vec![0; MIB]);
     let live = Live::default();
     let flood = |deliver: &dyn Fn(Message)| {
         // It gets no turn in between.
         for sequence in 0..300 {
             let commands = vec![live.counted(content.clone())];
-            let body = Body::Forward { session: 1, sequence, commands };
-            deliver(Message { group: 0, from: three.leader, to, term: Term(0), body });
+            let body = Body::Forward { boot: 1, sequence, commands };
+            deliver(Message { group: 0, cluster: None, from, to, term: Term(0), body });
         }
     };
     for deliver in [&|m| local.deliver(m), &|m| shared.deliver(m)] as [&dyn Fn(Message); 2] {

@@ -1,14 +1,16 @@
-//! A node whose peers' messages are made by hand, so that they come in an order and at a moment that is rare on a network. Its transport is
-//! one of a user's own, which can't do more than it must: it sends, and what comes in is [delivered](quorate::Raft::deliver).
+//! A node whose peers' messages are made by hand, so that they come in an order and at a moment
+//! that is rare on a network. Its transport is one of a user's own, which can't do more than it
+//! must: it sends, and what comes in is [delivered](quorate::Raft::deliver).
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate::rt::channel::mpsc;
 use quorate::{
-    AppendOutcome, AsyncRuntime, Body, Config, Digest, Entries, Entry, Fatal, ForwardOutcome,
-    Index, Leader, LocalRaft, LogId, LogStore, Membership, Message, Node, NodeId, Payload, Refusal,
-    SnapshotMeta, Term, Transport, WriteError,
+    AppendOutcome, AsyncRuntime, Body, ClusterId, Completion, Config, Digest, Entries, Entry,
+    Fatal, ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore,
+    Membership, Message, Node, NodeId, Payload, Refusal, Replica, SnapshotMeta, Term, Transport,
+    WriteError,
 };
 use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
@@ -45,7 +47,7 @@ struct Follower {
 
 /// A forward as it was sent.
 struct Forward {
-    session: u64,
+    boot: u64,
     sequence: u64,
     commands: Vec<Bytes>,
 }
@@ -53,8 +55,32 @@ struct Forward {
 /// The entry with which its leader's term begins.
 const BEGIN: LogId = LogId { term: Term(1), leader: 2, index: 2 };
 
+const CLUSTER: ClusterId = ClusterId(5);
+
+fn replica(id: NodeId) -> Replica {
+    Replica::new(id, 10 + id)
+}
+
+fn message(from: NodeId, term: u64, body: Body) -> Message {
+    let (cluster, from, to) = (Some(CLUSTER), replica(from), replica(1));
+    Message { group: 0, cluster, from, to, term: Term(term), body }
+}
+
 fn entry(term: u64, leader: NodeId, index: Index, payload: Payload) -> Entry {
-    Entry { log_id: LogId::new(term, leader, index), payload }
+    Entry { log_id: LogId::new(term, leader, index), time: 0, payload }
+}
+
+/// The store of node 1, which holds the entry that has formed the cluster.
+fn store() -> MemStore {
+    let store = MemStore::with_incarnation(replica(1).incarnation);
+    let members = [1, 2, 3].map(|id| (replica(id), format!("node-{id}"))).into();
+    let membership = Membership::founding(CLUSTER, members).expect("is valid");
+    let payload = Payload::Membership(membership);
+    let first = Entry { log_id: LogId::FIRST, time: 0, payload };
+    let entries = vec![first].into();
+    let write = LogWrite { cluster: Some(CLUSTER), entries, ..LogWrite::default() };
+    store.append(0, write, Completion::new(|outcome| outcome.expect("it is in memory")));
+    store
 }
 
 fn append(prev: LogId, committed: Index, entries: Vec<Entry>) -> Body {
@@ -67,7 +93,7 @@ impl Follower {
         let long = Duration::from_secs(3600);
         let config = Config { election_timeout: long, request_timeout: long, ..quick() };
         let (sender, sent) = mpsc::channel(1000);
-        let store = FaultyStore::default();
+        let store = FaultyStore::over(store());
         let node = Node::builder(1)
             .config(config)
             .log_store(store.clone())
@@ -78,21 +104,19 @@ impl Follower {
             .expect("starts");
         let raft = node.local();
         let follower = Self { store, node, raft, sent, round: 0 };
-        let voters = [1, 2, 3].map(|id| (id, format!("node-{id}"))).into();
-        let membership = Payload::Membership(Membership::new(voters).expect("is valid"));
-        let entries = vec![entry(1, 2, 1, membership), entry(1, 2, 2, Payload::Blank)];
-        follower.hears(2, 1, append(LogId::ZERO, 2, entries));
+        let begin = entry(1, 2, 2, Payload::Blank);
+        follower.hears(2, 1, append(LogId::FIRST, 2, vec![begin]));
         wait_for(&mut follower.raft.metrics(), |metrics| metrics.applied == 2).await;
         follower
     }
 
     fn hears(&self, from: NodeId, term: u64, body: Body) {
-        self.raft.deliver(Message { group: 0, from, to: 1, term: Term(term), body });
+        self.raft.deliver(message(from, term, body));
     }
 
     /// Its leader's word about a forward.
-    fn hears_of(&self, Forward { session, sequence, .. }: &Forward, outcome: ForwardOutcome) {
-        self.hears(2, 1, Body::ForwardReply { session: *session, sequence: *sequence, outcome });
+    fn hears_of(&self, Forward { boot, sequence, .. }: &Forward, outcome: ForwardOutcome) {
+        self.hears(2, 1, Body::ForwardReply { boot: *boot, sequence: *sequence, outcome });
     }
 
     /// Waits for a message of a kind, and passes over others.
@@ -107,15 +131,16 @@ impl Follower {
 
     async fn forwards(&mut self) -> Forward {
         let forward = |message: Message| match message.body {
-            Body::Forward { session, sequence, commands } if message.to == 2 => {
-                Some(Forward { session, sequence, commands })
+            Body::Forward { boot, sequence, commands } if message.to == replica(2) => {
+                Some(Forward { boot, sequence, commands })
             }
             _ => None,
         };
         self.sends(forward).await
     }
 
-    /// Waits until it has done what follows from all that it has heard, by a round that its leader begins.
+    /// Waits until it has done what follows from all that it has heard, by a round that its leader
+    /// begins.
     async fn turns(&mut self) {
         self.round += 1;
         let begun = self.round;
@@ -135,11 +160,12 @@ impl Follower {
     async fn journal(&mut self, leader: NodeId, term: u64, committed: Index) -> Vec<String> {
         let read = self.raft.read(|journal| journal.entries.clone());
         let question = |message: Message| match message.body {
-            Body::ReadIndex { sequence } if message.to == leader => Some(sequence),
+            Body::ReadIndex { sequence } if message.to == replica(leader) => Some(sequence),
             _ => None,
         };
         let sequence = self.sends(question).await;
-        self.hears(leader, term, Body::ReadIndexReply { sequence, index: Some(committed) });
+        let index = Some(committed);
+        self.hears(leader, term, Body::ReadIndexReply { sequence, index, time: 0 });
         read.await.expect("reads")
     }
 }
@@ -217,7 +243,7 @@ async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: Async
     let write = raft.write("a".to_owned());
     let begin = entry(2, 3, 3, Payload::Blank);
     let body = append(BEGIN, 3, vec![begin]);
-    raft.deliver(Message { group: 0, from: 3, to: 1, term: Term(2), body });
+    raft.deliver(message(3, 2, body));
     let write = write.await;
     assert!(matches!(write, Err(WriteError::NotLeader { .. })), "{write:?}");
     // The next one is the first that anybody gets.
@@ -227,7 +253,7 @@ async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: Async
         _ => None,
     });
     let (to, commands) = forward.await;
-    assert_eq!((to, &commands[0][..]), (3, &b"\xa1b"[..]));
+    assert_eq!((to, &commands[0][..]), (replica(3), &b"\xa1b"[..]));
     drop(next);
     assert!(follower.journal(3, 2, 3).await.is_empty());
 }
@@ -269,10 +295,11 @@ async fn a_committed_command_that_cannot_be_read_stops_its_node<R: AsyncRuntime>
 impl Follower {
     /// Sends it a snapshot of its leader's at index 10, and waits until all of it is written.
     async fn hears_snapshot(&mut self, content: &'static [u8]) -> SnapshotMeta {
-        let voters = [1, 2, 3].map(|id| (id, format!("node-{id}"))).into();
+        let members = [1, 2, 3].map(|id| (replica(id), format!("node-{id}"))).into();
         let meta = SnapshotMeta {
+            time: 0,
             log_id: LogId::new(1, 2, 10),
-            membership: Membership::new(voters).expect("is valid"),
+            membership: Membership::founding(CLUSTER, members).expect("is valid"),
             membership_index: 1,
             bytes: content.len() as u64,
             digest: Digest::of(content),

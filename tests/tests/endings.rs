@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{FutureExt, future};
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Role, SnapshotError, StoreError, Term, Vote, WriteError,
+    MemStore, Message, Node, ReadError, Replica, Role, SnapshotError, StoreError, Term, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
@@ -45,6 +45,13 @@ async fn lonely<R: AsyncRuntime, S: LogStore>(
     (node, network)
 }
 
+/// Of a later term, which the node has to write down.
+fn of_a_later_term(node: &Node<Journal>) -> Message {
+    let to = node.local().metrics().borrow().replica;
+    let (from, body) = (Replica::new(2, 1), Body::VoteReply { granted: false });
+    Message { group: 0, cluster: None, from, to, term: Term(8), body }
+}
+
 /// Times enough for all that can run now to have run.
 async fn settle<R: AsyncRuntime>(rt: &R) {
     for _ in 0..20 {
@@ -57,9 +64,7 @@ async fn a_dropped_node_does_nothing_more<R: AsyncRuntime>(rt: R) {
     let store = MemStore::new();
     let (node, _network) = lonely(&rt, store.clone(), Config::default()).await;
     settle(&rt).await;
-    // Of a later term, which the node has to write down.
-    let body = Body::VoteReply { vote: Vote::No };
-    node.local().deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
+    node.local().deliver(of_a_later_term(&node));
     drop(node);
     let before = store.recover(0).await.expect("recovers").hard_state;
     settle(&rt).await;
@@ -143,9 +148,7 @@ async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     let (write, read) = (raft.write("a".to_owned()), raft.read(|_| ()));
     settle(&rt).await;
     store.set(Disk::FailsWrites);
-    // Of a later term, which the node has to write down.
-    let body = Body::VoteReply { vote: Vote::No };
-    raft.deliver(Message { group: 0, from: 2, to: 1, term: Term(8), body });
+    raft.deliver(of_a_later_term(&node));
     let stopped = node.stopped().await;
     assert!(matches!(stopped, Err(Fatal::Store(StoreError::Io { .. }))), "{stopped:?}");
     let write = write.await;
@@ -168,9 +171,7 @@ async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: AsyncRuntime>(rt:
     let (node, _network) = lonely(&rt, store.clone(), quick()).await;
     let (local, raft) = (node.local(), node.raft());
     store.set(Disk::Hangs);
-    // Of a later term, which the node has to write down.
-    let body = Body::VoteReply { vote: Vote::No };
-    let message = Message { group: 0, from: 2, to: 1, term: Term(8), body };
+    let message = of_a_later_term(&node);
     raft.deliver(message.clone());
     wait_for(&mut raft.metrics(), |metrics| metrics.term == Term(8)).await;
     store.fail_held();

@@ -1,5 +1,7 @@
-//! Whole clusters within one thread, on each runtime: memory stores, and a network whose links can be cut.
+//! Whole clusters within one thread, on each runtime: memory stores, and a network whose links can
+//! be cut.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::{AsyncRuntime, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError};
@@ -59,14 +61,17 @@ async fn a_cluster_is_formed_once<R: AsyncRuntime>(rt: R) {
         let formed = cluster.raft(id).initialize(cluster.members()).await;
         assert!(formed.is_ok(), "node {id}: {formed:?}");
     }
-    let again = raft.initialize(cluster.members()).await;
-    assert!(matches!(again, Err(InitializeError::AlreadyInitialized)), "{again:?}");
+    raft.initialize(cluster.members()).await.expect("the same list changes nothing");
     cluster.leader().await;
     raft.write("a".to_owned()).await.expect("writes");
-    let again = raft.initialize([(1, "alone")]).await;
-    assert!(matches!(again, Err(InitializeError::AlreadyInitialized)), "{again:?}");
-    let membership = raft.metrics().borrow().membership.clone().expect("formed");
-    assert_eq!(membership.voters(), &cluster.members());
+    let alone = raft.initialize([(1, "node-1")]).await;
+    let Err(InitializeError::Founded { founders, told }) = alone else { panic!("{alone:?}") };
+    assert_eq!((founders, told), (BTreeSet::from([1, 2, 3]), BTreeSet::from([1])));
+    let metrics = raft.metrics().borrow().clone();
+    let membership = metrics.membership.expect("formed");
+    assert_eq!(membership.nodes(), cluster.members());
+    assert_eq!(metrics.cluster, Some(membership.cluster()));
+    assert!(membership.is_voter(metrics.replica) && membership.voters().iter().count() == 3);
 }
 
 async fn a_new_leader_takes_over_and_nothing_is_lost<R: AsyncRuntime>(rt: R) {
@@ -240,7 +245,7 @@ async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: AsyncRunt
         .await
         .expect("starts");
     let raft = node.raft();
-    raft.initialize([(1, "")]).await.expect("forms");
+    raft.initialize([(1, "node-1")]).await.expect("forms");
     wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
     assert_eq!(raft.write(1).await.expect("writes"), 1);
     let write = raft.write(2).await;

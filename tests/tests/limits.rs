@@ -38,8 +38,8 @@ fn narrow(config: Config) -> Config {
 async fn a_command_that_is_too_large_is_refused<R: AsyncRuntime>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, narrow(quick())).await;
     let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
-    // A line of this length is encoded with two bytes more.
-    let largest = "x".repeat(2 * LINE - 2);
+    // A line of this length is encoded with three bytes more.
+    let largest = "x".repeat(2 * LINE - 3);
     let larger = format!("{largest}x");
     for write in [local.write(larger.clone()).await, shared.write(larger).await] {
         let Err(WriteError::Command(reason)) = write else { panic!("{write:?}") };
@@ -193,7 +193,7 @@ async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: AsyncRuntime>(rt: R
     let cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, quick()).await;
     let (leader, raft) = follower(&cluster).await;
     let away = raft.id();
-    cluster.faults.lose(move |message| message.to == away && has_entries(message));
+    cluster.faults.lose(move |message| message.to.id == away && has_entries(message));
     cluster.raft(leader).write("missed".to_owned()).await.expect("writes");
     let read = raft.read(|journal| journal.entries.len());
     let write = raft.write("passed on".to_owned());

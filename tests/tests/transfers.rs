@@ -10,7 +10,9 @@ use quorate::{
     AsyncRuntime, Body, Config, Fatal, Index, LogId, LogStore, Message, Metrics, NodeId,
     StoreError, WriteError,
 };
-use quorate_tests::{Cluster, Disk, Fate, FaultyStore, on_each_runtime, quick, settle, wait_for};
+use quorate_tests::{
+    Cluster, Disk, Fate, FaultyStore, on_each_runtime, peer_of, quick, settle, wait_for,
+};
 
 on_each_runtime!(
     a_follower_that_was_away_gets_the_snapshot_and_then_the_entries,
@@ -91,7 +93,7 @@ impl<R: AsyncRuntime> Behind<R> {
         let away = self.away;
         self.cluster.faults.lose(move |message| match &message.body {
             Body::Snapshot { offset, chunk, .. } => {
-                message.to == away && *offset >= bytes && !chunk.is_empty()
+                message.to.id == away && *offset >= bytes && !chunk.is_empty()
             }
             _ => false,
         });
@@ -106,7 +108,7 @@ impl<R: AsyncRuntime> Behind<R> {
         let (pieces, away) = (Rc::clone(&seen), self.away);
         self.cluster.faults.set(move |message| {
             if let Body::Snapshot { meta, offset, chunk } = &message.body
-                && message.to == away
+                && message.to.id == away
                 && !chunk.is_empty()
             {
                 pieces.borrow_mut().insert((meta.log_id.index, *offset));
@@ -144,14 +146,15 @@ async fn compact<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, id: NodeId)
 async fn silent<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, leader: NodeId, peer: NodeId) {
     let timeout = cluster.config.election_timeout;
     let is_silent = |metrics: &Metrics| {
-        metrics.peers[&peer].last_contact.is_none_or(|contact| contact > timeout)
+        peer_of(metrics, peer)
+            .is_some_and(|peer| peer.last_contact.is_none_or(|contact| contact > timeout))
     };
     wait_for(&mut cluster.raft(leader).metrics(), is_silent).await;
 }
 
 /// How much of a snapshot a peer has got.
 fn sent_to(metrics: &Metrics, peer: NodeId) -> Option<(u64, u64)> {
-    metrics.peers.get(&peer)?.snapshot
+    peer_of(metrics, peer)?.snapshot
 }
 
 async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: AsyncRuntime>(rt: R) {
@@ -255,7 +258,10 @@ async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: AsyncRu
     assert_eq!(pieces.borrow().last().expect("not empty").0, behind.covered.index);
     let away = behind.away;
     let raft = behind.cluster.raft(behind.leader);
-    wait_for(&mut raft.metrics(), |m| m.peers[&away].matched == newer.index).await;
+    wait_for(&mut raft.metrics(), |m| {
+        peer_of(m, away).is_some_and(|peer| peer.matched == newer.index)
+    })
+    .await;
     assert_eq!(raft.purge().await.expect("is purged"), newer, "nobody needs it now");
 }
 
@@ -279,7 +285,7 @@ async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: AsyncR
     let (count, covered) = (Rc::clone(&old), behind.covered);
     behind.cluster.faults.set(move |message| {
         if let Body::Snapshot { meta, .. } = &message.body
-            && message.to == away
+            && message.to.id == away
             && meta.log_id == covered
         {
             count.set(count.get() + 1);
@@ -428,8 +434,10 @@ async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: AsyncRuntime>(
     let (is_deaf, is_mute) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(true)));
     let (deaf, mute) = (Rc::clone(&is_deaf), Rc::clone(&is_mute));
     cluster.faults.lose(move |message| match &message.body {
-        Body::Append { entries, .. } => deaf.get() && message.to == behind && !entries.is_empty(),
-        Body::AppendReply { .. } => mute.get() && message.from == behind,
+        Body::Append { entries, .. } => {
+            deaf.get() && message.to.id == behind && !entries.is_empty()
+        }
+        Body::AppendReply { .. } => mute.get() && message.from.id == behind,
         _ => false,
     });
     let mut of_leader = cluster.raft(leader).metrics();
@@ -474,7 +482,7 @@ async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: AsyncRuntime>(rt:
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let old = cluster.leader().await;
     cluster.faults.lose(move |message| match &message.body {
-        Body::Append { entries, .. } => message.from == old && !entries.is_empty(),
+        Body::Append { entries, .. } => message.from.id == old && !entries.is_empty(),
         _ => false,
     });
     let (raft, store) = (cluster.raft(old), cluster.stores[&old].clone());

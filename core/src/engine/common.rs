@@ -47,8 +47,11 @@ pub(super) struct Common {
     /// The next write tells the store of its cluster.
     cluster_unsaved: bool,
     pub(super) committed: Index,
-    /// The voters of the membership in force.
+    /// The voters of the membership in force, the entry that brought it, and whether it is to be followed by another: it is joint, or has
+    /// learners. They are asked for in every turn.
     pub(super) voters: Voters,
+    pub(super) membership_index: Index,
+    pub(super) is_changing: bool,
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
@@ -118,6 +121,8 @@ impl Common {
             cluster_unsaved: false,
             committed: 0,
             voters: Voters::default(),
+            membership_index: 0,
+            is_changing: false,
             named: false,
             memories: marks.memories.clone(),
             written_marks: marks,
@@ -204,7 +209,8 @@ impl Common {
     pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
         let hard_state = (self.hard_state != self.submitted_hard_state).then_some(self.hard_state);
         self.submitted_hard_state = self.hard_state;
-        let standing = (self.standings != self.submitted_standing).then(|| self.standing.clone());
+        let standing =
+            (self.standings != self.submitted_standing).then(|| Box::new(self.standing.clone()));
         self.submitted_standing = self.standings;
         let cluster = self.cluster.filter(|_| mem::take(&mut self.cluster_unsaved));
         let number = self.standings;
@@ -217,15 +223,15 @@ impl Common {
     }
 
     /// The marks, where they have changed since they were written last. They go along with some other write.
-    fn changed_marks(&mut self) -> Option<Marks> {
+    fn changed_marks(&mut self) -> Option<Box<Marks>> {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
-        let marks = Marks { committed, memories: self.memories.clone() };
-        if marks == self.written_marks {
+        self.marks_at = self.now + self.config.heartbeat_interval;
+        let written = &self.written_marks;
+        if committed == written.committed && self.memories == written.memories {
             return None;
         }
-        self.marks_at = self.now + self.config.heartbeat_interval;
-        self.written_marks = marks.clone();
-        Some(marks)
+        self.written_marks = Marks { committed, memories: self.memories.clone() };
+        Some(Box::new(self.written_marks.clone()))
     }
 
     /// Whether the marks will go along with the next write.
@@ -283,6 +289,9 @@ impl Common {
     pub(super) fn membership_changed(&mut self) {
         let membership = self.log.membership();
         self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
+        self.membership_index = self.log.membership_index();
+        self.is_changing = self.voters.is_joint()
+            || membership.is_some_and(|membership| membership.learners().next().is_some());
         self.out.membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
@@ -311,7 +320,7 @@ impl Common {
         if index > self.committed {
             let before = mem::replace(&mut self.committed, index);
             self.out.committed = Some(index);
-            if self.log.membership_index() > before {
+            if self.membership_index > before {
                 self.note_committed_memberships(before);
             }
         }
@@ -325,6 +334,10 @@ impl Common {
             self.named |= membership.is_voter(self.me);
             spent = self.named && !membership.is_member(self.me);
         }
+        // Those who have left say nothing any more.
+        let membership = self.log.membership();
+        let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
+        self.memories.retain(|replica, _| is_member(*replica));
         if spent && self.standing != Standing::Spent {
             tracing::warn!(
                 me = %self.me,
@@ -341,13 +354,6 @@ impl Common {
         if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
             change(self.memories.entry(of).or_default());
         }
-    }
-
-    /// Forgets those who are no members.
-    pub(super) fn forget_strangers(&mut self) {
-        let membership = self.log.membership();
-        let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
-        self.memories.retain(|replica, _| is_member(*replica));
     }
 
     pub(super) fn memory_of(&self, replica: Replica) -> Option<Memory> {

@@ -134,6 +134,10 @@ impl Formation {
 
     fn ask(&mut self, common: &mut Common) {
         self.ask_at = common.now + common.config.heartbeat_interval;
+        let is_elsewhere = |claim: &Claim| common.cluster.is_some_and(|c| c != claim.cluster);
+        if self.present_claim(common).is_some_and(is_elsewhere) {
+            self.claim(common); // Another group of this store has been formed meanwhile.
+        }
         let claim = self.present_claim(common).cloned();
         if claim.is_some() && !common.standing_is_durable() {
             return; // A founder that forgot a claim would draw its ballot again.
@@ -160,6 +164,9 @@ impl Formation {
     /// The first entry, once all have accepted the claim.
     pub(super) fn first_entry(&self, common: &Common) -> Option<Entry> {
         let claim = self.present_claim(common).filter(|_| common.standing_is_durable())?;
+        if common.cluster.is_some_and(|cluster| cluster != claim.cluster) {
+            return None;
+        }
         let needed = if planted(Bug::F3) { self.ids.len() / 2 } else { self.ids.len() - 1 };
         if self.accepted.len() < needed {
             return None;
@@ -168,7 +175,7 @@ impl Formation {
         let address = |replica: &Replica| Some((*replica, self.list.get(&replica.id)?.clone()));
         let members = all.filter_map(address).collect();
         let membership = Membership::founding(claim.cluster, members).ok()?;
-        let payload = Payload::Membership(Box::new(membership));
+        let payload = Payload::Membership(membership);
         Some(Entry { log_id: LogId::FIRST, time: common.wall, payload })
     }
 

@@ -84,7 +84,7 @@ impl Engine {
                     tracing::warn!(%from, %prev, "ignored an append of another cluster");
                     return;
                 }
-                let begins = !entries.is_empty() && self.common.membership().is_none();
+                let begins = self.common.log.last() == LogId::ZERO && !entries.is_empty();
                 if let State::Candidate(_) = self.role {
                     self.become_follower(term);
                 }

@@ -95,6 +95,11 @@ impl Engine {
         self.common.wall = wall;
     }
 
+    /// The store belongs to this cluster: another group of it has joined it since.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        self.common.cluster.get_or_insert(cluster);
+    }
+
     /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
     /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
     /// [`Output::cannot_form`].

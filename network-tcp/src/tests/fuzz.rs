@@ -73,7 +73,7 @@ impl Random {
             index = next;
             let payload = match self.below(4) {
                 0 => Payload::Blank,
-                1 => Payload::Membership(Box::new(self.membership())),
+                1 => Payload::Membership(self.membership()),
                 _ => Payload::Command(self.bytes()),
             };
             entries.push(Entry { log_id: LogId::new(term, self.number(), index), time, payload });

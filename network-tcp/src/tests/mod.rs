@@ -19,7 +19,7 @@ use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
     ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
-    Refusal, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
+    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -392,11 +392,7 @@ fn all_kinds() -> Vec<Body> {
         command(12, 0),
         command(13, 100),
         command(14, 5000),
-        Entry {
-            log_id: LogId::new(3, 2, 15),
-            time: 6,
-            payload: Payload::Membership(Box::new(membership())),
-        },
+        Entry { log_id: LogId::new(3, 2, 15), time: 6, payload: Payload::Membership(membership()) },
     ];
     let handover = Handover { leader: replica(3), term: Term(2), round: 9 };
     let commands = vec![Bytes::new(), Bytes::from_static(b"set"), Bytes::from(vec![1; 3000])];

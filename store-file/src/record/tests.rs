@@ -199,8 +199,8 @@ fn full() -> LogWrite {
     LogWrite {
         hard_state: Some(HardState { term: Term(3), voted_for: Some(replica) }),
         cluster: Some(ClusterId(1 << 100)),
-        standing: Some(Standing::Claimed(claim)),
-        marks: Some(marks),
+        standing: Some(Box::new(Standing::Claimed(claim))),
+        marks: Some(Box::new(marks)),
         snapshot: Some(meta),
         purge: Some(LogId::new(3, 2, 8)),
         entries: Entries::default(),

@@ -93,8 +93,8 @@ const CLUSTER: ClusterId = ClusterId(7);
 /// All that a group can be told besides its log.
 fn told(term: u64) -> LogWrite {
     LogWrite {
-        standing: Some(Standing::Admitted(CLUSTER)),
-        marks: Some(Marks { committed: LogId::new(term, 1, term), ..Marks::default() }),
+        standing: Some(Box::new(Standing::Admitted(CLUSTER))),
+        marks: Some(Box::new(Marks { committed: LogId::new(term, 1, term), ..Marks::default() })),
         ..hard_state(term, 2)
     }
 }

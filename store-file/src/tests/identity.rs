@@ -113,8 +113,8 @@ fn what_was_told_in_segments_that_are_removed_is_still_known() {
         let standing = Standing::Admitted(CLUSTER);
         let marks = Marks { committed: LogId::new(1, 1, 3), ..Marks::default() };
         let write = LogWrite {
-            standing: Some(standing.clone()),
-            marks: Some(marks.clone()),
+            standing: Some(Box::new(standing.clone())),
+            marks: Some(Box::new(marks.clone())),
             ..join(CLUSTER)
         };
         put(&store, 2, write).await;

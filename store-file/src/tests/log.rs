@@ -26,7 +26,7 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
             Entry {
                 log_id: LogId::FIRST,
                 time: 1,
-                payload: Payload::Membership(Box::new(membership.clone())),
+                payload: Payload::Membership(membership.clone()),
             },
             Entry { log_id: LogId::new(3, 2, 2), time: 2, payload: Payload::Blank },
             Entry { log_id: LogId::new(3, 2, 3), time: 3, payload: Payload::Command(Bytes::new()) },

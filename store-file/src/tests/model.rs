@@ -113,10 +113,10 @@ async fn write(
     }
     if random.below(10) == 0 {
         let committed = LogId::new(*term, 1, random.below(1000));
-        write.marks = Some(Marks { committed, ..Marks::default() });
+        write.marks = Some(Box::new(Marks { committed, ..Marks::default() }));
     }
     if random.below(20) == 0 {
-        write.standing = Some(Standing::Admitted(ClusterId(random.below(3).into())));
+        write.standing = Some(Box::new(Standing::Admitted(ClusterId(random.below(3).into()))));
     }
     let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];

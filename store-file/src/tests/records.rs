@@ -12,8 +12,8 @@ use super::*;
 fn told() -> LogWrite {
     LogWrite {
         cluster: Some(ClusterId(7)),
-        standing: Some(Standing::Admitted(ClusterId(7))),
-        marks: Some(Marks { committed: LogId::new(4, 1, 6), ..Marks::default() }),
+        standing: Some(Box::new(Standing::Admitted(ClusterId(7)))),
+        marks: Some(Box::new(Marks { committed: LogId::new(4, 1, 6), ..Marks::default() })),
         ..hard_state(5, 3)
     }
 }
