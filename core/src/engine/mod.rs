@@ -131,6 +131,8 @@ impl Engine {
         self.told = Some(told);
         self.formation = Some(Formation::new(&mut self.common, list)?);
         self.common.out.addresses_changed = true;
+        // A claim of an earlier run is durable already, and may need nobody else.
+        self.form();
         Ok(())
     }
 

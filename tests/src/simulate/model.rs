@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate::{
-    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Memory,
-    Metrics, NodeId, Payload, Recovered, Replica, Standing, Term,
+    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Memory, Metrics,
+    NodeId, Payload, Recovered, Replica, Standing, Term,
 };
 
 /// An entry, without its content.
@@ -62,6 +62,19 @@ impl LogModel {
     pub fn covers(&self, log_id: LogId) -> bool {
         log_id.index <= self.purged.index
             || self.get(log_id.index).is_some_and(|entry| entry.log_id == log_id)
+    }
+
+    /// Whether a replica with it has less than a peer remembers of that: see `Memory`.
+    pub fn lacks(&self, from: NodeId, memory: &Memory) -> bool {
+        let HardState { term, voted_for } = self.hard_state;
+        let last = self.last();
+        memory.term > term
+            || memory.voted == term
+                && memory.voted > Term(0)
+                && voted_for.is_none_or(|voted_for| voted_for.id != from)
+            || memory.acknowledged.term >= term
+                && (memory.acknowledged.term, memory.acknowledged.index) > (last.term, last.index)
+            || !self.covers(memory.committed)
     }
 
     fn write(&mut self, write: &Written) {
@@ -154,19 +167,6 @@ impl NodeModel {
         }
     }
 
-    /// Whether it has less durable than a peer remembers of it: see `Memory`.
-    pub fn lacks(&self, from: NodeId, memory: &Memory) -> bool {
-        let HardState { term, voted_for } = self.durable.hard_state;
-        let last = self.durable.last();
-        memory.term > term
-            || memory.voted == term
-                && memory.voted > Term(0)
-                && voted_for.is_none_or(|voted_for| voted_for.id != from)
-            || memory.acknowledged.term >= term
-                && (memory.acknowledged.term, memory.acknowledged.index) > (last.term, last.index)
-            || !self.durable.covers(memory.committed)
-    }
-
     /// Whether it has said something since it was in this earlier state, that it did not know then.
     pub fn has_forgotten(&self, earlier: &Self) -> bool {
         self.durable.hard_state != earlier.durable.hard_state
@@ -221,7 +221,7 @@ pub struct Model {
     /// What was ever known to be committed, from index 1 on.
     pub committed: Vec<Committed>,
     /// For each node whose disk was put back: the peers that remember what it has forgotten.
-    pub remembering: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    pub remembering: BTreeMap<NodeId, BTreeMap<NodeId, Memory>>,
 }
 
 impl Model {
@@ -266,8 +266,9 @@ impl Model {
 
     /// The nodes whose disks have a first entry, or may have it.
     pub fn bound(&self) -> BTreeSet<NodeId> {
-        let begun =
-            |of: &NodeModel| of.submitted.last() != LogId::ZERO || of.durable.last() != LogId::ZERO;
+        let begun = |of: &NodeModel| {
+            of.submitted.last() != LogId::ZERO || of.durable.last() != LogId::ZERO
+        };
         self.nodes.iter().filter(|(_, of)| begun(of)).map(|(id, _)| *id).collect()
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, LogId, NodeId, Obstacle};
+use quorate::{AsyncRuntime, LogId, NodeId, Obstacle, Standing};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};
@@ -100,21 +100,28 @@ fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
     })
 }
 
-/// The nodes of which the founder says that they have promised to be part of another cluster: it has
-/// lost the disk with which it made another claim.
+/// The nodes of which the founder says that they have promised to be part of another cluster: that of
+/// a claim that it made with a disk that is lost, or one whose members have all lost their disks.
 fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
     let metrics = cluster.ids().into_iter().filter_map(|id| cluster.metrics(id));
     let waits = metrics.flat_map(|metrics| metrics.waits_for);
-    let promised = waits.filter(|(_, obstacle)| matches!(obstacle, Obstacle::Promised { .. }));
+    let is_elsewhere = |obstacle: &Obstacle| {
+        matches!(obstacle, Obstacle::Promised { .. } | Obstacle::OtherCluster)
+    };
+    let promised = waits.filter(|(_, obstacle)| is_elsewhere(obstacle));
     cluster.observer.with_model(|model| {
         let bound = model.bound();
         // (It may have another disk since that was said.)
         let has_promised = |id: &NodeId| {
-            let claim = model.nodes.get(id).and_then(|of| of.durable.standing.claim());
-            !bound.contains(id)
-                && claim.is_some_and(|claim| {
-                    claim.list.contains_key(&NOBODY) || claim.list.len() != cluster.hosts.len()
-                })
+            let standing = model.nodes.get(id).map(|of| &of.durable.standing);
+            let is_other = match standing {
+                Some(Standing::Claimed(claim) | Standing::Contested(claim)) => {
+                    claim.ids() != cluster.ids().into_iter().collect()
+                }
+                Some(Standing::Admitted(_)) => bound.is_empty(),
+                _ => false,
+            };
+            is_other && !bound.contains(id)
         };
         promised.map(|(id, _)| id).filter(has_promised).collect()
     })

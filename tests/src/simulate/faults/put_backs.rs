@@ -10,7 +10,7 @@
 //!   acknowledges, before it hears of those who remember.
 //! - It counts as a lost disk from the moment that it is put back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate::sim::{Crash, DiskImage};
@@ -59,7 +59,7 @@ fn back_up(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
             model: of.clone(),
         })
     });
-    if let Some(backup) = backup {
+    if let Some(backup) = backup.filter(|_| !cluster.is_protected(id)) {
         let kept = backups.entry(id).or_default();
         if kept.len() == KEPT {
             kept.remove(calm.draw.index(KEPT));
@@ -80,11 +80,11 @@ async fn put_back(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
     cluster.hold(id);
     let forgets =
         cluster.observer.with_model(|model| model.nodes[&id].has_forgotten(&backup.model));
-    let mut remembering = BTreeSet::new();
+    let mut remembering = BTreeMap::new();
     for peer in cluster.ids().into_iter().filter(|peer| *peer != id) {
         let memory = cluster.observer.recall(&calm.rt, peer, backup.replica).await;
-        if memory.is_some_and(|memory| backup.model.lacks(peer, &memory)) {
-            remembering.insert(peer);
+        if let Some(memory) = memory.filter(|memory| backup.model.durable.lacks(peer, memory)) {
+            remembering.insert(peer, memory);
         }
     }
     // Nobody else may have lost a disk meanwhile. A node that was put back to an earlier boot without
