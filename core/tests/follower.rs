@@ -414,8 +414,8 @@ fn a_newcomer_votes_when_it_is_asked_by_its_name() {
     assert_eq!(output.messages[0].body, Body::VoteReply { granted: true });
 }
 
-/// The old and the new disk of a node are two candidates: if a vote named the node only, both could be elected with it in one
-/// term.
+/// The old and the new disk of a node are two candidates: if a vote named the node only, both could
+/// be elected with it in one term.
 #[test]
 fn a_vote_is_for_a_disk_and_not_for_its_node() {
     let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
@@ -523,8 +523,8 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
     assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
 }
 
-/// A leader of a later term may put entries of earlier terms in the place of what was acknowledged and
-/// never committed; until its own follow, the log ends before what a former leader remembers.
+/// A leader of a later term may put entries of earlier terms in the place of what was acknowledged
+/// and never committed; until its own follow, the log ends before what a former leader remembers.
 #[test]
 fn what_a_later_leader_has_replaced_is_no_accusation() {
     let mut replaced = follower(0, 5);
@@ -553,7 +553,8 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
 }
 
-/// What a leader remembers of its peers goes along with later writes, and comes back with the store.
+/// What a leader remembers of its peers goes along with later writes, and comes back with the
+/// store.
 #[test]
 fn memories_outlive_a_restart() {
     let memory = Memory { term: Term(3), acknowledged: LogId::new(3, 1, 9), ..Memory::default() };

@@ -355,7 +355,8 @@ async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: AsyncRuntim
     follower.turns().await;
     let metrics = follower.raft.metrics().borrow().clone();
     assert_eq!((metrics.snapshot, metrics.last_log_id), (LogId::ZERO, BEGIN));
-    // (The store is not asked what it holds: it would take that for a restart and forget what no write has named.)
+    // (The store is not asked what it holds: it would take that for a restart and forget what no
+    // write has named.)
     follower.store.set(Disk::Works);
     follower.store.release();
     follower.acknowledges(10).await;

@@ -176,7 +176,8 @@ impl Engine {
         }
     }
 
-    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have no term.
+    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have
+    /// no term.
     fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
         let common = &mut self.common;
         let ours = self.told.as_ref();
@@ -217,8 +218,9 @@ impl Engine {
         true
     }
 
-    /// A member that has no log yet asks around. It may have accepted the claim of the founder's next disk, and hear nothing of this
-    /// cluster before it is told its id. A member other than the founder has the first entry, so that claim can't succeed.
+    /// A member that has no log yet asks around. It may have accepted the claim of the founder's
+    /// next disk, and hear nothing of this cluster before it is told its id. A member other than
+    /// the founder has the first entry, so that claim can't succeed.
     fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
         let common = &mut self.common;
         let Some(membership) = common.membership() else { return };
@@ -247,8 +249,8 @@ impl Engine {
         }
     }
 
-    /// Whether entries may follow on `prev` here: configurations among them are of this replica's cluster, and a log begins only with
-    /// the first entry of a cluster that it may join.
+    /// Whether entries may follow on `prev` here: configurations among them are of this replica's
+    /// cluster, and a log begins only with the first entry of a cluster that it may join.
     fn accepts_entries(&self, from: Replica, prev: LogId, entries: &Entries) -> bool {
         if self.common.log.last() == LogId::ZERO && prev != LogId::ZERO {
             return true; // They will not fit, and the sender is to learn where the log ends.

@@ -97,7 +97,8 @@ fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
     });
 }
 
-/// A folder that went back to an earlier boot is refused, and so stops at what others remember of it.
+/// A folder that went back to an earlier boot is refused, and so stops at what others remember of
+/// it.
 #[test]
 fn a_refused_earlier_boot_is_told_what_is_remembered() {
     run(async |rt| {
