@@ -29,6 +29,16 @@ pub(crate) const MAX_DEPTH: usize = 128;
 /// The memory with which an encoding begins: most commands fit without a second allocation.
 const CAPACITY: usize = 128;
 
+/// Each byte.
+static BYTES: [u8; 256] = {
+    let (mut bytes, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        bytes[byte] = byte as u8;
+        byte += 1;
+    }
+    bytes
+};
+
 /// Serializes a value in the default encoding.
 ///
 /// # Errors
@@ -55,6 +65,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     let value = T::deserialize(Bounded::new(&mut deserializer));
     let value = value.map_err(|error| error.to_string())?;
+    if bytes.len() == 1 {
+        return Ok(value); // No value takes less.
+    }
     // Only at the end of the bytes there is no marker of a next value.
     match <()>::deserialize(&mut deserializer) {
         Err(InvalidMarkerRead(_)) => Ok(value),
@@ -64,7 +77,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     fn encode(self) -> Result<Bytes, String> {
-        encode(&self).map(Bytes::from)
+        let bytes = encode(&self)?;
+        // A unit, a small number and the like need no memory of their own.
+        Ok(match bytes[..] {
+            [byte] => Bytes::from_static(&BYTES[byte as usize..=byte as usize]),
+            _ => bytes.into(),
+        })
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {

@@ -3,8 +3,12 @@
 use bytes::Bytes;
 
 use crate::entries::Entries;
+<<<<<<< ours
 use crate::identity::{Memory, Replica};
 use crate::message::{Message, Refusal};
+=======
+use crate::message::Message;
+>>>>>>> theirs
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
 
@@ -16,6 +20,7 @@ pub type Ticket = u64;
 pub enum Input {
     /// A message has arrived.
     Message(Message),
+<<<<<<< ours
     /// A [`Body::Forward`](crate::Body::Forward) has arrived at the leader, and the caller has
     /// looked at its commands.
     Forward {
@@ -24,6 +29,8 @@ pub enum Input {
         /// Those that can't be.
         refused: Vec<Refusal>,
     },
+=======
+>>>>>>> theirs
     /// A client wants to read.
     Read {
         /// Names it in the answer.

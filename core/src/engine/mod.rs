@@ -40,7 +40,12 @@ use crate::error::InitializeError;
 use crate::identity::{ClusterId, Memory, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
+<<<<<<< ours
 use crate::metrics::{Obstacle, PeerMetrics, Role};
+=======
+use crate::message::Refusal;
+use crate::metrics::{PeerMetrics, Role};
+>>>>>>> theirs
 use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
@@ -162,17 +167,18 @@ impl Engine {
         }
     }
 
+    /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out of it the commands that can't
+    /// be read, and says which they were. The answer to the forward tells of them.
+    pub fn refuse(&mut self, refused: Vec<Refusal>) {
+        self.common.refused = refused;
+    }
+
     /// Takes note of something that has happened by `now`.
     pub fn step(&mut self, now: Instant, input: Input) {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
-            Input::Forward { message, refused } => {
-                self.common.refused = refused;
-                self.on_message(message);
-                self.common.refused.clear();
-            }
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
