@@ -245,7 +245,7 @@ async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: AsyncRunt
         .await
         .expect("starts");
     let raft = node.raft();
-    raft.initialize([(1, "")]).await.expect("forms");
+    raft.initialize([(1, "node-1")]).await.expect("forms");
     wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
     assert_eq!(raft.write(1).await.expect("writes"), 1);
     let write = raft.write(2).await;

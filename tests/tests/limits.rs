@@ -38,8 +38,8 @@ fn narrow(config: Config) -> Config {
 async fn a_command_that_is_too_large_is_refused<R: AsyncRuntime>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, narrow(quick())).await;
     let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
-    // A line of this length is encoded with two bytes more.
-    let largest = "x".repeat(2 * LINE - 2);
+    // A line of this length is encoded with three bytes more.
+    let largest = "x".repeat(2 * LINE - 3);
     let larger = format!("{largest}x");
     for write in [local.write(larger.clone()).await, shared.write(larger).await] {
         let Err(WriteError::Command(reason)) = write else { panic!("{write:?}") };
