@@ -1,9 +1,13 @@
-//! Log matching (thesis 3.2, 3.5): two logs that have an entry in common have all before it in common, too. So a log id has one content and one predecessor,
-//! wherever and whenever it is written.
+//! Log matching (thesis 3.2, 3.5): two logs that have an entry in common have all before it in
+//! common, too. So a log id has one content and one predecessor, wherever and whenever it is
+//! written.
+//!
+//! That holds within a cluster. A founder that loses its disk while it alone has the first entry
+//! forms another cluster, whose log ids begin anew.
 
 use std::collections::BTreeMap;
 
-use quorate::LogId;
+use quorate::{ClusterId, LogId};
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::{Model, Seal};
@@ -11,7 +15,7 @@ use crate::simulate::model::{Model, Seal};
 #[derive(Default)]
 pub(super) struct LogMatching {
     /// What each log id stands for, and the one before it.
-    known: BTreeMap<LogId, (u32, LogId)>,
+    known: BTreeMap<(Option<ClusterId>, LogId), (u32, LogId)>,
 }
 
 impl Check for LogMatching {
@@ -23,6 +27,7 @@ impl Check for LogMatching {
         let Seen::Submits { node, write } = seen else { return Ok(()) };
         let Some(first) = write.entries.first() else { return Ok(()) };
         let log = &node_of(model, *node).submitted;
+        let cluster = write.cluster.or(log.cluster);
         let index = first.log_id.index - 1;
         let mut before = match log.get(index) {
             _ if write.purge.is_some_and(|purge| purge.index == index) => {
@@ -36,7 +41,8 @@ impl Check for LogMatching {
             demand(before.index + 1 == log_id.index && before.term <= log_id.term, || {
                 format!("node {node} puts {log_id} behind {before}")
             })?;
-            let (known, preceded) = *self.known.entry(log_id).or_insert((content, before));
+            let known = self.known.entry((cluster, log_id)).or_insert((content, before));
+            let (known, preceded) = *known;
             demand(known == content, || format!("node {node}: two entries are {log_id}"))?;
             demand(preceded == before, || {
                 format!(
