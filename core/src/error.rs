@@ -98,7 +98,8 @@ pub enum Fatal {
         /// Who remembers what, and what is there.
         what: String,
     },
-    /// The state can't be restored from its snapshot.
+    /// The state can't be restored from a snapshot. If that has just come from the leader, this node's log and the snapshot
+    /// before are unchanged: the leader's state machine has written what this node's can't read.
     #[error("the snapshot at index {index} can't be restored: {reason}")]
     Snapshot {
         /// Up to where it covers the log.

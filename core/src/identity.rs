@@ -108,12 +108,25 @@ pub enum Standing {
     /// It has promised nothing.
     #[default]
     Empty,
-    /// It has accepted this claim, and will begin its log with the first entry of that cluster.
+    /// It has accepted this claim, and none of another store. It will begin its log with the first entry of that cluster.
     Claimed(Claim),
+    /// It has accepted this claim, and before that one of another store of the same node: a founder has lost its disk, or two
+    /// copies of one run. The list stays the same from here on.
+    Contested(Claim),
     /// A member of this cluster has let it in.
     Admitted(ClusterId),
     /// It was a voter, and has committed a configuration without itself: it campaigns no more.
     Spent,
+}
+
+impl Standing {
+    /// The claim that it has accepted, if any.
+    pub fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Claimed(claim) | Self::Contested(claim) => Some(claim),
+            Self::Empty | Self::Admitted(_) | Self::Spent => None,
+        }
+    }
 }
 
 /// What one replica remembers of another, from what that one has made durable before it said so. A replica that has less than its

@@ -28,6 +28,10 @@ pub trait LogStore: 'static {
     /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't be written.
     async fn identify(&self, node: NodeId) -> Result<Identity, StoreError>;
 
+    /// The cluster that the store belongs to by what has been submitted, durable or not. Its groups may have joined it one after the
+    /// other.
+    fn cluster(&self) -> Option<ClusterId>;
+
     /// What the store holds of a group; called once, before the other methods, for each group.
     ///
     /// Errors: the log is damaged, or can't be read. An unknown group is an empty one.
@@ -98,9 +102,9 @@ pub struct LogWrite {
     /// The store belongs to this cluster from now on. It never belongs to another.
     pub cluster: Option<ClusterId>,
     /// Replaces what the group has promised.
-    pub standing: Option<Standing>,
+    pub standing: Option<Box<Standing>>,
     /// Replaces the marks.
-    pub marks: Option<Marks>,
+    pub marks: Option<Box<Marks>>,
     /// The group's snapshot from now on; it is finished. Those before it may be removed.
     pub snapshot: Option<SnapshotMeta>,
     /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
@@ -13,8 +14,13 @@ use crate::types::NodeId;
 ///
 /// It names replicas, not nodes: while a lost disk is exchanged, it holds the old and the new replica of one node, and never
 /// more than these two of a node.
+///
+/// A clone is a reference: configurations travel with messages and writes, and are seldom new.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Membership {
+pub struct Membership(Arc<Parts>);
+
+#[derive(PartialEq, Eq)]
+struct Parts {
     cluster: ClusterId,
     founders: BTreeSet<NodeId>,
     members: BTreeMap<Replica, String>,
@@ -99,7 +105,7 @@ impl Membership {
                 return Err(format!("node {} has more than two replicas", replica.id));
             }
         }
-        Ok(Self { cluster, founders, members, voters })
+        Ok(Self(Arc::new(Parts { cluster, founders, members, voters })))
     }
 
     /// The first configuration of a cluster: all of its founders vote.
@@ -116,80 +122,80 @@ impl Membership {
 
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
-        self.cluster
+        self.0.cluster
     }
 
     /// The ids of the list that the cluster was founded with, whatever has changed since.
     pub fn founders(&self) -> &BTreeSet<NodeId> {
-        &self.founders
+        &self.0.founders
     }
 
     /// The members and their addresses.
     pub fn members(&self) -> &BTreeMap<Replica, String> {
-        &self.members
+        &self.0.members
     }
 
     /// Who votes.
     pub fn voters(&self) -> &Voters {
-        &self.voters
+        &self.0.voters
     }
 
     /// The nodes of its members and their addresses.
     pub fn nodes(&self) -> BTreeMap<NodeId, String> {
-        self.members.iter().map(|(replica, address)| (replica.id, address.clone())).collect()
+        self.0.members.iter().map(|(replica, address)| (replica.id, address.clone())).collect()
     }
 
     /// Whether this replica belongs to it, with a vote or without.
     pub fn is_member(&self, replica: Replica) -> bool {
-        self.members.contains_key(&replica)
+        self.0.members.contains_key(&replica)
     }
 
     /// Whether this replica votes, in one of the halves of a joint configuration at least.
     pub fn is_voter(&self, replica: Replica) -> bool {
-        self.voters.contains(replica)
+        self.0.voters.contains(replica)
     }
 
     /// The members without a vote.
     pub fn learners(&self) -> impl Iterator<Item = Replica> {
-        self.members.keys().copied().filter(|replica| !self.is_voter(*replica))
+        self.0.members.keys().copied().filter(|replica| !self.is_voter(*replica))
     }
 
     /// Where a node is reached.
     pub fn address(&self, id: NodeId) -> Option<&str> {
-        let mut of_node = self.members.range(Replica::any(id)..=Replica::new(id, u64::MAX));
+        let mut of_node = self.0.members.range(Replica::any(id)..=Replica::new(id, u64::MAX));
         of_node.next().map(|(_, address)| address.as_str())
     }
 
     /// This configuration with a further member, which does not vote and is reached where its node is.
     pub(crate) fn with_learner(&self, learner: Replica) -> Result<Self, String> {
         let address = self.address(learner.id).ok_or("the node is no member")?.to_owned();
-        let mut members = self.members.clone();
+        let mut members = self.0.members.clone();
         members.insert(learner, address);
-        Self::new(self.cluster, self.founders.clone(), members, self.voters.clone())
+        Self::new(self.0.cluster, self.0.founders.clone(), members, self.0.voters.clone())
     }
 
     /// This configuration without a learner.
     pub(crate) fn without_learner(&self, learner: Replica) -> Result<Self, String> {
-        let mut members = self.members.clone();
+        let mut members = self.0.members.clone();
         members.remove(&learner);
-        Self::new(self.cluster, self.founders.clone(), members, self.voters.clone())
+        Self::new(self.0.cluster, self.0.founders.clone(), members, self.0.voters.clone())
     }
 
     /// The joint configuration in which `new` takes the place of the voter `old` (thesis 4.3).
     pub(crate) fn exchanging(&self, old: Replica, new: Replica) -> Result<Self, String> {
-        let outgoing = self.voters.incoming().iter().copied();
+        let outgoing = self.0.voters.incoming().iter().copied();
         let incoming = outgoing.clone().map(|voter| if voter == old { new } else { voter });
         let voters = Voters::joint(incoming, outgoing);
-        Self::new(self.cluster, self.founders.clone(), self.members.clone(), voters)
+        Self::new(self.0.cluster, self.0.founders.clone(), self.0.members.clone(), voters)
     }
 
     /// What follows on a joint configuration: its incoming voters alone. Who voted in the outgoing half only is gone.
     pub(crate) fn left_joint(&self) -> Result<Self, String> {
-        let voters = Voters::simple(self.voters.incoming().iter().copied());
+        let voters = Voters::simple(self.0.voters.incoming().iter().copied());
         let leaves = |replica: &Replica| self.is_voter(*replica) && !voters.contains(*replica);
-        let mut members = self.members.clone();
+        let mut members = self.0.members.clone();
         members.retain(|replica, _| !leaves(replica));
-        Self::new(self.cluster, self.founders.clone(), members, voters)
+        Self::new(self.0.cluster, self.0.founders.clone(), members, voters)
     }
 
     /// Its size as the limits count it: that of its binary form, by which a store can tell it without reading.
@@ -207,7 +213,7 @@ impl fmt::Debug for Membership {
 impl fmt::Display for Membership {
     /// Its voters, and its learners where there are any: `1/3f2a, 2/771c, 3/9a0b` and `…, learners 3/1c22`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.voters, f)?;
+        fmt::Display::fmt(&self.0.voters, f)?;
         let learners: Vec<_> = self.learners().map(|learner| learner.to_string()).collect();
         match learners.is_empty() {
             true => Ok(()),

@@ -76,7 +76,7 @@ impl Outline {
     pub fn push(&mut self, entry: &Entry) {
         self.note(entry.log_id, entry.log_id.index, entry.time, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.insert(entry.log_id.index, (**membership).clone());
+            self.memberships.insert(entry.log_id.index, membership.clone());
         }
     }
 

@@ -136,9 +136,28 @@ pub trait Snapshot: Sized + 'static {
     /// Errors: those of the writer, or of its own. The node goes on without a new snapshot.
     async fn write(view: Self::View, to: &mut SnapshotWriter) -> Result<(), SnapshotError>;
 
-    /// Replaces the state by what was written, of which nothing must be left over.
+    /// Checks that what was written can be restored. The node calls it when a snapshot of its own is durable, and purges
+    /// nothing of the log behind it before; a snapshot that comes from a leader is restored instead.
     ///
-    /// Errors: those of the reader, or of its own. They stop the node: it has no state then.
+    /// The default reads all of it, so that its digest is compared: enough where [`write`](Self::write) can't write what
+    /// [`restore`](Self::restore) can't read. What serde knows is decoded and dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reader, or of its own. The node goes on with the snapshot before and with its whole log.
+    async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        while from.remaining() > 0 {
+            from.read(from.remaining().min(CHUNK_BYTES as u64)).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the state with the snapshot's content, of which nothing must be left over.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reader, or of its own. They stop the node, as it has no state then. Where the snapshot has come from the
+    /// leader, the node's log and the snapshot before are as they were.
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError>;
 }
 
@@ -153,11 +172,19 @@ impl<T: Serialize + DeserializeOwned + 'static> Snapshot for T {
         to.write_bytes(view.into()).await
     }
 
+    async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        decode::<Self>(from).await.map(drop)
+    }
+
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
-        let content = from.read(from.remaining()).await?;
-        *self = encoding::decode(&content).map_err(SnapshotError::StateMachine)?;
+        *self = decode(from).await?;
         Ok(())
     }
+}
+
+async fn decode<T: DeserializeOwned>(from: &mut SnapshotReader) -> Result<T, SnapshotError> {
+    let content = from.read(from.remaining()).await?;
+    encoding::decode(&content).map_err(SnapshotError::StateMachine)
 }
 
 /// What is handed to the store at once, in bytes: large enough that its fixed cost vanishes, small enough to take no time.
@@ -313,6 +340,19 @@ impl SnapshotReader {
         match self.remaining() {
             0 => Ok(self.digester.digest()),
             rest => Err(SnapshotError::state_machine(format!("{rest} bytes were left unread"))),
+        }
+    }
+}
+
+impl SnapshotReader {
+    /// Ends it where all was read and has this digest.
+    pub(crate) fn end_as(self, expected: Digest) -> Result<(), SnapshotError> {
+        match self.end()? {
+            digest if digest == expected => Ok(()),
+            digest => {
+                let reason = format!("its digest is {digest}, not {expected}");
+                Err(SnapshotError::StateMachine(reason))
+            }
         }
     }
 }

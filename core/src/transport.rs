@@ -113,6 +113,33 @@ impl<F: Fn(Message)> Receiver for F {
     fn remembered(&self, _: Replica, _: Memory) {}
 }
 
+/// What [`Inbox::with_memory`] makes.
+struct Remembering<D, A, B> {
+    deliver: D,
+    recall: A,
+    remembered: B,
+}
+
+impl<D, A, B> Receiver for Remembering<D, A, B>
+where
+    D: Fn(Message),
+    A: Fn(Replica) -> Option<Memory>,
+    B: Fn(Replica, Memory),
+{
+    fn deliver(&self, message: Message) {
+        (self.deliver)(message);
+    }
+
+    fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
+        let memory = (self.recall)(replica);
+        Box::pin(async move { memory })
+    }
+
+    fn remembered(&self, from: Replica, memory: Memory) {
+        (self.remembered)(from, memory);
+    }
+}
+
 /// An inbox at which somebody looks on.
 struct Inspected<F> {
     look: F,
@@ -139,6 +166,16 @@ impl Inbox {
     /// a transport may make these.)
     pub fn new(deliver: impl Fn(Message) + 'static) -> Self {
         Self(Rc::new(deliver))
+    }
+
+    /// Calls `deliver` for each message, `recall` for what is remembered of a replica, and `remembered` for what others remember. A
+    /// test of a transport that carries memories makes it.
+    pub fn with_memory(
+        deliver: impl Fn(Message) + 'static,
+        recall: impl Fn(Replica) -> Option<Memory> + 'static,
+        remembered: impl Fn(Replica, Memory) + 'static,
+    ) -> Self {
+        Self(Rc::new(Remembering { deliver, recall, remembered }))
     }
 
     /// An inbox of the same node that shows each message to `look` before it delivers it. A

@@ -104,7 +104,7 @@ pub enum Payload {
     /// A command for the state machine, in the bytes that its proposer encoded.
     Command(Bytes),
     /// The configuration of the group, in force from the moment it is appended (thesis 4.1).
-    Membership(Box<Membership>),
+    Membership(Membership),
 }
 
 impl Entry {

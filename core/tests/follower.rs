@@ -24,7 +24,7 @@ fn members(ids: &[u64]) -> Membership {
 }
 
 fn first(membership: Membership) -> Entry {
-    let payload = Payload::Membership(Box::new(membership));
+    let payload = Payload::Membership(membership);
     Entry { log_id: LogId::FIRST, time: 0, payload }
 }
 
@@ -458,7 +458,7 @@ fn a_configuration_of_another_cluster_is_not_taken() {
     );
     let voters = [(node(2), "node-2".to_owned())].into();
     let elsewhere = Membership::founding(ClusterId(8), voters).expect("valid");
-    let payload = Payload::Membership(Box::new(elsewhere));
+    let payload = Payload::Membership(elsewhere);
     let entries = vec![Entry { payload, ..entry(1, 2, 2) }].into();
     after(&mut engine, says(Body::Append { prev: LogId::FIRST, committed: 0, round: 0, entries }));
     assert_eq!(engine.last_log_id(), LogId::FIRST);
@@ -527,8 +527,7 @@ fn memories_outlive_a_restart() {
 /// Absence alone is not enough: a node that joins replays the time before.
 #[test]
 fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
-    let others =
-        || Entry { payload: Payload::Membership(Box::new(members(&[2, 3]))), ..entry(1, 2, 2) };
+    let others = || Entry { payload: Payload::Membership(members(&[2, 3])), ..entry(1, 2, 2) };
     for (begin, spent) in [(&[1, 2, 3][..], true), (&[2, 3], false)] {
         let mut engine = newcomer();
         let entries = vec![first(members(begin)), others()].into();
@@ -544,7 +543,7 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
         let output = after(&mut engine, message(3, 1, body));
         assert_eq!(*engine.standing() == Standing::Spent, spent);
         let written = output.write.and_then(|(_, write)| write.standing);
-        assert_eq!(written == Some(Standing::Spent), spent, "durably");
+        assert_eq!(written.as_deref() == Some(&Standing::Spent), spent, "durably");
         let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
         assert_eq!(
             situation(&output) == Some(&Situation::Spent),

@@ -101,7 +101,7 @@ fn describe(report: &StoreReport) -> String {
 fn standing(standing: &Standing) -> String {
     match standing {
         Standing::Empty => "nothing promised".to_owned(),
-        Standing::Claimed(claim) => {
+        Standing::Claimed(claim) | Standing::Contested(claim) => {
             format!("promised to be part of the cluster that node {} forms", claim.founder.id)
         }
         Standing::Admitted(_) => "let in by a member of its cluster".to_owned(),

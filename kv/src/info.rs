@@ -78,6 +78,9 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
     let leader = metrics.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     let mut facts = vec![
         ("id".to_owned(), metrics.id.to_string()),
+        ("incarnation".to_owned(), format!("{:016x}", metrics.replica.incarnation)),
+        ("boot".to_owned(), metrics.boot.to_string()),
+        ("formed".to_owned(), if metrics.membership.is_some() { "yes" } else { "no" }.to_owned()),
         ("role".to_owned(), metrics.role.to_string()),
         ("term".to_owned(), metrics.term.to_string()),
         ("leader".to_owned(), leader),
@@ -89,14 +92,20 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
     if let Some(error) = &metrics.snapshot_error {
         facts.push(("snapshot_error".to_owned(), error.to_string()));
     }
-    for (id, peer) in &metrics.peers {
+    for (node, obstacle) in &metrics.waits_for {
+        facts.push((format!("waits_for{node}"), obstacle.to_string()));
+    }
+    for (replica, peer) in &metrics.peers {
         let contact =
             peer.last_contact.map_or_else(|| "none".to_owned(), |d| d.as_millis().to_string());
         let mut facts_of_peer = format!("match={},last_contact_ms={contact}", peer.matched);
         if let Some((stored, whole)) = peer.snapshot {
             let _ = write!(facts_of_peer, ",snapshot_bytes={stored}/{whole}");
         }
-        facts.push((format!("peer{id}"), facts_of_peer));
+        // While a lost disk is exchanged, a node has two replicas.
+        let votes = metrics.membership.as_ref().is_none_or(|m| m.is_voter(*replica));
+        let name = if votes { "peer" } else { "learner" };
+        facts.push((format!("{name}{}", replica.id), facts_of_peer));
     }
     facts
 }
@@ -169,7 +178,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use quorate::{PeerMetrics, Role, StoreError, Term};
+    use quorate::{Obstacle, PeerMetrics, Replica, Role, StoreError, Term};
 
     use super::*;
 
@@ -190,7 +199,10 @@ mod tests {
             applied: 8,
             snapshot: LogId { index: 7, ..LogId::ZERO },
             purged: LogId { index: 6, ..LogId::ZERO },
-            peers: BTreeMap::from([(1, heard), (3, behind)]),
+            replica: Replica::new(2, 0xfe << 56),
+            boot: 4,
+            waits_for: BTreeMap::from([(4, Obstacle::Silent)]),
+            peers: BTreeMap::from([(Replica::new(1, 7), heard), (Replica::new(3, 8), behind)]),
             ..Metrics::default()
         };
         let told = |metrics: &Metrics| -> Vec<String> {
@@ -200,6 +212,9 @@ mod tests {
             told(&metrics),
             [
                 "id:2",
+                "incarnation:fe00000000000000",
+                "boot:4",
+                "formed:no",
                 "role:leader",
                 "term:3",
                 "leader:2",
@@ -207,6 +222,7 @@ mod tests {
                 "applied:8",
                 "snapshot:7",
                 "purged:6",
+                "waits_for4:it does not answer at its address",
                 "peer1:match=9,last_contact_ms=12",
                 "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",
             ]

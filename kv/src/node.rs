@@ -11,8 +11,8 @@ use futures::{FutureExt, select_biased};
 use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
 use quorate::{
-    AsyncRuntime, Config, FileStore, GroupId, Inbox, InitializeError, LocalRaft, Message, Node,
-    NodeId, TcpConfig, TcpTransport, Transport,
+    AsyncRuntime, Config, Credentials, FileStore, GroupId, Inbox, InitializeError, LocalRaft,
+    Message, Node, NodeId, Replica, TcpTransport, Transport,
 };
 use tracing::info;
 
@@ -49,9 +49,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
 ) -> Result<(), String> {
     let Plan { id, client, peer, data, members, config } = plan;
     let log_store = FileStore::open(rt, &data).await.map_err(|error| error.to_string())?;
-    let tcp_config = TcpConfig { cluster_id: cluster_id(&members), ..TcpConfig::default() };
-    let tcp =
-        TcpTransport::bind_with(rt, &peer, tcp_config).await.map_err(|error| error.to_string())?;
+    let tcp = TcpTransport::bind(rt, &peer).await.map_err(|error| error.to_string())?;
     let listener = listen(rt, &client).await?;
     let port = listener.local_addr().map_err(|error| error.to_string())?.port();
     let store = Store::default();
@@ -65,11 +63,6 @@ pub(crate) async fn run<R: AsyncRuntime>(
         .await
         .map_err(|error| error.to_string())?;
     let raft = node.local();
-    match raft.initialize(members.clone()).await {
-        Ok(()) => info!(id, "the cluster is formed"),
-        Err(InitializeError::AlreadyInitialized) => check_members(&raft, &members)?,
-        Err(error) => return Err(error.to_string()),
-    }
     info!(id, %client, %peer, data = %data.display(), "serving");
     let server = Rc::new(Server::new(rt.clone(), raft.clone(), keys, port));
     // Dropped at the end, which closes the listener. The connections end with the runtime.
@@ -85,9 +78,14 @@ pub(crate) async fn run<R: AsyncRuntime>(
     {
         let mut stopped = pin!(node.stopped().fuse());
         let mut asked = pin!(stop.wait_for(|stop| *stop).fuse());
-        select_biased! {
-            outcome = stopped => return outcome.map_err(|error| error.to_string()),
-            _ = asked => {}
+        // It serves meanwhile, if only to say for whom it waits.
+        let mut forming = pin!(form(id, node.local(), members).fuse());
+        loop {
+            select_biased! {
+                outcome = stopped => return outcome.map_err(|error| error.to_string()),
+                _ = asked => break,
+                outcome = forming => outcome?,
+            }
         }
     }
     node.shutdown().await.map_err(|error| error.to_string())
@@ -118,32 +116,23 @@ async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Optio
     }
 }
 
-/// The nodes of a cluster can't be changed yet: to go on under others than those in the log would only look like it.
-fn check_members(
-    raft: &LocalRaft<Store>,
-    members: &BTreeMap<NodeId, String>,
+/// Waits until this node is part of a cluster that was founded with this list.
+///
+/// Errors: it can't be.
+async fn form(
+    id: NodeId,
+    raft: LocalRaft<Store>,
+    members: BTreeMap<NodeId, String>,
 ) -> Result<(), String> {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow();
-    let Some(membership) = &metrics.membership else { return Ok(()) };
-    if membership.voters().keys().eq(members.keys()) {
-        return Ok(());
+    match raft.initialize(members).await {
+        Ok(()) => {
+            info!(id, "this node is part of the cluster");
+            Ok(())
+        }
+        // The node says it, too.
+        Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
-    let list = |members: &BTreeMap<NodeId, String>| {
-        members.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    };
-    let (old, new) = (list(membership.voters()), list(members));
-    Err(format!(
-        "the data are of a cluster of the nodes {old}, and can't become one of the nodes {new}"
-    ))
-}
-
-/// Tells clusters apart: nodes with different lists refuse each other (FNV-1a; the same on every build and machine).
-fn cluster_id(members: &BTreeMap<NodeId, String>) -> u64 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let list: Vec<_> = members.iter().map(|(id, address)| format!("{id}={address}")).collect();
-    list.join(",").bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 /// TCP, to the addresses of the command line. The log has those with which the cluster was formed; a node that has
@@ -158,32 +147,27 @@ impl<R: AsyncRuntime> Transport for Addressed<R> {
         self.tcp.send(message);
     }
 
-    fn attach(&self, group: GroupId, node: NodeId, inbox: Inbox) {
-        self.tcp.attach(group, node, inbox);
+    fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        self.tcp.attach(group, credentials, inbox);
     }
 
-    fn set_peers(&self, group: GroupId, _: &BTreeMap<NodeId, String>) {
-        self.tcp.set_peers(group, &self.members);
+    fn set_credentials(&self, group: GroupId, credentials: Credentials) {
+        self.tcp.set_credentials(group, credentials);
+    }
+
+    fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
+        let told = |(replica, known): (&Replica, &String)| {
+            let address = self.members.get(&replica.id).unwrap_or(known);
+            (*replica, address.clone())
+        };
+        self.tcp.set_peers(group, &peers.iter().map(told).collect());
+    }
+
+    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
+        self.tcp.check_list(me, list)
     }
 
     fn detach(&self, group: GroupId) {
         self.tcp.detach(group);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cluster_id_is_that_of_the_list() {
-        let members = |address: &str| BTreeMap::from([(1, address.to_owned())]);
-        assert_eq!(cluster_id(&BTreeMap::new()), 0xcbf2_9ce4_8422_2325);
-        // FNV-1a of "1=a".
-        let by_hand = b"1=a".iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
-        });
-        assert_eq!(cluster_id(&members("a")), by_hand);
-        assert_ne!(cluster_id(&members("a")), cluster_id(&members("b")));
     }
 }

@@ -51,7 +51,7 @@ fn members(text: &str) -> Result<Members, String> {
             return Err(format!("node {id} is listed twice"));
         }
     }
-    quorate::Membership::new(members.clone())?;
+    quorate::check_list(&members)?;
     Ok(Members(members))
 }
 

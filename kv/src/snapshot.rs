@@ -36,19 +36,21 @@ impl Snapshot for Store {
         Ok(())
     }
 
+    /// Reads it as [`restore`](Self::restore) does, and keeps nothing.
+    async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        let mut last = None;
+        while from.remaining() > 0 {
+            read_pair(from, &mut last).await?;
+        }
+        Ok(())
+    }
+
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
         self.values.clear().await;
         self.count.set(0);
         let mut last = None;
         while from.remaining() > 0 {
-            let key = read(from, "key", MAX_KEY_BYTES).await?;
-            let position = KeyRef::new(&key).position;
-            let this = Some((position, key.clone()));
-            if last >= this {
-                return Err(SnapshotError::state_machine("the keys are not in their order"));
-            }
-            last = this;
-            let value = read(from, "value", MAX_VALUE_BYTES).await?;
+            let (position, key, value) = read_pair(from, &mut last).await?;
             // A copy: as a slice it would keep alive the whole chunk that it was read in.
             let key = KeyRef { position, bytes: &key };
             self.values.insert(key, Bytes::copy_from_slice(&value));
@@ -69,6 +71,22 @@ async fn write_part(part: &Part, to: &mut SnapshotWriter) -> Result<(), Snapshot
         }
     }
     Ok(())
+}
+
+/// The next key, its position and its value. The key must come after the last one, whose place it takes.
+async fn read_pair(
+    from: &mut SnapshotReader,
+    last: &mut Option<(u64, Bytes)>,
+) -> Result<(u64, Bytes, Bytes), SnapshotError> {
+    let key = read(from, "key", MAX_KEY_BYTES).await?;
+    let position = KeyRef::new(&key).position;
+    let this = Some((position, key.clone()));
+    if *last >= this {
+        return Err(SnapshotError::state_machine("the keys are not in their order"));
+    }
+    *last = this;
+    let value = read(from, "value", MAX_VALUE_BYTES).await?;
+    Ok((position, key, value))
 }
 
 /// A length and as many bytes.

@@ -3,7 +3,10 @@
 use std::pin::pin;
 
 use futures::FutureExt;
-use quorate::{Command, Digest, LogId, LogStore, MemStore, Membership, SnapshotMeta, StateMachine};
+use quorate::{
+    ClusterId, Command, Digest, LogId, LogStore, MemStore, Membership, Replica, SnapshotMeta,
+    StateMachine,
+};
 
 use super::*;
 use crate::write::{Batch, SetAnswer, When, Write, Writes};
@@ -40,8 +43,16 @@ async fn stored(fill: impl AsyncFnOnce(&mut SnapshotWriter)) -> (SnapshotReader,
     let mut writer = SnapshotWriter::new(store.draft(0).await.unwrap());
     fill(&mut writer).await;
     let (draft, bytes, digest) = writer.end().await.unwrap();
-    let membership = Membership::new([(1, "a:1".to_owned())].into()).unwrap();
-    let meta = SnapshotMeta { log_id: LogId::ZERO, membership, membership_index: 0, bytes, digest };
+    let members = [(Replica::new(1, 1), "a:1".to_owned())].into();
+    let membership = Membership::founding(ClusterId(1), members).unwrap();
+    let meta = SnapshotMeta {
+        log_id: LogId::ZERO,
+        time: 0,
+        membership,
+        membership_index: 0,
+        bytes,
+        digest,
+    };
     draft.finish(&meta).await.unwrap();
     (SnapshotReader::new(store.snapshot(0, &meta).await.unwrap(), bytes), meta)
 }

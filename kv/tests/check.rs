@@ -68,7 +68,12 @@ fn it_tells_what_is_there_and_changes_nothing() {
     assert_eq!(code, Some(0), "{text}");
     for expected in [
         "segments: ",
+        "\nnode: 1, incarnation ",
+        "\n  cluster: ",
+        "\n  starts: 1\n",
         "group 0:\n",
+        "  standing: ",
+        "  committed: at least up to ",
         "hard state: term 1, vote 1",
         "entries: 1 to ",
         "\nsound\n",

@@ -1,4 +1,5 @@
-//! Where replicas are reached: what the groups' configurations and lists say, and otherwise what peers said of themselves. Pure.
+//! Where replicas are reached: what the groups' configurations and lists say, and otherwise what
+//! peers said of themselves. Pure.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,12 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// Where a replica is reached: where a group has it, or its node, and otherwise where that replica itself said.
+    /// Where a replica is reached: where a group has it, or its node, and otherwise where that
+    /// replica itself said.
     pub(crate) fn get(&self, replica: Replica) -> Option<Address> {
-        let of_groups =
-            |replica| self.of_groups.values().find_map(|peers: &BTreeMap<_, _>| peers.get(&replica));
+        let of_groups = |replica| {
+            self.of_groups.values().find_map(|peers: &BTreeMap<_, _>| peers.get(&replica))
+        };
         if let Some(at) = of_groups(replica).or_else(|| of_groups(Replica::any(replica.id))) {
             return Some(Address { at: at.clone(), is_configured: true });
         }
@@ -45,8 +48,9 @@ impl Addresses {
         }
     }
 
-    /// What a replica says of itself, so that a node that knows of no address can answer. It is used for that replica alone. As many are
-    /// remembered as a cluster has nodes; when there are more, those go that are not connected, and if all are, the new one.
+    /// What a replica says of itself, so that a node that knows of no address can answer. It is
+    /// used for that replica alone. As many are remembered as a cluster has nodes; when there are
+    /// more, those go that are not connected, and if all are, the new one.
     pub(crate) fn learn(
         &mut self,
         replica: Replica,

@@ -9,30 +9,30 @@ use crate::list::HostPort;
 /// The settings of a transport. All nodes of a cluster should have the same limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpConfig {
-    /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes' `Config` allows: one command
-    /// of `max_command_bytes`, or `max_append_bytes` of entries, and some hundred bytes more. Too small: a larger message never
-    /// arrives, and replication stops at it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
+    /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes'
+    /// `Config` allows: one command of `max_command_bytes`, or `max_append_bytes` of entries, and
+    /// some hundred bytes more. Too small: a larger message never arrives, and replication stops at
+    /// it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
     pub max_frame_bytes: usize,
 
-    /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are counted apart, with the same
-    /// limit. At it further messages are dropped (Raft repeats what matters). The message that crosses it still goes, whatever its size,
-    /// so the memory is bounded by twice this and two messages more. Too small: bursts are lost and repeated, as are pieces of a snapshot where this is
-    /// less than the nodes' `max_inflight_bytes`. Too large: memory, and what reaches a slow peer is old. At least 1 KiB.
+    /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are
+    /// counted apart, with the same limit. At it further messages are dropped (Raft repeats what
+    /// matters). The message that crosses it still goes, whatever its size, so the memory is
+    /// bounded by twice this and two messages more. Too small: bursts are lost and repeated, as are
+    /// pieces of a snapshot where this is less than the nodes' `max_inflight_bytes`. Too large:
+    /// memory, and what reaches a slow peer is old. At least 1 KiB.
     pub max_outbox_bytes: usize,
 
-    /// The address at which the others reach this node, as `host:port`; default the one it listens on. A peer uses it as long as
-    /// it doesn't know this node from the cluster's membership. One of `0.0.0.0` or `::` is completed by what the peer sees.
+    /// The address at which the others reach this node, as `host:port`; default the one it listens
+    /// on. A peer uses it as long as it doesn't know this node from the cluster's membership. One
+    /// of `0.0.0.0` or `::` is completed by what the peer sees.
     pub advertise: Option<String>,
 }
 
 impl Default for TcpConfig {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
-        Self {
-            max_frame_bytes: 64 * MIB,
-            max_outbox_bytes: 16 * MIB,
-            advertise: None,
-        }
+        Self { max_frame_bytes: 64 * MIB, max_outbox_bytes: 16 * MIB, advertise: None }
     }
 }
 
@@ -63,12 +63,15 @@ pub struct Stats {
     pub connects: u64,
     /// Connections from peers whose handshake succeeded.
     pub accepts: u64,
-    /// Of both, those on which nothing was proven, so that only messages pass that form a cluster or let a new disk in.
+    /// Of both, those on which nothing was proven, so that only messages pass that form a cluster
+    /// or let a new disk in.
     pub unproven: u64,
-    /// Connections that a handshake ended: a wrong magic, version, cluster, node or boot, in both directions; and of those from
-    /// others, one that was silent or beyond the number of connections.
+    /// Connections that a handshake ended: a wrong magic, version, cluster, node or boot, in both
+    /// directions; and of those from others, one that was silent or beyond the number of
+    /// connections.
     pub refused_handshakes: u64,
-    /// Of these, the ones refused here because two processes run on copies of one data folder.
+    /// Of these, the ones that this node refused, or was refused, because two processes run on
+    /// copies of one data folder.
     pub twins: u64,
     /// Messages written.
     pub frames_out: u64,
@@ -80,8 +83,8 @@ pub struct Stats {
     pub frames_in: u64,
     /// Bytes received after handshakes.
     pub bytes_in: u64,
-    /// Frames that ended their connection: too large, damaged, of unknown form, not between its two replicas, or of a kind
-    /// for which nothing was proven.
+    /// Frames that ended their connection: too large, damaged, of unknown form, not between its two
+    /// replicas, or of a kind for which nothing was proven.
     pub bad_frames: u64,
     /// Messages that were not sent, or whose connection broke while they were being written.
     pub dropped_out: u64,
@@ -92,26 +95,28 @@ pub struct Stats {
 /// Time limits. They are constants for users; only this crate's tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
-    /// For connecting, and for each side's part of a handshake: a silent client must not hold memory for longer.
+    /// For connecting, and for each side's part of a handshake: a silent client must not hold
+    /// memory for longer.
     pub(crate) handshake: Duration,
-    /// How long a peer may take to receive anything of what was sent to it. It covers one that reads no more, and one that
-    /// has vanished without a word.
+    /// How long a peer may take to receive anything of what was sent to it. It covers one that
+    /// reads no more, and one that has vanished without a word.
     pub(crate) silence: Duration,
-    /// The pause between two reports of what has arrived. Several fit into the silence, so that it takes more than one lost
-    /// packet or slow turn to look dead.
+    /// The pause between two reports of what has arrived. Several fit into the silence, so that it
+    /// takes more than one lost packet or slow turn to look dead.
     pub(crate) report: Duration,
     /// The first pause after a failure: short, so that a restarted peer is back quickly.
     pub(crate) backoff_min: Duration,
     /// The longest pause: long enough for a dead peer to cost nothing.
     pub(crate) backoff_max: Duration,
-    /// How long the connection for snapshots stays open with nothing to do: longer than a transfer pauses, for a slow disk
-    /// at either end, and so short that the peers of a large cluster don't keep two connections each.
+    /// How long the connection for snapshots stays open with nothing to do: longer than a transfer
+    /// pauses, for a slow disk at either end, and so short that the peers of a large cluster don't
+    /// keep two connections each.
     pub(crate) idle: Duration,
-    /// How long an unproven connection stays open with nothing to do. By then more may be provable, and the peer's word of it
-    /// may have been lost.
+    /// How long an unproven connection stays open with nothing to do. By then more may be provable,
+    /// and the peer's word of it may have been lost.
     pub(crate) unproven_idle: Duration,
-    /// How long the older of two processes of a replica has for its answer to a ping. It is what a reboot costs whose
-    /// connections were not closed, and many times a round trip.
+    /// How long the older of two processes of a replica has for its answer to a ping. It is what a
+    /// reboot costs whose connections were not closed, and many times a round trip.
     pub(crate) ping: Duration,
 }
 
@@ -127,8 +132,8 @@ impl Timing {
         ping: Duration::from_millis(500),
     };
 
-    /// The pause after so many failures in a row: doubled each time, up to the longest, less up to a half by chance, so that
-    /// nodes that lost the same peer don't come back in step.
+    /// The pause after so many failures in a row: doubled each time, up to the longest, less up to
+    /// a half by chance, so that nodes that lost the same peer don't come back in step.
     pub(crate) fn backoff(&self, failures: u32, random: u64) -> Duration {
         let full = self.backoff_min.saturating_mul(1 << failures.min(16)).min(self.backoff_max);
         let half = full / 2;

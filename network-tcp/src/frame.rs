@@ -1,6 +1,6 @@
 //! A message on the wire: the body's length (4 bytes, little-endian), its CRC-32 (4), the body as
-//! [`quorate_core::codec`] writes it. All the frames of a connection are of its [`Lane`]. A body of one byte is no message, but a ping
-//! or an echo: see `sessions.rs`. Pure: bytes in, bytes out.
+//! [`quorate_core::codec`] writes it. All the frames of a connection are of its [`Lane`]. A body of
+//! one byte is no message, but a ping or an echo: see `sessions.rs`. Pure: bytes in, bytes out.
 
 use bytes::{Buf, Bytes, BytesMut};
 use crc32fast::Hasher;
@@ -54,12 +54,13 @@ impl FrameReader {
     /// Less room than this is not worth a system call, if more is to come.
     const LEAST_ROOM: usize = 16 << 10;
 
-    /// What a frame's claim of its length alone may make us allocate. From there on the buffer grows with what has arrived,
-    /// to twice that at most, and is copied. A piece of a snapshot is not: by default it has 1 MiB.
+    /// What a frame's claim of its length alone may make us allocate. From there on the buffer
+    /// grows with what has arrived, to twice that at most, and is copied. A piece of a snapshot is
+    /// not: by default it has 1 MiB.
     const CLAIM_BYTES: usize = 2 << 20;
 
-    /// The body of a smaller frame is copied, and the buffer used again. Otherwise the slices of a small command
-    /// would keep a whole chunk for as long as a log remembers it.
+    /// The body of a smaller frame is copied, and the buffer used again. Otherwise the slices of a
+    /// small command would keep a whole chunk for as long as a log remembers it.
     const COPY_BYTES: usize = 16 << 10;
 
     /// Goes on with what has been read already.
@@ -67,7 +68,8 @@ impl FrameReader {
         Self { buffer: read, max_body_bytes }
     }
 
-    /// The next frame's body; none if it has not arrived whole. After an error nothing that follows has a meaning.
+    /// The next frame's body; none if it has not arrived whole. After an error nothing that follows
+    /// has a meaning.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(bytes) = self.body_bytes() else { return Ok(None) };
         if bytes > self.max_body_bytes {
@@ -93,8 +95,8 @@ impl FrameReader {
         Ok(Some(body))
     }
 
-    /// The buffer with room to read into; it comes back with [`put_back`](Self::put_back). To be called after
-    /// [`next`](Self::next) gave none.
+    /// The buffer with room to read into; it comes back with [`put_back`](Self::put_back). To be
+    /// called after [`next`](Self::next) gave none.
     pub(crate) fn take_buffer(&mut self) -> BytesMut {
         self.make_room();
         std::mem::take(&mut self.buffer)
@@ -113,7 +115,8 @@ impl FrameReader {
     fn make_room(&mut self) {
         let len = self.buffer.len();
         let frame = self.body_bytes().unwrap_or(0).saturating_add(HEADER_BYTES);
-        // A large frame gets a buffer of its own, of exactly its size: its slices then keep nothing else alive.
+        // A large frame gets a buffer of its own, of exactly its size: its slices then keep nothing
+        // else alive.
         let wanted = if frame <= Self::CHUNK_BYTES {
             Self::CHUNK_BYTES
         } else {
@@ -143,7 +146,8 @@ mod tests {
         to.take().concat()
     }
 
-    /// Feeds a reader as a socket does, at most `step` bytes at a time, and gives what came out and the largest buffer.
+    /// Feeds a reader as a socket does, at most `step` bytes at a time, and gives what came out and
+    /// the largest buffer.
     fn read(
         stream: &[u8],
         step: usize,

@@ -4,13 +4,15 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, decode_message};
 
 use crate::frame::{FrameError, FrameReader, HEADER_BYTES, put_frame};
-use crate::handshake::{ANSWER_BYTES, Answer, Hello, MAX_HELLO_BYTES, Refusal};
+use crate::handshake::{
+    Answer, Confirm, Hello, MAX_ANSWER_BYTES, MAX_CONFIRM_BYTES, MAX_HELLO_BYTES, Refusal,
+};
 
 /// The largest frame: small, so that the limit is met.
 const MAX_BODY_BYTES: usize = 40_000;
 
-/// The property of the target `frames`: what comes out of a stream is a prefix of it, however it is cut into pieces, and the buffer stays
-/// within its bounds. The first byte says how: see the code.
+/// The property of the target `frames`: what comes out of a stream is a prefix of it, however it is
+/// cut into pieces, and the buffer stays within its bounds. The first byte says how: see the code.
 pub fn frames(data: &[u8]) {
     let Some((how, stream)) = data.split_first() else { return };
     let mut stream = stream.to_vec();
@@ -48,7 +50,8 @@ fn repair(mut rest: &mut [u8]) {
     }
 }
 
-/// All bodies that a stream holds, which arrives in pieces of `step` bytes, and the error at which it ends.
+/// All bodies that a stream holds, which arrives in pieces of `step` bytes, and the error at which
+/// it ends.
 fn read(stream: &[u8], step: usize) -> (Vec<Bytes>, Option<FrameError>) {
     let mut reader = FrameReader::new(BytesMut::new(), MAX_BODY_BYTES);
     let (mut rest, mut bodies) = (stream, Vec::new());
@@ -77,19 +80,20 @@ fn read(stream: &[u8], step: usize) -> (Vec<Bytes>, Option<FrameError>) {
     }
 }
 
-/// The property of the target `handshake`: a hello, or an answer if the first byte is odd, is taken only whole, is what its bytes say, and is refused
-/// no later than it can be and never again otherwise.
+/// The property of the target `handshake`: a part of a handshake is taken only whole, is the same
+/// when it is written and taken again, and is refused no later than it can be and never again
+/// otherwise. The first byte says which part it is.
 pub fn handshake(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
-    if which & 1 == 0 {
-        let hello = grow(bytes, MAX_HELLO_BYTES, Hello::take, Hello::encode);
-        if let Ok(Some(hello)) = hello {
-            assert!(hello.from != 0 && hello.to != 0);
-            let _ = hello.check(1, 2);
-            assert_eq!(hello.check(hello.cluster, hello.to).is_ok(), hello.from != hello.to);
+    match which % 3 {
+        0 => {
+            let hello = grow(bytes, MAX_HELLO_BYTES, Hello::take, Hello::encode);
+            if let Ok(Some(hello)) = hello {
+                assert!(hello.from.replica.is_known() && hello.to.id != 0);
+            }
         }
-    } else {
-        let _ = grow(bytes, ANSWER_BYTES, Answer::take, Answer::encode);
+        1 => drop(grow(bytes, MAX_ANSWER_BYTES, Answer::take, Answer::encode)),
+        _ => drop(grow(bytes, 4 + MAX_CONFIRM_BYTES, Confirm::take, Confirm::encode)),
     }
 }
 
@@ -104,7 +108,11 @@ fn grow<T: std::fmt::Debug + PartialEq>(
     let whole = take(&mut all);
     let taken = bytes.len() - all.len();
     match &whole {
-        Ok(Some(value)) => assert_eq!(encode(value), bytes[..taken]),
+        Ok(Some(value)) => {
+            let mut again = BytesMut::from(&encode(value)[..]);
+            assert_eq!(take(&mut again), whole);
+            assert!(again.is_empty());
+        }
         Ok(None) => assert!(bytes.len() < most, "{} bytes are not enough", bytes.len()),
         Err(refusal) => assert!(!refusal.to_string().is_empty()),
     }

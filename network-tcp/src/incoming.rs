@@ -24,14 +24,16 @@ use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT,
 use crate::transport::State;
 use crate::wait::{read_until, within};
 
-/// The most connections at a time, those in their handshake included: several times the nodes of a cluster. It bounds what
-/// strangers can make us hold.
+/// The most connections at a time, those in their handshake included: several times the nodes of a
+/// cluster. It bounds what strangers can make us hold.
 pub(crate) const MAX_CONNECTIONS: usize = 256;
 
-/// Of how many peers is remembered why they were refused, lest each attempt be another line of the log.
+/// Of how many peers is remembered why they were refused, lest each attempt be another line of the
+/// log.
 const MAX_REFUSED: usize = 2 * MAX_NODES;
 
-/// How long accepting rests after an error: the usual one is that the process has no file descriptor left.
+/// How long accepting rests after an error: the usual one is that the process has no file
+/// descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The accepted connections.
@@ -100,7 +102,10 @@ async fn connection<R: AsyncRuntime>(
         Err(WelcomeError::Silent) => tracing::debug!(%address, "connected and said nothing"),
         Err(WelcomeError::Detached) => tracing::debug!(%address, "connected when no node is here"),
         Err(error) => {
-            state.count(|stats| stats.refused_handshakes += 1);
+            state.count(|stats| {
+                stats.refused_handshakes += 1;
+                stats.twins += u64::from(error.refusal() == Some(Refusal::Twin));
+            });
             log_refused(&state, address, &error);
         }
     }
@@ -147,7 +152,7 @@ enum WelcomeError {
     #[error("{1}")]
     Refused(Option<Replica>, Refusal),
     /// There, by the peer.
-    #[error("the peer refuses: {1}")]
+    #[error("the peer refuses this node: {1}")]
     Told(Option<Replica>, Refusal),
     #[error("no handshake: {0}")]
     Io(#[from] io::Error),
@@ -156,6 +161,15 @@ enum WelcomeError {
     Silent,
     #[error("no node is attached")]
     Detached,
+}
+
+impl WelcomeError {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(_, refusal) | Self::Told(_, refusal) => Some(*refusal),
+            Self::Io(_) | Self::Silent | Self::Detached => None,
+        }
+    }
 }
 
 async fn welcome<R: AsyncRuntime>(
@@ -203,12 +217,8 @@ async fn check<R: AsyncRuntime>(
     hello: &Hello,
 ) -> Result<(), Refusal> {
     let Party { replica, boot, .. } = hello.from;
-    let verdict = match hello.check(own) {
-        Ok(()) => state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await,
-        Err(refusal) => Err(refusal),
-    };
-    state.count(|stats| stats.twins += u64::from(verdict == Err(Refusal::Twin)));
-    verdict
+    hello.check(own)?;
+    state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
@@ -253,7 +263,8 @@ async fn serve<R: AsyncRuntime>(
     state.accepted.borrow_mut().refused.remove(&peer);
     let way = Way::In { lane: hello.lane, any: !hello.to.is_known() };
     let session = Session::new(peer, boot, proven, way, Rc::default());
-    // A peer connects anew when the old connection is of no use to it, which we may not have noticed.
+    // A peer connects anew when the old connection is of no use to it, which we may not have
+    // noticed.
     let _open = state.begin_session(id, &session);
     learn(state, &hello, address);
     if proven {
@@ -266,6 +277,10 @@ async fn serve<R: AsyncRuntime>(
     let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
     match reader.run(read, write, rest).await {
         Ok(()) => tracing::info!(%peer, %address, "a peer has closed its connection"),
+        // Most likely the peer has changed, and connects anew to prove more.
+        Err(ServeError::Io(error)) if !proven => {
+            tracing::debug!(%peer, %address, %error, "an unproven connection has ended");
+        }
         Err(error) => {
             if matches!(error, ServeError::Frame(_)) {
                 state.count(|stats| stats.bad_frames += 1);
@@ -376,8 +391,8 @@ impl Arrived {
     }
 }
 
-/// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a pause. Pings and echoes go at
-/// once.
+/// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a
+/// pause. Pings and echoes go at once.
 async fn report<R: AsyncRuntime>(
     rt: R,
     mut write: impl WriteHalf,

@@ -1,14 +1,16 @@
 //! The Raft transport over TCP, on any runtime.
 //!
-//! Between two nodes there is one connection in each direction: whoever has something to say connects, and the
-//! messages of all groups go over it. The other end's answers go over its own connection. The pieces of snapshots have a connection
-//! apart, as long as there are any, so that nothing else waits behind them. The only thing that comes back on a connection
-//! is how many bytes have arrived, at most once a second, so that a sender notices a peer that has vanished. An
-//! idle connection is silent.
+//! Between two nodes there is one connection in each direction: whoever has something to say
+//! connects, and the messages of all groups go over it. The other end's answers go over its own
+//! connection. The pieces of snapshots have a connection apart, as long as there are any, so that
+//! nothing else waits behind them. The only thing that comes back on a connection is how many bytes
+//! have arrived, at most once a second, so that a sender notices a peer that has vanished. An idle
+//! connection is silent.
 //!
-//! A handshake tells which replica is at the other end, and proves that it belongs to the same cluster, without telling the
-//! cluster's id. Where that can't be proven, only messages go through that form a cluster or let a new disk in. Without TLS this
-//! guards against mistakes, such as a wrong address or a copied data folder, and not against attackers.
+//! A handshake tells which replica is at the other end, and proves that it belongs to the same
+//! cluster, without telling the cluster's id. Where that can't be proven, only messages go through
+//! that form a cluster or let a new disk in. Without TLS this guards against mistakes, such as a
+//! wrong address or a copied data folder, and not against attackers.
 //!
 //! | file | concern |
 //! | --- | --- |
@@ -17,9 +19,11 @@
 //! | `addresses.rs` | where peers are reached; pure |
 //! | `frame.rs` | a message as bytes, and messages out of a stream of bytes; pure |
 //! | `handshake.rs` | who speaks to whom, of what, and what that proves; pure |
+//! | `handshake/form.rs` | a handshake as bytes; pure |
 //! | `sessions.rs` | the open connections, and two boots of one replica |
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
-//! | `outgoing.rs` | the outbox of a peer's lane, and the task that connects and writes |
+//! | `outbox.rs` | what waits for a peer, by lane |
+//! | `outgoing.rs` | the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept and read |
 //! | `wait.rs` | deadlines, names |
 
@@ -32,6 +36,7 @@ pub mod fuzzing;
 mod handshake;
 mod incoming;
 mod list;
+mod outbox;
 mod outgoing;
 mod sessions;
 #[cfg(test)]

@@ -19,8 +19,8 @@ impl<'a> HostPort<'a> {
         let wrong = |reason: &str| Err(format!("{address:?} is no address host:port: {reason}"));
         let Some((host, port)) = address.rsplit_once(':') else { return wrong("it has no port") };
         let port = match port.parse::<u16>() {
-            // `parse` would take a sign, too.
-            Ok(port) if port != 0 && address.ends_with(|last: char| last.is_ascii_digit()) => port,
+            // `parse` takes a sign, too.
+            Ok(number) if number != 0 && !port.starts_with('+') => number,
             _ => return wrong("the port must be a number from 1 to 65535"),
         };
         if host.is_empty() {
@@ -48,8 +48,8 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached. Gives what may be right,
-/// but is worth a warning.
+/// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached.
+/// Gives what may be right, but is worth a warning.
 ///
 /// Errors: a sentence that says what is wrong.
 pub(crate) fn check(

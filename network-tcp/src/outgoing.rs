@@ -1,179 +1,47 @@
-//! The outbox of a peer's lane, and the task that connects to the peer and writes what has gathered.
+//! The task that connects to a peer and writes what has gathered in its outbox.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures::future::{Either, select};
-use quorate_core::codec::Gather;
-use quorate_core::{Boot, Credentials, Replica};
+use quorate_core::{Boot, Credentials, GroupId, Memory, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
-use crate::addresses::Address;
-use crate::frame::put_frame;
 use crate::handshake::{
     Answer, Confirm, Hello, Lane, MAX_MEMORIES, Party, Refusal, Role, VERSIONS, judge, mac,
 };
-use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
+use crate::outbox::Link;
+use crate::sessions::{Control, ECHO_REPORT, PING_REPORT, Session, Way};
 use crate::transport::State;
 use crate::wait::{read_until, resolve, within};
-
-/// What waits for a connection, in bytes (and one message more): enough for the first words of an election, as what
-/// is older than a failed attempt is worthless.
-const UNCONNECTED_BYTES: usize = 64 << 10;
-
-/// What the transport and the peer's task share.
-pub(crate) struct Link {
-    /// Whom it is for; maybe [`any`](Replica::any) of a node.
-    pub(crate) to: Replica,
-    pub(crate) lane: Lane,
-    pub(crate) address: Address,
-    outbox: RefCell<Outbox>,
-    filled: Rc<Signal>,
-}
-
-#[derive(Default)]
-struct Outbox {
-    /// What may go over any connection. After a handshake that proves the cluster, all goes to the others.
-    formation: Queue,
-    /// What needs a proven connection.
-    others: Queue,
-    /// What the task has taken and not yet written: it is memory, too.
-    writing_bytes: usize,
-    writing_frames: u64,
-    connection: Connected,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Gather,
-    frames: u64,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Connected {
-    #[default]
-    No,
-    Unproven,
-    Proven,
-}
-
-impl Outbox {
-    fn bytes(&self) -> usize {
-        self.formation.waiting.len() + self.others.waiting.len() + self.writing_bytes
-    }
-}
-
-impl Link {
-    pub(crate) fn new(to: Replica, lane: Lane, address: Address) -> Self {
-        Self { to, lane, address, outbox: RefCell::default(), filled: Rc::default() }
-    }
-
-    /// Whether another message is taken.
-    pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
-        let outbox = self.outbox.borrow();
-        let limit = match outbox.connection {
-            Connected::No => max_outbox_bytes.min(UNCONNECTED_BYTES),
-            Connected::Unproven if !is_formation => return false,
-            Connected::Unproven | Connected::Proven => max_outbox_bytes,
-        };
-        outbox.bytes() < limit
-    }
-
-    /// Puts a message behind the others; the task looks at it after this turn.
-    pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        let goes_anywhere = is_formation && outbox.connection != Connected::Proven;
-        let queue = if goes_anywhere { &mut outbox.formation } else { &mut outbox.others };
-        put_frame(&mut queue.waiting, body);
-        queue.frames += 1;
-        self.filled.raise();
-    }
-
-    /// Throws away what waits and what has not been written to its end, and says how many messages that were.
-    pub(crate) fn clear(&self) -> u64 {
-        let lost = self.outbox.take();
-        lost.formation.frames + lost.others.frames + lost.writing_frames
-    }
-
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
-        self.outbox.borrow().bytes()
-    }
-
-    async fn until_filled(&self, session: Option<&Session>) {
-        let is_empty = || {
-            let outbox = self.outbox.borrow();
-            outbox.formation.waiting.is_empty()
-                && outbox.others.waiting.is_empty()
-                && !session.is_some_and(Session::is_due)
-        };
-        while is_empty() {
-            self.filled.wait().await;
-        }
-    }
-
-    /// A connection is there. Gives how many messages wait that can't go over it, and are dropped.
-    fn connected(&self, proven: bool) -> u64 {
-        let outbox = &mut *self.outbox.borrow_mut();
-        self.filled.raise();
-        if proven {
-            outbox.connection = Connected::Proven;
-            return 0;
-        }
-        outbox.connection = Connected::Unproven;
-        std::mem::take(&mut outbox.others).frames
-    }
-
-    /// The connection is gone, and what waits is for the next one. Gives how many messages were being written.
-    fn disconnected(&self) -> u64 {
-        let outbox = &mut *self.outbox.borrow_mut();
-        outbox.connection = Connected::No;
-        outbox.writing_bytes = 0;
-        std::mem::take(&mut outbox.writing_frames)
-    }
-
-    fn begin_write(&self, session: &Session) -> (Vec<Bytes>, usize) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        assert!(outbox.writing_frames == 0, "one write at a time");
-        // Before all that waits: a ping is answered soon, or in vain.
-        let mut control = Gather::new();
-        for due in session.take_due() {
-            let mut body = Gather::new();
-            body.put_u8(match due {
-                Control::Ping => PING_FRAME,
-                Control::Echo => ECHO_FRAME,
-            });
-            put_frame(&mut control, &mut body);
-        }
-        outbox.writing_bytes = outbox.bytes() + control.len();
-        let mut batch = control.take();
-        for queue in [&mut outbox.formation, &mut outbox.others] {
-            outbox.writing_frames += std::mem::take(&mut queue.frames);
-            batch.append(&mut queue.waiting.take());
-        }
-        (batch, outbox.writing_bytes)
-    }
-
-    fn end_write(&self) -> (usize, u64) {
-        let outbox = &mut *self.outbox.borrow_mut();
-        (std::mem::take(&mut outbox.writing_bytes), std::mem::take(&mut outbox.writing_frames))
-    }
-}
 
 #[derive(Debug, Error)]
 enum ConnectError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Here, by this node.
     #[error("the handshake is refused: {0}")]
     Refused(#[from] Refusal),
+    /// There, by the peer.
+    #[error("the peer refuses this node: {0}")]
+    Told(Refusal),
     #[error("no node is attached")]
     Detached,
+}
+
+impl ConnectError {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Told(refusal) => Some(*refusal),
+            Self::Io(_) | Self::Detached => None,
+        }
+    }
 }
 
 /// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
@@ -194,28 +62,36 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 let (peer, proven) = (connection.peer, connection.proven);
                 tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
-                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "an idle connection is closed"),
+                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "closed, as it is idle"),
                     Ok(End::Again) => {
                         tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
+                        keep_waiting(&state, &link);
                         continue;
                     }
-                    Err(reason) => tracing::warn!(%to, ?lane, address, %reason, "the connection is lost"),
+                    // Most likely the peer has changed, and more can be proven now. What waits is
+                    // for then.
+                    Err(reason) if !proven => {
+                        tracing::debug!(%to, ?lane, address, %reason, "an unproven connection has ended");
+                        keep_waiting(&state, &link);
+                        pause(&state, 0).await;
+                        continue;
+                    }
+                    Err(reason) => {
+                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost")
+                    }
                 }
             }
             Err(error) => {
-                if let ConnectError::Refused(refusal) = &error {
-                    state.count(|stats| {
-                        stats.refused_handshakes += 1;
-                        stats.twins += u64::from(*refusal == Refusal::Twin);
-                    });
-                }
-                let is_grave =
-                    matches!(&error, ConnectError::Refused(refusal) if refusal.is_grave());
+                let refusal = error.refusal();
+                state.count(|stats| {
+                    stats.refused_handshakes += u64::from(refusal.is_some());
+                    stats.twins += u64::from(refusal == Some(Refusal::Twin));
+                });
                 let reason = error.to_string();
                 if reason == logged {
                     tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");
-                } else if is_grave {
-                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
+                } else if refusal.is_some_and(Refusal::is_grave) {
+                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached");
                 } else {
                     tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
                 }
@@ -224,9 +100,19 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         }
         let lost = link.clear();
         state.count(|stats| stats.dropped_out += lost);
-        state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
+        pause(&state, failures).await;
         failures += 1;
     }
+}
+
+/// The connection is gone; what waits is for the next one.
+fn keep_waiting<R: AsyncRuntime>(state: &State<R>, link: &Link) {
+    let lost = link.disconnected();
+    state.count(|stats| stats.dropped_out += lost);
+}
+
+async fn pause<R: AsyncRuntime>(state: &State<R>, failures: u32) {
+    state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
 }
 
 /// An open connection after its handshake.
@@ -277,7 +163,12 @@ async fn dial<R: AsyncRuntime>(
     write.write_all(vec![hello.encode()]).await?;
     let mut rest = BytesMut::new();
     let answer = read_until(&mut read, &mut rest, Answer::take).await??;
-    let node = answer.check(&hello)?;
+    let is_told = answer.refused != 0;
+    let refused = |refusal| match is_told {
+        true => ConnectError::Told(refusal),
+        false => ConnectError::Refused(refusal),
+    };
+    let node = answer.check(&hello).map_err(refused)?;
     let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
     let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
     let (peer, boot) = (node.replica, node.boot);
@@ -301,10 +192,7 @@ async fn dial<R: AsyncRuntime>(
 }
 
 /// What the groups of this node remember of a peer.
-async fn recall<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-) -> Vec<(quorate_core::GroupId, quorate_core::Memory)> {
+async fn recall<R: AsyncRuntime>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
     if groups.len() > MAX_MEMORIES {
         tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
@@ -327,8 +215,8 @@ enum End {
     Again,
 }
 
-/// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever task ends first, the others
-/// are dropped, and with them the socket.
+/// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever
+/// task ends first, the others are dropped, and with them the socket.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
@@ -338,7 +226,7 @@ async fn serve<R: AsyncRuntime>(
     let rt = &state.rt;
     let session = Session::new(peer, boot, proven, Way::Out, Rc::clone(&link.filled));
     let _open = state.begin_session(state.next_id(), &session);
-    let lost = link.connected(proven);
+    let lost = link.connected(&session);
     state.count(|stats| {
         stats.connects += 1;
         stats.unproven += u64::from(!proven);
@@ -355,20 +243,15 @@ async fn serve<R: AsyncRuntime>(
     );
     let tasks = select(rt.spawn(reader), rt.spawn(writer));
     let silence = pin!(progress.until_silent(rt, state.timing.silence));
-    let asked = pin!(session.ending.wait());
-    let ended = match select(tasks, select(silence, asked)).await {
+    let ended = pin!(session.until_ended());
+    let end = match select(tasks, select(silence, ended)).await {
         Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
         Either::Right((Either::Left(((), _)), _)) => {
             return Err("nothing of what was sent arrives".to_owned());
         }
-        Either::Right((Either::Right(((), _)), _)) => {
-            let lost = link.disconnected();
-            state.count(|stats| stats.dropped_out += lost);
-            return Ok(End::Again);
-        }
+        Either::Right((Either::Right(((), _)), _)) => return Ok(End::Again),
     };
-    ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok(End::Idle)
+    end.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Ends well when the connection is idle and need not stay.
@@ -378,7 +261,7 @@ async fn write_outbox<R: AsyncRuntime>(
     session: Rc<Session>,
     mut write: impl WriteHalf,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let idle = match (link.lane, session.proven) {
         (_, false) => Some(state.timing.unproven_idle),
         (Lane::Main, true) if link.to.is_known() => None,
@@ -393,10 +276,15 @@ async fn write_outbox<R: AsyncRuntime>(
                 match select(pin!(filled), idle).await {
                     Either::Left(_) => {}
                     // Not as long as something may still be on its way.
-                    Either::Right(_) if progress.waiting_since.get().is_none() => return Ok(()),
+                    Either::Right(_) if progress.waiting_since.get().is_none() => {
+                        return Ok(End::Idle);
+                    }
                     Either::Right(_) => continue,
                 }
             }
+        }
+        if session.has_ended() {
+            return Ok(End::Again); // What waits is for the next one.
         }
         let (batch, bytes) = link.begin_write(&session);
         progress.sends(bytes, state.rt.now());
@@ -416,7 +304,7 @@ async fn read_reports<R: AsyncRuntime>(
     mut reports: BytesMut,
     session: Rc<Session>,
     progress: Rc<Progress>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     loop {
         while reports.len() >= size_of::<u64>() {
             match reports.get_u64_le() {
@@ -440,15 +328,16 @@ async fn read_reports<R: AsyncRuntime>(
     }
 }
 
-/// How far the peer is behind what was sent to it. TCP alone doesn't tell for many minutes that a peer has lost its power,
-/// and never that it has stopped reading.
+/// How far the peer is behind what was sent to it. TCP alone doesn't tell for many minutes that a
+/// peer has lost its power, and never that it has stopped reading.
 #[derive(Default)]
 struct Progress {
     /// Bytes handed to the socket, those of a write under way included.
     sent: Cell<u64>,
     /// Bytes that the peer has reported.
     arrived: Cell<u64>,
-    /// Since when the peer owes a report: since the oldest bytes on their way were sent, or since it last reported others.
+    /// Since when the peer owes a report: since the oldest bytes on their way were sent, or since
+    /// it last reported others.
     waiting_since: Cell<Option<Instant>>,
     waiting: Signal,
 }

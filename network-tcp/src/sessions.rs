@@ -1,13 +1,15 @@
-//! The connections after their handshake, in both directions: which replica is at the other end, and in which boot.
+//! The connections after their handshake, in both directions: which replica is at the other end,
+//! and in which boot.
 //!
-//! Two boots of one replica can't run at a time, unless the data folder was copied. When one comes that is not the one that is
-//! connected, the older one is pinged on all its connections:
+//! Two boots of one replica can't run at a time, unless the data folder was copied. When one comes
+//! that is not the one that is connected, the older one is pinged on all its connections:
 //!
 //! - It answers: two processes share copies of a folder, and the newer is refused.
-//! - Its connections close, or it does not answer in time: it was a reboot, and the newer takes its place.
+//! - Its connections close, or it does not answer in time: it was a reboot, and the newer takes its
+//!   place.
 //!
-//! The dialler pings by a frame with a body of one byte, [`PING_FRAME`], and the acceptor by a report of [`PING_REPORT`] bytes.
-//! Both are answered by an echo on the same connection.
+//! The dialler pings by a frame with a body of one byte, [`PING_FRAME`], and the acceptor by a
+//! report of [`PING_REPORT`] bytes. Both are answered by an echo on the same connection.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -34,7 +36,8 @@ pub(crate) const PING_REPORT: u64 = u64::MAX;
 /// The report that answers [`PING_FRAME`].
 pub(crate) const ECHO_REPORT: u64 = u64::MAX - 1;
 
-/// Of how many replicas the boot is remembered: as a node may be there twice, with its old and its new disk.
+/// Of how many replicas the boot is remembered: as a node may be there twice, with its old and its
+/// new disk.
 const MAX_BOOTS: usize = 2 * MAX_NODES;
 
 /// A connection after its handshake.
@@ -49,15 +52,16 @@ pub(crate) struct Session {
     echo_due: Cell<bool>,
     /// Who waits for an echo.
     checks: RefCell<Vec<Rc<Check>>>,
-    /// Asks an outgoing connection to end, and to be opened again.
-    pub(crate) ending: Signal,
+    /// An outgoing connection is to end, and to be opened again.
+    ended: Cell<bool>,
+    ending: Signal,
 }
 
 /// The direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The peer has connected, for this lane, and asked for this replica or for any of this node: it may have one
-    /// connection for each of these.
+    /// The peer has connected, for this lane, and asked for this replica or for any of this node:
+    /// it may have one connection for each of these.
     In {
         lane: Lane,
         any: bool,
@@ -89,11 +93,13 @@ impl Session {
             ping_due: Cell::new(false),
             echo_due: Cell::new(false),
             checks: RefCell::default(),
+            ended: Cell::new(false),
             ending: Signal::default(),
         })
     }
 
-    /// Takes what is to be written. However often the other side asks, it is answered once for each write.
+    /// Takes what is to be written. However often the other side asks, it is answered once for each
+    /// write.
     pub(crate) fn take_due(&self) -> impl Iterator<Item = Control> {
         let ping = self.ping_due.take().then_some(Control::Ping);
         let echo = self.echo_due.take().then_some(Control::Echo);
@@ -130,7 +136,17 @@ impl Session {
     fn end(&self) {
         // They look when this turn is over, and what holds them here is gone by then.
         self.checks.take().iter().for_each(|check| check.changed.raise());
+        self.ended.set(true);
         self.ending.raise();
+    }
+
+    /// Whether nothing more is to go over it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    pub(crate) async fn until_ended(&self) {
+        self.ending.wait().await;
     }
 }
 
@@ -166,7 +182,8 @@ impl Sessions {
         self.open.borrow().values().any(|session| session.peer == replica)
     }
 
-    /// A handshake has succeeded. Gives the connections whose place this one takes; the caller closes them.
+    /// A handshake has succeeded. Gives the connections whose place this one takes; the caller
+    /// closes them.
     pub(crate) fn begin(&self, id: u64, session: &Rc<Session>) -> Vec<(u64, Rc<Session>)> {
         let older = self.take(|other| {
             other.peer == session.peer
@@ -206,7 +223,8 @@ impl Sessions {
         }
     }
 
-    /// Whether a replica may connect, or be connected to, in this boot. It waits for the answer of an older boot that is connected.
+    /// Whether a replica may connect, or be connected to, in this boot. It waits for the answer of
+    /// an older boot that is connected.
     ///
     /// Errors: that one answers; or the replica has been there in a later boot.
     pub(crate) async fn check_boot(

@@ -18,14 +18,16 @@ use crate::config::{Stats, TcpConfig, Timing};
 use crate::handshake::{Lane, Nonce, is_formation};
 use crate::incoming::{self, Accepted};
 use crate::list;
-use crate::outgoing::{self, Link};
+use crate::outbox::Link;
+use crate::outgoing;
 use crate::sessions::{Session, Sessions, Way};
 use crate::wait::resolve;
 
-/// A node's transport over TCP. A clone is the same transport, so that all groups of a node share its connections.
+/// A node's transport over TCP. A clone is the same transport, so that all groups of a node share
+/// its connections.
 ///
-/// It stays on its thread. When the last clone is dropped, its listener and all its connections close, as soon as the
-/// runtime gets to it; what was still to be written is lost.
+/// It stays on its thread. When the last clone is dropped, its listener and all its connections
+/// close, as soon as the runtime gets to it; what was still to be written is lost.
 pub struct TcpTransport<R: AsyncRuntime> {
     handle: Rc<Handle<R>>,
 }
@@ -35,13 +37,15 @@ struct Handle<R: AsyncRuntime> {
     state: Rc<State<R>>,
 }
 
-/// Nothing that may run other code (an inbox, a task being dropped) is called while one of the cells is borrowed.
+/// Nothing that may run other code (an inbox, a task being dropped) is called while one of the
+/// cells is borrowed.
 pub(crate) struct State<R: AsyncRuntime> {
     pub(crate) rt: R,
     pub(crate) config: TcpConfig,
     pub(crate) timing: Timing,
     pub(crate) advertise: String,
-    /// What the node shows to others: what its groups have in common. None while there are no groups.
+    /// What the node shows to others: what its groups have in common. None while there are no
+    /// groups.
     pub(crate) own: Cell<Option<Credentials>>,
     pub(crate) accepted: RefCell<Accepted<R>>,
     pub(crate) sessions: Sessions,
@@ -80,11 +84,12 @@ impl<R: AsyncRuntime> TcpTransport<R> {
         Self::bind_with(rt, address, TcpConfig::default()).await
     }
 
-    /// Listens on `address` (`host:port`; port 0 takes a free one). A name is resolved, and the first of its addresses that
-    /// can be listened on is taken. Connections are accepted from the first [`attach`](Transport::attach) on.
+    /// Listens on `address` (`host:port`; port 0 takes a free one). A name is resolved, and the
+    /// first of its addresses that can be listened on is taken. Connections are accepted from the
+    /// first [`attach`](Transport::attach) on.
     ///
-    /// Errors: `InvalidInput` with the name of a setting that can't work; a name that can't be resolved; `AddrInUse`
-    /// and the others of listening.
+    /// Errors: `InvalidInput` with the name of a setting that can't work; a name that can't be
+    /// resolved; `AddrInUse` and the others of listening.
     pub async fn bind_with(rt: &R, address: &str, config: TcpConfig) -> io::Result<Self> {
         Self::bind_timed(rt, address, config, Timing::DEFAULT).await
     }
@@ -176,17 +181,18 @@ impl<R: AsyncRuntime> State<R> {
         groups.iter().map(|(group, (_, inbox))| (*group, inbox.clone())).collect()
     }
 
-    /// Whether the result of a handshake, in which this node has shown `shown`, is what it would be now.
+    /// Whether the result of a handshake, in which this node has shown `shown`, is what it would be
+    /// now.
     pub(crate) fn still_holds(&self, shown: &Credentials, proven: bool) -> bool {
         self.own.get().is_some_and(|own| {
-            let same = (own.replica, own.boot, own.cluster)
-                == (shown.replica, shown.boot, shown.cluster);
+            let same =
+                (own.replica, own.boot, own.cluster) == (shown.replica, shown.boot, shown.cluster);
             same && (proven || own.state == shown.state)
         })
     }
 
-    /// The groups have changed, and with them what the node shows to others. Connections on which something else would be
-    /// proven now are closed; the next message shakes hands anew.
+    /// The groups have changed, and with them what the node shows to others. Connections on which
+    /// something else would be proven now are closed; the next message shakes hands anew.
     fn refresh(&self) {
         let before = self.own.get();
         let credentials = self.groups.borrow().values().map(|(own, _)| *own).collect::<Vec<_>>();
@@ -201,13 +207,15 @@ impl<R: AsyncRuntime> State<R> {
         }
     }
 
-    /// A handshake has succeeded: whatever connection this one replaces is closed. It counts as open until what is returned is dropped.
+    /// A handshake has succeeded: whatever connection this one replaces is closed. It counts as
+    /// open until what is returned is dropped.
     pub(crate) fn begin_session(self: &Rc<Self>, id: u64, session: &Rc<Session>) -> Open<R> {
         self.close(self.sessions.begin(id, session));
         Open { state: Rc::clone(self), id }
     }
 
-    /// Closes connections that have been taken out of the open ones. An outgoing one does so by itself.
+    /// Closes connections that have been taken out of the open ones. An outgoing one does so by
+    /// itself.
     fn close(&self, sessions: Vec<(u64, Rc<Session>)>) {
         for (id, session) in sessions {
             if session.way != Way::Out {
@@ -217,8 +225,8 @@ impl<R: AsyncRuntime> State<R> {
         }
     }
 
-    /// Changes what is known of addresses. The connections to a peer that is now elsewhere, or nowhere, close; the next
-    /// message to it opens another.
+    /// Changes what is known of addresses. The connections to a peer that is now elsewhere, or
+    /// nowhere, close; the next message to it opens another.
     pub(crate) fn change_addresses(&self, change: impl FnOnce(&mut Addresses)) {
         let gone: Vec<Peer<R>> = {
             let addresses = &mut *self.addresses.borrow_mut();
@@ -254,8 +262,8 @@ impl<R: AsyncRuntime> State<R> {
             return false;
         }
         let Some(link) = self.link(to, Lane::of(body)) else { return false };
-        // Of the cluster's id, only these tell those who don't know it. They go where this node was told that a member is,
-        // and never to who has only said so.
+        // Of the cluster's id, only these tell those who don't know it. They go where this node was
+        // told that a member is, and never to who has only said so.
         let tells = matches!(body, Body::Claim(_) | Body::Admit { .. });
         if tells && !link.address.is_configured {
             return false;
@@ -280,8 +288,9 @@ impl<R: AsyncRuntime> State<R> {
     }
 }
 
-/// What a node shows to others, from what its groups do: the state of the one that has most, and its cluster. The boot stays
-/// as it is while there are groups, so that the peers don't take the node for two processes.
+/// What a node shows to others, from what its groups do: the state of the one that has most, and
+/// its cluster. The boot stays as it is while there are groups, so that the peers don't take the
+/// node for two processes.
 fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Credentials> {
     let rank = |own: &&Credentials| {
         let state = match own.state {
@@ -372,8 +381,9 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         }
     }
 
-    /// Each address must be `host:port`, with an IPv6 address in brackets, and the entry of node `me` where this transport listens or
-    /// what it [advertises](TcpConfig::advertise). A host is compared only if it is an IP address.
+    /// Each address must be `host:port`, with an IPv6 address in brackets, and the entry of node
+    /// `me` where this transport listens or what it [advertises](TcpConfig::advertise). A host is
+    /// compared only if it is an IP address.
     fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
         let State { local_addr, config, .. } = &*self.handle.state;
         if let Some(doubt) = list::check(me, list, *local_addr, config.advertise.as_deref())? {

@@ -11,8 +11,8 @@ use quorate_rt::{AsyncRuntime, ReadHalf};
 
 use crate::handshake::Refusal;
 
-/// Runs I/O to its end or to the deadline, whichever is first. It runs as a task, for nothing may select over I/O:
-/// at the deadline the task is dropped, and with it the socket that it owns.
+/// Runs I/O to its end or to the deadline, whichever is first. It runs as a task, for nothing may
+/// select over I/O: at the deadline the task is dropped, and with it the socket that it owns.
 ///
 /// Errors: `TimedOut`, or `Other` where the task panicked.
 pub(crate) async fn within<R, F, T>(rt: &R, limit: Duration, io: F) -> io::Result<T>

@@ -1,7 +1,9 @@
-//! How long an opening takes: `cargo run --release -p quorate-store-file --example recovery -- --entries 10000000`.
+//! How long an opening takes: `cargo run --release -p quorate-store-file --example recovery --
+//! --entries 10000000`.
 //!
-//! It fills a store with small entries and opens it; then takes a snapshot of most of them, purges, and opens it again. Each opening is a process of its
-//! own, so that its peak memory is its own as well; the files are in the system's cache.
+//! It fills a store with small entries and opens it; then takes a snapshot of most of them, purges,
+//! and opens it again. Each opening is a process of its own, so that its peak memory is its own as
+//! well; the files are in the system's cache.
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::env;

@@ -1,4 +1,5 @@
-//! Group commit: the writes that wait for the disk, gathered into batches. A batch is what one write and one sync make durable.
+//! Group commit: the writes that wait for the disk, gathered into batches. A batch is what one
+//! write and one sync make durable.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -23,13 +24,13 @@ pub(crate) struct Batch {
 
 /// The batches that wait, in order. The last one grows until it is taken or full.
 ///
-/// It has no bound of its own: a write is in here from its submission to its sync, so the bound is what the nodes
-/// submit without waiting.
+/// It has no bound of its own: a write is in here from its submission to its sync, so the bound is
+/// what the nodes submit without waiting.
 #[derive(Debug)]
 pub(crate) struct Batches {
     /// How long a segment is made.
     segment_bytes: u64,
-    /// How long the one that holds the end was made.
+    /// Up to where records fit in the one that holds the end.
     room: u64,
     max_batch_bytes: usize,
     full: VecDeque<Batch>,
@@ -64,7 +65,8 @@ impl Batches {
         self.end
     }
 
-    /// Where the next record goes. One that is larger than a segment is the only one in its segment, which is made for it.
+    /// Where the next record goes. One that is larger than a segment is the only one in its
+    /// segment, which is made for it.
     pub(crate) fn place(&self, body_bytes: u64) -> Position {
         if self.end.offset + record_bytes(body_bytes) <= self.room {
             return self.end;
@@ -91,7 +93,7 @@ impl Batches {
             self.durable = self.end;
         }
         if at.segment != self.end.segment {
-            self.room = self.segment_bytes.max(at.offset + bytes);
+            self.room = self.segment_bytes; // After a larger record there is none.
         }
         if planted(Bug::X6) {
             self.durable = self.end;

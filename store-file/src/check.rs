@@ -20,17 +20,20 @@ use crate::store::{Examination, LOCK, SNAPSHOTS, WAL, lock, look_through};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreReport {
-    /// Whether the store was locked meanwhile. If not, since it has no lock file or that may not be written to, another process may have
-    /// it open, and what was seen of it may have been changing.
+    /// Whether the store was locked meanwhile. If not, since it has no lock file or that may not be
+    /// written to, another process may have it open, and what was seen of it may have been
+    /// changing.
     pub locked: bool,
     /// The files of the log, in order, and their sizes in bytes.
     pub segments: Vec<(PathBuf, u64)>,
-    /// Whose store it is, as far as the log could be read. None if its first segment can't be read, or there is none.
+    /// Whose store it is, as far as the log could be read. None if its first segment can't be read,
+    /// or there is none.
     pub identity: Option<IdentityReport>,
     /// The groups, as far as the log could be read.
     pub groups: BTreeMap<GroupId, GroupReport>,
-    /// What is not needed any more, and is removed by the next opening: segments before the begin of the log, snapshots that were not finished, or that
-    /// the log does not name. They are sound, and have no damage.
+    /// What is not needed any more, and is removed by the next opening: segments before the begin
+    /// of the log, snapshots that were not finished, or that the log does not name. They are sound,
+    /// and have no damage.
     pub leftovers: Vec<PathBuf>,
     /// The end of the log. None if it is damaged, or empty and without a segment.
     pub end: Option<LogEnd>,
@@ -90,7 +93,8 @@ pub struct LogEnd {
     pub file: PathBuf,
     /// Behind the last record, in bytes.
     pub offset: u64,
-    /// What a write that was cut short by a crash has left behind that, in bytes; usually 0. The next opening removes it.
+    /// What a write that was cut short by a crash has left behind that, in bytes; usually 0. The
+    /// next opening removes it.
     pub torn_bytes: u64,
 }
 

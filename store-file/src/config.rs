@@ -4,21 +4,25 @@ use quorate_core::ConfigError;
 
 use crate::format::HEADER_BYTES;
 
-/// The settings of a [`FileStore`](crate::FileStore). Any of them may change from one opening to the next.
+/// The settings of a [`FileStore`](crate::FileStore). Any of them may change from one opening to
+/// the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileConfig {
-    /// The size of a segment, in bytes; default 64 MiB. The one in use and the next are allocated. Too small: the log
-    /// often moves on to another file. Too large: an almost empty store takes much space, and an opening reads for long,
-    /// since it looks at every byte of the last segment. From 16 KiB to 4 GiB. A write that is larger gets a segment of its size.
+    /// The size of a segment, in bytes; default 64 MiB. The one in use and the next are allocated.
+    /// Too small: the log often moves on to another file. Too large: an almost empty store takes
+    /// much space, and an opening reads for long, since it looks at every byte of the last segment.
+    /// From 16 KiB to 4 GiB. A write that is larger gets a segment of its size.
     pub segment_bytes: u64,
 
-    /// The recent entries kept in memory, of all groups together, in bytes; default 64 MiB. Entries that are not yet durable are kept
-    /// beyond that; their bound is what the nodes submit without waiting. Too small: peers that are a little behind, and the state machine, are
-    /// served from disk. 0 keeps nothing that is durable.
+    /// The recent entries kept in memory, of all groups together, in bytes; default 64 MiB. Entries
+    /// that are not yet durable are kept beyond that; their bound is what the nodes submit without
+    /// waiting. Too small: peers that are a little behind, and the state machine, are served from
+    /// disk. 0 keeps nothing that is durable.
     pub cache_bytes: usize,
 
-    /// What is written and synced at once, in bytes; default 8 MiB. A single write may always go. Too small: a burst takes many
-    /// syncs. Too large: those at the front of a burst wait for its end. From 4 KiB to 1 GiB.
+    /// What is written and synced at once, in bytes; default 8 MiB. A single write may always go.
+    /// Too small: a burst takes many syncs. Too large: those at the front of a burst wait for its
+    /// end. From 4 KiB to 1 GiB.
     pub max_batch_bytes: usize,
 }
 

@@ -1,4 +1,5 @@
-//! A snapshot in the making: a file that is written from front to back, and gets its header and its name in the end.
+//! A snapshot in the making: a file that is written from front to back, and gets its header and its
+//! name in the end.
 
 use std::mem;
 use std::path::PathBuf;
@@ -16,8 +17,9 @@ use crate::snapshots::{BLOCK_BYTES, SnapshotHeader, block_seed, place};
 use crate::store::Shared;
 use crate::trash::Garbage;
 
-/// After so many bytes it is synced: the disk gets no more at once than takes it a fraction of a second, behind which the log's syncs may
-/// wait, and the system does not fill its memory with what is not yet written.
+/// After so many bytes it is synced: the disk gets no more at once than takes it a fraction of a
+/// second, behind which the log's syncs may wait, and the system does not fill its memory with what
+/// is not yet written.
 const SYNC_BYTES: u64 = 8 << 20;
 
 pub(crate) struct Draft<R: AsyncRuntime> {

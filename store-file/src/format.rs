@@ -1,31 +1,34 @@
 //! The format of a store on disk: version 3.
 //!
-//! A store is a folder with the files of its log in `wal`, those of its [`snapshots`](crate::snapshots), and the file
-//! `LOCK`, which has no content. All numbers are little-endian, and each file begins with a [`header`](crate::header).
+//! A store is a folder with the files of its log in `wal`, those of its
+//! [`snapshots`](crate::snapshots), and the file `LOCK`, which has no content. All numbers are
+//! little-endian, and each file begins with a [`header`](crate::header).
 //!
 //! # Versions
 //!
-//! Records, headers and what they hold consist of tagged fields (see `quorate_core::codec::fields`). A field and a kind of
-//! record that a reader does not know is skipped or refused, as its tag says; it is never taken for a torn tail. So the
-//! format grows without a new version, and a new one is for another layout only. A store of any version from 3 on is
-//! opened by all later builds, which upgrade it in place: `tests/data` holds a folder of each version. A store of version 2
-//! is refused with the advice what to do.
+//! Records, headers and what they hold consist of tagged fields (see
+//! `quorate_core::codec::fields`). A field and a kind of record that a reader does not know is
+//! skipped or refused, as its tag says; it is never taken for a torn tail. So the format grows
+//! without a new version, and a new one is for another layout only. A store of any version from 3
+//! on is opened by all later builds, which upgrade it in place: `tests/data` holds a folder of each
+//! version. A store of version 2 is refused with the advice what to do.
 //!
 //! # Segments
 //!
-//! The log is a sequence of segments, the files `wal/0000000000000001.wal` and on, numbered without a gap (16 decimal
-//! digits). Each is preallocated, so that what has not been written yet is zeros. A record that is larger than a segment is
-//! alone in one that is made of its size, so no record stands behind the length that a segment was made with. The header
-//! of a segment, whose magic is `QUORWAL` and a zero, has these fields:
+//! The log is a sequence of segments, the files `wal/0000000000000001.wal` and on, numbered without
+//! a gap (16 decimal digits). Each is preallocated, so that what has not been written yet is zeros.
+//! A record that is larger than a segment is alone in one that is made of its size, so no record
+//! stands behind the length that a segment was made with. The header of a segment, whose magic is
+//! `QUORWAL` and a zero, has these fields:
 //!
 //! | field | |
 //! | --- | --- |
 //! | 1 | the segment's number (8 bytes) |
-//! | 2 | the store's incarnation: random, not 0, drawn when the store was made, the same in all of its files (8) |
+//! | 2 | the store's incarnation: random, not 0, the same in all files of the store (8) |
 //! | 3 | the length in bytes that the segment was made with (8) |
 //!
-//! A segment that is shorter than it was made is damaged where it ends: no crash shortens a file, and its end may have held
-//! acknowledged writes. It may be longer, by a witness (see below).
+//! A segment that is shorter than it was made is damaged where it ends: no crash shortens a file,
+//! and its end may have held acknowledged writes. It may be longer, by a witness (see below).
 //!
 //! # Records
 //!
@@ -42,8 +45,8 @@
 //! | 36 | 4 | kind |
 //! | 40 | | the body |
 //!
-//! The top bit of a kind tells a reader that does not know it what to do, like that of a field: set, refuse the log; clear,
-//! skip the record.
+//! The top bit of a kind tells a reader that does not know it what to do, like that of a field:
+//! set, refuse the log; clear, skip the record.
 //!
 //! | kind | | body |
 //! | --- | --- | --- |
@@ -52,9 +55,10 @@
 //! | 3, refuse | a begin (see "The begin") | field 1, refuse: the number of a segment (8 bytes) |
 //! | 4, refuse | an owner: whose store it is from now on | fields, see below |
 //!
-//! The body of a write is the length of its fields (4), the fields, and its entries, to the end of the body: for each its
-//! CRC (4) and the entry. All parts of a write, and all entries, have the form of `quorate_core::codec`. The fields are
-//! marked "refuse", and are missing where the write does not have that part:
+//! The body of a write is the length of its fields (4), the fields, and its entries, to the end of
+//! the body: for each its CRC (4) and the entry. All parts of a write, and all entries, have the
+//! form of `quorate_core::codec`. The fields are marked "refuse", and are missing where the write
+//! does not have that part:
 //!
 //! | field | |
 //! | --- | --- |
@@ -64,7 +68,7 @@
 //! | 4 | the marks |
 //! | 5 | the group's snapshot from now on: what it is of |
 //! | 6 | the log id of the last entry that is purged, which the log held |
-//! | 7 | the same, of an entry that the log did not hold, so that nothing is left of it; never beside 6 |
+//! | 7 | the same, of an entry that the log did not hold: nothing is left of the log; never beside 6 |
 //!
 //! An owner has these fields, all marked "refuse". Each start of a node writes one:
 //!
@@ -76,42 +80,48 @@
 //!
 //! # The begin
 //!
-//! Segments in which nothing is needed any more are removed. Before that, what was last told in one of them is told again:
-//! of each group its hard state, standing, marks, snapshot and purge, and of the store its owner. Then a begin tells which
-//! is the first segment that is needed; and only when all that is durable, those before it go. So the segments that are
-//! there are numbered without a gap from one on that is not behind the last begin told, or from 1 where none is: otherwise
-//! a file is missing. (Those before the begin, with or without gaps, are left over from a crash.)
+//! Segments in which nothing is needed any more are removed. Before that, what was last told in one
+//! of them is told again: of each group its hard state, standing, marks, snapshot and purge, and of
+//! the store its owner. Then a begin tells which is the first segment that is needed; and only when
+//! all that is durable, those before it go. So the segments that are there are numbered without a
+//! gap from one on that is not behind the last begin told, or from 1 where none is: otherwise a
+//! file is missing. (Those before the begin, with or without gaps, are left over from a crash.)
 //!
-//! What stands in the segments from there on refers to entries that are gone with those before. A group's log then begins
-//! with the first entry that is found of it, until it is known where: by a purge of the entry before that, or of a later
-//! one. A group whose entries do not follow on its last purge misses some.
+//! What stands in the segments from there on refers to entries that are gone with those before. A
+//! group's log then begins with the first entry that is found of it, until it is known where: by a
+//! purge of the entry before that, or of a later one. A group whose entries do not follow on its
+//! last purge misses some.
 //!
 //! # Checksums
 //!
-//! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of incarnation, segment and the record's offset:
-//! bytes that are left over from another store, another segment or another place are no record. An entry has a CRC of its
-//! own so that it can be read alone; its seed is the CRC of incarnation and group. In the CRC of the body that one stands
-//! for the entry, so that each byte is summed once; a record is whole where both match.
+//! All CRCs are CRC-32 (IEEE). Those of a record start from a seed, the CRC of incarnation, segment
+//! and the record's offset: bytes that are left over from another store, another segment or another
+//! place are no record. An entry has a CRC of its own so that it can be read alone; its seed is the
+//! CRC of incarnation and group. In the CRC of the body that one stands for the entry, so that each
+//! byte is summed once; a record is whole where both match.
 //!
 //! # The tail
 //!
-//! Records are written in batches, each with one write into one segment and one sync, the next only after the last one's
-//! sync. Every record says how far the log was durable when it was written, which is the end of the batch before. So where a
-//! record can't be read, it was either never durable (a torn tail, nobody was told that it is stored), or a later record
-//! testifies that it once was: then it is damage. A segment gets its first record only after the one before is durable to
-//! its last record. What lies behind the tail is zeroed before the log goes on, so that nothing of a torn batch can follow
-//! on new records.
+//! Records are written in batches, each with one write into one segment and one sync, the next only
+//! after the last one's sync. Every record says how far the log was durable when it was written,
+//! which is the end of the batch before. So where a record can't be read, it was either never
+//! durable (a torn tail, nobody was told that it is stored), or a later record testifies that it
+//! once was: then it is damage. A segment gets its first record only after the one before is
+//! durable to its last record. What lies behind the tail is zeroed before the log goes on, so that
+//! nothing of a torn batch can follow on new records.
 //!
-//! The last batch of all has no later record that testifies of it. So when nothing has followed on a batch for a while, or
-//! the store is closed, a witness is written behind it, after its sync, and is not synced itself: a process that ends leaves
-//! it in the system's memory, and a system that shuts down, or goes on for a few seconds, on the disk. It says that the log
-//! is durable up to its own place, and is no part of the log: the next record takes its place, or stands at the begin of
+//! The last batch of all has no later record that testifies of it. So when nothing has followed on
+//! a batch for a while, or the store is closed, a witness is written behind it, after its sync, and
+//! is not synced itself: a process that ends leaves it in the system's memory, and a system that
+//! shuts down, or goes on for a few seconds, on the disk. It says that the log is durable up to its
+//! own place, and is no part of the log: the next record takes its place, or stands at the begin of
 //! the next segment.
 //!
-//! What can't be told apart, and counts as a torn tail: damage in the last batch of all, if there is no witness of it. That
-//! takes a crash of the system within seconds of the last batch (or of the process within milliseconds of it, or while the
-//! next one is written over the witness) and a disk that loses, of its own, just what it has reported as synced; or damage
-//! that also takes the witness, such as a block of zeros in the place of both.
+//! What can't be told apart, and counts as a torn tail: damage in the last batch of all, if there
+//! is no witness of it. That takes a crash of the system within seconds of the last batch (or of
+//! the process within milliseconds of it, or while the next one is written over the witness) and a
+//! disk that loses, of its own, just what it has reported as synced; or damage that also takes the
+//! witness, such as a block of zeros in the place of both.
 
 use std::fmt;
 
@@ -196,9 +206,9 @@ impl SegmentHeader {
     }
 }
 
-const VERSION_2: &str = "format version 2, and this build reads version 3: keep this folder, start the node with an \
-     empty one and let the cluster bring it up to date, one node at a time; or export the data with the build that \
-     wrote them";
+const VERSION_2: &str = "format version 2, and this build reads version 3: keep this folder, \
+     start the node with an empty one and let the cluster bring it up to date, one node at a time; \
+     or export the data with the build that wrote them";
 
 /// Versions before 3 had no fields, and their CRC elsewhere.
 fn is_of_version_2(header: &[u8]) -> bool {
@@ -217,8 +227,8 @@ pub(crate) fn record_seed(store: u64, at: Position) -> u32 {
     crc(0, [&place[..]])
 }
 
-/// Computes the CRC of an entry of a group. What has the right seed is made once for many: it asks for the features of
-/// the processor.
+/// Computes the CRC of an entry of a group. What has the right seed is made once for many: it asks
+/// for the features of the processor.
 #[derive(Debug)]
 pub(crate) struct EntryCrc {
     pub(crate) group: GroupId,

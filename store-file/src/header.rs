@@ -1,6 +1,8 @@
-//! The first 4096 bytes of every file of a store: what it is, of which version, and tagged fields that tell more.
+//! The first 4096 bytes of every file of a store: what it is, of which version, and tagged fields
+//! that tell more.
 //!
-//! They are a block of their own, so that no later write touches their sector. Numbers are little-endian.
+//! They are a block of their own, so that no later write touches their sector. Numbers are
+//! little-endian.
 //!
 //! | offset | bytes | |
 //! | --- | --- | --- |
@@ -10,8 +12,9 @@
 //! | 16 | 4 | the length of the fields |
 //! | 20 | | the fields, in the form of `quorate_core::codec::fields`; zeros behind them |
 //!
-//! A new field takes no new version, and a store of any version from 3 on is read by all later builds. So a version
-//! changes only where what follows the header has another layout; these 20 bytes and their CRC stay as they are.
+//! A new field takes no new version, and a store of any version from 3 on is read by all later
+//! builds. So a version changes only where what follows the header has another layout; these 20
+//! bytes and their CRC stay as they are.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
 //! What is known of the logs of all groups without reading, and how a read is answered from it.
 //!
-//! The recent entries of a group are always the last ones of its log, without a gap, and are truncated with it, so they can't disagree with
-//! it. Only durable ones are let go, the longest submitted first over all groups; so whatever is not in memory can be read from disk.
+//! The recent entries of a group are always the last ones of its log, without a gap, and are
+//! truncated with it, so they can't disagree with it. Only durable ones are let go, the longest
+//! submitted first over all groups; so whatever is not in memory can be read from disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -13,10 +14,12 @@ use crate::log::{Log, Place};
 use crate::owner::Owner;
 use crate::record::Span;
 
-/// Stored entries are read in pieces of this size (a larger entry at once): large enough that a piece's fixed cost vanishes, small beside the cache.
+/// Stored entries are read in pieces of this size (a larger entry at once): large enough that a
+/// piece's fixed cost vanishes, small beside the cache.
 const READ_BYTES: u64 = 1 << 20;
 
-/// Two entries are read at once if no more than this lies between them: the headers of their records, or a little of other groups.
+/// Two entries are read at once if no more than this lies between them: the headers of their
+/// records, or a little of other groups.
 const MAX_GAP_BYTES: u64 = 4 << 10;
 
 /// How a part of a read is answered.
@@ -37,17 +40,19 @@ pub(crate) struct Logs {
     /// The first segment in which a part of that was last told.
     owner_told: Option<u32>,
     logs: BTreeMap<GroupId, Log>,
-    /// Whether everything that was ever written is among what is noted; if not, what is missing is purged in the end.
+    /// Whether everything that was ever written is among what is noted; if not, what is missing is
+    /// purged in the end.
     whole: bool,
     cache_bytes: usize,
     /// Of all the entries in memory, and of `order`.
     cached: usize,
-    /// What went into memory, in order: for each write its group and last index. After a truncation an item may stand for
-    /// entries that are gone, or for newer ones in their place.
+    /// What went into memory, in order: for each write its group and last index. After a truncation
+    /// an item may stand for entries that are gone, or for newer ones in their place.
     order: VecDeque<(GroupId, Index)>,
 }
 
-/// What an item of `order` is counted as. It makes endless rewriting of the same index hit the limit, too.
+/// What an item of `order` is counted as. It makes endless rewriting of the same index hit the
+/// limit, too.
 const ORDER_BYTES: usize = size_of::<(GroupId, Index)>();
 
 impl Logs {
@@ -99,9 +104,11 @@ impl Logs {
         self.logs.iter().filter_map(state).collect()
     }
 
-    /// Notes a write whose record is at `at`, with its entries where `spans` say. The entries don't get into memory; see [`keep`](Self::keep).
+    /// Notes a write whose record is at `at`, with its entries where `spans` say. The entries don't
+    /// get into memory; see [`keep`](Self::keep).
     ///
-    /// Errors: why it makes no sense after what was noted before. Then the group's log must not be used any more.
+    /// Errors: why it makes no sense after what was noted before. Then the group's log must not be
+    /// used any more.
     pub(crate) fn note(
         &mut self,
         group: GroupId,

@@ -1,7 +1,8 @@
 //! A write-ahead log for Raft, and snapshots, over the files of any runtime.
 //!
-//! [`FileStore`] is the durable [`LogStore`](quorate_core::LogStore): preallocated segments, group commit, an index and the recent entries in
-//! memory; and a file for each snapshot. The formats are described in `format.rs` and `snapshots.rs`.
+//! [`FileStore`] is the durable [`LogStore`](quorate_core::LogStore): preallocated segments, group
+//! commit, an index and the recent entries in memory; and a file for each snapshot. The formats are
+//! described in `format.rs` and `snapshots.rs`.
 
 mod batch;
 mod check;

@@ -1,8 +1,10 @@
-//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands on disk, and the most recent entries themselves.
-//! It takes one write after the other, from the node or from the disk, and refuses what makes no sense.
+//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands
+//! on disk, and the most recent entries themselves. It takes one write after the other, from the
+//! node or from the disk, and refuses what makes no sense.
 //!
-//! Where the log's first segments have been removed, an opening meets writes to entries that it knows nothing of; see "The begin" in the format's
-//! description. Such a log is not *anchored* until it is known after which entry it begins.
+//! Where the log's first segments have been removed, an opening meets writes to entries that it
+//! knows nothing of; see "The begin" in the format's description. Such a log is not *anchored*
+//! until it is known after which entry it begins.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -115,24 +117,27 @@ impl Log {
         self.places.front().map(|place| place.segment)
     }
 
-    /// The write that tells of all but the entries again, if any of it was last told before this segment.
+    /// The write that tells of all but the entries again, if any of it was last told before this
+    /// segment.
     pub(crate) fn state_before(&self, segment: u32) -> Option<LogWrite> {
         let Told { hard_state, standing, marks, snapshot, purge } = self.told;
         let told = [hard_state, standing, marks, snapshot, purge].into_iter().flatten().min()?;
         (told < segment).then(|| LogWrite {
             hard_state: hard_state.map(|_| self.hard_state),
             cluster: None,
-            standing: standing.map(|_| self.standing.clone()),
-            marks: marks.map(|_| self.marks.clone()),
+            standing: standing.map(|_| Box::new(self.standing.clone())),
+            marks: marks.map(|_| Box::new(self.marks.clone())),
             snapshot: self.snapshot.clone(),
             purge: purge.map(|_| self.purged),
             entries: Entries::default(),
         })
     }
 
-    /// Notes a write whose record is at `at`. The entries don't get into memory. Gives the bytes of those that were let go from there.
+    /// Notes a write whose record is at `at`. The entries don't get into memory. Gives the bytes of
+    /// those that were let go from there.
     ///
-    /// Errors: why it makes no sense after what was noted before. Then the log must not be used any more.
+    /// Errors: why it makes no sense after what was noted before. Then the log must not be used any
+    /// more.
     pub(crate) fn note(
         &mut self,
         write: &LogWrite,
@@ -152,11 +157,11 @@ impl Log {
             self.told.hard_state = told;
         }
         if let Some(standing) = &write.standing {
-            self.standing = standing.clone();
+            self.standing = (**standing).clone();
             self.told.standing = told;
         }
         if let Some(marks) = &write.marks {
-            self.marks = marks.clone();
+            self.marks = (**marks).clone();
             self.told.marks = told;
         }
         if let Some(new) = &write.snapshot {
@@ -271,7 +276,8 @@ impl Log {
         Ok(released)
     }
 
-    /// Everything has been noted that the store holds, and its first segments were removed: what is missing was purged.
+    /// Everything has been noted that the store holds, and its first segments were removed: what is
+    /// missing was purged.
     ///
     /// Errors: it was not, and where that shows.
     pub(crate) fn anchor(&mut self) -> Result<(), (String, Place)> {
@@ -305,13 +311,13 @@ fn check_readable(write: &LogWrite) -> Result<(), String> {
     {
         return Err(format!("a vote for {vote:?}"));
     }
-    if let Some(Standing::Claimed(claim)) = &write.standing {
+    if let Some(claim) = write.standing.as_deref().and_then(Standing::claim) {
         check_list(&claim.list)?;
         if is_none(&claim.founder) {
             return Err(format!("a claim of {:?}", claim.founder));
         }
     }
-    if let Some(Marks { memories, .. }) = &write.marks
+    if let Some(Marks { memories, .. }) = write.marks.as_deref()
         && (memories.len() > MAX_MEMORIES || memories.keys().any(is_none))
     {
         return Err("marks with too many memories, or of no replica".to_owned());

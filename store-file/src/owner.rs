@@ -1,4 +1,5 @@
-//! Whose store it is: the node that it is bound to, how often that has started on it, and the cluster that it belongs to.
+//! Whose store it is: the node that it is bound to, how often that has started on it, and the
+//! cluster that it belongs to.
 
 use quorate_core::codec::{DecodeError, Fields, Gather, REFUSE, put_field};
 use quorate_core::{ClusterId, NodeId};

@@ -1,4 +1,5 @@
-//! The records of a log: encoding and decoding them. Their form is described in [`format`](crate::format).
+//! The records of a log: encoding and decoding them. Their form is described in
+//! [`format`](crate::format).
 
 use bytes::{Buf, BufMut, Bytes};
 use quorate_core::codec::{
@@ -244,8 +245,8 @@ impl Encoder {
         Self { store, kind: KIND_WRITE, body, summed, spans, entry_crc: EntryCrc::new(store, 0) }
     }
 
-    /// Encodes the body of a write's record, and gives its length and where the entries stand in the record. `replaces`
-    /// tells that the log does not hold the entry to be purged.
+    /// Encodes the body of a write's record, and gives its length and where the entries stand in
+    /// the record. `replaces` tells that the log does not hold the entry to be purged.
     pub(crate) fn encode(
         &mut self,
         group: GroupId,
@@ -369,6 +370,7 @@ fn take_parts(fields: Bytes) -> Result<(LogWrite, bool), DecodeError> {
     }
     let purge = held.or(replaced);
     let entries = Entries::default();
+    let (standing, marks) = (standing.map(Box::new), marks.map(Box::new));
     let write = LogWrite { hard_state, cluster, standing, marks, snapshot, purge, entries };
     Ok((write, replaced.is_some()))
 }

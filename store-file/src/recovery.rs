@@ -1,5 +1,6 @@
-//! What an opening does with the segments it finds: note every record, tell a torn tail from damage, cut the former and refuse the
-//! latter. See the format's description for how they are told apart.
+//! What an opening does with the segments it finds: note every record, tell a torn tail from
+//! damage, cut the former and refuse the latter. See the format's description for how they are told
+//! apart.
 
 use std::rc::Rc;
 
@@ -16,7 +17,8 @@ use crate::record::{
 };
 use crate::segment::{Segments, failed};
 
-/// A segment is read in pieces of this size, or of a larger record's: few enough that an opening is not all waiting for threads.
+/// A segment is read in pieces of this size, or of a larger record's: few enough that an opening is
+/// not all waiting for threads.
 const WINDOW_BYTES: u64 = 4 << 20;
 
 /// What preallocated space reads as.
@@ -37,8 +39,8 @@ pub(crate) struct Found<F> {
     pub(crate) witness: bool,
 }
 
-/// Makes what was examined durable, so that there is nothing behind it but a witness, and removes the segments that are not of the log: those
-/// after its end, and those before its begin.
+/// Makes what was examined durable, so that there is nothing behind it but a witness, and removes
+/// the segments that are not of the log: those after its end, and those before its begin.
 pub(crate) async fn repair<R: AsyncRuntime>(
     segments: &Segments<R>,
     numbers: &[u32],
@@ -75,8 +77,8 @@ pub(crate) struct Examined {
     pub(crate) torn: Leftover,
 }
 
-/// Reads the segments with these numbers, of which there is at least one, into `logs`, and changes nothing. Those before a gap
-/// are not read: they must be left over.
+/// Reads the segments with these numbers, of which there is at least one, into `logs`, and changes
+/// nothing. Those before a gap are not read: they must be left over.
 ///
 /// Errors: something is damaged that was durable once; `logs` holds what stands before that.
 pub(crate) async fn examine<R: AsyncRuntime>(
@@ -154,7 +156,8 @@ impl Tail {
     }
 }
 
-/// Notes the records of a segment, from `tail.end` on, if that is in it, up to the first that can't be read.
+/// Notes the records of a segment, from `tail.end` on, if that is in it, up to the first that can't
+/// be read.
 async fn note_records<R: AsyncRuntime>(
     reader: &mut Reader<'_, R>,
     mut tail: Tail,
@@ -198,7 +201,8 @@ async fn note_records<R: AsyncRuntime>(
 
 /// What lies behind the last record.
 pub(crate) struct Leftover {
-    /// Bytes from the end of the log, and its witness, to the last one that is not zero, in all segments.
+    /// Bytes from the end of the log, and its witness, to the last one that is not zero, in all
+    /// segments.
     pub(crate) bytes: u64,
     /// Where they end in the last record's segment.
     end: u64,
@@ -206,7 +210,8 @@ pub(crate) struct Leftover {
 
 /// Searches what lies behind the end of the log.
 ///
-/// Errors: a record there is a witness that the log was durable beyond that end, so it is damaged there.
+/// Errors: a record there is a witness that the log was durable beyond that end, so it is damaged
+/// there.
 async fn look_behind<R: AsyncRuntime>(
     segments: &Segments<R>,
     store: u64,
@@ -226,7 +231,8 @@ async fn look_behind<R: AsyncRuntime>(
             let len = WINDOW_BYTES.min(reader.len - offset);
             let Some(window) = reader.bytes(offset, len).await? else { break };
             for page in window.chunks(ZEROS.len()) {
-                // Nearly all of what is preallocated; and a comparison of a page costs as much as one of a word.
+                // Nearly all of what is preallocated; and a comparison of a page costs as much as
+                // one of a word.
                 if page == &ZEROS[..page.len()] {
                     offset += page.len() as u64;
                     continue;
@@ -242,7 +248,8 @@ async fn look_behind<R: AsyncRuntime>(
                             let witness = segments.path(segment);
                             let witness = witness.display();
                             let reason = format!(
-                                "no valid record, but the one at offset {offset} of {witness} says that the log was durable up to {durable}"
+                                "no valid record, but the one at offset {offset} of {witness} says that \
+                                 the log was durable up to {durable}"
                             );
                             return Err(segments.damaged(at.segment, at.offset, reason));
                         }
@@ -264,9 +271,10 @@ async fn look_behind<R: AsyncRuntime>(
 
 /// Makes the tail durable, and what is behind it, up to `leftover_end`, zero.
 ///
-/// The last batch is written once more, not only synced: after a failed sync, its pages may look clean without being on
-/// the disk (Rebello et al., ATC 2020), and a process that dies of it starts again and lands here. Not so if it has a witness, which
-/// is written only after a sync that worked.
+/// The last batch is written once more, not only synced: after a failed sync, its pages may look
+/// clean without being on the disk (Rebello et al., ATC 2020), and a process that dies of it starts
+/// again and lands here. Not so if it has a witness, which is written only after a sync that
+/// worked.
 async fn rewrite_tail<R: AsyncRuntime>(
     segments: &Segments<R>,
     tail: Tail,
@@ -310,7 +318,8 @@ struct Reader<'a, R: AsyncRuntime> {
 }
 
 impl<'a, R: AsyncRuntime> Reader<'a, R> {
-    /// Opens a segment and checks its header and length, and that it belongs to `store`, if that is known yet.
+    /// Opens a segment and checks its header and length, and that it belongs to `store`, if that is
+    /// known yet.
     async fn open(
         segments: &'a Segments<R>,
         segment: u32,
@@ -361,7 +370,8 @@ impl<'a, R: AsyncRuntime> Reader<'a, R> {
         Ok(header.and_then(|header| RecordHeader::decode(header.first_chunk()?, seed)))
     }
 
-    /// How far the log was durable, if a whole record begins there and says that it was beyond `end`.
+    /// How far the log was durable, if a whole record begins there and says that it was beyond
+    /// `end`.
     async fn witness(
         &mut self,
         offset: u64,

@@ -15,7 +15,8 @@ use crate::format::SegmentHeader;
 /// A segment in the making. The name of a segment appears only when it is whole.
 const UNFINISHED: &str = "next.tmp";
 
-/// The segments open at once, for reading. Those who are behind read upwards, so the lowest is closed first.
+/// The segments open at once, for reading. Those who are behind read upwards, so the lowest is
+/// closed first.
 const MAX_OPEN: usize = 64;
 
 /// The directory of a log's segments.
@@ -54,8 +55,8 @@ impl<R: AsyncRuntime> Segments<R> {
         Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
     }
 
-    /// Makes a segment of this length, in the place of the one with its number, if there is one. It is whole and durable,
-    /// or not there.
+    /// Makes a segment of this length, in the place of the one with its number, if there is one. It
+    /// is whole and durable, or not there.
     pub(crate) async fn create(
         &self,
         store: u64,
@@ -79,7 +80,8 @@ impl<R: AsyncRuntime> Segments<R> {
                 Ok(file)
             }
             Err(error) => {
-                // Its space may be what the log lacks. If it can't be removed, the next opening does it.
+                // Its space may be what the log lacks. If it can't be removed, the next opening
+                // does it.
                 let _ = self.rt.remove_file(&unfinished).await;
                 Err(failed("making", &path, error))
             }

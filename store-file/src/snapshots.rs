@@ -1,9 +1,11 @@
 //! The files of snapshots: their format, which there are, and reading them.
 //!
-//! A finished snapshot is a file `snapshots/GROUP-INDEX-DIGEST.snapshot`, one in the making a file `….tmp` beside it. A record of the log names the
-//! snapshot of a group; the others are finished and not yet named, or not needed any more. An opening removes all that are not named.
+//! A finished snapshot is a file `snapshots/GROUP-INDEX-DIGEST.snapshot`, one in the making a file
+//! `….tmp` beside it. A record of the log names the snapshot of a group; the others are finished
+//! and not yet named, or not needed any more. An opening removes all that are not named.
 //!
-//! The file begins with a [`header`](crate::header). Its magic is `QUORSNAP`, and it has these fields, all marked "refuse":
+//! The file begins with a [`header`](crate::header). Its magic is `QUORSNAP`, and it has these
+//! fields, all marked "refuse":
 //!
 //! | field | |
 //! | --- | --- |
@@ -13,10 +15,11 @@
 //! | 4 | the length of the content (8) |
 //! | 5 | the digest of the content (32) |
 //!
-//! The content follows, in blocks of 64 KiB (the last may be shorter), each with its CRC (4) behind it, so that whatever
-//! part is read is verified, and neither a writer nor a reader keeps a table that grows with it. The CRCs are CRC-32 (IEEE);
-//! a block's starts from the CRC of incarnation, group and the block's number. A file that is shorter or longer than that is
-//! damaged. The membership of a snapshot stands only in the log, with the rest of what it is of.
+//! The content follows, in blocks of 64 KiB (the last may be shorter), each with its CRC (4) behind
+//! it, so that whatever part is read is verified, and neither a writer nor a reader keeps a table
+//! that grows with it. The CRCs are CRC-32 (IEEE); a block's starts from the CRC of incarnation,
+//! group and the block's number. A file that is shorter or longer than that is damaged. The
+//! membership of a snapshot stands only in the log, with the rest of what it is of.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +44,8 @@ const LOG_ID: u8 = REFUSE | 3;
 const CONTENT_BYTES: u8 = REFUSE | 4;
 const DIGEST: u8 = REFUSE | 5;
 
-/// The content that has a CRC of its own: small beside what is read at once, so that little is read in vain; large beside the CRC.
+/// The content that has a CRC of its own: small beside what is read at once, so that little is read
+/// in vain; large beside the CRC.
 pub(crate) const BLOCK_BYTES: u64 = 64 << 10;
 pub(crate) const CRC_BYTES: u64 = 4;
 
@@ -167,7 +171,8 @@ impl<R: AsyncRuntime> Snapshots<R> {
         Ok(name.map(|name| self.dir.join(name)))
     }
 
-    /// Takes stock at an opening: these are the snapshots that the log names. Gives all the other files.
+    /// Takes stock at an opening: these are the snapshots that the log names. Gives all the other
+    /// files.
     ///
     /// Errors: one of them is not there, or not whole as far as its header and length tell.
     pub(crate) async fn examine(

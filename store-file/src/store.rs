@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,8 +11,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{
-    Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId, Recovered,
-    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId,
+    Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
@@ -33,21 +34,26 @@ use crate::snapshots::Snapshots;
 use crate::trash::{Garbage, Trash};
 use crate::writer::Writer;
 
-/// What is in a store's directory: the directories of the log's segments and of the snapshots, and the file that is locked.
+/// What is in a store's directory: the directories of the log's segments and of the snapshots, and
+/// the file that is locked.
 pub(crate) const WAL: &str = "wal";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const LOCK: &str = "LOCK";
 
-/// A write-ahead log and snapshots in a directory, for all the groups of a core. A clone is the same store.
+/// A write-ahead log and snapshots in a directory, for all the groups of a core. A clone is the
+/// same store.
 ///
-/// One write and one sync make everything durable that was submitted while the ones before were under way. A write or sync that fails is never
-/// tried again: it fails with its cause, all later writes fail with [`StoreError::Poisoned`], and reads may go on.
+/// One write and one sync make everything durable that was submitted while the ones before were
+/// under way. A write or sync that fails is never tried again: it fails with its cause, all later
+/// writes fail with [`StoreError::Poisoned`], and reads may go on.
 ///
-/// A snapshot is a file of its own. What fails while it is written concerns nobody else. Files that aren't needed any more are removed in the background: segments of the log
-/// when all groups have purged what is in them, and snapshots that others have superseded.
+/// A snapshot is a file of its own. What fails while it is written concerns nobody else. Files that
+/// aren't needed any more are removed in the background: segments of the log when all groups have
+/// purged what is in them, and snapshots that others have superseded.
 ///
-/// When the last clone is dropped, what is being written is written to its end, and only then is the lock free; what waits behind it is
-/// dropped, and its completions tell so. Nothing that was reported as durable is lost.
+/// When the last clone is dropped, what is being written is written to its end, and only then is
+/// the lock free; what waits behind it is dropped, and its completions tell so. Nothing that was
+/// reported as durable is lost.
 pub struct FileStore<R: AsyncRuntime> {
     handle: Rc<Handle<R>>,
 }
@@ -63,7 +69,8 @@ pub(crate) struct Shared<R: AsyncRuntime> {
     /// The store's incarnation.
     pub(crate) store: u64,
     pub(crate) config: FileConfig,
-    /// None when the store is closed. Whoever changes files holds a clone meanwhile, so that no other store opens them.
+    /// None when the store is closed. Whoever changes files holds a clone meanwhile, so that no
+    /// other store opens them.
     pub(crate) lock: RefCell<Option<Rc<R::FileLock>>>,
     pub(crate) state: RefCell<State>,
 }
@@ -101,19 +108,19 @@ impl State {
         self.trash.take(self.durable)
     }
 
-    /// Notes a write, and queues its record.
+    /// Notes a write, of which it takes the entries, and queues its record.
     ///
     /// Panics if it makes no sense: a bug of the caller.
-    fn submit(&mut self, group: GroupId, write: LogWrite, done: Completion) {
+    fn submit(&mut self, group: GroupId, write: &mut LogWrite, done: Completion) {
         let Self { encoder, batches, logs, durable, .. } = self;
-        let replaces = logs.replaces(group, &write);
-        let (body_bytes, spans) = encoder.encode(group, &write, replaces);
+        let replaces = logs.replaces(group, write);
+        let (body_bytes, spans) = encoder.encode(group, write, replaces);
         let at = batches.place(body_bytes);
-        if let Err(reason) = logs.note(group, &write, replaces, spans, at) {
+        if let Err(reason) = logs.note(group, write, replaces, spans, at) {
             panic!("a write that makes no sense: {reason}");
         }
         batches.add(encoder, group, at, body_bytes, done);
-        logs.keep(group, write.entries);
+        logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
     }
 
@@ -126,8 +133,9 @@ impl State {
         batches.add(encoder, 0, at, body_bytes, done);
     }
 
-    /// Where a purge has left segments that no entry is in any more, queues what must be durable before they go: all that was last told
-    /// in them, once more, and the new begin. See the format.
+    /// Where a purge has left segments that no entry is in any more, queues what must be durable
+    /// before they go: all that was last told in them, once more, and the new begin. See the
+    /// format.
     ///
     /// Gives the new begin.
     fn move_begin(&mut self) -> Option<u32> {
@@ -140,8 +148,8 @@ impl State {
         if let Some(owner) = self.logs.owner_before(told_before) {
             self.tell_owner(owner, unobserved());
         }
-        for (group, state) in self.logs.states_before(told_before) {
-            self.submit(group, state, unobserved());
+        for (group, mut state) in self.logs.states_before(told_before) {
+            self.submit(group, &mut state, unobserved());
         }
         let Self { encoder, batches, .. } = self;
         let body_bytes = encoder.encode_begin(first);
@@ -155,7 +163,8 @@ impl State {
     }
 }
 
-/// The completion of a write that nobody waits for. If it fails, the store has failed, and others are told.
+/// The completion of a write that nobody waits for. If it fails, the store has failed, and others
+/// are told.
 fn unobserved() -> Completion {
     Completion::new(|_| ())
 }
@@ -168,7 +177,8 @@ impl<R: AsyncRuntime> Shared<R> {
         self.lock.borrow().clone().ok_or(StoreError::Abandoned)
     }
 
-    /// Has a file removed soon, that nothing depends on. If the store is closed, the next opening does it.
+    /// Has a file removed soon, that nothing depends on. If the store is closed, the next opening
+    /// does it.
     pub(crate) fn throw_away(&self, what: Garbage) {
         let mut state = self.state.borrow_mut();
         let durable = state.durable;
@@ -187,13 +197,16 @@ impl<R: AsyncRuntime> FileStore<R> {
         Self::open_with(rt, dir, FileConfig::default()).await
     }
 
-    /// Opens the store in `dir`, which is made where it is missing. It reads the log once through; a torn tail is cut off and logged.
+    /// Opens the store in `dir`, which is made where it is missing. It reads the log once through;
+    /// a torn tail is cut off and logged.
     ///
-    /// Errors: [`Damaged`](StoreError::Damaged), with file and offset, where something is missing or changed that was
-    /// durable once, and [`Unsupported`](StoreError::Unsupported) where another version has written it, with what to do;
-    /// nothing is changed then. [`Locked`](StoreError::Locked) where another process, or another store in
-    /// this one, has it open; a second is waited for one that was dropped to end its last write. [`Io`](StoreError::Io) where the operating system refuses
-    /// something, or (`InvalidInput`) the settings can't work.
+    /// Errors: [`Damaged`](StoreError::Damaged), with file and offset, where something is missing
+    /// or changed that was durable once, and [`Unsupported`](StoreError::Unsupported) where another
+    /// version has written it, with what to do; nothing is changed then.
+    /// [`Locked`](StoreError::Locked) where another process, or another store in this one, has it
+    /// open; a second is waited for one that was dropped to end its last write.
+    /// [`Io`](StoreError::Io) where the operating system refuses something, or (`InvalidInput`) the
+    /// settings can't work.
     ///
     /// Dropping the future gives up; an operation that has begun may still take effect.
     pub async fn open_with(
@@ -253,11 +266,14 @@ impl<R: AsyncRuntime> FileStore<R> {
         Ok(Self { handle: Rc::new(Handle(shared)) })
     }
 
-    /// Verifies the store in `dir` and tells what it holds, as an opening would find it, but changes nothing. It reads the log once through, with
-    /// the store locked, so that nobody opens it meanwhile. A torn tail is sound: nobody was told that it is stored.
+    /// Verifies the store in `dir` and tells what it holds, as an opening would find it, but
+    /// changes nothing. It reads the log once through, with the store locked, so that nobody opens
+    /// it meanwhile. A torn tail is sound: nobody was told that it is stored.
     ///
-    /// Errors: [`Locked`](StoreError::Locked) where a process has it open; [`Io`](StoreError::Io) where the operating system refuses something,
-    /// or there is no store; [`Unsupported`](StoreError::Unsupported) where another version has written it. Damage is no error here, but part of the report.
+    /// Errors: [`Locked`](StoreError::Locked) where a process has it open; [`Io`](StoreError::Io)
+    /// where the operating system refuses something, or there is no store;
+    /// [`Unsupported`](StoreError::Unsupported) where another version has written it. Damage is no
+    /// error here, but part of the report.
     ///
     /// Dropping the future gives up.
     pub async fn check(rt: &R, dir: impl AsRef<Path>) -> Result<StoreReport, StoreError> {
@@ -350,8 +366,8 @@ pub(crate) async fn look_through<R: AsyncRuntime>(
     Ok(Examination { numbers, found: Some(examined), leftovers })
 }
 
-/// How long an opening waits for the lock, and how often it tries: a store that was dropped, or a process that was
-/// killed, may be in the middle of its last write.
+/// How long an opening waits for the lock, and how often it tries: a store that was dropped, or a
+/// process that was killed, may be in the middle of its last write.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -396,14 +412,18 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
     }
 
+    fn cluster(&self) -> Option<ClusterId> {
+        self.handle.0.state.borrow().logs.owner.cluster
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         Ok(self.handle.0.state.borrow().logs.recovered(group))
     }
 
-    /// Panics where the entries don't follow each other or the log, the hard state or the snapshot goes back, the snapshot
-    /// isn't finished, what is purged is beyond it, the store changes its cluster, or something could not be read again:
-    /// bugs of the caller.
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+    /// Panics where the entries don't follow each other or the log, the hard state or the snapshot
+    /// goes back, the snapshot isn't finished, what is purged is beyond it, the store changes its
+    /// cluster, or something could not be read again: bugs of the caller.
+    fn append(&self, group: GroupId, mut write: LogWrite, done: Completion) {
         let Shared { state, snapshots, segments, .. } = &*self.handle.0;
         let mut state = state.borrow_mut();
         if let Some(failed) = state.failed.clone() {
@@ -414,7 +434,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         let snapshot = write.snapshot.as_ref();
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
-        state.submit(group, write, done);
+        state.submit(group, &mut write, done);
         let end = if planted(Bug::S8) { state.durable } else { state.batches.end() };
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));
@@ -436,7 +456,8 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
             let changes = state.borrow().logs.changes(group);
             let parts = state.borrow().logs.plan(group, range.clone(), max_bytes)?;
             let entries = self.fetch_all(group, parts, max_bytes).await;
-            // The answer is the log as it is now, not as it was before the disk was asked; where it went wrong, the segment may be gone.
+            // The answer is the log as it is now, not as it was before the disk was asked; where it
+            // went wrong, the segment may be gone.
             if state.borrow().logs.changes(group) == changes {
                 return entries;
             }

@@ -1,5 +1,6 @@
-//! What is of no use any more as soon as the log is durable up to some place, and how it goes: in the background, and if something can't be removed, then the
-//! next time, since nothing depends on it.
+//! What is of no use any more as soon as the log is durable up to some place, and how it goes: in
+//! the background, and if something can't be removed, then the next time, since nothing depends on
+//! it.
 
 use std::path::PathBuf;
 use std::rc::Rc;

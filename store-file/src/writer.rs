@@ -21,8 +21,9 @@ use crate::segment::failed;
 use crate::store::Shared;
 use crate::trash::sweep;
 
-/// How long nothing must be written before the last batch gets its witness. Under load there are no witnesses, and they cost nothing;
-/// but it is short beside the seconds after which the system writes out what it keeps in memory.
+/// How long nothing must be written before the last batch gets its witness. Under load there are no
+/// witnesses, and they cost nothing; but it is short beside the seconds after which the system
+/// writes out what it keeps in memory.
 const WITNESS_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Writer<R: AsyncRuntime> {
@@ -31,7 +32,8 @@ pub(crate) struct Writer<R: AsyncRuntime> {
     file: Rc<R::File>,
     /// The segment after it.
     next: oneshot::Receiver<Result<Rc<R::File>, StoreError>>,
-    /// The end of the last batch, if that is durable and still without a witness. The lock is not free until it has one.
+    /// The end of the last batch, if that is durable and still without a witness. The lock is not
+    /// free until it has one.
     unwitnessed: Option<(Position, Rc<R::FileLock>)>,
 }
 
@@ -57,7 +59,8 @@ impl<R: AsyncRuntime> Writer<R> {
         let rt = shared.segments.rt.clone();
         let unwitnessed = (!witness).then_some((end, lock));
         let writer = Self { shared, segment, file, next, unwitnessed };
-        // An operation that has begun ends, whatever becomes of the store; until then the task holds the lock.
+        // An operation that has begun ends, whatever becomes of the store; until then the task
+        // holds the lock.
         rt.spawn(writer.run()).detach();
     }
 
@@ -123,8 +126,8 @@ impl<R: AsyncRuntime> Writer<R> {
         .await
     }
 
-    /// Writes a witness of the last batch; see the format. Where that fails nothing is lost: nobody was told of it, and what is written next
-    /// covers it.
+    /// Writes a witness of the last batch; see the format. Where that fails nothing is lost: nobody
+    /// was told of it, and what is written next covers it.
     async fn testify(&mut self) {
         let Some((end, lock)) = self.unwitnessed.take() else { return };
         assert_eq!(end.segment, self.segment);
@@ -148,7 +151,8 @@ impl<R: AsyncRuntime> Writer<R> {
             let Shared { segments, store, config, .. } = &*self.shared;
             self.file = match (&mut self.next).await {
                 Ok(Ok(file)) if end.offset <= config.segment_bytes => file,
-                // What has been removed since may have made room; or the record needs a larger one in its place.
+                // What has been removed since may have made room; or the record needs a larger one
+                // in its place.
                 _ => segments.create(*store, segment, config.segment_bytes.max(end.offset)).await?,
             };
             self.segment = segment;
@@ -195,7 +199,11 @@ fn prepare<R: AsyncRuntime>(
         let made = task.segments.create(task.store, segment, task.config.segment_bytes).await;
         drop(lock);
         if let Err(cause) = &made {
-            warn!(%cause, "the next segment of the log can't be made; if it still can't when this one is full, the log fails");
+            warn!(
+                %cause,
+                "the next segment of the log can't be made; if it still can't when this one is \
+                 full, the log fails"
+            );
         }
         let _ = sender.send(made); // Nobody waits for it where the store was closed.
     };

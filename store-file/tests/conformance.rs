@@ -1,4 +1,5 @@
-//! The suite of `quorate-core`, on every runtime: with a cache and large segments, and with neither.
+//! The suite of `quorate-core`, on every runtime: with a cache and large segments, and with
+//! neither.
 
 use quorate_core::conformance::log_store::StoreFactory;
 use quorate_core::log_store_suite;

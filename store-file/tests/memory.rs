@@ -1,4 +1,5 @@
-//! A large snapshot takes no more memory than a small one: alone in its process, whose peak is looked at.
+//! A large snapshot takes no more memory than a small one: alone in its process, whose peak is
+//! looked at.
 
 use std::fs;
 

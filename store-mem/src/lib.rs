@@ -94,10 +94,10 @@ impl Log {
             self.hard_state = hard_state;
         }
         if let Some(standing) = write.standing {
-            self.standing = standing;
+            self.standing = *standing;
         }
         if let Some(marks) = write.marks {
-            self.marks = marks;
+            self.marks = *marks;
         }
         if let Some(snapshot) = write.snapshot {
             let is_finished = self.finished.iter().any(|(meta, _)| *meta == snapshot);
@@ -130,6 +130,10 @@ impl LogStore for MemStore {
         content.boots += 1;
         let Content { incarnation, cluster, boots: boot, .. } = *content;
         Ok(Identity { incarnation, cluster, boot })
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        self.content.borrow().cluster
     }
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {

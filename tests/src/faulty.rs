@@ -120,6 +120,11 @@ impl Drop for Held {
 }
 
 impl FaultyStore {
+    /// Over a log that may hold something already.
+    pub fn over(log: MemStore) -> Self {
+        Self { log, ..Self::default() }
+    }
+
     /// The disk does this from now on. What has waited for a hanging one becomes durable.
     pub fn set(&self, disk: Disk) {
         self.disk.set(disk);
@@ -186,6 +191,10 @@ fn failed(what: &str) -> StoreError {
 impl LogStore for FaultyStore {
     async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
         self.log.identify(node).await
+    }
+
+    fn cluster(&self) -> Option<quorate::ClusterId> {
+        self.log.cluster()
     }
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {

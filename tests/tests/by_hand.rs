@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::rt::channel::mpsc;
 use quorate::{
-    AppendOutcome, AsyncRuntime, Body, ClusterId, Completion, Config, Entries, Entry, Fatal,
-    ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore, Membership,
-    Message, Node, NodeId, Payload, Refusal, Replica, Term, Transport, WriteError,
+    AppendOutcome, AsyncRuntime, Body, ClusterId, Completion, Config, Digest, Entries, Entry,
+    Fatal, ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore,
+    Membership, Message, Node, NodeId, Payload, Refusal, Replica, SnapshotMeta, Term, Transport,
+    WriteError,
 };
-use quorate_tests::{Journal, on_each_runtime, quick, wait_for};
+use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
     what_is_applied_before_its_word_comes_has_an_unknown_outcome,
@@ -22,6 +23,9 @@ on_each_runtime!(
     a_second_leader_of_a_term_is_ignored,
     what_the_leader_cannot_read_is_refused_and_the_others_are_placed,
     a_committed_command_that_cannot_be_read_stops_its_node,
+    a_snapshot_that_cannot_be_restored_leaves_the_disk_as_it_was,
+    a_snapshot_is_adopted_when_it_is_restored_and_not_before,
+    a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm,
 );
 
 struct Wire(mpsc::Sender<Message>);
@@ -34,6 +38,7 @@ impl Transport for Wire {
 
 /// Node 1, which follows node 2 in term 1 and has applied the first two entries; and what it sends.
 struct Follower {
+    store: FaultyStore,
     node: Node<Journal>,
     raft: LocalRaft<Journal>,
     sent: mpsc::Receiver<Message>,
@@ -70,7 +75,7 @@ fn store() -> MemStore {
     let store = MemStore::with_incarnation(replica(1).incarnation);
     let members = [1, 2, 3].map(|id| (replica(id), format!("node-{id}"))).into();
     let membership = Membership::founding(CLUSTER, members).expect("is valid");
-    let payload = Payload::Membership(Box::new(membership));
+    let payload = Payload::Membership(membership);
     let first = Entry { log_id: LogId::FIRST, time: 0, payload };
     let entries = vec![first].into();
     let write = LogWrite { cluster: Some(CLUSTER), entries, ..LogWrite::default() };
@@ -88,16 +93,17 @@ impl Follower {
         let long = Duration::from_secs(3600);
         let config = Config { election_timeout: long, request_timeout: long, ..quick() };
         let (sender, sent) = mpsc::channel(1000);
+        let store = FaultyStore::over(store());
         let node = Node::builder(1)
             .config(config)
-            .log_store(store())
+            .log_store(store.clone())
             .transport(Wire(sender))
             .state_machine(Journal::default())
             .start(rt)
             .await
             .expect("starts");
         let raft = node.local();
-        let follower = Self { node, raft, sent, round: 0 };
+        let follower = Self { store, node, raft, sent, round: 0 };
         let begin = entry(1, 2, 2, Payload::Blank);
         follower.hears(2, 1, append(LogId::FIRST, 2, vec![begin]));
         wait_for(&mut follower.raft.metrics(), |metrics| metrics.applied == 2).await;
@@ -284,6 +290,103 @@ async fn a_committed_command_that_cannot_be_read_stops_its_node<R: AsyncRuntime>
     let Fatal::Command { index: 4, reason } = &cause else { panic!("{cause}") };
     assert!(reason.contains("expected a string"), "{reason}");
     assert_eq!(follower.raft.metrics().borrow().applied, 2, "nothing of the batch");
+}
+
+impl Follower {
+    /// Sends it a snapshot of its leader's at index 10, and waits until all of it is written.
+    async fn hears_snapshot(&mut self, content: &'static [u8]) -> SnapshotMeta {
+        let members = [1, 2, 3].map(|id| (replica(id), format!("node-{id}"))).into();
+        let meta = SnapshotMeta {
+            time: 0,
+            log_id: LogId::new(1, 2, 10),
+            membership: Membership::founding(CLUSTER, members).expect("is valid"),
+            membership_index: 1,
+            bytes: content.len() as u64,
+            digest: Digest::of(content),
+        };
+        let piece = |chunk| Body::Snapshot { meta: meta.clone(), offset: 0, chunk };
+        self.hears(2, 1, piece(Bytes::new()));
+        self.hears(2, 1, piece(Bytes::from_static(content)));
+        let written = content.len() as u64;
+        let is_written = |message: Message| match message.body {
+            Body::SnapshotReply { stored, .. } => (stored == written).then_some(()),
+            _ => None,
+        };
+        self.sends(is_written).await;
+        meta
+    }
+
+    /// Waits until it has acknowledged this much.
+    async fn acknowledges(&mut self, index: Index) {
+        let matches = |message: Message| match message.body {
+            Body::AppendReply { outcome: AppendOutcome::Accepted { matched }, .. } => {
+                (matched == index).then_some(())
+            }
+            _ => None,
+        };
+        self.sends(matches).await;
+    }
+}
+
+/// Entries "a", "b" and so on, as a `Journal` with serde has them.
+const STATE: &[u8] = b"\x81\xa7entries\x92\xa1a\xa1b";
+
+async fn a_snapshot_that_cannot_be_restored_leaves_the_disk_as_it_was<R: AsyncRuntime>(rt: R) {
+    let mut follower = Follower::start(&rt).await;
+    follower.raft.snapshot().await.expect("is taken");
+    let before = follower.store.recover(0).await.expect("reads");
+    assert_eq!(before.snapshot.as_ref().map(|snapshot| snapshot.log_id), Some(BEGIN));
+    follower.hears_snapshot(b"\x81\xa7entries\xc0").await;
+    let cause = follower.node.stopped().await.expect_err("it has no state");
+    let Fatal::Snapshot { index: 10, reason } = &cause else { panic!("{cause}") };
+    assert!(reason.contains("expected a sequence"), "{reason}");
+    let after = follower.store.recover(0).await.expect("reads");
+    assert_eq!(format!("{after:?}"), format!("{before:?}"));
+}
+
+async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: AsyncRuntime>(rt: R) {
+    let mut follower = Follower::start(&rt).await;
+    follower.store.set(Disk::HoldsOpenings);
+    let meta = follower.hears_snapshot(STATE).await;
+    while follower.store.held() == 0 {
+        rt.sleep(quick().heartbeat_interval).await;
+    }
+    // It goes on as a follower meanwhile, and acknowledges what it has, and no more.
+    follower.turns().await;
+    let metrics = follower.raft.metrics().borrow().clone();
+    assert_eq!((metrics.snapshot, metrics.last_log_id), (LogId::ZERO, BEGIN));
+    // (The store is not asked what it holds: it would take that for a restart and forget what no write has named.)
+    follower.store.set(Disk::Works);
+    follower.store.release();
+    follower.acknowledges(10).await;
+    let after = follower.store.recover(0).await.expect("reads");
+    assert_eq!(after.snapshot, Some(meta));
+    assert_eq!(follower.journal(2, 1, 10).await, ["a", "b"]);
+}
+
+async fn a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm<R: AsyncRuntime>(
+    rt: R,
+) {
+    let mut follower = Follower::start(&rt).await;
+    follower.store.set(Disk::HoldsOpenings);
+    follower.hears_snapshot(STATE).await;
+    while follower.store.held() == 0 {
+        rt.sleep(quick().heartbeat_interval).await;
+    }
+    // "a" and "b", then blanks up to 11, and "c".
+    let line = |line: &'static [u8]| Payload::Command(Bytes::from_static(line));
+    let mut payloads = vec![line(b"\xa1a"), line(b"\xa1b")];
+    payloads.resize(9, Payload::Blank);
+    payloads.push(line(b"\xa1c"));
+    let entries = (3..).zip(payloads).map(|(index, payload)| entry(1, 2, index, payload)).collect();
+    follower.hears(2, 1, append(BEGIN, 12, entries));
+    follower.acknowledges(12).await;
+    follower.store.set(Disk::Works);
+    follower.store.release();
+    wait_for(&mut follower.raft.metrics(), |metrics| metrics.applied == 12).await;
+    assert_eq!(follower.journal(2, 1, 12).await, ["a", "b", "c"]);
+    let metrics = follower.raft.metrics().borrow().clone();
+    assert_eq!((metrics.purged, metrics.last_log_id.index), (LogId::ZERO, 12));
 }
 
 async fn a_second_leader_of_a_term_is_ignored<R: AsyncRuntime>(rt: R) {

@@ -12,6 +12,7 @@ use quorate::{
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, settle, wait_for,
 };
+use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
     a_snapshot_is_taken_after_so_many_entries,
@@ -26,6 +27,9 @@ on_each_runtime!(
     a_snapshot_that_fails_by_policy_is_not_tried_again_at_once,
     a_failed_snapshot_fails_those_who_wait_for_it_and_no_others,
     what_is_wrong_with_a_state_machine_is_told_of,
+    a_snapshot_that_cannot_be_read_back_stands_for_nothing,
+    a_state_that_serde_cannot_read_back_keeps_its_log,
+    a_snapshot_that_the_disk_does_not_give_back_stands_for_nothing,
     a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause,
     a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause,
     a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause,
@@ -298,6 +302,7 @@ enum Mood {
     FailsInWrite,
     PanicsInView,
     PanicsInWrite,
+    WritesNonsense,
     LeavesSomeUnread,
     ReadsTooMuch,
     PanicsInRestore,
@@ -330,7 +335,15 @@ impl Snapshot for Moody {
         match mood {
             Mood::FailsInWrite => Err(SnapshotError::state_machine("not now")),
             Mood::PanicsInWrite => panic!("no writing"),
+            Mood::WritesNonsense => to.write(b"none").await,
             _ => to.write(b"half").await,
+        }
+    }
+
+    async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        match &from.read(8).await?[..] {
+            b"halfhalf" => Ok(()),
+            _ => Err(SnapshotError::state_machine("nonsense")),
         }
     }
 
@@ -385,6 +398,105 @@ async fn what_is_wrong_with_a_state_machine_is_told_of<R: AsyncRuntime>(rt: R) {
         let ended = node.stopped().await;
         assert!(matches!(ended, Err(Fatal::Bug(_))), "{ended:?}");
     }
+}
+
+async fn a_snapshot_that_cannot_be_read_back_stands_for_nothing<R: AsyncRuntime>(rt: R) {
+    let (store, state) = (FaultyStore::default(), Moody::default());
+    let node = formed_moody(&rt, &store, &state).await;
+    let raft = node.local();
+    let before = raft.snapshot().await.expect("is taken");
+    raft.write("b".to_owned()).await.expect("writes");
+    state.0.set(Mood::WritesNonsense);
+    let failed = raft.snapshot().await.map_err(|error| error.to_string());
+    assert_eq!(failed, Err("the state machine's snapshot: nonsense".to_owned()));
+    let metrics = raft.metrics().borrow().clone();
+    assert!(metrics.snapshot_error.is_some());
+    assert_eq!(metrics.snapshot, before, "the one before is the group's");
+    raft.purge().await.expect("purges");
+    assert_eq!(raft.metrics().borrow().purged, before, "nothing is purged behind it");
+    drop(node);
+    // The next start finds the one before, and the log.
+    let node = moody(&rt, &store, &state).await;
+    node.local().read(|_| ()).await.expect("it has a state");
+    state.0.set(Mood::Good);
+    assert!(node.local().snapshot().await.expect("is taken") > before);
+}
+
+/// It can be written and not read: what is left out has no default.
+#[derive(Default, Serialize, Deserialize)]
+struct LeftOut {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<String>,
+}
+
+impl StateMachine for LeftOut {
+    type Command = Option<String>;
+    type Response = usize;
+
+    async fn apply(&mut self, line: Option<String>) -> usize {
+        match line {
+            Some(line) => self.lines.push(line),
+            None => self.lines.clear(),
+        }
+        self.lines.len()
+    }
+}
+
+async fn a_state_that_serde_cannot_read_back_keeps_its_log<R: AsyncRuntime>(rt: R) {
+    let store = FaultyStore::default();
+    let start = async || {
+        let node = Node::builder(1)
+            .config(quick())
+            .log_store(store.clone())
+            .transport(LocalNetwork::new().transport())
+            .state_machine(LeftOut::default());
+        node.start(&rt).await.expect("starts")
+    };
+    let node = start().await;
+    let raft = node.local();
+    raft.initialize([(1, "node-1")]).await.expect("forms");
+    raft.write(Some("a".to_owned())).await.expect("writes");
+    let before = raft.snapshot().await.expect("it has a line");
+    raft.write(None).await.expect("writes");
+    let failed = raft.snapshot().await.map_err(|error| error.to_string());
+    assert_eq!(failed, Err("the state machine's snapshot: missing field `lines`".to_owned()));
+    raft.purge().await.expect("purges");
+    assert_eq!(raft.metrics().borrow().purged, before);
+    drop(node);
+    let node = start().await;
+    assert_eq!(node.local().write(Some("b".to_owned())).await.expect("it has its log"), 1);
+}
+
+async fn a_snapshot_that_the_disk_does_not_give_back_stands_for_nothing<R: AsyncRuntime>(rt: R) {
+    for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents, Disk::SpoilsContents]
+    {
+        let (store, state) = (FaultyStore::default(), Moody::default());
+        let node = formed_moody(&rt, &store, &state).await;
+        store.set(disk);
+        node.local().snapshot().await.expect_err("it can't be read");
+        assert_eq!(node.local().metrics().borrow().snapshot, LogId::ZERO, "{disk:?}");
+        store.set(Disk::Works);
+        node.local().snapshot().await.expect("is taken");
+    }
+}
+
+/// With the defect it is adopted, and the next start has neither the log nor a state.
+#[cfg(feature = "planted")]
+#[test]
+fn the_planted_defect_d9_is_noticed() {
+    use quorate::rt::planted::{self, Bug};
+    planted::set(Some(Bug::D9));
+    quorate_tests::run::<quorate::Tokio>(async |rt| {
+        let (store, state) = (FaultyStore::default(), Moody::default());
+        let node = formed_moody(&rt, &store, &state).await;
+        state.0.set(Mood::WritesNonsense);
+        node.local().snapshot().await.expect("nobody looks at it");
+        node.local().purge().await.expect("purges");
+        drop(node);
+        state.0.set(Mood::LeavesSomeUnread);
+        let ended = moody(&rt, &store, &state).await.stopped().await;
+        assert!(matches!(ended, Err(Fatal::Snapshot { .. })), "{ended:?}");
+    });
 }
 
 /// The cause of the end of a node that finds its snapshot like this.

@@ -20,7 +20,7 @@ const CLUSTER: ClusterId = ClusterId(1);
 pub(crate) fn first_entry() -> Result<Entry> {
     let members = MEMBERS.map(|replica| (replica, String::new())).into();
     let membership = Membership::founding(CLUSTER, members).map_err(anyhow::Error::msg)?;
-    let payload = Payload::Membership(Box::new(membership));
+    let payload = Payload::Membership(membership);
     Ok(Entry { log_id: LogId::FIRST, time: 0, payload })
 }
 

@@ -128,7 +128,7 @@ fn decode_payload(kind: u8, mut rest: Bytes) -> Result<Payload, DecodeError> {
         MEMBERSHIP => {
             let membership = take_membership(&mut rest)?;
             finish(&rest)?;
-            Ok(Payload::Membership(Box::new(membership)))
+            Ok(Payload::Membership(membership))
         }
         kind if kind & EXTENDED != 0 => {
             Fields::new("entry", take_sized(&mut rest, "fields of an entry")?).finish()?;

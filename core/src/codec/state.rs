@@ -17,6 +17,7 @@
 //! | 1 | the claim that was accepted: a structure |
 //! | 2 | the id of the cluster that has let the group in (16 bytes) |
 //! | 3 | it was removed from its cluster (no bytes) |
+//! | 4 | as field 1, where claims of several stores of the founder were accepted |
 //!
 //! A claim:
 //!
@@ -98,6 +99,7 @@ pub fn take_standing(from: &mut Bytes) -> Result<Standing, DecodeError> {
 const CLAIMED: u8 = REFUSE | 1;
 const ADMITTED: u8 = REFUSE | 2;
 const SPENT: u8 = REFUSE | 3;
+const CONTESTED: u8 = REFUSE | 4;
 
 impl Structure for Standing {
     const WHAT: &'static str = "standing";
@@ -106,6 +108,7 @@ impl Structure for Standing {
         match self {
             Self::Empty => {}
             Self::Claimed(claim) => put_structure_field(to, CLAIMED, claim),
+            Self::Contested(claim) => put_structure_field(to, CONTESTED, claim),
             Self::Admitted(cluster) => put_cluster_field(to, ADMITTED, *cluster),
             Self::Spent => put_field_head(to, SPENT, 0),
         }
@@ -115,11 +118,13 @@ impl Structure for Standing {
         let claim = fields.optional(CLAIMED, Fields::structure)?;
         let cluster = fields.optional(ADMITTED, take_cluster)?;
         let spent = fields.optional(SPENT, Fields::array::<0>)?;
-        match (claim, cluster, spent) {
-            (None, None, None) => Ok(Self::Empty),
-            (Some(claim), None, None) => Ok(Self::Claimed(claim)),
-            (None, Some(cluster), None) => Ok(Self::Admitted(cluster)),
-            (None, None, Some([])) => Ok(Self::Spent),
+        let contested = fields.optional(CONTESTED, Fields::structure)?;
+        match (claim, cluster, spent, contested) {
+            (None, None, None, None) => Ok(Self::Empty),
+            (Some(claim), None, None, None) => Ok(Self::Claimed(claim)),
+            (None, Some(cluster), None, None) => Ok(Self::Admitted(cluster)),
+            (None, None, Some([]), None) => Ok(Self::Spent),
+            (None, None, None, Some(claim)) => Ok(Self::Contested(claim)),
             _ => Err(DecodeError::Invalid("more than one standing".to_owned())),
         }
     }

@@ -37,6 +37,7 @@
 //! # }
 //! # impl LogStore for YourStore {
 //! #     async fn identify(&self, _: NodeId) -> Result<Identity, StoreError> { todo!() }
+//! #     fn cluster(&self) -> Option<ClusterId> { todo!() }
 //! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
 //! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
 //! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {

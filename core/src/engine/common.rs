@@ -199,7 +199,8 @@ impl Common {
     pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
         let hard_state = (self.hard_state != self.submitted_hard_state).then_some(self.hard_state);
         self.submitted_hard_state = self.hard_state;
-        let standing = (self.standings != self.submitted_standing).then(|| self.standing.clone());
+        let standing =
+            (self.standings != self.submitted_standing).then(|| Box::new(self.standing.clone()));
         self.submitted_standing = self.standings;
         let cluster = self.cluster.filter(|_| mem::take(&mut self.cluster_unsaved));
         let number = self.standings;
@@ -212,15 +213,15 @@ impl Common {
     }
 
     /// The marks, where they have changed since they were written last. They go along with some other write.
-    fn changed_marks(&mut self) -> Option<Marks> {
+    fn changed_marks(&mut self) -> Option<Box<Marks>> {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
-        let marks = Marks { committed, memories: self.memories.clone() };
-        if marks == self.written_marks {
+        self.marks_at = self.now + self.config.heartbeat_interval;
+        let written = &self.written_marks;
+        if committed == written.committed && self.memories == written.memories {
             return None;
         }
-        self.marks_at = self.now + self.config.heartbeat_interval;
-        self.written_marks = marks.clone();
-        Some(marks)
+        self.written_marks = Marks { committed, memories: self.memories.clone() };
+        Some(Box::new(self.written_marks.clone()))
     }
 
     /// Whether the marks will go along with the next write.
@@ -314,6 +315,10 @@ impl Common {
             self.named |= membership.is_voter(self.me);
             spent = self.named && !membership.is_member(self.me);
         }
+        // Those who have left say nothing any more.
+        let membership = self.log.membership();
+        let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
+        self.memories.retain(|replica, _| is_member(*replica));
         if spent && self.standing != Standing::Spent {
             tracing::warn!(
                 me = %self.me,
@@ -330,13 +335,6 @@ impl Common {
         if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
             change(self.memories.entry(of).or_default());
         }
-    }
-
-    /// Forgets those who are no members.
-    pub(super) fn forget_strangers(&mut self) {
-        let membership = self.log.membership();
-        let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
-        self.memories.retain(|replica, _| is_member(*replica));
     }
 
     pub(super) fn memory_of(&self, replica: Replica) -> Option<Memory> {

@@ -5,8 +5,9 @@
 //!
 //! 1. Each attempt draws a cluster id and a ballot, and goes to each node of the list as a *claim*.
 //! 2. A store accepts a claim durably, and only if it has no log, and was told no other list. In the place of a claim that it has
-//!    accepted it takes one with a higher ballot by the same store, or by the same node with the same list: that founder has
-//!    lost its disk, or gave the earlier attempt up.
+//!    accepted it takes one with a higher ballot by the same node with the same list: that founder gave the earlier attempt up, or
+//!    has lost its disk. Another list it takes only from the same store, and only if it has accepted claims of no other: if two
+//!    stores of a founder are about, an attempt of the one may succeed with the list that the other gives up.
 //! 3. When all have accepted, the founder writes the first entry. From then on it makes no attempt any more.
 //! 4. A store begins its log only with the first entry of the claim that it has accepted, or of a cluster that has let it in; or of one that
 //!    a member other than the founder offers, because then the first entry has left the founder, and no other attempt can succeed.
@@ -64,10 +65,7 @@ impl Formation {
             given_up: false,
             ask_at: common.now,
         };
-        let promised = match common.standing() {
-            Standing::Claimed(claim) => Some(claim.clone()),
-            Standing::Empty | Standing::Admitted(_) | Standing::Spent => None,
-        };
+        let promised = common.standing().claim().cloned();
         let founds = formation.is_founder(common.me.id);
         match promised {
             // The same attempt goes on: nobody has seen a first entry of it.
@@ -111,14 +109,10 @@ impl Formation {
 
     /// The claim of this founder that is under way.
     fn present_claim<'a>(&self, common: &'a Common) -> Option<&'a Claim> {
-        match common.standing() {
-            Standing::Claimed(claim)
-                if claim.founder == common.me && !self.given_up && claim.ids() == self.ids =>
-            {
-                Some(claim)
-            }
-            _ => None,
-        }
+        let is_present = |claim: &&Claim| {
+            claim.founder == common.me && !self.given_up && claim.ids() == self.ids
+        };
+        common.standing().claim().filter(is_present)
     }
 
     /// Begins a new attempt.
@@ -140,6 +134,10 @@ impl Formation {
 
     fn ask(&mut self, common: &mut Common) {
         self.ask_at = common.now + common.config.heartbeat_interval;
+        let is_elsewhere = |claim: &Claim| common.cluster.is_some_and(|c| c != claim.cluster);
+        if self.present_claim(common).is_some_and(is_elsewhere) {
+            self.claim(common); // Another group of this store has been formed meanwhile.
+        }
         let claim = self.present_claim(common).cloned();
         if claim.is_some() && !common.standing_is_durable() {
             return; // A founder that forgot a claim would draw its ballot again.
@@ -166,6 +164,9 @@ impl Formation {
     /// The first entry, once all have accepted the claim.
     pub(super) fn first_entry(&self, common: &Common) -> Option<Entry> {
         let claim = self.present_claim(common).filter(|_| common.standing_is_durable())?;
+        if common.cluster.is_some_and(|cluster| cluster != claim.cluster) {
+            return None;
+        }
         let needed = if planted(Bug::F3) { self.ids.len() / 2 } else { self.ids.len() - 1 };
         if self.accepted.len() < needed {
             return None;
@@ -174,7 +175,7 @@ impl Formation {
         let address = |replica: &Replica| Some((*replica, self.list.get(&replica.id)?.clone()));
         let members = all.filter_map(address).collect();
         let membership = Membership::founding(claim.cluster, members).ok()?;
-        let payload = Payload::Membership(Box::new(membership));
+        let payload = Payload::Membership(membership);
         Some(Entry { log_id: LogId::FIRST, time: common.wall, payload })
     }
 
@@ -255,7 +256,7 @@ impl Common {
             return Situation::Elsewhere;
         }
         match self.standing() {
-            Standing::Claimed(claim) => Situation::Claimed {
+            Standing::Claimed(claim) | Standing::Contested(claim) => Situation::Claimed {
                 ballot: claim.ballot,
                 founder: claim.founder,
                 ids: claim.ids(),
@@ -269,20 +270,31 @@ impl Common {
     /// Accepts a claim, if it may. What it has then is for the founder to be told, when it is durable.
     pub(super) fn on_claim(&mut self, claim: Claim, told: Option<&BTreeSet<NodeId>>) {
         let situation = self.situation(Some(claim.cluster));
-        let fits = told.is_none_or(|told| *told == claim.ids());
-        let accepts = match (situation, self.standing()) {
-            (Situation::Empty, _) => true,
-            (Situation::Claimed { .. }, Standing::Claimed(before)) => {
-                let same_node = before.founder.id == claim.founder.id;
-                let same = before.founder == claim.founder
-                    || same_node && before.ids() == claim.ids()
-                    || planted(Bug::I5);
-                (claim.ballot > before.ballot || planted(Bug::F2) && claim != *before) && same
+        let is_later =
+            |before: &Claim| claim.ballot > before.ballot || planted(Bug::F2) && claim != *before;
+        let same_list =
+            |before: &Claim| before.founder.id == claim.founder.id && before.ids() == claim.ids();
+        let accepted = match (situation, self.standing()) {
+            (Situation::Empty, _) => Some(Standing::Claimed(claim.clone())),
+            (_, Standing::Claimed(before)) if planted(Bug::I5) && is_later(before) => {
+                Some(Standing::Claimed(claim.clone()))
             }
-            _ => false,
+            (Situation::Claimed { .. }, Standing::Claimed(before)) if is_later(before) => {
+                if before.founder == claim.founder {
+                    Some(Standing::Claimed(claim.clone()))
+                } else {
+                    same_list(before).then(|| Standing::Contested(claim.clone()))
+                }
+            }
+            (Situation::Claimed { .. }, Standing::Contested(before)) if is_later(before) => {
+                same_list(before).then(|| Standing::Contested(claim.clone()))
+            }
+            _ => None,
         };
-        if accepts && fits {
-            self.set_standing(Standing::Claimed(claim));
+        if let Some(standing) = accepted
+            && told.is_none_or(|told| *told == claim.ids())
+        {
+            self.set_standing(standing);
         }
     }
 
@@ -316,7 +328,9 @@ impl Common {
             return false;
         }
         let promised = match self.standing() {
-            Standing::Claimed(claim) => claim.cluster == membership.cluster(),
+            Standing::Claimed(claim) | Standing::Contested(claim) => {
+                claim.cluster == membership.cluster()
+            }
             Standing::Admitted(cluster) => *cluster == membership.cluster(),
             Standing::Spent => return false,
             Standing::Empty => false,

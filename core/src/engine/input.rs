@@ -60,7 +60,9 @@ pub enum Input {
         /// Up to here.
         stored: u64,
     },
-    /// This snapshot is finished and durable in the store: one that was taken here, or one that has come in.
+    /// This snapshot is finished and durable in the store: one that was taken here and can be restored, or one that has come in.
+    /// One that covers more than is [committed](super::Engine::committed) here should be restored before this is stepped, as the
+    /// next write puts it in the place of the log.
     SnapshotReady(SnapshotMeta),
     /// The snapshot that was coming in is discarded: its digest is another, or it can't be written.
     SnapshotLost {

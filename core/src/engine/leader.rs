@@ -95,9 +95,8 @@ impl Leader {
         match next {
             Ok(membership) => {
                 tracing::info!(me = %common.me, %membership, "a configuration is in force");
-                self.append(common, Payload::Membership(Box::new(membership)));
+                self.append(common, Payload::Membership(membership));
                 self.reconcile(common);
-                common.forget_strangers();
             }
             Err(reason) => tracing::error!(%reason, "the configuration can't be changed"),
         }

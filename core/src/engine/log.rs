@@ -54,7 +54,7 @@ struct Submitted {
 pub(super) struct Beside {
     pub(super) hard_state: Option<HardState>,
     pub(super) cluster: Option<ClusterId>,
-    pub(super) standing: Option<Standing>,
+    pub(super) standing: Option<Box<Standing>>,
     /// How often the standing has changed by now.
     pub(super) standings: u64,
 }

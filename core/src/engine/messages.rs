@@ -231,13 +231,16 @@ impl Engine {
     /// Whether entries may follow on `prev` here: configurations among them are of this replica's cluster, and a log begins only with
     /// the first entry of a cluster that it may join.
     fn accepts_entries(&self, from: Replica, prev: LogId, entries: &Entries) -> bool {
-        let begins = self.common.log.last() == LogId::ZERO;
+        if self.common.log.last() == LogId::ZERO && prev != LogId::ZERO {
+            return true; // They will not fit, and the sender is to learn where the log ends.
+        }
+        let begins = prev == LogId::ZERO && self.common.membership().is_none();
         if entries.is_plain() {
             return !begins;
         }
         let first = entries.first().map(|entry| (entry.log_id, &entry.payload));
         if begins && !matches!(first, Some((LogId::FIRST, Payload::Membership(_)))) {
-            return prev != LogId::ZERO; // It does not fit, and the sender is to learn where the log ends.
+            return false;
         }
         entries.iter().all(|entry| match &entry.payload {
             Payload::Membership(membership) => self.accepts_configuration(from, membership),

@@ -95,6 +95,11 @@ impl Engine {
         self.common.wall = wall;
     }
 
+    /// The store belongs to this cluster: another group of it has joined it since.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        self.common.cluster.get_or_insert(cluster);
+    }
+
     /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
     /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
     /// [`Output::cannot_form`].
@@ -299,7 +304,7 @@ impl Engine {
                 addresses.extend(membership.nodes().iter().map(any));
             }
             None => {
-                if let Standing::Claimed(claim) = self.common.standing() {
+                if let Some(claim) = self.common.standing().claim() {
                     addresses.extend(claim.list.iter().map(any));
                 }
                 if let Some(formation) = &self.formation {

@@ -28,8 +28,8 @@ pub struct Output {
     pub pieces: Vec<PieceRead>,
     /// What is to be done, in order, about the snapshot that is coming in.
     pub incoming: Vec<Incoming>,
-    /// Restore the state machine from this snapshot, which the write makes the group's, before anything behind it is applied. It covers more than has
-    /// been applied so far.
+    /// Restore the state machine from this snapshot, which the write makes the group's, before anything behind it is applied,
+    /// unless that was done before [`Input::SnapshotReady`](super::Input::SnapshotReady). It covers more than was committed.
     pub restore: Option<SnapshotMeta>,
     /// The log is now known to be committed up to here: apply it.
     pub committed: Option<Index>,

@@ -15,7 +15,7 @@ use super::mailbox::{Event, LocalRead, Mailbox};
 use super::replies::Replies;
 use super::snapshots::View;
 use crate::entries::Entries;
-use crate::error::{Fatal, Leader, SnapshotError, StoreError};
+use crate::error::{Fatal, Leader, SnapshotError};
 use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
@@ -27,8 +27,9 @@ use crate::types::{Entry, GroupId, Index, LogId, Payload};
 pub(crate) struct Applying<SM: StateMachine> {
     committed: Cell<Index>,
     applied: Cell<LogId>,
-    /// The state is to become that of this snapshot before anything behind it is applied.
-    restore: RefCell<Option<SnapshotMeta>>,
+    /// The state is to become that of this snapshot before anything behind it is applied; and whether it has come from a leader,
+    /// and is adopted when that has worked.
+    restore: RefCell<Option<(SnapshotMeta, bool)>>,
     /// A view is to be taken, whatever the policy says.
     view_wanted: Cell<bool>,
     /// A view was taken and is being written: there is one at a time.
@@ -64,12 +65,12 @@ impl<SM: StateMachine> Applying<SM> {
         self.signal.raise();
     }
 
-    /// It takes the place of what was to be applied up to its end; the commit index is to rise to that, too.
-    pub(crate) fn restore(&self, snapshot: SnapshotMeta) {
+    /// Makes the state that of a snapshot, which covers more than is known to be committed so far.
+    pub(crate) fn restore(&self, snapshot: SnapshotMeta, has_come: bool) {
         if planted(Bug::S1) {
             self.applied.set(snapshot.log_id);
         }
-        self.restore.replace(Some(snapshot));
+        self.restore.replace(Some((snapshot, has_come)));
         self.signal.raise();
     }
 
@@ -148,8 +149,11 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 self.answer_reads();
                 self.view_if_due();
                 let restore = self.applying.restore.take();
-                if let Some(snapshot) = restore {
-                    self.restore(snapshot).await?;
+                if let Some((snapshot, has_come)) = restore {
+                    self.restore(&snapshot).await?;
+                    if has_come {
+                        self.mailbox.event(Event::Restored(snapshot));
+                    }
                 } else if self.applying.applied() < self.applying.committed.get() {
                     self.apply().await?;
                     if self.applying.applied() < self.applying.committed.get() {
@@ -167,12 +171,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     async fn apply(&mut self) -> Result<(), Fatal> {
         let range = self.applying.applied() + 1..self.applying.committed.get() + 1;
         let max_bytes = self.mailbox.card.config.max_apply_bytes;
-        let entries = match self.store.read(self.group, range.clone(), max_bytes).await {
-            Ok(entries) => entries,
-            // A snapshot has taken their place meanwhile.
-            Err(StoreError::Missing(_)) if self.is_to_restore() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        // No snapshot takes their place meanwhile: it would have been restored first.
+        let entries = self.store.read(self.group, range.clone(), max_bytes).await?;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Err(Fatal::Bug("the store answers no entry and no error".to_owned()));
         };
@@ -218,7 +218,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             match payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => {
-                    self.membership = Some((index, (**membership).clone()));
+                    self.membership = Some((index, membership.clone()));
                 }
                 Payload::Command(bytes) => commands.push(match kept.take(*log_id) {
                     Some(command) => command,
@@ -240,32 +240,23 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     }
 
     /// Makes the state that of a snapshot.
-    async fn restore(&mut self, snapshot: SnapshotMeta) -> Result<(), Fatal> {
-        let SnapshotMeta { log_id, bytes, .. } = snapshot;
+    async fn restore(&mut self, snapshot: &SnapshotMeta) -> Result<(), Fatal> {
+        let SnapshotMeta { log_id, time, bytes, membership, membership_index, digest } = snapshot;
         assert!(log_id.index > self.applying.applied(), "a snapshot would set the state back");
-        let content = match self.store.snapshot(self.group, &snapshot).await {
-            Ok(content) => content,
-            // Another one has taken its place meanwhile.
-            Err(StoreError::Missing(_)) if self.is_to_restore() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
         let bad = |error: SnapshotError| match error {
             SnapshotError::Store(error) => Fatal::Store(error),
             error => Fatal::Snapshot { index: log_id.index, reason: error.to_string() },
         };
-        let mut reader = SnapshotReader::new(content, bytes);
+        let mut reader =
+            SnapshotReader::new(self.store.snapshot(self.group, snapshot).await?, *bytes);
         self.state_machine.restore(&mut reader).await.map_err(bad)?;
-        let digest = reader.end().map_err(bad)?;
-        if digest != snapshot.digest {
-            let reason = format!("its digest is {digest}, not {}", snapshot.digest);
-            return Err(Fatal::Snapshot { index: log_id.index, reason });
-        }
+        reader.end_as(*digest).map_err(bad)?;
         if !planted(Bug::M7) {
-            self.membership = Some((snapshot.membership_index, snapshot.membership));
+            self.membership = Some((*membership_index, membership.clone()));
         }
-        self.time = self.time.max(snapshot.time);
+        self.time = self.time.max(*time);
         self.since_view = Applied::default();
-        self.has_applied(log_id);
+        self.has_applied(*log_id);
         self.replies.borrow_mut().restored(log_id.index);
         Ok(())
     }

@@ -58,6 +58,8 @@ pub(crate) enum Event<SM: StateMachine> {
     },
     /// What has become of the snapshot that is coming in.
     Incoming(Input),
+    /// The state is that of this snapshot, which has come in: now it may become the group's.
+    Restored(SnapshotMeta),
     PieceRead {
         piece: PieceRead,
         outcome: Result<Bytes, StoreError>,

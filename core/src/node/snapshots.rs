@@ -10,6 +10,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures::FutureExt;
 use quorate_rt::channel::Signal;
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Task, TaskError, yield_now};
 
 use super::bug;
@@ -19,7 +20,9 @@ use crate::error::{SnapshotError, StoreError};
 use crate::identity::Replica;
 use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
-use crate::snapshot::{Digest, Digester, SnapshotMeta, SnapshotWriter, read_exactly};
+use crate::snapshot::{
+    Digest, Digester, SnapshotMeta, SnapshotReader, SnapshotWriter, read_exactly,
+};
 use crate::state_machine::StateMachine;
 use crate::types::{GroupId, Index, LogId};
 
@@ -175,7 +178,21 @@ async fn build<SM: StateMachine, S: LogStore>(
     let (draft, bytes, digest) = writer.end().await?;
     let meta = SnapshotMeta { log_id, time, membership, membership_index, bytes, digest };
     draft.finish(&meta).await?;
+    if !planted(Bug::D9) {
+        check::<SM, S>(store, group, &meta).await?;
+    }
     Ok(meta)
+}
+
+/// Checks, from what the store has, that a snapshot can be restored. Until it is named, the log stands for the same state (D9).
+async fn check<SM: StateMachine, S: LogStore>(
+    store: &S,
+    group: GroupId,
+    meta: &SnapshotMeta,
+) -> Result<(), SnapshotError> {
+    let mut reader = SnapshotReader::new(store.snapshot(group, meta).await?, meta.bytes);
+    SM::check(&mut reader).await?;
+    reader.end_as(meta.digest)
 }
 
 async fn read<S: LogStore>(

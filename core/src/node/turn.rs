@@ -109,6 +109,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
         self.engine.set_wall_clock(self.rt.wall_clock());
+        if self.engine.cluster().is_none()
+            && let Some(cluster) = self.store.cluster()
+        {
+            self.engine.set_cluster(cluster);
+        }
         self.mailbox.take_events(&mut taken.events);
         for event in taken.events.drain(..) {
             match event {
@@ -120,7 +125,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
                 Event::Viewed(view) => self.snapshots.build(view),
                 Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
-                Event::Incoming(input) => self.engine.step(now, input),
+                Event::Incoming(input) => self.incoming(now, input),
+                Event::Restored(meta) => self.engine.step(now, Input::SnapshotReady(meta)),
                 Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
                 Event::Recall { replica, reply } => {
                     let _ = reply.send(self.engine.memory_of(replica));
@@ -268,6 +274,32 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.metrics.send_modify(|metrics| metrics.snapshot_error = error);
     }
 
+    /// Something has become of the snapshot that comes in. When it is whole, the state machine is restored from it before the
+    /// engine hears of it, and so before the write that puts it in the place of the log: if it can't be restored, the node stops,
+    /// and its disk still has the log and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
+    /// says more; the store forgets the new one after a crash.
+    fn incoming(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::SnapshotReady(meta)
+                if meta.log_id.index > self.engine.committed() && !planted(Bug::D9) =>
+            {
+                self.restore(meta, true);
+            }
+            // Of a snapshot that the log has overtaken there is nothing to restore.
+            input => self.engine.step(now, input),
+        }
+    }
+
+    /// Makes the state that of a snapshot, if it is not yet.
+    fn restore(&mut self, snapshot: SnapshotMeta, has_come: bool) {
+        if self.snapshots.stop_building() {
+            self.applying.view_is_done(); // What it was of is out of date.
+        }
+        if has_come || snapshot.log_id.index > self.applying.applied() {
+            self.applying.restore(snapshot, has_come);
+        }
+    }
+
     fn piece_read(
         &mut self,
         now: Instant,
@@ -345,10 +377,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.answer(*placed_are_lost, proposals, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore.take() {
-            if self.snapshots.stop_building() {
-                self.applying.view_is_done(); // What it was of is out of date.
-            }
-            self.applying.restore(snapshot);
+            self.restore(snapshot, false);
         }
         if let Some(committed) = *committed {
             self.applying.commit(committed);
@@ -556,7 +585,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 /// What a node shows to others.
 pub(super) fn credentials(engine: &Engine, boot: Boot) -> Credentials {
     let promised = match engine.standing() {
-        Standing::Claimed(claim) => Some(claim.cluster),
+        Standing::Claimed(claim) | Standing::Contested(claim) => Some(claim.cluster),
         Standing::Admitted(cluster) => Some(*cluster),
         Standing::Empty | Standing::Spent => None,
     };

@@ -103,7 +103,7 @@ fn last_at_most_is_the_last_entry_of_a_term_not_above() {
 fn the_last_membership_is_in_force_until_it_is_truncated() {
     let mut outline = Outline::default();
     let push = |outline: &mut Outline, log_id, ids: &[NodeId]| {
-        let payload = Payload::Membership(Box::new(membership(ids)));
+        let payload = Payload::Membership(membership(ids));
         outline.push(&Entry { log_id, time: 0, payload });
     };
     push(&mut outline, LogId::FIRST, &[1]);
@@ -195,7 +195,7 @@ fn what_contradicts_the_log_or_lies_beyond_it_takes_its_place() {
 fn the_membership_in_force_outlives_its_entry() {
     let mut outline = Outline::default();
     let push = |outline: &mut Outline, log_id, ids: &[NodeId]| {
-        let payload = Payload::Membership(Box::new(membership(ids)));
+        let payload = Payload::Membership(membership(ids));
         outline.push(&Entry { log_id, time: 0, payload });
     };
     push(&mut outline, LogId::FIRST, &[1]);

@@ -55,10 +55,10 @@ impl Image {
             self.cluster = Some(cluster);
         }
         if let Some(standing) = &write.standing {
-            self.standing = standing.clone();
+            self.standing = (**standing).clone();
         }
         if let Some(marks) = &write.marks {
-            self.marks = marks.clone();
+            self.marks = (**marks).clone();
         }
         if let Some(snapshot) = &write.snapshot {
             self.snapshot = Some(snapshot.clone());

@@ -51,7 +51,7 @@ impl Safety {
     pub(crate) fn membership_at(&self, index: Index) -> Option<(Index, &Membership)> {
         let entries = self.committed.iter().take(index as usize).rev();
         entries.into_iter().find_map(|(entry, _)| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.log_id.index, &**membership)),
+            Payload::Membership(membership) => Some((entry.log_id.index, membership)),
             Payload::Blank | Payload::Command(_) => None,
         })
     }

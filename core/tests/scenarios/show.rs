@@ -94,7 +94,7 @@ fn hard_state(hard_state: HardState) -> String {
 pub(crate) fn write(write: &LogWrite) -> String {
     let mut parts = Vec::new();
     parts.extend(write.hard_state.map(hard_state));
-    parts.extend(write.standing.as_ref().map(standing));
+    parts.extend(write.standing.as_deref().map(standing));
     parts.extend(write.snapshot.as_ref().map(|meta| format!("snapshot at {}", meta.log_id)));
     parts.extend(write.purge.map(|to| format!("begins after {to}")));
     if !write.entries.is_empty() {
@@ -106,7 +106,7 @@ pub(crate) fn write(write: &LogWrite) -> String {
 fn standing(standing: &Standing) -> String {
     match standing {
         Standing::Empty => "no promise".to_owned(),
-        Standing::Claimed(claim) => {
+        Standing::Claimed(claim) | Standing::Contested(claim) => {
             let founder = replica(claim.founder);
             format!("promised to {founder} by ballot {} of {}", claim.ballot, ids(&claim.ids()))
         }

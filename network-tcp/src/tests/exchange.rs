@@ -32,7 +32,7 @@ fn a_large_message_arrives_and_others_after_it() {
         let body = Body::Append { prev, committed: 9, round: 1, entries: entries.into() };
         one.send(2, body.clone());
         let commands = vec![Bytes::from(vec![5; 12 << 20])];
-        let forward = Body::Forward { session: 1, sequence: 1, commands };
+        let forward = Body::Forward { boot: 1, sequence: 1, commands };
         // Not before the first, for which an unconnected outbox has no second place.
         assert_eq!(two.inbox.recv().await.unwrap().body, body);
         one.send(2, forward.clone());
@@ -50,7 +50,7 @@ fn the_messages_of_one_turn_go_in_one_write() {
         assert_eq!(two.number().await, 0);
         let before = one.transport.stats();
         let commands = vec![Bytes::from(vec![1; 2000])];
-        one.send(2, Body::Forward { session: 1, sequence: 1, commands });
+        one.send(2, Body::Forward { boot: 1, sequence: 1, commands });
         (1..=100).for_each(|number| one.send_number(2, number));
         two.inbox.recv().await.unwrap();
         for number in 1..=100 {
@@ -67,7 +67,11 @@ fn groups_share_the_connection_and_an_unknown_group_is_dropped() {
     run(async |rt| {
         let (one, mut two) = pair(&rt).await;
         let (sender, mut other) = mpsc::channel(10);
-        two.transport.attach(GROUP + 1, 2, Inbox::new(move |m| sender.try_send(m).unwrap()));
+        two.transport.attach(
+            GROUP + 1,
+            member(2),
+            Inbox::new(move |m| sender.try_send(m).unwrap()),
+        );
         let to_group = |group| {
             let body = Body::ReadIndex { sequence: group };
             one.transport.send(Message { group, ..message(1, 2, body) });
@@ -99,7 +103,8 @@ fn a_node_without_a_membership_answers_who_speaks_to_it() {
 #[test]
 fn a_name_is_resolved_for_listening_and_for_connecting() {
     run(async |rt| {
-        let mut one = Node::start_with(&rt, 1, "localhost:0", config(), Timing::DEFAULT).await;
+        let mut one =
+            Node::start_with(&rt, member(1), "localhost:0", config(), Timing::DEFAULT).await;
         let two = Node::start(&rt, 2).await;
         two.meet(&[(1, format!("localhost:{}", one.transport.local_addr().port()))]);
         two.send_number(1, 1);
@@ -118,7 +123,8 @@ fn a_restarted_peer_is_found_again_at_its_port() {
         // The dropped tasks, and the port with them, are gone when the runtime has got to them.
         let free = || std::net::TcpListener::bind(&address).is_ok();
         until(&rt, free).await;
-        let mut two = Node::start_with(&rt, 2, &address, config(), Timing::DEFAULT).await;
+        let reboot = rebooted(member(2));
+        let mut two = Node::start_with(&rt, reboot, &address, config(), Timing::DEFAULT).await;
         two.meet(&[(1, one.address())]);
         one.reach(&rt, &mut two, 3).await;
         two.reach(&rt, &mut one, 4).await;
@@ -155,14 +161,17 @@ fn what_waits_for_an_absent_peer_is_little_and_never_old() {
         one.meet(&[(2, address.to_string())]);
         let commands = vec![Bytes::from(vec![1; 10_000])];
         for sequence in 0..1000 {
-            one.send(2, Body::Forward { session: 1, sequence, commands: commands.clone() });
+            one.send(2, Body::Forward { boot: 1, sequence, commands: commands.clone() });
         }
-        assert!(one.transport.outbox_bytes(2, Lane::Main) < 80_000, "64 KiB and one message");
+        assert!(
+            one.transport.outbox_bytes(replica(2), Lane::Main) < 80_000,
+            "64 KiB and one message"
+        );
         assert!(one.transport.stats().dropped_out > 990);
         until(&rt, || one.transport.stats().dropped_out == 1000).await;
 
         let mut two =
-            Node::start_with(&rt, 2, &address.to_string(), config(), Timing::DEFAULT).await;
+            Node::start_with(&rt, member(2), &address.to_string(), config(), Timing::DEFAULT).await;
         one.send_number(2, 5);
         assert_eq!(two.number().await, 5, "none of the old ones comes before it");
     });
@@ -172,11 +181,11 @@ fn what_waits_for_an_absent_peer_is_little_and_never_old() {
 fn a_message_beyond_the_limit_is_dropped_where_it_is_sent() {
     run(async |rt| {
         let small = TcpConfig { max_frame_bytes: 2000, ..config() };
-        let one = Node::start_with(&rt, 1, ANYWHERE, small, Timing::DEFAULT).await;
+        let one = Node::start_with(&rt, member(1), ANYWHERE, small, Timing::DEFAULT).await;
         let mut two = Node::start(&rt, 2).await;
         one.meet(&[(2, two.address())]);
         let commands = vec![Bytes::from(vec![1; 2000])];
-        one.send(2, Body::Forward { session: 1, sequence: 1, commands });
+        one.send(2, Body::Forward { boot: 1, sequence: 1, commands });
         one.send_number(2, 1);
         assert_eq!(two.number().await, 1);
         assert_eq!(one.transport.stats().dropped_out, 1);
@@ -190,16 +199,18 @@ fn after_its_last_group_a_transport_is_silent_and_deaf() {
         one.send_number(2, 1);
         assert_eq!(two.number().await, 1);
         let mut stranger = Wire::welcomed(&rt, &two, 3).await;
+        until(&rt, || two.transport.stats().accepts == 2).await;
         two.transport.detach(GROUP);
         stranger.until_closed().await;
         two.send_number(1, 2);
         assert_eq!(two.transport.stats().dropped_out, 1);
+        let lost = one.transport.stats().dropped_out;
         until(&rt, || {
             one.send_number(2, 3);
-            two.transport.stats().dropped_in > 0
+            one.transport.stats().dropped_out > lost
         })
         .await;
-        assert_eq!(two.inbox.try_recv(), None);
+        assert_eq!((two.inbox.try_recv(), two.transport.stats().accepts), (None, 2));
     });
 }
 
@@ -208,7 +219,7 @@ fn after_its_last_group_a_transport_is_silent_and_deaf() {
 fn a_second_node_on_one_transport_is_a_bug() {
     run(async |rt| {
         let one = Node::start(&rt, 1).await;
-        one.transport.attach(GROUP + 1, 2, Inbox::new(|_| ()));
+        one.transport.attach(GROUP + 1, member(2), Inbox::new(|_| ()));
     });
 }
 
@@ -228,13 +239,27 @@ fn settings_and_addresses_that_cannot_work_are_errors() {
 }
 
 #[test]
+fn a_list_is_checked_against_where_the_transport_listens() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let list = |own: &str| BTreeMap::from([(1, own.to_owned()), (2, "raft-2:7001".to_owned())]);
+        assert_eq!(one.transport.check_list(1, &list(&one.address())), Ok(()));
+        let error = one.transport.check_list(1, &list("127.0.0.1:1")).unwrap_err();
+        assert!(error.contains("127.0.0.1:1") && error.contains(&one.address()), "{error}");
+        let nat = TcpConfig { advertise: Some("127.0.0.1:1".to_owned()), ..config() };
+        let one = Node::start_with(&rt, member(1), ANYWHERE, nat, Timing::DEFAULT).await;
+        assert_eq!(one.transport.check_list(1, &list("127.0.0.1:1")), Ok(()));
+    });
+}
+
+#[test]
 fn the_membership_decides_where_a_peer_is_whatever_it_says_of_itself() {
     run(async |rt| {
         let lies = TcpConfig { advertise: Some("127.0.0.1:1".to_owned()), ..config() };
-        let mut one = Node::start_with(&rt, 1, ANYWHERE, lies, Timing::DEFAULT).await;
+        let mut one = Node::start_with(&rt, member(1), ANYWHERE, lies, Timing::DEFAULT).await;
         let mut two = Node::start(&rt, 2).await;
         one.meet(&[(2, two.address())]);
-        two.transport.set_peers(GROUP, &BTreeMap::from([(1, one.address())]));
+        two.transport.set_peers(GROUP, &BTreeMap::from([(replica(1), one.address())]));
         one.send_number(2, 1);
         assert_eq!(two.number().await, 1);
         two.send_number(1, 2);

@@ -6,14 +6,18 @@ use super::*;
 fn a_bad_frame_closes_its_connection_alone() {
     run(async |rt| {
         let small = TcpConfig { max_frame_bytes: 10_000, ..config() };
-        let mut node = Node::start_with(&rt, 1, ANYWHERE, small, Timing::DEFAULT).await;
+        let mut node = Node::start_with(&rt, member(1), ANYWHERE, small, Timing::DEFAULT).await;
         let mut bystander = Wire::welcomed(&rt, &node, 3).await;
         let number = |from, to| encode(&message(from, to, Body::ReadIndex { sequence: 5 }));
+        let (between, read_index) = (message_between, || Body::ReadIndex { sequence: 5 });
+        let other = |id| Replica::new(id, 9);
+        let mut to_any = number(2, 1);
+        to_any[48..56].fill(0);
         let good = number(2, 1);
         let mut damaged = frame(&good);
         damaged[20] ^= 4;
         let mut unknown_kind = good.clone();
-        unknown_kind[32] = 99;
+        unknown_kind[64] = 99;
         let mut too_long = good.clone();
         too_long.push(0);
         let bad = [
@@ -21,12 +25,16 @@ fn a_bad_frame_closes_its_connection_alone() {
             ("too large", frame(&[0; 10_001])),
             ("claims 4 GiB", vec![0xFF; 8]),
             ("empty", frame(&[])),
+            ("an unknown sign of life", frame(&[3])),
             ("cut short", frame(&good[..good.len() - 1])),
             ("too long", frame(&too_long)),
             ("of an unknown kind", frame(&unknown_kind)),
             ("from another node", frame(&number(3, 1))),
             ("to another node", frame(&number(2, 9))),
             ("from itself", frame(&number(1, 1))),
+            ("from another store", frame(&encode(&between(other(2), replica(1), read_index())))),
+            ("to another store", frame(&encode(&between(replica(2), other(1), read_index())))),
+            ("to any store, but no question", frame(&to_any)),
         ];
         for (count, (what, bytes)) in bad.into_iter().enumerate() {
             let mut wire = Wire::welcomed(&rt, &node, 2).await;
@@ -47,7 +55,7 @@ fn a_bad_frame_closes_its_connection_alone() {
 fn what_has_arrived_is_reported_to_its_sender_in_bytes() {
     run(async |rt| {
         let timing = Timing { report: Duration::from_millis(1), ..Timing::DEFAULT };
-        let node = Node::start_with(&rt, 1, ANYWHERE, config(), timing).await;
+        let node = Node::start_with(&rt, member(1), ANYWHERE, config(), timing).await;
         let mut wire = Wire::welcomed(&rt, &node, 2).await;
         let bytes = frame(&encode(&message(2, 1, Body::ReadIndex { sequence: 1 })));
         wire.send(bytes.clone()).await;
@@ -69,7 +77,7 @@ const PATIENT: Timing = Timing { silence: Duration::from_secs(3600), ..Timing::D
 /// A transport and a peer that welcomes it, and then is in the test's hands.
 async fn facing_a_stub(rt: &Tokio, timing: Timing) -> (Node, TokioListener, Wire) {
     let limited = TcpConfig { max_outbox_bytes: 1 << 20, ..config() };
-    let node = Node::start_with(rt, 1, ANYWHERE, limited, timing).await;
+    let node = Node::start_with(rt, member(1), ANYWHERE, limited, timing).await;
     let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
     node.meet(&[(2, listener.local_addr().unwrap().to_string())]);
     node.send_number(2, 1);
@@ -88,12 +96,12 @@ fn a_peer_that_never_reads_costs_a_full_outbox_and_delays_nobody() {
         let commands = vec![Bytes::from(vec![1; 100_000])];
         // More than all the buffers of the kernel hold.
         for sequence in 0..400 {
-            node.send(2, Body::Forward { session: 1, sequence, commands: commands.clone() });
+            node.send(2, Body::Forward { boot: 1, sequence, commands: commands.clone() });
             node.send_number(3, sequence);
-            assert!(node.transport.outbox_bytes(2, Lane::Main) <= (1 << 20) + 101_000);
+            assert!(node.transport.outbox_bytes(replica(2), Lane::Main) <= (1 << 20) + 101_000);
             assert_eq!(three.number().await, sequence);
         }
-        assert!(node.transport.outbox_bytes(2, Lane::Main) >= 1 << 20);
+        assert!(node.transport.outbox_bytes(replica(2), Lane::Main) >= 1 << 20);
         assert!(node.transport.stats().dropped_out > 0);
         assert_eq!(node.transport.stats().connects, 2);
     });
@@ -104,11 +112,12 @@ fn a_peer_that_reports_nothing_is_left_and_tried_again() {
     run(async |rt| {
         let timing = Timing { silence: Duration::from_millis(50), ..Timing::DEFAULT };
         let (node, mut listener, mut wire) = facing_a_stub(&rt, timing).await;
-        // It reads, as the kernel of a machine without power doesn't; that alone is no sign of life.
+        // It reads, as the kernel of a machine without power doesn't; that alone is no sign of
+        // life.
         wire.until_closed().await;
         until(&rt, || {
             node.send_number(2, 2);
-            node.transport.outbox_bytes(2, Lane::Main) > 0
+            node.transport.outbox_bytes(replica(2), Lane::Main) > 0
         })
         .await;
         Wire::welcome(&mut listener, 2).await;
@@ -127,7 +136,7 @@ fn a_peer_that_closes_is_connected_to_anew_for_the_next_message() {
             node.transport.stats().connects == 2
         })
         .await;
-        assert_eq!(again.await.unwrap().from, 1);
+        assert_eq!(again.await.unwrap().from.replica, replica(1));
     });
 }
 
@@ -135,7 +144,7 @@ fn a_peer_that_closes_is_connected_to_anew_for_the_next_message() {
 fn a_report_of_more_than_was_sent_ends_the_connection() {
     run(async |rt| {
         let (_node, _listener, mut wire) = facing_a_stub(&rt, PATIENT).await;
-        wire.send(u64::MAX.to_le_bytes().to_vec()).await;
+        wire.send((u64::MAX - 2).to_le_bytes().to_vec()).await;
         wire.until_closed().await;
     });
 }

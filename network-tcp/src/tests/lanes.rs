@@ -1,4 +1,5 @@
-//! Pieces of snapshots beside the other messages: neither waits behind, nor breaks off with, the other.
+//! Pieces of snapshots beside the other messages: neither waits behind, nor breaks off with, the
+//! other.
 
 use super::*;
 use crate::config::Stats;
@@ -17,7 +18,7 @@ struct Facing {
 impl Facing {
     async fn start(rt: &Tokio, timing: Timing) -> Self {
         let limited = TcpConfig { max_outbox_bytes: 1 << 20, ..config() };
-        let node = Node::start_with(rt, 1, ANYWHERE, limited, timing).await;
+        let node = Node::start_with(rt, member(1), ANYWHERE, limited, timing).await;
         let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         node.meet(&[(2, listener.local_addr().unwrap().to_string())]);
         node.send_number(2, 0);
@@ -25,7 +26,8 @@ impl Facing {
         assert_eq!(hello.lane, Lane::Main);
         node.send(2, piece(0, 100));
         let (mut bulk, hello) = Wire::welcome(&mut listener, 2).await;
-        assert_eq!((hello.from, hello.to, hello.lane), (1, 2, Lane::Bulk));
+        assert_eq!(hello.from.replica, replica(1));
+        assert_eq!((hello.to, hello.lane), (replica(2), Lane::Bulk));
         bulk.expect(&message(1, 2, piece(0, 100))).await;
         main.expect(&number(0)).await;
         Self { node, listener, main, bulk }
@@ -54,10 +56,10 @@ fn heartbeats_arrive_while_the_pieces_are_stuck() {
         for sequence in 1..400 {
             facing.node.send(2, piece(sequence, 100_000));
             facing.beats(sequence).await;
-            let waiting = facing.node.transport.outbox_bytes(2, Lane::Bulk);
+            let waiting = facing.node.transport.outbox_bytes(replica(2), Lane::Bulk);
             assert!(waiting <= (1 << 20) + 101_000, "{waiting}");
         }
-        assert!(facing.node.transport.outbox_bytes(2, Lane::Bulk) >= 1 << 20);
+        assert!(facing.node.transport.outbox_bytes(replica(2), Lane::Bulk) >= 1 << 20);
         let stats = facing.stats();
         assert!(stats.dropped_out > 0);
         assert_eq!(stats.connects, 2);
@@ -70,11 +72,11 @@ fn pieces_arrive_while_the_heartbeats_are_stuck() {
         let mut facing = Facing::start(&rt, PATIENT).await;
         for sequence in 1..400 {
             let commands = vec![Bytes::from(vec![1; 100_000])];
-            facing.node.send(2, Body::Forward { session: 1, sequence, commands });
+            facing.node.send(2, Body::Forward { boot: 1, sequence, commands });
             facing.node.send(2, piece(sequence, 100));
             facing.bulk.expect(&message(1, 2, piece(sequence, 100))).await;
         }
-        assert!(facing.node.transport.outbox_bytes(2, Lane::Main) >= 1 << 20);
+        assert!(facing.node.transport.outbox_bytes(replica(2), Lane::Main) >= 1 << 20);
         assert_eq!(facing.stats().connects, 2);
     });
 }
@@ -92,7 +94,7 @@ fn broken_pieces_are_connected_anew_and_the_heartbeats_go_on() {
             bulk.until_closed().await;
             until(&rt, || {
                 node.send(2, piece(life, 10));
-                node.transport.outbox_bytes(2, Lane::Bulk) > 0
+                node.transport.outbox_bytes(replica(2), Lane::Bulk) > 0
             })
             .await;
             let (next, hello) = Wire::welcome(listener, 2).await;
@@ -108,7 +110,7 @@ fn broken_pieces_are_connected_anew_and_the_heartbeats_go_on() {
 fn a_peer_that_reports_no_pieces_is_left_and_tried_again() {
     run(async |rt| {
         let timing = Timing { silence: Duration::from_millis(50), ..Timing::DEFAULT };
-        let node = Node::start_with(&rt, 1, ANYWHERE, config(), timing).await;
+        let node = Node::start_with(&rt, member(1), ANYWHERE, config(), timing).await;
         let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         node.meet(&[(2, listener.local_addr().unwrap().to_string())]);
         node.send(2, piece(0, 10));
@@ -116,7 +118,7 @@ fn a_peer_that_reports_no_pieces_is_left_and_tried_again() {
         silent.until_closed().await;
         until(&rt, || {
             node.send(2, piece(0, 10));
-            node.transport.outbox_bytes(2, Lane::Bulk) > 0
+            node.transport.outbox_bytes(replica(2), Lane::Bulk) > 0
         })
         .await;
         let (_, hello) = Wire::welcome(&mut listener, 2).await;
@@ -170,7 +172,8 @@ fn a_message_on_the_wrong_lane_closes_its_connection_alone() {
             (Lane::Main, piece(7, 5000)),
             (Lane::Bulk, append),
             (Lane::Bulk, reply),
-            (Lane::Bulk, Body::TimeoutNow),
+            (Lane::Bulk, Body::TimeoutNow { last_log_id: LogId::ZERO, round: 1 }),
+            (Lane::Bulk, who()),
         ];
         for (count, (lane, body)) in wrong.into_iter().enumerate() {
             let other = if lane == Lane::Main { Lane::Bulk } else { Lane::Main };
@@ -206,9 +209,10 @@ fn a_restarted_peer_is_found_again_on_both_lanes() {
             .await;
             until(&rt, || one.transport.stats().connects == 2 * life).await;
             let address = two.address();
+            let reboot = rebooted(two.own);
             drop(two);
             until(&rt, || std::net::TcpListener::bind(&address).is_ok()).await;
-            two = Node::start_with(&rt, 2, &address, config(), Timing::DEFAULT).await;
+            two = Node::start_with(&rt, reboot, &address, config(), Timing::DEFAULT).await;
         }
     });
 }

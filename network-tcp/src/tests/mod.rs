@@ -1,19 +1,25 @@
-//! Transports on tokio, against each other and against peers that do as the test says, byte by byte.
+//! Transports on tokio, against each other and against peers that do as the test says, byte by
+//! byte.
 
+mod boots;
 mod exchange;
+mod form;
 mod fuzz;
 mod handshake;
 mod hostile;
 mod lanes;
+mod memories;
+mod unproven;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    AppendOutcome, Body, Digest, Entries, Entry, ForwardOutcome, GroupId, Inbox, LogId, Membership,
-    Message, NodeId, Payload, SnapshotMeta, Term, Transport, Vote,
+    AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
+    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
+    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
@@ -21,11 +27,15 @@ use quorate_rt_tokio::{Tokio, TokioListener, TokioReadHalf, TokioStream, TokioWr
 
 use crate::config::{TcpConfig, Timing};
 use crate::frame::put_frame;
-use crate::handshake::{Answer, Hello, Lane};
+use crate::handshake::{
+    Answer, Confirm, Hello, Lane, Nonce, Party, Role, VERSIONS, is_formation, mac,
+};
 use crate::transport::TcpTransport;
 
 const GROUP: GroupId = 7;
-const CLUSTER: u64 = 42;
+/// Its bytes occur nowhere by chance.
+const CLUSTER: ClusterId = ClusterId(0xC1A5_7E12_0123_4567_89AB_CDEF_5EC2_E777);
+const OTHER_CLUSTER: ClusterId = ClusterId(0x07E2_C1A5_7E12_0000_1111_2222_3333_4444);
 const ANYWHERE: &str = "127.0.0.1:0";
 
 /// Fails a test that hangs.
@@ -51,24 +61,50 @@ async fn until(rt: &Tokio, mut condition: impl FnMut() -> bool) {
 }
 
 fn config() -> TcpConfig {
-    TcpConfig { cluster_id: CLUSTER, ..TcpConfig::default() }
+    TcpConfig::default()
 }
 
-/// A transport with node `id` attached.
+fn replica(id: NodeId) -> Replica {
+    Replica::new(id, 0xD15C_0000_0000_0000 + id)
+}
+
+/// A member of the cluster, in its third boot.
+fn member(id: NodeId) -> Credentials {
+    let boot = Boot { number: 3, tag: id };
+    let (state, cluster) = (StoreState::Member, Some(CLUSTER));
+    Credentials { replica: replica(id), boot, state, cluster }
+}
+
+/// A node with an empty store.
+fn empty(id: NodeId) -> Credentials {
+    Credentials { state: StoreState::Empty, cluster: None, ..member(id) }
+}
+
+/// The same store, started once more.
+fn rebooted(own: Credentials) -> Credentials {
+    let Boot { number, tag } = own.boot;
+    Credentials { boot: Boot { number: number + 1, tag: tag + 1000 }, ..own }
+}
+
+/// A transport with a node attached.
 struct Node {
-    id: NodeId,
+    own: Credentials,
     transport: TcpTransport<Tokio>,
     inbox: mpsc::Receiver<Message>,
 }
 
 impl Node {
     async fn start(rt: &Tokio, id: NodeId) -> Self {
-        Self::start_with(rt, id, ANYWHERE, config(), Timing::DEFAULT).await
+        Self::start_as(rt, member(id)).await
+    }
+
+    async fn start_as(rt: &Tokio, own: Credentials) -> Self {
+        Self::start_with(rt, own, ANYWHERE, config(), Timing::DEFAULT).await
     }
 
     async fn start_with(
         rt: &Tokio,
-        id: NodeId,
+        own: Credentials,
         address: &str,
         config: TcpConfig,
         timing: Timing,
@@ -76,21 +112,32 @@ impl Node {
         let transport = TcpTransport::bind_timed(rt, address, config, timing).await.unwrap();
         let (sender, inbox) = mpsc::channel(10_000);
         let deliver = move |message| sender.try_send(message).unwrap();
-        transport.attach(GROUP, id, Inbox::new(deliver));
-        Self { id, transport, inbox }
+        transport.attach(GROUP, own, Inbox::new(deliver));
+        Self { own, transport, inbox }
+    }
+
+    /// From now on it shows this.
+    fn becomes(&mut self, state: StoreState, cluster: Option<ClusterId>) {
+        self.own = Credentials { state, cluster, ..self.own };
+        self.transport.set_credentials(GROUP, self.own);
     }
 
     fn address(&self) -> String {
         self.transport.local_addr().to_string()
     }
 
-    /// From now on it knows these peers.
+    /// From now on it knows these peers, whichever stores they have.
     fn meet(&self, peers: &[(NodeId, String)]) {
-        self.transport.set_peers(GROUP, &peers.iter().cloned().collect());
+        let peers = peers.iter().map(|(id, address)| (Replica::any(*id), address.clone()));
+        self.transport.set_peers(GROUP, &peers.collect());
     }
 
     fn send(&self, to: NodeId, body: Body) {
-        self.transport.send(Message { group: GROUP, from: self.id, to, term: Term(3), body });
+        self.send_to(replica(to), body);
+    }
+
+    fn send_to(&self, to: Replica, body: Body) {
+        self.transport.send(message_between(self.own.replica, to, body));
     }
 
     /// A message that is known by its number.
@@ -106,10 +153,11 @@ impl Node {
         }
     }
 
-    /// Sends until something arrives at `to`, as a node that comes back may miss the first messages.
+    /// Sends until something arrives at `to`, as a node that comes back may miss the first
+    /// messages.
     async fn reach(&self, rt: &Tokio, to: &mut Node, sequence: u64) {
         until(rt, || {
-            self.send_number(to.id, sequence);
+            self.send_number(to.own.replica.id, sequence);
             std::iter::from_fn(|| to.inbox.try_recv())
                 .any(|message| message.body == Body::ReadIndex { sequence })
         })
@@ -142,29 +190,60 @@ impl Wire {
         Self::new(rt.connect(node.transport.local_addr()).await.unwrap())
     }
 
-    /// Connected to `node` and welcomed there as node `id`.
+    /// Connected to `node` and welcomed there as member `id`.
     async fn welcomed(rt: &Tokio, node: &Node, id: NodeId) -> Self {
         Self::welcomed_on(rt, node, id, Lane::Main).await
     }
 
     async fn welcomed_on(rt: &Tokio, node: &Node, id: NodeId, lane: Lane) -> Self {
         let mut wire = Self::connect(rt, node).await;
-        wire.send(Hello { lane, ..hello(id, node.id) }.encode()).await;
-        assert_eq!(wire.answer().await.refused, None);
+        let hello = Hello { lane, ..hello(id, node.own.replica.id) };
+        wire.shake_hands(&hello, member(id).cluster).await;
         wire
     }
 
-    /// The next connection, welcomed as by node `id`.
+    /// Says hello, and is welcomed.
+    async fn shake_hands(&mut self, hello: &Hello, cluster: Option<ClusterId>) -> Party {
+        let answer = self.greet(hello).await;
+        assert_eq!(answer.refused, 0, "{answer:?}");
+        let node = answer.node.unwrap();
+        let mac = cluster.map(|cluster| mac(cluster, Role::Dialler, &hello.from, &node));
+        self.send(Confirm { mac, ..Confirm::default() }.encode()).await;
+        node
+    }
+
+    /// Says hello, and hears the answer.
+    async fn greet(&mut self, hello: &Hello) -> Answer {
+        self.send(hello.encode()).await;
+        self.answer().await
+    }
+
+    /// The next connection, welcomed as by member `id`.
     async fn welcome(listener: &mut TokioListener, id: NodeId) -> (Self, Hello) {
-        let mut wire = Self::new(listener.accept().await.unwrap().0);
-        let hello = loop {
-            if let Some(hello) = Hello::take(&mut wire.buffer).unwrap() {
-                break hello;
-            }
-            assert!(wire.more().await);
-        };
-        wire.send(Answer { cluster: CLUSTER, node: id, refused: None }.encode()).await;
+        let (wire, hello, confirm) = Self::welcome_as(listener, member(id)).await;
+        assert!(confirm.mac.is_some() && confirm.refused == 0, "{confirm:?}");
         (wire, hello)
+    }
+
+    async fn welcome_as(listener: &mut TokioListener, own: Credentials) -> (Self, Hello, Confirm) {
+        let mut wire = Self::new(listener.accept().await.unwrap().0);
+        let hello = wire.take(Hello::take).await;
+        wire.send(welcome_by(own, &hello).encode()).await;
+        let confirm = wire.take(Confirm::take).await;
+        (wire, hello, confirm)
+    }
+
+    /// Takes a part of a handshake.
+    async fn take<T>(
+        &mut self,
+        take: impl Fn(&mut BytesMut) -> Result<Option<T>, crate::handshake::Refusal>,
+    ) -> T {
+        loop {
+            if let Some(taken) = take(&mut self.buffer).unwrap() {
+                return taken;
+            }
+            assert!(self.more().await, "closed within a handshake");
+        }
     }
 
     async fn send(&mut self, bytes: impl Into<Bytes>) {
@@ -180,21 +259,36 @@ impl Wire {
     }
 
     async fn answer(&mut self) -> Answer {
+        self.take(Answer::take).await
+    }
+
+    /// Takes a part of a handshake, and appends its bytes to `all`.
+    async fn take_bytes<T>(
+        &mut self,
+        all: &mut Vec<u8>,
+        take: impl Fn(&mut BytesMut) -> Result<Option<T>, crate::handshake::Refusal>,
+    ) -> T {
         loop {
-            if let Some(answer) = Answer::take(&mut self.buffer).unwrap() {
-                return answer;
+            let before = self.buffer.clone();
+            if let Some(taken) = take(&mut self.buffer).unwrap() {
+                all.extend_from_slice(&before[..before.len() - self.buffer.len()]);
+                return taken;
             }
-            assert!(self.more().await, "closed without an answer");
+            assert!(self.more().await, "closed within a handshake");
         }
     }
 
     /// Reads this frame, which must be the next.
     async fn expect(&mut self, message: &Message) {
-        let bytes = frame(&encode(message));
+        self.expect_bytes(&frame(&encode(message))).await;
+    }
+
+    async fn expect_bytes(&mut self, bytes: &[u8]) {
         while self.buffer.len() < bytes.len() {
-            assert!(self.more().await, "closed before {message:?}");
+            assert!(self.more().await, "closed before it");
         }
-        assert!(self.buffer.split_to(bytes.len()) == bytes, "not {message:?}");
+        let next = self.buffer.split_to(bytes.len());
+        assert!(next == bytes, "not the next: {next:?}, but {bytes:?}");
     }
 
     async fn until_closed(&mut self) {
@@ -202,12 +296,37 @@ impl Wire {
     }
 }
 
+const NONCE: Nonce = [0xA5; 16];
+
 fn hello(from: NodeId, to: NodeId) -> Hello {
-    Hello { cluster: CLUSTER, from, to, lane: Lane::Main, address: "127.0.0.1:1".to_owned() }
+    hello_by(member(from), replica(to))
+}
+
+fn hello_by(own: Credentials, to: Replica) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        from: Party::new(&own, NONCE),
+        to,
+        lane: Lane::Main,
+        address: "127.0.0.1:1".to_owned(),
+    }
+}
+
+/// What a node answers that lets everybody in.
+fn welcome_by(own: Credentials, hello: &Hello) -> Answer {
+    let node = Party::new(&own, NONCE);
+    let mac = own.cluster.map(|cluster| mac(cluster, Role::Acceptor, &hello.from, &node));
+    Answer::welcome(hello, node, mac)
 }
 
 fn message(from: NodeId, to: NodeId, body: Body) -> Message {
-    Message { group: GROUP, from, to, term: Term(3), body }
+    message_between(replica(from), replica(to), body)
+}
+
+/// One of a member, or one without a cluster where it forms one.
+fn message_between(from: Replica, to: Replica, body: Body) -> Message {
+    let cluster = (!is_formation(&body)).then_some(CLUSTER);
+    Message { group: GROUP, cluster, from, to, term: Term(3), body }
 }
 
 fn encode(message: &Message) -> Vec<u8> {
@@ -226,15 +345,20 @@ fn frame(body: &[u8]) -> Vec<u8> {
 
 fn command(index: u64, bytes: usize) -> Entry {
     let content: Vec<u8> = (0..bytes).map(|n| (n as u64 * 7 + index) as u8).collect();
-    Entry { log_id: LogId::new(2, 1, index), payload: Payload::Command(content.into()) }
+    Entry { log_id: LogId::new(2, 1, index), time: 5, payload: Payload::Command(content.into()) }
+}
+
+fn membership() -> Membership {
+    let members = BTreeMap::from([(replica(1), "a:1".to_owned()), (replica(2), "b:2".to_owned())]);
+    Membership::founding(CLUSTER, members).unwrap()
 }
 
 /// A piece of a snapshot.
 fn piece(offset: u64, bytes: usize) -> Body {
-    let voters = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
     let meta = SnapshotMeta {
         log_id: LogId::new(2, 1, 10),
-        membership: Membership::new(voters).unwrap(),
+        time: 4,
+        membership: membership(),
         membership_index: 3,
         bytes: 1 << 40,
         digest: Digest::of(b"content"),
@@ -243,28 +367,43 @@ fn piece(offset: u64, bytes: usize) -> Body {
     Body::Snapshot { meta, offset, chunk: chunk.into() }
 }
 
+fn who() -> Body {
+    Body::Who { told: BTreeSet::from([1, 2, 3]) }
+}
+
+fn situation() -> Body {
+    Body::Situation { situation: Situation::Empty, told: BTreeSet::new() }
+}
+
+fn claim() -> Body {
+    let list = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
+    Body::Claim(Box::new(Claim { cluster: CLUSTER, ballot: 4, founder: replica(1), list }))
+}
+
+fn admit() -> Body {
+    Body::Admit { cluster: CLUSTER, founders: BTreeSet::from([1, 2]) }
+}
+
 /// At least one of each kind of message, each outcome, each kind of entry.
 fn all_kinds() -> Vec<Body> {
     let log_id = LogId::new(2, 1, 10);
-    let voters = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
     let entries = vec![
-        Entry { log_id: LogId::new(2, 1, 11), payload: Payload::Blank },
+        Entry { log_id: LogId::new(2, 1, 11), time: 5, payload: Payload::Blank },
         command(12, 0),
         command(13, 100),
         command(14, 5000),
-        Entry {
-            log_id: LogId::new(3, 2, 15),
-            payload: Payload::Membership(Membership::new(voters).unwrap()),
-        },
+        Entry { log_id: LogId::new(3, 2, 15), time: 6, payload: Payload::Membership(membership()) },
     ];
+    let handover = Handover { leader: replica(3), term: Term(2), round: 9 };
     let commands = vec![Bytes::new(), Bytes::from_static(b"set"), Bytes::from(vec![1; 3000])];
-    let forwarded = |outcome| Body::ForwardReply { session: 5, sequence: 6, outcome };
+    let forwarded = |outcome| Body::ForwardReply { boot: 5, sequence: 6, outcome };
     vec![
         Body::PreVote { last_log_id: log_id },
-        Body::PreVoteReply { vote: Vote::Yes },
-        Body::Vote { last_log_id: LogId::ZERO, handover: false },
-        Body::TimeoutNow,
-        Body::VoteReply { vote: Vote::No },
+        Body::PreVoteReply { granted: true },
+        Body::Vote { last_log_id: LogId::ZERO, handover: None },
+        Body::Vote { last_log_id: log_id, handover: Some(handover) },
+        Body::TimeoutNow { last_log_id: log_id, round: 9 },
+        Body::VoteReply { granted: false },
         Body::Append { prev: log_id, committed: 9, round: 77, entries: entries.into() },
         Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: Entries::default() },
         Body::AppendReply { round: 77, outcome: AppendOutcome::Accepted { matched: 15 } },
@@ -272,20 +411,24 @@ fn all_kinds() -> Vec<Body> {
             round: 78,
             outcome: AppendOutcome::Rejected { prev: 10, hint: log_id },
         },
-        Body::Forward { session: 5, sequence: 6, commands },
+        Body::Forward { boot: 5, sequence: 6, commands },
         forwarded(ForwardOutcome::Appended(log_id)),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
         forwarded(ForwardOutcome::Partly {
             first: log_id,
-            refused: vec![Refusal::new(1, "why".to_owned())],
+            refused: vec![quorate_core::Refusal::new(1, "why".to_owned())],
         }),
         Body::ReadIndex { sequence: 8 },
-        Body::ReadIndexReply { sequence: 8, index: Some(15) },
-        Body::ReadIndexReply { sequence: 9, index: None },
+        Body::ReadIndexReply { sequence: 8, index: Some(15), time: 7 },
+        Body::ReadIndexReply { sequence: 9, index: None, time: 0 },
         piece(0, 0),
         piece(1 << 30, 100),
         piece(u64::MAX, 5000),
         Body::SnapshotReply { digest: Digest::of(b"content"), stored: 1 << 30 },
+        who(),
+        situation(),
+        claim(),
+        admit(),
     ]
 }

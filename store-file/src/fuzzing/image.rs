@@ -1,4 +1,5 @@
-//! Segments that bytes describe: whole records, mostly, for one whose CRCs are wrong is no record and hides all that follows.
+//! Segments that bytes describe: whole records, mostly, for one whose CRCs are wrong is no record
+//! and hides all that follows.
 
 use bytes::{Buf, BufMut, Bytes};
 use crc32fast::Hasher;
@@ -27,7 +28,8 @@ fn segment_header(segment: u32) -> Vec<u8> {
     SegmentHeader { store: STORE, bytes: SEGMENT_BYTES as u64 }.encode(segment).to_vec()
 }
 
-/// The content of the segments `1..`, at least one. Each instruction is a byte, whose upper half is an argument, and its operands.
+/// The content of the segments `1..`, at least one. Each instruction is a byte, whose upper half is
+/// an argument, and its operands.
 pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
     let mut image =
         Image { whole: Vec::new(), content: segment_header(1), durable: Position::first_in(1) };
@@ -195,7 +197,8 @@ pub(super) fn header(
     header
 }
 
-/// What the CRC of a body is of: all but the entries, whose CRCs it has. (Where those aren't right, it is no record anyway.)
+/// What the CRC of a body is of: all but the entries, whose CRCs it has. (Where those aren't right,
+/// it is no record anyway.)
 fn summed(kind: u32, body: &[u8]) -> Vec<u8> {
     let Some(first) = first_entry(body).filter(|_| kind == KIND_WRITE) else {
         return body.to_vec();

@@ -1,4 +1,5 @@
-//! A runtime with files in memory, on which everything happens at once: thousands of openings a second.
+//! A runtime with files in memory, on which everything happens at once: thousands of openings a
+//! second.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

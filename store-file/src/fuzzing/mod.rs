@@ -23,8 +23,9 @@ use crate::record::{
 };
 use crate::{FileConfig, FileStore};
 
-/// The property of the target `records`: the body of a record is a write, or an error, or doesn't match; its entries stand one
-/// behind the other, where they can also be read alone; and its own encoding decodes to the same. The first byte is the kind of the record, and whether the CRCs of
+/// The property of the target `records`: the body of a record is a write, or an error, or doesn't
+/// match; its entries stand one behind the other, where they can also be read alone; and its own
+/// encoding decodes to the same. The first byte is the kind of the record, and whether the CRCs of
 /// the entries are set right.
 pub fn records(data: &[u8]) {
     const GROUP: u64 = 7;
@@ -69,9 +70,10 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// The property of the target `recovery`: a store whose segments hold anything opens, or is refused as damaged and then left as it is, just as
-/// a check of it says, which changes nothing. What has been opened can be read and written on, and is the same when it is opened again.
-/// The bytes describe the segments; see `image.rs`.
+/// The property of the target `recovery`: a store whose segments hold anything opens, or is refused
+/// as damaged and then left as it is, just as a check of it says, which changes nothing. What has
+/// been opened can be read and written on, and is the same when it is opened again. The bytes
+/// describe the segments; see `image.rs`.
 pub fn recovery(data: &[u8]) {
     let rt = Memory::default();
     let dir = Path::new("d");
@@ -145,8 +147,9 @@ pub fn recovery(data: &[u8]) {
     rt.finish();
 }
 
-/// The property of the target `snapshots`: whatever becomes of a snapshot's file, what is read is what was written, or an error; and where
-/// the file can't be the snapshot's, the store doesn't open. The bytes are the length of the content and changes of the file.
+/// The property of the target `snapshots`: whatever becomes of a snapshot's file, what is read is
+/// what was written, or an error; and where the file can't be the snapshot's, the store doesn't
+/// open. The bytes are the length of the content and changes of the file.
 pub fn snapshots(data: &[u8]) {
     const GROUP: u64 = 7;
     let Some((len, mut changes)) = data.split_first_chunk() else { return };
@@ -205,7 +208,8 @@ pub fn snapshots(data: &[u8]) {
     rt.finish();
 }
 
-/// Reads a snapshot, whose file has been `changed` or not, and if so, whether a check tells of damage.
+/// Reads a snapshot, whose file has been `changed` or not, and if so, whether a check tells of
+/// damage.
 fn read_snapshot(
     rt: &Memory,
     dir: &Path,

@@ -1,4 +1,5 @@
-//! Logs whose first segments were removed: what is noted of them before it is known where they begin; and what makes no sense.
+//! Logs whose first segments were removed: what is noted of them before it is known where they
+//! begin; and what makes no sense.
 
 use quorate_core::{Claim, ClusterId, Digest, Membership, Memory, Payload, Term};
 
@@ -147,11 +148,12 @@ fn unreadable() -> [LogWrite; 6] {
         let list = [(id, "a:1".to_owned())].into();
         Standing::Claimed(Claim { cluster: ClusterId(1), ballot: 1, founder, list })
     };
-    let standing = |standing| LogWrite { standing: Some(standing), ..LogWrite::default() };
+    let standing =
+        |standing| LogWrite { standing: Some(Box::new(standing)), ..LogWrite::default() };
     let marks = |replicas: Vec<Replica>| {
         let memories = replicas.into_iter().map(|replica| (replica, Memory::default())).collect();
         let marks = Marks { memories, ..Marks::default() };
-        LogWrite { marks: Some(marks), ..LogWrite::default() }
+        LogWrite { marks: Some(Box::new(marks)), ..LogWrite::default() }
     };
     let vote = HardState { term: Term(9), voted_for: Some(nobody) };
     let many = (0..=MAX_MEMORIES as u64).map(|at| Replica::new(1, at + 1)).collect();

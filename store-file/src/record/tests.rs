@@ -122,13 +122,13 @@ fn zeros_are_no_record() {
 fn the_format_stays() {
     let (record, _) = record(Position { segment: 2, offset: 8000 });
     assert_eq!(crc(0, [&record[..]]), 0x9135_d6e2);
-    assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x3162_4045);
+    assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x66c0_0966);
     let mut encoder = Encoder::new(9);
     let owner = Owner { node: Some(3), boot: 5, cluster: Some(ClusterId(7)) };
     encoder.encode_owner(&owner);
     let mut to = Gather::new();
     encoder.put(&mut to, 0, Position::first_in(1), Position::first_in(1));
-    assert_eq!(crc(0, to.chunks()), 0x0);
+    assert_eq!(crc(0, to.chunks()), 0xf47e_d9ca);
 }
 
 /// The record of a write at the first place, and of a begin behind it.
@@ -199,8 +199,8 @@ fn full() -> LogWrite {
     LogWrite {
         hard_state: Some(HardState { term: Term(3), voted_for: Some(replica) }),
         cluster: Some(ClusterId(1 << 100)),
-        standing: Some(Standing::Claimed(claim)),
-        marks: Some(marks),
+        standing: Some(Box::new(Standing::Claimed(claim))),
+        marks: Some(Box::new(marks)),
         snapshot: Some(meta),
         purge: Some(LogId::new(3, 2, 8)),
         entries: Entries::default(),
@@ -233,7 +233,8 @@ fn every_combination_of_parts_is_a_write() {
     assert_eq!(crc(0, [&encoded(&full(), true)[..]]), 0x5842_0136, "the format stays");
 }
 
-/// What a record of this kind and body tells, and that it is none where what is summed is anything else.
+/// What a record of this kind and body tells, and that it is none where what is summed is anything
+/// else.
 fn content(kind: u32, body: &[u8], summed: &[u8]) -> Found {
     let of = |body_crc| {
         let (body_bytes, durable) = (body.len() as u64, Position::first_in(1));

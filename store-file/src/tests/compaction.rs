@@ -1,7 +1,10 @@
-//! Crashes while a log is compacted: snapshots written and named, entries purged, segments removed. Whenever it happens, each group is in a
-//! state that it was in, whole, and in none before the last that was acknowledged.
+//! Crashes while a log is compacted: snapshots written and named, entries purged, segments removed.
+//! Whenever it happens, each group is in a state that it was in, whole, and in none before the last
+//! that was acknowledged.
 
 use std::rc::Rc;
+
+use quorate_core::{Marks, Standing};
 
 use super::images::*;
 use super::memory::{Image, Memory, Moment};
@@ -60,6 +63,9 @@ impl History {
         let at = self.states[..=submitted].iter().rposition(|states| *states == found);
         let at = at.unwrap_or_else(|| panic!("was never in this state: {found:?}"));
         assert!(at >= acknowledged, "state {at}, and {acknowledged} were acknowledged");
+        let cluster = report.identity.and_then(|identity| identity.cluster);
+        let joined = found[0].standing != Standing::Empty;
+        assert_eq!(cluster, joined.then_some(CLUSTER), "it joins with the write that says so");
         for (group, state) in (0..).zip(&found) {
             if let Some(reported) = report.groups.get(&group) {
                 assert_eq!(
@@ -82,13 +88,24 @@ impl History {
     }
 }
 
+const CLUSTER: ClusterId = ClusterId(7);
+
+/// All that a group can be told besides its log.
+fn told(term: u64) -> LogWrite {
+    LogWrite {
+        standing: Some(Box::new(Standing::Admitted(CLUSTER))),
+        marks: Some(Box::new(Marks { committed: LogId::new(term, 1, term), ..Marks::default() })),
+        ..hard_state(term, 2)
+    }
+}
+
 async fn run(rt: &Memory<Tokio>) -> (History, Vec<Moment>) {
     let rt = rt.with(&Image::new());
     rt.disk.record_moments();
     let store = open(&rt).await.unwrap();
     let mut history = History::new();
-    // Group 0 is told its hard state, and then nothing any more; group 3 only votes.
-    history.submit(&rt, &store, 0, hard_state(7, 2));
+    // Group 0 is told all but entries, and then nothing any more; group 3 has no entries.
+    history.submit(&rt, &store, 0, LogWrite { cluster: Some(CLUSTER), ..told(7) });
     let mut index = 0;
     for round in 1..7u64 {
         for _ in 0..2 {
@@ -100,7 +117,7 @@ async fn run(rt: &Memory<Tokio>) -> (History, Vec<Moment>) {
             }
             settle(&rt).await;
         }
-        history.submit(&rt, &store, 3, hard_state(round, 1));
+        history.submit(&rt, &store, 3, told(round));
         // Group 2 keeps few entries, so that what it needs is soon in later segments.
         let last = history.now()[2].last();
         let two = [1, 2].map(|next| entry(round, last.index + next, "few"));

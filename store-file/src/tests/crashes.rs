@@ -1,5 +1,6 @@
-//! Every fault of a kind: a log cut at every byte, with every bit flipped, with any of its unsynced sectors missing. After each, an
-//! opening finds every acknowledged write, and of the others the first few, in order; or it names what is damaged.
+//! Every fault of a kind: a log cut at every byte, with every bit flipped, with any of its unsynced
+//! sectors missing. After each, an opening finds every acknowledged write, and of the others the
+//! first few, in order; or it names what is damaged.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -23,7 +24,8 @@ struct Crash {
 }
 
 impl Crash {
-    /// Writes the acknowledged entries one by one, then the others as one batch. The sizes are those of the entries' commands.
+    /// Writes the acknowledged entries one by one, then the others as one batch. The sizes are
+    /// those of the entries' commands.
     async fn make(
         rt: &Memory<Tokio>,
         acknowledged: &[usize],
@@ -119,7 +121,8 @@ fn any_unsynced_sectors_may_be_missing() {
                 let (rt, found) = crash.survives(&image, &what).await;
                 assert!(mask > 0 || found == crash.written.len(), "{what}: {found} found");
                 cut += usize::from(found < crash.written.len());
-                // What goes on from there is never mixed with what was cut: the new record has the size of the batch's first.
+                // What goes on from there is never mixed with what was cut: the new record has the
+                // size of the batch's first.
                 let mut expected = crash.written[..found].to_vec();
                 expected.push(entry(2, found as Index + 1, vec![0xEE; 10]));
                 let rt = rt.with(&closed(&rt).await);
@@ -227,8 +230,8 @@ fn a_cut_before_what_follows_is_damage() {
 #[test]
 fn a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends() {
     in_memory(async |rt| {
-        // The last segment is full of acknowledged writes, holds a large one alone, or is still empty; with a witness or
-        // without.
+        // The last segment is full of acknowledged writes, holds a large one alone, or is still
+        // empty; with a witness or without.
         for (acknowledged, batch, witness) in
             [(&[40, 900, 0][..], &[][..], false), (&[40, 20_000], &[9, 700], true)]
         {
@@ -240,7 +243,7 @@ fn a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends() {
                 let begins = places.iter().filter(|place| place.file == *file);
                 let begins = begins.flat_map(|place| [place.begin - 1, place.begin, place.end]);
                 let edges = begins.chain([0, 1, 27, 4095, 4096, 4097, bytes - 1]);
-                for at in (0..bytes).step_by(211).chain(edges.filter(|at| *at < bytes)) {
+                for at in (0..bytes).step_by(17).chain(edges.filter(|at| *at < bytes)) {
                     let mut image = crash.now.clone();
                     image.get_mut(file).unwrap().truncate(at);
                     let what = format!("{} cut at {at}", file.display());
@@ -255,7 +258,8 @@ fn a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends() {
     });
 }
 
-/// What is read while a store is open is not there any more: no check of its length comes before that.
+/// What is read while a store is open is not there any more: no check of its length comes before
+/// that.
 #[test]
 fn an_entry_that_is_cut_off_an_open_store_is_damage() {
     scene(async |scene| {
@@ -276,8 +280,9 @@ fn an_entry_that_is_cut_off_an_open_store_is_damage() {
 #[test]
 fn every_flipped_bit_is_noticed_or_means_nothing() {
     in_memory(async |rt| {
-        // Closed, with a witness; or crashed with a batch behind what was acknowledged. Where it goes over two segments, each
-        // recovery takes long, and the bits after the first of a body are left to the others.
+        // Closed, with a witness; or crashed with a batch behind what was acknowledged. Where it
+        // goes over two segments, each recovery takes long, and the bits after the first of a body
+        // are left to the others.
         let cases: [(&[usize], &[usize], usize); 3] =
             [(&[30, 12_040, 7], &[], 44), (&[0, 33], &[], 200), (&[60], &[30, 3], 200)];
         for (acknowledged, batch, most) in cases {

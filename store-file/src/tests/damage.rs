@@ -69,8 +69,9 @@ fn a_torn_tail_that_is_cut_is_told_of_once() {
     let told = Told::default();
     let _listening = tracing::subscriber::set_default(told.clone());
     scene(async |scene| {
-        // The first thread that has something to tell, now that somebody listens, decides whether it is heard at all; and that may be another test's, for
-        // which nobody listens. So it is told once, and then decided here.
+        // The first thread that has something to tell, now that somebody listens, decides whether
+        // it is heard at all; and that may be another test's, for which nobody listens. So it is
+        // told once, and then decided here.
         tear(&scene).await;
         drop(scene.open().await);
         scene.closed().await;

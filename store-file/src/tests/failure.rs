@@ -144,7 +144,8 @@ fn an_opening_writes_the_first_batch_of_a_segment_again() {
     });
 }
 
-/// Found by the simulator: the witness at the end of one segment was taken for one at the end of the log, in the next.
+/// Found by the simulator: the witness at the end of one segment was taken for one at the end of
+/// the log, in the next.
 #[test]
 fn a_witness_speaks_for_the_end_of_its_own_segment_alone() {
     scene(async |scene| {

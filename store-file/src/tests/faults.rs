@@ -1,4 +1,5 @@
-//! A runtime whose files count, wait and fail as a test says; everything else is the inner runtime's.
+//! A runtime whose files count, wait and fail as a test says; everything else is the inner
+//! runtime's.
 
 use std::cell::{Cell, RefCell};
 use std::io;

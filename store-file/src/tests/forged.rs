@@ -49,7 +49,8 @@ impl Forger {
         Position { segment: self.segments.len() as u32, offset: last.len() as u64 }
     }
 
-    /// Adds a record with no entries, which says that the log was durable up to there, and gives its place.
+    /// Adds a record with no entries, which says that the log was durable up to there, and gives
+    /// its place.
     fn put(&mut self, kind: u32, durable: Position, body: &[u8]) -> Position {
         let at = self.end();
         let seed = record_seed(self.store, at);

@@ -1,4 +1,5 @@
-//! What tests of crashes share: disks in memory, where records stand on them, and what of them may be missing.
+//! What tests of crashes share: disks in memory, where records stand on them, and what of them may
+//! be missing.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
-//! A runtime whose files are in memory and know what of them is synced; everything else is the inner runtime's. It makes thousands of
-//! recoveries a matter of seconds, and crashes exact: a name is durable when its directory is synced, or it came by a rename.
+//! A runtime whose files are in memory and know what of them is synced; everything else is the
+//! inner runtime's. It makes thousands of recoveries a matter of seconds, and crashes exact: a name
+//! is durable when its directory is synced, or it came by a rename.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -62,7 +63,8 @@ impl Disk {
         self.moments.take().unwrap_or_default()
     }
 
-    /// Something is about to change. Of what has changed before and is not durable yet, all may be lost: names, contents, both, or nothing.
+    /// Something is about to change. Of what has changed before and is not durable yet, all may be
+    /// lost: names, contents, both, or nothing.
     fn changes(&self) {
         let mut moments = self.moments.borrow_mut();
         let Some(moments) = moments.as_mut() else { return };

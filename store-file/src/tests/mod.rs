@@ -1,5 +1,5 @@
-//! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They run on tokio, and could on any
-//! runtime.
+//! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They
+//! run on tokio, and could on any runtime.
 
 mod compaction;
 mod crashes;
@@ -7,6 +7,7 @@ mod damage;
 mod failure;
 mod faults;
 mod forged;
+mod identity;
 mod images;
 mod log;
 mod memory;
@@ -89,6 +90,14 @@ impl Scene {
         let end = Position { segment, offset: at };
         let found = content[at as usize..used as usize] == witness(store, end);
         if found { at } else { used }
+    }
+
+    /// Each record stands within the length that its segment was made with.
+    fn fits(&self) {
+        for number in (1..).take_while(|number| self.segment(*number).exists()) {
+            let made_with = segment_header(&self.content(number), number).bytes;
+            assert!(self.end(number) <= made_with, "segment {number}");
+        }
     }
 
     /// Removes the witness from a segment, as if the system had crashed before that was on disk.

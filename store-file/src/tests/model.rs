@@ -1,4 +1,7 @@
-//! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list of entries per group.
+//! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list
+//! of entries per group.
+
+use quorate_core::{Marks, Standing};
 
 use super::state::*;
 use super::*;
@@ -62,8 +65,8 @@ fn first_segment(scene: &Scene) -> usize {
     (1..).find(|number| scene.segment(*number).exists()).unwrap() as usize
 }
 
-/// A write that makes sense now: of entries at the end or in place of some, and now and then with a snapshot, of what is there or
-/// of what another node has, or a purge.
+/// A write that makes sense now: of entries at the end or in place of some, and now and then with a
+/// snapshot, of what is there or of what another node has, or a purge.
 async fn write(
     store: &Store,
     group: GroupId,
@@ -107,6 +110,13 @@ async fn write(
     if random.below(10) == 0 {
         *term += 1;
         write.hard_state = Some(HardState { term: Term(*term), voted_for: None });
+    }
+    if random.below(10) == 0 {
+        let committed = LogId::new(*term, 1, random.below(1000));
+        write.marks = Some(Box::new(Marks { committed, ..Marks::default() }));
+    }
+    if random.below(20) == 0 {
+        write.standing = Some(Box::new(Standing::Admitted(ClusterId(random.below(3).into()))));
     }
     let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];

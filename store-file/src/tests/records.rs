@@ -1,11 +1,26 @@
-//! The records by which a log is compacted: cut at every byte, with any of their unsynced sectors missing, with every bit flipped.
+//! The records by which a log is compacted: cut at every byte, with any of their unsynced sectors
+//! missing, with every bit flipped.
+
+use quorate_core::{Marks, Standing};
 
 use super::images::*;
 use super::memory::{Image, Memory};
 use super::state::*;
 use super::*;
 
-/// A crash after a write has purged most of the log, and made its first segment useless, and before that is durable. Group 2 has its hard state only there.
+/// What group 2 is told.
+fn told() -> LogWrite {
+    LogWrite {
+        cluster: Some(ClusterId(7)),
+        standing: Some(Box::new(Standing::Admitted(ClusterId(7)))),
+        marks: Some(Box::new(Marks { committed: LogId::new(4, 1, 6), ..Marks::default() })),
+        ..hard_state(5, 3)
+    }
+}
+
+/// A crash after a write has purged most of the log, and made its first segment useless, and before
+/// that is durable. Group 2 has all that it is told only there, and so has the store what it knows
+/// of itself.
 struct Crash {
     rt: Memory<Tokio>,
     /// Of group 1: before and after.
@@ -18,7 +33,8 @@ impl Crash {
     async fn make(rt: &Memory<Tokio>, received: bool) -> Self {
         let rt = rt.with(&Image::new());
         let store = open(&rt).await.unwrap();
-        put(&store, 2, hard_state(5, 3)).await;
+        store.identify(1).await.unwrap();
+        put(&store, 2, told()).await;
         let mut before = State::default();
         for index in 1..9 {
             let write = entries([entry(1, index, vec![1; 1900])]);
@@ -55,11 +71,12 @@ impl Crash {
         Self { rt, states: [before, after], synced, now }
     }
 
-    /// The records of the batch: the purge, the other group's hard state once more, the begin.
+    /// The records of the batch: the purge, once more whose store it is and what the other group
+    /// was told, the begin.
     fn batch(&self) -> Vec<Place> {
         let mut places = places(&self.now);
         assert!(places.iter().all(|place| !place.witness));
-        places.split_off(places.len() - 3)
+        places.split_off(places.len() - 4)
     }
 
     /// Whether the new state is found, and not the old one.
@@ -68,12 +85,11 @@ impl Crash {
         let store = open(&rt).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         let found = State::of(&store, 1).await;
         let at = self.states.iter().position(|state| *state == found);
-        let other = store.recover(2).await.unwrap().hard_state;
-        assert_eq!(
-            other,
-            HardState { term: Term(5), voted_for: Some(Replica::new(3, 7)) },
-            "{what}"
-        );
+        let mut other = State::default();
+        other.apply(&told());
+        assert_eq!(State::of(&store, 2).await, other, "{what}");
+        let identity = store.identify(1).await.unwrap();
+        assert_eq!((identity.boot, identity.cluster), (2, told().cluster), "{what}");
         at.unwrap_or_else(|| panic!("{what}: {found:?}")) == 1
     }
 }
@@ -84,7 +100,7 @@ fn a_log_is_cut_at_every_byte_of_a_purge() {
         for received in [false, true] {
             let crash = Crash::make(&rt, received).await;
             let batch = crash.batch();
-            let [purge, _, begin] = &batch[..] else { panic!("{batch:?}") };
+            let [purge, _, _, begin] = &batch[..] else { panic!("{batch:?}") };
             for at in purge.begin..=begin.end {
                 for kind in [1, 2] {
                     let mut image = crash.now.clone();
@@ -128,7 +144,8 @@ fn every_bit_flipped_in_a_purge_is_noticed() {
     in_memory(async |rt| {
         let crash = Crash::make(&rt, false).await;
         let batch = crash.batch();
-        // All of it got to the disk; the next one to open it writes a witness, and removes the first segment.
+        // All of it got to the disk; the next one to open it writes a witness, and removes the
+        // first segment.
         let rt = crash.rt.with(&crash.now);
         let store = open(&rt).await.unwrap();
         assert_eq!(State::of(&store, 1).await, crash.states[1]);
@@ -167,7 +184,7 @@ fn a_missing_segment_is_noticed_and_one_before_the_begin_is_not() {
         assert!(image.remove(&first).is_some());
         assert!(crash.survives(&image, "the first segment is not needed").await);
         // As long as the begin is not told, it is.
-        let begin = &crash.batch()[2];
+        let begin = &crash.batch()[3];
         image.get_mut(&begin.file).unwrap()[begin.begin..].fill(0);
         let damaged = |opened: Result<_, StoreError>| match opened {
             Err(StoreError::Damaged { file, offset: 0, reason }) => (file, reason),

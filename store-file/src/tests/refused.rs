@@ -1,4 +1,5 @@
-//! What the operating system refuses is told as that, and not taken for damage; what comes too late is missing; and what is not needed is closed.
+//! What the operating system refuses is told as that, and not taken for damage; what comes too late
+//! is missing; and what is not needed is closed.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Snapshots: what the store keeps of them, what it refuses, and what a disk that fails or is full does to them, and to nothing else.
+//! Snapshots: what the store keeps of them, what it refuses, and what a disk that fails or is full
+//! does to them, and to nothing else.
 
 use std::io;
 
@@ -68,7 +69,8 @@ fn what_is_finished_is_read_and_what_is_named_is_kept() {
             assert!(store.snapshot(2, meta).await.is_err(), "it is of another group");
         }
         drop(store.draft(1).await.unwrap());
-        // It was the seventh, and is removed in the background: what a crash leaves of another is written when its name is free.
+        // It was the seventh, and is removed in the background: what a crash leaves of another is
+        // written when its name is free.
         scene.until(|| scene.files().len() == 4).await;
         drop(store);
         fs::write(scene.dir.path().join("snapshots/7.tmp"), "half").unwrap();
@@ -167,7 +169,8 @@ fn what_cannot_be_removed_is_removed_the_next_time() {
     });
 }
 
-/// Nothing but the snapshot has failed: the log goes on, and with more space so does the next snapshot.
+/// Nothing but the snapshot has failed: the log goes on, and with more space so does the next
+/// snapshot.
 async fn goes_on(scene: &Scene, store: Store, repair: impl FnOnce(&Faults)) {
     put(&store, 1, entries([entry(1, 11, "the log goes on")])).await;
     repair(scene.faults());
@@ -348,7 +351,10 @@ fn a_snapshot_that_is_missing_or_not_the_right_one_is_refused() {
         assert_eq!(offset, len - 1);
         let (_, offset, _) = refusal(&rt, &with([&whole[..], &[0]].concat())).await;
         assert_eq!(offset, len);
-        refusal(&rt, &with(whole[..50].to_vec())).await;
+        for at in (0..whole.len()).step_by(499) {
+            let (file, offset, _) = refusal(&rt, &with(whole[..at].to_vec())).await;
+            assert_eq!((file, offset), (ours.clone(), at as u64));
+        }
 
         let (_, _, reason) = refusal(&rt, &with(image[&other].clone())).await;
         assert_eq!(reason, "the snapshot of group 2");

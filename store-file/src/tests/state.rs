@@ -1,4 +1,5 @@
-//! What a store must hold of a group after some writes, and snapshots whose content tells what they are of.
+//! What a store must hold of a group after some writes, and snapshots whose content tells what they
+//! are of.
 
 use quorate_core::{Digest, Marks, Membership, SnapshotMeta, Standing};
 
@@ -17,8 +18,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn apply(&mut self, write: &LogWrite) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
-        self.standing = write.standing.clone().unwrap_or(std::mem::take(&mut self.standing));
-        self.marks = write.marks.clone().unwrap_or(std::mem::take(&mut self.marks));
+        if let Some(standing) = write.standing.as_deref() {
+            self.standing = standing.clone();
+        }
+        if let Some(marks) = write.marks.as_deref() {
+            self.marks = marks.clone();
+        }
         self.snapshot = write.snapshot.clone().or(self.snapshot.take());
         if let Some(to) = write.purge.filter(|to| to.index > self.purged.index) {
             match self.entries.iter().position(|entry| entry.log_id == to) {

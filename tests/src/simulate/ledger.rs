@@ -32,6 +32,9 @@ pub struct Put {
 
 const PUT_BYTES: usize = 16;
 
+/// No node can read a write to this one.
+pub const UNREADABLE_KEY: u64 = u64::MAX;
+
 impl Command for Put {
     fn encode(self) -> Result<Bytes, String> {
         let mut bytes = BytesMut::with_capacity(PUT_BYTES + self.padding.len());
@@ -47,6 +50,9 @@ impl Command for Put {
             return Err("too short".to_owned());
         }
         let (key, value) = (bytes.get_u64_le(), bytes.get_u64_le());
+        if key == UNREADABLE_KEY {
+            return Err("there is no such register".to_owned());
+        }
         Ok(Self { key, value, padding: bytes })
     }
 }
@@ -118,6 +124,22 @@ fn encode(applied: u64, chain: u32, registers: &BTreeMap<u64, (Register, Bytes)>
     bytes.freeze()
 }
 
+/// What [`encode`] has written.
+async fn read(
+    from: &mut SnapshotReader,
+) -> Result<(u64, u32, BTreeMap<u64, (Register, Bytes)>), SnapshotError> {
+    let applied = from.read_u64().await?;
+    let chain = from.read_u64().await?;
+    let mut registers = BTreeMap::new();
+    while from.remaining() > 0 {
+        let key = from.read_u64().await?;
+        let register = Register { version: from.read_u64().await?, value: from.read_u64().await? };
+        let len = from.read_u64().await?;
+        registers.insert(key, (register, from.read(len).await?));
+    }
+    Ok((applied, u32::try_from(chain).map_err(SnapshotError::state_machine)?, registers))
+}
+
 impl Snapshot for Ledger {
     type View = Bytes;
 
@@ -129,20 +151,12 @@ impl Snapshot for Ledger {
         to.write_bytes(view).await
     }
 
+    async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
+        read(from).await.map(drop)
+    }
+
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
-        let applied = from.read_u64().await?;
-        let chain = from.read_u64().await?;
-        let mut registers = BTreeMap::new();
-        while from.remaining() > 0 {
-            let key = from.read_u64().await?;
-            let register =
-                Register { version: from.read_u64().await?, value: from.read_u64().await? };
-            let len = from.read_u64().await?;
-            registers.insert(key, (register, from.read(len).await?));
-        }
-        self.applied = applied;
-        self.chain = u32::try_from(chain).map_err(SnapshotError::state_machine)?;
-        self.registers = registers;
+        (self.applied, self.chain, self.registers) = read(from).await?;
         self.observer.restored(self.node, self.applied, self.chain);
         Ok(())
     }

@@ -109,8 +109,8 @@ impl Written {
         Self {
             hard_state: write.hard_state,
             cluster: write.cluster,
-            standing: write.standing.clone(),
-            marks: write.marks.clone(),
+            standing: write.standing.as_deref().cloned(),
+            marks: write.marks.as_deref().cloned(),
             snapshot: write.snapshot.as_ref().map(|meta| meta.log_id),
             purge: write.purge,
             entries: write.entries.iter().map(Seal::of).collect(),

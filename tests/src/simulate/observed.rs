@@ -33,6 +33,10 @@ impl<S: LogStore> LogStore for Observed<S> {
         Ok(identity)
     }
 
+    fn cluster(&self) -> Option<quorate::ClusterId> {
+        self.inner.cluster()
+    }
+
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         let recovered = self.inner.recover(group).await?;
         self.observer.recovered(self.node, self.life, &recovered);

@@ -192,7 +192,7 @@ impl Observer {
         self.change_model(|model| {
             for entry in &write.entries {
                 if let Payload::Membership(membership) = &entry.payload {
-                    model.configurations.insert(entry.log_id, (**membership).clone());
+                    model.configurations.insert(entry.log_id, membership.clone());
                 }
             }
             for seal in &written.entries {

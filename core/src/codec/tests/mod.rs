@@ -99,7 +99,8 @@ fn meta() -> SnapshotMeta {
 
 fn standings() -> Vec<Standing> {
     let (claimed, admitted) = (Standing::Claimed(claim()), Standing::Admitted(CLUSTER));
-    vec![Standing::Empty, claimed, admitted, Standing::Spent]
+    let contested = Standing::Contested(claim());
+    vec![Standing::Empty, claimed, admitted, Standing::Spent, contested]
 }
 
 fn marks() -> Marks {
@@ -121,8 +122,8 @@ fn entries() -> Vec<Entry> {
         entry(4, 79, 1000, Payload::Command(Bytes::from_static(b"small"))),
         entry(4, 80, 1001, Payload::Command(large)),
         entry(5, 81, 1001, Payload::Command(Bytes::new())),
-        entry(5, 82, 1001, Payload::Membership(Box::new(membership()))),
-        entry(5, 83, u64::MAX, Payload::Membership(Box::new(joint()))),
+        entry(5, 82, 1001, Payload::Membership(membership())),
+        entry(5, 83, u64::MAX, Payload::Membership(joint())),
     ]
 }
 

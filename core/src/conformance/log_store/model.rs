@@ -30,10 +30,10 @@ impl Log {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         self.cluster = write.cluster.or(self.cluster);
         if let Some(standing) = &write.standing {
-            self.standing = standing.clone();
+            self.standing = (**standing).clone();
         }
         if let Some(marks) = &write.marks {
-            self.marks = marks.clone();
+            self.marks = (**marks).clone();
         }
         if let Some(meta) = &write.snapshot {
             self.snapshot = Some(meta.clone());
@@ -128,7 +128,7 @@ impl Log {
 
 fn membership_of(entry: &Entry) -> Option<(Index, Membership)> {
     match &entry.payload {
-        Payload::Membership(membership) => Some((entry.log_id.index, (**membership).clone())),
+        Payload::Membership(membership) => Some((entry.log_id.index, membership.clone())),
         _ => None,
     }
 }

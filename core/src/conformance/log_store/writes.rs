@@ -24,7 +24,7 @@ pub(super) fn entry(term: u64, index: Index) -> Entry {
     let seed = term.wrapping_mul(31).wrapping_add(index.wrapping_mul(17));
     let payload = match seed % 11 {
         0 => Payload::Blank,
-        1 => Payload::Membership(Box::new(membership(term, index, seed))),
+        1 => Payload::Membership(membership(term, index, seed)),
         kind => {
             let len = (seed % (kind * kind * kind)) as usize;
             Payload::Command(Bytes::from(vec![seed as u8; len]))
@@ -76,7 +76,7 @@ pub(super) fn standing(seed: u64) -> LogWrite {
         2 => Standing::Admitted(CLUSTER),
         _ => Standing::Spent,
     };
-    LogWrite { standing: Some(standing), ..LogWrite::default() }
+    LogWrite { standing: Some(Box::new(standing)), ..LogWrite::default() }
 }
 
 /// Marks that remember none, some, or as many replicas as they may.
@@ -91,7 +91,7 @@ pub(super) fn marks(seed: u64) -> LogWrite {
     let count = [0, 1, 4, MAX_MEMORIES as u64][(seed % 4) as usize];
     let memories: BTreeMap<Replica, Memory> = (1..=count).map(of).collect();
     let marks = Marks { committed: at(seed), memories };
-    LogWrite { marks: Some(marks), ..LogWrite::default() }
+    LogWrite { marks: Some(Box::new(marks)), ..LogWrite::default() }
 }
 
 /// Bytes without a pattern, so that a part in the wrong place is seen.

@@ -63,6 +63,14 @@ async fn snapshot<F: MachineFactory>(machine: &F::Machine) -> Bytes {
     written::<F>(view::<F>(machine)).await
 }
 
+/// Checks as a node does.
+async fn check<M: StateMachine>(content: &Bytes) -> Result<(), SnapshotError> {
+    let bytes = content.len() as u64;
+    let mut reader = SnapshotReader::new(Box::new(Content(content.clone())), bytes);
+    M::check(&mut reader).await?;
+    reader.end().map(|_| ())
+}
+
 /// Restores as a node does.
 async fn restore<M: StateMachine>(machine: &mut M, content: &Bytes) -> Result<(), SnapshotError> {
     let bytes = content.len() as u64;
@@ -83,6 +91,7 @@ pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: 
         let mut original = factory.machine();
         apply_each::<F>(&mut original, before).await;
         let content = snapshot::<F>(&original).await;
+        check::<F::Machine>(&content).await.expect("what was written passes the check");
         let mut ahead = factory.machine();
         apply_each::<F>(&mut ahead, &commands).await;
         let mut elsewhere = factory.machine();

@@ -94,7 +94,7 @@ fn elections() -> Vec<Body> {
 fn replication() -> Vec<Body> {
     let with_learner = membership().with_learner(Replica::new(1, 99)).expect("a possible one");
     let joint = with_learner.exchanging(replica(1), Replica::new(1, 99)).expect("a possible one");
-    let configuration = |membership| Payload::Membership(Box::new(membership));
+    let configuration = |membership| Payload::Membership(membership);
     let entries = vec![
         entry(LogId::new(2, 1, 11), Payload::Blank),
         command(12, 0),

@@ -66,7 +66,7 @@ fn what_is_told_beside_the_log_is_written_at_once() {
     let told = [
         Beside { hard_state: Some(HardState::default()), ..alone() },
         Beside { cluster: Some(cluster), ..alone() },
-        Beside { standing: Some(Standing::Admitted(cluster)), standings: 1, ..alone() },
+        Beside { standing: Some(Box::new(Standing::Admitted(cluster))), standings: 1, ..alone() },
     ];
     let mut log = log();
     for beside in told {

@@ -122,7 +122,7 @@ impl Cluster {
 
     /// Nodes that have got no further than to form a cluster.
     pub(crate) fn formed(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
-        let payload = Payload::Membership(Box::new(members(ids)));
+        let payload = Payload::Membership(members(ids));
         let disk = Disk::formed(Entry { log_id: LogId::FIRST, time: 0, payload }, CLUSTER);
         Self::on_disks(config, ids, seeds, &disk)
     }

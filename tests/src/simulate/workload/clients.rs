@@ -10,11 +10,14 @@ use quorate::{AsyncRuntime, LocalRaft, NodeId, Raft, ReadError, WriteError};
 
 use crate::simulate::cluster::{Cluster, Phase};
 use crate::simulate::history::{Answer, What};
-use crate::simulate::ledger::{Ledger, Put, Register};
+use crate::simulate::ledger::{Ledger, Put, Register, UNREADABLE_KEY};
 use crate::simulate::observer::now;
 
 /// How long a client waits when there is no node to ask, or that is busy.
 const RESTS: Duration = Duration::from_millis(50);
+
+/// How often a client also writes what can't be read.
+const UNREADABLE: f64 = 0.02;
 
 /// The most writes of one client at once.
 const BATCH: u64 = 8;
@@ -107,6 +110,9 @@ async fn pause(cluster: &Cluster, rt: &Sim, went_well: bool) {
 /// Whether there was an answer other than a refusal.
 async fn ask(cluster: &Cluster, handle: &Handle) -> bool {
     let (draw, load) = (&cluster.workload, &cluster.plan.load);
+    if draw.chance(UNREADABLE) {
+        write_unreadable(cluster, handle).await;
+    }
     if draw.chance(load.reads) {
         return read(cluster, handle, draw.below(load.keys)).await != Answer::Refused;
     }
@@ -147,6 +153,20 @@ async fn write_padded(cluster: &Cluster, handle: &Handle, key: u64, bytes: usize
         Answer::Refused => "write refused",
     });
     asked.answer
+}
+
+/// Writes what no node can read. It must have no effect, and do no harm to what is written at the same time.
+async fn write_unreadable(cluster: &Cluster, handle: &Handle) {
+    let value = cluster.observer.history.borrow_mut().new_value();
+    let put = Put { key: UNREADABLE_KEY, value, padding: Bytes::new() };
+    match handle.put(put).await {
+        Err(WriteError::Command(_)) => cluster.count("unreadable write refused"),
+        Err(_) => {}
+        Ok(_) => {
+            let verdict = Err("a write that nobody can read was applied".to_owned());
+            cluster.observer.accuse("clients", verdict, now());
+        }
+    }
 }
 
 /// Reads a register, and notes what was seen.

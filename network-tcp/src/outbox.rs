@@ -1,0 +1,154 @@
+//! The outbox of a peer's lane: what waits for the task that writes it. No I/O.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quorate_core::Replica;
+use quorate_core::codec::Gather;
+use quorate_rt::channel::Signal;
+
+use crate::addresses::Address;
+use crate::frame::put_frame;
+use crate::handshake::Lane;
+use crate::sessions::{Control, ECHO_FRAME, PING_FRAME, Session};
+
+/// What waits for a connection, in bytes (and one message more): enough for the first words of an
+/// election, as what is older than a failed attempt is worthless.
+const UNCONNECTED_BYTES: usize = 64 << 10;
+
+/// What the transport and the peer's task share.
+pub(crate) struct Link {
+    /// Whom it is for; maybe [`any`](Replica::any) of a node.
+    pub(crate) to: Replica,
+    pub(crate) lane: Lane,
+    pub(crate) address: Address,
+    outbox: RefCell<Outbox>,
+    /// Raised when there is something to write.
+    pub(crate) filled: Rc<Signal>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    /// What may go over any connection. It overtakes the others.
+    formation: Queue,
+    /// What needs a proven connection.
+    others: Queue,
+    /// What the task has taken and not yet written: it is memory, too.
+    writing_bytes: usize,
+    writing_frames: u64,
+    /// Over which it is written, until that has ended.
+    connection: Option<Rc<Session>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Gather,
+    frames: u64,
+}
+
+impl Outbox {
+    fn bytes(&self) -> usize {
+        self.formation.waiting.len() + self.others.waiting.len() + self.writing_bytes
+    }
+}
+
+impl Link {
+    pub(crate) fn new(to: Replica, lane: Lane, address: Address) -> Self {
+        Self { to, lane, address, outbox: RefCell::default(), filled: Rc::default() }
+    }
+
+    /// Whether another message is taken.
+    pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
+        let outbox = self.outbox.borrow();
+        let limit = match outbox.connection.as_ref().filter(|session| !session.has_ended()) {
+            None => max_outbox_bytes.min(UNCONNECTED_BYTES),
+            Some(session) if !session.proven && !is_formation => return false,
+            Some(_) => max_outbox_bytes,
+        };
+        outbox.bytes() < limit
+    }
+
+    /// Puts a message behind the others; the task looks at it after this turn.
+    pub(crate) fn push(&self, body: &mut Gather, is_formation: bool) {
+        let outbox = &mut *self.outbox.borrow_mut();
+        let queue = if is_formation { &mut outbox.formation } else { &mut outbox.others };
+        put_frame(&mut queue.waiting, body);
+        queue.frames += 1;
+        self.filled.raise();
+    }
+
+    /// Throws away what waits and what has not been written to its end, and says how many messages
+    /// that were.
+    pub(crate) fn clear(&self) -> u64 {
+        let lost = self.outbox.take();
+        lost.formation.frames + lost.others.frames + lost.writing_frames
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
+    pub(crate) async fn until_filled(&self, session: Option<&Session>) {
+        let is_empty = || {
+            let outbox = self.outbox.borrow();
+            outbox.formation.waiting.is_empty()
+                && outbox.others.waiting.is_empty()
+                && !session.is_some_and(Session::is_due)
+        };
+        while is_empty() {
+            self.filled.wait().await;
+        }
+    }
+
+    /// A connection is there. Gives how many messages wait that can't go over it, and are dropped.
+    pub(crate) fn connected(&self, session: &Rc<Session>) -> u64 {
+        let outbox = &mut *self.outbox.borrow_mut();
+        outbox.connection = Some(Rc::clone(session));
+        self.filled.raise();
+        if session.proven { 0 } else { std::mem::take(&mut outbox.others).frames }
+    }
+
+    /// The connection is gone, and what waits is for the next one. Gives how many messages were
+    /// being written.
+    pub(crate) fn disconnected(&self) -> u64 {
+        let outbox = &mut *self.outbox.borrow_mut();
+        outbox.connection = None;
+        outbox.writing_bytes = 0;
+        std::mem::take(&mut outbox.writing_frames)
+    }
+
+    pub(crate) fn begin_write(&self, session: &Session) -> (Vec<Bytes>, usize) {
+        let outbox = &mut *self.outbox.borrow_mut();
+        assert!(outbox.writing_frames == 0, "one write at a time");
+        // Before all that waits: a ping is answered soon, or in vain.
+        let mut control = Gather::new();
+        for due in session.take_due() {
+            let mut body = Gather::new();
+            body.put_u8(match due {
+                Control::Ping => PING_FRAME,
+                Control::Echo => ECHO_FRAME,
+            });
+            put_frame(&mut control, &mut body);
+        }
+        outbox.writing_bytes = outbox.bytes() + control.len();
+        let mut batch = Vec::new();
+        let Outbox { formation, others, .. } = outbox;
+        for waiting in [&mut control, &mut formation.waiting, &mut others.waiting] {
+            match batch.is_empty() {
+                true => batch = waiting.take(),
+                false => batch.append(&mut waiting.take()),
+            }
+        }
+        for queue in [formation, others] {
+            outbox.writing_frames += std::mem::take(&mut queue.frames);
+        }
+        (batch, outbox.writing_bytes)
+    }
+
+    pub(crate) fn end_write(&self) -> (usize, u64) {
+        let outbox = &mut *self.outbox.borrow_mut();
+        (std::mem::take(&mut outbox.writing_bytes), std::mem::take(&mut outbox.writing_frames))
+    }
+}

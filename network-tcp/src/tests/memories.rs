@@ -1,0 +1,98 @@
+//! What a node remembers of a peer is told to it before any message, and only where the cluster is
+//! proven.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+use crate::handshake::MAX_MEMORIES;
+
+fn memory(term: u64) -> Memory {
+    let (acknowledged, committed) = (LogId::new(term, 1, 9), LogId::new(term, 1, 8));
+    Memory { term: Term(term), voted: Term(term - 1), acknowledged, committed }
+}
+
+/// What has reached a group, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Event {
+    Remembered(GroupId, Replica, Memory),
+    Message(GroupId, Body),
+}
+
+/// Listens for a group, remembers in it of replica 2 what `recall` says, and notes what comes.
+fn listen(node: &Node, group: GroupId, recall: Option<Memory>, events: &Rc<RefCell<Vec<Event>>>) {
+    let (delivered, remembered) = (Rc::clone(events), Rc::clone(events));
+    let inbox = Inbox::with_memory(
+        move |message| delivered.borrow_mut().push(Event::Message(group, message.body)),
+        move |of| recall.filter(|_| of == replica(2)),
+        move |from, memory| {
+            remembered.borrow_mut().push(Event::Remembered(group, from, memory));
+        },
+    );
+    node.transport.attach(group, node.own, inbox);
+}
+
+#[test]
+fn memories_of_all_groups_come_before_the_first_message() {
+    run(async |rt| {
+        let (one, two) = pair(&rt).await;
+        let (here, there) = (Rc::default(), Rc::default());
+        for group in GROUP..GROUP + 3 {
+            let recall = (group != GROUP + 1).then(|| memory(group));
+            listen(&one, group, recall, &here);
+            listen(&two, group, None, &there);
+        }
+        one.send_number(2, 1);
+        until(&rt, || there.borrow().len() == 3).await;
+        let remembered = |group| Event::Remembered(group, replica(1), memory(group));
+        let message = |sequence| Event::Message(GROUP, Body::ReadIndex { sequence });
+        let expected = [remembered(GROUP), remembered(GROUP + 2), message(1)];
+        assert_eq!(*there.borrow(), expected);
+        // The lane for snapshots is another connection, and the other direction another one.
+        one.send(2, piece(0, 10));
+        until(&rt, || there.borrow().len() == 6).await;
+        two.send_number(1, 2);
+        until(&rt, || here.borrow().len() == 1).await;
+        assert_eq!(*here.borrow(), [message(2)], "nothing is remembered of 1");
+    });
+}
+
+#[test]
+fn an_unproven_peer_is_told_nothing_and_believed_nothing() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let here = Rc::default();
+        listen(&one, GROUP, Some(memory(5)), &here);
+        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
+        one.send(2, who());
+        let (_wire, _, confirm) = Wire::welcome_as(&mut listener, empty(2)).await;
+        assert_eq!(confirm.remember, []);
+
+        let mut wire = Wire::connect(&rt, &one).await;
+        wire.greet(&hello_by(empty(3), replica(1))).await;
+        let remember = vec![(GROUP, memory(9))];
+        wire.send(Confirm { remember, ..Confirm::default() }.encode()).await;
+        wire.send(frame(&encode(&message(3, 1, who())))).await;
+        until(&rt, || !here.borrow().is_empty()).await;
+        assert_eq!(*here.borrow(), [Event::Message(GROUP, who())]);
+    });
+}
+
+#[test]
+fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let here = Rc::default();
+        listen(&one, GROUP, None, &here);
+        let hello = hello(2, 1);
+        let mut wire = Wire::connect(&rt, &one).await;
+        let there = wire.greet(&hello).await.node.unwrap();
+        let remember: Vec<_> = (0..MAX_MEMORIES as u64).map(|group| (group, memory(5))).collect();
+        let mac = Some(mac(CLUSTER, Role::Dialler, &hello.from, &there));
+        wire.send(Confirm { mac, remember, refused: 0 }.encode()).await;
+        until(&rt, || one.transport.stats().accepts == 1).await;
+        until(&rt, || !here.borrow().is_empty()).await;
+        assert_eq!(*here.borrow(), [Event::Remembered(GROUP, replica(2), memory(5))]);
+    });
+}
