@@ -10,6 +10,7 @@ mod tests;
 mod writing;
 
 use bytes::Bytes;
+use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use rmp_serde::decode::Error::InvalidMarkerRead;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,14 +24,15 @@ use crate::state_machine::Command;
 /// decodes this deep in a debug build takes less than the 2 MiB that a thread has.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// The memory with which an encoding begins: most commands fit without a second allocation.
+const CAPACITY: usize = 128;
+
 /// Serializes a value in the default encoding.
 ///
 /// # Errors
 ///
 /// A sentence that says what in the value the encoding can't hold.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
-    /// Most commands fit without a second allocation.
-    const CAPACITY: usize = 128;
     let mut bytes = Vec::with_capacity(CAPACITY);
     // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says of itself. So it has to be
     // written like that: else an IP address in such a struct could not be read back.
@@ -67,8 +69,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     }
 }
 
-/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in it. It takes a third to a
-/// half of the default encoding's bytes and time.
+/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in it. A typical command takes
+/// 40 % of the default encoding's bytes, as long to encode, and 40 % of the time to decode.
 ///
 /// It is for types that never change and that serde reads without looking ahead. These can't be read back, and are refused when
 /// they are proposed:
@@ -96,11 +98,11 @@ pub struct Compact<T>(pub T);
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for Compact<T> {
     fn encode(self) -> Result<Bytes, String> {
-        let mut serializer = postcard::Serializer { output: postcard::ser_flavors::StdVec::new() };
+        let output = ExtendFlavor::new(Vec::with_capacity(CAPACITY));
+        let mut serializer = postcard::Serializer { output };
         let checked = Checked::<_, false>::new(&mut serializer);
         self.0.serialize(checked).map_err(|error| error.to_string())?;
-        let bytes = postcard::ser_flavors::Flavor::finalize(serializer.output);
-        bytes.map(Bytes::from).map_err(|error| error.to_string())
+        serializer.output.finalize().map(Bytes::from).map_err(|error| error.to_string())
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {

@@ -514,6 +514,36 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
     assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
 }
 
+/// A leader of a later term may put entries of earlier terms in the place of what was acknowledged and
+/// never committed; until its own follow, the log ends before what a former leader remembers.
+#[test]
+fn what_a_later_leader_has_replaced_is_no_accusation() {
+    let mut replaced = follower(0, 5);
+    let of_term_2 = |index| entry(2, 3, index);
+    let append = |prev, entries: Vec<Entry>| Body::Append {
+        prev,
+        committed: 0,
+        round: 0,
+        entries: entries.into(),
+    };
+    let ends_at_5 = LogId::new(1, 2, 5);
+    let body = append(ends_at_5, vec![of_term_2(6), of_term_2(7), of_term_2(8)]);
+    after(&mut replaced, message(3, 2, body));
+    after(&mut replaced, message(2, 3, append(ends_at_5, vec![entry(1, 2, 6)])));
+    assert_eq!(replaced.last_log_id(), LogId::new(1, 2, 6));
+    let acknowledged = LogId::new(2, 3, 8);
+    let memory = Memory { term: Term(2), acknowledged, ..Memory::default() };
+    let remembered = || Input::Remembered { from: node(3), memory };
+    assert_eq!(after(&mut replaced, remembered()).rolled_back, None);
+
+    // The same after a restart in between.
+    let mut outline = Outline::default();
+    entries(1..=6).iter().for_each(|entry| outline.push(entry));
+    let hard_state = HardState { term: Term(3), voted_for: None };
+    let mut restarted = engine(Recovered { hard_state, outline, ..Recovered::default() });
+    assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
+}
+
 /// What a leader remembers of its peers goes along with later writes, and comes back with the store.
 #[test]
 fn memories_outlive_a_restart() {

@@ -1,6 +1,7 @@
 //! One node: its store, its transport, its state machine and its server, put together.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -21,6 +22,15 @@ use crate::store::Store;
 
 /// How long to wait before asking again whether the cluster serves, while the node starts.
 const READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a port may still be in use, and how often it is tried: the kernel closes the sockets of a process that used io_uring
+/// a moment after its end.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a node that was told another list than its peers goes on answering them, so that each of them notices: twice what a
+/// peer waits at most before it connects again.
+const DISAGREEMENT: Duration = Duration::from_secs(2);
 
 /// What a node is to be.
 #[derive(Clone, Debug)]
@@ -48,10 +58,14 @@ pub(crate) async fn run<R: AsyncRuntime>(
     on_ready: impl FnOnce(NodeId) + 'static,
 ) -> Result<(), String> {
     let Plan { id, client, peer, data, members, config } = plan;
-    let log_store = FileStore::open(rt, &data).await.map_err(|error| error.to_string())?;
-    let tcp = TcpTransport::bind(rt, &peer).await.map_err(|error| error.to_string())?;
-    let listener = listen(rt, &client).await?;
+    let tcp = once_free(rt, async || TcpTransport::bind(rt, &peer).await).await;
+    let tcp = tcp.map_err(|error| error.to_string())?;
+    let listener = once_free(rt, async || listen(rt, &client).await).await;
+    let listener = listener.map_err(|error| format!("can't listen on {client}: {error}"))?;
     let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+    // A command line that can't work leaves nothing on the disk.
+    tcp.check_list(id, &members)?;
+    let log_store = FileStore::open(rt, &data).await.map_err(|error| error.to_string())?;
     let store = Store::default();
     let keys = store.count();
     let node = Node::builder(id)
@@ -79,7 +93,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
         let mut stopped = pin!(node.stopped().fuse());
         let mut asked = pin!(stop.wait_for(|stop| *stop).fuse());
         // It serves meanwhile, if only to say for whom it waits.
-        let mut forming = pin!(form(id, node.local(), members).fuse());
+        let mut forming = pin!(form(rt, id, node.local(), members).fuse());
         loop {
             select_biased! {
                 outcome = stopped => return outcome.map_err(|error| error.to_string()),
@@ -91,12 +105,27 @@ pub(crate) async fn run<R: AsyncRuntime>(
     node.shutdown().await.map_err(|error| error.to_string())
 }
 
-async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> Result<R::Listener, String> {
-    let failed = |error| format!("can't listen on {address}: {error}");
+/// Tries again while the port is in use, for a while.
+async fn once_free<R: AsyncRuntime, T>(
+    rt: &R,
+    listen: impl AsyncFn() -> io::Result<T>,
+) -> io::Result<T> {
+    let deadline = rt.now() + PORT_PATIENCE;
+    loop {
+        match listen().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && rt.now() < deadline => {
+                rt.sleep(PORT_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listener> {
+    let mut result = Err(io::Error::other("the name has no address"));
     // A blocking look-up, but nothing else goes on yet on this thread.
-    let mut result = Err(format!("can't listen on {address}: the name has no address"));
-    for resolved in address.to_socket_addrs().map_err(failed)? {
-        result = rt.listen(resolved).await.map_err(failed);
+    for resolved in address.to_socket_addrs()? {
+        result = rt.listen(resolved).await;
         if result.is_ok() {
             break;
         }
@@ -119,7 +148,8 @@ async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Optio
 /// Waits until this node is part of a cluster that was founded with this list.
 ///
 /// Errors: it can't be.
-async fn form(
+async fn form<R: AsyncRuntime>(
+    rt: &R,
     id: NodeId,
     raft: LocalRaft<Store>,
     members: BTreeMap<NodeId, String>,
@@ -131,12 +161,17 @@ async fn form(
         }
         // The node says it, too.
         Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            if let InitializeError::OtherList { .. } = error {
+                rt.sleep(DISAGREEMENT).await;
+            }
+            Err(error.to_string())
+        }
     }
 }
 
 /// TCP, to the addresses of the command line. The log has those with which the cluster was formed; a node that has
-/// moved since, or a demo on other ports, is not where the log says.
+/// moved since, or a demo on other ports, is not where the log says. They were checked before the node started.
 struct Addressed<R: AsyncRuntime> {
     tcp: TcpTransport<R>,
     members: BTreeMap<NodeId, String>,
@@ -161,10 +196,6 @@ impl<R: AsyncRuntime> Transport for Addressed<R> {
             (*replica, address.clone())
         };
         self.tcp.set_peers(group, &peers.iter().map(told).collect());
-    }
-
-    fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
-        self.tcp.check_list(me, list)
     }
 
     fn detach(&self, group: GroupId) {

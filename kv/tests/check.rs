@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{Process, connect, free_ports, kv};
+use common::{Process, connect, free_ports, kv, number, status};
 
-/// A node of its own, with this folder, that has stored something and taken a snapshot.
-fn node(data: &Path) -> Process {
-    let [client, peer] = free_ports(2)[..] else { unreachable!() };
+/// A node of its own, with this folder and these ports for clients and peers, that has stored something and taken a snapshot.
+fn node(data: &Path, [client, peer]: [u16; 2]) -> Process {
     let process = Process::spawn(
         kv().args(["serve", "--id", "1", "--client", &format!("127.0.0.1:{client}")])
             .args(["--peer", &format!("127.0.0.1:{peer}")])
@@ -55,7 +54,8 @@ fn everything(data: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
 fn it_tells_what_is_there_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path();
-    let mut process = node(data);
+    let ports @ [client, _] = [free_ports(1)[0], free_ports(1)[0]];
+    let mut process = node(data, ports);
 
     let (code, text) = check(data);
     assert_eq!(code, Some(1), "{text}");
@@ -84,6 +84,29 @@ fn it_tells_what_is_there_and_changes_nothing() {
     }
     assert!(!text.contains("caution") && !text.contains("torn"), "{text}");
     assert!(everything(data) == before);
+
+    // Another start is counted, and nothing else of its identity changes.
+    let identity = |text: &str| {
+        let lines = text
+            .lines()
+            .filter(|line| ["node: ", "  cluster: "].iter().any(|fact| line.starts_with(fact)));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = identity(&text);
+    let (_, cluster) = first[1].split_once("cluster: ").expect("a fact");
+    assert!(cluster.len() == 32 && cluster.bytes().all(|b| b.is_ascii_hexdigit()), "{cluster}");
+    let mut process = node(data, ports);
+    let facts = status(&mut connect(client).expect("connects")).expect("has a status");
+    assert_eq!(number(&facts, "boot"), Some(2));
+    let incarnation: String =
+        redis::from_redis_value(facts["incarnation"].clone()).expect("is text");
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), Some(0));
+    let (code, text) = check(data);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(identity(&text), first);
+    assert_eq!(first[0], format!("node: 1, incarnation {incarnation}"));
+    assert!(text.contains("\n  starts: 2\n"), "{text}");
 
     // Without the lock's file none is made.
     fs::remove_file(data.join("LOCK")).expect("removes");

@@ -7,12 +7,12 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Instant;
 
-use common::{Cluster, PATIENCE, Process, connect, free_ports, kv, number, status};
+use common::{Cluster, PATIENCE, Process, RUNTIMES, connect, free_ports, kv, number, status};
 use redis::RedisResult;
 
 #[test]
 fn without_a_majority_commands_fail_within_five_seconds_and_service_resumes() {
-    let mut cluster = Cluster::start(["tokio", "monoio", "compio"]);
+    let mut cluster = Cluster::start(RUNTIMES);
     let leader = cluster.leader();
     cluster.serves(leader);
     let mut connection = cluster.connect(leader).expect("connects");
@@ -40,7 +40,7 @@ fn without_a_majority_commands_fail_within_five_seconds_and_service_resumes() {
 
 #[test]
 fn a_demo_says_that_it_is_ready_and_brings_its_data_back() {
-    for runtime in ["tokio", "monoio", "compio"] {
+    for runtime in RUNTIMES {
         let data = tempfile::tempdir().expect("a temporary folder");
         for round in 0..2 {
             let (mut demo, ready, base) = demo(runtime, Some(data.path()));
@@ -84,27 +84,22 @@ fn demo(runtime: &str, data: Option<&std::path::Path>) -> (Process, String, u16)
     }
 }
 
+/// On the same ports, as by a second click, and on others.
 #[test]
 fn a_second_process_on_the_same_data_is_refused() {
-    let mut cluster = Cluster::start(["tokio"; 3]);
-    let leader = cluster.leader();
-    cluster.serves(leader);
-    let [client, peer] = free_ports(2)[..] else { unreachable!() };
-    let output = kv()
-        .args(["serve", "--id", &(leader + 1).to_string()])
-        .args(["--client", &format!("127.0.0.1:{client}")])
-        .args(["--peer", &format!("127.0.0.1:{peer}")])
-        .args(["--cluster", &format!("1=127.0.0.1:{peer},2=127.0.0.1:1,3=127.0.0.1:2")])
-        .arg("--data")
-        .arg(cluster.data_of(leader))
-        .output()
-        .expect("runs");
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("in use by another process"), "{error}");
-    cluster.serves(leader);
-    cluster.process(leader).signal("TERM");
-    assert_eq!(cluster.process(leader).exit_code(), Some(0));
+    let mut cluster = Cluster::start(RUNTIMES);
+    for node in 0..3 {
+        cluster.serves(node);
+        let said = cluster.line(node).is_refused();
+        assert!(said.contains("can't listen on"), "{said}");
+        let said = cluster.line(node).moved().is_refused();
+        assert!(said.contains("in use by another process"), "{said}");
+    }
+    for node in 0..3 {
+        cluster.serves(node);
+        cluster.stop_node(node);
+        cluster.start_node(node);
+    }
 }
 
 #[test]

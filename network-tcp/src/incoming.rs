@@ -1,7 +1,7 @@
 //! The tasks that accept connections and read messages from them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -39,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The accepted connections.
 pub(crate) struct Accepted<R: AsyncRuntime> {
     tasks: BTreeMap<u64, R::Task<()>>,
-    /// Why peers were refused the last time.
-    refused: BTreeMap<Replica, Refusal>,
+    /// Why peers have been refused since they were last welcome: the codes of the refusals.
+    refused: BTreeMap<Replica, BTreeSet<u8>>,
 }
 
 impl<R: AsyncRuntime> Default for Accepted<R> {
@@ -54,12 +54,13 @@ impl<R: AsyncRuntime> Accepted<R> {
         self.tasks.remove(&id)
     }
 
-    /// Whether the peer was not refused for the same reason before.
+    /// Whether the peer was not refused for the same reason before. It may be refused for several by
+    /// turns: as a node, and as a replica.
     fn is_news(&mut self, peer: Replica, refusal: Refusal) -> bool {
         if self.refused.len() >= MAX_REFUSED && !self.refused.contains_key(&peer) {
             self.refused.clear();
         }
-        self.refused.insert(peer, refusal) != Some(refusal)
+        self.refused.entry(peer).or_default().insert(refusal.code())
     }
 }
 
@@ -203,11 +204,15 @@ async fn welcome<R: AsyncRuntime>(
     write.write_all(vec![answer.encode()]).await?;
     let refused = |refusal| WelcomeError::Refused(peer, refusal);
     let confirm = read_until(&mut read, &mut rest, Confirm::take).await?.map_err(refused)?;
+    let expected = mac_of(Role::Dialler);
+    let judged = judge(own.state, hello.from.state, expected, confirm.mac);
     if confirm.refused != 0 {
+        if judged == Ok(true) {
+            hear_memories(&state, hello.from.replica, confirm.remember);
+        }
         return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
     }
-    let expected = mac_of(Role::Dialler);
-    let proven = judge(own.state, hello.from.state, expected, confirm.mac).map_err(refused)?;
+    let proven = judged.map_err(refused)?;
     Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
 }
 
@@ -219,6 +224,19 @@ async fn check<R: AsyncRuntime>(
     let Party { replica, boot, .. } = hello.from;
     hello.check(own)?;
     state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await
+}
+
+/// A peer of the cluster has said what it remembers of this node.
+fn hear_memories<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+    remember: Vec<(GroupId, Memory)>,
+) {
+    for (group, memory) in remember {
+        if let Some(inbox) = state.inbox(group) {
+            inbox.remembered(peer, memory);
+        }
+    }
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
@@ -268,11 +286,7 @@ async fn serve<R: AsyncRuntime>(
     let _open = state.begin_session(id, &session);
     learn(state, &hello, address);
     if proven {
-        for (group, memory) in remember {
-            if let Some(inbox) = state.inbox(group) {
-                inbox.remembered(peer, memory);
-            }
-        }
+        hear_memories(state, peer, remember);
     }
     let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
     match reader.run(read, write, rest).await {
@@ -434,7 +448,17 @@ pub(crate) fn close_all<R: AsyncRuntime>(accepted: &RefCell<Accepted<R>>) {
 
 #[cfg(test)]
 mod tests {
+    use quorate_rt_tokio::Tokio;
+
     use super::*;
+
+    #[test]
+    fn refusals_that_take_turns_are_news_once_each() {
+        let mut accepted = Accepted::<Tokio>::default();
+        let peer = Replica::new(2, 7);
+        let mut news = || [Refusal::Cluster, Refusal::Twin].map(|why| accepted.is_news(peer, why));
+        assert_eq!([news(), news()], [[true; 2], [false; 2]]);
+    }
 
     #[test]
     fn an_address_that_names_no_host_is_completed_by_what_was_seen() {

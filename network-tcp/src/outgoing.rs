@@ -44,14 +44,21 @@ impl ConnectError {
     }
 }
 
-/// Connects whenever there is something to send, and writes it. Never ends; its handle is dropped.
+/// Connects whenever there is something to send, and writes it; to a member of the cluster at once.
+/// Never ends; its handle is dropped.
+///
+/// Members stay connected even if they have nothing to say to each other, as two followers: another
+/// process on a copy of a member's folder is known as such only where that member is connected.
 pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
     let (to, lane, address) = (link.to, link.lane, link.address.at.as_str());
     let mut failures = 0;
+    let mut is_wanted = lane == Lane::Main && to.is_known() && link.address.is_configured;
     // So that a peer that is away for long is one line of the log, and not one a second.
     let mut logged = String::new();
     loop {
-        link.until_filled(None).await;
+        if !is_wanted {
+            link.until_filled(None).await;
+        }
         match connect(&state, &link).await {
             Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
                 continue; // With what this node is now.
@@ -62,7 +69,10 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 let (peer, proven) = (connection.peer, connection.proven);
                 tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
-                    Ok(End::Idle) => tracing::debug!(%to, ?lane, address, "closed, as it is idle"),
+                    Ok(End::Idle) => {
+                        is_wanted = false; // It has proven nothing.
+                        tracing::debug!(%to, ?lane, address, "closed, as it is idle");
+                    }
                     Ok(End::Again) => {
                         tracing::debug!(%to, ?lane, address, "connects anew, as a node has changed");
                         keep_waiting(&state, &link);
@@ -179,13 +189,16 @@ async fn dial<R: AsyncRuntime>(
         }
         Err(refusal) => Err(refusal),
     };
-    let confirm = match verdict {
-        Ok(true) => {
+    let refused = verdict.err().map_or(0, Refusal::code);
+    let confirm = match (judged, verdict) {
+        // A store that was put back is refused, and is to know what it has forgotten all the same:
+        // its node stops then.
+        (Ok(true), Ok(_) | Err(Refusal::OlderBoot)) => {
             let remember = recall(&state, peer).await;
-            Confirm { refused: 0, mac: mac_of(Role::Dialler), remember }
+            Confirm { refused, mac: mac_of(Role::Dialler), remember }
         }
-        Ok(false) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
-        Err(refusal) => Confirm { refused: refusal.code(), ..Confirm::default() },
+        (_, Ok(_)) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
+        (_, Err(_)) => Confirm { refused, ..Confirm::default() },
     };
     write.write_all(vec![confirm.encode()]).await?;
     Ok(Connection { peer, boot, own, proven: verdict?, read, write, rest })

@@ -366,7 +366,11 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     }
 
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
-        self.handle.state.change_addresses(|addresses| addresses.set(group, peers));
+        let state = &self.handle.state;
+        state.change_addresses(|addresses| addresses.set(group, peers));
+        let own = state.own.get().map(|own| own.replica);
+        let members = peers.keys().filter(|peer| peer.is_known() && Some(**peer) != own);
+        members.for_each(|member| drop(state.link(*member, Lane::Main)));
     }
 
     /// With the last group, all connections close. The port stays until the transport is dropped.

@@ -75,6 +75,10 @@ bugs! {
     I1,
     /// A message to an earlier disk of a node is taken by the next one.
     I2,
+    /// A store does not compare the node that it belongs to with the one that starts on it.
+    I3,
+    /// What others remember of a replica is not compared with what it has.
+    I4,
     /// A claim takes the place of any other with a lower ballot.
     I5,
     /// A lost disk is exchanged without a joint configuration.

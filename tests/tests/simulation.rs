@@ -40,6 +40,8 @@ profiles! {
     clocks_go_wrong: Clocks,
     clocks_go_wild: WildClocks,
     logs_are_compacted: Snapshots,
+    clusters_are_formed: Formation,
+    disks_are_mixed_up: Identity,
     it_ends_in_a_known_way: Endings,
 }
 

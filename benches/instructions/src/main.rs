@@ -10,9 +10,11 @@ use bytes::Bytes;
 use quorate::codec::{Gather, decode_message, put_message};
 use quorate::quorum::Voters;
 use quorate::{
-    AsyncRuntime, Body, ClusterId, Completion, Entries, Entry, FileStore, HardState, Launch, LogId,
-    LogStore, LogWrite, Message, NodeId, Payload, Replica, StoreError, Term, Tokio,
+    AsyncRuntime, Body, ClusterId, Command, Completion, Entries, Entry, FileStore, HardState,
+    Launch, LogId, LogStore, LogWrite, Message, NodeId, Payload, Raw, Replica, StoreError, Term,
+    Tokio,
 };
+use serde::{Deserialize, Serialize};
 
 use self::three::Three;
 
@@ -34,6 +36,10 @@ const CASES: &[Case] = &[
     ("log-append-1", || log_append(1, 128)),
     ("log-append-64", || log_append(64, 128)),
     ("log-append-64-large", || log_append(64, 4096)),
+    ("command-encode-raw", || command_encode(|| Raw(Bytes::from_static(&[7; COMMAND_BYTES])))),
+    ("command-decode-raw", || command_decode(|| Raw(Bytes::from_static(&[7; COMMAND_BYTES])))),
+    ("command-encode", || command_encode(Order::typical)),
+    ("command-decode", || command_decode(Order::typical)),
     ("quorum-agreed-5", || quorum_agreed(&five())),
     ("quorum-agreed-joint", || quorum_agreed(&joint())),
     ("quorum-vote-5", || quorum_vote(&five())),
@@ -126,6 +132,64 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     (0..APPENDS).map(write).for_each(append);
     let writes: Vec<_> = (APPENDS..2 * APPENDS).map(write).collect();
     counted(|| writes.into_iter().for_each(append));
+    Ok(())
+}
+
+/// So many commands are encoded or decoded: one alone is little beside what the memory's allocator happens to do.
+const COMMANDS: usize = 64;
+
+/// The length of a command in the default encoding.
+const COMMAND_BYTES: usize = 128;
+
+/// A command as services have them: some numbers, some text, an option and an enum.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+    account: u64,
+    side: Side,
+    price_cents: u64,
+    quantity: u32,
+    symbol: String,
+    client_reference: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Side {
+    Buy,
+    Sell { short: bool },
+}
+
+impl Order {
+    fn typical() -> Self {
+        Self {
+            id: 81_234_567,
+            account: 4_711,
+            side: Side::Sell { short: false },
+            price_cents: 1_999_900,
+            quantity: 250,
+            symbol: "QRTE".to_owned(),
+            client_reference: Some("web-2026-11-28-0000000000000042".to_owned()),
+        }
+    }
+}
+
+fn command_encode<C: Command>(command: impl Fn() -> C) -> Result<()> {
+    let commands: Vec<C> = (0..COMMANDS).map(|_| command()).collect();
+    let encode = |command: C| black_box(command).encode().map_err(anyhow::Error::msg);
+    let encoded: Vec<_> = counted(|| commands.into_iter().map(encode).collect());
+    for bytes in encoded {
+        let len = bytes?.len();
+        ensure!(len == COMMAND_BYTES, "a command has {len} bytes");
+    }
+    Ok(())
+}
+
+fn command_decode<C: Command>(command: impl Fn() -> C) -> Result<()> {
+    let encode = |_| command().encode().map_err(anyhow::Error::msg);
+    let encoded = (0..COMMANDS).map(encode).collect::<Result<Vec<_>>>()?;
+    let decoded: Vec<_> =
+        counted(|| encoded.iter().map(|bytes| C::decode(black_box(bytes))).collect());
+    ensure!(decoded.iter().all(Result::is_ok), "what was encoded can't be decoded");
     Ok(())
 }
 

@@ -47,8 +47,11 @@ pub(super) struct Common {
     /// The next write tells the store of its cluster.
     cluster_unsaved: bool,
     pub(super) committed: Index,
-    /// The voters of the membership in force.
+    /// The voters of the membership in force, the entry that brought it, and whether it is to be followed by another: it is joint, or has
+    /// learners. They are asked for in every turn.
     pub(super) voters: Voters,
+    pub(super) membership_index: Index,
+    pub(super) is_changing: bool,
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
@@ -56,6 +59,9 @@ pub(super) struct Common {
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
+    /// The term that the store knew when this run began, and the latest end of the log that was replaced since then.
+    started_in: Term,
+    replaced: LogId,
     /// Answers that wait until what they promise is durable.
     held: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
@@ -115,10 +121,14 @@ impl Common {
             cluster_unsaved: false,
             committed: 0,
             voters: Voters::default(),
+            membership_index: 0,
+            is_changing: false,
             named: false,
             memories: marks.memories.clone(),
             written_marks: marks,
             marks_at: now,
+            started_in: hard_state.term,
+            replaced: LogId::ZERO,
             held: Vec::new(),
             receiving: None,
             sequence,
@@ -266,13 +276,22 @@ impl Common {
             "entry {from} is to be replaced, but {} are committed (R2)",
             self.committed
         );
+        self.note_replaced();
         self.log.truncate(from);
         self.membership_changed();
+    }
+
+    /// The end of the log is about to be replaced by what another leader has there.
+    pub(super) fn note_replaced(&mut self) {
+        self.replaced = self.replaced.max(self.log.last());
     }
 
     pub(super) fn membership_changed(&mut self) {
         let membership = self.log.membership();
         self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
+        self.membership_index = self.log.membership_index();
+        self.is_changing = self.voters.is_joint()
+            || membership.is_some_and(|membership| membership.learners().next().is_some());
         self.out.membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
@@ -301,7 +320,7 @@ impl Common {
         if index > self.committed {
             let before = mem::replace(&mut self.committed, index);
             self.out.committed = Some(index);
-            if self.log.membership_index() > before {
+            if self.membership_index > before {
                 self.note_committed_memberships(before);
             }
         }
@@ -348,13 +367,19 @@ impl Common {
         let last = self.log.last();
         let holds =
             |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
+        // What was acknowledged and not committed, a leader of a later term may have replaced by entries of earlier terms first: in
+        // this run, or in one before, which then knew of that term.
+        let may_be_replaced =
+            acknowledged <= self.replaced || acknowledged.term < self.started_in;
         if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
             Some(format!(
                 "replica {from} has got its vote in term {voted}, of which it knows nothing"
             ))
-        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index) {
+        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index)
+            && !may_be_replaced
+        {
             Some(format!(
                 "it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"
             ))

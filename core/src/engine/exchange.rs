@@ -30,7 +30,7 @@ const SILENT_TIMEOUTS: u32 = 10;
 impl Leader {
     /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
     fn is_settled(&self, common: &Common) -> bool {
-        common.committed >= self.first && common.committed >= common.log.membership_index()
+        common.committed >= self.first && common.committed >= common.membership_index
     }
 
     fn is_silent(&self, common: &Common, replica: Replica) -> bool {
@@ -115,12 +115,10 @@ impl Leader {
 
     /// Takes the next step of an exchange, or of whatever has made the configuration joint.
     pub(super) fn exchange(&mut self, common: &mut Common) {
-        let Some(membership) = common.membership() else { return };
-        let settled_is_next =
-            membership.voters().is_joint() || membership.learners().next().is_some();
-        if !settled_is_next || !self.is_settled(common) {
+        if !common.is_changing || !self.is_settled(common) {
             return;
         }
+        let Some(membership) = common.membership() else { return };
         if membership.voters().is_joint() {
             let next = membership.left_joint();
             self.reconfigure(common, next);

@@ -84,7 +84,7 @@ impl Engine {
                     tracing::warn!(%from, %prev, "ignored an append of another cluster");
                     return;
                 }
-                let begins = !entries.is_empty() && self.common.membership().is_none();
+                let begins = self.common.log.last() == LogId::ZERO && !entries.is_empty();
                 if let State::Candidate(_) = self.role {
                     self.become_follower(term);
                 }
@@ -203,12 +203,28 @@ impl Engine {
             _ => return false,
         };
         self.tell_situation(from, asked);
+        if let Body::Who { told } = body {
+            self.admit_member(from, told);
+        }
         if let Some(formation) = &self.formation
             && let Err(error) = formation.compare(from.id, told)
         {
             self.refuse_formation(error);
         }
         true
+    }
+
+    /// A member that has no log yet asks around. It may have accepted the claim of the founder's next disk, and hear nothing of this
+    /// cluster before it is told its id. A member other than the founder has the first entry, so that claim can't succeed.
+    fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
+        let common = &mut self.common;
+        let Some(membership) = common.membership() else { return };
+        let founders = membership.founders();
+        let is_founder = founders.first() == Some(&common.me.id);
+        if !is_founder && membership.is_member(from) && told == founders {
+            let (cluster, founders) = (membership.cluster(), founders.clone());
+            common.send(from, Body::Admit { cluster, founders });
+        }
     }
 
     fn tell_situation(&mut self, to: Replica, asked: Option<ClusterId>) {

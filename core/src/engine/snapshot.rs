@@ -239,6 +239,7 @@ impl Common {
             self.log.name_snapshot(meta);
             return false;
         }
+        self.note_replaced();
         self.log.install(meta.clone(), self.committed);
         self.membership_changed();
         self.commit_to(index);

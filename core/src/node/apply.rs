@@ -151,8 +151,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 let restore = self.applying.restore.take();
                 if let Some((snapshot, has_come)) = restore {
                     self.restore(&snapshot).await?;
-                    if has_come {
-                        self.mailbox.event(Event::Restored(snapshot));
+                    match has_come {
+                        // Whoever looks at the metrics hears of it when the node knows that this much is committed.
+                        true => self.mailbox.event(Event::Restored(snapshot)),
+                        false => self.has_applied(snapshot.log_id),
                     }
                 } else if self.applying.applied() < self.applying.committed.get() {
                     self.apply().await?;
@@ -256,7 +258,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         }
         self.time = self.time.max(*time);
         self.since_view = Applied::default();
-        self.has_applied(*log_id);
+        self.applying.applied.set(*log_id);
         self.replies.borrow_mut().restored(log_id.index);
         Ok(())
     }

@@ -295,7 +295,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.snapshots.stop_building() {
             self.applying.view_is_done(); // What it was of is out of date.
         }
-        if has_come || snapshot.log_id.index > self.applying.applied() {
+        // One that has come in is restored when the engine puts it in the place of the log, and nothing behind it is applied yet.
+        let (index, applied) = (snapshot.log_id.index, self.applying.applied());
+        assert!(index >= applied, "a snapshot would set the state back (S2)");
+        if index > applied {
             self.applying.restore(snapshot, has_come);
         }
     }
@@ -325,6 +328,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
+        if output.rolled_back.is_some() {
+            return; // It has promised on what it has forgotten: nothing of this turn leaves.
+        }
         let Output {
             write,
             messages,
@@ -569,6 +575,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
+            metrics.applied = self.applying.applied().min(engine.committed());
             metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             metrics.purged = engine.purged();
             if membership.is_some() || engine.role() != Role::Leader {

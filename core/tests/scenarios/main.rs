@@ -54,6 +54,7 @@ scenarios! {
     formation_lists
     formation_lists_five
     formation_member_lost
+    formation_next_claim
     formation_promise
     forward
     forward_room

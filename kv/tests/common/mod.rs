@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
+pub(crate) mod folders;
 pub(crate) mod load;
 pub(crate) mod namespace;
 pub(crate) mod state;
@@ -9,9 +10,12 @@ pub(crate) mod state;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,15 +25,39 @@ use tempfile::TempDir;
 /// Longer than anything here may take on a slow, busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The runtimes of `quorate-kv`.
+pub(crate) const RUNTIMES: [&str; 3] = ["tokio", "monoio", "compio"];
+
+/// Runs a scenario on each runtime, side by side: what takes time in it is mostly waiting.
+pub(crate) fn on_each_runtime(scenario: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for runtime in RUNTIMES {
+            scope.spawn(|| scenario(runtime));
+        }
+    });
+}
+
 pub(crate) fn kv() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quorate-kv"))
 }
 
-/// A port that is free now, and that the kernel doesn't soon give to others.
+/// Where tests look for ports: below those that the kernel gives to outgoing connections, which would take one that its node has
+/// not yet bound, or has let go when it was killed.
+const PORTS: Range<u16> = 10_240..32_000;
+
+/// Ports that are free now. No other test of this process gets them, and hardly one of another.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("binds")).collect();
-    listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    /// Processes with ids that follow each other begin so far apart.
+    const STRIDE: u32 = 607;
+    let begin = process::id().wrapping_mul(STRIDE);
+    let next = || begin.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+    let width = u32::from(PORTS.end - PORTS.start);
+    let ports = iter::repeat_with(|| PORTS.start + u16::try_from(next() % width).expect("less"));
+    ports
+        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .take(count)
+        .collect()
 }
 
 /// Asks again until there is an answer: another process gives no event to wait for.
@@ -129,7 +157,74 @@ impl Drop for Process {
     }
 }
 
-/// Some `quorate-kv serve` on this machine.
+/// The command line of a `quorate-kv serve`.
+#[derive(Clone)]
+pub(crate) struct Serve {
+    pub(crate) id: u64,
+    pub(crate) client: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) list: BTreeMap<u64, String>,
+    pub(crate) data: PathBuf,
+    pub(crate) runtime: &'static str,
+    pub(crate) flags: Vec<String>,
+}
+
+impl Serve {
+    /// The same with these nodes of the list alone.
+    pub(crate) fn told(mut self, ids: &[u64]) -> Self {
+        self.list.retain(|id, _| ids.contains(id));
+        self
+    }
+
+    /// The same on other ports, in the list, too.
+    pub(crate) fn moved(mut self) -> Self {
+        let ports = free_ports(2);
+        self.client.set_port(ports[0]);
+        self.peer.set_port(ports[1]);
+        self.list.insert(self.id, self.peer.to_string());
+        self
+    }
+
+    /// Starts it, in addition to its cluster. What it says goes to this file.
+    pub(crate) fn start(&self, errors: &Path) -> Process {
+        self.spawn(kv(), errors)
+    }
+
+    fn spawn(&self, mut command: Command, errors: &Path) -> Process {
+        let list: Vec<_> =
+            self.list.iter().map(|(id, address)| format!("{id}={address}")).collect();
+        let errors = fs::File::options().create(true).append(true).open(errors);
+        Process::spawn(
+            command
+                .arg("serve")
+                .args(["--id", &self.id.to_string()])
+                .args(["--client", &self.client.to_string()])
+                .args(["--peer", &self.peer.to_string()])
+                .args(["--cluster", &list.join(",")])
+                .arg("--data")
+                .arg(&self.data)
+                .args(["--runtime", self.runtime])
+                .args(&self.flags)
+                .stderr(errors.expect("a file for what it says")),
+        )
+    }
+
+    /// Runs it; it must end by itself, with an error. Gives what it has said.
+    pub(crate) fn is_refused(&self) -> String {
+        self.ends_with(1)
+    }
+
+    /// The same with this exit code.
+    pub(crate) fn ends_with(&self, code: i32) -> String {
+        let errors = tempfile::NamedTempFile::new().expect("a file for what it says");
+        let ended = self.spawn(kv(), errors.path()).exit_code();
+        let said = fs::read_to_string(errors.path()).expect("reads");
+        assert_eq!(ended, Some(code), "{said}");
+        said
+    }
+}
+
+/// Some `quorate-kv serve` on this machine. Node i has the id i + 1.
 pub(crate) struct Cluster {
     runtimes: Vec<&'static str>,
     clients: Vec<SocketAddr>,
@@ -140,6 +235,8 @@ pub(crate) struct Cluster {
     flags: Vec<String>,
     data: TempDir,
     processes: BTreeMap<usize, Process>,
+    /// How much each node had said before it was started last, in bytes.
+    said_before: BTreeMap<usize, usize>,
 }
 
 impl Cluster {
@@ -179,6 +276,7 @@ impl Cluster {
             flags: Vec::new(),
             data: tempfile::tempdir().expect("a temporary folder"),
             processes: BTreeMap::new(),
+            said_before: BTreeMap::new(),
         }
     }
 
@@ -190,27 +288,32 @@ impl Cluster {
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
-        let members: Vec<_> =
-            self.peers.iter().zip(1..).map(|(peer, id)| format!("{id}={peer}")).collect();
-        let mut command = match &self.namespaces {
+        self.start_as(node, &self.line(node));
+    }
+
+    /// The command line of a node.
+    pub(crate) fn line(&self, node: usize) -> Serve {
+        Serve {
+            id: id(node),
+            client: self.clients[node],
+            peer: self.peers[node],
+            list: (1..).zip(self.peers.iter().map(SocketAddr::to_string)).collect(),
+            data: self.data_of(node),
+            runtime: self.runtimes[node],
+            flags: self.flags.clone(),
+        }
+    }
+
+    /// Starts a node by another command line than its own.
+    pub(crate) fn start_as(&mut self, node: usize, line: &Serve) {
+        let command = match &self.namespaces {
             Some(network) => network.within(node, kv()),
             None => kv(),
         };
-        let errors = fs::File::options().create(true).append(true).open(self.errors_path(node));
-        let process = Process::spawn(
-            command
-                .arg("serve")
-                .args(["--id", &(node + 1).to_string()])
-                .args(["--client", &self.clients[node].to_string()])
-                .args(["--peer", &self.peers[node].to_string()])
-                .args(["--cluster", &members.join(",")])
-                .arg("--data")
-                .arg(self.data_of(node))
-                .args(["--runtime", self.runtimes[node]])
-                .args(&self.flags)
-                .stderr(errors.expect("a file for what it says")),
-        );
-        self.processes.insert(node, process);
+        let errors = self.errors_path(node);
+        let said = fs::read(&errors).map_or(0, |said| said.len());
+        self.said_before.insert(node, said);
+        self.processes.insert(node, line.spawn(command, &errors));
     }
 
     pub(crate) fn data_of(&self, node: usize) -> PathBuf {
@@ -224,6 +327,47 @@ impl Cluster {
     /// What the lives of a node have said on their standard errors.
     pub(crate) fn errors(&self, node: usize) -> String {
         fs::read_to_string(self.errors_path(node)).expect("has said something")
+    }
+
+    /// What a node has said since it was started last.
+    pub(crate) fn said(&self, node: usize) -> String {
+        self.errors(node).split_off(self.said_before[&node])
+    }
+
+    /// Waits until a node says this.
+    pub(crate) fn says(&self, node: usize, what: &str) {
+        until(what, || self.said(node).contains(what).then_some(()));
+    }
+
+    /// Waits until a node has ended by itself, with an error. Gives what it has said.
+    pub(crate) fn fails(&mut self, node: usize) -> String {
+        let code = self.process(node).exit_code();
+        self.processes.remove(&node);
+        let said = self.said(node);
+        assert_eq!(code, Some(1), "{said}");
+        said
+    }
+
+    pub(crate) fn runs(&mut self, node: usize) -> bool {
+        self.processes.get_mut(&node).is_some_and(|process| !process.has_ended())
+    }
+
+    /// Deletes the folder of a node that doesn't run.
+    pub(crate) fn wipe(&self, node: usize) {
+        fs::remove_dir_all(self.data_of(node)).expect("deletes a folder");
+    }
+
+    /// A field of a node's `RAFT STATUS`, if it runs and tells of it.
+    pub(crate) fn fact(&self, node: usize, field: &str) -> Option<String> {
+        let facts = status(&mut self.connect(node).ok()?).ok()?;
+        redis::from_redis_value(facts.get(field)?.clone()).ok()
+    }
+
+    /// Waits until a node has the first entry of its cluster.
+    pub(crate) fn is_formed(&self, node: usize) {
+        until("the node has the first entry", || {
+            self.fact(node, "formed").filter(|formed| formed == "yes")
+        });
     }
 
     /// Asks a node to stop, and waits until it has ended in order.
@@ -294,4 +438,20 @@ impl Cluster {
             redis::cmd("DBSIZE").query::<u64>(&mut connection).ok()
         });
     }
+}
+
+impl Drop for Cluster {
+    /// Where a test has failed, what the nodes have said is the best clue.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for node in self.said_before.keys() {
+                eprintln!("node {} has said:\n{}", id(*node), self.errors(*node));
+            }
+        }
+    }
+}
+
+/// The id of a node.
+pub(crate) fn id(node: usize) -> u64 {
+    node as u64 + 1
 }

@@ -223,7 +223,7 @@ fn whichever_store_a_node_has_answers_who_asks_for_any() {
         let mut two = Node::start_as(&rt, new).await;
         one.meet(&[(2, two.address())]);
         one.send_number(2, 1);
-        until(&rt, || one.transport.stats().refused_handshakes == 1).await;
+        until(&rt, || one.transport.stats().refused_handshakes > 0).await;
         one.send_to(Replica::any(2), who());
         let arrived = two.inbox.recv().await.unwrap();
         assert_eq!((arrived.to, arrived.body), (Replica::any(2), who()));

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
-use crate::handshake::MAX_MEMORIES;
+use crate::handshake::{MAX_MEMORIES, Refusal};
 
 fn memory(term: u64) -> Memory {
     let (acknowledged, committed) = (LogId::new(term, 1, 9), LogId::new(term, 1, 8));
@@ -94,5 +94,70 @@ fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
         until(&rt, || one.transport.stats().accepts == 1).await;
         until(&rt, || !here.borrow().is_empty()).await;
         assert_eq!(*here.borrow(), [Event::Remembered(GROUP, replica(2), memory(5))]);
+    });
+}
+
+/// A folder that went back to an earlier boot is refused, and so stops at what others remember of it.
+#[test]
+fn a_refused_earlier_boot_is_told_what_is_remembered() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let here = Rc::default();
+        listen(&one, GROUP, Some(memory(5)), &here);
+        let later = rebooted(member(2));
+        let mut wire = Wire::connect(&rt, &one).await;
+        wire.shake_hands(&hello_by(later, replica(1)), later.cluster).await;
+        until(&rt, || one.transport.stats().accepts == 1).await;
+        drop(wire);
+        let two = Node::start(&rt, 2).await;
+        let there = Rc::default();
+        listen(&two, GROUP, None, &there);
+        one.meet(&[(2, two.address())]);
+        one.send_number(2, 1);
+        until(&rt, || !there.borrow().is_empty()).await;
+        assert_eq!(*there.borrow(), [Event::Remembered(GROUP, replica(1), memory(5))]);
+        assert_eq!(two.transport.stats().accepts, 0);
+    });
+}
+
+/// It has less than it has shown to others, and is to know: it stops by itself then.
+#[test]
+fn a_folder_that_went_back_is_told_what_it_has_forgotten_and_refused() {
+    run(async |rt| {
+        let mut one = Node::start(&rt, 1).await;
+        listen(&one, GROUP, Some(memory(5)), &Rc::default());
+        drop(Wire::welcomed(&rt, &one, 2).await);
+        let mut older = member(2);
+        older.boot.number -= 1;
+        older.boot.tag += 7;
+        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
+        one.send_number(2, 1);
+        let (mut wire, _, confirm) = Wire::welcome_as(&mut listener, older).await;
+        assert_eq!(confirm.refused, Refusal::OlderBoot.code());
+        assert_eq!(confirm.remember, [(GROUP, memory(5))]);
+        assert!(confirm.mac.is_some());
+        wire.until_closed().await;
+    });
+}
+
+#[test]
+fn who_refuses_a_node_is_believed_what_it_remembers_of_it_if_it_is_of_the_cluster() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let here = Rc::default();
+        listen(&one, GROUP, None, &here);
+        for proven in [false, true] {
+            let hello = hello(2, 1);
+            let mut wire = Wire::connect(&rt, &one).await;
+            let there = wire.greet(&hello).await.node.unwrap();
+            let mac = proven.then(|| mac(CLUSTER, Role::Dialler, &hello.from, &there));
+            let remember = vec![(GROUP, memory(5))];
+            let refused = Refusal::OlderBoot.code();
+            wire.send(Confirm { mac, remember, refused }.encode()).await;
+            wire.until_closed().await;
+        }
+        assert_eq!(*here.borrow(), [Event::Remembered(GROUP, replica(2), memory(5))]);
+        assert_eq!(one.transport.stats().refused_handshakes, 2);
     });
 }

@@ -18,6 +18,8 @@ enum Damage {
     Rotten,
     /// It was replaced by an empty one.
     Replaced,
+    /// It was put back to an earlier state, and will be replaced.
+    PutBack,
 }
 
 pub struct Atlas {
@@ -41,6 +43,11 @@ impl Atlas {
         self.damaged.borrow_mut().insert(node, Damage::Rotten);
     }
 
+    /// Its disk is an earlier one of it: as good as lost from now on, as the node has to stop.
+    pub fn put_back(&self, node: NodeId) {
+        self.damaged.borrow_mut().insert(node, Damage::PutBack);
+    }
+
     /// Its disk is a new one.
     pub fn replaced(&self, node: NodeId) {
         self.damaged.borrow_mut().insert(node, Damage::Replaced);
@@ -48,6 +55,11 @@ impl Atlas {
 
     pub fn is_rotten(&self, node: NodeId) -> bool {
         self.damaged.borrow().get(&node) == Some(&Damage::Rotten)
+    }
+
+    /// All disks are new ones.
+    pub fn clear(&self) {
+        self.damaged.borrow_mut().clear();
     }
 
     /// Whether something is wrong with its disk, or its new one has no vote yet.

@@ -2,7 +2,7 @@
 //! run it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,18 +13,25 @@ use quorate::rt::Task;
 use quorate::rt::channel::oneshot;
 use quorate::sim::{Crash, DiskImage, Generator, Host, Network, Sim, Simulation};
 use quorate::{
-    AsyncRuntime, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError, StoreError,
-    TcpTransport,
+    AsyncRuntime, Fatal, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError,
+    StoreError, TcpTransport,
 };
 
 use super::atlas::Atlas;
+use super::faults::Fault;
 use super::ledger::Ledger;
 use super::observed::Observed;
 use super::observer::{DATA, Observer, now};
 use super::plan::Plan;
 use super::workload::clients;
 
-const PORT: u16 = 7000;
+pub const PORT: u16 = 7000;
+
+/// The id of a node that lists may name, and that is nowhere.
+pub const NOBODY: NodeId = 1000;
+
+/// How long it is waited before a node that was told another list than others is told it again.
+const TELLS: Duration = Duration::from_millis(100);
 
 /// How often it is looked at which processes should run and don't.
 const LOOKS: Duration = Duration::from_millis(20);
@@ -51,14 +58,20 @@ pub struct Cluster {
     pub control: Host,
     /// Where clients live that are in no node's process.
     pub outside: Host,
+    /// Where copies of nodes' folders are started.
+    pub copies: Host,
     pub atlas: Atlas,
     /// What goes wrong, and when.
-    pub faults: Generator,
+    pub faults: Rc<Generator>,
     /// The same for wall clocks.
     pub wall_clocks: Generator,
     /// What the clients do.
     pub workload: Generator,
     phase: Cell<Phase>,
+    /// Nodes may be told lists that differ, and nobody writes.
+    forming: Cell<bool>,
+    /// Lists have differed; all are told the same from now on.
+    settled: Cell<bool>,
     members: RefCell<BTreeMap<NodeId, Member>>,
     /// How often which thing was done that is no fault of the simulator's own.
     counts: RefCell<BTreeMap<&'static str, u64>>,
@@ -73,16 +86,26 @@ struct Member {
     rests_until: Duration,
     /// It is not to be started at all.
     stays_down: bool,
+    /// It is not to be started, killed or stopped, as somebody is at its disk.
+    is_held: bool,
     /// It has told that its disk is damaged.
     is_broken: bool,
     /// It is not to be stopped, in any way.
     is_protected: bool,
+    /// The list that it is told when it starts.
+    told: BTreeSet<NodeId>,
+}
+
+impl Member {
+    fn told(hosts: &BTreeMap<NodeId, Host>) -> Self {
+        Self { told: hosts.keys().copied().collect(), ..Self::default() }
+    }
 }
 
 impl Cluster {
     /// The hosts of a plan, on which nothing runs yet.
     pub fn new(simulation: &Simulation, plan: &Plan, observer: Rc<Observer>) -> Rc<Self> {
-        let faults = Generator::new(plan.seed, "faults");
+        let faults = Rc::new(Generator::new(plan.seed, "faults"));
         let offset = |draw: &Generator| Duration::from_secs(draw.below(1_000_000));
         let control = simulation.host("control");
         let outside = simulation.host("clients");
@@ -97,13 +120,16 @@ impl Cluster {
         let network = simulation.network();
         network.configure(plan.network.clone());
         Rc::new(Self {
-            members: RefCell::new(hosts.keys().map(|id| (*id, Member::default())).collect()),
+            members: RefCell::new(hosts.keys().map(|id| (*id, Member::told(&hosts))).collect()),
             plan: plan.clone(),
             observer,
             network,
             hosts,
             control,
             outside,
+            copies: simulation.host("copies"),
+            forming: Cell::new(plan.has(Fault::Formation)),
+            settled: Cell::new(false),
             atlas: Atlas::new(plan.nodes),
             faults,
             wall_clocks: Generator::new(plan.seed, "wall clocks"),
@@ -129,6 +155,49 @@ impl Cluster {
 
     fn address(&self, id: NodeId) -> SocketAddr {
         SocketAddr::new(self.host(id).ip(), PORT)
+    }
+
+    /// Whether the disk of this node may be damaged, lost, or put back: as many as the cluster bears at
+    /// a time, and not before its first entry is durable on a majority.
+    pub fn may_damage(&self, id: NodeId) -> bool {
+        !self.is_forming()
+            && self.atlas.may_damage(id)
+            && self.observer.with_model(|model| model.is_founded())
+    }
+
+    /// Whether nodes may have been told lists that differ, so that nobody is to write.
+    pub fn is_forming(&self) -> bool {
+        self.forming.get()
+    }
+
+    pub fn set_formed(&self) {
+        self.forming.set(false);
+    }
+
+    /// From now on all are told the same list.
+    pub fn set_settled(&self) {
+        self.settled.set(true);
+    }
+
+    /// A node is told this list when it starts the next time. Whether that is another one than before.
+    pub fn tell_list(&self, id: NodeId, list: BTreeSet<NodeId>) -> bool {
+        let mut members = self.members.borrow_mut();
+        let Some(member) = members.get_mut(&id) else { return false };
+        let changes = member.told != list;
+        member.told = list;
+        changes
+    }
+
+    /// Everybody begins anew, on empty disks.
+    pub fn empty_all(&self) {
+        for (id, host) in &self.hosts {
+            self.kill(*id, Crash::Power, Duration::ZERO);
+            host.disk().replace(&DiskImage::default());
+            self.change(*id, |member| member.is_broken = false);
+        }
+        self.atlas.clear();
+        self.observer.reset();
+        self.tell(|| "all nodes get empty disks".to_owned());
     }
 
     pub fn phase(&self) -> Phase {
@@ -199,7 +268,7 @@ impl Cluster {
             .config(self.plan.config.clone())
             .log_store(store)
             .transport(transport)
-            .state_machine(Ledger::new(rt.clone(), id, Rc::clone(&self.observer)))
+            .state_machine(Ledger::new(rt.clone(), id, Some(Rc::clone(&self.observer))))
             .start(rt)
             .await?;
         let (stop, stopped) = oneshot::channel();
@@ -208,7 +277,7 @@ impl Cluster {
             member.raft = Some(node.raft());
             member.stop = Some(stop);
         });
-        rt.spawn(self.clone().form(node.raft())).detach();
+        rt.spawn(self.clone().form(rt.clone(), node.raft())).detach();
         for number in 0..self.plan.load.local_clients {
             let (cluster, local) = (Rc::clone(self), node.local());
             rt.spawn(clients::inside(cluster, rt.clone(), id, local, number)).detach();
@@ -223,23 +292,50 @@ impl Cluster {
             Either::Left((Err(_), ended)) => ended.await,
             Either::Right((outcome, _)) => outcome,
         };
-        if let Err(quorate::Fatal::Store(error)) = &outcome {
-            self.change(id, |member| member.is_broken |= is_damage(error));
-        }
+        let is_useless = match &outcome {
+            Err(Fatal::Store(error)) => is_damage(error),
+            Err(Fatal::RolledBack { .. }) => true,
+            _ => false,
+        };
+        self.change(id, |member| member.is_broken |= is_useless);
         self.observer.ended(id, &outcome);
         Ok(())
     }
 
     /// Every node is told to form the cluster each time it starts, as the reference service does.
-    async fn form(self: Rc<Self>, raft: Raft<Ledger>) {
-        let members = self.ids().into_iter().map(|id| (id, self.address(id).to_string()));
-        match raft.initialize(members).await {
-            Ok(()) | Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => {}
-            // All are told the same list, and nobody is removed.
-            Err(error) => {
-                let verdict = Err(format!("node {} refuses to form: {error}", raft.id()));
-                self.observer.accuse("cluster", verdict, now());
+    async fn form(self: Rc<Self>, rt: Sim, raft: Raft<Ledger>) {
+        let id = raft.id();
+        let told = self.members.borrow()[&id].told.clone();
+        let address = |id: NodeId| match self.hosts.contains_key(&id) {
+            true => self.address(id).to_string(),
+            false => format!("{}:{PORT}", self.control.ip()),
+        };
+        let members: Vec<_> = told.iter().map(|id| (*id, address(*id))).collect();
+        loop {
+            match raft.initialize(members.clone()).await {
+                Ok(()) | Err(InitializeError::Shutdown | InitializeError::Fatal(_)) => return,
+                Err(
+                    error @ (InitializeError::OtherList { .. }
+                    | InitializeError::Promised { .. }
+                    | InitializeError::Founded { .. }),
+                ) if self.plan.has(Fault::Formation) => {
+                    self.tell(|| format!("node {id} refuses to form: {error}"));
+                    self.count("refused to form");
+                    let promised = matches!(error, InitializeError::Promised { .. });
+                    if promised && self.settled.get() {
+                        // Nothing else helps it.
+                        self.change(id, |member| member.is_broken = true);
+                        self.stop(id, Duration::ZERO);
+                        return;
+                    }
+                }
+                // All are told the same list, and nobody is removed.
+                Err(error) => {
+                    let verdict = Err(format!("node {id} refuses to form: {error}"));
+                    self.observer.accuse("cluster", verdict, now());
+                }
             }
+            rt.sleep(TELLS).await;
         }
     }
 
@@ -249,7 +345,19 @@ impl Cluster {
     }
 
     pub fn is_protected(&self, id: NodeId) -> bool {
-        self.members.borrow()[&id].is_protected
+        let members = self.members.borrow();
+        members[&id].is_protected || members[&id].is_held
+    }
+
+    /// Kills a node by a loss of power, and leaves it alone until it is released.
+    pub fn hold(&self, id: NodeId) {
+        self.kill(id, Crash::Power, Duration::ZERO);
+        self.change(id, |member| member.is_held = true);
+    }
+
+    pub fn release(&self, id: NodeId) {
+        self.change(id, |member| member.is_held = false);
+        self.rest(id, Duration::ZERO);
     }
 
     /// Kills a node's process, if it runs. It is not started again before so long.
@@ -329,7 +437,7 @@ impl Cluster {
         let (due, broken) = {
             let members = self.members.borrow();
             let member = &members[&id];
-            let due = !member.stays_down && member.rests_until <= now();
+            let due = !member.stays_down && !member.is_held && member.rests_until <= now();
             (due, member.is_broken)
         };
         if self.observer.is_up(id) {

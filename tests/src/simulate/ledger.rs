@@ -61,7 +61,8 @@ impl Command for Put {
 pub struct Ledger {
     rt: Sim,
     node: NodeId,
-    observer: Rc<Observer>,
+    /// None in a process that is no node of the cluster.
+    observer: Option<Rc<Observer>>,
     registers: BTreeMap<u64, (Register, Bytes)>,
     /// How many commands were applied, in all the lives of this state.
     applied: u64,
@@ -70,7 +71,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(rt: Sim, node: NodeId, observer: Rc<Observer>) -> Self {
+    pub fn new(rt: Sim, node: NodeId, observer: Option<Rc<Observer>>) -> Self {
         Self { rt, node, observer, registers: BTreeMap::new(), applied: 0, chain: 0 }
     }
 
@@ -105,8 +106,10 @@ impl StateMachine for Ledger {
         *register = Register { version: register.version + 1, value };
         *kept = padding;
         let register = *register;
-        self.observer.applied(self.node, self.applied, self.chain);
-        self.observer.while_applying(&self.rt).await;
+        if let Some(observer) = &self.observer {
+            observer.applied(self.node, self.applied, self.chain);
+            observer.while_applying(&self.rt).await;
+        }
         register
     }
 }
@@ -157,7 +160,9 @@ impl Snapshot for Ledger {
 
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError> {
         (self.applied, self.chain, self.registers) = read(from).await?;
-        self.observer.restored(self.node, self.applied, self.chain);
+        if let Some(observer) = &self.observer {
+            observer.restored(self.node, self.applied, self.chain);
+        }
         Ok(())
     }
 }

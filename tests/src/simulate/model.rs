@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate::{
-    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Metrics,
-    NodeId, Payload, Recovered, Replica, Standing, Term,
+    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Memory,
+    Metrics, NodeId, Payload, Recovered, Replica, Standing, Term,
 };
 
 /// An entry, without its content.
@@ -137,6 +137,8 @@ pub struct NodeModel {
     pub may_fail: bool,
     /// Its disk has changed by itself what was durable on it.
     pub is_bad: bool,
+    /// Its disk was put back to an earlier state, in which something is missing that it has said since.
+    pub is_put_back: bool,
 }
 
 impl NodeModel {
@@ -150,6 +152,26 @@ impl NodeModel {
         if let Some(write) = self.waiting.pop_front() {
             self.durable.write(&write);
         }
+    }
+
+    /// Whether it has less durable than a peer remembers of it: see `Memory`.
+    pub fn lacks(&self, from: NodeId, memory: &Memory) -> bool {
+        let HardState { term, voted_for } = self.durable.hard_state;
+        let last = self.durable.last();
+        memory.term > term
+            || memory.voted == term
+                && memory.voted > Term(0)
+                && voted_for.is_none_or(|voted_for| voted_for.id != from)
+            || memory.acknowledged.term >= term
+                && (memory.acknowledged.term, memory.acknowledged.index) > (last.term, last.index)
+            || !self.durable.covers(memory.committed)
+    }
+
+    /// Whether it has said something since it was in this earlier state, that it did not know then.
+    pub fn has_forgotten(&self, earlier: &Self) -> bool {
+        self.durable.hard_state != earlier.durable.hard_state
+            || self.durable.last() != earlier.durable.last()
+            || self.durable.standing != earlier.durable.standing
     }
 
     /// It begins a life with what its store has found.
@@ -191,13 +213,15 @@ pub struct Model {
     pub nodes: BTreeMap<NodeId, NodeModel>,
     /// What was durable on the disks that were lost. A leader that has heard of it may count it as
     /// long as the replica has a vote.
-    pub lost: BTreeMap<Replica, LogModel>,
+    pub lost: BTreeMap<Replica, Vec<LogModel>>,
     /// All configurations that were ever handed to a store.
     pub configurations: BTreeMap<LogId, Membership>,
     /// All entries that were ever handed to a store.
     pub entries: BTreeMap<LogId, Seal>,
     /// What was ever known to be committed, from index 1 on.
     pub committed: Vec<Committed>,
+    /// For each node whose disk was put back: the peers that remember what it has forgotten.
+    pub remembering: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
 impl Model {
@@ -220,21 +244,55 @@ impl Model {
         Some(Replica::new(node, identity.incarnation))
     }
 
-    /// What is durable at a replica, or was when its disk was lost.
-    pub fn durable_at(&self, replica: Replica) -> Option<&LogModel> {
-        match self.replica(replica.id) == Some(replica) {
-            true => self.nodes.get(&replica.id).map(|node| &node.durable),
-            false => self.lost.get(&replica),
+    /// What is durable at a replica, if its node has the disk of it.
+    fn durable_at(&self, replica: Replica) -> Option<&LogModel> {
+        let node = self.nodes.get(&replica.id)?;
+        (self.replica(replica.id) == Some(replica)).then_some(&node.durable)
+    }
+
+    /// Whether an entry is durable at a replica, or was when its disk was lost or put back.
+    pub fn was_durable(&self, replica: Replica, log_id: LogId) -> bool {
+        let mut lost = self.lost.get(&replica).into_iter().flatten();
+        self.durable_at(replica).is_some_and(|log| log.covers(log_id))
+            || lost.any(|log| log.covers(log_id))
+    }
+
+    /// Whether the first entry is durable on so many disks that it survives the loss of a minority.
+    pub fn is_founded(&self) -> bool {
+        let Some(first) = self.configurations.get(&LogId::FIRST) else { return false };
+        let holds = |voter| self.durable_at(voter).is_some_and(|log| log.last() != LogId::ZERO);
+        first.voters().agreed(|voter| holds(voter).into()) > 0
+    }
+
+    /// The nodes whose disks have a first entry, or may have it.
+    pub fn bound(&self) -> BTreeSet<NodeId> {
+        let begun =
+            |of: &NodeModel| of.submitted.last() != LogId::ZERO || of.durable.last() != LogId::ZERO;
+        self.nodes.iter().filter(|(_, of)| begun(of)).map(|(id, _)| *id).collect()
+    }
+
+    /// The disk of a node is put back to what it was.
+    pub fn put_back(&mut self, node: NodeId, earlier: &NodeModel, forgets: bool) {
+        let replica = self.replica(node);
+        let Some(of) = self.nodes.get_mut(&node) else { return };
+        if let Some(replica) = replica {
+            self.lost.entry(replica).or_default().push(of.durable.clone());
         }
+        of.identity = earlier.identity;
+        of.submitted = earlier.submitted.clone();
+        of.durable = earlier.durable.clone();
+        of.waiting = earlier.waiting.clone();
+        of.is_put_back |= forgets;
     }
 
     /// A node gets an empty disk.
     pub fn replace_disk(&mut self, node: NodeId) {
         let replica = self.replica(node);
         let lost = self.nodes.remove(&node).unwrap_or_default();
+        self.remembering.remove(&node);
         let (may_fail, durable) = (lost.may_fail, lost.durable);
         if let Some(replica) = replica {
-            self.lost.insert(replica, durable);
+            self.lost.entry(replica).or_default().push(durable);
         }
         self.nodes.insert(node, NodeModel { may_fail, ..NodeModel::default() });
     }

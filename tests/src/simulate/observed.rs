@@ -1,6 +1,8 @@
 //! The store and the transport of a node, with somebody who looks on. They do what they do: nothing
-//! is changed or left out, and nothing delayed but the end of a snapshot, where an epilogue wants
-//! that.
+//! is changed, and nothing delayed but the end of a snapshot, where an epilogue wants that. What a
+//! node sends whose disk was put back is lost, unless it goes to who remembers what that has
+//! forgotten (`faults/put_backs.rs`); and what was sent once may come again, much later
+//! (`faults/late.rs`). Both are allowed to a transport.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -102,6 +104,9 @@ impl SnapshotDraft for ObservedDraft {
 
 impl<T: Transport> Transport for Observed<T> {
     fn send(&self, message: Message) {
+        if self.observer.is_muted(self.node, message.to.id) {
+            return;
+        }
         self.observer.sends(self.node, &message);
         self.inner.send(message);
     }
@@ -109,6 +114,7 @@ impl<T: Transport> Transport for Observed<T> {
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
         let (observer, node) = (Rc::clone(&self.observer), self.node);
         let inbox = inbox.inspect(move |message| observer.receives(node, message));
+        self.observer.attached(node, inbox.clone());
         self.inner.attach(group, credentials, inbox);
     }
 

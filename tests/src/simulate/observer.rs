@@ -2,7 +2,7 @@
 //! that does not hold ends the run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,13 +12,14 @@ use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
 use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
-    Body, Fatal, Identity, LogWrite, Message, Metrics, NodeId, Payload, Recovered, SnapshotMeta,
-    StartError,
+    Body, Fatal, Identity, Inbox, LogWrite, Memory, Message, Metrics, NodeId, Payload, Recovered,
+    Replica, SnapshotMeta, StartError,
 };
 
 use super::checks::{self, Check, Seen, Verdict};
+use super::faults::Fault;
 use super::history::History;
-use super::model::{Committed, Model, Seal, Written};
+use super::model::{Committed, Model, NodeModel, Seal, Written};
 use super::plan::Plan;
 
 /// What does not hold.
@@ -50,6 +51,11 @@ pub struct Observer {
     at_handover: RefCell<Option<AtHandover>>,
     /// Whose next snapshot takes how long to become durable.
     draft_rests: Cell<Option<(NodeId, Duration)>>,
+    /// Where messages for each node are delivered.
+    inboxes: RefCell<BTreeMap<NodeId, Inbox>>,
+    /// Some of what was sent, to come once more.
+    sent: RefCell<Vec<Message>>,
+    late: Generator,
     pub history: RefCell<History>,
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
@@ -77,6 +83,9 @@ impl Observer {
             draw: Generator::new(plan.seed, "observer"),
             at_handover: RefCell::default(),
             draft_rests: Cell::new(None),
+            inboxes: RefCell::default(),
+            sent: RefCell::default(),
+            late: Generator::new(plan.seed, "late messages"),
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
@@ -174,9 +183,20 @@ impl Observer {
         });
         self.see(&Seen::Recovered { node, recovered });
         self.change_model(|model| {
+            let replicas: BTreeMap<_, _> =
+                model.remembering.keys().map(|of| (*of, model.replica(*of))).collect();
             let Model { nodes, entries, .. } = model;
             if let Some(of) = nodes.get_mut(&node) {
                 of.start(life, recovered, entries);
+            }
+            // What it has not noted durably it does not remember any more.
+            for (of, remembering) in &mut model.remembering {
+                let known = replicas[of].and_then(|replica| recovered.marks.memories.get(&replica));
+                let forgets =
+                    nodes.get(of).zip(known).is_none_or(|(of, memory)| !of.lacks(node, memory));
+                if forgets {
+                    remembering.remove(&node);
+                }
             }
         });
         // What a store has found is as durable as what it has written.
@@ -269,7 +289,112 @@ impl Observer {
         self.see(&Seen::Receives { node, message });
     }
 
+    pub fn attached(&self, node: NodeId, inbox: Inbox) {
+        self.inboxes.borrow_mut().insert(node, inbox);
+    }
+
+    /// What a node remembers of a replica; none if it doesn't run, or does not answer in a moment.
+    pub async fn recall(&self, rt: &Sim, node: NodeId, of: Replica) -> Option<Memory> {
+        let inbox = self.inboxes.borrow().get(&node).cloned()?;
+        let recalled = inbox.recall(of);
+        let late = rt.sleep(Duration::from_millis(20));
+        futures::pin_mut!(recalled, late);
+        match futures::future::select(recalled, late).await {
+            futures::future::Either::Left((memory, _)) => memory,
+            futures::future::Either::Right(_) => None,
+        }
+    }
+
+    /// Whether what a node sends to this one is lost: its disk was put back, and that one does not
+    /// remember what it has forgotten.
+    pub fn is_muted(&self, node: NodeId, to: NodeId) -> bool {
+        self.with_model(|model| {
+            model.remembering.get(&node).is_some_and(|remembering| !remembering.contains(&to))
+        })
+    }
+
+    /// The disk of a node, which is down, was put back to what it was then. These peers remember what
+    /// it has forgotten.
+    pub fn put_back(
+        &self,
+        node: NodeId,
+        earlier: &NodeModel,
+        boot: u64,
+        remembering: BTreeSet<NodeId>,
+    ) {
+        self.change_model(|model| {
+            model.put_back(node, earlier, !remembering.is_empty());
+            if !remembering.is_empty() {
+                model.remembering.insert(node, remembering);
+            }
+        });
+        self.see(&Seen::PutBack { node, boot });
+    }
+
+    /// Keeps some of what is sent, to be sent again.
+    fn keep(&self, message: &Message) {
+        if !self.plan.has(Fault::LateMessages) || !self.late.chance(KEEPS) {
+            return;
+        }
+        let mut sent = self.sent.borrow_mut();
+        match sent.len() < MAX_KEPT {
+            true => sent.push(message.clone()),
+            false => {
+                let place = self.late.index(MAX_KEPT);
+                sent[place] = message.clone();
+            }
+        }
+    }
+
+    /// Delivers a message once more that was sent at any time, to whatever store its node has now.
+    /// Whether there was one.
+    pub fn deliver_late(&self) -> bool {
+        let message = {
+            let sent = self.sent.borrow();
+            if sent.is_empty() {
+                return false;
+            }
+            self.late.choose(&sent).clone()
+        };
+        let node = message.to.id;
+        let inbox = self.inboxes.borrow().get(&node).cloned();
+        let runs = self.hosts.borrow().get(&node).is_some_and(Host::is_running);
+        // A disk that was put back may hear of a peer only after that has told what it remembers.
+        let is_put_back = self.with_model(|model| {
+            model.nodes.get(&node).is_none_or(|of| of.is_put_back)
+                || model.remembering.contains_key(&node)
+        });
+        match inbox {
+            Some(inbox) if runs && !is_put_back => {
+                self.tell(now(), || format!("node {node} gets late {message:?}"));
+                inbox.deliver(message);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The only disk that knew of the cluster is lost, and with it all that was known of that.
+    pub fn forget_cluster(&self) {
+        let Inner { model, checks } = &mut *self.inner.borrow_mut();
+        model.lost.clear();
+        model.configurations.clear();
+        model.entries.clear();
+        model.committed.clear();
+        *checks = checks::all(&self.plan);
+    }
+
+    /// Everything begins anew: all disks are empty.
+    pub fn reset(&self) {
+        let mut inner = self.inner.borrow_mut();
+        *inner = Inner { model: Model::new(self.plan.nodes), checks: checks::all(&self.plan) };
+        self.sent.borrow_mut().clear();
+        self.inboxes.borrow_mut().clear();
+        self.metrics.borrow_mut().clear();
+    }
+
     pub fn sends(&self, node: NodeId, message: &Message) {
+        self.keep(message);
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
         if matches!(message.body, Body::TimeoutNow { .. })
@@ -325,6 +450,7 @@ impl Observer {
 
     fn is_down(&self, node: NodeId) {
         self.metrics.borrow_mut().remove(&node);
+        self.inboxes.borrow_mut().remove(&node);
         self.change_model(|model| {
             if let Some(of) = model.nodes.get_mut(&node) {
                 of.life = None;
@@ -379,6 +505,10 @@ impl Observer {
         }
     }
 }
+
+/// How likely a message is kept to come again, and how many are.
+const KEEPS: f64 = 0.05;
+const MAX_KEPT: usize = 200;
 
 /// A recovery reads all that a disk holds: the more that is, the rarer it is tried, so that each
 /// chance reads no more than this on the average. (Otherwise most of the time goes into a few disks

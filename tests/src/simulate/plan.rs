@@ -128,6 +128,7 @@ impl Plan {
         let draw = &Draw(Generator::new(seed, "plan"));
         // One draw more for wall clocks shifts nothing else.
         let wall_clocks = &Generator::new(seed, "plan of wall clocks");
+        let identities = &Generator::new(seed, "plan of identities");
         let config = config(draw, profile, wall_clocks);
         let mut plan = Self {
             seed,
@@ -138,7 +139,7 @@ impl Plan {
             file: file(draw, profile),
             network: network(draw, profile),
             disk: disk(draw),
-            faults: profile.faults(&draw.0, wall_clocks),
+            faults: profile.faults(&draw.0, wall_clocks, identities),
             load: load(draw, &config, profile),
             slow_applying: if draw.0.chance(0.3) { 0.05 } else { 0.0 },
             recoveries: if draw.0.chance(0.5) { 0.02 } else { 0.0 },
@@ -155,6 +156,11 @@ impl Plan {
         plan.faults.retain(|(fault, _)| !without.contains(fault));
         plan.epilogue = epilogue.unwrap_or(plan.epilogue);
         plan
+    }
+
+    /// Whether this goes wrong in it.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|(one, _)| *one == fault)
     }
 
     /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's

@@ -28,12 +28,16 @@ pub enum Profile {
     WildClocks,
     /// Small logs and many snapshots, under all that can go wrong.
     Snapshots,
+    /// Clusters that are formed while members die, lose their disks, and are told other lists.
+    Formation,
+    /// Disks are lost, put back, copied and swapped, and messages of earlier lives come.
+    Identity,
     /// A little goes wrong for a moment, and then something of which it is known what must come of it.
     Endings,
 }
 
 impl Profile {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Default,
         Self::Calm,
         Self::Network,
@@ -42,6 +46,8 @@ impl Profile {
         Self::Clocks,
         Self::WildClocks,
         Self::Snapshots,
+        Self::Formation,
+        Self::Identity,
         Self::Endings,
     ];
 
@@ -49,7 +55,8 @@ impl Profile {
     pub fn sizes(self) -> &'static [u64] {
         match self {
             Self::Calm => &[5],
-            Self::Endings => &[3, 3, 3, 4, 5, 5, 7],
+            Self::Endings | Self::Identity => &[3, 3, 3, 4, 5, 5, 7],
+            Self::Formation => &[1, 2, 2, 3, 3, 3, 3, 4, 5],
             _ => &[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7],
         }
     }
@@ -83,18 +90,36 @@ impl Profile {
     }
 
     /// What goes wrong, and how long it goes well in between, on average. For wall clocks it is drawn
-    /// from a generator of its own: nothing else in a plan depends on them.
-    pub fn faults(self, draw: &Generator, wall_clocks: &Generator) -> Vec<(Fault, Duration)> {
+    /// from a generator of its own, and so for what concerns identities: nothing else in a plan
+    /// depends on them.
+    pub fn faults(
+        self,
+        draw: &Generator,
+        wall_clocks: &Generator,
+        identities: &Generator,
+    ) -> Vec<(Fault, Duration)> {
         use Fault::*;
         let possible: &[Fault] = match self {
             Self::Calm => &[],
             Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
-            Self::Disks => {
-                &[DiskErrors, DiskFull, DiskStalls, Rot, Misdirections, Wipes, Crashes, Restarts]
-            }
+            Self::Disks => &[
+                DiskErrors,
+                DiskFull,
+                DiskStalls,
+                Rot,
+                Misdirections,
+                Shortenings,
+                Wipes,
+                Crashes,
+                Restarts,
+            ],
             Self::Clocks | Self::WildClocks => &[Clocks, WallClocks, Partitions, Pauses, Crashes],
+            Self::Formation => &[Formation, LateMessages, Partitions, Crashes, Resets, DiskStalls],
+            Self::Identity => {
+                &[Upheavals, PutBacks, Copies, Swaps, LateMessages, Crashes, Partitions, Wipes]
+            }
         };
         let wanted = match self {
             Self::Default => 0.4,
@@ -103,9 +128,21 @@ impl Profile {
         };
         let mut faults = Vec::new();
         for fault in possible {
-            let draw = if *fault == WallClocks { wall_clocks } else { draw };
+            let draw = match fault {
+                WallClocks => wall_clocks,
+                fault if fault.draws_alone() => identities,
+                _ => draw,
+            };
             let mean = Duration::from_millis(200 + draw.below(3_000));
-            let always = matches!((self, fault), (Self::Clocks | Self::WildClocks, Clocks));
+            let always = matches!(
+                (self, fault),
+                (Self::Clocks | Self::WildClocks, Clocks) | (Self::Formation, Formation)
+            );
+            // Most runs of other kinds are to go on with the disks that they have.
+            let wanted = match self {
+                Self::Default | Self::Snapshots if fault.draws_alone() => 0.2,
+                _ => wanted,
+            };
             if always || draw.chance(wanted) {
                 faults.push((*fault, mean));
             }
@@ -125,6 +162,8 @@ impl fmt::Display for Profile {
             Self::Clocks => "clocks",
             Self::WildClocks => "wild-clocks",
             Self::Snapshots => "snapshots",
+            Self::Formation => "formation",
+            Self::Identity => "identity",
             Self::Endings => "endings",
         })
     }

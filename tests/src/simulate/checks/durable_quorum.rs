@@ -21,7 +21,7 @@ impl Check for DurableQuorum {
         let voters = membership.voters();
         for committed in *entries {
             let log_id = committed.seal.log_id;
-            let holds = |voter| model.durable_at(voter).is_some_and(|log| log.covers(log_id));
+            let holds = |voter| model.was_durable(voter, log_id);
             demand(voters.agreed(|voter| holds(voter).into()) > 0, || {
                 let holders: Vec<_> = voters.iter().filter(|voter| holds(*voter)).collect();
                 format!(

@@ -30,6 +30,11 @@ impl Check for Health {
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         match seen {
             Seen::Ended { node, outcome: Err(fatal) } => {
+                if matches!(fatal, Fatal::RolledBack { .. }) {
+                    return demand(node_of(model, *node).is_put_back, || {
+                        format!("node {node} has stopped, and has forgotten nothing: {fatal}")
+                    });
+                }
                 let Fatal::Store(error) = fatal else {
                     return Err(format!("node {node} has stopped: {fatal}"));
                 };

@@ -20,7 +20,16 @@ impl Check for Identities {
     }
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Identified { node, identity } = seen else { return Ok(()) };
+        let (node, identity) = match seen {
+            Seen::Identified { node, identity } => (node, identity),
+            Seen::PutBack { node, boot } => {
+                if let Some(replica) = model.replica(*node) {
+                    self.boots.insert(replica, *boot);
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         let replica = Replica::new(*node, identity.incarnation);
         demand(replica.is_known(), || format!("the store of node {node} has no incarnation"))?;
         let of = node_of(model, *node);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use quorate::{ClusterId, LogId};
 
 use super::{Check, Seen, Verdict, demand, node_of};
-use crate::simulate::model::{Model, Seal};
+use crate::simulate::model::{Model, NodeModel, Seal};
 
 #[derive(Default)]
 pub(super) struct LogMatching {
@@ -41,6 +41,15 @@ impl Check for LogMatching {
             demand(before.index + 1 == log_id.index && before.term <= log_id.term, || {
                 format!("node {node} puts {log_id} behind {before}")
             })?;
+            if log_id == LogId::FIRST {
+                let has_another = |of: &NodeModel| {
+                    of.submitted.last() != LogId::ZERO && of.submitted.cluster != cluster
+                };
+                let other = model.nodes.iter().find(|(_, of)| has_another(of)).map(|(id, _)| id);
+                demand(other.is_none(), || {
+                    format!("node {node} begins a cluster, and node {other:?} has a log of another")
+                })?;
+            }
             let known = self.known.entry((cluster, log_id)).or_insert((content, before));
             let (known, preceded) = *known;
             demand(known == content, || format!("node {node}: two entries are {log_id}"))?;

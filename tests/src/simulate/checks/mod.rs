@@ -19,6 +19,7 @@ mod order;
 mod promises;
 pub mod recoverable;
 mod retention;
+mod rolled_back;
 mod snapshots;
 mod state_machine_safety;
 mod transfers;
@@ -63,6 +64,8 @@ pub enum Seen<'a> {
     Ended { node: NodeId, outcome: &'a Result<(), Fatal> },
     /// A process was killed, or its machine has lost its power.
     Died { node: NodeId },
+    /// A node's disk was put back to what it was in this boot.
+    PutBack { node: NodeId, boot: u64 },
 }
 
 /// What a check says: nothing, or what does not hold.
@@ -86,7 +89,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(state_machine_safety::StateMachineSafety::default()),
         Box::new(durable_quorum::DurableQuorum),
         Box::new(committed_stays::CommittedStays),
-        Box::new(order::Order),
+        Box::new(order::Order::default()),
         Box::new(monotonic::Monotonic),
         Box::new(configurations::Configurations),
         Box::new(counting::Counting),
@@ -94,6 +97,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
         Box::new(identities::Identities::default()),
+        Box::new(rolled_back::RolledBack::default()),
         Box::new(snapshots::Snapshots::default()),
         Box::new(transfers::Transfers::default()),
         Box::new(bounds::Bounds::new(plan)),

@@ -1,10 +1,21 @@
-//! purged ≤ snapshot ≤ committed ≤ last, and applied ≤ committed, on every node after each of its turns. (A snapshot that has come in is the node's before the state
-//! is restored from it; that one that is taken here is not beyond what is applied is checked with the snapshots.)
+//! purged ≤ snapshot ≤ committed ≤ last on every node after each of its turns, and applied ≤
+//! committed. A snapshot that has come in is restored before it takes the place of the log, so that
+//! one that can't be is noticed in time: until then its end may be applied, and not yet known to be
+//! committed. (That one that is taken here is not beyond what is applied is checked with the
+//! snapshots.)
+
+use std::collections::BTreeMap;
+
+use quorate::{Index, NodeId};
 
 use super::{Check, Seen, Verdict, demand};
 use crate::simulate::model::Model;
 
-pub(super) struct Order;
+#[derive(Default)]
+pub(super) struct Order {
+    /// The end of the snapshot that each node has finished last.
+    finished: BTreeMap<NodeId, Index>,
+}
 
 impl Check for Order {
     fn name(&self) -> &'static str {
@@ -12,9 +23,21 @@ impl Check for Order {
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &Model) -> Verdict {
-        let Seen::Turned { node, now, .. } = seen else { return Ok(()) };
+        let (node, now) = match seen {
+            Seen::Finished { node, meta } => {
+                self.finished.insert(*node, meta.log_id.index);
+                return Ok(());
+            }
+            Seen::Recovered { node, .. } => {
+                self.finished.remove(node);
+                return Ok(());
+            }
+            Seen::Turned { node, now, .. } => (node, now),
+            _ => return Ok(()),
+        };
         let chain = [now.purged.index, now.snapshot.index, now.committed, now.last_log_id.index];
-        demand(chain.is_sorted() && now.applied <= now.committed, || {
+        let restored = self.finished.get(node).is_some_and(|end| *end == now.applied);
+        demand(chain.is_sorted() && (now.applied <= now.committed || restored), || {
             let applied = now.applied;
             format!(
                 "node {node}: purged, snapshot, committed, last are {chain:?}, applied {applied}"

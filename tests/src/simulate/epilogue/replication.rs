@@ -179,7 +179,7 @@ impl Scene<'_> {
     /// that who can read may lead; it doesn't lead on without it.
     pub(super) async fn unreadable_leader(&self, follower: NodeId) -> Verdict {
         let cluster = self.cluster;
-        if !cluster.atlas.may_damage(follower) {
+        if !cluster.may_damage(follower) {
             return Ok(());
         }
         let good = cluster.plan.disk.clone();

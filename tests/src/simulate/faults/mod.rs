@@ -1,18 +1,23 @@
 //! What goes wrong. Each kind is a file: a task that lets things go well for a while, makes one go wrong, and mends it, until the time of faults is over.
 
 mod clocks;
+mod copies;
 mod crashes;
 mod disks;
+mod formation;
+mod late;
 mod network;
 mod processes;
+mod put_backs;
 mod rot;
+mod upheavals;
 
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::rt::local_task::LocalTask;
-use quorate::sim::Sim;
+use quorate::sim::{Generator, Sim};
 use quorate::{AsyncRuntime, NodeId};
 
 use super::cluster::{Cluster, Phase};
@@ -35,10 +40,17 @@ pub enum Fault {
     Wipes,
     Clocks,
     WallClocks,
+    Shortenings,
+    Upheavals,
+    PutBacks,
+    Copies,
+    Swaps,
+    LateMessages,
+    Formation,
 }
 
 impl Fault {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -54,7 +66,29 @@ impl Fault {
         Self::Wipes,
         Self::Clocks,
         Self::WallClocks,
+        Self::Shortenings,
+        Self::Upheavals,
+        Self::PutBacks,
+        Self::Copies,
+        Self::Swaps,
+        Self::LateMessages,
+        Self::Formation,
     ];
+
+    /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others: all
+    /// but those that were there first.
+    pub fn draws_alone(self) -> bool {
+        matches!(
+            self,
+            Self::Shortenings
+                | Self::Upheavals
+                | Self::PutBacks
+                | Self::Copies
+                | Self::Swaps
+                | Self::LateMessages
+                | Self::Formation
+        )
+    }
 }
 
 impl fmt::Display for Fault {
@@ -75,6 +109,13 @@ impl fmt::Display for Fault {
             Self::Wipes => "wipes",
             Self::Clocks => "clocks",
             Self::WallClocks => "wall-clocks",
+            Self::Shortenings => "shortenings",
+            Self::Upheavals => "upheavals",
+            Self::PutBacks => "put-backs",
+            Self::Copies => "copies",
+            Self::Swaps => "swaps",
+            Self::LateMessages => "late-messages",
+            Self::Formation => "formation",
         })
     }
 }
@@ -82,7 +123,12 @@ impl fmt::Display for Fault {
 /// Starts what makes things go wrong. A handle ends when its kind of fault is over and mended.
 pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<LocalTask<()>> {
     let tasks = cluster.plan.faults.iter().map(|(fault, mean)| {
-        rt.spawn(run(*fault, Calm { cluster: Rc::clone(cluster), rt: rt.clone(), mean: *mean }))
+        let draw = match fault.draws_alone() {
+            true => Rc::new(Generator::new(cluster.plan.seed, &format!("faults: {fault}"))),
+            false => Rc::clone(&cluster.faults),
+        };
+        let calm = Calm { cluster: Rc::clone(cluster), rt: rt.clone(), mean: *mean, draw };
+        rt.spawn(run(*fault, calm))
     });
     tasks.collect()
 }
@@ -104,6 +150,13 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Wipes => rot::wipes(calm).await,
         Fault::Clocks => clocks::clocks(calm).await,
         Fault::WallClocks => clocks::wall_clocks(calm).await,
+        Fault::Shortenings => rot::shortenings(calm).await,
+        Fault::Upheavals => upheavals::upheavals(calm).await,
+        Fault::PutBacks => put_backs::put_backs(calm).await,
+        Fault::Copies => copies::copies(calm).await,
+        Fault::Swaps => copies::swaps(calm).await,
+        Fault::LateMessages => late::late_messages(calm).await,
+        Fault::Formation => formation::formation(calm).await,
     }
 }
 
@@ -112,12 +165,14 @@ struct Calm {
     cluster: Rc<Cluster>,
     rt: Sim,
     mean: Duration,
+    /// What is drawn: from that of all faults, or from one of this kind alone.
+    draw: Rc<Generator>,
 }
 
 impl Calm {
     /// Lets things go well for a while. False: the time of faults is over.
     async fn passes(&self) -> bool {
-        self.lasts(self.cluster.faults.duration(&(Duration::ZERO..2 * self.mean))).await
+        self.lasts(self.draw.duration(&(Duration::ZERO..2 * self.mean))).await
     }
 
     /// Lets a fault last, but not beyond the time of faults. False: that is over.
@@ -135,29 +190,35 @@ impl Calm {
     /// A time from a moment to several election timeouts.
     fn some_time(&self) -> Duration {
         let election = self.cluster.plan.config.election_timeout;
-        let draw = &self.cluster.faults;
+        let draw = &self.draw;
         let longest = *draw.choose(&[election / 10, election, 5 * election]);
         draw.duration(&(Duration::from_millis(1)..longest))
     }
 
     fn any_node(&self) -> NodeId {
-        *self.cluster.faults.choose(&self.cluster.ids())
+        *self.draw.choose(&self.cluster.ids())
     }
 
     /// A node that runs, and leads as often as not.
     fn any_running(&self) -> Option<NodeId> {
-        let (cluster, draw) = (&self.cluster, &self.cluster.faults);
+        let (cluster, draw) = (&self.cluster, &self.draw);
         let running: Vec<_> =
             cluster.ids().into_iter().filter(|id| cluster.raft(*id).is_some()).collect();
         if running.is_empty() {
             return None;
         }
-        let leads = |id: &&NodeId| {
-            cluster.metrics(**id).is_some_and(|metrics| metrics.role == quorate::Role::Leader)
-        };
-        match running.iter().find(leads) {
-            Some(leader) if draw.chance(0.4) => Some(*leader),
+        match self.leader() {
+            Some(leader) if draw.chance(0.4) => Some(leader),
             _ => Some(*draw.choose(&running)),
         }
+    }
+
+    /// A node that leads, or takes itself for the leader.
+    fn leader(&self) -> Option<NodeId> {
+        let leads = |id: &NodeId| {
+            let metrics = self.cluster.metrics(*id);
+            metrics.is_some_and(|metrics| metrics.role == quorate::Role::Leader)
+        };
+        self.cluster.ids().into_iter().find(leads)
     }
 }

@@ -12,31 +12,36 @@ use super::Calm;
 type Links = BTreeSet<(NodeId, NodeId)>;
 
 pub(super) async fn partitions(calm: Calm) {
-    let cluster = &calm.cluster;
     while calm.passes().await {
-        let (shape, links) = shape(&calm);
-        cluster.count(shape);
-        cluster.tell(|| format!("{shape}: {links:?}"));
-        let host = |id: NodeId| cluster.host(id).id();
-        for (from, to) in &links {
-            cluster.network.cut(host(*from), host(*to));
-        }
-        // Once in a while they are healed one by one.
-        let piecewise = cluster.faults.chance(0.2);
-        calm.lasts(calm.some_time()).await;
-        for (from, to) in links {
-            cluster.network.heal(host(from), host(to));
-            if piecewise {
-                calm.lasts(Duration::from_millis(20)).await;
-            }
-        }
-        cluster.tell(|| "healed".to_owned());
+        partition(&calm).await;
     }
+}
+
+/// Cuts some links for a while.
+pub(super) async fn partition(calm: &Calm) {
+    let cluster = &calm.cluster;
+    let (shape, links) = shape(calm);
+    cluster.count(shape);
+    cluster.tell(|| format!("{shape}: {links:?}"));
+    let host = |id: NodeId| cluster.host(id).id();
+    for (from, to) in &links {
+        cluster.network.cut(host(*from), host(*to));
+    }
+    // Once in a while they are healed one by one.
+    let piecewise = calm.draw.chance(0.2);
+    calm.lasts(calm.some_time()).await;
+    for (from, to) in links {
+        cluster.network.heal(host(from), host(to));
+        if piecewise {
+            calm.lasts(Duration::from_millis(20)).await;
+        }
+    }
+    cluster.tell(|| "healed".to_owned());
 }
 
 /// Which links are cut, and what that is called.
 fn shape(calm: &Calm) -> (&'static str, Links) {
-    let draw = &calm.cluster.faults;
+    let draw = &calm.draw;
     let mut ids = calm.cluster.ids();
     draw.shuffle(&mut ids);
     let all = |cut: &dyn Fn(usize, usize) -> bool| -> Links {

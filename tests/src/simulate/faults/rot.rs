@@ -14,7 +14,7 @@ pub(super) async fn rot(calm: Calm) {
         let id = calm.any_node();
         let disk = cluster.host(id).disk();
         let files = where_rot_shows(&disk.files());
-        if files.is_empty() || !cluster.atlas.may_damage(id) {
+        if files.is_empty() || !cluster.may_damage(id) {
             continue;
         }
         let path = draw.choose(&files);
@@ -66,7 +66,7 @@ pub(super) async fn misdirections(calm: Calm) {
         let is_calm = cluster.raft(id).is_some()
             && !cluster.host(id).is_doomed()
             && disk.config() == cluster.plan.disk;
-        if !is_calm || !cluster.atlas.may_damage(id) {
+        if !is_calm || !cluster.may_damage(id) {
             continue;
         }
         let ahead = draw.within(&(1..16 << 10));
@@ -97,12 +97,43 @@ pub(super) async fn wipes(calm: Calm) {
     while calm.passes().await {
         let id = calm.any_node();
         // Who is protected would not be killed, and go on without its disk.
-        if cluster.is_protected(id) || !cluster.atlas.may_damage(id) {
+        if cluster.is_protected(id) || !cluster.may_damage(id) {
             continue;
         }
         cluster.count("disk lost");
         let rest = draw.duration(&(Duration::ZERO..Duration::from_secs(1)));
         cluster.kill(id, Crash::Power, rest);
         cluster.replace_disk(id);
+    }
+}
+
+/// A segment of the log is shorter than it was made when its node starts again, as after a repair of
+/// the file system. The node has to say so, wherever the file ends now.
+pub(super) async fn shortenings(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    while calm.passes().await {
+        let id = calm.any_node();
+        if cluster.is_protected(id) || !cluster.may_damage(id) {
+            continue;
+        }
+        cluster.hold(id);
+        let mut image = cluster.host(id).disk().durable();
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|is| is == "wal");
+        let segments: Vec<_> =
+            image.files.keys().filter(|path| is_segment(path)).cloned().collect();
+        if !segments.is_empty()
+            && let Some(content) = image.files.get_mut(draw.choose(&segments))
+            && !content.is_empty()
+        {
+            // Most of a segment is empty as yet: what is written is at its begin.
+            let most = *draw.choose(&[content.len(), content.len().min(8 << 10)]);
+            let len = draw.index(most);
+            cluster.count("segment shortened");
+            cluster.tell(|| format!("a segment of node {id} is cut off after {len} bytes"));
+            content.truncate(len);
+            cluster.host(id).disk().replace(&image);
+            is_bad(&calm, id);
+        }
+        cluster.release(id);
     }
 }

@@ -69,6 +69,9 @@ pub async fn outside(cluster: Rc<Cluster>, rt: Sim, _number: u64) {
     let draw = &cluster.workload;
     let ids = cluster.ids();
     let mut node = *draw.choose(&ids);
+    while cluster.is_forming() {
+        rt.sleep(RESTS).await;
+    }
     while cluster.phase() != Phase::Ending {
         if draw.chance(0.2) {
             node = *draw.choose(&ids);
@@ -93,6 +96,9 @@ pub async fn inside(
     _number: u64,
 ) {
     let handle = Handle::Local(local);
+    while cluster.is_forming() {
+        rt.sleep(RESTS).await;
+    }
     while cluster.phase() != Phase::Ending {
         let went_well = ask(&cluster, &handle).await;
         pause(&cluster, &rt, went_well).await;

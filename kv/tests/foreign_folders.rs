@@ -1,0 +1,150 @@
+//! Nodes that are started on the folder of another node, on a copy of a folder that is in use, or on a folder of another cluster.
+
+mod common;
+
+use common::load::Load;
+use common::{Cluster, Serve, folders, id, on_each_runtime, until};
+use redis::RedisResult;
+
+fn write(cluster: &Cluster, node: usize, value: &str) {
+    let mut connection = cluster.connect(node).expect("connects");
+    redis::cmd("SET").arg("key").arg(value).exec(&mut connection).expect("writes");
+}
+
+fn read(cluster: &Cluster, node: usize) -> RedisResult<String> {
+    redis::cmd("GET").arg("key").query(&mut cluster.connect(node)?)
+}
+
+/// A cluster whose nodes all serve, and its leader.
+fn cluster(runtime: &'static str) -> (Cluster, usize) {
+    let cluster = Cluster::start([runtime; 3]);
+    (0..3).for_each(|node| cluster.serves(node));
+    let leader = cluster.leader();
+    (cluster, leader)
+}
+
+#[test]
+fn a_node_does_not_start_on_the_folder_of_another() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, _) = cluster(runtime);
+        write(&cluster, 0, "kept");
+        (0..2).for_each(|node| cluster.stop_node(node));
+        for (node, other) in [(0, 1), (1, 0)] {
+            let before = folders::records(&cluster.data_of(other));
+            assert!(before.contains(&format!("node: {}, ", id(other))), "{before}");
+            let swapped = Serve { data: cluster.data_of(other), ..cluster.line(node) };
+            let said = swapped.is_refused();
+            let expected =
+                format!("belongs to node {}, and node {} was to start on it", id(other), id(node));
+            assert!(said.contains(&expected), "{said}");
+            assert_eq!(folders::records(&cluster.data_of(other)), before);
+        }
+        (0..2).for_each(|node| cluster.start_node(node));
+        for node in 0..3 {
+            cluster.serves(node);
+            assert_eq!(read(&cluster, node).expect("reads"), "kept");
+        }
+    });
+}
+
+/// An operator who copies a folder to another machine may leave the list as it is, or change the node's entry.
+fn a_copy_is_refused(runtime: &'static str, of_leader: bool) {
+    let (mut cluster, leader) = cluster(runtime);
+    let node = if of_leader { leader } else { (leader + 1) % 3 };
+    if !of_leader {
+        // Its connection with the other follower ends, and nothing opens another.
+        cluster.stop_node(node);
+        cluster.start_node(node);
+        cluster.serves(node);
+    }
+    let load = Load::start(&cluster);
+    load.goes_on(100);
+    let line = cluster.line(node);
+    let copy = Serve { data: line.data.with_extension("copy"), ..line };
+    folders::copy(&cluster.data_of(node), &copy.data);
+    load.goes_on(100);
+
+    let moved = copy.clone().moved();
+    let said = Serve { list: copy.list.clone(), ..moved.clone() }.is_refused();
+    assert!(said.contains(&format!("node {} is listed at {}", id(node), copy.peer)), "{said}");
+
+    let errors = moved.data.with_extension("err");
+    let mut twin = moved.start(&errors);
+    // The leader is connected with all. Two followers may not be connected with each other.
+    let others = (0..3).filter(|other| *other != node && (of_leader || *other == leader));
+    for other in others {
+        cluster.says(other, "two processes run on copies of one data folder");
+    }
+    until("the copy says it, too", || {
+        let said = std::fs::read_to_string(&errors).expect("reads");
+        said.contains("the peer refuses this node: two processes run on copies").then_some(())
+    });
+    if !of_leader {
+        let other = 3 - node - leader;
+        until("the copy reaches the other", || {
+            let said = std::fs::read_to_string(&errors).expect("reads");
+            said.contains(&format!("peer={}/", id(other))).then_some(())
+        });
+    }
+    load.goes_on(300);
+    assert!(cluster.runs(node), "{}", cluster.said(node));
+    twin.kill();
+
+    // It has left nothing behind that keeps the others apart.
+    cluster.kill(leader);
+    load.goes_on(300);
+    cluster.start_node(leader);
+    load.end_and_check(&cluster, &[0, 1, 2]);
+}
+
+#[test]
+fn a_copy_of_the_leaders_folder_is_refused_by_the_others() {
+    on_each_runtime(|runtime| a_copy_is_refused(runtime, true));
+}
+
+#[test]
+fn a_copy_of_a_followers_folder_is_refused_by_the_leader() {
+    on_each_runtime(|runtime| a_copy_is_refused(runtime, false));
+}
+
+#[test]
+fn a_node_on_a_folder_of_another_cluster_is_kept_out() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, leader) = cluster(runtime);
+        let (mut theirs, _) = self::cluster(runtime);
+        let node = (leader + 1) % 3;
+        write(&cluster, 0, "ours");
+        write(&theirs, 0, "theirs");
+        until("it is replicated there", || read(&theirs, node).ok().filter(|v| v == "theirs"));
+        (0..3).for_each(|node| theirs.stop_node(node));
+        let load = Load::start(&cluster);
+        load.goes_on(100);
+
+        cluster.stop_node(node);
+        let foreign = Serve { data: theirs.data_of(node), ..cluster.line(node) };
+        cluster.start_as(node, &foreign);
+        for member in [node, leader] {
+            cluster.says(member, "the two nodes are members of different clusters");
+        }
+        let other = 3 - node - leader;
+        cluster.says(other, &format!("the node runs on another store, {}/", id(other)));
+        load.goes_on(300);
+        let refused = read(&cluster, node).expect_err("it is no member");
+        assert_eq!(refused.code(), Some("CLUSTERDOWN"), "{refused}");
+        for other in (0..3).filter(|other| *other != node) {
+            assert_eq!(read(&cluster, other).expect("reads"), "ours");
+        }
+
+        cluster.stop_node(node);
+        cluster.start_node(node);
+        load.goes_on(100);
+        load.end_and_check(&cluster, &[0, 1, 2]);
+        assert_eq!(read(&cluster, node).expect("reads"), "ours");
+        // The other cluster has lost nothing by it either.
+        (0..3).for_each(|node| theirs.start_node(node));
+        for node in 0..3 {
+            theirs.serves(node);
+            assert_eq!(read(&theirs, node).expect("reads"), "theirs");
+        }
+    });
+}

@@ -1,0 +1,143 @@
+//! Disks that are lost, or put back to an earlier state, while clients write.
+
+mod common;
+
+use common::load::Load;
+use common::{Cluster, folders, id, on_each_runtime, until};
+
+/// A cluster whose nodes all serve, with clients.
+fn under_load(runtime: &'static str) -> (Cluster, Load) {
+    let cluster = Cluster::start([runtime; 3]);
+    (0..3).for_each(|node| cluster.serves(node));
+    let load = Load::start(&cluster);
+    load.goes_on(100);
+    (cluster, load)
+}
+
+/// Waits until a node whose disk was empty is a voter again: a leader hears of it, and has no learner any more.
+fn is_let_in(cluster: &Cluster, node: usize) {
+    cluster.is_formed(node);
+    until("the new disk takes the place of the old one", || {
+        let leader = (0..3).find(|leader| {
+            *leader != node && cluster.fact(*leader, "role").as_deref() == Some("leader")
+        })?;
+        let voter = cluster.fact(leader, &format!("peer{}", id(node)))?;
+        let learner = cluster.fact(leader, &format!("learner{}", id(node)));
+        let contact: u64 = voter.split_once("last_contact_ms=")?.1.parse().ok()?;
+        // The old one has been silent for ten seconds.
+        (learner.is_none() && contact < 5_000).then_some(())
+    });
+}
+
+/// One disk is lost, and comes back empty; then another node dies: the first one's new disk is needed for every write.
+#[test]
+fn a_wiped_node_is_let_in_under_load_and_votes() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, load) = under_load(runtime);
+        // The founder, or a node that was none, or the leader.
+        let wiped = match runtime {
+            "tokio" => 0,
+            "monoio" => 2,
+            _ => cluster.leader(),
+        };
+        let before = cluster.fact(wiped, "incarnation").expect("has one");
+        cluster.kill(wiped);
+        cluster.wipe(wiped);
+        load.goes_on(100);
+        cluster.start_node(wiped);
+        is_let_in(&cluster, wiped);
+        assert_ne!(cluster.fact(wiped, "incarnation"), Some(before));
+        load.goes_on(100);
+        let next = cluster.leader();
+        let dies = if next == wiped { (wiped + 1) % 3 } else { next };
+        cluster.kill(dies);
+        load.goes_on(300);
+        cluster.start_node(dies);
+        load.end_and_check(&cluster, &[0, 1, 2]);
+    });
+}
+
+/// With `starts` after the copy, each of which the others see.
+fn a_backup_is_put_back(runtime: &'static str, starts: u32) {
+    let (mut cluster, load) = under_load(runtime);
+    let leader = cluster.leader();
+    let node = (leader + 1) % 3;
+    let backup = cluster.data_of(node).with_extension("backup");
+    cluster.stop_node(node);
+    folders::copy(&cluster.data_of(node), &backup);
+    for _ in 0..starts {
+        cluster.start_node(node);
+        cluster.serves(node);
+        load.goes_on(100);
+        cluster.stop_node(node);
+    }
+    cluster.wipe(node);
+    folders::copy(&backup, &cluster.data_of(node));
+    cluster.start_node(node);
+    let said = cluster.fails(node);
+    assert!(said.contains("put back to an earlier state"), "{said}");
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("quorate-kv: ")), "{said}");
+    load.goes_on(200);
+
+    cluster.wipe(node);
+    cluster.start_node(node);
+    is_let_in(&cluster, node);
+    load.goes_on(100);
+    load.end_and_check(&cluster, &[0, 1, 2]);
+}
+
+#[test]
+fn a_backup_that_is_put_back_is_noticed_and_an_empty_folder_is_let_in() {
+    on_each_runtime(|runtime| a_backup_is_put_back(runtime, 1));
+}
+
+/// Its number of starts gives it away, before anything that it remembers.
+#[test]
+fn a_backup_of_several_starts_ago_is_noticed_too() {
+    on_each_runtime(|runtime| a_backup_is_put_back(runtime, 3));
+}
+
+/// Nobody is elected and nothing is formed anew: the only copy of acknowledged writes may be the one that is left.
+#[test]
+fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
+    on_each_runtime(|runtime| {
+        // The founder is among them, or is the one that is left.
+        let left = if runtime == "monoio" { 0 } else { 2 };
+        let (mut cluster, load) = under_load(runtime);
+        load.end_and_check(&cluster, &[0, 1, 2]);
+        let incarnation = cluster.fact(left, "incarnation");
+        let wiped: Vec<_> = (0..3).filter(|node| *node != left).collect();
+        (0..3).for_each(|node| cluster.kill(node));
+        wiped.iter().for_each(|node| cluster.wipe(*node));
+        // First without the one that could say that there is a cluster.
+        for node in &wiped {
+            cluster.start_node(*node);
+        }
+        for node in &wiped {
+            cluster.says(
+                *node,
+                &format!("waits for node {} to form the group: it does not answer", id(left)),
+            );
+        }
+        cluster.start_node(left);
+        for node in &wiped {
+            let is_there = "it is a member of the group, which is formed already";
+            cluster
+                .says(*node, &format!("waits for node {} to form the group: {is_there}", id(left)));
+            let field = format!("waits_for{}", id(left));
+            until("the status says it, too", || {
+                cluster.fact(*node, &field).filter(|why| why.starts_with(is_there))
+            });
+            assert_eq!(cluster.fact(*node, "formed").as_deref(), Some("no"));
+            assert_eq!(cluster.fact(*node, "leader").as_deref(), Some("none"));
+        }
+        for node in &wiped {
+            let lost = format!("the node runs on another store, {}/", id(*node));
+            cluster.says(left, &lost);
+            assert!(cluster.said(left).contains("it has lost its disk"));
+        }
+        assert_eq!(cluster.fact(left, "formed").as_deref(), Some("yes"));
+        assert_eq!(cluster.fact(left, "incarnation"), incarnation);
+        assert_eq!(cluster.fact(left, "leader").as_deref(), Some("none"));
+    });
+}

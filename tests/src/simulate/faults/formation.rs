@@ -1,0 +1,164 @@
+//! A cluster that is formed while its nodes die, lose their disks, and are told other lists.
+//!
+//! At first each node is told the list of all nodes or another one. All lists of a run have a node in
+//! common, so only one of them can come true. Again and again a node is killed, loses its disk, is
+//! told another list, or all of that; the founder more often than others. Then all are told the list
+//! of all, and disks are emptied that nothing else helps: those that have promised to be part of
+//! another cluster; and all of them if a cluster of another list was formed, or one that has lost a
+//! majority of its disks. Nobody writes before that.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate::sim::Crash;
+use quorate::{AsyncRuntime, LogId, NodeId, Obstacle};
+
+use super::Calm;
+use crate::simulate::cluster::{Cluster, NOBODY};
+use crate::simulate::observer::now;
+
+/// How long it is gone on, at most.
+const CHAOS: Duration = Duration::from_secs(4);
+
+/// Between two of these events, at most.
+const PAUSE: Duration = Duration::from_millis(400);
+
+pub(super) async fn formation(calm: Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let lists = lists(&calm);
+    let tell = |id: NodeId| {
+        let fitting: Vec<_> = lists.iter().filter(|list| list.contains(&id)).collect();
+        let list = founders_for(cluster, id).unwrap_or_else(|| (*draw.choose(&fitting)).clone());
+        if list.len() != cluster.hosts.len() || list.contains(&NOBODY) {
+            cluster.count("told another list");
+        }
+        cluster.tell(|| format!("node {id} is told the list {list:?}"));
+        cluster.tell_list(id, list);
+    };
+    cluster.ids().into_iter().for_each(tell);
+    let end = now() + draw.duration(&(Duration::ZERO..CHAOS));
+    while now() < end && calm.lasts(draw.duration(&(Duration::ZERO..PAUSE))).await {
+        let ids = cluster.ids();
+        let id = if draw.chance(0.3) { ids[0] } else { *draw.choose(&ids) };
+        let (crash, counted) = match draw.chance(0.5) {
+            true => (Crash::Power, "power lost"),
+            false => (Crash::Process, "process killed"),
+        };
+        let wipes = draw.chance(0.4) && may_wipe(cluster, id);
+        let crash = if wipes { Crash::Power } else { crash };
+        cluster.count(counted);
+        cluster.kill(id, crash, draw.duration(&(Duration::ZERO..PAUSE)));
+        if wipes {
+            cluster.count("disk lost while a cluster is formed");
+            let bound = cluster.observer.with_model(|model| model.bound());
+            cluster.replace_disk(id);
+            if bound == BTreeSet::from([id]) {
+                cluster.observer.forget_cluster();
+            }
+        }
+        if wipes || draw.chance(0.4) {
+            tell(id);
+        }
+    }
+    settle(&calm).await;
+}
+
+/// What nodes are told: the list of all, and up to two others, all with one node in common.
+fn lists(calm: &Calm) -> Vec<BTreeSet<NodeId>> {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let ids = cluster.ids();
+    let common = *draw.choose(&ids);
+    let mut lists = vec![ids.iter().copied().collect()];
+    for _ in 0..draw.below(3) {
+        let mut list: BTreeSet<_> = ids.iter().copied().filter(|_| draw.chance(0.6)).collect();
+        list.insert(common);
+        if draw.chance(0.3) {
+            list.insert(NOBODY);
+        }
+        lists.push(list);
+    }
+    lists
+}
+
+/// What a node has to be told that is a founder of a cluster, and has no log, or lost it: with another
+/// list its empty disk could well become part of another cluster.
+fn founders_for(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
+    cluster.observer.with_model(|model| {
+        let bound = model.bound();
+        let first = model.configurations.get(&LogId::FIRST).filter(|_| !bound.is_empty())?;
+        let founders = first.founders();
+        (!bound.contains(&id) && founders.contains(&id)).then(|| founders.clone())
+    })
+}
+
+/// Whether a disk may be lost: as long as no store has a first entry, or no other one, any; then so
+/// many as ever.
+fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
+    cluster.observer.with_model(|model| {
+        let bound = model.bound();
+        bound.iter().all(|one| *one == id) || model.is_founded() && cluster.atlas.may_damage(id)
+    })
+}
+
+/// The nodes of which the founder says that they have promised to be part of another cluster: it has
+/// lost the disk with which it made another claim.
+fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
+    let metrics = cluster.ids().into_iter().filter_map(|id| cluster.metrics(id));
+    let waits = metrics.flat_map(|metrics| metrics.waits_for);
+    let promised = waits.filter(|(_, obstacle)| matches!(obstacle, Obstacle::Promised { .. }));
+    cluster.observer.with_model(|model| {
+        let bound = model.bound();
+        // (It may have another disk since that was said.)
+        let has_promised = |id: &NodeId| {
+            let claim = model.nodes.get(id).and_then(|of| of.durable.standing.claim());
+            !bound.contains(id)
+                && claim.is_some_and(|claim| {
+                    claim.list.contains_key(&NOBODY) || claim.list.len() != cluster.hosts.len()
+                })
+        };
+        promised.map(|(id, _)| id).filter(has_promised).collect()
+    })
+}
+
+/// All are told the same list from now on, and the cluster is formed.
+async fn settle(calm: &Calm) {
+    let cluster = &calm.cluster;
+    let all: BTreeSet<_> = cluster.ids().into_iter().collect();
+    cluster.tell(|| "all are told the same list".to_owned());
+    cluster.set_settled();
+    for id in cluster.ids() {
+        if cluster.tell_list(id, all.clone()) {
+            cluster.kill(id, Crash::Process, Duration::ZERO);
+        }
+    }
+    let until = now() + cluster.plan.patience();
+    while now() < until && !cluster.observer.has_violation() {
+        let (is_founded, is_lost) = cluster.observer.with_model(|model| {
+            if model.bound().is_empty() {
+                return (false, false);
+            }
+            let Some(first) = model.configurations.get(&LogId::FIRST) else {
+                return (false, false);
+            };
+            let is_here = |replica: quorate::Replica| model.replica(replica.id) == Some(replica);
+            let can_go_on = first.voters().agreed(|voter| is_here(voter).into()) > 0;
+            let is_ours = *first.founders() == all;
+            (model.is_founded() && is_ours && can_go_on, !is_ours || !can_go_on)
+        });
+        if is_founded {
+            break;
+        }
+        if is_lost {
+            cluster.count("formed anew on empty disks");
+            cluster.empty_all();
+        }
+        for id in promised(cluster) {
+            cluster.count("disk emptied that had made another promise");
+            cluster.kill(id, Crash::Power, Duration::ZERO);
+            cluster.replace_disk(id);
+        }
+        calm.rt.sleep(Duration::from_millis(20)).await;
+    }
+    cluster.count("formed after others had tried");
+    cluster.set_formed();
+}
