@@ -3,12 +3,8 @@
 use bytes::Bytes;
 
 use crate::entries::Entries;
-<<<<<<< ours
 use crate::identity::{Memory, Replica};
-use crate::message::{Message, Refusal};
-=======
 use crate::message::Message;
->>>>>>> theirs
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
 
@@ -20,17 +16,6 @@ pub type Ticket = u64;
 pub enum Input {
     /// A message has arrived.
     Message(Message),
-<<<<<<< ours
-    /// A [`Body::Forward`](crate::Body::Forward) has arrived at the leader, and the caller has
-    /// looked at its commands.
-    Forward {
-        /// The message, with the commands that can be read.
-        message: Message,
-        /// Those that can't be.
-        refused: Vec<Refusal>,
-    },
-=======
->>>>>>> theirs
     /// A client wants to read.
     Read {
         /// Names it in the answer.

@@ -40,12 +40,8 @@ use crate::error::InitializeError;
 use crate::identity::{ClusterId, Memory, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
-<<<<<<< ours
-use crate::metrics::{Obstacle, PeerMetrics, Role};
-=======
 use crate::message::Refusal;
-use crate::metrics::{PeerMetrics, Role};
->>>>>>> theirs
+use crate::metrics::{Obstacle, PeerMetrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 

@@ -80,28 +80,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
     }
 
-<<<<<<< ours
-    /// Gives the engine a message. A leader first looks at the commands in it, as at its own
-    /// clients'.
-    pub(super) fn hear(&mut self, now: Instant, mut message: Message) {
-        let leads = self.leads_in(message.term);
-        let commands = match &mut message.body {
-            Body::Forward { commands, .. } if leads => commands,
-            _ => return self.engine.step(now, Input::Message(message)),
-        };
-        let (mut readable, mut refused, mut place) =
-            (Vec::with_capacity(commands.len()), Vec::new(), 0);
-        commands.retain(|bytes| {
-            let outcome = SM::Command::decode(bytes);
-            place += 1;
-            match outcome {
-                Ok(command) => readable.push((bytes.len(), command)),
-                Err(_) if planted(Bug::D10) => return true,
-                Err(reason) => {
-                    refused.push(Refusal::new(place - 1, told(reason, refused.len())));
-                    return false;
-                }
-=======
     fn hear_forward(&mut self, now: Instant, mut message: Message) {
         let Body::Forward { commands, .. } = &mut message.body else { return };
         let mut decoded = self.decode(commands);
@@ -111,7 +89,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             let is_readable = next != Some(place);
             if !is_readable {
                 next = places.next();
->>>>>>> theirs
             }
             place += 1;
             is_readable
@@ -128,7 +105,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn decode(&self, commands: &[Bytes]) -> Decoded {
         let before = self.engine.last_log_id().index;
         let term = self.engine.hard_state().term;
-        let mut after = LogId { term, leader: self.id, index: before };
+        let mut after = LogId { term, leader: self.engine.replica().id, index: before };
         let mut unreadable = Vec::new();
         let mut kept = self.applying.kept.borrow_mut();
         for (place, bytes) in commands.iter().enumerate() {

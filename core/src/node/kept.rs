@@ -47,13 +47,9 @@ impl<C> Kept<C> {
         }
     }
 
-<<<<<<< ours
     /// The command of this entry, if it is kept. Entries are asked for in order: those before it
     /// are of no use any more.
-=======
-    /// The command of this entry, if it is kept. Entries are asked for in order: those before it are of no use any more.
     #[inline]
->>>>>>> theirs
     pub(crate) fn take(&mut self, log_id: LogId) -> Option<C> {
         loop {
             let first = self.commands.pop_front_if(|first| first.log_id.index <= log_id.index)?;
