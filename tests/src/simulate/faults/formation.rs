@@ -15,6 +15,7 @@ use quorate::{AsyncRuntime, LogId, NodeId, Obstacle, Standing};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};
+use crate::simulate::model::NodeModel;
 use crate::simulate::observer::now;
 
 /// How long it is gone on, at most.
@@ -39,12 +40,21 @@ pub(super) async fn formation(calm: Calm) {
     let end = now() + draw.duration(&(Duration::ZERO..CHAOS));
     while now() < end && calm.lasts(draw.duration(&(Duration::ZERO..PAUSE))).await {
         let ids = cluster.ids();
-        let id = if draw.chance(0.3) { ids[0] } else { *draw.choose(&ids) };
+        let any = if draw.chance(0.3) { ids[0] } else { *draw.choose(&ids) };
         let (crash, counted) = match draw.chance(0.5) {
             true => (Crash::Power, "power lost"),
             false => (Crash::Process, "process killed"),
         };
-        let wipes = draw.chance(0.4) && may_wipe(cluster, id);
+        // More often than by chance: where a promise is not durable yet, or one disk has all.
+        let moment = *draw.choose(&[None, Some(Moment::Promises), Some(Moment::IsAlone)]);
+        let met = match moment {
+            Some(moment) => wait_for(&calm, moment).await,
+            None => None,
+        };
+        let id = met.unwrap_or(any);
+        let crash = if met.is_some() { Crash::Power } else { crash };
+        let wanted = if met.is_some() && moment == Some(Moment::IsAlone) { 1.0 } else { 0.4 };
+        let wipes = draw.chance(wanted) && may_wipe(cluster, id);
         let crash = if wipes { Crash::Power } else { crash };
         cluster.count(counted);
         cluster.kill(id, crash, draw.duration(&(Duration::ZERO..PAUSE)));
@@ -61,6 +71,35 @@ pub(super) async fn formation(calm: Calm) {
         }
     }
     settle(&calm).await;
+}
+
+/// A moment at which a crash matters most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// A store is at a claim, or at being let in.
+    Promises,
+    /// No other disk has the first entry.
+    IsAlone,
+}
+
+/// The node whose moment that is, if it comes soon.
+async fn wait_for(calm: &Calm, moment: Moment) -> Option<NodeId> {
+    for _ in 0..PAUSE.as_millis() {
+        let met = calm.cluster.observer.with_model(|model| match moment {
+            Moment::Promises => {
+                let promises = |of: &NodeModel| of.waiting.iter().any(|w| w.standing.is_some());
+                model.nodes.iter().find(|(_, of)| promises(of)).map(|(id, _)| *id)
+            }
+            Moment::IsAlone => {
+                let bound = model.bound();
+                bound.first().copied().filter(|_| bound.len() == 1)
+            }
+        });
+        if met.is_some() || !calm.lasts(Duration::from_millis(1)).await {
+            return met;
+        }
+    }
+    None
 }
 
 /// What nodes are told: the list of all, and up to two others, all with one node in common.
