@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Incoming, Input, Local, Output};
 use quorate_core::{
-    AppendOutcome, Body, Claim, ClusterId, Config, Digest, Entries, Entry, Handover, HardState, Index,
-    LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered, Replica,
-    Role, Situation, SnapshotMeta, Standing, Term,
+    AppendOutcome, Body, Claim, ClusterId, Config, Digest, Entries, Entry, Handover, HardState,
+    Index, LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered,
+    Replica, Role, Situation, SnapshotMeta, Standing, Term,
 };
 use quorate_rt::Instant;
 

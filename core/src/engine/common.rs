@@ -369,8 +369,7 @@ impl Common {
             |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
         // What was acknowledged and not committed, a leader of a later term may have replaced by entries of earlier terms first: in
         // this run, or in one before, which then knew of that term.
-        let may_be_replaced =
-            acknowledged <= self.replaced || acknowledged.term < self.started_in;
+        let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
         if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {

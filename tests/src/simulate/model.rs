@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate::{
-    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Memory, Metrics,
-    NodeId, Payload, Recovered, Replica, Standing, Term,
+    ClusterId, Entry, HardState, Identity, Index, LogId, LogWrite, Marks, Membership, Memory,
+    Metrics, NodeId, Payload, Recovered, Replica, Standing, Term,
 };
 
 /// An entry, without its content.
@@ -266,9 +266,8 @@ impl Model {
 
     /// The nodes whose disks have a first entry, or may have it.
     pub fn bound(&self) -> BTreeSet<NodeId> {
-        let begun = |of: &NodeModel| {
-            of.submitted.last() != LogId::ZERO || of.durable.last() != LogId::ZERO
-        };
+        let begun =
+            |of: &NodeModel| of.submitted.last() != LogId::ZERO || of.durable.last() != LogId::ZERO;
         self.nodes.iter().filter(|(_, of)| begun(of)).map(|(id, _)| *id).collect()
     }
 

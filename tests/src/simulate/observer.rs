@@ -17,8 +17,8 @@ use quorate::{
 };
 
 use super::checks::{self, Check, Seen, Verdict};
-use super::history::History;
 use super::faults::Fault;
+use super::history::History;
 use super::model::{Committed, Model, NodeModel, Seal, Written};
 use super::plan::Plan;
 
@@ -192,9 +192,10 @@ impl Observer {
             // What it has not noted durably it does not remember any more.
             for (of, remembering) in &mut model.remembering {
                 let known = replicas[of].and_then(|replica| recovered.marks.memories.get(&replica));
-                let forgets = nodes.get(of).zip(known).is_none_or(|(of, memory)| {
-                    !of.durable.lacks(node, memory)
-                });
+                let forgets = nodes
+                    .get(of)
+                    .zip(known)
+                    .is_none_or(|(of, memory)| !of.durable.lacks(node, memory));
                 if forgets {
                     remembering.remove(&node);
                 }

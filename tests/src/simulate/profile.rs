@@ -104,19 +104,17 @@ impl Profile {
             Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
             Self::Network => &[Partitions, Stalls, Resets, Crashes],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
-            Self::Disks => {
-                &[
-                    DiskErrors,
-                    DiskFull,
-                    DiskStalls,
-                    Rot,
-                    Misdirections,
-                    Shortenings,
-                    Wipes,
-                    Crashes,
-                    Restarts,
-                ]
-            }
+            Self::Disks => &[
+                DiskErrors,
+                DiskFull,
+                DiskStalls,
+                Rot,
+                Misdirections,
+                Shortenings,
+                Wipes,
+                Crashes,
+                Restarts,
+            ],
             Self::Clocks | Self::WildClocks => &[Clocks, WallClocks, Partitions, Pauses, Crashes],
             Self::Formation => &[Formation, LateMessages, Partitions, Crashes, Resets, DiskStalls],
             Self::Identity => {

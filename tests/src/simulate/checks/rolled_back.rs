@@ -45,7 +45,9 @@ impl Check for RolledBack {
                 let mut memories = remembering.iter().filter(|(peer, _)| warned.contains(peer));
                 let lacks = memories.any(|(peer, memory)| log.lacks(*peer, memory));
                 return demand(!(promises && lacks), || {
-                    format!("node {node} has forgotten what a peer remembers, and sends {message:?}")
+                    format!(
+                        "node {node} has forgotten what a peer remembers, and sends {message:?}"
+                    )
                 });
             }
             _ => {}
