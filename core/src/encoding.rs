@@ -1,8 +1,9 @@
-//! How what serde knows becomes bytes, for commands and for small states: self-describing by default, compact by name.
+//! How what serde knows becomes bytes, for commands and for small states: self-describing by
+//! default, compact by name.
 //!
-//! The default is MessagePack with the names of fields and variants, and with serde's human-readable forms. It holds whatever
-//! serde's derive can express, and types may grow. `docs/encoding.md` has the list of what it holds and what it refuses, and
-//! why it is this one.
+//! The default is MessagePack with the names of fields and variants, and with serde's
+//! human-readable forms. It holds whatever serde's derive can express, and types may grow.
+//! `docs/encoding.md` has the list of what it holds and what it refuses, and why it is this one.
 
 mod reading;
 #[cfg(test)]
@@ -19,9 +20,10 @@ use self::reading::Bounded;
 use self::writing::Checked;
 use crate::state_machine::Command;
 
-/// How deep values may be nested. Each sequence, map, struct, enum variant with content, newtype and `Some` is a level. As in
-/// `serde_json`, where it is 128 too, it keeps what a peer sends or a disk holds from overflowing the stack: the test that
-/// decodes this deep in a debug build takes less than the 2 MiB that a thread has.
+/// How deep values may be nested. Each sequence, map, struct, enum variant with content, newtype
+/// and `Some` is a level. As in `serde_json`, where it is 128 too, it keeps what a peer sends or a
+/// disk holds from overflowing the stack: the test that decodes this deep in a debug build takes
+/// less than the 2 MiB that a thread has.
 pub(crate) const MAX_DEPTH: usize = 128;
 
 /// The memory with which an encoding begins: most commands fit without a second allocation.
@@ -34,8 +36,9 @@ const CAPACITY: usize = 128;
 /// A sentence that says what in the value the encoding can't hold.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(CAPACITY);
-    // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says of itself. So it has to be
-    // written like that: else an IP address in such a struct could not be read back.
+    // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says
+    // of itself. So it has to be written like that: else an IP address in such a struct could not
+    // be read back.
     let mut serializer =
         rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
     let checked = Checked::<_, true>::new(&mut serializer);
@@ -69,18 +72,21 @@ impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     }
 }
 
-/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in it. A typical command takes
-/// 40 % of the default encoding's bytes, as long to encode, and 40 % of the time to decode.
+/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in
+/// it. A typical command takes 40 % of the default encoding's bytes, as long to encode, and 40 % of
+/// the time to decode.
 ///
-/// It is for types that never change and that serde reads without looking ahead. These can't be read back, and are refused when
-/// they are proposed:
+/// It is for types that never change and that serde reads without looking ahead. These can't be
+/// read back, and are refused when they are proposed:
 ///
-/// - enums that are internally tagged, adjacently tagged or untagged, and everything that is flattened;
+/// - enums that are internally tagged, adjacently tagged or untagged, and everything that is
+///   flattened;
 /// - types that accept any value, such as `serde_json::Value`;
 /// - structs where `skip_serializing_if` has left something out.
 ///
-/// A field or variant may only be added where no command in the log has the old form: in the middle, or at the end, it makes old
-/// bytes unreadable or, worse, readable as something else. Then the replicas still agree, on the wrong command.
+/// A field or variant may only be added where no command in the log has the old form: in the
+/// middle, or at the end, it makes old bytes unreadable or, worse, readable as something else. Then
+/// the replicas still agree, on the wrong command.
 ///
 /// ```
 /// use quorate_core::{Command, Compact};

@@ -90,7 +90,8 @@ impl Engine {
         Self { common, role, formation: None, told: None }
     }
 
-    /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the entries that it places.
+    /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the
+    /// entries that it places.
     pub fn set_wall_clock(&mut self, wall: u64) {
         self.common.wall = wall;
     }
@@ -100,13 +101,15 @@ impl Engine {
         self.common.cluster.get_or_insert(cluster);
     }
 
-    /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
-    /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
+    /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it
+    /// does. Every node of the list may be told it, or only that one. The group is formed when
+    /// there is a [`membership`](Self::membership); that it can't be is told by
     /// [`Output::cannot_form`].
     ///
     /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
     ///
-    /// Errors: the group was founded with another list, is being formed with one, or may not be formed by this replica.
+    /// Errors: the group was founded with another list, is being formed with one, or may not be
+    /// formed by this replica.
     pub fn initialize(
         &mut self,
         now: Instant,
@@ -297,8 +300,9 @@ impl Engine {
         self.told.as_ref()
     }
 
-    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it was told, or by the claim that it has accepted. A replica that
-    /// is not known is reached where [its node](Replica::any) is.
+    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it
+    /// was told, or by the claim that it has accepted. A replica that is not known is reached where
+    /// [its node](Replica::any) is.
     pub fn addresses(&self) -> BTreeMap<Replica, String> {
         let mut addresses = BTreeMap::new();
         let any = |(id, address): (&NodeId, &String)| (Replica::any(*id), address.clone());
@@ -319,7 +323,8 @@ impl Engine {
         addresses
     }
 
-    /// What this replica remembers of another, for that one to compare with what it has: see [`Input::Remembered`].
+    /// What this replica remembers of another, for that one to compare with what it has: see
+    /// [`Input::Remembered`].
     pub fn memory_of(&mut self, replica: Replica) -> Option<Memory> {
         if let State::Leader(leader) = &self.role {
             leader.remember_peers(&mut self.common);
@@ -414,7 +419,8 @@ impl Engine {
         }
     }
 
-    /// Writes the first entry if all have accepted this founder's claim, and campaigns: nobody else can.
+    /// Writes the first entry if all have accepted this founder's claim, and campaigns: nobody else
+    /// can.
     fn form(&mut self) {
         let first = self.formation.as_ref().and_then(|f| f.first_entry(&self.common));
         if let Some(first) = first {

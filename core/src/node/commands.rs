@@ -1,7 +1,9 @@
-//! What a leader does before commands get their place in the log: it decodes them, from the bytes that will be replicated.
+//! What a leader does before commands get their place in the log: it decodes them, from the bytes
+//! that will be replicated.
 //!
-//! What nobody can read must not get a log id: once it is committed, it stops every node at every start (D10). It makes no difference
-//! whether a command comes from a handle of this node or is passed on by a peer, whose program may be another one.
+//! What nobody can read must not get a log id: once it is committed, it stops every node at every
+//! start (D10). It makes no difference whether a command comes from a handle of this node or is
+//! passed on by a peer, whose program may be another one.
 
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant};
@@ -17,7 +19,8 @@ use crate::state_machine::{Command, StateMachine};
 use crate::transport::Transport;
 use crate::types::LogId;
 
-/// So many commands of a forward are refused with the reason. An answer stays small, however many there are.
+/// So many commands of a forward are refused with the reason. An answer stays small, however many
+/// there are.
 const TOLD_REASONS: usize = 16;
 
 /// What is told of the reason for which a command is refused, after so many others.
@@ -63,7 +66,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         unreadable
     }
 
-    /// Gives the engine a message. A leader first looks at the commands in it, as at its own clients'.
+    /// Gives the engine a message. A leader first looks at the commands in it, as at its own
+    /// clients'.
     pub(super) fn hear(&mut self, now: Instant, mut message: Message) {
         let leads = self.leads_in(message.term);
         let commands = match &mut message.body {

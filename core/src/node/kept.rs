@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use crate::engine::Ticket;
 use crate::types::{Index, LogId};
 
-/// The commands that are kept, in bytes as encoded and with the size of their type. Beyond that a command is decoded again when
-/// it is applied. It holds what a leader under load has in flight, some 100,000 small commands; more would be memory that a
-/// slow disk or state machine lets grow. (What a type takes on the heap may be more than it takes encoded.)
+/// The commands that are kept, in bytes as encoded and with the size of their type. Beyond that a
+/// command is decoded again when it is applied. It holds what a leader under load has in flight,
+/// some 100,000 small commands; more would be memory that a slow disk or state machine lets grow.
+/// (What a type takes on the heap may be more than it takes encoded.)
 const MAX_KEPT_BYTES: usize = 32 << 20;
 
 /// Decoded commands of type `C`.
@@ -88,7 +89,8 @@ impl<C> Kept<C> {
         }
     }
 
-    /// The command of this entry, if it is kept. Entries are asked for in order: those before it are of no use any more.
+    /// The command of this entry, if it is kept. Entries are asked for in order: those before it
+    /// are of no use any more.
     pub(crate) fn take(&mut self, log_id: LogId) -> Option<C> {
         while let Some((placed, _)) = self.placed.front()
             && placed.index <= log_id.index

@@ -274,9 +274,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.metrics.send_modify(|metrics| metrics.snapshot_error = error);
     }
 
-    /// Something has become of the snapshot that comes in. When it is whole, the state machine is restored from it before the
-    /// engine hears of it, and so before the write that puts it in the place of the log: if it can't be restored, the node stops,
-    /// and its disk still has the log and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
+    /// Something has become of the snapshot that comes in. When it is whole, the state machine is
+    /// restored from it before the engine hears of it, and so before the write that puts it in the
+    /// place of the log: if it can't be restored, the node stops, and its disk still has the log
+    /// and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
     /// says more; the store forgets the new one after a crash.
     fn incoming(&mut self, now: Instant, input: Input) {
         match input {
@@ -295,7 +296,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.snapshots.stop_building() {
             self.applying.view_is_done(); // What it was of is out of date.
         }
-        // One that has come in is restored when the engine puts it in the place of the log, and nothing behind it is applied yet.
+        // One that has come in is restored when the engine puts it in the place of the log, and
+        // nothing behind it is applied yet.
         let (index, applied) = (snapshot.log_id.index, self.applying.applied());
         assert!(index >= applied, "a snapshot would set the state back (S2)");
         if index > applied {

@@ -150,7 +150,8 @@ pub struct NodeModel {
     pub may_fail: bool,
     /// Its disk has changed by itself what was durable on it.
     pub is_bad: bool,
-    /// Its disk was put back to an earlier state, in which something is missing that it has said since.
+    /// Its disk was put back to an earlier state, in which something is missing that it has said
+    /// since.
     pub is_put_back: bool,
 }
 

@@ -315,8 +315,8 @@ impl Observer {
         })
     }
 
-    /// The disk of a node, which is down, was put back to what it was then. These peers remember what
-    /// it has forgotten.
+    /// The disk of a node, which is down, was put back to what it was then. These peers remember
+    /// what it has forgotten.
     pub fn put_back(
         &self,
         node: NodeId,

@@ -1,6 +1,6 @@
-//! A store that was put back to an earlier state promises nothing any more, once it has heard from a
-//! peer that remembers what it has forgotten: the node stops. (It may have caught up otherwise with
-//! what that peer remembers: then nothing is missing.)
+//! A store that was put back to an earlier state promises nothing any more, once it has heard from
+//! a peer that remembers what it has forgotten: the node stops. (It may have caught up otherwise
+//! with what that peer remembers: then nothing is missing.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
