@@ -128,6 +128,15 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The cluster that it will begin its log with, if it has promised that.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        match self {
+            Self::Claimed(claim) | Self::Contested(claim) => Some(claim.cluster),
+            Self::Admitted(cluster) => Some(*cluster),
+            Self::Empty | Self::Spent => None,
+        }
+    }
+
     /// The claim that it has accepted, if any.
     pub fn claim(&self) -> Option<&Claim> {
         match self {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Incoming, Input, Local, Output};
 use quorate_core::{
-    AppendOutcome, Body, ClusterId, Config, Digest, Entries, Entry, Handover, HardState, Index,
-    LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered, Replica,
-    Role, Situation, SnapshotMeta, Standing, Term,
+    AppendOutcome, Body, Claim, ClusterId, Config, Digest, Entries, Entry, Handover, HardState,
+    Index, LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered,
+    Replica, Role, Situation, SnapshotMeta, Standing, Term,
 };
 use quorate_rt::Instant;
 
@@ -551,6 +551,33 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     let hard_state = HardState { term: Term(3), voted_for: None };
     let mut restarted = engine(Recovered { hard_state, outline, ..Recovered::default() });
     assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
+}
+
+/// A founder loses its disk as the leader of term 1, before another disk has the first entry. Its next
+/// disk may lead in term 1 as well: who waits for the first entry follows that one then.
+#[test]
+fn another_promise_ends_the_following_of_a_leader() {
+    let local = Local { replica: node(3), boot: 1, cluster: None };
+    let mut engine =
+        Engine::new(local, 0, Config::default(), Recovered::default(), 1, Instant::default());
+    let mut hear = |disk, term, body| {
+        let (from, to, term) = (Replica::new(1, disk), node(3), Term(term));
+        let message = Message { group: 0, cluster: None, from, to, term, body };
+        after(&mut engine, Input::Message(message));
+        engine.leader()
+    };
+    for disk in [1, 2] {
+        let claim = Claim {
+            cluster: ClusterId(disk.into()),
+            ballot: disk,
+            founder: Replica::new(1, disk),
+            list: [1, 3].map(|id| (id, format!("node-{id}"))).into(),
+        };
+        assert_eq!(hear(disk, 0, Body::Claim(Box::new(claim))), None);
+        let (prev, entries) = (LogId::FIRST, Entries::default());
+        let heartbeat = Body::Append { prev, committed: 0, round: 0, entries };
+        assert_eq!(hear(disk, 1, heartbeat), Some(Replica::new(1, disk)));
+    }
 }
 
 /// What a leader remembers of its peers goes along with later writes, and comes back with the

@@ -5,11 +5,11 @@ use std::fmt;
 
 /// Makes the type, what each defect is in words, and the list of all.
 macro_rules! bugs {
-    ($(#[doc = $what:literal] $name:ident,)*) => {
+    ($($(#[doc = $what:literal])+ $name:ident,)*) => {
         /// A defect. `E`, `R`, `M`, `S`, `L` and `D` are rows of docs/known-bugs.md; `X` are ours.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
-            $(#[doc = $what] $name,)*
+            $($(#[doc = $what])+ $name,)*
         }
 
         impl Bug {
@@ -19,7 +19,7 @@ macro_rules! bugs {
             /// What it breaks.
             pub fn what(self) -> &'static str {
                 match self {
-                    $(Self::$name => $what.trim_ascii(),)*
+                    $(Self::$name => concat!($($what),+).trim_ascii(),)*
                 }
             }
         }

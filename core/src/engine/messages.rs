@@ -181,6 +181,7 @@ impl Engine {
     fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
         let common = &mut self.common;
         let ours = self.told.as_ref();
+        let promised_before = common.standing().cluster();
         let mut asked = None;
         let told = match body {
             Body::Who { told } => told.clone(),
@@ -206,6 +207,14 @@ impl Engine {
             }
             _ => return false,
         };
+        if self.common.standing().cluster() != promised_before
+            && let State::Follower(follower) = &self.role
+            && follower.leader().is_some()
+        {
+            // That leader was one of the cluster that this replica is no part of any more. One of the next cluster may lead in the
+            // same term.
+            self.become_follower(self.common.hard_state.term);
+        }
         self.tell_situation(from, asked);
         if let Body::Who { told } = body {
             self.admit_member(from, told);

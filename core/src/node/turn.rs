@@ -589,11 +589,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
 /// What a node shows to others.
 pub(super) fn credentials(engine: &Engine, boot: Boot) -> Credentials {
-    let promised = match engine.standing() {
-        Standing::Claimed(claim) | Standing::Contested(claim) => Some(claim.cluster),
-        Standing::Admitted(cluster) => Some(*cluster),
-        Standing::Empty | Standing::Spent => None,
-    };
+    let promised = engine.standing().cluster();
     let state = if *engine.standing() == Standing::Spent {
         StoreState::Spent
     } else if engine.last_log_id() != LogId::ZERO {
