@@ -18,14 +18,14 @@ pub struct Config {
     /// long after a leader's death. At least three heartbeat intervals.
     pub election_timeout: Duration,
 
-    /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when its
-    /// wall clock is set forward, in all; default 1 s. Beyond it stamps go on at the pace of the
-    /// monotonic clock, until the wall clock is no longer ahead or another leadership begins. Too short:
-    /// when a slow wall clock is corrected, stamps lag behind the right time for the rest of the
-    /// leadership; time synchronization rarely steps a running clock by as much as a second. Too long:
-    /// a clock that is set wrong lets things expire early by that much. It does not bound the first
-    /// stamp of a leadership, which is the wall clock of the new leader. At least 1 ms, the unit of
-    /// stamps, and at most an hour.
+    /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when
+    /// its wall clock is set forward, in all; default 1 s. Beyond it stamps go on at the pace of
+    /// the monotonic clock, until the wall clock is no longer ahead or another leadership begins.
+    /// Too short: when a slow wall clock is corrected, stamps lag behind the right time for the
+    /// rest of the leadership; time synchronization rarely steps a running clock by as much as a
+    /// second. Too long: a clock that is set wrong lets things expire early by that much. It does
+    /// not bound the first stamp of a leadership, which is the wall clock of the new leader. At
+    /// least 1 ms, the unit of stamps, and at most an hour.
     pub max_clock_step: Duration,
 
     /// How long a write or a read waits for a leader to be known, once passed on to it, for its word, and then while the commit index
@@ -75,8 +75,9 @@ pub struct Config {
     /// large: disk space. At least `retained_bytes`.
     pub max_retained_bytes: u64,
 
-    /// Whether the leader lets the empty disk of a node in for one that has been silent for ten election timeouts; default true. Without it
-    /// a lost disk leaves the group with one replica less.
+    /// Whether the leader lets the empty disk of a node in for one that has been silent for ten
+    /// election timeouts; default true. Without it a lost disk leaves the group with one replica
+    /// less.
     pub replace_lost_disks: bool,
 
     /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.

@@ -1,8 +1,9 @@
-//! How what serde knows becomes bytes, for commands and for small states: self-describing by default, compact by name.
+//! How what serde knows becomes bytes, for commands and for small states: self-describing by
+//! default, compact by name.
 //!
-//! The default is MessagePack with the names of fields and variants, and with serde's human-readable forms. It holds whatever
-//! serde's derive can express, and types may grow. `docs/encoding.md` has the list of what it holds and what it refuses, and
-//! why it is this one.
+//! The default is MessagePack with the names of fields and variants, and with serde's
+//! human-readable forms. It holds whatever serde's derive can express, and types may grow.
+//! `docs/encoding.md` has the list of what it holds and what it refuses, and why it is this one.
 
 mod reading;
 #[cfg(test)]
@@ -19,13 +20,24 @@ use self::reading::Bounded;
 use self::writing::Checked;
 use crate::state_machine::Command;
 
-/// How deep values may be nested. Each sequence, map, struct, enum variant with content, newtype and `Some` is a level. As in
-/// `serde_json`, where it is 128 too, it keeps what a peer sends or a disk holds from overflowing the stack: the test that
-/// decodes this deep in a debug build takes less than the 2 MiB that a thread has.
+/// How deep values may be nested. Each sequence, map, struct, enum variant with content, newtype
+/// and `Some` is a level. As in `serde_json`, where it is 128 too, it keeps what a peer sends or a
+/// disk holds from overflowing the stack: the test that decodes this deep in a debug build takes
+/// less than the 2 MiB that a thread has.
 pub(crate) const MAX_DEPTH: usize = 128;
 
 /// The memory with which an encoding begins: most commands fit without a second allocation.
 const CAPACITY: usize = 128;
+
+/// Each byte.
+static BYTES: [u8; 256] = {
+    let (mut bytes, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        bytes[byte] = byte as u8;
+        byte += 1;
+    }
+    bytes
+};
 
 /// Serializes a value in the default encoding.
 ///
@@ -34,8 +46,9 @@ const CAPACITY: usize = 128;
 /// A sentence that says what in the value the encoding can't hold.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(CAPACITY);
-    // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says of itself. So it has to be
-    // written like that: else an IP address in such a struct could not be read back.
+    // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says
+    // of itself. So it has to be written like that: else an IP address in such a struct could not
+    // be read back.
     let mut serializer =
         rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
     let checked = Checked::<_, true>::new(&mut serializer);
@@ -52,6 +65,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     let value = T::deserialize(Bounded::new(&mut deserializer));
     let value = value.map_err(|error| error.to_string())?;
+    if bytes.len() == 1 {
+        return Ok(value); // No value takes less.
+    }
     // Only at the end of the bytes there is no marker of a next value.
     match <()>::deserialize(&mut deserializer) {
         Err(InvalidMarkerRead(_)) => Ok(value),
@@ -61,7 +77,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     fn encode(self) -> Result<Bytes, String> {
-        encode(&self).map(Bytes::from)
+        let bytes = encode(&self)?;
+        // A unit, a small number and the like need no memory of their own.
+        Ok(match bytes[..] {
+            [byte] => Bytes::from_static(&BYTES[byte as usize..=byte as usize]),
+            _ => bytes.into(),
+        })
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
@@ -69,18 +90,21 @@ impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     }
 }
 
-/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in it. A typical command takes
-/// 40 % of the default encoding's bytes, as long to encode, and 40 % of the time to decode.
+/// A command in [postcard](https://docs.rs/postcard)'s encoding, which has no names and no types in
+/// it. A typical command takes 40 % of the default encoding's bytes, as long to encode, and 40 % of
+/// the time to decode.
 ///
-/// It is for types that never change and that serde reads without looking ahead. These can't be read back, and are refused when
-/// they are proposed:
+/// It is for types that never change and that serde reads without looking ahead. These can't be
+/// read back, and are refused when they are proposed:
 ///
-/// - enums that are internally tagged, adjacently tagged or untagged, and everything that is flattened;
+/// - enums that are internally tagged, adjacently tagged or untagged, and everything that is
+///   flattened;
 /// - types that accept any value, such as `serde_json::Value`;
 /// - structs where `skip_serializing_if` has left something out.
 ///
-/// A field or variant may only be added where no command in the log has the old form: in the middle, or at the end, it makes old
-/// bytes unreadable or, worse, readable as something else. Then the replicas still agree, on the wrong command.
+/// A field or variant may only be added where no command in the log has the old form: in the
+/// middle, or at the end, it makes old bytes unreadable or, worse, readable as something else. Then
+/// the replicas still agree, on the wrong command.
 ///
 /// ```
 /// use quorate_core::{Command, Compact};

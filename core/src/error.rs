@@ -32,7 +32,8 @@ pub enum StoreError {
         /// What is wrong there.
         reason: String,
     },
-    /// The content is whole, and of a form that this build does not know: another version has written it. Nothing is changed.
+    /// The content is whole, and of a form that this build does not know: another version has
+    /// written it. Nothing is changed.
     #[error(
         "{file}: this build can't read what stands at offset {offset}: {reason}",
         file = file.display()
@@ -98,8 +99,9 @@ pub enum Fatal {
         /// Who remembers what, and what is there.
         what: String,
     },
-    /// The state can't be restored from a snapshot. If that has just come from the leader, this node's log and the snapshot
-    /// before are unchanged: the leader's state machine has written what this node's can't read.
+    /// The state can't be restored from a snapshot. If that has just come from the leader, this
+    /// node's log and the snapshot before are unchanged: the leader's state machine has written
+    /// what this node's can't read.
     #[error("the snapshot at index {index} can't be restored: {reason}")]
     Snapshot {
         /// Up to where it covers the log.
@@ -107,8 +109,8 @@ pub enum Fatal {
         /// What is wrong with it.
         reason: String,
     },
-    /// A committed command can't be read. The leader could read it, so its program knows a newer form of the command than this
-    /// node's: update this node's program. Its data is whole.
+    /// A committed command can't be read. The leader could read it, so its program knows a newer
+    /// form of the command than this node's: update this node's program. Its data is whole.
     #[error("the command at index {index} can't be read: {reason}")]
     Command {
         /// Where it stands in the log.
@@ -140,8 +142,9 @@ pub enum WriteError {
     /// [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the leader. Try again later.
     #[error("too much is in flight")]
     Busy,
-    /// The command can't be encoded, is larger than [`Config::max_command_bytes`](crate::Config::max_command_bytes), or the
-    /// leader can't read what it was encoded to. Trying again does not help.
+    /// The command can't be encoded, is larger than
+    /// [`Config::max_command_bytes`](crate::Config::max_command_bytes), or the leader can't read
+    /// what it was encoded to. Trying again does not help.
     #[error("the command can't be proposed: {0}")]
     Command(String),
     /// Leadership or the connection to the leader was lost in between, or its word didn't come in time: the write may

@@ -1,7 +1,9 @@
-//! Who is who: replicas, clusters, claims on empty stores, and what replicas remember of each other.
+//! Who is who: replicas, clusters, claims on empty stores, and what replicas remember of each
+//! other.
 //!
-//! A (node id, incarnation) is a Raft server. A lost disk is a crash for ever: whoever comes back under the same node id
-//! with an empty disk is another server. `docs/divergence.md` has the argument.
+//! A (node id, incarnation) is a Raft server. A lost disk is a crash for ever: whoever comes back
+//! under the same node id with an empty disk is another server. `docs/divergence.md` has the
+//! argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,8 +12,8 @@ use crate::types::{LogId, NodeId, Term};
 
 /// A Raft server: a node and the disk it runs on.
 ///
-/// Whatever is counted, voted for, followed or addressed is a replica, never only a node: after a disk was lost, the node's
-/// next store is another replica.
+/// Whatever is counted, voted for, followed or addressed is a replica, never only a node: after a
+/// disk was lost, the node's next store is another replica.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Replica {
     /// The node.
@@ -38,7 +40,8 @@ impl Replica {
 }
 
 impl fmt::Display for Replica {
-    /// The node id and the first four hexadecimal digits of the incarnation, which are enough for a reader.
+    /// The node id and the first four hexadecimal digits of the incarnation, which are enough for a
+    /// reader.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.incarnation {
             0 => write!(f, "{}", self.id),
@@ -55,7 +58,8 @@ impl fmt::Debug for Replica {
 
 /// The identity of a cluster: 128 random bits, drawn when it is formed.
 ///
-/// The TCP handshake uses it as a key, so treat it like a password where strangers reach the peer port.
+/// The TCP handshake uses it as a key, so treat it like a password where strangers reach the peer
+/// port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u128);
 
@@ -82,12 +86,14 @@ pub struct Identity {
     pub boot: u64,
 }
 
-/// A founder's attempt to form a cluster of the nodes of a list. A store that has accepted one makes no other promise.
+/// A founder's attempt to form a cluster of the nodes of a list. A store that has accepted one
+/// makes no other promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// What the cluster will be called if this attempt succeeds.
     pub cluster: ClusterId,
-    /// Attempts are ordered by it: a later one of the same founder takes the place of an earlier one.
+    /// Attempts are ordered by it: a later one of the same founder takes the place of an earlier
+    /// one.
     pub ballot: u64,
     /// Who makes the attempt: the node with the lowest id of the list.
     pub founder: Replica,
@@ -102,16 +108,18 @@ impl Claim {
     }
 }
 
-/// What a group of a store that has no log yet has promised, and whether one with a log is out of use. It is durable.
+/// What a group of a store that has no log yet has promised, and whether one with a log is out of
+/// use. It is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// It has promised nothing.
     #[default]
     Empty,
-    /// It has accepted this claim, and none of another store. It will begin its log with the first entry of that cluster.
+    /// It has accepted this claim, and none of another store. It will begin its log with the first
+    /// entry of that cluster.
     Claimed(Claim),
-    /// It has accepted this claim, and before that one of another store of the same node: a founder has lost its disk, or two
-    /// copies of one run. The list stays the same from here on.
+    /// It has accepted this claim, and before that one of another store of the same node: a founder
+    /// has lost its disk, or two copies of one run. The list stays the same from here on.
     Contested(Claim),
     /// A member of this cluster has let it in.
     Admitted(ClusterId),
@@ -129,8 +137,8 @@ impl Standing {
     }
 }
 
-/// What one replica remembers of another, from what that one has made durable before it said so. A replica that has less than its
-/// peers remember of it has been put back to an earlier state.
+/// What one replica remembers of another, from what that one has made durable before it said so. A
+/// replica that has less than its peers remember of it has been put back to an earlier state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Its highest term.
@@ -143,10 +151,12 @@ pub struct Memory {
     pub committed: LogId,
 }
 
-/// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may follow on another.
+/// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may
+/// follow on another.
 pub const MAX_MEMORIES: usize = 2 * crate::membership::MAX_NODES;
 
-/// What a store keeps beside its log, written lazily with later records, so that a restart of all nodes forgets none of it.
+/// What a store keeps beside its log, written lazily with later records, so that a restart of all
+/// nodes forgets none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Up to here the log was known to be committed.

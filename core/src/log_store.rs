@@ -20,16 +20,19 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 ///
 /// A store that has failed once stays failed: it never retries a write or a sync and reports success.
 pub trait LogStore: 'static {
-    /// A node starts on this store: the store's identity, in which this start is counted. Called before the other methods.
+    /// A node starts on this store: the store's identity, in which this start is counted. Called
+    /// before the other methods.
     ///
-    /// The first node that starts on a store is the only one that ever may. Its id and the count of starts are durable before this
-    /// returns. The incarnation is drawn when the store is created, and the cluster is that of [`LogWrite::cluster`].
+    /// The first node that starts on a store is the only one that ever may. Its id and the count of
+    /// starts are durable before this returns. The incarnation is drawn when the store is created,
+    /// and the cluster is that of [`LogWrite::cluster`].
     ///
-    /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't be written.
+    /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't
+    /// be written.
     async fn identify(&self, node: NodeId) -> Result<Identity, StoreError>;
 
-    /// The cluster that the store belongs to by what has been submitted, durable or not. Its groups may have joined it one after the
-    /// other.
+    /// The cluster that the store belongs to by what has been submitted, durable or not. Its groups
+    /// may have joined it one after the other.
     fn cluster(&self) -> Option<ClusterId>;
 
     /// What the store holds of a group; called once, before the other methods, for each group.

@@ -1,6 +1,8 @@
-//! A configuration: who belongs to a cluster, who votes, and where each replica is reached; and how one follows from another.
+//! A configuration: who belongs to a cluster, who votes, and where each replica is reached; and how
+//! one follows from another.
 //!
-//! Everything here is pure. A change that would be a new configuration is a function from a configuration to the next one.
+//! Everything here is pure. A change that would be a new configuration is a function from a
+//! configuration to the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,10 +12,11 @@ use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
 use crate::types::NodeId;
 
-/// The configuration of a group: its members, which of them vote, and the addresses at which they are reached.
+/// The configuration of a group: its members, which of them vote, and the addresses at which they
+/// are reached.
 ///
-/// It names replicas, not nodes: while a lost disk is exchanged, it holds the old and the new replica of one node, and never
-/// more than these two of a node.
+/// It names replicas, not nodes: while a lost disk is exchanged, it holds the old and the new
+/// replica of one node, and never more than these two of a node.
 ///
 /// A clone is a reference: configurations travel with messages and writes, and are seldom new.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,8 +30,8 @@ struct Parts {
     voters: Voters,
 }
 
-/// The most members of a configuration. A larger quorum only makes each write slower; the bound keeps what a peer or a disk
-/// can make us allocate small.
+/// The most members of a configuration. A larger quorum only makes each write slower; the bound
+/// keeps what a peer or a disk can make us allocate small.
 pub const MAX_NODES: usize = 64;
 
 /// The longest address, in bytes: longer than any host name.
@@ -36,8 +39,8 @@ pub const MAX_ADDRESS_BYTES: usize = 512;
 
 /// Checks the nodes that a cluster is to be formed of.
 ///
-/// Errors: a sentence that says what is wrong: no node, an id of 0, more than [`MAX_NODES`], an address that is longer
-/// than [`MAX_ADDRESS_BYTES`], two nodes with one address.
+/// Errors: a sentence that says what is wrong: no node, an id of 0, more than [`MAX_NODES`], an
+/// address that is longer than [`MAX_ADDRESS_BYTES`], two nodes with one address.
 pub fn check_list(list: &BTreeMap<NodeId, String>) -> Result<(), String> {
     if list.is_empty() {
         return Err("a cluster needs at least one node".to_owned());
@@ -68,8 +71,9 @@ pub fn check_list(list: &BTreeMap<NodeId, String>) -> Result<(), String> {
 impl Membership {
     /// A configuration from its parts.
     ///
-    /// Errors: a sentence that says what is wrong: no voter or founder, a voter that is no member, an id or an incarnation of 0, a node with
-    /// three replicas, more than [`MAX_NODES`] members, an address longer than [`MAX_ADDRESS_BYTES`].
+    /// Errors: a sentence that says what is wrong: no voter or founder, a voter that is no member,
+    /// an id or an incarnation of 0, a node with three replicas, more than [`MAX_NODES`] members,
+    /// an address longer than [`MAX_ADDRESS_BYTES`].
     pub fn new(
         cluster: ClusterId,
         founders: BTreeSet<NodeId>,
@@ -166,7 +170,8 @@ impl Membership {
         of_node.next().map(|(_, address)| address.as_str())
     }
 
-    /// This configuration with a further member, which does not vote and is reached where its node is.
+    /// This configuration with a further member, which does not vote and is reached where its node
+    /// is.
     pub(crate) fn with_learner(&self, learner: Replica) -> Result<Self, String> {
         let address = self.address(learner.id).ok_or("the node is no member")?.to_owned();
         let mut members = self.0.members.clone();
@@ -189,7 +194,8 @@ impl Membership {
         Self::new(self.0.cluster, self.0.founders.clone(), self.0.members.clone(), voters)
     }
 
-    /// What follows on a joint configuration: its incoming voters alone. Who voted in the outgoing half only is gone.
+    /// What follows on a joint configuration: its incoming voters alone. Who voted in the outgoing
+    /// half only is gone.
     pub(crate) fn left_joint(&self) -> Result<Self, String> {
         let voters = Voters::simple(self.0.voters.incoming().iter().copied());
         let leaves = |replica: &Replica| self.is_voter(*replica) && !voters.contains(*replica);
@@ -211,7 +217,8 @@ impl fmt::Debug for Membership {
 }
 
 impl fmt::Display for Membership {
-    /// Its voters, and its learners where there are any: `1/3f2a, 2/771c, 3/9a0b` and `…, learners 3/1c22`.
+    /// Its voters, and its learners where there are any: `1/3f2a, 2/771c, 3/9a0b` and `…, learners
+    /// 3/1c22`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.voters, f)?;
         let learners: Vec<_> = self.learners().map(|learner| learner.to_string()).collect();

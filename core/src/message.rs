@@ -18,7 +18,8 @@ pub struct Message {
     pub cluster: Option<ClusterId>,
     /// Who sent it.
     pub from: Replica,
-    /// Who shall get it. Only [`Body::Who`] and [`Body::Claim`] may be for whichever store the node has now.
+    /// Who shall get it. Only [`Body::Who`] and [`Body::Claim`] may be for whichever store the node
+    /// has now.
     pub to: Replica,
     /// The sender's term; in [`Body::PreVote`] the term in which it would campaign, and in a granted
     /// [`Body::PreVoteReply`] that same one.
@@ -43,7 +44,8 @@ impl Message {
     }
 }
 
-/// What a replica says of its group to who would form a cluster with it, or let it in. It never tells a cluster id.
+/// What a replica says of its group to who would form a cluster with it, or let it in. It never
+/// tells a cluster id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Situation {
     /// It has no log and has promised nothing.
@@ -77,7 +79,8 @@ pub struct Handover {
     pub leader: Replica,
     /// The term in which that one leads.
     pub term: Term,
-    /// Its latest round then. A voter that has heard of a later one knows that the leader has gone on.
+    /// Its latest round then. A voter that has heard of a later one knows that the leader has gone
+    /// on.
     pub round: u64,
 }
 
@@ -98,8 +101,8 @@ pub enum Body {
     Vote {
         /// The end of the sender's log.
         last_log_id: LogId,
-        /// The leader itself has asked the sender to take over: to those who follow just that leader, that it is alive is
-        /// no reason to refuse.
+        /// The leader itself has asked the sender to take over: to those who follow just that
+        /// leader, that it is alive is no reason to refuse.
         handover: Option<Handover>,
     },
     /// The answer to a vote, after it is durable.
@@ -164,8 +167,8 @@ pub enum Body {
     /// an offer: the answer tells from where on the pieces are wanted. A transport should send these apart from other messages, so that no
     /// heartbeat waits behind one.
     Snapshot {
-        /// The snapshot.
-        meta: SnapshotMeta,
+        /// The snapshot. Boxed, so that all messages are of the size of the frequent ones.
+        meta: Box<SnapshotMeta>,
         /// Where the piece begins.
         offset: u64,
         /// The piece.
@@ -178,16 +181,17 @@ pub enum Body {
         /// Up to here the content has been written.
         stored: u64,
     },
-    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10). It holds only as long as nothing
-    /// has changed since: an order that is late must not unseat a leader that has gone on.
+    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10). It
+    /// holds only as long as nothing has changed since: an order that is late must not unseat a
+    /// leader that has gone on.
     TimeoutNow {
         /// The end of the leader's log.
         last_log_id: LogId,
         /// The leader's latest round.
         round: u64,
     },
-    /// "Who lives there, and what do you know of?" It goes to the nodes of a list while a cluster is formed, and to a node
-    /// whose replica is silent.
+    /// "Who lives there, and what do you know of?" It goes to the nodes of a list while a cluster
+    /// is formed, and to a node whose replica is silent.
     Who {
         /// The ids of the list that the sender was told; empty if it was told none.
         told: BTreeSet<NodeId>,
@@ -201,7 +205,8 @@ pub enum Body {
     },
     /// "Be part of a cluster that I form." A store accepts it, or says what stands against it.
     Claim(Box<Claim>),
-    /// "You are let into this cluster", from its leader to an empty store that is to take the place of a lost one.
+    /// "You are let into this cluster", from its leader to an empty store that is to take the place
+    /// of a lost one.
     Admit {
         /// The cluster.
         cluster: ClusterId,
@@ -237,9 +242,11 @@ pub enum ForwardOutcome {
     NotLeader,
     /// Too much is uncommitted. No effect.
     Busy,
-    /// The leader can't read some of the commands, and these have no effect. It has appended the others.
+    /// The leader can't read some of the commands, and these have no effect. It has appended the
+    /// others.
     Partly {
-        /// The log id of the first command that is appended, if any is; the other appended ones follow it.
+        /// The log id of the first command that is appended, if any is; the other appended ones
+        /// follow it.
         first: LogId,
         /// The commands that were refused, in the order of the forward.
         refused: Vec<Refusal>,
@@ -256,7 +263,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The length of a reason, in bytes. A sentence fits; what a command may quote in one does not make answers large.
+    /// The length of a reason, in bytes. A sentence fits; what a command may quote in one does not
+    /// make answers large.
     pub const MAX_REASON_BYTES: usize = 256;
 
     /// A refusal with as much of the reason as may be told.

@@ -89,7 +89,8 @@ pub enum Obstacle {
         /// The ids of its list.
         ids: BTreeSet<NodeId>,
     },
-    /// It belongs to a group that was formed of this list: the present node has lost its disk, and waits to be let in.
+    /// It belongs to a group that was formed of this list: the present node has lost its disk, and
+    /// waits to be let in.
     Formed,
     /// Its store belongs to another cluster.
     OtherCluster,

@@ -1,7 +1,7 @@
 //! Who agrees: the voters of a configuration, and what a quorum of them has said.
 //!
-//! A quorum is a majority of the voters; while a joint configuration is in force, a majority of each of its two halves
-//! (thesis 4.3). Nobody else knows of two halves. The laws:
+//! A quorum is a majority of the voters; while a joint configuration is in force, a majority of
+//! each of its two halves (thesis 4.3). Nobody else knows of two halves. The laws:
 //!
 //! * An empty half agrees to everything, so that it changes nothing beside another one.
 //! * Two quorums of one configuration have a voter in common.
@@ -81,10 +81,11 @@ impl Voters {
         self.incoming.iter().chain(self.outgoing.iter().filter(only)).copied()
     }
 
-    /// The largest value that a quorum has reached, given what each voter has; [`u64::MAX`] if there are no voters at all. A voter
-    /// that has not been heard from has 0.
+    /// The largest value that a quorum has reached, given what each voter has; [`u64::MAX`] if
+    /// there are no voters at all. A voter that has not been heard from has 0.
     ///
-    /// It serves for anything that only grows: match indexes (commitment), rounds (reads), times of contact (check-quorum).
+    /// It serves for anything that only grows: match indexes (commitment), rounds (reads), times of
+    /// contact (check-quorum).
     pub fn agreed(&self, reached: impl Fn(Replica) -> u64) -> u64 {
         let incoming = majority_agreed(&self.incoming, &reached);
         match self.is_joint() {
@@ -104,7 +105,8 @@ impl Voters {
 }
 
 impl fmt::Display for Voters {
-    /// `1/3f2a, 2/771c`; of a joint configuration the incoming half first: `1/3f2a, 2/9a0b (joint with 1/3f2a, 2/771c)`.
+    /// `1/3f2a, 2/771c`; of a joint configuration the incoming half first: `1/3f2a, 2/9a0b (joint
+    /// with 1/3f2a, 2/771c)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list =
             |half: &[Replica]| half.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

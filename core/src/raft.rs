@@ -105,17 +105,21 @@ impl<SM: StateMachine> Raft<SM> {
         Ok(result)
     }
 
-    /// Forms a group of these nodes, each with the address at which the others reach it, and returns once it is formed and this node is a part of it, durably.
-    /// Call it on the node with the lowest id, which founds the group, or with the same list on each of them, and again on every start. It takes all
-    /// nodes of the list to form the group; from then on a majority is enough.
+    /// Forms a group of these nodes, each with the address at which the others reach it, and
+    /// returns once it is formed and this node is a part of it, durably. Call it on the node with
+    /// the lowest id, which founds the group, or with the same list on each of them, and again on
+    /// every start. It takes all nodes of the list to form the group; from then on a majority is
+    /// enough.
     ///
-    /// It is `Ok` at once where the group was founded with the same ids, whatever has changed since. While it waits,
-    /// [`Metrics::waits_for`] and the log say for whom. Dropping the future does not end the attempt.
+    /// It is `Ok` at once where the group was founded with the same ids, whatever has changed
+    /// since. While it waits, [`Metrics::waits_for`] and the log say for whom. Dropping the future
+    /// does not end the attempt.
     ///
     /// # Errors
-    /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't be one, this node not in it); the group was founded with another
-    /// list, another node was told another one, or this node has promised to be part of another cluster. If the node ends meanwhile (`Shutdown`,
-    /// `Fatal`), it is open whether the group was formed.
+    /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't
+    /// be one, this node not in it); the group was founded with another list, another node was told
+    /// another one, or this node has promised to be part of another cluster. If the node ends
+    /// meanwhile (`Shutdown`, `Fatal`), it is open whether the group was formed.
     pub async fn initialize(
         &self,
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,

@@ -19,7 +19,8 @@ use crate::types::{Index, LogId};
 pub struct SnapshotMeta {
     /// The last entry that it covers.
     pub log_id: LogId,
-    /// The largest time of an entry that it covers, in milliseconds since the Unix epoch: no later entry has a smaller one.
+    /// The largest time of an entry that it covers, in milliseconds since the Unix epoch: no later
+    /// entry has a smaller one.
     pub time: u64,
     /// The configuration in force at that entry.
     pub membership: Membership,
@@ -136,15 +137,18 @@ pub trait Snapshot: Sized + 'static {
     /// Errors: those of the writer, or of its own. The node goes on without a new snapshot.
     async fn write(view: Self::View, to: &mut SnapshotWriter) -> Result<(), SnapshotError>;
 
-    /// Checks that what was written can be restored. The node calls it when a snapshot of its own is durable, and purges
-    /// nothing of the log behind it before; a snapshot that comes from a leader is restored instead.
+    /// Checks that what was written can be restored. The node calls it when a snapshot of its own
+    /// is durable, and purges nothing of the log behind it before; a snapshot that comes from a
+    /// leader is restored instead.
     ///
-    /// The default reads all of it, so that its digest is compared: enough where [`write`](Self::write) can't write what
-    /// [`restore`](Self::restore) can't read. What serde knows is decoded and dropped.
+    /// The default reads all of it, so that its digest is compared: enough where
+    /// [`write`](Self::write) can't write what [`restore`](Self::restore) can't read. What serde
+    /// knows is decoded and dropped.
     ///
     /// # Errors
     ///
-    /// Those of the reader, or of its own. The node goes on with the snapshot before and with its whole log.
+    /// Those of the reader, or of its own. The node goes on with the snapshot before and with its
+    /// whole log.
     async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {
         while from.remaining() > 0 {
             from.read(from.remaining().min(CHUNK_BYTES as u64)).await?;
@@ -156,8 +160,8 @@ pub trait Snapshot: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the reader, or of its own. They stop the node, as it has no state then. Where the snapshot has come from the
-    /// leader, the node's log and the snapshot before are as they were.
+    /// Those of the reader, or of its own. They stop the node, as it has no state then. Where the
+    /// snapshot has come from the leader, the node's log and the snapshot before are as they were.
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError>;
 }
 

@@ -41,14 +41,15 @@ pub trait Command: Sized + 'static {
 
     /// Returns the command in these bytes. It must depend on nothing but them.
     ///
-    /// The leader calls it before the command gets its place in the log, and applies what it returns; the other nodes call it
-    /// when the command is committed.
+    /// The leader calls it before the command gets its place in the log, and applies what it
+    /// returns; the other nodes call it when the command is committed.
     ///
     /// # Errors
     ///
     /// A sentence that says what is wrong with the bytes. The leader refuses the write with it
-    /// ([`WriteError::Command`](crate::WriteError::Command)). A node that can't read what is committed stops, as to skip it would
-    /// make the replicas differ: its command type is older than the leader's.
+    /// ([`WriteError::Command`](crate::WriteError::Command)). A node that can't read what is
+    /// committed stops, as to skip it would make the replicas differ: its command type is older
+    /// than the leader's.
     fn decode(bytes: &Bytes) -> Result<Self, String>;
 }
 

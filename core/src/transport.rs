@@ -168,8 +168,8 @@ impl Inbox {
         Self(Rc::new(deliver))
     }
 
-    /// Calls `deliver` for each message, `recall` for what is remembered of a replica, and `remembered` for what others remember. A
-    /// test of a transport that carries memories makes it.
+    /// Calls `deliver` for each message, `recall` for what is remembered of a replica, and
+    /// `remembered` for what others remember. A test of a transport that carries memories makes it.
     pub fn with_memory(
         deliver: impl Fn(Message) + 'static,
         recall: impl Fn(Replica) -> Option<Memory> + 'static,

@@ -37,9 +37,10 @@ impl fmt::Display for Term {
 /// The identity of an entry: who proposed it, when, and where it stands. Two entries with the same log id
 /// have the same content, and so have the logs before them (log matching).
 ///
-/// The order is term first and index second, as the comparison of logs in an election needs it; the leader stands
-/// between them but never decides, as a term has one leader only. For the same reason it names a node and not a replica:
-/// votes are keyed by replica, so no two replicas of a node lead in one term.
+/// The order is term first and index second, as the comparison of logs in an election needs it; the
+/// leader stands between them but never decides, as a term has one leader only. For the same reason
+/// it names a node and not a replica: votes are keyed by replica, so no two replicas of a node lead
+/// in one term.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId {
     /// The term in which it was proposed; 0 only for the first entry, which forms a group.
@@ -54,7 +55,8 @@ impl LogId {
     /// Before the first entry: the last log id of an empty log.
     pub const ZERO: Self = Self { term: Term(0), leader: 0, index: 0 };
 
-    /// The first entry of a group. Only its founder writes it, when all have accepted the claim for it.
+    /// The first entry of a group. Only its founder writes it, when all have accepted the claim for
+    /// it.
     pub const FIRST: Self = Self { term: Term(0), leader: 0, index: 1 };
 
     /// A log id from its parts.
@@ -75,13 +77,14 @@ impl fmt::Debug for LogId {
     }
 }
 
-/// What a replica must never forget, besides its log: the term it has seen, and whom it voted for in it.
-/// It only grows: first by term, then from no vote to a vote.
+/// What a replica must never forget, besides its log: the term it has seen, and whom it voted for
+/// in it. It only grows: first by term, then from no vote to a vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HardState {
     /// The largest term this replica has seen.
     pub term: Term,
-    /// Its vote in that term. A replica, not a node: the old and the new disk of one node are two candidates.
+    /// Its vote in that term. A replica, not a node: the old and the new disk of one node are two
+    /// candidates.
     pub voted_for: Option<Replica>,
 }
 
@@ -90,7 +93,8 @@ pub struct HardState {
 pub struct Entry {
     /// Its identity.
     pub log_id: LogId,
-    /// Its leader's wall clock when it was placed, in milliseconds since the Unix epoch. It never decreases along a log.
+    /// Its leader's wall clock when it was placed, in milliseconds since the Unix epoch. It never
+    /// decreases along a log.
     pub time: u64,
     /// Its content.
     pub payload: Payload,

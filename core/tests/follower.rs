@@ -45,7 +45,11 @@ fn says(body: Body) -> Input {
 }
 
 fn piece(index: u64, chunk: &'static [u8]) -> Input {
-    says(Body::Snapshot { meta: meta(index), offset: 0, chunk: Bytes::from_static(chunk) })
+    says(Body::Snapshot {
+        meta: Box::new(meta(index)),
+        offset: 0,
+        chunk: Bytes::from_static(chunk),
+    })
 }
 
 fn entries(range: std::ops::RangeInclusive<Index>) -> Vec<Entry> {
@@ -186,7 +190,8 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
 #[test]
 fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
     let mut follower = follower(0, 3);
-    let body = Body::Snapshot { meta: meta(9), offset: 4, chunk: Bytes::from_static(b"4567") };
+    let body =
+        Body::Snapshot { meta: Box::new(meta(9)), offset: 4, chunk: Bytes::from_static(b"4567") };
     let output = after(&mut follower, says(body));
     assert!(output.incoming.is_empty());
     let reply = Body::SnapshotReply { digest: meta(9).digest, stored: 0 };
@@ -286,8 +291,11 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
     ];
     for (meta, offset) in bad {
         let mut follower = follower(0, 3);
-        let body =
-            Body::Snapshot { meta: meta.clone(), offset, chunk: Bytes::from_static(b"four") };
+        let body = Body::Snapshot {
+            meta: Box::new(meta.clone()),
+            offset,
+            chunk: Bytes::from_static(b"four"),
+        };
         let output = after(&mut follower, message(2, 2, body));
         assert!(output.messages.is_empty() && follower.leader().is_none(), "{meta:?} at {offset}");
     }
@@ -299,7 +307,8 @@ fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
     ];
     for (meta, offset) in good {
         let mut follower = follower(0, 3);
-        let body = Body::Snapshot { meta, offset, chunk: Bytes::from_static(b"four") };
+        let body =
+            Body::Snapshot { meta: Box::new(meta), offset, chunk: Bytes::from_static(b"four") };
         after(&mut follower, message(2, 2, body));
         assert_eq!(follower.leader(), Some(node(2)));
     }
@@ -405,8 +414,8 @@ fn a_newcomer_votes_when_it_is_asked_by_its_name() {
     assert_eq!(output.messages[0].body, Body::VoteReply { granted: true });
 }
 
-/// The old and the new disk of a node are two candidates: if a vote named the node only, both could be elected with it in one
-/// term.
+/// The old and the new disk of a node are two candidates: if a vote named the node only, both could
+/// be elected with it in one term.
 #[test]
 fn a_vote_is_for_a_disk_and_not_for_its_node() {
     let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
@@ -514,8 +523,8 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
     assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
 }
 
-/// A leader of a later term may put entries of earlier terms in the place of what was acknowledged and
-/// never committed; until its own follow, the log ends before what a former leader remembers.
+/// A leader of a later term may put entries of earlier terms in the place of what was acknowledged
+/// and never committed; until its own follow, the log ends before what a former leader remembers.
 #[test]
 fn what_a_later_leader_has_replaced_is_no_accusation() {
     let mut replaced = follower(0, 5);
@@ -544,7 +553,8 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
 }
 
-/// What a leader remembers of its peers goes along with later writes, and comes back with the store.
+/// What a leader remembers of its peers goes along with later writes, and comes back with the
+/// store.
 #[test]
 fn memories_outlive_a_restart() {
     let memory = Memory { term: Term(3), acknowledged: LogId::new(3, 1, 9), ..Memory::default() };
@@ -575,10 +585,6 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
         let written = output.write.and_then(|(_, write)| write.standing);
         assert_eq!(written.as_deref() == Some(&Standing::Spent), spent, "durably");
         let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
-        assert_eq!(
-            situation(&output) == Some(&Situation::Spent),
-            false,
-            "not before it is durable"
-        );
+        assert_ne!(situation(&output), Some(&Situation::Spent), "not before it is durable");
     }
 }

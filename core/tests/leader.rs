@@ -372,7 +372,8 @@ fn forwards_and_questions_of_strangers_are_refused() {
     }
 }
 
-/// R15, R17: what another disk of a node says is no acknowledgement of the one that the configuration names.
+/// R15, R17: what another disk of a node says is no acknowledgement of the one that the
+/// configuration names.
 #[test]
 fn acknowledgements_of_another_disk_count_for_nothing() {
     let mut leader = Leader::new(Config::default());

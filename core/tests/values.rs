@@ -38,7 +38,7 @@ fn a_message_is_counted_with_all_that_it_carries() {
         let digest = Digest::of(b"");
         SnapshotMeta { log_id, time: 0, membership, membership_index: 1, bytes: 1 << 40, digest }
     };
-    let piece = |meta, chunk| message(Body::Snapshot { meta, offset: 0, chunk });
+    let piece = |meta, chunk| message(Body::Snapshot { meta: Box::new(meta), offset: 0, chunk });
     let shortest = piece(of(""), Bytes::new());
     assert!(shortest > least, "a configuration counts, too");
     assert_eq!(piece(of("host:1"), command), shortest + 6 + 1000);

@@ -23,13 +23,13 @@ use crate::store::Store;
 /// How long to wait before asking again whether the cluster serves, while the node starts.
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a port may still be in use, and how often it is tried: the kernel closes the sockets of a process that used io_uring
-/// a moment after its end.
+/// How long a port may still be in use, and how often it is tried: the kernel closes the sockets of
+/// a process that used io_uring a moment after its end.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a node that was told another list than its peers goes on answering them, so that each of them notices: twice what a
-/// peer waits at most before it connects again.
+/// How long a node that was told another list than its peers goes on answering them, so that each
+/// of them notices: twice what a peer waits at most before it connects again.
 const DISAGREEMENT: Duration = Duration::from_secs(2);
 
 /// What a node is to be.
@@ -48,7 +48,8 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
 }
 
-/// Runs a node until `stop` says so. `on_ready` is called with the leader when it has answered its first linearizable read.
+/// Runs a node until `stop` says so. `on_ready` is called with the leader when it has answered its
+/// first linearizable read.
 ///
 /// Errors: it could not start, or failed.
 pub(crate) async fn run<R: AsyncRuntime>(
@@ -133,7 +134,8 @@ async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listene
     result
 }
 
-/// Waits until a linearizable read succeeds, and gives the leader at that time. None: the node has ended.
+/// Waits until a linearizable read succeeds, and gives the leader at that time. None: the node has
+/// ended.
 async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Option<NodeId> {
     let mut metrics = raft.metrics();
     loop {
@@ -170,8 +172,9 @@ async fn form<R: AsyncRuntime>(
     }
 }
 
-/// TCP, to the addresses of the command line. The log has those with which the cluster was formed; a node that has
-/// moved since, or a demo on other ports, is not where the log says. They were checked before the node started.
+/// TCP, to the addresses of the command line. The log has those with which the cluster was formed;
+/// a node that has moved since, or a demo on other ports, is not where the log says. They were
+/// checked before the node started.
 struct Addressed<R: AsyncRuntime> {
     tcp: TcpTransport<R>,
     members: BTreeMap<NodeId, String>,

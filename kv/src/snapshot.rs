@@ -73,7 +73,8 @@ async fn write_part(part: &Part, to: &mut SnapshotWriter) -> Result<(), Snapshot
     Ok(())
 }
 
-/// The next key, its position and its value. The key must come after the last one, whose place it takes.
+/// The next key, its position and its value. The key must come after the last one, whose place it
+/// takes.
 async fn read_pair(
     from: &mut SnapshotReader,
     last: &mut Option<(u64, Bytes)>,

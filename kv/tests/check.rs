@@ -10,7 +10,8 @@ use std::process::Stdio;
 
 use common::{Process, connect, free_ports, kv, number, status};
 
-/// A node of its own, with this folder and these ports for clients and peers, that has stored something and taken a snapshot.
+/// A node of its own, with this folder and these ports for clients and peers, that has stored
+/// something and taken a snapshot.
 fn node(data: &Path, [client, peer]: [u16; 2]) -> Process {
     let process = Process::spawn(
         kv().args(["serve", "--id", "1", "--client", &format!("127.0.0.1:{client}")])

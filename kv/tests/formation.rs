@@ -142,8 +142,9 @@ fn a_founder_may_die_when_some_have_accepted_its_claim() {
     });
 }
 
-/// From the moment on at which the last claim is under way: before and after all have accepted, the first entry is written, and others
-/// have it. Where that is so and its disk is lost, it is let in after ten seconds.
+/// From the moment on at which the last claim is under way: before and after all have accepted, the
+/// first entry is written, and others have it. Where that is so and its disk is lost, it is let in
+/// after ten seconds.
 #[test]
 fn a_founder_may_die_at_any_moment_while_the_first_entry_spreads() {
     on_each_runtime(|runtime| {
@@ -156,7 +157,8 @@ fn a_founder_may_die_at_any_moment_while_the_first_entry_spreads() {
                         cluster.start_node(1);
                         is_answered(&cluster, 0, 1);
                         cluster.start_node(2);
-                        thread::sleep(pause); // Whatever the moment is, the outcome must be the same.
+                        // Whatever the moment is, the outcome must be the same.
+                        thread::sleep(pause);
                         the_founder_dies(cluster, is_wiped);
                     });
                 }
@@ -191,7 +193,8 @@ fn a_founder_may_die_once_it_has_the_first_entry() {
 #[test]
 fn one_of_three_may_die_as_soon_as_the_cluster_is_formed() {
     on_each_runtime(|runtime| {
-        // Before a leader is elected, if that is quick enough; a follower or the founder; or later, the leader.
+        // Before a leader is elected, if that is quick enough; a follower or the founder; or later,
+        // the leader.
         for (seen_on, dies) in [(0, Some(1)), (0, Some(2)), (1, Some(0)), (2, None)] {
             let mut cluster = Cluster::start([runtime; 3]);
             cluster.is_formed(seen_on);

@@ -14,7 +14,8 @@ fn under_load(runtime: &'static str) -> (Cluster, Load) {
     (cluster, load)
 }
 
-/// Waits until a node whose disk was empty is a voter again: a leader hears of it, and has no learner any more.
+/// Waits until a node whose disk was empty is a voter again: a leader hears of it, and has no
+/// learner any more.
 fn is_let_in(cluster: &Cluster, node: usize) {
     cluster.is_formed(node);
     until("the new disk takes the place of the old one", || {
@@ -29,7 +30,8 @@ fn is_let_in(cluster: &Cluster, node: usize) {
     });
 }
 
-/// One disk is lost, and comes back empty; then another node dies: the first one's new disk is needed for every write.
+/// One disk is lost, and comes back empty; then another node dies: the first one's new disk is
+/// needed for every write.
 #[test]
 fn a_wiped_node_is_let_in_under_load_and_votes() {
     on_each_runtime(|runtime| {
@@ -97,7 +99,8 @@ fn a_backup_of_several_starts_ago_is_noticed_too() {
     on_each_runtime(|runtime| a_backup_is_put_back(runtime, 3));
 }
 
-/// Nobody is elected and nothing is formed anew: the only copy of acknowledged writes may be the one that is left.
+/// Nobody is elected and nothing is formed anew: the only copy of acknowledged writes may be the
+/// one that is left.
 #[test]
 fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
     on_each_runtime(|runtime| {

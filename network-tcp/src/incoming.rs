@@ -54,8 +54,8 @@ impl<R: AsyncRuntime> Accepted<R> {
         self.tasks.remove(&id)
     }
 
-    /// Whether the peer was not refused for the same reason before. It may be refused for several by
-    /// turns: as a node, and as a replica.
+    /// Whether the peer was not refused for the same reason before. It may be refused for several
+    /// by turns: as a node, and as a replica.
     fn is_news(&mut self, peer: Replica, refusal: Refusal) -> bool {
         if self.refused.len() >= MAX_REFUSED && !self.refused.contains_key(&peer) {
             self.refused.clear();

@@ -365,6 +365,7 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         state.refresh();
     }
 
+    /// It connects to the replicas among them that are known, and stays connected.
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let state = &self.handle.state;
         state.change_addresses(|addresses| addresses.set(group, peers));

@@ -10,7 +10,8 @@ pub(crate) const RIGHT: u64 = 1_000_000;
 /// The right wall-clock time at which every simulation begins, in milliseconds: 2026-01-01 UTC.
 const BEGIN: u64 = 1_767_225_600_000;
 
-/// Returns what a wall clock shows that is `ahead` of the right one, in milliseconds; 0 before 1970.
+/// Returns what a wall clock shows that is `ahead` of the right one, in milliseconds; 0 before
+/// 1970.
 pub(crate) fn wall_clock(world: u64, ahead: i64) -> u64 {
     (BEGIN + world / 1_000_000).saturating_add_signed(ahead)
 }

@@ -444,8 +444,9 @@ impl Host {
     /// Sets its wall clock to be `millis` ahead of the right time, or behind it if negative.
     ///
     /// The right time is 2026-01-01 UTC when the simulation begins, and goes with the simulation's
-    /// time. A host's wall clock is right until it is set. The offset outlives processes and crashes.
-    /// [`set_drift`](Self::set_drift) and [`jump`](Self::jump) change the monotonic clock only.
+    /// time. A host's wall clock is right until it is set. The offset outlives processes and
+    /// crashes. [`set_drift`](Self::set_drift) and [`jump`](Self::jump) change the monotonic clock
+    /// only.
     pub fn set_wall_clock_offset(&self, millis: i64) {
         self.world.note(self.id(), "wall clock set", millis.cast_unsigned(), 0);
         self.state.wall_clock_offset.set(millis);

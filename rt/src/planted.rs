@@ -133,7 +133,7 @@ bugs! {
     D5,
     /// A leader does not look at how long its disk takes.
     D6,
-    /// A snapshot that can't be restored becomes the group's, and the log that it stands for is purged.
+    /// A snapshot that can't be restored stands for a log that is purged.
     D9,
     /// What a leader can't read gets a place in its log.
     D10,

@@ -32,9 +32,9 @@ pub trait AsyncRuntime: Clone + 'static {
     /// The runtime's clock: monotonic, and virtual in a simulator.
     fn now(&self) -> Instant;
 
-    /// Returns the machine's wall clock, in milliseconds since the Unix epoch (1970-01-01 UTC); 0 if it
-    /// is set to a time before that. It may be wrong, and goes back when the machine's clock is set
-    /// back. Measure durations and deadlines with [`now`](AsyncRuntime::now).
+    /// Returns the machine's wall clock, in milliseconds since the Unix epoch (1970-01-01 UTC); 0
+    /// if it is set to a time before that. It may be wrong, and goes back when the machine's clock
+    /// is set back. Measure durations and deadlines with [`now`](AsyncRuntime::now).
     fn wall_clock(&self) -> u64;
 
     /// A random number. Not for cryptography; reproducible in a simulator.

@@ -304,7 +304,7 @@ impl Follower {
             bytes: content.len() as u64,
             digest: Digest::of(content),
         };
-        let piece = |chunk| Body::Snapshot { meta: meta.clone(), offset: 0, chunk };
+        let piece = |chunk| Body::Snapshot { meta: Box::new(meta.clone()), offset: 0, chunk };
         self.hears(2, 1, piece(Bytes::new()));
         self.hears(2, 1, piece(Bytes::from_static(content)));
         let written = content.len() as u64;
@@ -355,7 +355,8 @@ async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: AsyncRuntim
     follower.turns().await;
     let metrics = follower.raft.metrics().borrow().clone();
     assert_eq!((metrics.snapshot, metrics.last_log_id), (LogId::ZERO, BEGIN));
-    // (The store is not asked what it holds: it would take that for a restart and forget what no write has named.)
+    // (The store is not asked what it holds: it would take that for a restart and forget what no
+    // write has named.)
     follower.store.set(Disk::Works);
     follower.store.release();
     follower.acknowledges(10).await;

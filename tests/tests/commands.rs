@@ -1,4 +1,5 @@
-//! Commands that can't be read back from their bytes: they get no place in any log, whoever proposes them, and disturb nobody.
+//! Commands that can't be read back from their bytes: they get no place in any log, whoever
+//! proposes them, and disturb nobody.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -135,7 +135,8 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// So many commands are encoded or decoded: one alone is little beside what the memory's allocator happens to do.
+/// So many commands are encoded or decoded: one alone is little beside what the memory's allocator
+/// happens to do.
 const COMMANDS: usize = 64;
 
 /// The length of a command in the default encoding.

@@ -154,7 +154,7 @@ fn put_body(to: &mut Gather, body: &Body) {
             put_number_field(to, TWO, *round);
         }
         Body::Snapshot { meta, offset, chunk } => {
-            put_structure_field(to, ONE, meta);
+            put_structure_field(to, ONE, &**meta);
             put_number_field(to, TWO, *offset);
             put_bytes_field(to, THREE, chunk);
         }
@@ -268,7 +268,7 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
             Body::TimeoutNow { last_log_id, round: fields.number(TWO)? }
         }
         SNAPSHOT => {
-            let meta = fields.structure(ONE)?;
+            let meta = Box::new(fields.structure(ONE)?);
             let offset = fields.number(TWO)?;
             Body::Snapshot { meta, offset, chunk: fields.bytes(THREE)? }
         }

@@ -7,9 +7,9 @@ use super::MAX_DEPTH;
 /// What MessagePack can count.
 const MAX_LEN: usize = u32::MAX as usize;
 
-/// Refuses values that are nested too deeply, strings and sequences that are too long, and, where `NIL_IS_NONE`, a `Some` of
-/// what is written as nil, as that is read as `None`. For the same reason a unit struct is written as a unit is: serde looks
-/// for that where it has to guess.
+/// Refuses values that are nested too deeply, strings and sequences that are too long, and, where
+/// `NIL_IS_NONE`, a `Some` of what is written as nil, as that is read as `None`. For the same
+/// reason a unit struct is written as a unit is: serde looks for that where it has to guess.
 pub(super) struct Checked<S, const NIL_IS_NONE: bool> {
     inner: S,
     at: At,

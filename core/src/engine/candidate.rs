@@ -1,4 +1,5 @@
-//! A replica that wants to lead: first it asks whether it would be elected (pre-vote, 9.6), then it campaigns (3.4).
+//! A replica that wants to lead: first it asks whether it would be elected (pre-vote, 9.6), then it
+//! campaigns (3.4).
 
 use std::collections::BTreeMap;
 

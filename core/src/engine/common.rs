@@ -1,4 +1,5 @@
-//! What every role needs: who this replica is, its log and hard state, and what is to come out of the turn.
+//! What every role needs: who this replica is, its log and hard state, and what is to come out of
+//! the turn.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -38,7 +39,8 @@ pub(super) struct Common {
     /// What of it was handed to the store.
     submitted_hard_state: HardState,
     standing: Standing,
-    /// How often the standing has changed, which of these changes was handed to the store, and which is durable.
+    /// How often the standing has changed, which of these changes was handed to the store, and
+    /// which is durable.
     standings: u64,
     submitted_standing: u64,
     durable_standing: u64,
@@ -47,8 +49,8 @@ pub(super) struct Common {
     /// The next write tells the store of its cluster.
     cluster_unsaved: bool,
     pub(super) committed: Index,
-    /// The voters of the membership in force, the entry that brought it, and whether it is to be followed by another: it is joint, or has
-    /// learners. They are asked for in every turn.
+    /// The voters of the membership in force, the entry that brought it, and whether it is to be
+    /// followed by another: it is joint, or has learners. They are asked for in every turn.
     pub(super) voters: Voters,
     pub(super) membership_index: Index,
     pub(super) is_changing: bool,
@@ -59,7 +61,8 @@ pub(super) struct Common {
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
-    /// The term that the store knew when this run began, and the latest end of the log that was replaced since then.
+    /// The term that the store knew when this run began, and the latest end of the log that was
+    /// replaced since then.
     started_in: Term,
     replaced: LogId,
     /// Answers that wait until what they promise is durable.
@@ -99,7 +102,8 @@ impl Common {
             hard_state.term
         );
         let mut random = fastrand::Rng::with_seed(seed);
-        // Not from 0: an answer to a question of an earlier run must not pass for one to a later question (L3).
+        // Not from 0: an answer to a question of an earlier run must not pass for one to a later
+        // question (L3).
         let sequence = random.u64(..) >> 1;
         let mut common = Self {
             me: replica,
@@ -154,7 +158,8 @@ impl Common {
     }
 
     fn message(&self, to: Replica, term: Term, body: Body) -> Message {
-        // Who forms a cluster or lets others in, tells its id where it must be known, and to nobody else.
+        // Who forms a cluster or lets others in, tells its id where it must be known, and to nobody
+        // else.
         let tells = !matches!(
             body,
             Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. }
@@ -197,7 +202,8 @@ impl Common {
             return;
         }
         let (hard_state, standing) = (self.durable_hard_state, self.durable_standing);
-        // One that was overtaken before it was written is kept just as well by its successor: a later term rules out the earlier.
+        // One that was overtaken before it was written is kept just as well by its successor: a
+        // later term rules out the earlier.
         let is_kept = |needs: &Promise| {
             needs.hard_state <= hard_state && needs.standing <= standing || planted(Bug::X2)
         };
@@ -207,14 +213,19 @@ impl Common {
 
     /// What of all that has changed is to be made durable now.
     pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
-        let hard_state = (self.hard_state != self.submitted_hard_state).then_some(self.hard_state);
-        self.submitted_hard_state = self.hard_state;
-        let standing =
-            (self.standings != self.submitted_standing).then(|| Box::new(self.standing.clone()));
-        self.submitted_standing = self.standings;
-        let cluster = self.cluster.filter(|_| mem::take(&mut self.cluster_unsaved));
-        let number = self.standings;
-        let beside = Beside { hard_state, cluster, standing, standings: number };
+        let mut beside = Beside { standings: self.standings, ..Beside::default() };
+        if self.hard_state != self.submitted_hard_state {
+            self.submitted_hard_state = self.hard_state;
+            beside.hard_state = Some(self.hard_state);
+        }
+        if self.standings != self.submitted_standing {
+            self.submitted_standing = self.standings;
+            beside.standing = Some(Box::new(self.standing.clone()));
+        }
+        if self.cluster_unsaved {
+            self.cluster_unsaved = false;
+            beside.cluster = self.cluster;
+        }
         let mut write = self.log.take_write(beside, self.now)?;
         if self.now >= self.marks_at {
             write.1.marks = self.changed_marks();
@@ -222,7 +233,8 @@ impl Common {
         Some(write)
     }
 
-    /// The marks, where they have changed since they were written last. They go along with some other write.
+    /// The marks, where they have changed since they were written last. They go along with some
+    /// other write.
     fn changed_marks(&mut self) -> Option<Box<Marks>> {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
         self.marks_at = self.now + self.config.heartbeat_interval;
@@ -305,7 +317,8 @@ impl Common {
         self.log.membership()
     }
 
-    /// Whether this replica may campaign. A configuration that is not committed counts: the candidate's own decides.
+    /// Whether this replica may campaign. A configuration that is not committed counts: the
+    /// candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
         self.voters.contains(self.me)
     }
@@ -326,8 +339,8 @@ impl Common {
         }
     }
 
-    /// A voter that has committed a configuration without itself is spent. (That it is in none is not enough: one that joins
-    /// replays those of the time before.)
+    /// A voter that has committed a configuration without itself is spent. (That it is in none is
+    /// not enough: one that joins replays those of the time before.)
     fn note_committed_memberships(&mut self, before: Index) {
         let mut spent = false;
         for membership in self.log.memberships(before, self.committed) {
@@ -367,10 +380,10 @@ impl Common {
         let last = self.log.last();
         let holds =
             |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
-        // What was acknowledged and not committed, a leader of a later term may have replaced by entries of earlier terms first: in
-        // this run, or in one before, which then knew of that term.
-        let may_be_replaced =
-            acknowledged <= self.replaced || acknowledged.term < self.started_in;
+        // What was acknowledged and not committed, a leader of a later term may have replaced by
+        // entries of earlier terms first: in this run, or in one before, which then knew of that
+        // term.
+        let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
         if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
@@ -411,5 +424,6 @@ impl Common {
     }
 }
 
-/// Messages that may wait for the disk: several for each member of a configuration. Others are repeated by who asks.
+/// Messages that may wait for the disk: several for each member of a configuration. Others are
+/// repeated by who asks.
 const MAX_HELD: usize = 4 * crate::membership::MAX_NODES;

@@ -1,18 +1,22 @@
 //! How a leader lets the new disk of a node in for a lost one.
 //!
-//! A node whose disk is lost comes back as another replica. That one is no member, so what it says counts for nothing. The leader
-//! exchanges the two, one step after the other, each a configuration of its own:
+//! A node whose disk is lost comes back as another replica. That one is no member, so what it says
+//! counts for nothing. The leader exchanges the two, one step after the other, each a configuration
+//! of its own:
 //!
-//! 1. A voter has been silent for [`SILENT_TIMEOUTS`] election timeouts. The leader asks who lives at its address, and only who answers now is
-//!    considered: incarnations have no order, and a late word must not swap the dead replica back in.
+//! 1. A voter has been silent for [`SILENT_TIMEOUTS`] election timeouts. The leader asks who lives
+//!    at its address, and only who answers now is considered: incarnations have no order, and a
+//!    late word must not swap the dead replica back in.
 //! 2. An empty store is *admitted*: it notes the cluster durably before any configuration names it.
-//! 3. It becomes a learner. If the silent voter comes back before the next step, the learner is removed.
-//! 4. When the learner has all that is committed, a joint configuration gives it the vote; both halves must agree, so that no quorum
-//!    of the old configuration can act without one of the new (thesis 4.3).
+//! 3. It becomes a learner. If the silent voter comes back before the next step, the learner is
+//!    removed.
+//! 4. When the learner has all that is committed, a joint configuration gives it the vote; both
+//!    halves must agree, so that no quorum of the old configuration can act without one of the new
+//!    (thesis 4.3).
 //! 5. When that is committed, the configuration without the old replica follows.
 //!
-//! The steps follow from the configuration in force alone, so whoever leads by then goes on with them. Nothing is done while a change is not committed, or before an
-//! entry of this term is.
+//! The steps follow from the configuration in force alone, so whoever leads by then goes on with
+//! them. Nothing is done while a change is not committed, or before an entry of this term is.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +28,8 @@ use crate::identity::Replica;
 use crate::membership::Membership;
 use crate::message::{Body, Situation};
 
-/// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the machine is no reason.
+/// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the
+/// machine is no reason.
 const SILENT_TIMEOUTS: u32 = 10;
 
 impl Leader {

@@ -54,7 +54,8 @@ impl Follower {
         })
     }
 
-    /// Whether this order to take over may take effect, at the replica that it was given to: nothing has changed since.
+    /// Whether this order to take over may take effect, at the replica that it was given to:
+    /// nothing has changed since.
     pub(super) fn may_take_over(
         &self,
         common: &Common,
@@ -69,7 +70,8 @@ impl Follower {
         common.is_voter() && holds && self.following.as_ref().is_some_and(follows)
     }
 
-    /// Whether this replica follows just the leader that gave this order, and has heard of no later round of it.
+    /// Whether this replica follows just the leader that gave this order, and has heard of no later
+    /// round of it.
     pub(super) fn is_handed_over(&self, common: &Common, handover: Handover) -> bool {
         let Handover { leader, term, round } = handover;
         let follows =

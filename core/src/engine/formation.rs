@@ -1,19 +1,26 @@
 //! How a cluster is formed: claims with ballots. And what an empty store accepts of others.
 //!
-//! The node with the lowest id of the list founds the cluster. That a store is empty must be a promise and not an answer: a store
-//! that says "empty" to two founders could become a member of two clusters. So:
+//! The node with the lowest id of the list founds the cluster. That a store is empty must be a
+//! promise and not an answer: a store that says "empty" to two founders could become a member of
+//! two clusters. So:
 //!
 //! 1. Each attempt draws a cluster id and a ballot, and goes to each node of the list as a *claim*.
-//! 2. A store accepts a claim durably, and only if it has no log, and was told no other list. In the place of a claim that it has
-//!    accepted it takes one with a higher ballot by the same node with the same list: that founder gave the earlier attempt up, or
-//!    has lost its disk. Another list it takes only from the same store, and only if it has accepted claims of no other: if two
-//!    stores of a founder are about, an attempt of the one may succeed with the list that the other gives up.
-//! 3. When all have accepted, the founder writes the first entry. From then on it makes no attempt any more.
-//! 4. A store begins its log only with the first entry of the claim that it has accepted, or of a cluster that has let it in; or of one that
-//!    a member other than the founder offers, because then the first entry has left the founder, and no other attempt can succeed.
-//! 5. A founder that meets a store with a log has lost its disk: it gives up and waits to be let in (see `exchange.rs`).
+//! 2. A store accepts a claim durably, and only if it has no log, and was told no other list. In
+//!    the place of a claim that it has accepted it takes one with a higher ballot by the same node
+//!    with the same list: that founder gave the earlier attempt up, or has lost its disk. Another
+//!    list it takes only from the same store, and only if it has accepted claims of no other: if
+//!    two stores of a founder are about, an attempt of the one may succeed with the list that the
+//!    other gives up.
+//! 3. When all have accepted, the founder writes the first entry. From then on it makes no attempt
+//!    any more.
+//! 4. A store begins its log only with the first entry of the claim that it has accepted, or of a
+//!    cluster that has let it in; or of one that a member other than the founder offers, because
+//!    then the first entry has left the founder, and no other attempt can succeed.
+//! 5. A founder that meets a store with a log has lost its disk: it gives up and waits to be let in
+//!    (see `exchange.rs`).
 //!
-//! The other nodes of the list ask around with their own list, so that a node that was told another one is noticed.
+//! The other nodes of the list ask around with their own list, so that a node that was told another
+//! one is noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,7 +211,8 @@ impl Formation {
                     self.accepted.insert(from.id, from);
                     Obstacle::Forming
                 } else if ids == self.ids || founder == common.me {
-                    // An earlier attempt of this node, maybe on another disk: the next one has a higher ballot.
+                    // An earlier attempt of this node, maybe on another disk: the next one has a
+                    // higher ballot.
                     if present.is_some_and(|present| present <= ballot) {
                         self.claim(common);
                     }
@@ -267,7 +275,8 @@ impl Common {
         }
     }
 
-    /// Accepts a claim, if it may. What it has then is for the founder to be told, when it is durable.
+    /// Accepts a claim, if it may. What it has then is for the founder to be told, when it is
+    /// durable.
     pub(super) fn on_claim(&mut self, claim: Claim, told: Option<&BTreeSet<NodeId>>) {
         let situation = self.situation(Some(claim.cluster));
         let is_later =
@@ -308,7 +317,8 @@ impl Common {
         let fits = told.is_none_or(|told| told == founders);
         let accepts = match (self.situation(Some(cluster)), self.standing()) {
             (Situation::Empty, standing) => *standing == Standing::Empty,
-            // A member of a cluster with this list exists, so no attempt for it can succeed any more.
+            // A member of a cluster with this list exists, so no attempt for it can succeed any
+            // more.
             (Situation::Claimed { ids, .. }, _) => ids == *founders,
             _ => false,
         };
@@ -317,7 +327,8 @@ impl Common {
         }
     }
 
-    /// Whether a log that has no entry yet may begin with what `from` offers: with entries or a snapshot under this configuration.
+    /// Whether a log that has no entry yet may begin with what `from` offers: with entries or a
+    /// snapshot under this configuration.
     pub(super) fn may_join(
         &self,
         membership: &Membership,

@@ -3,8 +3,12 @@
 use bytes::Bytes;
 
 use crate::entries::Entries;
+<<<<<<< ours
 use crate::identity::{Memory, Replica};
 use crate::message::{Message, Refusal};
+=======
+use crate::message::Message;
+>>>>>>> theirs
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
 
@@ -16,13 +20,17 @@ pub type Ticket = u64;
 pub enum Input {
     /// A message has arrived.
     Message(Message),
-    /// A [`Body::Forward`](crate::Body::Forward) has arrived at the leader, and the caller has looked at its commands.
+<<<<<<< ours
+    /// A [`Body::Forward`](crate::Body::Forward) has arrived at the leader, and the caller has
+    /// looked at its commands.
     Forward {
         /// The message, with the commands that can be read.
         message: Message,
         /// Those that can't be.
         refused: Vec<Refusal>,
     },
+=======
+>>>>>>> theirs
     /// A client wants to read.
     Read {
         /// Names it in the answer.
@@ -60,8 +68,9 @@ pub enum Input {
         /// Up to here.
         stored: u64,
     },
-    /// This snapshot is finished and durable in the store: one that was taken here and can be restored, or one that has come in.
-    /// One that covers more than is [committed](super::Engine::committed) here should be restored before this is stepped, as the
+    /// This snapshot is finished and durable in the store: one that was taken here and can be
+    /// restored, or one that has come in. One that covers more than is
+    /// [committed](super::Engine::committed) here should be restored before this is stepped, as the
     /// next write puts it in the place of the log.
     SnapshotReady(SnapshotMeta),
     /// The snapshot that was coming in is discarded: its digest is another, or it can't be written.
@@ -73,8 +82,9 @@ pub enum Input {
     Purge,
     /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an election timeout if none takes over.
     Resign,
-    /// Another replica remembers this of the present one. If that has less now, it was put back to an earlier state, and
-    /// [`Output::rolled_back`](super::Output::rolled_back) says so. It is to come before any other message of that replica.
+    /// Another replica remembers this of the present one. If that has less now, it was put back to
+    /// an earlier state, and [`Output::rolled_back`](super::Output::rolled_back) says so. It is to
+    /// come before any other message of that replica.
     Remembered {
         /// Who remembers.
         from: Replica,

@@ -113,7 +113,8 @@ impl Leader {
         }
     }
 
-    /// The progress of a peer that an answer is of. An answer of a replica that the configuration doesn't name counts for nothing.
+    /// The progress of a peer that an answer is of. An answer of a replica that the configuration
+    /// doesn't name counts for nothing.
     fn progress_of(&mut self, from: Replica) -> Option<&mut Progress> {
         if planted(Bug::R15) {
             let same_node = self.peers.keys().find(|peer| peer.id == from.id).copied();
@@ -365,7 +366,8 @@ impl Leader {
         self.rounds.on_time(common);
         let is_over = |handover: &mut Handover| common.now >= handover.until;
         if !planted(Bug::E8) && self.handover.take_if(is_over).is_some() {
-            // It goes on: an order that is still on its way is out of date for whoever hears of this round.
+            // It goes on: an order that is still on its way is out of date for whoever hears of
+            // this round.
             self.rounds.skip();
             self.peers.values_mut().for_each(|progress| progress.due = true);
         }
@@ -423,7 +425,8 @@ impl Leader {
         self.hand_over(common);
     }
 
-    /// Moves the commit index, and takes the next step of a change of the configuration that this allows.
+    /// Moves the commit index, and takes the next step of a change of the configuration that this
+    /// allows.
     fn commit(&mut self, common: &mut Common) {
         let durable = match planted(Bug::R8) {
             true => common.log.last().index,

@@ -51,6 +51,7 @@ struct Submitted {
 }
 
 /// What a write tells beside the log.
+#[derive(Default)]
 pub(super) struct Beside {
     pub(super) hard_state: Option<HardState>,
     pub(super) cluster: Option<ClusterId>,
@@ -285,7 +286,8 @@ impl Log {
         self.submitted.front().map(|submitted| submitted.at)
     }
 
-    /// This write and all before it are durable. Answers the last hard state among them, and up to which change the standing is.
+    /// This write and all before it are durable. Answers the last hard state among them, and up to
+    /// which change the standing is.
     pub(super) fn persisted(&mut self, write: u64) -> (Option<HardState>, u64) {
         assert!(write < self.next_write, "the store completes write {write}, which it never got");
         let (mut hard_state, mut standings) = (None, 0);

@@ -80,11 +80,14 @@ impl Engine {
                     tracing::error!(%from, %prev, "ignored an append whose entries can't be");
                     return;
                 }
-                if !entries.is_empty() && !self.accepts_entries(from, prev, &entries) {
+                let is_empty = self.common.log.last().index == 0;
+                // Commands in a log that has begun are as good as their leader.
+                let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
+                if !is_usual && !self.accepts_entries(from, prev, &entries) {
                     tracing::warn!(%from, %prev, "ignored an append of another cluster");
                     return;
                 }
-                let begins = self.common.log.last() == LogId::ZERO && !entries.is_empty();
+                let begins = is_empty && !entries.is_empty();
                 if let State::Candidate(_) = self.role {
                     self.become_follower(term);
                 }
@@ -144,7 +147,7 @@ impl Engine {
                 }
                 match &mut self.role {
                     State::Follower(follower) => {
-                        follower.on_snapshot(&mut self.common, from, meta, offset, chunk);
+                        follower.on_snapshot(&mut self.common, from, *meta, offset, chunk);
                     }
                     State::Candidate(_) | State::Leader(_) => {
                         tracing::error!(%from, %term, "ignored a second leader of this node's term");
@@ -173,7 +176,8 @@ impl Engine {
         }
     }
 
-    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have no term.
+    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have
+    /// no term.
     fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
         let common = &mut self.common;
         let ours = self.told.as_ref();
@@ -214,8 +218,9 @@ impl Engine {
         true
     }
 
-    /// A member that has no log yet asks around. It may have accepted the claim of the founder's next disk, and hear nothing of this
-    /// cluster before it is told its id. A member other than the founder has the first entry, so that claim can't succeed.
+    /// A member that has no log yet asks around. It may have accepted the claim of the founder's
+    /// next disk, and hear nothing of this cluster before it is told its id. A member other than
+    /// the founder has the first entry, so that claim can't succeed.
     fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
         let common = &mut self.common;
         let Some(membership) = common.membership() else { return };
@@ -244,8 +249,8 @@ impl Engine {
         }
     }
 
-    /// Whether entries may follow on `prev` here: configurations among them are of this replica's cluster, and a log begins only with
-    /// the first entry of a cluster that it may join.
+    /// Whether entries may follow on `prev` here: configurations among them are of this replica's
+    /// cluster, and a log begins only with the first entry of a cluster that it may join.
     fn accepts_entries(&self, from: Replica, prev: LogId, entries: &Entries) -> bool {
         if self.common.log.last() == LogId::ZERO && prev != LogId::ZERO {
             return true; // They will not fit, and the sender is to learn where the log ends.

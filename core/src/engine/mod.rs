@@ -40,7 +40,12 @@ use crate::error::InitializeError;
 use crate::identity::{ClusterId, Memory, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
+<<<<<<< ours
 use crate::metrics::{Obstacle, PeerMetrics, Role};
+=======
+use crate::message::Refusal;
+use crate::metrics::{PeerMetrics, Role};
+>>>>>>> theirs
 use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
@@ -90,7 +95,8 @@ impl Engine {
         Self { common, role, formation: None, told: None }
     }
 
-    /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the entries that it places.
+    /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the
+    /// entries that it places.
     pub fn set_wall_clock(&mut self, wall: u64) {
         self.common.wall = wall;
     }
@@ -100,13 +106,15 @@ impl Engine {
         self.common.cluster.get_or_insert(cluster);
     }
 
-    /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it does. Every node of the list may be told it, or
-    /// only that one. The group is formed when there is a [`membership`](Self::membership); that it can't be is told by
+    /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it
+    /// does. Every node of the list may be told it, or only that one. The group is formed when
+    /// there is a [`membership`](Self::membership); that it can't be is told by
     /// [`Output::cannot_form`].
     ///
     /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
     ///
-    /// Errors: the group was founded with another list, is being formed with one, or may not be formed by this replica.
+    /// Errors: the group was founded with another list, is being formed with one, or may not be
+    /// formed by this replica.
     pub fn initialize(
         &mut self,
         now: Instant,
@@ -131,6 +139,8 @@ impl Engine {
         self.told = Some(told);
         self.formation = Some(Formation::new(&mut self.common, list)?);
         self.common.out.addresses_changed = true;
+        // A claim of an earlier run is durable already, and may need nobody else.
+        self.form();
         Ok(())
     }
 
@@ -157,17 +167,18 @@ impl Engine {
         }
     }
 
+    /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out of it the commands that can't
+    /// be read, and says which they were. The answer to the forward tells of them.
+    pub fn refuse(&mut self, refused: Vec<Refusal>) {
+        self.common.refused = refused;
+    }
+
     /// Takes note of something that has happened by `now`.
     pub fn step(&mut self, now: Instant, input: Input) {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
         match input {
             Input::Message(message) => self.on_message(message),
-            Input::Forward { message, refused } => {
-                self.common.refused = refused;
-                self.on_message(message);
-                self.common.refused.clear();
-            }
             Input::Read { ticket } => match &mut self.role {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
@@ -295,8 +306,9 @@ impl Engine {
         self.told.as_ref()
     }
 
-    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it was told, or by the claim that it has accepted. A replica that
-    /// is not known is reached where [its node](Replica::any) is.
+    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it
+    /// was told, or by the claim that it has accepted. A replica that is not known is reached where
+    /// [its node](Replica::any) is.
     pub fn addresses(&self) -> BTreeMap<Replica, String> {
         let mut addresses = BTreeMap::new();
         let any = |(id, address): (&NodeId, &String)| (Replica::any(*id), address.clone());
@@ -317,7 +329,8 @@ impl Engine {
         addresses
     }
 
-    /// What this replica remembers of another, for that one to compare with what it has: see [`Input::Remembered`].
+    /// What this replica remembers of another, for that one to compare with what it has: see
+    /// [`Input::Remembered`].
     pub fn memory_of(&mut self, replica: Replica) -> Option<Memory> {
         if let State::Leader(leader) = &self.role {
             leader.remember_peers(&mut self.common);
@@ -412,7 +425,8 @@ impl Engine {
         }
     }
 
-    /// Writes the first entry if all have accepted this founder's claim, and campaigns: nobody else can.
+    /// Writes the first entry if all have accepted this founder's claim, and campaigns: nobody else
+    /// can.
     fn form(&mut self) {
         let first = self.formation.as_ref().and_then(|f| f.first_entry(&self.common));
         if let Some(first) = first {

@@ -28,8 +28,9 @@ pub struct Output {
     pub pieces: Vec<PieceRead>,
     /// What is to be done, in order, about the snapshot that is coming in.
     pub incoming: Vec<Incoming>,
-    /// Restore the state machine from this snapshot, which the write makes the group's, before anything behind it is applied,
-    /// unless that was done before [`Input::SnapshotReady`](super::Input::SnapshotReady). It covers more than was committed.
+    /// Restore the state machine from this snapshot, which the write makes the group's, before
+    /// anything behind it is applied, unless that was done before
+    /// [`Input::SnapshotReady`](super::Input::SnapshotReady). It covers more than was committed.
     pub restore: Option<SnapshotMeta>,
     /// The log is now known to be committed up to here: apply it.
     pub committed: Option<Index>,
@@ -44,7 +45,8 @@ pub struct Output {
     pub reads: Vec<(Ticket, ReadOutcome)>,
     /// The membership in force has changed to this; none while there is none.
     pub membership: Option<Membership>,
-    /// Where replicas are reached may have changed: see [`Engine::addresses`](super::Engine::addresses).
+    /// Where replicas are reached may have changed: see
+    /// [`Engine::addresses`](super::Engine::addresses).
     pub addresses_changed: bool,
     /// The group can't be formed as this node was told to.
     pub cannot_form: Option<InitializeError>,

@@ -71,7 +71,8 @@ impl Rounds {
         true
     }
 
-    /// Goes on to another round, for which nobody waits. Who waits for the present one is confirmed by that, which is later.
+    /// Goes on to another round, for which nobody waits. Who waits for the present one is confirmed
+    /// by that, which is later.
     pub(super) fn skip(&mut self) {
         self.round += 1;
     }

@@ -85,7 +85,7 @@ impl Sending {
         self.repeated = None;
         self.state = State::Offered;
         self.offer_at = common.now + common.config.election_timeout;
-        let (meta, chunk) = (self.meta.clone(), Bytes::new());
+        let (meta, chunk) = (Box::new(self.meta.clone()), Bytes::new());
         common.send(peer, Body::Snapshot { meta, offset: 0, chunk });
     }
 
@@ -108,7 +108,8 @@ impl Sending {
         } else if wanted && self.sent == offset {
             self.sent += chunk.len() as u64;
             assert!(self.sent <= self.meta.bytes, "a piece beyond the end of a snapshot");
-            common.send(peer, Body::Snapshot { meta: self.meta.clone(), offset, chunk });
+            let meta = Box::new(self.meta.clone());
+            common.send(peer, Body::Snapshot { meta, offset, chunk });
         }
     }
 

@@ -1,12 +1,13 @@
 //! The times that a leader stamps on its entries, from its wall clock.
 //!
-//! State machines let things expire by these times, so a wall clock that is set must do little harm.
-//! Set back, it gives equal stamps until it is past the last one: they never decrease along the log.
-//! Set forward, it is followed by at most a step beyond the monotonic clock, within one leadership. A
-//! new leader begins at its own wall clock, whatever that shows, but not below the log.
+//! State machines let things expire by these times, so a wall clock that is set must do little
+//! harm. Set back, it gives equal stamps until it is past the last one: they never decrease along
+//! the log. Set forward, it is followed by at most a step beyond the monotonic clock, within one
+//! leadership. A new leader begins at its own wall clock, whatever that shows, but not below the
+//! log.
 //!
-//! Example with a step of 1 s, for a leader that begins at 12:00:00. At 12:00:10 its clock is set to
-//! 13:00:10. The next stamp is 12:00:11, and stamps go on at the pace of the monotonic clock. At
+//! Example with a step of 1 s, for a leader that begins at 12:00:00. At 12:00:10 its clock is set
+//! to 13:00:10. The next stamp is 12:00:11, and stamps go on at the pace of the monotonic clock. At
 //! 12:00:20 the clock is set right. Stamps stay at 12:00:21 for a second, and then follow it again.
 
 use std::time::Duration;
@@ -135,8 +136,8 @@ mod tests {
             }
         }
 
-        /// Beside the monotonic clock it gains less than the step in all, and loses what it likes, but
-        /// is never set back.
+        /// Beside the monotonic clock it gains less than the step in all, and loses what it likes,
+        /// but is never set back.
         #[test]
         fn a_clock_that_behaves_is_followed_to_the_millisecond(
             floor in NOON - HOUR..NOON + HOUR,

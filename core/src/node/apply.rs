@@ -27,8 +27,8 @@ use crate::types::{Entry, GroupId, Index, LogId, Payload};
 pub(crate) struct Applying<SM: StateMachine> {
     committed: Cell<Index>,
     applied: Cell<LogId>,
-    /// The state is to become that of this snapshot before anything behind it is applied; and whether it has come from a leader,
-    /// and is adopted when that has worked.
+    /// The state is to become that of this snapshot before anything behind it is applied; and
+    /// whether it has come from a leader, and is adopted when that has worked.
     restore: RefCell<Option<(SnapshotMeta, bool)>>,
     /// A view is to be taken, whatever the policy says.
     view_wanted: Cell<bool>,
@@ -152,7 +152,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 if let Some((snapshot, has_come)) = restore {
                     self.restore(&snapshot).await?;
                     match has_come {
-                        // Whoever looks at the metrics hears of it when the node knows that this much is committed.
+                        // Whoever looks at the metrics hears of it when the node knows that this
+                        // much is committed.
                         true => self.mailbox.event(Event::Restored(snapshot)),
                         false => self.has_applied(snapshot.log_id),
                     }
@@ -210,7 +211,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         Ok(())
     }
 
-    /// The commands of a batch: those that this node has decoded as leader, and the others decoded now.
+    /// The commands of a batch: those that this node has decoded as leader, and the others decoded
+    /// now.
     fn commands_of(&mut self, entries: &Entries) -> Result<Vec<SM::Command>, Fatal> {
         let mut commands = Vec::with_capacity(entries.len());
         let mut kept = self.applying.kept.borrow_mut();

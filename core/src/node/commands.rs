@@ -1,28 +1,42 @@
-//! What a leader does before commands get their place in the log: it decodes them, from the bytes that will be replicated.
+//! What a leader does before commands get their place in the log: it decodes them, from the bytes
+//! that will be replicated.
 //!
-//! What nobody can read must not get a log id: once it is committed, it stops every node at every start (D10). It makes no difference
-//! whether a command comes from a handle of this node or is passed on by a peer, whose program may be another one.
+//! What nobody can read must not get a log id: once it is committed, it stops every node at every
+//! start (D10). It makes no difference whether a command comes from a handle of this node or is
+//! passed on by a peer, whose program may be another one.
 
+use bytes::Bytes;
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant};
 
 use super::mailbox::KEPT_PLACES;
 use super::turn::Turns;
-use crate::engine::{Input, Ticket};
+use crate::engine::Input;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
 use crate::message::{Body, Message, Refusal};
 use crate::metrics::Role;
 use crate::state_machine::{Command, StateMachine};
 use crate::transport::Transport;
-use crate::types::LogId;
+use crate::types::{Index, LogId};
 
-/// So many commands of a forward are refused with the reason. An answer stays small, however many there are.
+/// So many commands of a forward are refused with the reason. An answer stays small, however many
+/// there are.
 const TOLD_REASONS: usize = 16;
 
 /// What is told of the reason for which a command is refused, after so many others.
 fn told(reason: String, others: usize) -> String {
     if others < TOLD_REASONS { reason } else { "the leader can't read it".to_owned() }
+}
+
+/// What has become of looking at commands that are about to be appended.
+struct Decoded {
+    /// Those that can't be read, by their place, and why.
+    unreadable: Vec<(usize, String)>,
+    /// The end of the log before they are appended.
+    before: Index,
+    /// … and after.
+    after: LogId,
 }
 
 impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
@@ -31,39 +45,44 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.proposing.is_empty() {
             return;
         }
-        let mut next = self.replies.borrow().proposed.next() - self.proposing.len() as u64;
-        let unreadable = match self.engine.role() {
-            Role::Leader => self.look_at(next),
-            _ => Vec::new(), // The leader will look at them.
+        let first = self.replies.borrow().proposed.next() - self.proposing.len() as u64;
+        let decoded = match self.engine.role() {
+            Role::Leader => Some(self.decode(&self.proposing)),
+            _ => None, // The leader will look at them.
         };
-        let mut commands = self.proposing.drain(..);
-        for (ticket, reason) in unreadable {
-            let before = commands.by_ref().take((ticket - next) as usize);
-            self.engine.propose(now, next, before);
+        let unreadable = decoded.as_ref().map_or(&[][..], |decoded| &decoded.unreadable);
+        let (mut commands, mut unreadable) = (self.proposing.drain(..), unreadable.iter());
+        let mut next = 0;
+        loop {
+            let refused = unreadable.next();
+            let readable = refused.map_or(usize::MAX, |(place, _)| place - next);
+            let ticket = first + next as u64;
+            self.engine.propose(now, ticket, commands.by_ref().take(readable));
+            let Some((place, reason)) = refused else { break };
             commands.next();
-            next = ticket + 1;
-            let reply = self.replies.borrow_mut().proposed.take(ticket);
-            reply.answer(Err(WriteError::Command(reason)));
+            next = place + 1;
+            let reply = self.replies.borrow_mut().proposed.take(first + *place as u64);
+            reply.answer(Err(WriteError::Command(reason.clone())));
         }
-        self.engine.propose(now, next, commands);
+        drop(commands);
         self.proposing.shrink_to(KEPT_PLACES);
-    }
-
-    /// Decodes what is to be proposed, from this ticket on. Returns what can't be read, and why.
-    fn look_at(&self, first: Ticket) -> Vec<(Ticket, String)> {
-        let mut unreadable = Vec::new();
-        let mut kept = self.applying.kept.borrow_mut();
-        for (ticket, bytes) in (first..).zip(&self.proposing) {
-            match SM::Command::decode(bytes) {
-                Ok(command) => kept.propose(ticket, bytes.len(), command),
-                Err(_) if planted(Bug::D10) => {}
-                Err(reason) => unreadable.push((ticket, reason)),
-            }
+        if let Some(decoded) = decoded {
+            self.keep(&decoded);
         }
-        unreadable
     }
 
     /// Gives the engine a message. A leader first looks at the commands in it, as at its own clients'.
+    #[inline]
+    pub(super) fn hear(&mut self, now: Instant, message: Message) {
+        match message.body {
+            Body::Forward { .. } if self.leads_in(message.term) => self.hear_forward(now, message),
+            _ => self.engine.step(now, Input::Message(message)),
+        }
+    }
+
+<<<<<<< ours
+    /// Gives the engine a message. A leader first looks at the commands in it, as at its own
+    /// clients'.
     pub(super) fn hear(&mut self, now: Instant, mut message: Message) {
         let leads = self.leads_in(message.term);
         let commands = match &mut message.body {
@@ -82,19 +101,54 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     refused.push(Refusal::new(place - 1, told(reason, refused.len())));
                     return false;
                 }
+=======
+    fn hear_forward(&mut self, now: Instant, mut message: Message) {
+        let Body::Forward { commands, .. } = &mut message.body else { return };
+        let mut decoded = self.decode(commands);
+        let (mut place, mut places) = (0, decoded.unreadable.iter().map(|(place, _)| *place));
+        let mut next = places.next();
+        commands.retain(|_| {
+            let is_readable = next != Some(place);
+            if !is_readable {
+                next = places.next();
+>>>>>>> theirs
             }
-            true
+            place += 1;
+            is_readable
         });
-        let appended = commands.len() as u64;
+        let refused = decoded.unreadable.drain(..).enumerate();
+        let refusal = |(others, (place, reason))| Refusal::new(place as u32, told(reason, others));
+        self.engine.refuse(refused.map(refusal).collect());
+        self.engine.step(now, Input::Message(message));
+        self.keep(&decoded);
+    }
+
+    /// Decodes commands that are about to be appended, and keeps them under the log ids that they get if the engine takes all
+    /// that can be read.
+    fn decode(&self, commands: &[Bytes]) -> Decoded {
         let before = self.engine.last_log_id().index;
-        self.engine.step(now, Input::Forward { message, refused });
-        let last = self.engine.last_log_id();
-        // It takes all of them, or none.
-        if last.index == before + appended && readable.len() as u64 == appended {
-            let mut kept = self.applying.kept.borrow_mut();
-            for (index, (len, command)) in (before + 1..).zip(readable) {
-                kept.keep(LogId { index, ..last }, len, command);
+        let term = self.engine.hard_state().term;
+        let mut after = LogId { term, leader: self.id, index: before };
+        let mut unreadable = Vec::new();
+        let mut kept = self.applying.kept.borrow_mut();
+        for (place, bytes) in commands.iter().enumerate() {
+            match SM::Command::decode(bytes) {
+                Ok(command) => {
+                    after.index += 1;
+                    kept.keep(after, bytes.len(), command);
+                }
+                Err(_) if planted(Bug::D10) => after.index += 1,
+                Err(reason) => unreadable.push((place, reason)),
             }
+        }
+        Decoded { unreadable, before, after }
+    }
+
+    /// The engine has had them. Where it was too busy to take all of them, or wants to lead no more, they are not kept: those that
+    /// it has taken are decoded again when they are applied.
+    fn keep(&self, Decoded { before, after, .. }: &Decoded) {
+        if self.engine.last_log_id() != *after {
+            self.applying.kept.borrow_mut().lose_beyond(*before);
         }
     }
 }

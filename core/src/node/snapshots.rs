@@ -184,7 +184,8 @@ async fn build<SM: StateMachine, S: LogStore>(
     Ok(meta)
 }
 
-/// Checks, from what the store has, that a snapshot can be restored. Until it is named, the log stands for the same state (D9).
+/// Checks, from what the store has, that a snapshot can be restored. Until it is named, the log
+/// stands for the same state (D9).
 async fn check<SM: StateMachine, S: LogStore>(
     store: &S,
     group: GroupId,

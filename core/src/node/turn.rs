@@ -274,9 +274,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.metrics.send_modify(|metrics| metrics.snapshot_error = error);
     }
 
-    /// Something has become of the snapshot that comes in. When it is whole, the state machine is restored from it before the
-    /// engine hears of it, and so before the write that puts it in the place of the log: if it can't be restored, the node stops,
-    /// and its disk still has the log and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
+    /// Something has become of the snapshot that comes in. When it is whole, the state machine is
+    /// restored from it before the engine hears of it, and so before the write that puts it in the
+    /// place of the log: if it can't be restored, the node stops, and its disk still has the log
+    /// and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
     /// says more; the store forgets the new one after a crash.
     fn incoming(&mut self, now: Instant, input: Input) {
         match input {
@@ -295,7 +296,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.snapshots.stop_building() {
             self.applying.view_is_done(); // What it was of is out of date.
         }
-        // One that has come in is restored when the engine puts it in the place of the log, and nothing behind it is applied yet.
+        // One that has come in is restored when the engine puts it in the place of the log, and
+        // nothing behind it is applied yet.
         let (index, applied) = (snapshot.log_id.index, self.applying.applied());
         assert!(index >= applied, "a snapshot would set the state back (S2)");
         if index > applied {
@@ -376,11 +378,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
         self.publish(membership.take());
-        for (ticket, reason) in refused.drain(..) {
-            let reply = self.replies.borrow_mut().proposed.take(ticket);
-            reply.answer(Err(WriteError::Command(reason)));
-        }
-        self.answer(*placed_are_lost, proposals, reads);
+        self.answer(*placed_are_lost, proposals, refused, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore.take() {
             self.restore(snapshot, false);
@@ -477,14 +475,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         &mut self,
         placed_are_lost: bool,
         proposals: &mut Vec<(Range<Ticket>, Proposal)>,
+        refused: &mut Vec<(Ticket, String)>,
         reads: &mut Vec<(Ticket, ReadOutcome)>,
     ) {
         let leader = || apply::leader(&self.metrics);
         let mut replies = self.replies.borrow_mut();
-        let mut kept = self.applying.kept.borrow_mut();
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
-            kept.lose_beyond(self.engine.committed());
+            self.applying.kept.borrow_mut().lose_beyond(self.engine.committed());
         }
         for (tickets, proposal) in proposals.drain(..) {
             for (ticket, offset) in tickets.zip(0..) {
@@ -492,7 +490,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 match proposal {
                     Proposal::Placed(first) => {
                         let log_id = LogId { index: first.index + offset, ..first };
-                        kept.place(ticket, log_id);
                         replies.place(log_id, reply, self.applying.applied());
                     }
                     Proposal::NotLeader => {
@@ -503,8 +500,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 }
             }
         }
-        kept.end_turn();
-        drop(kept);
+        for (ticket, reason) in refused.drain(..) {
+            replies.proposed.take(ticket).answer(Err(WriteError::Command(reason)));
+        }
         drop(replies); // A read runs code of whoever waits for it, if only to drop it.
         for (ticket, outcome) in reads.drain(..) {
             let read = self.replies.borrow_mut().reads.take(ticket);

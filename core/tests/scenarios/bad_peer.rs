@@ -36,7 +36,7 @@ fn bodies(term: u64) -> Vec<Body> {
         let (membership, digest) = (members.clone(), Digest::of(b"something else"));
         let meta =
             SnapshotMeta { log_id, time: MAX, membership, membership_index: 1, bytes, digest };
-        Body::Snapshot { meta, offset, chunk: Bytes::from_static(chunk) }
+        Body::Snapshot { meta: Box::new(meta), offset, chunk: Bytes::from_static(chunk) }
     };
     vec![
         snapshot(last, 0, MAX, b""),

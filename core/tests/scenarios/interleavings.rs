@@ -233,7 +233,8 @@ fn perform(cluster: &mut Cluster, action: Action, commands: &mut u64) {
             }
         }
         Action::Wipe(number) => {
-            // Before a majority of disks has the first entry, a minority of lost ones may be too many.
+            // Before a majority of disks has the first entry, a minority of lost ones may be too
+            // many.
             let formed = ids.iter().filter(|id| cluster.disk(**id).durable().last() != LogId::ZERO);
             let is_formed = 2 * formed.count() > ids.len();
             if is_formed && 2 * (cluster.lost_disks() + 1) < ids.len() {

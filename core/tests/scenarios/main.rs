@@ -56,6 +56,7 @@ scenarios! {
     formation_member_lost
     formation_next_claim
     formation_promise
+    formation_single_restart
     forward
     forward_room
     forward_limit

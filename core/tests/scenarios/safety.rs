@@ -148,7 +148,8 @@ impl Safety {
 
     /// State machine safety, and durability on a quorum of what is committed.
     ///
-    /// A disk that was lost has held what it has acknowledged: it was a crash for ever, which is what a quorum is for.
+    /// A disk that was lost has held what it has acknowledged: it was a crash for ever, which is
+    /// what a quorum is for.
     pub(crate) fn on_commit(
         &mut self,
         entry: &Entry,

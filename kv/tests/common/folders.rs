@@ -11,7 +11,8 @@ pub(crate) fn check(folder: &Path) -> String {
     String::from_utf8(output.stdout).expect("is text")
 }
 
-/// The same without what is about files. An opening cuts a torn tail off, and removes and prepares segments that hold nothing.
+/// The same without what is about files. An opening cuts a torn tail off, and removes and prepares
+/// segments that hold nothing.
 pub(crate) fn records(folder: &Path) -> String {
     let text = check(folder);
     let of_files = ["segments: ", "  from ", "left over: ", "end: ", "torn tail: "];

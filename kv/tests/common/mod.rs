@@ -41,8 +41,8 @@ pub(crate) fn kv() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quorate-kv"))
 }
 
-/// Where tests look for ports: below those that the kernel gives to outgoing connections, which would take one that its node has
-/// not yet bound, or has let go when it was killed.
+/// Where tests look for ports: below those that the kernel gives to outgoing connections, which
+/// would take one that its node has not yet bound, or has let go when it was killed.
 const PORTS: Range<u16> = 10_240..32_000;
 
 /// Ports that are free now. No other test of this process gets them, and hardly one of another.

@@ -97,7 +97,8 @@ fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
     });
 }
 
-/// A folder that went back to an earlier boot is refused, and so stops at what others remember of it.
+/// A folder that went back to an earlier boot is refused, and so stops at what others remember of
+/// it.
 #[test]
 fn a_refused_earlier_boot_is_told_what_is_remembered() {
     run(async |rt| {
@@ -124,7 +125,7 @@ fn a_refused_earlier_boot_is_told_what_is_remembered() {
 #[test]
 fn a_folder_that_went_back_is_told_what_it_has_forgotten_and_refused() {
     run(async |rt| {
-        let mut one = Node::start(&rt, 1).await;
+        let one = Node::start(&rt, 1).await;
         listen(&one, GROUP, Some(memory(5)), &Rc::default());
         drop(Wire::welcomed(&rt, &one, 2).await);
         let mut older = member(2);

@@ -364,7 +364,7 @@ fn piece(offset: u64, bytes: usize) -> Body {
         digest: Digest::of(b"content"),
     };
     let chunk: Vec<u8> = (0..bytes).map(|n| (n as u64 * 13).wrapping_add(offset) as u8).collect();
-    Body::Snapshot { meta, offset, chunk: chunk.into() }
+    Body::Snapshot { meta: Box::new(meta), offset, chunk: chunk.into() }
 }
 
 fn who() -> Body {

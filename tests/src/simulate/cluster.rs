@@ -157,8 +157,8 @@ impl Cluster {
         SocketAddr::new(self.host(id).ip(), PORT)
     }
 
-    /// Whether the disk of this node may be damaged, lost, or put back: as many as the cluster bears at
-    /// a time, and not before its first entry is durable on a majority.
+    /// Whether the disk of this node may be damaged, lost, or put back: as many as the cluster
+    /// bears at a time, and not before its first entry is durable on a majority.
     pub fn may_damage(&self, id: NodeId) -> bool {
         !self.is_forming()
             && self.atlas.may_damage(id)
@@ -179,7 +179,8 @@ impl Cluster {
         self.settled.set(true);
     }
 
-    /// A node is told this list when it starts the next time. Whether that is another one than before.
+    /// A node is told this list when it starts the next time. Whether that is another one than
+    /// before.
     pub fn tell_list(&self, id: NodeId, list: BTreeSet<NodeId>) -> bool {
         let mut members = self.members.borrow_mut();
         let Some(member) = members.get_mut(&id) else { return false };

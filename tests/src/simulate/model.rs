@@ -64,6 +64,19 @@ impl LogModel {
             || self.get(log_id.index).is_some_and(|entry| entry.log_id == log_id)
     }
 
+    /// Whether a replica with it has less than a peer remembers of that: see `Memory`.
+    pub fn lacks(&self, from: NodeId, memory: &Memory) -> bool {
+        let HardState { term, voted_for } = self.hard_state;
+        let last = self.last();
+        memory.term > term
+            || memory.voted == term
+                && memory.voted > Term(0)
+                && voted_for.is_none_or(|voted_for| voted_for.id != from)
+            || memory.acknowledged.term >= term
+                && (memory.acknowledged.term, memory.acknowledged.index) > (last.term, last.index)
+            || !self.covers(memory.committed)
+    }
+
     fn write(&mut self, write: &Written) {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         self.cluster = write.cluster.or(self.cluster);
@@ -137,7 +150,8 @@ pub struct NodeModel {
     pub may_fail: bool,
     /// Its disk has changed by itself what was durable on it.
     pub is_bad: bool,
-    /// Its disk was put back to an earlier state, in which something is missing that it has said since.
+    /// Its disk was put back to an earlier state, in which something is missing that it has said
+    /// since.
     pub is_put_back: bool,
 }
 
@@ -152,19 +166,6 @@ impl NodeModel {
         if let Some(write) = self.waiting.pop_front() {
             self.durable.write(&write);
         }
-    }
-
-    /// Whether it has less durable than a peer remembers of it: see `Memory`.
-    pub fn lacks(&self, from: NodeId, memory: &Memory) -> bool {
-        let HardState { term, voted_for } = self.durable.hard_state;
-        let last = self.durable.last();
-        memory.term > term
-            || memory.voted == term
-                && memory.voted > Term(0)
-                && voted_for.is_none_or(|voted_for| voted_for.id != from)
-            || memory.acknowledged.term >= term
-                && (memory.acknowledged.term, memory.acknowledged.index) > (last.term, last.index)
-            || !self.durable.covers(memory.committed)
     }
 
     /// Whether it has said something since it was in this earlier state, that it did not know then.
@@ -221,7 +222,7 @@ pub struct Model {
     /// What was ever known to be committed, from index 1 on.
     pub committed: Vec<Committed>,
     /// For each node whose disk was put back: the peers that remember what it has forgotten.
-    pub remembering: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    pub remembering: BTreeMap<NodeId, BTreeMap<NodeId, Memory>>,
 }
 
 impl Model {

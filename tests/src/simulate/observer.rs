@@ -2,7 +2,7 @@
 //! that does not hold ends the run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -192,8 +192,10 @@ impl Observer {
             // What it has not noted durably it does not remember any more.
             for (of, remembering) in &mut model.remembering {
                 let known = replicas[of].and_then(|replica| recovered.marks.memories.get(&replica));
-                let forgets =
-                    nodes.get(of).zip(known).is_none_or(|(of, memory)| !of.lacks(node, memory));
+                let forgets = nodes
+                    .get(of)
+                    .zip(known)
+                    .is_none_or(|(of, memory)| !of.durable.lacks(node, memory));
                 if forgets {
                     remembering.remove(&node);
                 }
@@ -309,18 +311,18 @@ impl Observer {
     /// remember what it has forgotten.
     pub fn is_muted(&self, node: NodeId, to: NodeId) -> bool {
         self.with_model(|model| {
-            model.remembering.get(&node).is_some_and(|remembering| !remembering.contains(&to))
+            model.remembering.get(&node).is_some_and(|remembering| !remembering.contains_key(&to))
         })
     }
 
-    /// The disk of a node, which is down, was put back to what it was then. These peers remember what
-    /// it has forgotten.
+    /// The disk of a node, which is down, was put back to what it was then. These peers remember
+    /// what it has forgotten.
     pub fn put_back(
         &self,
         node: NodeId,
         earlier: &NodeModel,
         boot: u64,
-        remembering: BTreeSet<NodeId>,
+        remembering: BTreeMap<NodeId, Memory>,
     ) {
         self.change_model(|model| {
             model.put_back(node, earlier, !remembering.is_empty());

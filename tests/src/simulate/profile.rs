@@ -22,7 +22,8 @@ pub enum Profile {
     Crashes,
     /// Disks fail, are full and stall; files rot and disks are lost.
     Disks,
-    /// Clocks run fast and slow, and jump, within what a machine's clock may do; wall clocks are set.
+    /// Clocks run fast and slow, and jump, within what a machine's clock may do; wall clocks are
+    /// set.
     Clocks,
     /// … and beyond that.
     WildClocks,
@@ -89,9 +90,9 @@ impl Profile {
         }
     }
 
-    /// What goes wrong, and how long it goes well in between, on average. For wall clocks it is drawn
-    /// from a generator of its own, and so for what concerns identities: nothing else in a plan
-    /// depends on them.
+    /// What goes wrong, and how long it goes well in between, on average. For wall clocks it is
+    /// drawn from a generator of its own, and so for what concerns identities: nothing else in a
+    /// plan depends on them.
     pub fn faults(
         self,
         draw: &Generator,

@@ -135,7 +135,7 @@ fn messages() -> Vec<Message> {
     let forward = |commands| Body::Forward { boot: u64::MAX, sequence: 8, commands };
     let forwarded = |outcome| Body::ForwardReply { boot: 2, sequence: 8, outcome };
     let replied = |outcome| Body::AppendReply { round: 3, outcome };
-    let snapshot = |offset, chunk| Body::Snapshot { meta: meta(), offset, chunk };
+    let snapshot = |offset, chunk| Body::Snapshot { meta: Box::new(meta()), offset, chunk };
     let handover = Handover { leader: replica(2), term: Term(4), round: 6 };
     let situated = |situation| Body::Situation { situation, told: ids([1, 900]) };
     let claimed = Situation::Claimed { ballot: 3, founder: replica(1), ids: ids([1, 2]) };

@@ -65,7 +65,7 @@ pub(super) fn piece(offset: u64, chunk: Bytes) -> Body {
         bytes: u64::MAX,
         digest: Digest::of(b"a snapshot"),
     };
-    Body::Snapshot { meta, offset, chunk }
+    Body::Snapshot { meta: Box::new(meta), offset, chunk }
 }
 
 /// Each kind of message, with each outcome, each kind of entry, and numbers at their limits.

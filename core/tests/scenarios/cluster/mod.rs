@@ -213,7 +213,8 @@ impl Cluster {
         }
     }
 
-    /// As connections are made: the others tell a node what they remember of it, before anything else.
+    /// As connections are made: the others tell a node what they remember of it, before anything
+    /// else.
     pub(crate) fn remind(&mut self, id: NodeId) {
         for other in self.ids() {
             let Some(of) = self.engine(id).map(Engine::replica) else { return };
@@ -231,7 +232,8 @@ impl Cluster {
         self.lost.len()
     }
 
-    /// A node loses its disk and is started again on an empty one, with the list that it was told before.
+    /// A node loses its disk and is started again on an empty one, with the list that it was told
+    /// before.
     pub(crate) fn wipe(&mut self, id: NodeId) {
         if self.engine(id).is_some() {
             self.crash(id, 0);

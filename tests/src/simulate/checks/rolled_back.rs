@@ -1,7 +1,8 @@
-//! A store that was put back to an earlier state promises nothing any more, once it has heard from a
-//! peer that remembers what it has forgotten: the node stops.
+//! A store that was put back to an earlier state promises nothing any more, once it has heard from
+//! a peer that remembers what it has forgotten: the node stops. (It may have caught up otherwise
+//! with what that peer remembers: then nothing is missing.)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::{AppendOutcome, Body, NodeId};
 
@@ -10,8 +11,8 @@ use crate::simulate::model::Model;
 
 #[derive(Default)]
 pub(super) struct RolledBack {
-    /// The nodes that were put back, and have heard from such a peer in this life.
-    warned: BTreeSet<NodeId>,
+    /// For each node that was put back: such peers from which it has heard in this life.
+    warned: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
 impl Check for RolledBack {
@@ -26,11 +27,12 @@ impl Check for RolledBack {
             }
             Seen::Receives { node, message } => {
                 let remembering = model.remembering.get(node);
-                if remembering.is_some_and(|peers| peers.contains(&message.from.id)) {
-                    self.warned.insert(*node);
+                if remembering.is_some_and(|peers| peers.contains_key(&message.from.id)) {
+                    self.warned.entry(*node).or_default().insert(message.from.id);
                 }
             }
-            Seen::Sends { node, message } if self.warned.contains(node) => {
+            Seen::Sends { node, message } => {
+                let Some(warned) = self.warned.get(node) else { return Ok(()) };
                 let promises = matches!(
                     message.body,
                     Body::PreVote { .. }
@@ -38,8 +40,11 @@ impl Check for RolledBack {
                         | Body::VoteReply { granted: true }
                         | Body::AppendReply { outcome: AppendOutcome::Accepted { .. }, .. }
                 );
-                let is_put_back = node_of(model, *node).is_put_back;
-                return demand(!(promises && is_put_back), || {
+                let Some(remembering) = model.remembering.get(node) else { return Ok(()) };
+                let log = &node_of(model, *node).submitted;
+                let mut memories = remembering.iter().filter(|(peer, _)| warned.contains(peer));
+                let lacks = memories.any(|(peer, memory)| log.lacks(*peer, memory));
+                return demand(!(promises && lacks), || {
                     format!(
                         "node {node} has forgotten what a peer remembers, and sends {message:?}"
                     )

@@ -38,8 +38,8 @@ pub(super) async fn clocks(calm: Calm) {
     }
 }
 
-/// The largest jump of a wall clock, in milliseconds: as NTP steps it, as a virtual machine that was
-/// suspended finds it, and as an operator sets it wrongly. No profile relies on smaller ones.
+/// The largest jump of a wall clock, in milliseconds: as NTP steps it, as a virtual machine that
+/// was suspended finds it, and as an operator sets it wrongly. No profile relies on smaller ones.
 const WALL_JUMPS: [u64; 3] = [100, 60_000, 24 * 3_600_000];
 
 /// Draws from a generator of its own, so that the other faults of a seed are the same without it.

@@ -1,5 +1,5 @@
-//! Folders in the wrong place: copies that are started on another host, and folders of two nodes that
-//! are swapped.
+//! Folders in the wrong place: copies that are started on another host, and folders of two nodes
+//! that are swapped.
 //!
 //! A copy has the same replica as the original. It may start, and its peers refuse it, or answer to
 //! where the original is: it must never lead, and do no harm but that its original must be started
@@ -37,8 +37,8 @@ pub(super) async fn copies(calm: Calm) {
         host.start(async move |rt| run_copy(of, rt, id).await);
         calm.lasts(calm.some_time()).await;
         host.crash(Crash::Process);
-        // Peers that the original was not connected to may have met the copy, which has started once
-        // more often on its folder: the original is refused until it has, too.
+        // Peers that the original was not connected to may have met the copy, which has started
+        // once more often on its folder: the original is refused until it has, too.
         while cluster.is_protected(id) {
             calm.rt.sleep(Duration::from_millis(20)).await;
         }

@@ -1,17 +1,17 @@
 //! A cluster that is formed while its nodes die, lose their disks, and are told other lists.
 //!
-//! At first each node is told the list of all nodes or another one. All lists of a run have a node in
-//! common, so only one of them can come true. Again and again a node is killed, loses its disk, is
-//! told another list, or all of that; the founder more often than others. Then all are told the list
-//! of all, and disks are emptied that nothing else helps: those that have promised to be part of
-//! another cluster; and all of them if a cluster of another list was formed, or one that has lost a
-//! majority of its disks. Nobody writes before that.
+//! At first each node is told the list of all nodes or another one. All lists of a run have a node
+//! in common, so only one of them can come true. Again and again a node is killed, loses its disk,
+//! is told another list, or all of that; the founder more often than others. Then all are told the
+//! list of all, and disks are emptied that nothing else helps: those that have promised to be part
+//! of another cluster; and all of them if a cluster of another list was formed, or one that has
+//! lost a majority of its disks. Nobody writes before that.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, LogId, NodeId, Obstacle};
+use quorate::{AsyncRuntime, LogId, NodeId, Obstacle, Standing};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};
@@ -80,8 +80,8 @@ fn lists(calm: &Calm) -> Vec<BTreeSet<NodeId>> {
     lists
 }
 
-/// What a node has to be told that is a founder of a cluster, and has no log, or lost it: with another
-/// list its empty disk could well become part of another cluster.
+/// What a node has to be told that is a founder of a cluster, and has no log, or lost it: with
+/// another list its empty disk could well become part of another cluster.
 fn founders_for(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
     cluster.observer.with_model(|model| {
         let bound = model.bound();
@@ -100,21 +100,29 @@ fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
     })
 }
 
-/// The nodes of which the founder says that they have promised to be part of another cluster: it has
-/// lost the disk with which it made another claim.
+/// The nodes of which the founder says that they have promised to be part of another cluster: that
+/// of a claim that it made with a disk that is lost, or one whose members have all lost their
+/// disks.
 fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
     let metrics = cluster.ids().into_iter().filter_map(|id| cluster.metrics(id));
     let waits = metrics.flat_map(|metrics| metrics.waits_for);
-    let promised = waits.filter(|(_, obstacle)| matches!(obstacle, Obstacle::Promised { .. }));
+    let is_elsewhere = |obstacle: &Obstacle| {
+        matches!(obstacle, Obstacle::Promised { .. } | Obstacle::OtherCluster)
+    };
+    let promised = waits.filter(|(_, obstacle)| is_elsewhere(obstacle));
     cluster.observer.with_model(|model| {
         let bound = model.bound();
         // (It may have another disk since that was said.)
         let has_promised = |id: &NodeId| {
-            let claim = model.nodes.get(id).and_then(|of| of.durable.standing.claim());
-            !bound.contains(id)
-                && claim.is_some_and(|claim| {
-                    claim.list.contains_key(&NOBODY) || claim.list.len() != cluster.hosts.len()
-                })
+            let standing = model.nodes.get(id).map(|of| &of.durable.standing);
+            let is_other = match standing {
+                Some(Standing::Claimed(claim) | Standing::Contested(claim)) => {
+                    claim.ids() != cluster.ids().into_iter().collect()
+                }
+                Some(Standing::Admitted(_)) => bound.is_empty(),
+                _ => false,
+            };
+            is_other && !bound.contains(id)
         };
         promised.map(|(id, _)| id).filter(has_promised).collect()
     })

@@ -1,5 +1,5 @@
-//! Messages that come once more, long after they were sent: in another life of the node they are for,
-//! or to its next disk, or from a disk that is gone. A transport may do that.
+//! Messages that come once more, long after they were sent: in another life of the node they are
+//! for, or to its next disk, or from a disk that is gone. A transport may do that.
 
 use super::Calm;
 

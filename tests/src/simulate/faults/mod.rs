@@ -75,8 +75,8 @@ impl Fault {
         Self::Formation,
     ];
 
-    /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others: all
-    /// but those that were there first.
+    /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others:
+    /// all but those that were there first.
     pub fn draws_alone(self) -> bool {
         matches!(
             self,

@@ -1,16 +1,16 @@
 //! Disks that are put back to what they were earlier in the run, as from a backup.
 //!
-//! Peers remember what a replica has promised, and tell it before they tell it anything else; a node
-//! that has less stops, and gets an empty disk. That is all that can be done about a disk that has
-//! forgotten something: nobody else can know it. So the runs keep to what can be promised:
+//! Peers remember what a replica has promised, and tell it before they tell it anything else; a
+//! node that has less stops, and gets an empty disk. That is all that can be done about a disk that
+//! has forgotten something: nobody else can know it. So the runs keep to what can be promised:
 //!
-//! - If no peer that runs remembers what the earlier state has not, it is not put back, unless nothing
-//!   was forgotten. (A rollback that nobody remembers can't be noticed.)
+//! - If no peer that runs remembers what the earlier state has not, it is not put back, unless
+//!   nothing was forgotten. (A rollback that nobody remembers can't be noticed.)
 //! - What the node says meanwhile to the others is lost: they could elect it, or believe what it
 //!   acknowledges, before it hears of those who remember.
 //! - It counts as a lost disk from the moment that it is put back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate::sim::{Crash, DiskImage};
@@ -59,7 +59,7 @@ fn back_up(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
             model: of.clone(),
         })
     });
-    if let Some(backup) = backup {
+    if let Some(backup) = backup.filter(|_| !cluster.is_protected(id)) {
         let kept = backups.entry(id).or_default();
         if kept.len() == KEPT {
             kept.remove(calm.draw.index(KEPT));
@@ -80,15 +80,16 @@ async fn put_back(calm: &Calm, backups: &mut BTreeMap<NodeId, Vec<Backup>>) {
     cluster.hold(id);
     let forgets =
         cluster.observer.with_model(|model| model.nodes[&id].has_forgotten(&backup.model));
-    let mut remembering = BTreeSet::new();
+    let mut remembering = BTreeMap::new();
     for peer in cluster.ids().into_iter().filter(|peer| *peer != id) {
         let memory = cluster.observer.recall(&calm.rt, peer, backup.replica).await;
-        if memory.is_some_and(|memory| backup.model.lacks(peer, &memory)) {
-            remembering.insert(peer);
+        if let Some(memory) = memory.filter(|memory| backup.model.durable.lacks(peer, memory)) {
+            remembering.insert(peer, memory);
         }
     }
-    // Nobody else may have lost a disk meanwhile. A node that was put back to an earlier boot without
-    // having forgotten anything would be refused for that, until it has started as often again.
+    // Nobody else may have lost a disk meanwhile. A node that was put back to an earlier boot
+    // without having forgotten anything would be refused for that, until it has started as often
+    // again.
     let boot = cluster.observer.with_model(|model| model.nodes[&id].identity.map(|now| now.boot));
     let is_harmless = !forgets && boot == Some(backup.boot);
     let is_fair = cluster.may_damage(id) && (is_harmless || !remembering.is_empty());

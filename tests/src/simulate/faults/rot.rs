@@ -107,8 +107,8 @@ pub(super) async fn wipes(calm: Calm) {
     }
 }
 
-/// A segment of the log is shorter than it was made when its node starts again, as after a repair of
-/// the file system. The node has to say so, wherever the file ends now.
+/// A segment of the log is shorter than it was made when its node starts again, as after a repair
+/// of the file system. The node has to say so, wherever the file ends now.
 pub(super) async fn shortenings(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.draw);
     while calm.passes().await {

@@ -161,7 +161,8 @@ async fn write_padded(cluster: &Cluster, handle: &Handle, key: u64, bytes: usize
     asked.answer
 }
 
-/// Writes what no node can read. It must have no effect, and do no harm to what is written at the same time.
+/// Writes what no node can read. It must have no effect, and do no harm to what is written at the
+/// same time.
 async fn write_unreadable(cluster: &Cluster, handle: &Handle) {
     let value = cluster.observer.history.borrow_mut().new_value();
     let put = Put { key: UNREADABLE_KEY, value, padding: Bytes::new() };
