@@ -26,8 +26,8 @@ on_each_runtime!(
     a_follower_that_cannot_write_the_snapshot_is_asked_again,
     a_snapshot_that_was_spoilt_on_its_way_is_sent_again,
     a_snapshot_that_comes_in_overtakes_the_one_that_is_written,
-    a_snapshot_that_comes_in_overtakes_what_is_read_to_be_applied,
-    a_snapshot_that_comes_in_overtakes_the_one_that_is_restored,
+    a_snapshot_that_comes_in_follows_what_is_read_to_be_applied,
+    a_leader_may_run_ahead_while_its_snapshot_is_restored,
     a_write_that_a_snapshot_covers_has_an_unknown_outcome,
     a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot,
     a_fetch_of_a_node_that_leads_no_more_is_no_failure,
@@ -359,7 +359,7 @@ async fn run_ahead<R: AsyncRuntime>(
     cluster.network.heal();
 }
 
-async fn a_snapshot_that_comes_in_overtakes_what_is_read_to_be_applied<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: AsyncRuntime>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let leader = cluster.leader().await;
     let behind = leader % 3 + 1;
@@ -371,15 +371,18 @@ async fn a_snapshot_that_comes_in_overtakes_what_is_read_to_be_applied<R: AsyncR
     wait_for(&mut raft.metrics(), |_| store.held() > 0).await;
     store.set(Disk::Works);
     run_ahead(&cluster, behind, 4..LINES).await;
-    let covered = wait_for(&mut raft.metrics(), |m| m.purged > LogId::ZERO).await.purged;
-    assert_eq!(store.held(), 1, "what is purged is still to be read");
+    let is_sent = |m: &Metrics| sent_to(m, behind).is_some_and(|(sent, bytes)| sent == bytes);
+    wait_for(&mut cluster.raft(leader).metrics(), is_sent).await;
+    assert_eq!(store.held(), 1, "what is to be applied before it is still to be read");
+    assert_eq!(raft.metrics().borrow().snapshot, LogId::ZERO);
     store.release();
+    let covered = wait_for(&mut raft.metrics(), |m| m.purged > LogId::ZERO).await.purged;
     wait_for(&mut raft.metrics(), |m| m.applied >= covered.index).await;
     let read = raft.read(|journal| (journal.entries.clone(), journal.applied));
     assert_eq!(read.await.expect("reads"), (lines(0..LINES), 0), "all came with the snapshot");
 }
 
-async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_restored<R: AsyncRuntime>(rt: R) {
+async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: AsyncRuntime>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let store = behind.cluster.stores[&behind.away].clone();
     store.set(Disk::HoldsOpenings);
@@ -387,15 +390,14 @@ async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_restored<R: AsyncRun
     let raft = behind.cluster.raft(behind.away);
     wait_for(&mut raft.metrics(), |_| store.held() > 0).await;
     store.set(Disk::Works);
-    assert_eq!(raft.metrics().borrow().snapshot, behind.covered);
     run_ahead(&behind.cluster, behind.away, LINES..2 * LINES).await;
-    let covered = behind.covered;
-    let newer = wait_for(&mut raft.metrics(), |m| m.snapshot > covered).await.snapshot;
-    assert_eq!((store.held(), raft.metrics().borrow().applied), (1, 0));
+    let metrics = raft.metrics().borrow().clone();
+    assert_eq!((store.held(), metrics.applied), (1, 0));
+    assert_eq!(metrics.snapshot, LogId::ZERO, "it is the group's only when it is restored");
     store.release();
-    let restored = wait_for(&mut raft.metrics(), |m| m.applied > 0).await.applied;
-    assert!(restored >= newer.index, "the older one is not restored");
-    behind.caught_up(lines(0..2 * LINES), 0).await;
+    // What follows comes from the leader's log, or with its next snapshot.
+    assert_eq!(behind.cluster.journal(behind.away).await, lines(0..2 * LINES));
+    assert!(raft.metrics().borrow().snapshot >= behind.covered);
 }
 
 async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: AsyncRuntime>(rt: R) {

@@ -96,12 +96,20 @@ impl Leader {
             tracing::warn!(%from, ?told, ?founders, "a new disk is not let in: its node was told another list");
             return;
         }
+        // One with a log was let in before, and that exchange was given up.
+        let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
         match situation {
+            Situation::Member { founders: theirs } if !is_ours(&theirs) => {
+                tracing::warn!(
+                    %from, ?theirs, ?founders,
+                    "the store where a silent voter was belongs to another cluster; it is not let in"
+                );
+            }
             Situation::Empty | Situation::Claimed { .. } => {
                 let cluster = membership.cluster();
                 common.send(from, Body::Admit { cluster, founders });
             }
-            Situation::Admitted => {
+            Situation::Admitted | Situation::Member { .. } => {
                 // A learner of this node that is silent as well gives way.
                 let silent = membership.learners().find(|learner| learner.id == from.id);
                 let next = match silent {
@@ -112,7 +120,7 @@ impl Leader {
                 tracing::info!(new = %from, ?lost, "lets the new disk of a node in, as a learner");
                 self.reconfigure(common, next);
             }
-            Situation::Elsewhere | Situation::Member { .. } | Situation::Spent => {
+            Situation::Elsewhere | Situation::Spent => {
                 tracing::warn!(%from, ?situation, "the store where a silent voter was is not empty; it is not let in");
             }
         }

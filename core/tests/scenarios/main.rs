@@ -44,6 +44,7 @@ scenarios! {
     election_single
     election_split
     exchange
+    exchange_again
     exchange_back
     exchange_leader_lost
     exchange_majority_lost
