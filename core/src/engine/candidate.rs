@@ -38,6 +38,9 @@ impl Candidate {
             Campaign::Ask | Campaign::Elect => None,
         };
         let last_log_id = common.log.last();
+        if pre {
+            common.admit_voters();
+        }
         let mut votes = BTreeMap::new();
         for peer in common.other_voters() {
             if pre {

@@ -327,6 +327,20 @@ impl Common {
         }
     }
 
+    /// Lets the voters in that have no log yet. One of them may have accepted the claim of the founder's
+    /// next disk meanwhile, and be the one whose vote is missing: it is to know that the cluster was
+    /// formed. Once this replica knows of anything that is committed, a leader has spoken to a quorum.
+    pub(super) fn admit_voters(&mut self) {
+        let Some(membership) = self.membership() else { return };
+        let (cluster, founders) = (membership.cluster(), membership.founders().clone());
+        if self.committed > 0 || founders.first() == Some(&self.me.id) {
+            return;
+        }
+        for peer in self.other_voters() {
+            self.send(peer, Body::Admit { cluster, founders: founders.clone() });
+        }
+    }
+
     /// Whether a log that has no entry yet may begin with what `from` offers: with entries or a
     /// snapshot under this configuration.
     pub(super) fn may_join(

@@ -56,6 +56,7 @@ scenarios! {
     formation_lists_five
     formation_member_lost
     formation_next_claim
+    formation_next_claim_untold
     formation_promise
     formation_single_restart
     forward
