@@ -220,6 +220,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
             None => assert!(!must, "it has joined a cluster, durably"),
         }
         let scene = Self { rt, factory, store, identity, groups };
+        scene.check_cluster();
         scene.check_snapshots().await;
         scene
     }
@@ -254,6 +255,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
             let _nobody_may_wait = sender.send(outcome);
         };
         self.store.append(group, write, Completion::new(then));
+        self.check_cluster();
         outcome
     }
 
@@ -285,6 +287,12 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
         let log_id = self.log(group).entries[at].log_id;
         let meta = self.finish(group, log_id, content).await;
         self.put(group, LogWrite { snapshot: Some(meta), ..LogWrite::default() }).await;
+    }
+
+    /// The store tells at once which cluster it was made part of, by whichever group.
+    fn check_cluster(&self) {
+        let joined = self.groups.values().find_map(|history| history.now().cluster);
+        assert_eq!(self.store.cluster(), self.identity.cluster.or(joined));
     }
 
     /// Each group's snapshot is there as it was written.
