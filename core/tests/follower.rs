@@ -485,6 +485,7 @@ fn what_contradicts_what_is_committed_is_not_taken() {
     ] {
         let body = Body::Append { prev, committed: 0, round: 0, entries: entries.into() };
         let output = after(&mut follower, message(3, 2, body));
+        assert!(output.contradicted.is_some(), "{prev}");
         assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()), "{prev}");
         assert_eq!(follower.last_log_id(), LogId::new(1, 2, 3));
     }
@@ -496,6 +497,34 @@ fn what_contradicts_what_is_committed_is_not_taken() {
     };
     after(&mut follower, message(3, 2, body));
     assert_eq!(follower.last_log_id(), LogId::new(2, 3, 4), "afterwards it follows");
+}
+
+/// A leader whose disk was put back may be elected by another that knows of nothing, while the node
+/// that has committed what both have forgotten restarts. It must not give that up without a word.
+#[test]
+fn what_was_committed_before_a_restart_is_not_replaced() {
+    let mut outline = Outline::default();
+    outline.push(&first(members(&[1, 2, 3])));
+    entries(2..=7).iter().for_each(|entry| outline.push(entry));
+    let hard_state = HardState { term: Term(1), voted_for: Some(node(2)) };
+    let marks = Marks { committed: LogId::new(1, 2, 5), ..Marks::default() };
+    let recovered = Recovered { hard_state, outline, marks, ..Recovered::default() };
+    let mut restarted = engine(recovered);
+    assert_eq!(after(&mut restarted, Input::Wake).committed, Some(5));
+    let shorter = |prev, entries: Vec<Entry>| Body::Append {
+        prev,
+        committed: 0,
+        round: 0,
+        entries: entries.into(),
+    };
+    let body = shorter(LogId::new(1, 2, 2), vec![entry(2, 3, 3)]);
+    let output = after(&mut restarted, message(3, 2, body));
+    assert!(output.contradicted.is_some());
+    assert_eq!(restarted.last_log_id(), LogId::new(1, 2, 7));
+    let body = shorter(LogId::new(1, 2, 5), vec![entry(2, 3, 6)]);
+    let output = after(&mut restarted, message(3, 2, body));
+    assert_eq!(output.contradicted, None, "what is not known to be committed may be replaced");
+    assert_eq!(restarted.last_log_id(), LogId::new(2, 3, 6));
 }
 
 /// Each thing that a peer may remember of a disk that was put back, and what is no accusation.
@@ -553,8 +582,8 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
 }
 
-/// A founder loses its disk as the leader of term 1, before another disk has the first entry. Its next
-/// disk may lead in term 1 as well: who waits for the first entry follows that one then.
+/// A founder loses its disk as the leader of term 1, before another disk has the first entry. Its
+/// next disk may lead in term 1 as well: who waits for the first entry follows that one then.
 #[test]
 fn another_promise_ends_the_following_of_a_leader() {
     let local = Local { replica: node(3), boot: 1, cluster: None };

@@ -129,7 +129,7 @@ impl Common {
             is_changing: false,
             named: false,
             memories: marks.memories.clone(),
-            written_marks: marks,
+            written_marks: marks.clone(),
             marks_at: now,
             started_in: hard_state.term,
             replaced: LogId::ZERO,
@@ -144,6 +144,11 @@ impl Common {
             common.named = snapshot.membership.is_voter(replica);
             common.commit_to(snapshot.log_id.index);
             common.out.restore = Some(snapshot);
+        }
+        // What was committed in an earlier run still is. A leader that does not hold it would
+        // otherwise have it replaced here without a word, if a voter's disk was put back.
+        if common.log.contains(marks.committed) {
+            common.commit_to(marks.committed.index);
         }
         common
     }
@@ -403,6 +408,16 @@ impl Common {
         } else {
             None
         }
+    }
+
+    /// The leader has another entry where this log is committed. Its voters have forgotten what
+    /// they had acknowledged: their disks were put back, and nobody has noticed.
+    pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
+        let ours = self.log.log_id(theirs.index).unwrap_or(self.log.purged());
+        self.out.contradicted = Some(format!(
+            "replica {leader} leads in term {} with entry {theirs} in the place of {ours}",
+            self.hard_state.term
+        ));
     }
 
     /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).

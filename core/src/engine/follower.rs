@@ -148,8 +148,11 @@ impl Follower {
         chunk: Bytes,
     ) {
         let Some(following) = self.hear(common, from) else { return };
-        if meta.log_id.index > common.committed {
+        let at = meta.log_id;
+        if at.index > common.committed {
             common.receive(from, meta, offset, chunk);
+        } else if at.index > common.log.purged().index && !common.log.contains(at) {
+            common.contradicted(from, at);
         } else {
             // It has all of that, and can say so: what is committed is the leader's, too.
             following.agreed = following.agreed.max(common.committed);
@@ -182,7 +185,7 @@ impl Follower {
             || planted(Bug::X4) && common.log.log_id(prev.index).is_some();
         if !agrees {
             if prev.index <= common.committed {
-                tracing::error!(%from, %prev, "ignored an append that contradicts what is committed");
+                common.contradicted(from, prev);
                 return;
             }
             // `contains` fails beyond the end, too: then the end is the hint.
@@ -204,10 +207,10 @@ impl Follower {
         let is_known = |at| common.log.contains(at) && !planted(Bug::R2);
         let known = entries.iter().take_while(|entry| is_known(entry.log_id)).count();
         let new = entries.slice(known..entries.len());
-        if let Some(first) = new.first().map(|entry| entry.log_id.index) {
+        if let Some(new_at) = new.first().map(|entry| entry.log_id) {
+            let first = new_at.index;
             if first <= common.committed && !planted(Bug::R2) {
-                let at = first;
-                tracing::error!(%from, at, "ignored an append that contradicts what is committed");
+                common.contradicted(from, new_at);
                 return;
             }
             if first <= common.log.last().index {

@@ -327,9 +327,10 @@ impl Common {
         }
     }
 
-    /// Lets the voters in that have no log yet. One of them may have accepted the claim of the founder's
-    /// next disk meanwhile, and be the one whose vote is missing: it is to know that the cluster was
-    /// formed. Once this replica knows of anything that is committed, a leader has spoken to a quorum.
+    /// Lets the voters in that have no log yet. One of them may have accepted the claim of the
+    /// founder's next disk meanwhile, and be the one whose vote is missing: it is to know that the
+    /// cluster was formed. Once this replica knows of anything that is committed, a leader has
+    /// spoken to a quorum.
     pub(super) fn admit_voters(&mut self) {
         let Some(membership) = self.membership() else { return };
         let (cluster, founders) = (membership.cluster(), membership.founders().clone());

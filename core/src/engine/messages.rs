@@ -211,8 +211,8 @@ impl Engine {
             && let State::Follower(follower) = &self.role
             && follower.leader().is_some()
         {
-            // That leader was one of the cluster that this replica is no part of any more. One of the next cluster may lead in the
-            // same term.
+            // That leader was one of the cluster that this replica is no part of any more. One of
+            // the next cluster may lead in the same term.
             self.become_follower(self.common.hard_state.term);
         }
         self.tell_situation(from, asked);

@@ -163,8 +163,9 @@ impl Engine {
         }
     }
 
-    /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out of it the commands that can't
-    /// be read, and says which they were. The answer to the forward tells of them.
+    /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out
+    /// of it the commands that can't be read, and says which they were. The answer to the forward
+    /// tells of them.
     pub fn refuse(&mut self, refused: Vec<Refusal>) {
         self.common.refused = refused;
     }

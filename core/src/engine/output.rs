@@ -52,6 +52,9 @@ pub struct Output {
     pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
+    /// The leader has something else in the place of what is committed here. The node must stop at
+    /// once: its state is not that of the others.
+    pub contradicted: Option<String>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
     pub wake_at: Option<Instant>,
 }
@@ -75,6 +78,7 @@ impl Output {
             addresses_changed,
             cannot_form,
             rolled_back,
+            contradicted,
             wake_at,
         } = self;
         *write = None;
@@ -92,6 +96,7 @@ impl Output {
         *addresses_changed = false;
         *cannot_form = None;
         *rolled_back = None;
+        *contradicted = None;
         *wake_at = None;
     }
 
@@ -233,6 +238,7 @@ mod tests {
             addresses_changed: true,
             cannot_form: Some(InitializeError::Spent),
             rolled_back: Some("why".to_owned()),
+            contradicted: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],

@@ -71,7 +71,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         }
     }
 
-    /// Gives the engine a message. A leader first looks at the commands in it, as at its own clients'.
+    /// Gives the engine a message. A leader first looks at the commands in it, as at its own
+    /// clients'.
     #[inline]
     pub(super) fn hear(&mut self, now: Instant, message: Message) {
         match message.body {
@@ -100,8 +101,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.keep(&decoded);
     }
 
-    /// Decodes commands that are about to be appended, and keeps them under the log ids that they get if the engine takes all
-    /// that can be read.
+    /// Decodes commands that are about to be appended, and keeps them under the log ids that they
+    /// get if the engine takes all that can be read.
     fn decode(&self, commands: &[Bytes]) -> Decoded {
         let before = self.engine.last_log_id().index;
         let term = self.engine.hard_state().term;
@@ -121,8 +122,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         Decoded { unreadable, before, after }
     }
 
-    /// The engine has had them. Where it was too busy to take all of them, or wants to lead no more, they are not kept: those that
-    /// it has taken are decoded again when they are applied.
+    /// The engine has had them. Where it was too busy to take all of them, or wants to lead no
+    /// more, they are not kept: those that it has taken are decoded again when they are applied.
     fn keep(&self, Decoded { before, after, .. }: &Decoded) {
         if self.engine.last_log_id() != *after {
             self.applying.kept.borrow_mut().lose_beyond(*before);

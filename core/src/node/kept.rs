@@ -30,7 +30,8 @@ impl<C> Default for Kept<C> {
 }
 
 impl<C> Kept<C> {
-    /// Keeps a command that takes so many bytes encoded, if there is room. Nothing is kept behind it.
+    /// Keeps a command that takes so many bytes encoded, if there is room. Nothing is kept behind
+    /// it.
     #[inline]
     pub(crate) fn keep(&mut self, log_id: LogId, encoded: usize, inner: C) {
         let bytes = size_of::<Command<C>>() + encoded;
@@ -40,7 +41,8 @@ impl<C> Kept<C> {
         }
     }
 
-    /// What lies beyond may never be committed: the leadership is lost, or it got no place in the log.
+    /// What lies beyond may never be committed: the leadership is lost, or it got no place in the
+    /// log.
     pub(crate) fn lose_beyond(&mut self, index: Index) {
         while let Some(lost) = self.commands.pop_back_if(|last| last.log_id.index > index) {
             self.bytes -= lost.bytes;

@@ -165,6 +165,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if let Some(what) = taken.output.rolled_back.take() {
             return Err(Fatal::RolledBack { what });
         }
+        if let Some(what) = taken.output.contradicted.take() {
+            return Err(Fatal::Contradicted { what });
+        }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
@@ -330,8 +333,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
-        if output.rolled_back.is_some() {
-            return; // It has promised on what it has forgotten: nothing of this turn leaves.
+        if output.rolled_back.is_some() || output.contradicted.is_some() {
+            return; // This node's disk or others' were put back: nothing of this turn leaves.
         }
         let Output {
             write,
@@ -349,6 +352,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             addresses_changed,
             cannot_form,
             rolled_back: _,
+            contradicted: _,
             wake_at,
         } = &mut **output;
         if membership.is_some() || *addresses_changed {

@@ -366,8 +366,8 @@ impl Observer {
             model.nodes.get(&node).is_none_or(|of| of.is_put_back)
                 || model.remembering.contains_key(&node)
         });
-        // A leader takes an answer of this kind for a sign of life of a disk that it exchanges, gives that
-        // up, and can't let the new disk in later, which is not empty any more.
+        // A leader takes an answer of this kind for a sign of life of a disk that it exchanges,
+        // gives that up, and can't let the new disk in later, which is not empty any more.
         let is_sign_of_life =
             matches!(message.body, Body::AppendReply { .. } | Body::SnapshotReply { .. })
                 && self.with_model(|model| model.replica(message.from.id) != Some(message.from));

@@ -432,7 +432,7 @@ impl Cluster {
         let mut output = Box::<Output>::default();
         self.running(id).take_output(&mut output);
         self.node(id).wake_at = output.wake_at;
-        if let Some(what) = output.rolled_back.take() {
+        if let Some(what) = output.rolled_back.take().or(output.contradicted.take()) {
             self.tell(false, format!("{id} stops: {}", what.replace("/0000", "")));
             self.crash(id, 0);
             return;
