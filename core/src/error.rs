@@ -93,7 +93,7 @@ pub enum Fatal {
     Dropped,
     /// The store has less than peers remember of it: it was put back to an earlier state.
     #[error(
-        "the store was put back to an earlier state: {what}; what it has forgotten may be acknowledged writes or votes: restore the present folder, or start this node with an empty one"
+        "the store was put back to an earlier state: {what}; what it has forgotten may be acknowledged writes or votes: restore the present folder; or, only if a majority of the other nodes runs, start this node with an empty one, and keep this one"
     )]
     RolledBack {
         /// Who remembers what, and what is there.

@@ -204,7 +204,8 @@ impl Membership {
         Self::new(self.0.cluster, self.0.founders.clone(), members, voters)
     }
 
-    /// Its size as the limits count it: that of its binary form, by which a store can tell it without reading.
+    /// Its size as the limits count it: that of its binary form, by which a store can tell it
+    /// without reading.
     pub(crate) fn bytes(&self) -> usize {
         crate::codec::membership_bytes(self)
     }

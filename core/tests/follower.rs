@@ -609,6 +609,22 @@ fn another_promise_ends_the_following_of_a_leader() {
     }
 }
 
+/// Who forms a cluster hears anybody at a listed address.
+#[test]
+fn a_ballot_at_the_end_of_all_numbers_is_no_panic() {
+    let mut founder = engine(Recovered::default());
+    let list = [1, 2].map(|id| (id, format!("node-{id}"))).into();
+    founder.initialize(Instant::default(), list).unwrap();
+    for ballot in [u64::MAX - 1, u64::MAX, u64::MAX] {
+        let ids = [1, 2].into();
+        let situation = Situation::Claimed { ballot, founder: Replica::new(1, 9), ids };
+        let body = Body::Situation { situation, told: [1, 2].into() };
+        after(&mut founder, message(2, 0, body));
+        let claim = founder.standing().claim().map(|claim| claim.ballot);
+        assert_eq!(claim, Some(u64::MAX));
+    }
+}
+
 /// What a leader remembers of its peers goes along with later writes, and comes back with the
 /// store.
 #[test]

@@ -124,7 +124,8 @@ impl Formation {
 
     /// Begins a new attempt.
     fn claim(&mut self, common: &mut Common) {
-        self.ballot += u64::from(!planted(Bug::F2));
+        // No founder makes so many attempts, but a stranger may tell of one.
+        self.ballot = self.ballot.saturating_add(u64::from(!planted(Bug::F2)));
         self.accepted.clear();
         // A later group of the nodes of a cluster belongs to that cluster.
         let cluster = common.cluster.unwrap_or_else(|| ClusterId(common.random.u128(1..)));

@@ -360,7 +360,7 @@ impl Engine {
             && candidate.pre == pre
             && (!granted || term == asked)
         {
-            if granted && !pre {
+            if granted && !pre && self.common.voters.contains(from) {
                 self.common.remember(from, |memory| {
                     memory.term = memory.term.max(term);
                     memory.voted = term;
