@@ -61,6 +61,14 @@ fn bodies(term: u64) -> Vec<Body> {
         Body::Admit { cluster: ClusterId(9), founders: [9].into() },
         situation(Situation::Empty),
         situation(Situation::Claimed { ballot: MAX, founder: Replica::new(9, 9), ids: [9].into() }),
+        Body::Situation {
+            situation: Situation::Claimed {
+                ballot: MAX,
+                founder: Replica::new(1, 9),
+                ids: [1, 2, 3].into(),
+            },
+            told: [1, 2, 3].into(),
+        },
         situation(Situation::Admitted),
         situation(Situation::Member { founders: [9].into() }),
         situation(Situation::Spent),
@@ -126,6 +134,32 @@ fn no_message_is_a_panic() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The same while nodes form a cluster: the founder, another node of the list, and one that was
+/// told nothing. Node 2 can't be reached, so that nothing is formed in between.
+#[test]
+fn no_message_is_a_panic_while_a_cluster_is_formed() {
+    for (body, term) in bodies(1).into_iter().chain(bodies(0)).zip([0, 1, MAX].into_iter().cycle())
+    {
+        for (to, speaker) in [(1, 2), (1, 3), (3, 1), (3, 2), (4, 1)] {
+            let ids = [1, 2, 3, 4];
+            let mut cluster = Cluster::new(Config::default(), &ids, &ids);
+            cluster.cut(vec![[1, 3, 4].into(), [2].into()]);
+            for id in [1, 3] {
+                cluster.initialize(id, list(&[1, 2, 3])).expect("nothing is promised yet");
+            }
+            let (from, receiver) = (Replica::new(speaker, 7), Replica::new(to, 1));
+            let (term, body) = (Term(term), body.clone());
+            let message = Message { group: 1, cluster: None, from, to: receiver, term, body };
+            for _ in 0..3 {
+                cluster.step(to, vec![Input::Message(message.clone())]);
+                let end = cluster.now + Duration::from_millis(200);
+                cluster.run_until(end, |_| false);
+            }
+            assert!(cluster.engine(to).is_some_and(|engine| engine.membership().is_none()));
         }
     }
 }
