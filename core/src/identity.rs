@@ -86,6 +86,25 @@ pub struct Identity {
     pub boot: u64,
 }
 
+/// One run of a node on a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Boot {
+    /// How often a node has started on the store, durably. The first is 1; 0 stands for a run that
+    /// is not known.
+    pub number: u64,
+    /// Drawn at random for this run. Two runs with one number and two tags are two copies of a
+    /// store.
+    pub tag: u64,
+}
+
+impl Boot {
+    /// Whether a store that is in the boot `now` can't have been in this one before.
+    pub fn is_after(self, now: Self) -> bool {
+        self.number > now.number
+            || self.number == now.number && self.tag != now.tag && self.number > 0
+    }
+}
+
 /// A founder's attempt to form a cluster of the nodes of a list. A store that has accepted one
 /// makes no other promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +177,23 @@ pub struct Memory {
     pub acknowledged: LogId,
     /// The highest one of these that is known to be committed.
     pub committed: LogId,
+    /// The latest run of it in which it has shown any of this; all of it was shown in this run or
+    /// in earlier ones. Number 0 if it is not known.
+    pub boot: Boot,
 }
+
+/// How a run of a replica began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The tag of its boot.
+    pub tag: u64,
+    /// The term that the store knew then.
+    pub term: Term,
+}
+
+/// How many of its starts a replica knows. Only runs that have written something count. A peer that
+/// has been away for more of them can't tell any more that the store was put back meanwhile.
+pub const MAX_STARTS: usize = 32;
 
 /// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may
 /// follow on another.
@@ -172,6 +207,10 @@ pub struct Marks {
     pub committed: LogId,
     /// What is remembered of others, at most [`MAX_MEMORIES`].
     pub memories: BTreeMap<Replica, Memory>,
+    /// How its own runs began, by the numbers of their boots: the latest [`MAX_STARTS`] of those in
+    /// which something was written. If a peer remembers a run of the same number and another tag,
+    /// or a term that a later run did not begin with, the store was put back.
+    pub starts: BTreeMap<u64, Start>,
 }
 
 #[cfg(test)]

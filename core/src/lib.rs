@@ -34,7 +34,10 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,
 };
-pub use identity::{Claim, ClusterId, Identity, MAX_MEMORIES, Marks, Memory, Replica, Standing};
+pub use identity::{
+    Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
+    Start,
+};
 pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
@@ -45,5 +48,5 @@ pub use outline::Outline;
 pub use raft::Raft;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{Command, Raw, StateMachine};
-pub use transport::{Boot, Credentials, Inbox, StoreState, Transport};
+pub use transport::{Credentials, Inbox, StoreState, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

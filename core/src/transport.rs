@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use crate::identity::{ClusterId, Memory, Replica};
+use crate::identity::{Boot, ClusterId, Memory, Replica};
 use crate::message::Message;
 use crate::types::{GroupId, NodeId};
 
@@ -51,16 +51,6 @@ pub trait Transport: 'static {
     }
 }
 
-/// One run of a node on a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Boot {
-    /// How often a node has started on the store, durably.
-    pub number: u64,
-    /// Drawn at random for this run. Two runs with one number and two tags are two copies of a
-    /// store.
-    pub tag: u64,
-}
-
 /// What a store has of a group, as others are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreState {
@@ -99,6 +89,7 @@ pub(crate) trait Receiver {
     fn deliver(&self, message: Message);
     fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>>;
     fn remembered(&self, from: Replica, memory: Memory);
+    fn met(&self, replica: Replica, boot: Boot);
 }
 
 impl<F: Fn(Message)> Receiver for F {
@@ -111,20 +102,24 @@ impl<F: Fn(Message)> Receiver for F {
     }
 
     fn remembered(&self, _: Replica, _: Memory) {}
+
+    fn met(&self, _: Replica, _: Boot) {}
 }
 
 /// What [`Inbox::with_memory`] makes.
-struct Remembering<D, A, B> {
+struct Remembering<D, A, B, M> {
     deliver: D,
     recall: A,
     remembered: B,
+    met: M,
 }
 
-impl<D, A, B> Receiver for Remembering<D, A, B>
+impl<D, A, B, M> Receiver for Remembering<D, A, B, M>
 where
     D: Fn(Message),
     A: Fn(Replica) -> Option<Memory>,
     B: Fn(Replica, Memory),
+    M: Fn(Replica, Boot),
 {
     fn deliver(&self, message: Message) {
         (self.deliver)(message);
@@ -137,6 +132,10 @@ where
 
     fn remembered(&self, from: Replica, memory: Memory) {
         (self.remembered)(from, memory);
+    }
+
+    fn met(&self, replica: Replica, boot: Boot) {
+        (self.met)(replica, boot);
     }
 }
 
@@ -159,6 +158,10 @@ impl<F: Fn(&Message)> Receiver for Inspected<F> {
     fn remembered(&self, from: Replica, memory: Memory) {
         self.inbox.remembered(from, memory);
     }
+
+    fn met(&self, replica: Replica, boot: Boot) {
+        self.inbox.met(replica, boot);
+    }
 }
 
 impl Inbox {
@@ -168,14 +171,16 @@ impl Inbox {
         Self(Rc::new(deliver))
     }
 
-    /// Calls `deliver` for each message, `recall` for what is remembered of a replica, and
-    /// `remembered` for what others remember. A test of a transport that carries memories makes it.
+    /// Calls `deliver` for each message, `recall` for what is remembered of a replica, `remembered`
+    /// for what others remember, and `met` for the boots in which others speak. A test of a
+    /// transport that carries memories makes it.
     pub fn with_memory(
         deliver: impl Fn(Message) + 'static,
         recall: impl Fn(Replica) -> Option<Memory> + 'static,
         remembered: impl Fn(Replica, Memory) + 'static,
+        met: impl Fn(Replica, Boot) + 'static,
     ) -> Self {
-        Self(Rc::new(Remembering { deliver, recall, remembered }))
+        Self(Rc::new(Remembering { deliver, recall, remembered, met }))
     }
 
     /// An inbox of the same node that shows each message to `look` before it delivers it. A
@@ -209,6 +214,13 @@ impl Inbox {
     pub fn remembered(&self, from: Replica, memory: Memory) {
         self.0.remembered(from, memory);
     }
+
+    /// Another replica has proven that it is of the same cluster, and what comes from it from now
+    /// on is of this boot. It is to come before the messages of that boot. A transport that never
+    /// calls it leaves disks unnoticed that were put back behind the back of all who run.
+    pub fn met(&self, replica: Replica, boot: Boot) {
+        self.0.met(replica, boot);
+    }
 }
 
 impl std::fmt::Debug for Inbox {
@@ -231,10 +243,17 @@ mod tests {
     struct Node {
         delivered: Cell<usize>,
         told: RefCell<Vec<(Replica, Memory)>>,
+        met: RefCell<Vec<(Replica, Boot)>>,
     }
 
-    const MEMORY: Memory =
-        Memory { term: Term(7), voted: Term(6), acknowledged: LogId::ZERO, committed: LogId::ZERO };
+    const BOOT: Boot = Boot { number: 3, tag: 9 };
+    const MEMORY: Memory = Memory {
+        term: Term(7),
+        voted: Term(6),
+        acknowledged: LogId::ZERO,
+        committed: LogId::ZERO,
+        boot: BOOT,
+    };
 
     impl Receiver for Node {
         fn deliver(&self, _: Message) {
@@ -247,6 +266,10 @@ mod tests {
 
         fn remembered(&self, from: Replica, memory: Memory) {
             self.told.borrow_mut().push((from, memory));
+        }
+
+        fn met(&self, replica: Replica, boot: Boot) {
+            self.met.borrow_mut().push((replica, boot));
         }
     }
 
@@ -271,6 +294,8 @@ mod tests {
         assert_eq!(recalled(&inbox), Some(MEMORY));
         inbox.remembered(from, MEMORY);
         assert_eq!(node.told.take(), [(from, MEMORY)]);
+        inbox.met(from, BOOT);
+        assert_eq!(node.met.take(), [(from, BOOT)]);
     }
 
     #[test]
@@ -278,5 +303,6 @@ mod tests {
         let inbox = Inbox::new(drop);
         assert_eq!(recalled(&inbox), None);
         inbox.remembered(Replica::new(2, 1), MEMORY);
+        inbox.met(Replica::new(2, 1), BOOT);
     }
 }

@@ -1,13 +1,14 @@
 //! One node, and peers whose messages are made by hand: what it answers, and when.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Incoming, Input, Local, Output};
 use quorate_core::{
-    AppendOutcome, Body, Claim, ClusterId, Config, Digest, Entries, Entry, Handover, HardState,
-    Index, LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload, Recovered,
-    Replica, Role, Situation, SnapshotMeta, Standing, Term,
+    AppendOutcome, Body, Boot, Claim, ClusterId, Config, Digest, Entries, Entry, Handover,
+    HardState, Index, LogId, LogWrite, Marks, Membership, Memory, Message, Outline, Payload,
+    Recovered, Replica, Role, Situation, SnapshotMeta, Standing, Start, Term,
 };
 use quorate_rt::Instant;
 
@@ -59,7 +60,13 @@ fn entries(range: std::ops::RangeInclusive<Index>) -> Vec<Entry> {
 
 fn append(after: Index, upto: Index, committed: Index, round: u64) -> Input {
     let prev = if after == 0 { LogId::ZERO } else { LogId::new(1, 2, after) };
-    says(Body::Append { prev, committed, round, entries: entries(after + 1..=upto).into() })
+    says(Body::Append {
+        prev,
+        committed,
+        round,
+        durable: 0,
+        entries: entries(after + 1..=upto).into(),
+    })
 }
 
 /// Node 1, whose log goes from behind `purged` to `last` and is durable. It has heard from nobody yet.
@@ -78,7 +85,7 @@ fn follower(purged: Index, last: Index) -> Engine {
 
 /// Node 1, which has recovered this.
 fn engine(recovered: Recovered) -> Engine {
-    let local = Local { replica: node(1), boot: 1, cluster: None };
+    let local = Local { replica: node(1), boot: Boot { number: 1, tag: 1 }, cluster: None };
     Engine::new(local, 0, Config::default(), recovered, 1, Instant::default())
 }
 
@@ -117,7 +124,7 @@ fn entries_are_answered_when_they_are_durable_and_a_new_round_at_once() {
     assert_eq!(answer(&output), (1, accepted(3)), "a round asks whether it is there");
     let output = after(&mut follower, append(6, 7, 3, 1));
     assert!(output.messages.is_empty(), "the same round again: {:?}", output.messages);
-    let output = after(&mut follower, Input::Persisted { write: 2 });
+    let output = after(&mut follower, Input::Persisted { write: 3 });
     assert_eq!(answer(&output), (1, accepted(5)));
 }
 
@@ -126,7 +133,8 @@ fn a_membership_is_told_when_it_is_appended_and_not_again() {
     let mut follower = follower(0, 0);
     let membership = meta(1).membership;
     let append = |term, prev, entries: Vec<Entry>| {
-        let body = Body::Append { prev, committed: 0, round: 1, entries: entries.into() };
+        let body =
+            Body::Append { prev, committed: 0, round: 1, durable: 0, entries: entries.into() };
         message(2, term, body)
     };
     let first = first(membership.clone());
@@ -244,7 +252,13 @@ fn an_append_whose_entries_cannot_be_is_no_word_of_a_leader() {
     ];
     for entries in bad {
         let mut follower = follower(0, 3);
-        let body = Body::Append { prev, committed: 3, round: 1, entries: entries.clone().into() };
+        let body = Body::Append {
+            prev,
+            committed: 3,
+            round: 1,
+            durable: 0,
+            entries: entries.clone().into(),
+        };
         let output = after(&mut follower, message(2, 2, body));
         assert!(output.messages.is_empty() && follower.leader().is_none(), "{entries:?}");
         assert_eq!(follower.last_log_id(), prev);
@@ -258,7 +272,8 @@ fn an_append_whose_entries_cannot_be_is_no_word_of_a_leader() {
     for entries in good {
         let mut follower = follower(0, 3);
         let last = entries[entries.len() - 1].log_id;
-        let body = Body::Append { prev, committed: 3, round: 1, entries: entries.into() };
+        let body =
+            Body::Append { prev, committed: 3, round: 1, durable: 0, entries: entries.into() };
         after(&mut follower, message(2, 2, body));
         assert_eq!((follower.leader(), follower.last_log_id()), (Some(node(2)), last));
     }
@@ -268,7 +283,13 @@ fn an_append_whose_entries_cannot_be_is_no_word_of_a_leader() {
 fn the_first_entry_of_all_may_be_followed_by_any_leaders() {
     let mut follower = follower(0, 0);
     let entries = vec![first(members(&[1, 2, 3])), entry(1, 2, 2)];
-    let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: entries.into() };
+    let body = Body::Append {
+        prev: LogId::ZERO,
+        committed: 0,
+        round: 0,
+        durable: 0,
+        entries: entries.into(),
+    };
     after(&mut follower, message(2, 1, body));
     assert_eq!(follower.last_log_id(), LogId::new(1, 2, 2));
 }
@@ -320,7 +341,8 @@ fn a_term_that_cannot_be_is_not_believed() {
     for (term, leader) in [(last, Some(2)), (last + 1, None)] {
         let mut follower = follower(0, 3);
         let prev = LogId::new(1, 2, 3);
-        let body = Body::Append { prev, committed: 0, round: 0, entries: Entries::default() };
+        let body =
+            Body::Append { prev, committed: 0, round: 0, durable: 0, entries: Entries::default() };
         after(&mut follower, message(2, term, body));
         assert_eq!(follower.leader(), leader.map(node), "term {term}");
     }
@@ -403,6 +425,7 @@ fn situation(output: &Output) -> Option<&Situation> {
 fn a_newcomer_votes_when_it_is_asked_by_its_name() {
     let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
     let mut engine = newcomer();
+    output_of(&mut engine);
     for stranger in [Replica::new(1, 2), Replica::any(1)] {
         let output = after(&mut engine, sent(node(2), stranger, 1, request()));
         assert!(output.write.is_none() && output.messages.is_empty(), "{stranger}");
@@ -430,7 +453,7 @@ fn a_vote_is_for_a_disk_and_not_for_its_node() {
 fn a_log_begins_only_with_a_cluster_that_it_may_join() {
     let begins = |engine: &mut Engine, from: Replica, membership: &Membership| {
         let entries = vec![first(membership.clone()), entry(1, 2, 2)].into();
-        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries };
         after(engine, sent(from, node(1), 1, body));
         engine.membership().is_some()
     };
@@ -463,13 +486,22 @@ fn a_configuration_of_another_cluster_is_not_taken() {
     let begin = vec![first(members(&[1, 2, 3]))].into();
     after(
         &mut engine,
-        says(Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: begin }),
+        says(Body::Append {
+            prev: LogId::ZERO,
+            committed: 0,
+            round: 0,
+            durable: 0,
+            entries: begin,
+        }),
     );
     let voters = [(node(2), "node-2".to_owned())].into();
     let elsewhere = Membership::founding(ClusterId(8), voters).expect("valid");
     let payload = Payload::Membership(elsewhere);
     let entries = vec![Entry { payload, ..entry(1, 2, 2) }].into();
-    after(&mut engine, says(Body::Append { prev: LogId::FIRST, committed: 0, round: 0, entries }));
+    after(
+        &mut engine,
+        says(Body::Append { prev: LogId::FIRST, committed: 0, round: 0, durable: 0, entries }),
+    );
     assert_eq!(engine.last_log_id(), LogId::FIRST);
 }
 
@@ -483,7 +515,8 @@ fn what_contradicts_what_is_committed_is_not_taken() {
         (LogId::new(2, 3, 2), vec![entry(2, 3, 3)]),
         (LogId::ZERO, vec![first(members(&[1, 2, 3]))]),
     ] {
-        let body = Body::Append { prev, committed: 0, round: 0, entries: entries.into() };
+        let body =
+            Body::Append { prev, committed: 0, round: 0, durable: 0, entries: entries.into() };
         let output = after(&mut follower, message(3, 2, body));
         assert!(output.contradicted.is_some(), "{prev}");
         assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()), "{prev}");
@@ -493,6 +526,7 @@ fn what_contradicts_what_is_committed_is_not_taken() {
         prev: LogId::new(1, 2, 3),
         committed: 4,
         round: 0,
+        durable: 0,
         entries: vec![entry(2, 3, 4)].into(),
     };
     after(&mut follower, message(3, 2, body));
@@ -515,6 +549,7 @@ fn what_was_committed_before_a_restart_is_not_replaced() {
         prev,
         committed: 0,
         round: 0,
+        durable: 0,
         entries: entries.into(),
     };
     let body = shorter(LogId::new(1, 2, 2), vec![entry(2, 3, 3)]);
@@ -534,7 +569,16 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
     let at = |index| LogId::new(1, 2, index);
     for (memory, accused) in [
         (nothing, false),
-        (Memory { term: Term(1), voted: Term(1), acknowledged: at(7), committed: at(6) }, false),
+        (
+            Memory {
+                term: Term(1),
+                voted: Term(1),
+                acknowledged: at(7),
+                committed: at(6),
+                ..nothing
+            },
+            false,
+        ),
         (Memory { committed: at(3), ..nothing }, false),
         (Memory { term: Term(2), ..nothing }, true),
         (Memory { voted: Term(2), ..nothing }, false),
@@ -547,9 +591,82 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
         let output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
         assert_eq!(output.rolled_back.is_some(), accused, "{memory:?}");
     }
+    let in_start = |number, tag| Memory { boot: Boot { number, tag }, ..nothing };
+    for (memory, accused) in [
+        (in_start(1, 1), false),
+        (in_start(1, 2), true),
+        (in_start(2, 1), true),
+        (in_start(0, 9), false),
+    ] {
+        let output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
+        assert_eq!(output.rolled_back.is_some(), accused, "{memory:?}");
+    }
     let voted = Memory { voted: Term(1), ..nothing };
     let output = after(&mut follower(5, 7), Input::Remembered { from: node(3), memory: voted });
     assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
+}
+
+/// A disk that was put back can come by the same term again, and lead in it. What it has then shows
+/// nothing, but how its runs began does.
+#[test]
+fn a_disk_that_was_put_back_is_noticed_when_its_term_has_risen_again() {
+    let starts: BTreeMap<u64, Start> =
+        (1..=4).map(|number| (number, Start { tag: 10 + number, term: Term(number) })).collect();
+    let memory = |number, tag, term| {
+        let boot = Boot { number, tag };
+        Memory { term: Term(term), boot, ..Memory::default() }
+    };
+    let judge = |memory: Memory| {
+        let hard_state = HardState { term: Term(9), voted_for: Some(node(1)) };
+        let marks = Marks { starts: starts.clone(), ..Marks::default() };
+        let recovered = Recovered { hard_state, marks, ..Recovered::default() };
+        let local = Local { replica: node(1), boot: Boot { number: 6, tag: 16 }, cluster: None };
+        let now = Instant::default();
+        let mut engine = Engine::new(local, 0, Config::default(), recovered, 1, now);
+        after(&mut engine, Input::Remembered { from: node(2), memory }).rolled_back.is_some()
+    };
+    for (number, tag, term, accused) in [
+        (2, 12, 3, false), // Start 3 began with term 3.
+        (2, 12, 4, true),
+        (2, 13, 1, true), // Another process was start 2.
+        (4, 14, 9, false),
+        (4, 14, 10, true),
+        (5, 99, 9, false), // Start 5 has written nothing.
+        (6, 16, 9, false),
+        (6, 17, 9, true),
+        (7, 17, 9, true),
+    ] {
+        assert_eq!(judge(memory(number, tag, term)), accused, "start {number}/{tag}, term {term}");
+    }
+}
+
+/// Followers remember of their leader what it has said to be durable, and of which run that was.
+#[test]
+fn a_follower_remembers_how_far_the_log_of_its_leader_was_durable() {
+    let mut follower = follower(0, 3);
+    let boot = Boot { number: 5, tag: 50 };
+    after(&mut follower, Input::Met { replica: node(2), boot });
+    let append = |durable| {
+        let (prev, entries) = (LogId::new(1, 2, 3), vec![entry(1, 2, 4), entry(1, 2, 5)]);
+        says(Body::Append { prev, committed: 4, round: 0, entries: entries.into(), durable })
+    };
+    let at = |index| LogId::new(1, 2, index);
+    let remembers = |acknowledged, committed| {
+        Some(Memory { term: Term(1), voted: Term(0), acknowledged, committed, boot })
+    };
+    after(&mut follower, append(2));
+    assert_eq!(follower.memory_of(node(2)), remembers(at(2), at(2)));
+    after(&mut follower, append(5));
+    assert_eq!(follower.memory_of(node(2)), remembers(at(5), at(4)));
+    after(&mut follower, append(99));
+    assert_eq!(follower.memory_of(node(2)), remembers(at(5), at(4)), "what lies here is known");
+    // It goes to the disk with the next write, and by itself when there is none for a while.
+    let later = Instant::from_nanos(Duration::from_secs(5).as_nanos() as u64);
+    follower.step(later, Input::Wake);
+    let (_, write) = output_of(&mut follower).write.expect("marks that nothing takes along");
+    let marks = write.marks.expect("marks");
+    assert_eq!(marks.memories.get(&node(2)).copied(), remembers(at(5), at(4)));
+    assert_eq!(marks.starts, [(1, Start { tag: 1, term: Term(1) })].into());
 }
 
 /// A leader of a later term may put entries of earlier terms in the place of what was acknowledged
@@ -562,6 +679,7 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
         prev,
         committed: 0,
         round: 0,
+        durable: 0,
         entries: entries.into(),
     };
     let ends_at_5 = LogId::new(1, 2, 5);
@@ -586,7 +704,7 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
 /// next disk may lead in term 1 as well: who waits for the first entry follows that one then.
 #[test]
 fn another_promise_ends_the_following_of_a_leader() {
-    let local = Local { replica: node(3), boot: 1, cluster: None };
+    let local = Local { replica: node(3), boot: Boot { number: 1, tag: 1 }, cluster: None };
     let mut engine =
         Engine::new(local, 0, Config::default(), Recovered::default(), 1, Instant::default());
     let mut hear = |disk, term, body| {
@@ -604,7 +722,7 @@ fn another_promise_ends_the_following_of_a_leader() {
         };
         assert_eq!(hear(disk, 0, Body::Claim(Box::new(claim))), None);
         let (prev, entries) = (LogId::FIRST, Entries::default());
-        let heartbeat = Body::Append { prev, committed: 0, round: 0, entries };
+        let heartbeat = Body::Append { prev, committed: 0, round: 0, durable: 0, entries };
         assert_eq!(hear(disk, 1, heartbeat), Some(Replica::new(1, disk)));
     }
 }
@@ -630,7 +748,7 @@ fn a_ballot_at_the_end_of_all_numbers_is_no_panic() {
 #[test]
 fn memories_outlive_a_restart() {
     let memory = Memory { term: Term(3), acknowledged: LogId::new(3, 1, 9), ..Memory::default() };
-    let marks = Marks { committed: LogId::ZERO, memories: [(node(2), memory)].into() };
+    let marks = Marks { memories: [(node(2), memory)].into(), ..Marks::default() };
     let mut engine = engine(Recovered { marks, ..Recovered::default() });
     assert_eq!(engine.memory_of(node(2)), Some(memory));
     assert_eq!(engine.memory_of(Replica::new(2, 2)), None);
@@ -643,13 +761,14 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
     for (begin, spent) in [(&[1, 2, 3][..], true), (&[2, 3], false)] {
         let mut engine = newcomer();
         let entries = vec![first(members(begin)), others()].into();
-        let body = Body::Append { prev: LogId::ZERO, committed: 1, round: 0, entries };
+        let body = Body::Append { prev: LogId::ZERO, committed: 1, round: 0, durable: 0, entries };
         after(&mut engine, message(3, 1, body));
         assert_ne!(*engine.standing(), Standing::Spent, "it is not committed");
         let body = Body::Append {
             prev: LogId::new(1, 2, 2),
             committed: 2,
             round: 0,
+            durable: 0,
             entries: Entries::default(),
         };
         let output = after(&mut engine, message(3, 1, body));

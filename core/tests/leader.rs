@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Input, Local, Output, PieceRead, Proposal};
 use quorate_core::{
-    AppendOutcome, Body, ClusterId, Config, Digest, Entry, ForwardOutcome, HardState, LogId,
-    Membership, Message, Outline, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
+    AppendOutcome, Body, Boot, ClusterId, Config, Digest, Entry, ForwardOutcome, HardState, LogId,
+    Membership, Memory, Message, Outline, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -42,7 +42,7 @@ impl Leader {
             outline: Outline::after(meta(9).log_id),
             ..Recovered::default()
         };
-        let local = Local { replica: node(1), boot: 1, cluster: None };
+        let local = Local { replica: node(1), boot: Boot { number: 1, tag: 1 }, cluster: None };
         let engine = Engine::new(local, 0, config, recovered, 1, Instant::default());
         let mut leader = Self { engine, now: Instant::default() + Duration::from_secs(10) };
         leader.step(Input::Wake);
@@ -387,4 +387,22 @@ fn acknowledgements_of_another_disk_count_for_nothing() {
     assert_eq!(leader.output().committed, None);
     leader.hear(2, accepted(10));
     assert_eq!(leader.output().committed, Some(10));
+}
+
+/// A refusal of something of an earlier term is said before the present term is durable. Who takes
+/// it for a proof accuses a healthy disk after a crash.
+#[test]
+fn only_what_follows_durability_is_remembered() {
+    let mut leader = Leader::new(Config::default());
+    let refused = AppendOutcome::Rejected { prev: 0, hint: LogId::ZERO };
+    leader.hear(2, Body::AppendReply { round: 0, outcome: refused });
+    leader.hear(3, Body::SnapshotReply { digest: meta(9).digest, stored: 0 });
+    let voted = Memory { term: Term(2), voted: Term(2), ..Memory::default() };
+    assert_eq!(leader.engine.memory_of(node(2)), Some(voted), "its vote, and nothing more");
+    assert_eq!(leader.engine.memory_of(node(3)), None);
+    let outcome = AppendOutcome::Accepted { matched: 9 };
+    leader.hear(3, Body::AppendReply { round: 0, outcome });
+    let at = meta(9).log_id;
+    let remembered = Memory { term: Term(2), acknowledged: at, committed: at, ..Memory::default() };
+    assert_eq!(leader.engine.memory_of(node(3)), Some(remembered));
 }

@@ -26,8 +26,13 @@ fn a_message_is_counted_with_all_that_it_carries() {
     let command = Bytes::from(vec![1; 1000]);
     let entry = |index, payload| Entry { log_id: LogId::new(1, 1, index), time: 0, payload };
     let entries = vec![entry(1, Payload::Blank), entry(2, Payload::Command(command.clone()))];
-    let append =
-        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: entries.into() };
+    let append = Body::Append {
+        prev: LogId::ZERO,
+        committed: 0,
+        round: 0,
+        durable: 0,
+        entries: entries.into(),
+    };
     assert_eq!(message(append), least + 2 * Entry::OVERHEAD_BYTES + 1000);
     let forward = Body::Forward { boot: 1, sequence: 1, commands: vec![command.clone(); 3] };
     assert_eq!(message(forward), least + 3 * (Entry::OVERHEAD_BYTES + 1000));

@@ -381,8 +381,13 @@ mod tests {
         let command = bytes::Bytes::from(vec![0; COMMAND_BYTES]);
         let entry =
             Entry { log_id: LogId::new(1, 1, 1), time: 0, payload: Payload::Command(command) };
-        let body =
-            Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries: vec![entry].into() };
+        let body = Body::Append {
+            prev: LogId::ZERO,
+            committed: 0,
+            round: 0,
+            durable: 0,
+            entries: vec![entry].into(),
+        };
         let append = in_term_one(1, 2, body);
         let mailbox = Mailbox::default();
         let taken = (0..2 * MAX_WAITING_BYTES / COMMAND_BYTES)

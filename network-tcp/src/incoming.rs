@@ -20,6 +20,7 @@ use crate::frame::{FrameError, FrameReader};
 use crate::handshake::{
     Answer, Confirm, Hello, Lane, MAX_HELLO_BYTES, Party, Refusal, Role, is_formation, judge, mac,
 };
+use crate::memories;
 use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
 use crate::transport::State;
 use crate::wait::{read_until, within};
@@ -208,7 +209,7 @@ async fn welcome<R: AsyncRuntime>(
     let judged = judge(own.state, hello.from.state, expected, confirm.mac);
     if confirm.refused != 0 {
         if judged == Ok(true) {
-            hear_memories(&state, hello.from.replica, confirm.remember);
+            memories::hear(&state, hello.from.replica, confirm.remember);
         }
         return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
     }
@@ -223,20 +224,7 @@ async fn check<R: AsyncRuntime>(
 ) -> Result<(), Refusal> {
     let Party { replica, boot, .. } = hello.from;
     hello.check(own)?;
-    state.sessions.check_boot(&state.rt, state.timing.ping, replica, boot).await
-}
-
-/// A peer of the cluster has said what it remembers of this node.
-fn hear_memories<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-    remember: Vec<(GroupId, Memory)>,
-) {
-    for (group, memory) in remember {
-        if let Some(inbox) = state.inbox(group) {
-            inbox.remembered(peer, memory);
-        }
-    }
+    memories::check_boot(state, replica, boot).await
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
@@ -286,7 +274,7 @@ async fn serve<R: AsyncRuntime>(
     let _open = state.begin_session(id, &session);
     learn(state, &hello, address);
     if proven {
-        hear_memories(state, peer, remember);
+        memories::hear(state, peer, remember);
     }
     let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
     match reader.run(read, write, rest).await {

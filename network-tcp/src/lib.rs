@@ -21,6 +21,7 @@
 //! | `handshake.rs` | who speaks to whom, of what, and what that proves; pure |
 //! | `handshake/form.rs` | a handshake as bytes; pure |
 //! | `sessions.rs` | the open connections, and two boots of one replica |
+//! | `memories.rs` | what nodes remember of each other, and who is refused for it |
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
 //! | `outbox.rs` | what waits for a peer, by lane |
 //! | `outgoing.rs` | the task that connects and writes |
@@ -36,6 +37,7 @@ pub mod fuzzing;
 mod handshake;
 mod incoming;
 mod list;
+mod memories;
 mod outbox;
 mod outgoing;
 mod sessions;

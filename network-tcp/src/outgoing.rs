@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures::future::{Either, select};
-use quorate_core::{Boot, Credentials, GroupId, Memory, Replica};
+use quorate_core::{Boot, Credentials, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
-use crate::handshake::{
-    Answer, Confirm, Hello, Lane, MAX_MEMORIES, Party, Refusal, Role, VERSIONS, judge, mac,
-};
+use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
+use crate::memories;
 use crate::outbox::Link;
 use crate::sessions::{Control, ECHO_REPORT, PING_REPORT, Session, Way};
 use crate::transport::State;
@@ -183,10 +182,7 @@ async fn dial<R: AsyncRuntime>(
     let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
     let (peer, boot) = (node.replica, node.boot);
     let verdict = match judged {
-        Ok(proven) => {
-            let check = state.sessions.check_boot(&state.rt, state.timing.ping, peer, boot);
-            check.await.map(|()| proven)
-        }
+        Ok(proven) => memories::check_boot(&state, peer, boot).await.map(|()| proven),
         Err(refusal) => Err(refusal),
     };
     let refused = verdict.err().map_or(0, Refusal::code);
@@ -194,7 +190,7 @@ async fn dial<R: AsyncRuntime>(
         // A store that was put back is refused, and is to know what it has forgotten all the same:
         // its node stops then.
         (Ok(true), Ok(_) | Err(Refusal::OlderBoot)) => {
-            let remember = recall(&state, peer).await;
+            let remember = memories::recall(&state, peer).await;
             Confirm { refused, mac: mac_of(Role::Dialler), remember }
         }
         (_, Ok(_)) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },
@@ -202,21 +198,6 @@ async fn dial<R: AsyncRuntime>(
     };
     write.write_all(vec![confirm.encode()]).await?;
     Ok(Connection { peer, boot, own, proven: verdict?, read, write, rest })
-}
-
-/// What the groups of this node remember of a peer.
-async fn recall<R: AsyncRuntime>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
-    let groups = state.groups();
-    if groups.len() > MAX_MEMORIES {
-        tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
-    }
-    let mut remembered = Vec::new();
-    for (group, inbox) in groups.into_iter().take(MAX_MEMORIES) {
-        if let Some(memory) = inbox.recall(peer).await {
-            remembered.push((group, memory));
-        }
-    }
-    remembered
 }
 
 /// Why a connection has ended well.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use quorate_core::{Boot, MAX_NODES, Replica};
+use quorate_core::{Boot, Replica};
 use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::Signal;
 
@@ -35,10 +35,6 @@ pub(crate) const PING_REPORT: u64 = u64::MAX;
 
 /// The report that answers [`PING_FRAME`].
 pub(crate) const ECHO_REPORT: u64 = u64::MAX - 1;
-
-/// Of how many replicas the boot is remembered: as a node may be there twice, with its old and its
-/// new disk.
-const MAX_BOOTS: usize = 2 * MAX_NODES;
 
 /// A connection after its handshake.
 pub(crate) struct Session {
@@ -169,17 +165,22 @@ impl Check {
     }
 }
 
-/// All connections, and what is remembered of boots.
+/// All connections.
 #[derive(Default)]
 pub(crate) struct Sessions {
     open: RefCell<BTreeMap<u64, Rc<Session>>>,
-    /// The highest boot number of each replica that has proven that it belongs to the cluster.
-    boots: RefCell<BTreeMap<Replica, u64>>,
 }
 
 impl Sessions {
     pub(crate) fn is_connected(&self, replica: Replica) -> bool {
         self.open.borrow().values().any(|session| session.peer == replica)
+    }
+
+    /// Who has proven that it belongs to the cluster, and in which boot.
+    pub(crate) fn proven(&self) -> Vec<(Replica, Boot)> {
+        let open = self.open.borrow();
+        let proven = open.values().filter(|session| session.proven);
+        proven.map(|session| (session.peer, session.boot)).collect()
     }
 
     /// A handshake has succeeded. Gives the connections whose place this one takes; the caller
@@ -191,21 +192,7 @@ impl Sessions {
                     || other.way == session.way && session.way != Way::Out)
         });
         self.open.borrow_mut().insert(id, Rc::clone(session));
-        if session.proven {
-            self.remember(session.peer, session.boot.number);
-        }
         older
-    }
-
-    fn remember(&self, replica: Replica, boot: u64) {
-        let boots = &mut *self.boots.borrow_mut();
-        if boots.len() >= MAX_BOOTS && !boots.contains_key(&replica) {
-            boots.retain(|replica, _| self.is_connected(*replica));
-        }
-        if boots.len() < MAX_BOOTS {
-            let known = boots.entry(replica).or_default();
-            *known = boot.max(*known);
-        }
     }
 
     /// Takes out those for which this holds; the caller closes them.
@@ -223,11 +210,11 @@ impl Sessions {
         }
     }
 
-    /// Whether a replica may connect, or be connected to, in this boot. It waits for the answer of
-    /// an older boot that is connected.
+    /// Whether a replica may connect, or be connected to, in this boot as far as others of it are
+    /// connected. It waits for the answer of an older one.
     ///
-    /// Errors: that one answers; or the replica has been there in a later boot.
-    pub(crate) async fn check_boot(
+    /// Errors: that one answers.
+    pub(crate) async fn check_twin(
         &self,
         rt: &impl AsyncRuntime,
         limit: Duration,
@@ -249,10 +236,7 @@ impl Sessions {
                 Either::Left((false, _)) | Either::Right(_) => {}
             }
         }
-        match self.boots.borrow().get(&peer) {
-            Some(known) if boot.number < *known => Err(Refusal::OlderBoot),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -291,12 +275,5 @@ mod tests {
         (0..1000).for_each(|_| session.heard(Control::Ping));
         assert_eq!(session.take_due().collect::<Vec<_>>(), [Control::Echo]);
         assert!(!session.is_due());
-    }
-
-    #[test]
-    fn only_so_many_boots_are_remembered() {
-        let sessions = Sessions::default();
-        (1..=1000).for_each(|id| sessions.remember(Replica::new(id, 1), 5));
-        assert!(sessions.boots.borrow().len() <= MAX_BOOTS);
     }
 }

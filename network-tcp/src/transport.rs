@@ -211,6 +211,9 @@ impl<R: AsyncRuntime> State<R> {
     /// open until what is returned is dropped.
     pub(crate) fn begin_session(self: &Rc<Self>, id: u64, session: &Rc<Session>) -> Open<R> {
         self.close(self.sessions.begin(id, session));
+        if session.proven {
+            self.groups().iter().for_each(|(_, inbox)| inbox.met(session.peer, session.boot));
+        }
         Open { state: Rc::clone(self), id }
     }
 
@@ -344,6 +347,7 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         let state = &self.handle.state;
         let attached = state.own.get().map_or(credentials.replica, |own| own.replica);
         assert_eq!(attached, credentials.replica, "a transport belongs to one node");
+        state.sessions.proven().into_iter().for_each(|(peer, boot)| inbox.met(peer, boot));
         let _before = state.groups.borrow_mut().insert(group, (credentials, inbox));
         state.refresh();
         match state.acceptor.replace(Acceptor::Closed) {

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use quorate_core::{
-    Entries, Entry, HardState, Index, LogId, LogWrite, MAX_MEMORIES, Marks, Outline, Recovered,
-    Replica, Runs, SnapshotMeta, Standing, check_list,
+    Entries, Entry, HardState, Index, LogId, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks, Outline,
+    Recovered, Replica, Runs, SnapshotMeta, Standing, check_list,
 };
 use quorate_rt::planted::{Bug, planted};
 
@@ -317,10 +317,12 @@ fn check_readable(write: &LogWrite) -> Result<(), String> {
             return Err(format!("a claim of {:?}", claim.founder));
         }
     }
-    if let Some(Marks { memories, .. }) = write.marks.as_deref()
-        && (memories.len() > MAX_MEMORIES || memories.keys().any(is_none))
+    if let Some(Marks { memories, starts, .. }) = write.marks.as_deref()
+        && (memories.len() > MAX_MEMORIES
+            || memories.keys().any(is_none)
+            || starts.len() > MAX_STARTS)
     {
-        return Err("marks with too many memories, or of no replica".to_owned());
+        return Err("marks with too many memories or starts, or of no replica".to_owned());
     }
     if let Some(meta) = &write.snapshot
         && !(1..=meta.log_id.index).contains(&meta.membership_index)

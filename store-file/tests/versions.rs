@@ -73,8 +73,13 @@ fn snapshot(index: u64) -> SnapshotMeta {
 /// What the folder holds.
 fn groups() -> BTreeMap<GroupId, Group> {
     let log_id = |index| LogId::new(2, 1, index);
-    let memory =
-        Memory { term: Term(2), voted: Term(2), acknowledged: log_id(21), committed: log_id(20) };
+    let memory = Memory {
+        term: Term(2),
+        voted: Term(2),
+        acknowledged: log_id(21),
+        committed: log_id(20),
+        ..Memory::default()
+    };
     // A log that begins behind a snapshot, has entries of all kinds, and one that is larger than a
     // segment.
     let mut entries: Vec<_> = (19..=20).map(|index| entry(2, index, vec![7; 40])).collect();
@@ -84,7 +89,11 @@ fn groups() -> BTreeMap<GroupId, Group> {
     entries.extend([blank, configuration, entry(3, 23, Vec::new()), entry(3, 24, vec![8; 20_000])]);
     let main = Group {
         hard_state: HardState { term: Term(3), voted_for: Some(replica(1)) },
-        marks: Marks { committed: log_id(20), memories: [(replica(2), memory)].into() },
+        marks: Marks {
+            committed: log_id(20),
+            memories: [(replica(2), memory)].into(),
+            ..Marks::default()
+        },
         snapshot: Some(snapshot(20)),
         entries,
         ..Group::default()

@@ -84,7 +84,7 @@ fn store() -> MemStore {
 }
 
 fn append(prev: LogId, committed: Index, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, committed, round: 0, entries: entries.into() }
+    Body::Append { prev, committed, round: 0, durable: 0, entries: entries.into() }
 }
 
 impl Follower {
@@ -144,8 +144,13 @@ impl Follower {
     async fn turns(&mut self) {
         self.round += 1;
         let begun = self.round;
-        let body =
-            Body::Append { prev: BEGIN, committed: 2, round: begun, entries: Entries::default() };
+        let body = Body::Append {
+            prev: BEGIN,
+            committed: 2,
+            round: begun,
+            durable: 0,
+            entries: Entries::default(),
+        };
         self.hears(2, 1, body);
         let echo = |message: Message| match message.body {
             Body::AppendReply { round, outcome: AppendOutcome::Accepted { .. } } => {

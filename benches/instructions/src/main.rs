@@ -86,7 +86,7 @@ fn entries(first: u64, count: u64, bytes: usize) -> Entries {
 
 fn append(count: u64, bytes: usize) -> Message {
     let entries = entries(1, count, bytes);
-    let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, entries };
+    let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries };
     let (cluster, from, to) = (Some(ClusterId(1)), Replica::new(1, 1), Replica::new(2, 1));
     Message { group: 1, cluster, from, to, term: Term(1), body }
 }

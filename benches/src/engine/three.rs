@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quorate::engine::{Engine, Fetch, Input, Local, Output};
 use quorate::rt::Instant;
 use quorate::{
-    ClusterId, Config, Entries, Entry, Index, LogId, LogWrite, Membership, Outline, Payload,
+    Boot, ClusterId, Config, Entries, Entry, Index, LogId, LogWrite, Membership, Outline, Payload,
     Recovered, Replica, Role, Runs,
 };
 
@@ -60,7 +60,7 @@ impl Three {
         let mut now = Instant::default();
         let member = |(replica, recovered): (Replica, Recovered)| {
             let log = Log { applied: recovered.outline.last().index, ..Log::default() };
-            let local = Local { replica, boot: 1, cluster: Some(CLUSTER) };
+            let local = Local { replica, boot: Boot { number: 1, tag: 1 }, cluster: Some(CLUSTER) };
             let engine = Engine::new(local, 0, Config::default(), recovered, replica.id, now);
             Member { engine, inbox: Vec::new(), log, handed_out: 0 }
         };

@@ -99,13 +99,14 @@ fn put_body(to: &mut Gather, body: &Body) {
             }
             put_log_id_field(to, TWO, *last_log_id);
         }
-        Body::Append { prev, committed, round, entries } => {
+        Body::Append { prev, committed, round, durable, entries } => {
             put_log_id_field(to, ONE, *prev);
             put_number_field(to, TWO, *committed);
             put_number_field(to, THREE, *round);
+            put_number_field(to, FOUR, *durable);
             match entries.is_empty() {
-                true => put_field_head(to, FOUR, 0),
-                false => put_field(to, FOUR, |to| put_runs(to, entries)),
+                true => put_field_head(to, FIVE, 0),
+                false => put_field(to, FIVE, |to| put_runs(to, entries)),
             }
         }
         Body::AppendReply { round, outcome } => {
@@ -212,11 +213,12 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
             let prev = fields.log_id(ONE)?;
             let committed = fields.number(TWO)?;
             let round = fields.number(THREE)?;
-            let entries = match fields.bytes(FOUR)? {
+            let durable = fields.number(FOUR)?;
+            let entries = match fields.bytes(FIVE)? {
                 none if none.is_empty() => Entries::default(),
                 runs => take_runs(runs, prev)?,
             };
-            Body::Append { prev, committed, round, entries }
+            Body::Append { prev, committed, round, durable, entries }
         }
         APPEND_REPLY => {
             let round = fields.number(ONE)?;

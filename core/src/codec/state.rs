@@ -34,6 +34,7 @@
 //! | --- | --- |
 //! | 1 | the log id up to which the log was known to be committed |
 //! | 2 | what is remembered of others: a list of structures, in ascending order of their replicas |
+//! | 3 | how the replica's own runs began, in ascending order: for each the number (8 bytes) and the tag (8) of its boot and the term (8); missing where none is known |
 //!
 //! What is remembered of a replica:
 //!
@@ -44,6 +45,7 @@
 //! | 3 | the latest term of its votes for whoever remembers (8 bytes) |
 //! | 4 | the highest log id that it has acknowledged |
 //! | 5 | the highest one of these that is committed |
+//! | 6 | the boot in which it has last shown any of this: number (8 bytes) and tag (8); missing where it is not known |
 
 use bytes::Bytes;
 
@@ -53,7 +55,7 @@ use super::fields::{
 };
 use super::membership::{ascending, put_cluster_field, put_nodes_field, take_cluster, take_nodes};
 use super::{DecodeError, Gather};
-use crate::identity::{Claim, MAX_MEMORIES, Marks, Memory, Standing};
+use crate::identity::{Boot, Claim, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Standing, Start};
 use crate::membership::check_list;
 use crate::types::{HardState, Term};
 
@@ -177,12 +179,16 @@ pub fn take_marks(from: &mut Bytes) -> Result<Marks, DecodeError> {
 
 const COMMITTED: u8 = REFUSE | 1;
 const MEMORIES: u8 = REFUSE | 2;
+const STARTS: u8 = REFUSE | 3;
 
 const REMEMBERED: u8 = REFUSE | 1;
 const REMEMBERED_TERM: u8 = REFUSE | 2;
 const REMEMBERED_VOTE: u8 = REFUSE | 3;
 const ACKNOWLEDGED: u8 = REFUSE | 4;
 const ACKNOWLEDGED_COMMITTED: u8 = REFUSE | 5;
+const SHOWN_IN: u8 = REFUSE | 6;
+
+const START_BYTES: usize = 24;
 
 impl Structure for Marks {
     const WHAT: &'static str = "marks";
@@ -197,9 +203,22 @@ impl Structure for Marks {
                     put_number_field(to, REMEMBERED_VOTE, memory.voted.0);
                     put_log_id_field(to, ACKNOWLEDGED, memory.acknowledged);
                     put_log_id_field(to, ACKNOWLEDGED_COMMITTED, memory.committed);
+                    if memory.boot != Boot::default() {
+                        put_field_head(to, SHOWN_IN, 16);
+                        to.put_u64(memory.boot.number);
+                        to.put_u64(memory.boot.tag);
+                    }
                 });
             }
         });
+        if !self.starts.is_empty() {
+            put_field_head(to, STARTS, self.starts.len() * START_BYTES);
+            for (number, start) in &self.starts {
+                to.put_u64(*number);
+                to.put_u64(start.tag);
+                to.put_u64(start.term.0);
+            }
+        }
     }
 
     fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
@@ -210,8 +229,37 @@ impl Structure for Marks {
             let voted = Term(memory.number(REMEMBERED_VOTE)?);
             let acknowledged = memory.log_id(ACKNOWLEDGED)?;
             let committed = memory.log_id(ACKNOWLEDGED_COMMITTED)?;
-            Ok((replica, Memory { term, voted, acknowledged, committed }))
+            let boot = memory.optional(SHOWN_IN, take_boot)?.unwrap_or_default();
+            Ok((replica, Memory { term, voted, acknowledged, committed, boot }))
         })?;
-        Ok(Self { committed, memories: ascending(memories, "memories")? })
+        let memories = ascending(memories, "memories")?;
+        let starts = fields.optional(STARTS, take_starts)?.unwrap_or_default();
+        Ok(Self { committed, memories, starts: ascending(starts, "starts")? })
     }
+}
+
+fn take_boot(fields: &mut Fields, tag: u8) -> Result<Boot, DecodeError> {
+    let [number, tag] = numbers(&fields.array::<16>(tag)?);
+    Ok(Boot { number, tag })
+}
+
+fn take_starts(fields: &mut Fields, tag: u8) -> Result<Vec<(u64, Start)>, DecodeError> {
+    let bytes = fields.bytes(tag)?;
+    let (starts, []) = bytes.as_chunks::<START_BYTES>() else {
+        return Err(DecodeError::Invalid(format!("starts in {} bytes", bytes.len())));
+    };
+    if starts.len() > MAX_STARTS {
+        return Err(DecodeError::Invalid(format!("more than {MAX_STARTS} starts")));
+    }
+    let start_of = |start: &[u8; START_BYTES]| {
+        let [number, tag, term] = numbers(start);
+        (number, Start { tag, term: Term(term) })
+    };
+    Ok(starts.iter().map(start_of).collect())
+}
+
+/// The numbers of 8 bytes each that these bytes are.
+fn numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let (numbers, _) = bytes.as_chunks();
+    std::array::from_fn(|at| u64::from_le_bytes(numbers[at]))
 }

@@ -14,7 +14,9 @@ use super::output::{Output, Proposal};
 use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::entries::Entries;
-use crate::identity::{ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
+use crate::identity::{
+    Boot, ClusterId, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing, Start,
+};
 use crate::log_store::Recovered;
 use crate::membership::Membership;
 use crate::message::{Body, Message, Refusal};
@@ -25,7 +27,7 @@ use crate::types::{Entry, GroupId, HardState, Index, LogId, Payload, Term};
 pub(super) struct Common {
     pub(super) me: Replica,
     /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
-    pub(super) boot: u64,
+    pub(super) boot: Boot,
     pub(super) group: GroupId,
     pub(super) config: Config,
     pub(super) random: fastrand::Rng,
@@ -58,6 +60,13 @@ pub(super) struct Common {
     named: bool,
     /// What is remembered of others.
     memories: BTreeMap<Replica, Memory>,
+    /// In which boot others are now, as far as they have been met.
+    met: BTreeMap<Replica, Boot>,
+    /// How the runs of this replica began, the present one included.
+    starts: BTreeMap<u64, Start>,
+    /// The present one is to be written at once: a copy of the store that is made from then on
+    /// shows that it is of this run or an earlier one.
+    start_unsaved: bool,
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
@@ -101,6 +110,11 @@ impl Common {
             outline.last().term,
             hard_state.term
         );
+        let mut starts = marks.starts.clone();
+        starts.insert(boot.number, Start { tag: boot.tag, term: hard_state.term });
+        while starts.len() > MAX_STARTS {
+            starts.pop_first();
+        }
         let mut random = fastrand::Rng::with_seed(seed);
         // Not from 0: an answer to a question of an earlier run must not pass for one to a later
         // question (L3).
@@ -129,6 +143,9 @@ impl Common {
             is_changing: false,
             named: false,
             memories: marks.memories.clone(),
+            met: BTreeMap::new(),
+            starts,
+            start_unsaved: true,
             written_marks: marks.clone(),
             marks_at: now,
             started_in: hard_state.term,
@@ -231,6 +248,11 @@ impl Common {
             self.cluster_unsaved = false;
             beside.cluster = self.cluster;
         }
+        let lonely_at = self.marks_at + LONELY_MARKS * self.config.heartbeat_interval;
+        if self.start_unsaved || self.now >= lonely_at {
+            self.start_unsaved = false;
+            beside.marks = self.changed_marks();
+        }
         let mut write = self.log.take_write(beside, self.now)?;
         if self.now >= self.marks_at {
             write.1.marks = self.changed_marks();
@@ -238,16 +260,19 @@ impl Common {
         Some(write)
     }
 
-    /// The marks, where they have changed since they were written last. They go along with some
-    /// other write.
+    /// The marks, where they have changed since they were written last.
     fn changed_marks(&mut self) -> Option<Box<Marks>> {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
         self.marks_at = self.now + self.config.heartbeat_interval;
         let written = &self.written_marks;
-        if committed == written.committed && self.memories == written.memories {
+        if committed == written.committed
+            && self.memories == written.memories
+            && self.starts == written.starts
+        {
             return None;
         }
-        self.written_marks = Marks { committed, memories: self.memories.clone() };
+        let (memories, starts) = (self.memories.clone(), self.starts.clone());
+        self.written_marks = Marks { committed, memories, starts };
         Some(Box::new(self.written_marks.clone()))
     }
 
@@ -367,10 +392,32 @@ impl Common {
 
     // What is remembered of others.
 
-    /// Notes what another replica has shown to have made durable.
-    pub(super) fn remember(&mut self, of: Replica, change: impl FnOnce(&mut Memory)) {
+    /// In which boot another replica speaks, if that is known.
+    pub(super) fn met(&self, replica: Replica) -> Option<Boot> {
+        self.met.get(&replica).copied()
+    }
+
+    /// From now on another replica speaks in this boot.
+    pub(super) fn set_met(&mut self, replica: Replica, boot: Boot) {
+        if self.met.len() >= MAX_MEMORIES && !self.met.contains_key(&replica) {
+            let membership = self.log.membership();
+            self.met.retain(|met, _| membership.is_some_and(|m| m.is_member(*met)));
+        }
+        if self.met.len() < MAX_MEMORIES {
+            self.met.insert(replica, boot);
+        }
+    }
+
+    /// Notes what another replica has shown to have made durable; whether it has `acted` in its
+    /// present boot.
+    pub(super) fn remember(&mut self, of: Replica, acted: bool, change: impl FnOnce(&mut Memory)) {
         if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
-            change(self.memories.entry(of).or_default());
+            let memory = self.memories.entry(of).or_default();
+            change(memory);
+            // Who has only connected has promised nothing: it may be a copy that will be refused.
+            if acted {
+                memory.boot = self.met.get(&of).copied().unwrap_or_default();
+            }
         }
     }
 
@@ -380,7 +427,7 @@ impl Common {
 
     /// What of this memory this replica does not have any more, if anything.
     pub(super) fn lacks(&self, from: Replica, memory: &Memory) -> Option<String> {
-        let Memory { term, voted, acknowledged, committed } = *memory;
+        let Memory { term, voted, acknowledged, committed, boot } = *memory;
         let HardState { term: ours, voted_for } = self.hard_state;
         let last = self.log.last();
         let holds =
@@ -389,7 +436,28 @@ impl Common {
         // entries of earlier terms first: in this run, or in one before, which then knew of that
         // term.
         let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
-        if term > ours {
+        // The terms of a put-back store may rise again, and it may lead again in one of them: what
+        // it has now does not show that. How its runs began does. (A run that isn't known here may
+        // have written nothing, or was counted for another group of this store.)
+        let number = boot.number;
+        let known = self.starts.get(&number).map(|start| start.tag == boot.tag);
+        let later = || self.starts.range(number..).nth(1);
+        let forgetful = later().filter(|(_, start)| known == Some(true) && start.term < term);
+        if number > self.boot.number {
+            Some(format!(
+                "replica {from} has been promised something in its start {number}, and this is start {}",
+                self.boot.number
+            ))
+        } else if known == Some(false) {
+            Some(format!(
+                "replica {from} has been promised something by another start {number} than the one that has run here"
+            ))
+        } else if let Some((at, start)) = forgetful {
+            Some(format!(
+                "replica {from} has seen it in term {term} in start {number}, and start {at} began with term {}",
+                start.term
+            ))
+        } else if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
         } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
             Some(format!(
@@ -438,6 +506,10 @@ impl Common {
         }
     }
 }
+
+/// Marks that no other write has taken along for so many heartbeats are written by themselves: what
+/// happened last before a quiet time is remembered over a restart of all nodes, too.
+const LONELY_MARKS: u32 = 10;
 
 /// Messages that may wait for the disk: several for each member of a configuration. Others are
 /// repeated by who asks.

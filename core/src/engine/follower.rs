@@ -27,6 +27,10 @@ struct Following {
     /// The largest commit index the leader has told of; it may be beyond what has arrived.
     committed: Index,
     round: u64,
+    /// Up to here the leader's own log is durable, as far as it has said.
+    durable: Index,
+    /// Whether it has spoken as a leader in its present boot.
+    acted: bool,
     /// What was last said to be durable.
     acknowledged: Index,
     /// The leader waits for an answer even if nothing has become durable.
@@ -109,11 +113,26 @@ impl Follower {
 
     /// Answers those who wait for the leader's word.
     pub(super) fn leave_leader(&mut self, common: &mut Common) {
+        self.remember_leader(common);
         if let Some(following) = self.following.take() {
             common.placed_are_lost();
             following.forwards.abandon(common);
             following.questions.abandon(common);
         }
+    }
+
+    /// Notes what the leader has made durable: its term with its vote for itself, and its log.
+    pub(super) fn remember_leader(&self, common: &mut Common) {
+        let Some(following) = &self.following else { return };
+        let term = common.hard_state.term;
+        let log_id = |index| common.log.log_id(index).unwrap_or_default();
+        let durable = following.durable.min(following.agreed);
+        let (acknowledged, committed) = (log_id(durable), log_id(durable.min(common.committed)));
+        common.remember(following.leader, following.acted, |memory| {
+            memory.term = memory.term.max(term);
+            memory.acknowledged = memory.acknowledged.max(acknowledged);
+            memory.committed = memory.committed.max(committed);
+        });
     }
 
     /// The leader has said something. None: it is not the one that this node follows.
@@ -125,6 +144,8 @@ impl Follower {
             agreed: 0,
             committed: 0,
             round: 0,
+            durable: 0,
+            acted: false,
             acknowledged: 0,
             reply_due: false,
             forwards: Forwards::default(),
@@ -136,6 +157,7 @@ impl Follower {
             return None;
         }
         following.last_contact = common.now;
+        following.acted = true;
         Some(following)
     }
 
@@ -220,6 +242,20 @@ impl Follower {
         }
         following.agreed = following.agreed.max(last);
         following.learn_commit(common, committed);
+    }
+
+    /// A replica begins to speak in another boot.
+    pub(super) fn met(&mut self, replica: Replica) {
+        if let Some(following) = self.following.as_mut().filter(|f| f.leader == replica) {
+            following.acted = false;
+        }
+    }
+
+    /// The leader's own log is durable up to here.
+    pub(super) fn learn_durable(&mut self, from: Replica, durable: Index) {
+        if let Some(following) = self.following.as_mut().filter(|f| f.leader == from) {
+            following.durable = following.durable.max(durable);
+        }
     }
 
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {

@@ -51,7 +51,7 @@ impl Forwards {
                 commands.push(command);
             }
             common.sequence += 1;
-            let (boot, sequence) = (common.boot, common.sequence);
+            let (boot, sequence) = (common.boot.number, common.sequence);
             common.send(leader, Body::Forward { boot, sequence, commands });
             self.sent.insert(sequence, Sent { tickets, deadline });
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::entries::Entries;
-use crate::identity::{Memory, Replica};
+use crate::identity::{Boot, Memory, Replica};
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
@@ -75,6 +75,13 @@ pub enum Input {
         from: Replica,
         /// What it remembers.
         memory: Memory,
+    },
+    /// Another replica, of the same cluster, speaks in this boot from now on.
+    Met {
+        /// Who was met.
+        replica: Replica,
+        /// Its run.
+        boot: Boot,
     },
     /// Nothing but time has passed.
     Wake,

@@ -123,14 +123,15 @@ impl Leader {
         self.peers.get_mut(&from)
     }
 
-    /// Notes what the peers have acknowledged in this term.
+    /// Notes what the peers have acknowledged in this term. Other answers are no proof: whoever
+    /// refuses something of an earlier term may not have made its term durable.
     pub(super) fn remember_peers(&self, common: &mut Common) {
         let term = common.hard_state.term;
-        for (peer, progress) in self.peers.iter().filter(|(_, progress)| progress.heard_from) {
+        for (peer, progress) in self.peers.iter().filter(|(_, progress)| progress.matched > 0) {
             let log_id = |index| common.log.log_id(index).unwrap_or_default();
             let acknowledged = log_id(progress.matched);
             let committed = log_id(progress.matched.min(common.committed));
-            common.remember(*peer, |memory| {
+            common.remember(*peer, progress.acted, |memory| {
                 memory.term = memory.term.max(term);
                 memory.acknowledged = memory.acknowledged.max(acknowledged);
                 memory.committed = memory.committed.max(committed);
@@ -253,7 +254,10 @@ impl Leader {
         progress.heard_from = true;
         progress.round = progress.round.max(round);
         match outcome {
-            AppendOutcome::Accepted { matched } => progress.accepted(matched, &common.log),
+            AppendOutcome::Accepted { matched } => {
+                progress.acted = true;
+                progress.accepted(matched, &common.log);
+            }
             AppendOutcome::Rejected { prev, hint } => progress.rejected(prev, hint, &common.log),
         }
     }
@@ -457,6 +461,13 @@ impl Leader {
         }
     }
 
+    /// A replica begins to speak in another boot.
+    pub(super) fn met(&mut self, replica: Replica) {
+        if let Some(progress) = self.peers.get_mut(&replica) {
+            progress.acted = false;
+        }
+    }
+
     pub(super) fn leave(&mut self, common: &mut Common) {
         self.remember_peers(common);
         self.rounds.abandon(common);
@@ -519,6 +530,6 @@ fn send(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64,
         }
     }
     progress.due = false;
-    let committed = common.committed;
-    common.send(peer, Body::Append { prev, committed, round, entries });
+    let (committed, durable) = (common.committed, common.log.durable());
+    common.send(peer, Body::Append { prev, committed, round, durable, entries });
 }

@@ -11,7 +11,7 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use crate::entries::{Entries, Runs};
-use crate::identity::{ClusterId, Standing};
+use crate::identity::{ClusterId, Marks, Standing};
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
 use crate::outline::Outline;
@@ -56,6 +56,8 @@ pub(super) struct Beside {
     pub(super) hard_state: Option<HardState>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) standing: Option<Box<Standing>>,
+    /// They don't wait for another write any more.
+    pub(super) marks: Option<Box<Marks>>,
     /// How often the standing has changed by now.
     pub(super) standings: u64,
 }
@@ -241,11 +243,12 @@ impl Log {
 
     /// Hands to the store what is fresh and has not been handed to it, with the hard state if that has changed.
     pub(super) fn take_write(&mut self, beside: Beside, now: Instant) -> Option<(u64, LogWrite)> {
-        let Beside { hard_state, cluster, standing, standings } = beside;
+        let Beside { hard_state, cluster, standing, marks, standings } = beside;
         self.seal();
         let unhanded = self.fresh.last().filter(|last| *last > self.handed);
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        let tells = hard_state.is_some() || cluster.is_some() || standing.is_some();
+        let tells =
+            hard_state.is_some() || cluster.is_some() || standing.is_some() || marks.is_some();
         if unhanded.is_none() && !tells && !named && !purged {
             return None;
         }
@@ -266,7 +269,7 @@ impl Log {
             hard_state,
             cluster,
             standing,
-            marks: None,
+            marks,
             snapshot: self.snapshot.clone().filter(|_| named),
             purge: purged.then(|| self.outline.purged()),
             entries,

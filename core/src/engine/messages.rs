@@ -75,7 +75,7 @@ impl Engine {
             Body::Vote { last_log_id, .. } => self.on_vote(from, last_log_id),
             Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
             Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
-            Body::Append { prev, committed, round, entries } => {
+            Body::Append { prev, committed, round, durable, entries } => {
                 if !entries_follow(prev, &entries, term) {
                     tracing::error!(%from, %prev, "ignored an append whose entries can't be");
                     return;
@@ -94,6 +94,7 @@ impl Engine {
                 match &mut self.role {
                     State::Follower(follower) => {
                         follower.on_append(&mut self.common, from, prev, committed, round, entries);
+                        follower.learn_durable(from, durable);
                     }
                     State::Candidate(_) | State::Leader(_) => {
                         tracing::error!(%from, %term, "ignored a second leader of this node's term");
@@ -121,7 +122,7 @@ impl Engine {
             },
             Body::ForwardReply { boot, sequence, outcome } => {
                 if let State::Follower(follower) = &mut self.role
-                    && boot == common.boot
+                    && boot == common.boot.number
                 {
                     follower.on_forward_reply(common, from, sequence, outcome);
                 }
@@ -361,7 +362,7 @@ impl Engine {
             && (!granted || term == asked)
         {
             if granted && !pre && self.common.voters.contains(from) {
-                self.common.remember(from, |memory| {
+                self.common.remember(from, true, |memory| {
                     memory.term = memory.term.max(term);
                     memory.voted = term;
                 });

@@ -37,7 +37,7 @@ use self::formation::Formation;
 use self::leader::Leader;
 use crate::config::Config;
 use crate::error::InitializeError;
-use crate::identity::{ClusterId, Memory, Replica, Standing};
+use crate::identity::{Boot, ClusterId, Memory, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::message::Refusal;
@@ -63,8 +63,8 @@ pub struct Engine {
 pub struct Local {
     /// The node and its store.
     pub replica: Replica,
-    /// How often a node has started on this store.
-    pub boot: u64,
+    /// This run of the node.
+    pub boot: Boot,
     /// The cluster that the store belongs to, if it belongs to one.
     pub cluster: Option<ClusterId>,
 }
@@ -224,6 +224,7 @@ impl Engine {
                     self.common.out.rolled_back = Some(what);
                 }
             }
+            Input::Met { replica, boot } => self.on_met(replica, boot),
             Input::Wake => self.on_time(),
         }
     }
@@ -231,10 +232,8 @@ impl Engine {
     /// What of all that was stepped is to be made durable so far: the first part of the output, for a caller whose store may be done with it at once. It steps
     /// that by [`Input::Persisted`], and what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
     pub fn take_write(&mut self) -> Option<(u64, LogWrite)> {
-        if self.common.marks_are_due()
-            && let State::Leader(leader) = &self.role
-        {
-            leader.remember_peers(&mut self.common);
+        if self.common.marks_are_due() {
+            self.remember_others();
         }
         self.common.take_write()
     }
@@ -298,6 +297,19 @@ impl Engine {
         self.formation.as_ref().map(Formation::obstacles)
     }
 
+    /// Whether it is part of its group, and no change is under way: a committed configuration that
+    /// is not joint names it, and no other disk of its node. Before that its disk may be taking the
+    /// place of a lost one, and no other disk may be taken away.
+    pub fn is_part(&self) -> bool {
+        let common = &self.common;
+        let is_settled = !common.voters.is_joint() && common.committed >= common.membership_index;
+        let is_only = |membership: &Membership| {
+            let of_node = membership.members().keys().filter(|member| member.id == common.me.id);
+            of_node.eq([&common.me])
+        };
+        is_settled && common.membership().is_some_and(is_only)
+    }
+
     /// The ids of the list that it was told last.
     pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
         self.told.as_ref()
@@ -329,10 +341,31 @@ impl Engine {
     /// What this replica remembers of another, for that one to compare with what it has: see
     /// [`Input::Remembered`].
     pub fn memory_of(&mut self, replica: Replica) -> Option<Memory> {
-        if let State::Leader(leader) = &self.role {
-            leader.remember_peers(&mut self.common);
-        }
+        self.remember_others();
         self.common.memory_of(replica)
+    }
+
+    /// What was heard before was of another boot.
+    fn on_met(&mut self, replica: Replica, boot: Boot) {
+        if self.common.met(replica) == Some(boot) {
+            return;
+        }
+        self.remember_others();
+        self.common.set_met(replica, boot);
+        match &mut self.role {
+            State::Leader(leader) => leader.met(replica),
+            State::Follower(follower) => follower.met(replica),
+            State::Candidate(_) => {}
+        }
+    }
+
+    /// Notes what those with whom it replicates have shown to have made durable.
+    fn remember_others(&mut self) {
+        match &self.role {
+            State::Leader(leader) => leader.remember_peers(&mut self.common),
+            State::Follower(follower) => follower.remember_leader(&mut self.common),
+            State::Candidate(_) => {}
+        }
     }
 
     /// The leader of its term, when known.

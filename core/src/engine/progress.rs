@@ -23,6 +23,8 @@ pub(super) struct Progress {
     pub(super) last_contact: Instant,
     /// Whether it was heard from in this term.
     pub(super) heard_from: bool,
+    /// Whether it has acknowledged something in its present boot.
+    pub(super) acted: bool,
     /// The largest round it has echoed.
     pub(super) round: u64,
     /// Its clients wait for this index to be committed, so it shall hear of that without delay.
@@ -52,6 +54,7 @@ impl Progress {
             inflight: Inflight::default(),
             last_contact: now,
             heard_from: false,
+            acted: false,
             round: 0,
             awaits_commit: 0,
             fetching: false,

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::engine::{Fetch, Input, PieceRead};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
-use crate::identity::{Memory, Replica};
+use crate::identity::{Boot, Memory, Replica};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::snapshot::SnapshotMeta;
@@ -73,6 +73,11 @@ pub(crate) enum Event<SM: StateMachine> {
     Remembered {
         from: Replica,
         memory: Memory,
+    },
+    /// Another replica speaks in this boot from now on.
+    Met {
+        replica: Replica,
+        boot: Boot,
     },
     /// Something that the node has called, has panicked.
     Failed(Fatal),
@@ -370,6 +375,10 @@ impl<SM: StateMachine> Receiver for Mailbox<SM> {
 
     fn remembered(&self, from: Replica, memory: Memory) {
         self.event(Event::Remembered { from, memory });
+    }
+
+    fn met(&self, replica: Replica, boot: Boot) {
+        self.event(Event::Met { replica, boot });
     }
 }
 

@@ -40,13 +40,13 @@ use self::turn::Turns;
 use crate::config::Config;
 use crate::engine::{Engine, Local};
 use crate::error::{Fatal, StartError};
-use crate::identity::{Identity, Replica};
+use crate::identity::{Boot, Identity, Replica};
 use crate::local::LocalRaft;
 use crate::log_store::LogStore;
 use crate::metrics::{Metrics, Role};
 use crate::raft::Raft;
 use crate::state_machine::StateMachine;
-use crate::transport::{Boot, Inbox, Receiver, Transport};
+use crate::transport::{Inbox, Receiver, Transport};
 use crate::types::{GroupId, NodeId};
 
 /// A running node of a Raft group. It lives on the thread that started it.
@@ -143,9 +143,9 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         let Identity { incarnation, cluster, boot } = log_store.identify(id).await?;
         let replica = Replica::new(id, incarnation);
         let recovered = log_store.recover(group).await?;
+        let boot = Boot { number: boot, tag: rt.random() };
         let local = Local { replica, boot, cluster };
         let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
-        let boot = Boot { number: boot, tag: rt.random() };
         let credentials = turn::credentials(&engine, boot);
         tracing::info!(
             %replica, boot = boot.number, group, state = ?credentials.state,

@@ -23,13 +23,13 @@ use super::timer::Timer;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
-use crate::identity::{Replica, Standing};
+use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
-use crate::transport::{Boot, Credentials, StoreState, Transport};
+use crate::transport::{Credentials, StoreState, Transport};
 use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
 /// Everything a node's loop works with.
@@ -133,6 +133,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 }
                 Event::Remembered { from, memory } => {
                     self.engine.step(now, Input::Remembered { from, memory });
+                }
+                Event::Met { replica, boot } => {
+                    self.engine.step(now, Input::Met { replica, boot });
                 }
                 Event::Failed(fatal) => return Err(fatal),
                 Event::Shutdown => self.begin_to_stop(now),
@@ -399,12 +402,23 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let times = [*wake_at, expires_at, self.stalled_at, stop_at];
         self.timer.set(times.into_iter().flatten().min());
-        if self.engine.durable() > 0 && self.engine.membership().is_some() {
-            for reply in self.replies.borrow_mut().initializing.drain(..) {
-                let _ = reply.send(Ok(()));
-            }
-        }
+        self.answer_initialize();
         self.answer_snapshots();
+    }
+
+    fn answer_initialize(&self) {
+        let initializing = &mut self.replies.borrow_mut().initializing;
+        if initializing.is_empty() {
+            return;
+        }
+        let outcome = match self.engine.is_part() {
+            true => Ok(()),
+            false if *self.engine.standing() == Standing::Spent => Err(InitializeError::Spent),
+            false => return,
+        };
+        for reply in initializing.drain(..) {
+            let _ = reply.send(outcome.clone());
+        }
     }
 
     /// Tells the transport where others are reached, and what this node can show them.

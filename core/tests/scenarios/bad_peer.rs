@@ -19,7 +19,7 @@ fn bodies(term: u64) -> Vec<Body> {
     let last = LogId::new(term, MAX, MAX);
     let append = |prev, entries: Vec<Entry>| {
         let entries = entries.into();
-        Body::Append { prev, committed: MAX, round: MAX, entries }
+        Body::Append { prev, committed: MAX, round: MAX, durable: MAX, entries }
     };
     let entry =
         |index| Entry { log_id: LogId::new(term, 1, index), time: MAX, payload: Payload::Blank };

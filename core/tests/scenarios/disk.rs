@@ -6,8 +6,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use quorate_core::engine::Local;
 use quorate_core::{
-    ClusterId, Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Marks, NodeId, Outline,
-    Recovered, Replica, SnapshotMeta, Standing,
+    Boot, ClusterId, Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Marks, NodeId,
+    Outline, Recovered, Replica, SnapshotMeta, Standing,
 };
 
 #[derive(Clone, Default)]
@@ -116,10 +116,11 @@ impl Disk {
     }
 
     /// A node starts on it.
-    pub(crate) fn identify(&mut self, node: NodeId) -> Local {
+    pub(crate) fn identify(&mut self, node: NodeId, tag: u64) -> Local {
         self.boot += 1;
         let replica = Replica::new(node, self.incarnation);
-        Local { replica, boot: self.boot, cluster: self.durable.cluster }
+        let boot = Boot { number: self.boot, tag };
+        Local { replica, boot, cluster: self.durable.cluster }
     }
 
     /// What reads see.

@@ -87,6 +87,8 @@ scenarios! {
     replication
     restart
     rolled_back
+    rolled_back_leader
+    rolled_back_same_term
     slow_peer
     snapshot
     snapshot_between

@@ -100,6 +100,9 @@ pub(crate) fn write(write: &LogWrite) -> String {
     if !write.entries.is_empty() {
         parts.push(entries(&write.entries));
     }
+    if parts.is_empty() {
+        parts.extend(write.marks.as_ref().map(|_| "marks".to_owned()));
+    }
     parts.join("; ")
 }
 
@@ -158,10 +161,10 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
             write!(text, "claim, ballot {} of {}", claim.ballot, ids(&claim.ids()))
         }
         Body::Admit { .. } => write!(text, "let in"),
-        Body::Append { prev, committed, round: r, entries: e } if e.is_empty() => {
+        Body::Append { prev, committed, round: r, entries: e, .. } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))
         }
-        Body::Append { prev, committed, round: r, entries: e } => {
+        Body::Append { prev, committed, round: r, entries: e, .. } => {
             let entries = entries(e);
             write!(text, "append after {prev}: {entries}; commit {committed}{}", round(r))
         }

@@ -43,7 +43,8 @@
 //!
 //! What a group remembers: 1 the group (8 bytes); 2 the highest term (8); 3 the term of the latest
 //! vote for the dialler (8); 4 the highest log id that was acknowledged (24: term, leader, index);
-//! 5 the highest one of these that is committed (24).
+//! 5 the highest one of these that is committed (24); 6 the boot of the acceptor in which it has shown
+//! that last (missing if that is not known).
 //!
 //! The version is the highest that both speak.
 
@@ -138,7 +139,7 @@ impl Hello {
         let mut fields = Fields::new("hello", fields);
         let replica = fields.replica(HELLO_FROM)?;
         let to = fields.value(HELLO_TO, take_pair)?;
-        let boot = fields.value(HELLO_BOOT, take_pair)?;
+        let boot = take_boot(&mut fields, HELLO_BOOT)?;
         let state = state_of(fields.byte(HELLO_STATE)?)?;
         let lane = fields.byte(HELLO_LANE)?;
         let lane = Lane::ALL.into_iter().find(|known| *known as u8 == lane);
@@ -149,7 +150,6 @@ impl Hello {
         if to[0] == 0 || address.len() > MAX_ADDRESS_BYTES {
             return Err(Refusal::Malformed);
         }
-        let boot = Boot { number: boot[0], tag: boot[1] };
         Ok(Some(Self {
             versions,
             from: Party { replica, boot, state, nonce },
@@ -217,12 +217,11 @@ fn take_answer(fields: Bytes) -> Result<(Option<Party>, Option<Mac>), DecodeErro
     }
     let mut fields = Fields::new("answer", fields);
     let replica = fields.replica(ANSWER_NODE)?;
-    let boot = fields.value(ANSWER_BOOT, take_pair)?;
+    let boot = take_boot(&mut fields, ANSWER_BOOT)?;
     let state = state_of(fields.byte(ANSWER_STATE)?)?;
     let nonce = fields.array(ANSWER_NONCE)?;
     let mac = fields.optional(ANSWER_MAC, Fields::array)?;
     fields.finish()?;
-    let boot = Boot { number: boot[0], tag: boot[1] };
     Ok((Some(Party { replica, boot, state, nonce }), mac))
 }
 
@@ -235,6 +234,7 @@ const MEMORY_TERM: u8 = REFUSE | 2;
 const MEMORY_VOTED: u8 = REFUSE | 3;
 const MEMORY_ACKNOWLEDGED: u8 = REFUSE | 4;
 const MEMORY_COMMITTED: u8 = REFUSE | 5;
+const MEMORY_BOOT: u8 = REFUSE | 6;
 
 impl Confirm {
     pub(crate) fn encode(&self) -> Bytes {
@@ -285,13 +285,16 @@ impl Confirm {
 
 fn put_memory(to: &mut Gather, group: GroupId, memory: &Memory) {
     let mut fields = Gather::new();
-    let Memory { term, voted, acknowledged, committed } = memory;
+    let Memory { term, voted, acknowledged, committed, boot } = memory;
     put_slice_field(&mut fields, MEMORY_GROUP, &group.to_le_bytes());
     put_slice_field(&mut fields, MEMORY_TERM, &term.0.to_le_bytes());
     put_slice_field(&mut fields, MEMORY_VOTED, &voted.0.to_le_bytes());
     for (tag, log_id) in [(MEMORY_ACKNOWLEDGED, *acknowledged), (MEMORY_COMMITTED, *committed)] {
         fields.put_slice(&[tag, LOG_ID_BYTES as u8]);
         put_log_id(&mut fields, log_id);
+    }
+    if *boot != Boot::default() {
+        put_pair_field(&mut fields, MEMORY_BOOT, [boot.number, boot.tag]);
     }
     to.put_u32(fields.len() as u32);
     to.append(&mut fields);
@@ -304,8 +307,9 @@ fn take_memory(from: Bytes) -> Result<(GroupId, Memory), DecodeError> {
     let voted = Term(fields.number(MEMORY_VOTED)?);
     let acknowledged = fields.log_id(MEMORY_ACKNOWLEDGED)?;
     let committed = fields.log_id(MEMORY_COMMITTED)?;
+    let boot = fields.optional(MEMORY_BOOT, take_boot)?.unwrap_or_default();
     fields.finish()?;
-    Ok((group, Memory { term, voted, acknowledged, committed }))
+    Ok((group, Memory { term, voted, acknowledged, committed, boot }))
 }
 
 /// Whether this may become what we expect: something else may say little, and then wait for an
@@ -348,6 +352,11 @@ fn put_slice_field(to: &mut Gather, tag: u8, value: &[u8]) {
 
 fn put_pair_field(to: &mut Gather, tag: u8, pair: [u64; 2]) {
     put_field(to, tag, |to| pair.into_iter().for_each(|number| to.put_u64(number)));
+}
+
+fn take_boot(fields: &mut Fields, tag: u8) -> Result<Boot, DecodeError> {
+    let [number, tag] = fields.value(tag, take_pair)?;
+    Ok(Boot { number, tag })
 }
 
 fn take_pair(from: &mut Bytes) -> Result<[u64; 2], DecodeError> {

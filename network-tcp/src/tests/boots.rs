@@ -1,5 +1,4 @@
-//! Two processes of one replica: a reboot is served at once, a copy of a folder is refused, and so
-//! is an older one.
+//! Two processes of one replica: a reboot is served at once, and a copy of a folder is refused.
 
 use super::*;
 use crate::handshake::Refusal;
@@ -214,51 +213,6 @@ fn another_connection_of_the_same_boot_is_no_twin() {
         let _newer = Wire::welcomed(&rt, &one, 2).await;
         older.until_closed().await;
         assert_eq!(one.transport.stats().refused_handshakes, 0);
-    });
-}
-
-#[test]
-fn a_folder_that_went_back_is_refused_in_both_directions() {
-    run(async |rt| {
-        let mut one = Node::start_with(&rt, member(1), ANYWHERE, config(), patient(LONG)).await;
-        let mut older = member(2);
-        older.boot.number -= 1;
-        older.boot.tag += 7;
-        let wire = welcomed(&rt, &one, member(2)).await;
-        until(&rt, || one.transport.stats().accepts == 1).await;
-        drop(wire);
-        let (_, code) = greet(&rt, &one, older).await;
-        assert_eq!(code, Refusal::OlderBoot.code());
-
-        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
-        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
-        one.send_number(2, 1);
-        let (mut wire, _, confirm) = Wire::welcome_as(&mut listener, older).await;
-        assert_eq!(confirm.refused, Refusal::OlderBoot.code());
-        wire.until_closed().await;
-        until(&rt, || one.transport.stats().refused_handshakes == 2).await;
-        assert_eq!(one.transport.stats().twins, 0);
-
-        // The same boot, and later ones, are welcome.
-        for own in [member(2), rebooted(member(2))] {
-            let mut wire = welcomed(&rt, &one, own).await;
-            wire.send(frame(&encode(&message(2, 1, Body::ReadIndex { sequence: 1 })))).await;
-            assert_eq!(one.number().await, 1);
-        }
-    });
-}
-
-#[test]
-fn a_boot_that_proves_nothing_is_not_remembered() {
-    run(async |rt| {
-        let one = Node::start(&rt, 1).await;
-        let mut liar = empty(2);
-        liar.boot.number = u64::MAX;
-        let wire = welcomed(&rt, &one, liar).await;
-        until(&rt, || one.transport.stats().accepts == 1).await;
-        drop(wire);
-        let (_, code) = greet(&rt, &one, rebooted(member(2))).await;
-        assert_eq!(code, 0);
     });
 }
 

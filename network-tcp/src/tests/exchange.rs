@@ -29,7 +29,8 @@ fn a_large_message_arrives_and_others_after_it() {
         let (one, mut two) = pair(&rt).await;
         let prev = LogId::new(2, 1, 10);
         let entries = vec![command(11, 12 << 20), command(12, 30), command(13, 300_000)];
-        let body = Body::Append { prev, committed: 9, round: 1, entries: entries.into() };
+        let body =
+            Body::Append { prev, committed: 9, round: 1, durable: 0, entries: entries.into() };
         one.send(2, body.clone());
         let commands = vec![Bytes::from(vec![5; 12 << 20])];
         let forward = Body::Forward { boot: 1, sequence: 1, commands };

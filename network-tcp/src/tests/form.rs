@@ -22,7 +22,8 @@ fn comes_out_as_it_went_in<T: Clone + std::fmt::Debug + PartialEq>(
 
 fn memory(term: u64) -> Memory {
     let (acknowledged, committed) = (LogId::new(term, 1, 9), LogId::new(term, 1, 8));
-    Memory { term: Term(term), voted: Term(term - 1), acknowledged, committed }
+    let boot = Boot { number: term / 2, tag: term };
+    Memory { term: Term(term), voted: Term(term - 1), acknowledged, committed, boot }
 }
 
 #[test]

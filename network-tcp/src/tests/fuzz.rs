@@ -109,7 +109,13 @@ impl Random {
             3 => Body::VoteReply { granted },
             4 => {
                 let entries = self.entries(last_log_id);
-                Body::Append { prev: last_log_id, committed: self.number(), round, entries }
+                Body::Append {
+                    prev: last_log_id,
+                    committed: self.number(),
+                    round,
+                    durable: self.number(),
+                    entries,
+                }
             }
             5 => {
                 let outcome = match self.below(2) {

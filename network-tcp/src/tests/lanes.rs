@@ -164,6 +164,7 @@ fn a_message_on_the_wrong_lane_closes_its_connection_alone() {
             prev: LogId::ZERO,
             committed: 0,
             round: 1,
+            durable: 0,
             entries: vec![command(1, 5)].into(),
         };
         let reply = Body::SnapshotReply { digest: Digest::of(b""), stored: 1 };

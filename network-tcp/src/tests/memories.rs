@@ -9,7 +9,8 @@ use crate::handshake::{MAX_MEMORIES, Refusal};
 
 fn memory(term: u64) -> Memory {
     let (acknowledged, committed) = (LogId::new(term, 1, 9), LogId::new(term, 1, 8));
-    Memory { term: Term(term), voted: Term(term - 1), acknowledged, committed }
+    let boot = member(2).boot;
+    Memory { term: Term(term), voted: Term(term - 1), acknowledged, committed, boot }
 }
 
 /// What has reached a group, in order.
@@ -21,13 +22,16 @@ enum Event {
 
 /// Listens for a group, remembers in it of replica 2 what `recall` says, and notes what comes.
 fn listen(node: &Node, group: GroupId, recall: Option<Memory>, events: &Rc<RefCell<Vec<Event>>>) {
-    let (delivered, remembered) = (Rc::clone(events), Rc::clone(events));
+    let note = |events: &Rc<RefCell<Vec<Event>>>| {
+        let events = Rc::clone(events);
+        move |event| events.borrow_mut().push(event)
+    };
+    let (delivered, remembered) = (note(events), note(events));
     let inbox = Inbox::with_memory(
-        move |message| delivered.borrow_mut().push(Event::Message(group, message.body)),
+        move |message| delivered(Event::Message(group, message.body)),
         move |of| recall.filter(|_| of == replica(2)),
-        move |from, memory| {
-            remembered.borrow_mut().push(Event::Remembered(group, from, memory));
-        },
+        move |from, memory| remembered(Event::Remembered(group, from, memory)),
+        |_, _| (),
     );
     node.transport.attach(group, node.own, inbox);
 }
@@ -97,48 +101,93 @@ fn memories_are_told_in_a_bounded_number_and_for_groups_that_are_here() {
     });
 }
 
-/// A folder that went back to an earlier boot is refused, and so stops at what others remember of
-/// it.
-#[test]
-fn a_refused_earlier_boot_is_told_what_is_remembered() {
-    run(async |rt| {
-        let one = Node::start(&rt, 1).await;
-        let here = Rc::default();
-        listen(&one, GROUP, Some(memory(5)), &here);
-        let later = rebooted(member(2));
-        let mut wire = Wire::connect(&rt, &one).await;
-        wire.shake_hands(&hello_by(later, replica(1)), later.cluster).await;
-        until(&rt, || one.transport.stats().accepts == 1).await;
-        drop(wire);
-        let two = Node::start(&rt, 2).await;
-        let there = Rc::default();
-        listen(&two, GROUP, None, &there);
-        one.meet(&[(2, two.address())]);
-        one.send_number(2, 1);
-        until(&rt, || !there.borrow().is_empty()).await;
-        assert_eq!(*there.borrow(), [Event::Remembered(GROUP, replica(1), memory(5))]);
-        assert_eq!(two.transport.stats().accepts, 0);
-    });
+/// Boots of node 2 that have been, and can't be those in which it has promised what is remembered.
+fn went_back() -> [Credentials; 2] {
+    let mut older = member(2);
+    older.boot.number -= 1;
+    let mut other = member(2);
+    other.boot.tag += 7;
+    [older, other]
 }
 
 /// It has less than it has shown to others, and is to know: it stops by itself then.
 #[test]
-fn a_folder_that_went_back_is_told_what_it_has_forgotten_and_refused() {
+fn a_folder_that_went_back_is_refused_in_both_directions_and_told_what_it_has_forgotten() {
+    run(async |rt| {
+        let mut one = Node::start(&rt, 1).await;
+        listen(&one, GROUP, Some(memory(5)), &Rc::default());
+        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
+        for own in went_back() {
+            let mut wire = Wire::connect(&rt, &one).await;
+            let answer = wire.greet(&hello_by(own, replica(1))).await;
+            assert_eq!(answer.refused, Refusal::OlderBoot.code());
+
+            one.send_number(2, 1);
+            let (mut wire, _, confirm) = Wire::welcome_as(&mut listener, own).await;
+            assert_eq!(confirm.refused, Refusal::OlderBoot.code());
+            assert_eq!(confirm.remember, [(GROUP, memory(5))]);
+            assert!(confirm.mac.is_some());
+            wire.until_closed().await;
+        }
+        assert_eq!(one.transport.stats().twins, 0);
+        // The same boot, and later ones, are welcome.
+        for own in [member(2), rebooted(member(2))] {
+            let mut wire = Wire::connect(&rt, &one).await;
+            wire.shake_hands(&hello_by(own, replica(1)), own.cluster).await;
+        }
+        until(&rt, || one.transport.stats().accepts == 2).await;
+        drop(one.inbox.try_recv());
+    });
+}
+
+/// The transport of a node that went back brings it what others remember, though they refuse it.
+#[test]
+fn a_refused_boot_hears_what_is_remembered() {
     run(async |rt| {
         let one = Node::start(&rt, 1).await;
         listen(&one, GROUP, Some(memory(5)), &Rc::default());
-        drop(Wire::welcomed(&rt, &one, 2).await);
-        let mut older = member(2);
-        older.boot.number -= 1;
-        older.boot.tag += 7;
-        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
-        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
-        one.send_number(2, 1);
-        let (mut wire, _, confirm) = Wire::welcome_as(&mut listener, older).await;
-        assert_eq!(confirm.refused, Refusal::OlderBoot.code());
-        assert_eq!(confirm.remember, [(GROUP, memory(5))]);
-        assert!(confirm.mac.is_some());
-        wire.until_closed().await;
+        for own in went_back() {
+            let two = Node::start_as(&rt, own).await;
+            let there = Rc::default();
+            listen(&two, GROUP, None, &there);
+            one.meet(&[(2, two.address())]);
+            one.send_number(2, 1);
+            until(&rt, || !there.borrow().is_empty()).await;
+            assert_eq!(*there.borrow(), [Event::Remembered(GROUP, replica(1), memory(5))]);
+            assert_eq!(two.transport.stats().accepts, 0);
+        }
+    });
+}
+
+/// Groups learn in which boot a peer speaks, before its messages, and also those that are there
+/// later than the connection. Who proves nothing is not taken for it.
+#[test]
+fn groups_learn_in_which_boot_a_peer_speaks() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        // Of each message, who had been met by then.
+        let (met, heard) = (Rc::<RefCell<Vec<_>>>::default(), Rc::<RefCell<Vec<_>>>::default());
+        let inbox = |group| {
+            let (meets, known, hears) = (Rc::clone(&met), Rc::clone(&met), Rc::clone(&heard));
+            Inbox::with_memory(
+                move |message| hears.borrow_mut().push((message.body, known.borrow().clone())),
+                |_| None,
+                |_, _| (),
+                move |replica, boot| meets.borrow_mut().push((group, replica, boot)),
+            )
+        };
+        one.transport.attach(GROUP, one.own, inbox(GROUP));
+        let mut wire = Wire::connect(&rt, &one).await;
+        wire.shake_hands(&hello_by(empty(3), replica(1)), None).await;
+        let mut wire = Wire::welcomed(&rt, &one, 2).await;
+        let body = Body::ReadIndex { sequence: 1 };
+        wire.send(frame(&encode(&message(2, 1, body.clone())))).await;
+        until(&rt, || !heard.borrow().is_empty()).await;
+        let meets = |group| (group, replica(2), member(2).boot);
+        assert_eq!(heard.take(), [(body, vec![meets(GROUP)])]);
+        one.transport.attach(GROUP + 1, one.own, inbox(GROUP + 1));
+        assert_eq!(met.take(), [meets(GROUP), meets(GROUP + 1)]);
     });
 }
 

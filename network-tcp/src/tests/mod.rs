@@ -404,8 +404,14 @@ fn all_kinds() -> Vec<Body> {
         Body::Vote { last_log_id: log_id, handover: Some(handover) },
         Body::TimeoutNow { last_log_id: log_id, round: 9 },
         Body::VoteReply { granted: false },
-        Body::Append { prev: log_id, committed: 9, round: 77, entries: entries.into() },
-        Body::Append { prev: LogId::ZERO, committed: 0, round: 78, entries: Entries::default() },
+        Body::Append { prev: log_id, committed: 9, round: 77, durable: 0, entries: entries.into() },
+        Body::Append {
+            prev: LogId::ZERO,
+            committed: 0,
+            round: 78,
+            durable: 0,
+            entries: Entries::default(),
+        },
         Body::AppendReply { round: 77, outcome: AppendOutcome::Accepted { matched: 15 } },
         Body::AppendReply {
             round: 78,

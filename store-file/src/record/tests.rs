@@ -185,9 +185,13 @@ fn full() -> LogWrite {
         voted: Term(2),
         acknowledged: LogId::new(3, 2, 9),
         committed: LogId::new(3, 2, 8),
+        boot: Boot { number: 2, tag: 5 },
     };
-    let marks =
-        Marks { committed: LogId::new(3, 2, 9), memories: BTreeMap::from([(replica, memory)]) };
+    let marks = Marks {
+        committed: LogId::new(3, 2, 9),
+        memories: BTreeMap::from([(replica, memory)]),
+        starts: BTreeMap::from([(7, Start { tag: 3, term: Term(2) })]),
+    };
     let meta = SnapshotMeta {
         log_id: LogId::new(3, 2, 9),
         time: 77,

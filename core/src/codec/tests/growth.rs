@@ -154,7 +154,8 @@ fn entries_may_grow() {
 fn runs_and_their_entries_may_grow() {
     let prev = LogId::new(4, 3, 77);
     let entries = || Entries::from(vec![entry(4, 78, 5, Payload::Command("xy".into()))]);
-    let append = message(Body::Append { prev, committed: 0, round: 0, entries: entries() });
+    let append =
+        message(Body::Append { prev, committed: 0, round: 0, durable: 0, entries: entries() });
     let bytes = encode(&append);
     let len = bytes.len();
     let (field, run, short) = (len - 7 - 37 - 8, len - 7 - 37, len - 7);

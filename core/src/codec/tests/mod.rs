@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, MAX_MEMORIES, Marks, Memory, Replica, Standing};
+use crate::identity::{
+    Boot, Claim, ClusterId, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing, Start,
+};
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 use crate::quorum::Voters;
@@ -109,9 +111,11 @@ fn marks() -> Marks {
         voted: Term(8),
         acknowledged: LogId::new(7, 1, 60),
         committed: LogId::new(6, 1, 50),
+        boot: Boot { number: 4, tag: 1 << 60 },
     };
     let memories = [(replica(1), memory), (replica(2), Memory::default())].into();
-    Marks { committed: LogId::new(6, 1, 50), memories }
+    let starts = [(3, Start::default()), (4, Start { tag: 5, term: Term(6) })].into();
+    Marks { committed: LogId::new(6, 1, 50), memories, starts }
 }
 
 /// Of all kinds, in four runs.
@@ -131,7 +135,8 @@ fn entries() -> Vec<Entry> {
 fn messages() -> Vec<Message> {
     let last_log_id = LogId::new(4, 2, 77);
     let large = Bytes::from(vec![9; Gather::CHUNK_BYTES]);
-    let append = |entries| Body::Append { prev: last_log_id, committed: 70, round: 3, entries };
+    let append =
+        |entries| Body::Append { prev: last_log_id, committed: 70, round: 3, durable: 69, entries };
     let forward = |commands| Body::Forward { boot: u64::MAX, sequence: 8, commands };
     let forwarded = |outcome| Body::ForwardReply { boot: 2, sequence: 8, outcome };
     let replied = |outcome| Body::AppendReply { round: 3, outcome };
@@ -253,7 +258,7 @@ fn the_form_of_an_append_is_as_documented() {
         from: Replica::new(1, 11),
         to: Replica::new(2, 12),
         term: Term(5),
-        body: Body::Append { prev, committed: 2, round: 6, entries },
+        body: Body::Append { prev, committed: 2, round: 6, durable: 4, entries },
     });
     let numbers =
         |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>();
@@ -268,7 +273,9 @@ fn the_form_of_an_append_is_as_documented() {
         &numbers(&[2]),
         &[0x83, 8],
         &numbers(&[6]),
-        &[0x84, 255, 4 + 2 * 37 + 3 * 7, 0, 0, 0],
+        &[0x84, 8],
+        &numbers(&[4]),
+        &[0x85, 255, 4 + 2 * 37 + 3 * 7, 0, 0, 0],
         &[3, 0, 0, 0],
         &run(4, 99, 2, b"\x01\x02\0\0\0xy\x01\x02\0\0\0xy"),
         &run(6, 100, 1, b"\x01\x02\0\0\0xy"),
@@ -313,7 +320,10 @@ fn commands_are_neither_copied_on_their_way_out_nor_in() {
     let entries = vec![entry(4, 78, 0, Payload::Command(command.clone()))].into();
     let prev = LogId::new(4, 3, 77);
     let mut gather = Gather::new();
-    put_message(&mut gather, &message(Body::Append { prev, committed: 0, round: 0, entries }));
+    put_message(
+        &mut gather,
+        &message(Body::Append { prev, committed: 0, round: 0, durable: 0, entries }),
+    );
     let chunks = gather.take();
     assert!(chunks.iter().any(|chunk| chunk.as_ptr() == command.as_ptr()), "it was copied");
 
@@ -364,7 +374,8 @@ fn a_flipped_bit_is_an_error_or_another_message() {
 fn claims_beyond_what_is_there_allocate_nothing() {
     let prev = LogId::new(4, 3, 77);
     let entries = vec![entry(4, 78, 0, Payload::Command(Bytes::from_static(b"xy")))].into();
-    let bytes = encode(&message(Body::Append { prev, committed: 0, round: 0, entries }));
+    let bytes =
+        encode(&message(Body::Append { prev, committed: 0, round: 0, durable: 0, entries }));
     let len = bytes.len();
     // The length of the command, the number of entries, the length of them all.
     for at in [len - 6, len - 48, len - 52] {

@@ -22,7 +22,13 @@ fn messages_from_or_to_nobody_are_refused() {
 fn entries_that_do_not_follow_are_refused() {
     let append = |entries: Vec<Entry>| {
         let prev = LogId::new(4, 2, 77);
-        encode(&message(Body::Append { prev, committed: 0, round: 0, entries: entries.into() }))
+        encode(&message(Body::Append {
+            prev,
+            committed: 0,
+            round: 0,
+            durable: 0,
+            entries: entries.into(),
+        }))
     };
     let blank = |term, index, time| entry(term, index, time, Payload::Blank);
     refused(append(vec![blank(4, 79, 0)]));
@@ -54,7 +60,7 @@ fn entries_that_do_not_follow_are_refused() {
         let len = bytes.len();
         bytes[len - 9..len - 5].copy_from_slice(&u32::to_le_bytes(count));
         bytes[len - 25..len - 17].copy_from_slice(&u64::to_le_bytes(index));
-        let before = len - 42 - 4 - 6 - 10 - 10 - 8;
+        let before = len - 42 - 4 - 6 - 10 - 10 - 10 - 8;
         assert_eq!(bytes[before], 77);
         bytes[before..before + 8].copy_from_slice(&(index - 1).to_le_bytes());
         refused(bytes.into());
@@ -230,6 +236,15 @@ fn memories_are_bounded_and_in_order() {
     is_invalid(marks(&mut (1..=most + 1)), "too many");
     is_invalid(marks(&mut [2, 1].into_iter()), "out of order");
     is_invalid(marks(&mut [1, 1].into_iter()), "twice");
+    let starts = |starts: &[u8]| {
+        take_marks(&mut structure(&[(1, &numbers([1, 1, 1])), (2, &[]), (3, starts)]))
+    };
+    let numbered = |at| numbers([at, 7, 1]);
+    let most = |count: u64| (1..=count).flat_map(numbered).collect::<Vec<_>>();
+    assert_eq!(starts(&most(MAX_STARTS as u64)).unwrap().starts.len(), MAX_STARTS);
+    is_invalid(starts(&most(MAX_STARTS as u64 + 1)), "too many");
+    is_invalid(starts(&[numbered(2), numbered(1)].concat()), "out of order");
+    is_invalid(starts(&numbered(1)[1..]), "not of 24 bytes");
 }
 
 #[test]

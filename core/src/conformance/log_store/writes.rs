@@ -10,8 +10,8 @@ use super::super::{CLUSTER, replica};
 use super::model::Log;
 use super::{Outcome, Scene, StoreFactory};
 use crate::{
-    Claim, Entry, GroupId, HardState, Index, LogId, LogWrite, MAX_MEMORIES, Marks, Membership,
-    Memory, NodeId, Payload, Replica, Standing, Term,
+    Boot, Claim, Entry, GroupId, HardState, Index, LogId, LogWrite, MAX_MEMORIES, MAX_STARTS,
+    Marks, Membership, Memory, NodeId, Payload, Replica, Standing, Start, Term,
 };
 
 /// The time of an entry. Many share one, and it never decreases along a log.
@@ -84,13 +84,16 @@ pub(super) fn marks(seed: u64) -> LogWrite {
     let at = |index: u64| LogId::new(seed, 1 + seed % 3, index);
     let of = |id: NodeId| {
         let (acknowledged, committed) = (at(seed + id), at(seed));
+        let boot = Boot { number: seed % 3, tag: seed };
         let memory =
-            Memory { term: Term(seed + 1), voted: Term(seed % 2), acknowledged, committed };
+            Memory { term: Term(seed + 1), voted: Term(seed % 2), acknowledged, committed, boot };
         (replica(id), memory)
     };
     let count = [0, 1, 4, MAX_MEMORIES as u64][(seed % 4) as usize];
     let memories: BTreeMap<Replica, Memory> = (1..=count).map(of).collect();
-    let marks = Marks { committed: at(seed), memories };
+    let start = |at: u64| (seed + at, Start { tag: seed, term: Term(at) });
+    let starts = (0..[0, 1, MAX_STARTS as u64][(seed % 3) as usize]).map(start).collect();
+    let marks = Marks { committed: at(seed), memories, starts };
     LogWrite { marks: Some(Box::new(marks)), ..LogWrite::default() }
 }
 

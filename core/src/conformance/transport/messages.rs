@@ -41,7 +41,13 @@ pub(super) fn command(index: u64, bytes: usize) -> Entry {
 }
 
 pub(super) fn append(entries: Vec<Entry>) -> Body {
-    Body::Append { prev: LogId::new(2, 1, 10), committed: 9, round: 77, entries: entries.into() }
+    Body::Append {
+        prev: LogId::new(2, 1, 10),
+        committed: 9,
+        round: 77,
+        durable: 8,
+        entries: entries.into(),
+    }
 }
 
 /// An append of one command.
@@ -111,7 +117,7 @@ fn replication() -> Vec<Body> {
     vec![
         append(entries),
         append(runs),
-        Body::Append { prev, committed: 0, round: u64::MAX, entries: entries_of_none },
+        Body::Append { prev, committed: 0, round: u64::MAX, durable: 0, entries: entries_of_none },
         Body::AppendReply { round: 77, outcome: accepted },
         Body::AppendReply { round: 78, outcome: rejected },
     ]

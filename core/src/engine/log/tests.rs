@@ -17,7 +17,7 @@ fn push(log: &mut Log, term: u64, leader: u64, index: Index) {
 
 /// Nothing is told beside the log.
 fn alone() -> Beside {
-    Beside { hard_state: None, cluster: None, standing: None, standings: 0 }
+    Beside::default()
 }
 
 fn take(log: &mut Log) -> Option<(u64, LogWrite)> {

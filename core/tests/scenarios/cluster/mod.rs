@@ -12,8 +12,8 @@ use quorate_core::engine::{
     Engine, Fetch, Incoming, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket,
 };
 use quorate_core::{
-    ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message, NodeId,
-    Payload, Replica, Role, SnapshotMeta,
+    Boot, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message,
+    NodeId, Payload, Replica, Role, SnapshotMeta,
 };
 use quorate_rt::Instant;
 
@@ -64,6 +64,8 @@ struct Node {
     disk: Disk,
     wake_at: Option<Instant>,
     runs: u64,
+    /// The present run, or the last.
+    boot: Boot,
     seed: u64,
     fetches: Vec<Fetch>,
     pieces: Vec<PieceRead>,
@@ -153,6 +155,7 @@ impl Cluster {
                 disk: disk.clone(),
                 wake_at: None,
                 runs: 0,
+                boot: Boot::default(),
                 seed: *seed,
                 fetches: Vec::new(),
                 pieces: Vec::new(),
@@ -202,7 +205,8 @@ impl Cluster {
         node.runs += 1;
         // No two runs have the same seed, unless a scenario gives two nodes the same one on purpose.
         let seed = node.seed.wrapping_mul(1000).wrapping_add(node.runs).wrapping_add(SEEDS);
-        let local = node.disk.identify(id);
+        let local = node.disk.identify(id, seed);
+        node.boot = local.boot;
         node.engine = Some(Engine::new(local, 1, config, node.disk.recover(), seed, now));
         let told = node.told.clone();
         self.act(id);
@@ -213,17 +217,28 @@ impl Cluster {
         }
     }
 
-    /// As connections are made: the others tell a node what they remember of it, before anything
-    /// else.
+    /// As connections are made: a node and the others tell each other what they remember, before
+    /// anything else.
     pub(crate) fn remind(&mut self, id: NodeId) {
         for other in self.ids() {
             let Some(of) = self.engine(id).map(Engine::replica) else { return };
-            if other == id || !self.connected(other, id) || self.engine(other).is_none() {
+            if other == id || self.engine(other).is_none() {
                 continue;
             }
             let from = self.running(other).replica();
+            // No message comes over a connection before its handshake.
+            let (now, boot, theirs) = (self.now, self.node(id).boot, self.node(other).boot);
+            self.running(other).step(now, Input::Met { replica: of, boot });
+            self.running(id).step(now, Input::Met { replica: from, boot: theirs });
+            if !self.connected(other, id) {
+                continue;
+            }
             if let Some(memory) = self.running(other).memory_of(of) {
                 self.step(id, vec![Input::Remembered { from, memory }]);
+            }
+            let memory = self.engine(id).is_some().then(|| self.running(id).memory_of(from));
+            if let Some(memory) = memory.flatten() {
+                self.step(other, vec![Input::Remembered { from: of, memory }]);
             }
         }
     }

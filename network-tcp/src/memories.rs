@@ -1,0 +1,56 @@
+//! What nodes remember of each other, as the handshake carries it: see
+//! [`Memory`](quorate_core::Memory).
+
+use quorate_core::{Boot, GroupId, Memory, Replica};
+use quorate_rt::AsyncRuntime;
+
+use crate::handshake::{MAX_MEMORIES, Refusal};
+use crate::transport::State;
+
+/// What the groups of this node remember of a peer.
+pub(crate) async fn recall<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+) -> Vec<(GroupId, Memory)> {
+    let groups = state.groups();
+    if groups.len() > MAX_MEMORIES {
+        tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
+    }
+    let mut remembered = Vec::new();
+    for (group, inbox) in groups.into_iter().take(MAX_MEMORIES) {
+        if let Some(memory) = inbox.recall(peer).await {
+            remembered.push((group, memory));
+        }
+    }
+    remembered
+}
+
+/// Whether a peer may be there in this boot.
+///
+/// Errors: an older one that is connected lives; or a group remembers what the peer has promised in
+/// a later one, or in another one of the same number.
+pub(crate) async fn check_boot<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+    boot: Boot,
+) -> Result<(), Refusal> {
+    state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot).await?;
+    let remembered = recall(state, peer).await;
+    match remembered.iter().any(|(_, memory)| memory.boot.is_after(boot)) {
+        true => Err(Refusal::OlderBoot),
+        false => Ok(()),
+    }
+}
+
+/// A peer of the cluster has said what it remembers of this node.
+pub(crate) fn hear<R: AsyncRuntime>(
+    state: &State<R>,
+    peer: Replica,
+    remember: Vec<(GroupId, Memory)>,
+) {
+    for (group, memory) in remember {
+        if let Some(inbox) = state.inbox(group) {
+            inbox.remembered(peer, memory);
+        }
+    }
+}
