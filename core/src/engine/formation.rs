@@ -47,8 +47,6 @@ pub(super) struct Formation {
     ballot: u64,
     /// Why each of the others is waited for.
     obstacles: BTreeMap<NodeId, Obstacle>,
-    /// The cluster is formed already: this founder has lost its disk.
-    given_up: bool,
     ask_at: Instant,
 }
 
@@ -69,7 +67,6 @@ impl Formation {
             accepted: BTreeMap::new(),
             sent: 0,
             ballot: 0,
-            given_up: false,
             ask_at: common.now,
         };
         let promised = common.standing().claim().cloned();
@@ -114,10 +111,16 @@ impl Formation {
         self.ids.first() == Some(&id)
     }
 
+    /// Whether the cluster is formed already, and this founder has lost its disk, as far as the
+    /// others have said last. If all of them have lost theirs since, it makes an attempt again.
+    fn has_given_up(&self) -> bool {
+        self.obstacles.values().any(|obstacle| *obstacle == Obstacle::Formed)
+    }
+
     /// The claim of this founder that is under way.
     fn present_claim<'a>(&self, common: &'a Common) -> Option<&'a Claim> {
         let is_present = |claim: &&Claim| {
-            claim.founder == common.me && !self.given_up && claim.ids() == self.ids
+            claim.founder == common.me && !self.has_given_up() && claim.ids() == self.ids
         };
         common.standing().claim().filter(is_present)
     }
@@ -211,20 +214,23 @@ impl Formation {
                 if founder == common.me && present == Some(ballot) {
                     self.accepted.insert(from.id, from);
                     Obstacle::Forming
-                } else if ids == self.ids || founder == common.me {
+                } else if (ids == self.ids || founder == common.me)
+                    && present.is_some_and(|present| present <= ballot)
+                {
                     // An earlier attempt of this node, maybe on another disk: the next one has a
                     // higher ballot.
-                    if present.is_some_and(|present| present <= ballot) {
-                        self.claim(common);
-                    }
+                    self.claim(common);
+                    Obstacle::Forming
+                } else if ids == self.ids {
                     Obstacle::Forming
                 } else {
+                    // Also of an earlier attempt of this node, if it will not give that up: it has
+                    // accepted one of another store of this node, too.
                     Obstacle::Promised { founder: founder.id, ids }
                 }
             }
             Situation::Member { founders } => {
                 self.compare(from.id, founders)?;
-                self.given_up = true;
                 Obstacle::Formed
             }
             Situation::Admitted => Obstacle::Formed,

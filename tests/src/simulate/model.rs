@@ -245,10 +245,15 @@ impl Model {
         Some(Replica::new(node, identity.incarnation))
     }
 
+    /// Whether its node has the disk of it.
+    pub fn is_replica(&self, replica: Replica) -> bool {
+        self.replica(replica.id) == Some(replica)
+    }
+
     /// What is durable at a replica, if its node has the disk of it.
     fn durable_at(&self, replica: Replica) -> Option<&LogModel> {
         let node = self.nodes.get(&replica.id)?;
-        (self.replica(replica.id) == Some(replica)).then_some(&node.durable)
+        self.is_replica(replica).then_some(&node.durable)
     }
 
     /// Whether an entry is durable at a replica, or was when its disk was lost or put back.

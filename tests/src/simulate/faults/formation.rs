@@ -155,6 +155,13 @@ fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
         let has_promised = |id: &NodeId| {
             let standing = model.nodes.get(id).map(|of| &of.durable.standing);
             let is_other = match standing {
+                // The same store may claim it anew.
+                Some(Standing::Claimed(claim))
+                    if model.is_replica(claim.founder)
+                        && cluster.ids().first() == Some(&claim.founder.id) =>
+                {
+                    false
+                }
                 Some(Standing::Claimed(claim) | Standing::Contested(claim)) => {
                     claim.ids() != cluster.ids().into_iter().collect()
                 }
@@ -187,8 +194,7 @@ async fn settle(calm: &Calm) {
             let Some(first) = model.configurations.get(&LogId::FIRST) else {
                 return (false, false);
             };
-            let is_here = |replica: quorate::Replica| model.replica(replica.id) == Some(replica);
-            let can_go_on = first.voters().agreed(|voter| is_here(voter).into()) > 0;
+            let can_go_on = first.voters().agreed(|voter| model.is_replica(voter).into()) > 0;
             let is_ours = *first.founders() == all;
             (model.is_founded() && is_ours && can_go_on, !is_ours || !can_go_on)
         });
