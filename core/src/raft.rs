@@ -106,14 +106,15 @@ impl<SM: StateMachine> Raft<SM> {
     }
 
     /// Forms a group of these nodes, each with the address at which the others reach it, and
-    /// returns once it is formed and this node is a part of it, durably. Call it on the node with
-    /// the lowest id, which founds the group, or with the same list on each of them, and again on
-    /// every start. It takes all nodes of the list to form the group; from then on a majority is
+    /// returns once that is committed and this node is a part of it. Call it on the node with the
+    /// lowest id, which founds the group, or with the same list on each of them, and again on every
+    /// start. It takes all nodes of the list to form the group; from then on a majority is
     /// enough.
     ///
-    /// It is `Ok` at once where the group was founded with the same ids, whatever has changed
-    /// since. While it waits, [`Metrics::waits_for`] and the log say for whom. Dropping the future
-    /// does not end the attempt.
+    /// It is `Ok` where the group was founded with the same ids, whatever has changed since. On a
+    /// node whose disk was lost it returns when the new disk has taken the place of the old one:
+    /// not before that may another node lose its disk. While it waits, [`Metrics::waits_for`] and
+    /// the log say for whom. Dropping the future does not end the attempt.
     ///
     /// # Errors
     /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't
