@@ -114,7 +114,7 @@ impl<T: Transport> Transport for Observed<T> {
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
         let (observer, node) = (Rc::clone(&self.observer), self.node);
         let inbox = inbox.inspect(move |message| observer.receives(node, message));
-        self.observer.attached(node, inbox.clone());
+        self.observer.attached(node, &credentials, inbox.clone());
         self.inner.attach(group, credentials, inbox);
     }
 

@@ -12,8 +12,8 @@ use quorate::AsyncRuntime;
 use quorate::rt::channel::watch;
 use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
-    Body, Fatal, Identity, Inbox, LogWrite, Memory, Message, Metrics, NodeId, Payload, Recovered,
-    Replica, SnapshotMeta, StartError,
+    Body, Boot, Credentials, Fatal, Identity, Inbox, LogWrite, Memory, Message, Metrics, NodeId,
+    Payload, Recovered, Replica, SnapshotMeta, StartError,
 };
 
 use super::checks::{self, Check, Seen, Verdict};
@@ -53,8 +53,10 @@ pub struct Observer {
     draft_rests: Cell<Option<(NodeId, Duration)>>,
     /// Where messages for each node are delivered.
     inboxes: RefCell<BTreeMap<NodeId, Inbox>>,
-    /// Some of what was sent, to come once more.
-    sent: RefCell<Vec<Message>>,
+    /// The latest boot of each replica.
+    boots: RefCell<BTreeMap<Replica, Boot>>,
+    /// Some of what was sent, and in which boot, to come once more.
+    sent: RefCell<Vec<(Message, Boot)>>,
     late: Generator,
     pub history: RefCell<History>,
     /// What was seen, told in words, if that is wanted.
@@ -84,6 +86,7 @@ impl Observer {
             at_handover: RefCell::default(),
             draft_rests: Cell::new(None),
             inboxes: RefCell::default(),
+            boots: RefCell::default(),
             sent: RefCell::default(),
             late: Generator::new(plan.seed, "late messages"),
             history: RefCell::default(),
@@ -291,7 +294,8 @@ impl Observer {
         self.see(&Seen::Receives { node, message });
     }
 
-    pub fn attached(&self, node: NodeId, inbox: Inbox) {
+    pub fn attached(&self, node: NodeId, credentials: &Credentials, inbox: Inbox) {
+        self.boots.borrow_mut().insert(credentials.replica, credentials.boot);
         self.inboxes.borrow_mut().insert(node, inbox);
     }
 
@@ -339,19 +343,24 @@ impl Observer {
             return;
         }
         let mut sent = self.sent.borrow_mut();
+        let kept = (message.clone(), self.boot_of(message.from));
         match sent.len() < MAX_KEPT {
-            true => sent.push(message.clone()),
+            true => sent.push(kept),
             false => {
                 let place = self.late.index(MAX_KEPT);
-                sent[place] = message.clone();
+                sent[place] = kept;
             }
         }
+    }
+
+    fn boot_of(&self, replica: Replica) -> Boot {
+        self.boots.borrow().get(&replica).copied().unwrap_or_default()
     }
 
     /// Delivers a message once more that was sent at any time, to whatever store its node has now.
     /// Whether there was one.
     pub fn deliver_late(&self) -> bool {
-        let message = {
+        let (message, boot) = {
             let sent = self.sent.borrow();
             if sent.is_empty() {
                 return false;
@@ -374,7 +383,10 @@ impl Observer {
         match inbox {
             Some(inbox) if runs && !is_put_back && !is_sign_of_life => {
                 self.tell(now(), || format!("node {node} gets late {message:?}"));
+                let from = message.from;
+                inbox.met(from, boot);
                 inbox.deliver(message);
+                inbox.met(from, self.boot_of(from));
                 true
             }
             _ => false,
