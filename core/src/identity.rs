@@ -193,7 +193,7 @@ pub struct Start {
 
 /// How many of its starts a replica knows. Only runs that have written something count. A peer that
 /// has been away for more of them can't tell any more that the store was put back meanwhile.
-pub const MAX_STARTS: usize = 32;
+pub const MAX_STARTS: usize = 16;
 
 /// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may
 /// follow on another.

@@ -258,8 +258,8 @@ fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
         let log = &model.nodes[&id].durable;
         log.entries.iter().map(|entry| entry.bytes).sum::<usize>()
     });
-    // A record takes more than its entries, and a segment may end early.
-    let needed = 4 + 8 * log / cluster.plan.file.segment_bytes as usize;
+    // A record takes more than its entries, more still with marks, and a segment may end early.
+    let needed = 4 + 12 * log / cluster.plan.file.segment_bytes as usize;
     // Those of the node, its store and its clients; and a few for each connection.
     let peers = cluster.hosts.len();
     let tasks = 16 + 8 * peers + 2 * cluster.plan.load.local_clients as usize;
