@@ -10,11 +10,12 @@ use quorate_core::{
 };
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
+use crate::folder::{LOCK, SNAPSHOTS};
 use crate::index::Logs;
 use crate::owner::Owner;
 use crate::segment::{Segments, failed};
 use crate::snapshots::Snapshots;
-use crate::store::{Examination, LOCK, SNAPSHOTS, WAL, lock, look_through};
+use crate::store::{Examination, lock, look_through};
 
 /// What a store holds; see [`FileStore::check`](crate::FileStore::check).
 #[derive(Clone, Debug)]
@@ -100,7 +101,7 @@ pub struct LogEnd {
 
 pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
     let held = lock_if_possible(rt, &dir.join(LOCK)).await?;
-    let segments = Segments::new(rt.clone(), dir.join(WAL), OpenMode::Read);
+    let segments = Segments::new(rt.clone(), dir);
     let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));
     let mut files = Vec::new();
     for number in segments.list().await? {
