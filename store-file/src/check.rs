@@ -10,7 +10,7 @@ use quorate_core::{
 };
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
-use crate::folder::{LOCK, SNAPSHOTS};
+use crate::folder::{LOCK, SNAPSHOTS, check_is_folder};
 use crate::index::Logs;
 use crate::owner::Owner;
 use crate::segment::{Segments, failed};
@@ -100,6 +100,7 @@ pub struct LogEnd {
 }
 
 pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
+    check_is_folder(rt, dir).await?;
     let held = lock_if_possible(rt, &dir.join(LOCK)).await?;
     let segments = Segments::new(rt.clone(), dir);
     let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));

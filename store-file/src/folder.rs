@@ -1,4 +1,7 @@
-//! The folder of a store, and that it is still the one that was opened.
+//! The folder of a store: that it is nobody else's, and that it is still the one that was opened.
+//!
+//! A new store is made only in a folder that is missing, empty, or holds what an interrupted
+//! creation has left. Anything else is a wrong path: a home folder, or another program's data.
 //!
 //! Files are made, renamed and removed by their paths. While a node runs, an operator may remove
 //! its folder, or move it away and put another one in its place: one that is empty, a copy, or that
@@ -17,13 +20,83 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::StoreError;
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
-use crate::segment::failed;
+use crate::segment::{self, failed};
+use crate::snapshots;
 
 /// What is in a store's folder: the folders of the log's segments and of the snapshots, and the
 /// file that is locked.
 pub(crate) const WAL: &str = "wal";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const LOCK: &str = "LOCK";
+
+/// What the root of a file system may hold; it is nobody's data.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// How many foreign files an error names: enough to recognize the folder.
+const NAMED_FILES: usize = 5;
+
+/// Checks that this is a folder, or nothing yet.
+///
+/// Errors: it, or what it should be in, is a file.
+pub(crate) async fn check_is_folder<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<(), StoreError> {
+    let mut file = None;
+    for path in dir.ancestors() {
+        match rt.read_dir(path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => file = Some(path),
+            _ => break,
+        }
+    }
+    let Some(file) = file else { return Ok(()) };
+    let what = format!("{}: no folder for a node's data", dir.display());
+    let reason = match file == dir {
+        true => "it is a file".to_owned(),
+        false => format!("{} is a file", file.display()),
+    };
+    let advice = format!("{reason}; choose an empty folder");
+    Err(StoreError::io(what, io::Error::new(io::ErrorKind::NotADirectory, advice)))
+}
+
+/// Checks that a store is in this folder, or may be made there. Changes nothing.
+///
+/// Errors: it is no folder; or something else is in it, and no store.
+pub(crate) async fn check_content<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<(), StoreError> {
+    check_is_folder(rt, dir).await?;
+    let mut foreign = Vec::new();
+    let places: [(_, _, fn(&str) -> bool); 3] = [
+        (dir.join(WAL), WAL, segment::is_file_name),
+        (dir.join(SNAPSHOTS), SNAPSHOTS, snapshots::is_file_name),
+        (dir.to_owned(), "", |name| [WAL, SNAPSHOTS, LOCK, LOST_AND_FOUND].contains(&name)),
+    ];
+    for (path, place, is_ours) in places {
+        match rt.read_dir(&path).await {
+            // A store. Whoever has put other files beside it may have had reasons.
+            Ok(names) if place == WAL && names.iter().any(|name| segment::is_finished(name)) => {
+                return Ok(());
+            }
+            Ok(names) => {
+                let others = names.iter().filter(|name| !is_ours(name));
+                foreign
+                    .extend(others.map(|name| Path::new(place).join(name).display().to_string()));
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound => {}
+                io::ErrorKind::NotADirectory => foreign.push(place.to_owned()),
+                // None of ours.
+                io::ErrorKind::InvalidData => foreign.push(error.to_string()),
+                _ => return Err(failed("listing", &path, error)),
+            },
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let more = foreign.len().saturating_sub(NAMED_FILES);
+    foreign.truncate(NAMED_FILES);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let advice = format!("it holds {}{more}; choose an empty folder", foreign.join(", "));
+    let what = format!("{}: other data are in this folder, and no store", dir.display());
+    Err(StoreError::io(what, io::Error::new(io::ErrorKind::DirectoryNotEmpty, advice)))
+}
 
 /// The folder of a store that is open, whose lock is held.
 pub(crate) struct Folder<R: AsyncRuntime> {

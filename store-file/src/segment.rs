@@ -20,6 +20,22 @@ const UNFINISHED: &str = "next.tmp";
 /// closed first.
 const MAX_OPEN: usize = 64;
 
+/// The number of the segment with this name.
+fn number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
+    digits.parse().ok()
+}
+
+/// Whether this is the name of a segment.
+pub(crate) fn is_finished(name: &str) -> bool {
+    number(name).is_some()
+}
+
+/// Whether this is the name of a segment, or of one in the making.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    is_finished(name) || name == UNFINISHED
+}
+
 /// The directory of a log's segments.
 pub(crate) struct Segments<R: AsyncRuntime> {
     pub(crate) rt: R,
@@ -68,11 +84,7 @@ impl<R: AsyncRuntime> Segments<R> {
     pub(crate) async fn list(&self) -> Result<Vec<u32>, StoreError> {
         let names = self.rt.read_dir(&self.dir).await;
         let names = names.map_err(|error| failed("listing", &self.dir, error))?;
-        let number = |name: String| {
-            let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
-            digits.parse::<u32>().ok()
-        };
-        Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
+        Ok(names.iter().filter_map(|name| number(name)).collect()) // Sorted, as the names are.
     }
 
     /// Makes a segment of this length, in the place of the one with its number, if there is one. It

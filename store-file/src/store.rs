@@ -24,7 +24,7 @@ use crate::batch::Batches;
 use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
 use crate::draft::Draft;
-use crate::folder::{Folder, LOCK, SNAPSHOTS, WAL};
+use crate::folder::{Folder, LOCK, SNAPSHOTS, WAL, check_content};
 use crate::format::{EntryCrc, Position};
 use crate::header::Refused;
 use crate::index::{Logs, Part};
@@ -240,8 +240,9 @@ impl<R: AsyncRuntime> FileStore<R> {
     /// version has written it, with what to do; nothing is changed then.
     /// [`Locked`](StoreError::Locked) where another process, or another store in this one, has it
     /// open; a second is waited for one that was dropped to end its last write.
-    /// [`Io`](StoreError::Io) where the operating system refuses something, or (`InvalidInput`) the
-    /// settings can't work.
+    /// [`Io`](StoreError::Io) where the operating system refuses something; where `dir` is a file
+    /// (`NotADirectory`), or holds other data and no store (`DirectoryNotEmpty`), and nothing is
+    /// changed; or where the settings can't work (`InvalidInput`).
     ///
     /// Dropping the future gives up; an operation that has begun may still take effect.
     pub async fn open_with(
@@ -253,6 +254,7 @@ impl<R: AsyncRuntime> FileStore<R> {
             StoreError::io("the settings", io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let dir = dir.as_ref();
+        check_content(rt, dir).await?;
         for inside in [WAL, SNAPSHOTS] {
             let path = dir.join(inside);
             let made = rt.create_dir_all(&path).await;

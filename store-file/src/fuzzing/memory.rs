@@ -163,7 +163,8 @@ impl AsyncRuntime for Memory {
     async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
         let files = self.files.borrow();
         let inside = files.keys().filter_map(|file| file.strip_prefix(path).ok());
-        Ok(inside.filter_map(|name| Some(name.to_str()?.to_owned())).collect())
+        let names = inside.filter_map(|name| Some(name.iter().next()?.to_str()?.to_owned()));
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
