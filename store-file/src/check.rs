@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use quorate_core::{
-    ClusterId, GroupId, HardState, LogId, Marks, NodeId, SnapshotError, SnapshotMeta,
-    SnapshotReader, Standing, StoreError,
+    ClusterId, GroupId, HardState, Index, LogId, Marks, Membership, NodeId, SnapshotError,
+    SnapshotMeta, SnapshotReader, Standing, StoreError,
 };
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
@@ -66,6 +66,9 @@ pub struct GroupReport {
     pub standing: Standing,
     /// Up to where the log was known to be committed, and what is remembered of other replicas.
     pub marks: Marks,
+    /// The configuration in force: the last one in the log, committed or not, or the snapshot's;
+    /// and the index of the entry that brought it. None before the cluster is formed.
+    pub membership: Option<(Index, Membership)>,
     /// The snapshot that stands for what is purged, and maybe for more.
     pub snapshot: Option<SnapshotReport>,
     /// The entry before the first one of its log; [`LogId::ZERO`] if nothing was purged.
@@ -94,8 +97,12 @@ pub struct LogEnd {
     pub file: PathBuf,
     /// Behind the last record, in bytes.
     pub offset: u64,
-    /// What a write that was cut short by a crash has left behind that, in bytes; usually 0. The
-    /// next opening removes it.
+    /// Whether the store's witness stands there: it was closed, or had nothing to do, when the log
+    /// ended here. Without it the process was killed or the power failed in the middle of writing;
+    /// or the disk has lost the end of the log.
+    pub is_witnessed: bool,
+    /// From there to the last byte that is not zero; usually 0. A write that was cut short by a
+    /// crash has left them, and the next opening removes them.
     pub torn_bytes: u64,
 }
 
@@ -121,6 +128,7 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
         end = Some(LogEnd {
             file: segments.path(found.tail.end.segment),
             offset: found.tail.end.offset,
+            is_witnessed: found.tail.witness,
             torn_bytes: found.torn.bytes,
         });
         for (group, log) in logs.groups() {
@@ -146,7 +154,9 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
         let entries = first.map(|first| (first, log.outline.last()));
         let (hard_state, standing) = (log.hard_state, log.standing.clone());
         let marks = log.marks.clone();
-        (group, GroupReport { hard_state, standing, marks, snapshot, purged, entries })
+        let membership = log.outline.membership();
+        let membership = membership.map(|(index, membership)| (index, membership.clone()));
+        (group, GroupReport { hard_state, standing, marks, membership, snapshot, purged, entries })
     });
     let groups = groups.collect();
     let Owner { node, boot: boots, cluster } = logs.owner;
