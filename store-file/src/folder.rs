@@ -56,13 +56,16 @@ pub(crate) async fn check_is_folder<R: AsyncRuntime>(rt: &R, dir: &Path) -> Resu
     Err(StoreError::io(what, io::Error::new(io::ErrorKind::NotADirectory, advice)))
 }
 
+/// Whether a store gives a file this name.
+type IsOurs = fn(&str) -> bool;
+
 /// Checks that a store is in this folder, or may be made there. Changes nothing.
 ///
 /// Errors: it is no folder; or something else is in it, and no store.
 pub(crate) async fn check_content<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<(), StoreError> {
     check_is_folder(rt, dir).await?;
     let mut foreign = Vec::new();
-    let places: [(_, _, fn(&str) -> bool); 3] = [
+    let places: [(_, _, IsOurs); 3] = [
         (dir.join(WAL), WAL, segment::is_file_name),
         (dir.join(SNAPSHOTS), SNAPSHOTS, snapshots::is_file_name),
         (dir.to_owned(), "", |name| [WAL, SNAPSHOTS, LOCK, LOST_AND_FOUND].contains(&name)),

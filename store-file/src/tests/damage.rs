@@ -237,7 +237,7 @@ fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
             "{report:?}"
         );
         let mut within = 0;
-        for begin in (end - BLOCK + WITNESS_BYTES)..=end - 1000 {
+        for begin in (end - BLOCK + WITNESS_BYTES..=end - 1000).step_by(13) {
             let mut content = whole.clone();
             content[begin as usize..(begin + BLOCK).min(SMALL.segment_bytes) as usize].fill(0);
             scene.set_content(1, &content);
@@ -253,7 +253,7 @@ fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
             assert!(found.offset + found.torn_bytes < begin + ALIGNMENT, "{found:?}");
             within += usize::from(found.torn_bytes > 0);
         }
-        assert!(within > 1000, "{within}");
+        assert!(within > 100, "{within}");
     });
 }
 
