@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use quorate::{AsyncRuntime, FileStore, Launch, Standing, StoreReport, Tokio};
+use quorate::{AsyncRuntime, FileStore, Launch, Replica, Standing, StoreReport, Tokio};
+
+use crate::members;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -49,6 +51,9 @@ fn describe(report: &StoreReport) -> String {
         line(format!("  cluster: {cluster}"));
         line(format!("  starts: {}", identity.boots));
     }
+    let replica = report
+        .identity
+        .and_then(|identity| identity.node.map(|node| Replica::new(node, identity.incarnation)));
     for (group, held) in &report.groups {
         line(format!("group {group}{so_far}:"));
         let vote = held.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
@@ -59,6 +64,17 @@ fn describe(report: &StoreReport) -> String {
             "  committed: at least up to {} (term {})",
             committed.index, committed.term.0
         ));
+        if let Some((index, membership)) = &held.membership {
+            line(format!("  configuration: of entry {index}"));
+            for (member, address) in membership.members() {
+                let (name, role) = (members::name(*member), members::role(membership, *member));
+                line(format!("    {name} at {address}: {role}"));
+            }
+            if let Some(replica) = replica {
+                let (name, role) = (members::name(replica), members::role(membership, replica));
+                line(format!("    this store is {name}: {role}"));
+            }
+        }
         if let Some(snapshot) = &held.snapshot {
             let (log_id, file) = (snapshot.log_id, snapshot.file.display());
             line(format!(
@@ -82,11 +98,17 @@ fn describe(report: &StoreReport) -> String {
         line(format!("left over: {}; the next start removes it", file.display()));
     }
     if let Some(end) = &report.end {
-        line(format!("end: offset {} of {}", end.offset, end.file.display()));
-        if end.torn_bytes > 0 {
+        let (offset, file) = (end.offset, end.file.display());
+        line(format!("end: offset {offset} of {file}"));
+        if !end.is_witnessed || end.torn_bytes > 0 {
+            let tail = match end.torn_bytes {
+                0 => "all are zero".to_owned(),
+                bytes => format!("{bytes} bytes are not zero; the next start removes them"),
+            };
             line(format!(
-                "torn tail: {} bytes, cut short by a crash and never acknowledged; the next start removes them",
-                end.torn_bytes
+                "tail: what follows byte {offset} of {file} is not a whole record ({tail}): after power loss, \
+                 or where the process was killed while it wrote, that is normal; \
+                 if the node was stopped cleanly, entries may be missing"
             ));
         }
     }

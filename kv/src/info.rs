@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use quorate::{AsyncRuntime, LogId, Metrics, SnapshotError};
+use quorate::{AsyncRuntime, LogId, Metrics, Replica, SnapshotError};
 
 use crate::glob;
+use crate::members;
 use crate::reply::{Protocol, Reply};
 use crate::request::MAX_VALUE_BYTES;
 use crate::server::{MAX_CLIENTS, Server};
@@ -89,6 +90,15 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("snapshot".to_owned(), metrics.snapshot.index.to_string()),
         ("purged".to_owned(), metrics.purged.index.to_string()),
     ];
+    if let Some(membership) = &metrics.membership {
+        facts
+            .push(("membership".to_owned(), members::role(membership, metrics.replica).to_owned()));
+        let member = |replica: &Replica| {
+            format!("{}={}", members::name(*replica), members::role(membership, *replica))
+        };
+        let all: Vec<_> = membership.members().keys().map(member).collect();
+        facts.push(("members".to_owned(), all.join(",")));
+    }
     if let Some(error) = &metrics.snapshot_error {
         facts.push(("snapshot_error".to_owned(), error.to_string()));
     }
@@ -178,7 +188,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use quorate::{Obstacle, PeerMetrics, Replica, Role, StoreError, Term};
+    use quorate::{ClusterId, Membership, Obstacle, PeerMetrics, Role, StoreError, Term};
 
     use super::*;
 
@@ -230,6 +240,26 @@ mod tests {
         metrics.snapshot_error = Some(SnapshotError::Store(StoreError::Abandoned));
         let error = "snapshot_error:the store dropped a write without an answer";
         assert!(told(&metrics).iter().any(|fact| fact == error));
+    }
+
+    #[test]
+    fn the_members_and_the_nodes_own_part_among_them_are_told() {
+        let mine = Replica::new(2, 0xfe << 56);
+        let members = [Replica::new(1, 7), mine].map(|member| (member, member.to_string()));
+        let membership = Membership::founding(ClusterId(5), members.into()).unwrap();
+        let mut metrics =
+            Metrics { id: 2, replica: mine, membership: Some(membership), ..Metrics::default() };
+        let fact = |metrics: &Metrics, wanted: &str| {
+            let mut facts = raft(metrics).into_iter();
+            facts.find_map(|(name, value)| (name == wanted).then_some(value)).unwrap()
+        };
+        let all = "1/0000000000000007=voter,2/fe00000000000000=voter";
+        assert_eq!(fact(&metrics, "members"), all);
+        assert_eq!(fact(&metrics, "membership"), "voter");
+        // Its disk was lost.
+        metrics.replica = Replica::new(2, 1);
+        assert_eq!(fact(&metrics, "membership"), "not a member");
+        assert_eq!(fact(&metrics, "members"), all);
     }
 
     #[test]

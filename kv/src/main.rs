@@ -10,6 +10,7 @@ mod host;
 mod info;
 mod key;
 mod map;
+mod members;
 mod node;
 mod reply;
 mod request;

@@ -37,6 +37,12 @@ fn check(data: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).expect("is text"))
 }
 
+/// Where it says that the log ends.
+fn end_of(text: &str) -> u64 {
+    let (_, end) = text.split_once("\nend: offset ").expect("it ends");
+    end.split(' ').next().and_then(|end| end.parse().ok()).expect("a number")
+}
+
 /// Content and time of change of every file.
 fn everything(data: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
     let mut files = BTreeMap::new();
@@ -80,10 +86,12 @@ fn it_tells_what_is_there_and_changes_nothing() {
         "\nsound\n",
         "  snapshot: up to ",
         "snapshots/0-",
+        "\n  configuration: of entry 1\n",
+        ": voter\n    this store is 1/",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
-    assert!(!text.contains("caution") && !text.contains("torn"), "{text}");
+    assert!(!text.contains("caution") && !text.contains("tail: "), "{text}");
     assert!(everything(data) == before);
 
     // Another start is counted, and nothing else of its identity changes.
@@ -126,8 +134,20 @@ fn it_tells_what_is_there_and_changes_nothing() {
     let before = everything(data);
     let (code, text) = check(data);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("torn tail: "), "{text}");
+    let tail = format!("\ntail: what follows byte {} of {}", end_of(&text), segment.display());
+    assert!(text.contains(&tail) && text.contains("bytes are not zero; the next"), "{text}");
     assert!(everything(data) == before);
+
+    // The disk has lost its last block, with the mark that a clean stop leaves.
+    let block = end / 4096 * 4096;
+    let mut lost = whole.clone();
+    lost[block..block + 4096].fill(0);
+    fs::write(&segment, &lost).expect("writes");
+    let (code, text) = check(data);
+    assert_eq!(code, Some(0), "{text}");
+    let tail = format!("\ntail: what follows byte {} of {}", end_of(&text), segment.display());
+    assert!(text.contains(&tail), "{text}");
+    assert!(text.contains("if the node was stopped cleanly, entries may be missing"), "{text}");
 
     // The node has gone with the last write acknowledged, and the disk loses a bit of it.
     let at = whole.windows(12).rposition(|window| window == b"acknowledged").expect("is there");

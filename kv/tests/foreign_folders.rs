@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::load::Load;
 use common::{Cluster, Serve, folders, id, on_each_runtime, until};
 use redis::RedisResult;
@@ -98,6 +100,62 @@ fn a_copy_of_the_leaders_folder_is_refused_by_the_others() {
 #[test]
 fn a_copy_of_a_followers_folder_is_refused_by_the_others() {
     on_each_runtime(|runtime| a_copy_is_refused(runtime, false));
+}
+
+#[test]
+fn a_folder_with_other_data_and_a_file_are_refused() {
+    on_each_runtime(|runtime| {
+        let cluster = Cluster::start([runtime; 3]);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let line = Serve { data: folder.path().to_owned(), ..cluster.line(0).moved() };
+        let file = folder.path().join("thesis.tex");
+        fs::write(&file, "years of work").expect("writes");
+        let said = line.is_refused();
+        assert!(said.contains("it holds thesis.tex; choose an empty folder"), "{said}");
+        let said = Serve { data: file, ..line }.is_refused();
+        assert!(said.contains("thesis.tex: no folder for a node's data: it is a file"), "{said}");
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    });
+}
+
+/// Each of them would remove the other's snapshots.
+#[test]
+fn two_running_nodes_whose_folders_are_swapped_stop_and_lose_nothing() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, _) = cluster(runtime);
+        write(&cluster, 2, "kept");
+        let swap = |cluster: &Cluster| {
+            let [zero, one] = [cluster.data_of(0), cluster.data_of(1)];
+            let aside = zero.with_extension("aside");
+            fs::rename(&zero, &aside).expect("renames");
+            fs::rename(&one, &zero).expect("renames");
+            fs::rename(&aside, &one).expect("renames");
+        };
+        swap(&cluster);
+        for node in 0..2 {
+            let mut connection = cluster.connect(node).expect("connects");
+            let refused = redis::cmd("RAFT").arg("SNAPSHOT").exec(&mut connection);
+            let refused = refused.expect_err("it is another folder").to_string();
+            assert!(refused.contains("another folder was put in its place"), "{refused}");
+        }
+        // The next write stops them.
+        let mut connection = cluster.connect(2).expect("connects");
+        let _ = redis::cmd("SET").arg("other").arg("value").exec(&mut connection);
+        for node in 0..2 {
+            let said = cluster.fails(node);
+            assert!(said.contains("nothing was written to what is there now"), "{said}");
+        }
+        swap(&cluster);
+        for node in 0..2 {
+            let said = folders::check(&cluster.data_of(node));
+            assert!(said.contains("\nsound\n"), "{said}");
+            cluster.start_node(node);
+        }
+        for node in 0..3 {
+            cluster.serves(node);
+            assert_eq!(read(&cluster, node).expect("reads"), "kept");
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::load::Load;
 use common::{Cluster, kv, namespace, until};
@@ -34,9 +34,15 @@ fn a_leader_whose_disk_is_full_stops_with_the_cause_and_goes_on_once_there_is_ro
     if namespace::entered(
         "a_leader_whose_disk_is_full_stops_with_the_cause_and_goes_on_once_there_is_room",
     ) {
-        let emptier = |disk: &Path| fs::remove_file(disk.join("ballast")).expect("removes");
+        let emptier = |disk: &Path| fs::remove_file(ballast(disk)).expect("removes");
         the_disk_gets_full(true, LARGE_BYTES, emptier);
     }
+}
+
+/// A file on the disk whose root is the node's folder: where it does not make that folder another
+/// program's.
+fn ballast(disk: &Path) -> PathBuf {
+    disk.join("lost+found/ballast")
 }
 
 fn the_disk_gets_full(of_leader: bool, disk_bytes: u64, make_room: impl FnOnce(&Path)) {
@@ -44,10 +50,12 @@ fn the_disk_gets_full(of_leader: bool, disk_bytes: u64, make_room: impl FnOnce(&
     let mut cluster = Cluster::prepare(["tokio", "monoio", "compio"]);
     let disk = cluster.data_of(VICTIM);
     namespace::mount_disk(&disk, disk_bytes);
-    let ballast = disk_bytes.saturating_sub(SMALL_BYTES);
-    if ballast > 0 {
-        let file = fs::File::create(disk.join("ballast")).expect("makes a file");
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ballast)
+    let ballast_bytes = disk_bytes.saturating_sub(SMALL_BYTES);
+    if ballast_bytes > 0 {
+        let path = ballast(&disk);
+        fs::create_dir(path.parent().expect("is in a folder")).expect("makes a folder");
+        let file = fs::File::create(path).expect("makes a file");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ballast_bytes)
             .expect("fits");
     }
     (0..3).for_each(|node| cluster.start_node(node));

@@ -5,16 +5,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use quorate_core::{
-    ClusterId, GroupId, HardState, LogId, Marks, NodeId, SnapshotError, SnapshotMeta,
-    SnapshotReader, Standing, StoreError,
+    ClusterId, GroupId, HardState, Index, LogId, Marks, Membership, NodeId, SnapshotError,
+    SnapshotMeta, SnapshotReader, Standing, StoreError,
 };
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
+use crate::folder::{LOCK, SNAPSHOTS, check_is_folder};
 use crate::index::Logs;
 use crate::owner::Owner;
 use crate::segment::{Segments, failed};
 use crate::snapshots::Snapshots;
-use crate::store::{Examination, LOCK, SNAPSHOTS, WAL, lock, look_through};
+use crate::store::{Examination, lock, look_through};
 
 /// What a store holds; see [`FileStore::check`](crate::FileStore::check).
 #[derive(Clone, Debug)]
@@ -65,6 +66,9 @@ pub struct GroupReport {
     pub standing: Standing,
     /// Up to where the log was known to be committed, and what is remembered of other replicas.
     pub marks: Marks,
+    /// The configuration in force: the last one in the log, committed or not, or the snapshot's;
+    /// and the index of the entry that brought it. None before the cluster is formed.
+    pub membership: Option<(Index, Membership)>,
     /// The snapshot that stands for what is purged, and maybe for more.
     pub snapshot: Option<SnapshotReport>,
     /// The entry before the first one of its log; [`LogId::ZERO`] if nothing was purged.
@@ -93,14 +97,19 @@ pub struct LogEnd {
     pub file: PathBuf,
     /// Behind the last record, in bytes.
     pub offset: u64,
-    /// What a write that was cut short by a crash has left behind that, in bytes; usually 0. The
-    /// next opening removes it.
+    /// Whether the store's witness stands there: it was closed, or had nothing to do, when the log
+    /// ended here. Without it the process was killed or the power failed in the middle of writing;
+    /// or the disk has lost the end of the log.
+    pub is_witnessed: bool,
+    /// From there to the last byte that is not zero; usually 0. A write that was cut short by a
+    /// crash has left them, and the next opening removes them.
     pub torn_bytes: u64,
 }
 
 pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
+    check_is_folder(rt, dir).await?;
     let held = lock_if_possible(rt, &dir.join(LOCK)).await?;
-    let segments = Segments::new(rt.clone(), dir.join(WAL), OpenMode::Read);
+    let segments = Segments::new(rt.clone(), dir);
     let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));
     let mut files = Vec::new();
     for number in segments.list().await? {
@@ -119,6 +128,7 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
         end = Some(LogEnd {
             file: segments.path(found.tail.end.segment),
             offset: found.tail.end.offset,
+            is_witnessed: found.tail.witness,
             torn_bytes: found.torn.bytes,
         });
         for (group, log) in logs.groups() {
@@ -144,7 +154,9 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
         let entries = first.map(|first| (first, log.outline.last()));
         let (hard_state, standing) = (log.hard_state, log.standing.clone());
         let marks = log.marks.clone();
-        (group, GroupReport { hard_state, standing, marks, snapshot, purged, entries })
+        let membership = log.outline.membership();
+        let membership = membership.map(|(index, membership)| (index, membership.clone()));
+        (group, GroupReport { hard_state, standing, marks, membership, snapshot, purged, entries })
     });
     let groups = groups.collect();
     let Owner { node, boot: boots, cluster } = logs.owner;

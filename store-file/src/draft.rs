@@ -38,6 +38,7 @@ pub(crate) struct Draft<R: AsyncRuntime> {
 impl<R: AsyncRuntime> Draft<R> {
     pub(crate) async fn create(shared: &Rc<Shared<R>>, group: GroupId) -> Result<Self, StoreError> {
         let _lock = shared.lock()?;
+        shared.verify_folder().await?;
         let path = shared.snapshots.draft_path();
         let unfinished = Unfinished { shared: Rc::clone(shared), path, renamed: false };
         let file = shared.segments.rt.open(&unfinished.path, OpenMode::CreateNew).await;
@@ -123,6 +124,7 @@ impl<R: AsyncRuntime> Draft<R> {
         written.map_err(|error| failed("writing", path, error))?;
         self.file.sync_data().await.map_err(|error| failed("syncing", path, error))?;
         let finished = shared.snapshots.path(self.group, meta);
+        shared.verify_folder().await?;
         let renamed = shared.segments.rt.rename(path, &finished).await;
         renamed.map_err(|error| failed("making", &finished, error))?;
         shared.snapshots.finished(self.group, meta);

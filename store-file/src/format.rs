@@ -1,8 +1,9 @@
 //! The format of a store on disk: version 3.
 //!
 //! A store is a folder with the files of its log in `wal`, those of its
-//! [`snapshots`](crate::snapshots), and the file `LOCK`, which has no content. All numbers are
-//! little-endian, and each file begins with a [`header`](crate::header).
+//! [`snapshots`](crate::snapshots), and the file `LOCK`, whose content means nothing once the store
+//! is closed (see [`folder`](crate::folder)). All numbers are little-endian, and each other file
+//! begins with a [`header`](crate::header).
 //!
 //! # Versions
 //!

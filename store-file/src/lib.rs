@@ -8,6 +8,7 @@ mod batch;
 mod check;
 mod config;
 mod draft;
+mod folder;
 mod format;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::StoreError;
 use quorate_rt::{AsyncRuntime, File, OpenMode};
 
+use crate::folder::{Folder, WAL};
 use crate::format::SegmentHeader;
 
 /// A segment in the making. The name of a segment appears only when it is whole.
@@ -19,20 +20,54 @@ const UNFINISHED: &str = "next.tmp";
 /// closed first.
 const MAX_OPEN: usize = 64;
 
+/// The number of the segment with this name.
+fn number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
+    digits.parse().ok()
+}
+
+/// Whether this is the name of a segment.
+pub(crate) fn is_finished(name: &str) -> bool {
+    number(name).is_some()
+}
+
+/// Whether this is the name of a segment, or of one in the making.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    is_finished(name) || name == UNFINISHED
+}
+
 /// The directory of a log's segments.
 pub(crate) struct Segments<R: AsyncRuntime> {
     pub(crate) rt: R,
     dir: PathBuf,
-    mode: OpenMode,
+    /// None where nothing may be changed.
+    folder: Option<Rc<Folder<R>>>,
     open: RefCell<BTreeMap<u32, Rc<R::File>>>,
     /// Those before it are removed, or will be.
     first: Cell<u32>,
 }
 
 impl<R: AsyncRuntime> Segments<R> {
-    /// `mode` is how they are opened: nothing is changed in one that only reads.
-    pub(crate) fn new(rt: R, dir: PathBuf, mode: OpenMode) -> Self {
-        Self { rt, dir, mode, open: RefCell::default(), first: Cell::new(1) }
+    /// Those of the store in `dir`, of which nothing is changed yet.
+    pub(crate) fn new(rt: R, dir: &Path) -> Self {
+        let (open, first) = (RefCell::default(), Cell::new(1));
+        Self { rt, dir: dir.join(WAL), folder: None, open, first }
+    }
+
+    /// From now on they may be changed, as long as `folder` is what it was. Those that are open are
+    /// opened anew.
+    pub(crate) fn writable(self, folder: &Rc<Folder<R>>) -> Self {
+        Self { folder: Some(Rc::clone(folder)), open: RefCell::default(), ..self }
+    }
+
+    fn mode(&self) -> OpenMode {
+        if self.folder.is_some() { OpenMode::Write } else { OpenMode::Read }
+    }
+
+    /// To be called before a file is made, renamed or removed.
+    async fn verify(&self) -> Result<(), StoreError> {
+        let folder = self.folder.as_ref().expect("what is only read is not changed");
+        folder.verify().await
     }
 
     pub(crate) fn path(&self, segment: u32) -> PathBuf {
@@ -41,6 +76,7 @@ impl<R: AsyncRuntime> Segments<R> {
 
     /// Removes the segment that a crash has left unfinished, if there is one.
     pub(crate) async fn remove_unfinished(&self) -> Result<(), StoreError> {
+        self.verify().await?;
         remove(&self.rt, &self.dir.join(UNFINISHED)).await
     }
 
@@ -48,11 +84,7 @@ impl<R: AsyncRuntime> Segments<R> {
     pub(crate) async fn list(&self) -> Result<Vec<u32>, StoreError> {
         let names = self.rt.read_dir(&self.dir).await;
         let names = names.map_err(|error| failed("listing", &self.dir, error))?;
-        let number = |name: String| {
-            let digits = name.strip_suffix(".wal").filter(|digits| digits.len() == 16)?;
-            digits.parse::<u32>().ok()
-        };
-        Ok(names.into_iter().filter_map(number).collect()) // Sorted, as the names are.
+        Ok(names.iter().filter_map(|name| number(name)).collect()) // Sorted, as the names are.
     }
 
     /// Makes a segment of this length, in the place of the one with its number, if there is one. It
@@ -64,28 +96,32 @@ impl<R: AsyncRuntime> Segments<R> {
         bytes: u64,
     ) -> Result<Rc<R::File>, StoreError> {
         let (unfinished, path) = (self.dir.join(UNFINISHED), self.path(segment));
+        self.verify().await?;
         let made = async {
             let file = self.rt.open(&unfinished, OpenMode::CreateNew).await?;
             file.allocate(bytes).await?;
             let header = SegmentHeader { store, bytes }.encode(segment);
             file.write_all_at(vec![header], 0).await?;
             file.sync_data().await?;
-            self.rt.rename(&unfinished, &path).await?;
             Ok(file)
         };
-        match made.await {
-            Ok(file) => {
-                let file = Rc::new(file);
-                self.keep_open(segment, &file);
-                Ok(file)
-            }
-            Err(error) => {
-                // Its space may be what the log lacks. If it can't be removed, the next opening
-                // does it.
-                let _ = self.rt.remove_file(&unfinished).await;
-                Err(failed("making", &path, error))
-            }
+        let made = made.await.map_err(|error| failed("making", &path, error));
+        // All this has taken a while.
+        self.verify().await?;
+        let renamed = match made {
+            Ok(file) => match self.rt.rename(&unfinished, &path).await {
+                Ok(()) => Ok(Rc::new(file)),
+                Err(error) => Err(failed("making", &path, error)),
+            },
+            Err(error) => Err(error),
+        };
+        match &renamed {
+            Ok(file) => self.keep_open(segment, file),
+            // Its space may be what the log lacks. If it can't be removed, the next opening does
+            // it.
+            Err(_) => drop(self.rt.remove_file(&unfinished).await),
         }
+        renamed
     }
 
     /// A segment.
@@ -94,7 +130,7 @@ impl<R: AsyncRuntime> Segments<R> {
             return Ok(Rc::clone(file));
         }
         let path = self.path(segment);
-        let opened = self.rt.open(&path, self.mode).await;
+        let opened = self.rt.open(&path, self.mode()).await;
         let file = Rc::new(opened.map_err(|error| failed("opening", &path, error))?);
         self.keep_open(segment, &file);
         Ok(file)
@@ -114,6 +150,7 @@ impl<R: AsyncRuntime> Segments<R> {
     /// Removes a segment, durably.
     pub(crate) async fn remove(&self, segment: u32) -> Result<(), StoreError> {
         self.open.borrow_mut().remove(&segment);
+        self.verify().await?;
         remove(&self.rt, &self.path(segment)).await?;
         self.sync().await
     }

@@ -52,6 +52,11 @@ pub(crate) const CRC_BYTES: u64 = 4;
 const FINISHED: &str = ".snapshot";
 const DRAFT: &str = ".tmp";
 
+/// Whether this is the name of a snapshot, or of one in the making.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    name.ends_with(FINISHED) || name.ends_with(DRAFT)
+}
+
 /// Where in the file a byte of the content stands, or, behind the last one, what comes after it.
 pub(crate) fn place(offset: u64) -> u64 {
     HEADER_BYTES + offset + offset / BLOCK_BYTES * CRC_BYTES
@@ -156,7 +161,7 @@ impl<R: AsyncRuntime> Snapshots<R> {
     async fn list(&self) -> Result<Vec<String>, StoreError> {
         match self.rt.read_dir(&self.dir).await {
             Ok(mut names) => {
-                names.retain(|name| name.ends_with(FINISHED) || name.ends_with(DRAFT));
+                names.retain(|name| is_file_name(name));
                 Ok(names)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

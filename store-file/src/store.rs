@@ -7,6 +7,7 @@ use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -14,14 +15,16 @@ use quorate_core::{
     ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId,
     Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
+use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, OpenMode};
+use tracing::error;
 
 use crate::batch::Batches;
 use crate::check::{StoreReport, check};
 use crate::config::FileConfig;
 use crate::draft::Draft;
+use crate::folder::{Folder, LOCK, SNAPSHOTS, WAL, check_content};
 use crate::format::{EntryCrc, Position};
 use crate::header::Refused;
 use crate::index::{Logs, Part};
@@ -33,12 +36,6 @@ use crate::segment::{Segments, failed, remove};
 use crate::snapshots::Snapshots;
 use crate::trash::{Garbage, Trash};
 use crate::writer::Writer;
-
-/// What is in a store's directory: the directories of the log's segments and of the snapshots, and
-/// the file that is locked.
-pub(crate) const WAL: &str = "wal";
-pub(crate) const SNAPSHOTS: &str = "snapshots";
-pub(crate) const LOCK: &str = "LOCK";
 
 /// A write-ahead log and snapshots in a directory, for all the groups of a core. A clone is the
 /// same store.
@@ -66,6 +63,7 @@ pub(crate) struct Shared<R: AsyncRuntime> {
     pub(crate) segments: Segments<R>,
     pub(crate) snapshots: Snapshots<R>,
     dir: PathBuf,
+    folder: Rc<Folder<R>>,
     /// The store's incarnation.
     pub(crate) store: u64,
     pub(crate) config: FileConfig,
@@ -177,6 +175,43 @@ impl<R: AsyncRuntime> Shared<R> {
         self.lock.borrow().clone().ok_or(StoreError::Abandoned)
     }
 
+    /// Checks that the folder is still the store's, to be called before a file in it is made,
+    /// renamed or removed. If it is not, the store fails.
+    pub(crate) async fn verify_folder(&self) -> Result<(), StoreError> {
+        let verified = self.folder.verify().await;
+        self.fail_without_folder();
+        verified
+    }
+
+    /// Fails the store if its folder was found to be gone. Gives whether it was.
+    pub(crate) fn fail_without_folder(&self) -> bool {
+        let gone = self.folder.gone();
+        if let Some(gone) = &gone {
+            self.fail(gone);
+        }
+        gone.is_some()
+    }
+
+    /// Fails what waits, and what comes. What a completion submits meanwhile fails in its turn.
+    pub(crate) fn fail(&self, cause: &StoreError) {
+        if self.state.borrow().failed.is_some() {
+            return;
+        }
+        error!(%cause, "the log has failed and does nothing any more");
+        let poisoned = StoreError::Poisoned(Arc::new(cause.clone()));
+        loop {
+            let mut state = self.state.borrow_mut();
+            let Some(batch) = state.batches.take() else {
+                state.failed = Some(poisoned);
+                return;
+            };
+            drop(state);
+            for done in batch.done {
+                done.complete(Err(poisoned.clone()));
+            }
+        }
+    }
+
     /// Has a file removed soon, that nothing depends on. If the store is closed, the next opening
     /// does it.
     pub(crate) fn throw_away(&self, what: Garbage) {
@@ -205,8 +240,9 @@ impl<R: AsyncRuntime> FileStore<R> {
     /// version has written it, with what to do; nothing is changed then.
     /// [`Locked`](StoreError::Locked) where another process, or another store in this one, has it
     /// open; a second is waited for one that was dropped to end its last write.
-    /// [`Io`](StoreError::Io) where the operating system refuses something, or (`InvalidInput`) the
-    /// settings can't work.
+    /// [`Io`](StoreError::Io) where the operating system refuses something; where `dir` is a file
+    /// (`NotADirectory`), or holds other data and no store (`DirectoryNotEmpty`), and nothing is
+    /// changed; or where the settings can't work (`InvalidInput`).
     ///
     /// Dropping the future gives up; an operation that has begun may still take effect.
     pub async fn open_with(
@@ -218,6 +254,7 @@ impl<R: AsyncRuntime> FileStore<R> {
             StoreError::io("the settings", io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let dir = dir.as_ref();
+        check_content(rt, dir).await?;
         for inside in [WAL, SNAPSHOTS] {
             let path = dir.join(inside);
             let made = rt.create_dir_all(&path).await;
@@ -227,11 +264,13 @@ impl<R: AsyncRuntime> FileStore<R> {
         rt.sync_dir(dir).await.map_err(|error| failed("syncing", dir, error))?;
         let lock = lock(rt, dir.join(LOCK)).await?;
 
-        let segments = Segments::new(rt.clone(), dir.join(WAL), OpenMode::Write);
+        let segments = Segments::new(rt.clone(), dir);
         let snapshots = Snapshots::new(rt.clone(), dir.join(SNAPSHOTS));
         let mut logs = Logs::new(config.cache_bytes);
         let Examination { numbers, found, leftovers } =
             look_through(&segments, &snapshots, &mut logs).await?;
+        let folder = Rc::new(Folder::mark(rt, dir).await?);
+        let segments = segments.writable(&folder);
         segments.remove_unfinished().await?;
         let found = match found {
             Some(examined) => repair(&segments, &numbers, examined).await?,
@@ -244,6 +283,7 @@ impl<R: AsyncRuntime> FileStore<R> {
         };
         // Only now: what names the others is durable.
         for path in leftovers {
+            folder.verify().await?;
             remove(rt, &path).await?;
         }
         let Found { store, first, end, room, .. } = found;
@@ -261,7 +301,8 @@ impl<R: AsyncRuntime> FileStore<R> {
         let lock = RefCell::new(Some(Rc::new(lock)));
         let state = RefCell::new(state);
         let dir = dir.to_owned();
-        let shared = Rc::new(Shared { segments, snapshots, dir, store, config, lock, state });
+        let shared = Shared { segments, snapshots, dir, folder, store, config, lock, state };
+        let shared = Rc::new(shared);
         Writer::start(Rc::clone(&shared), found);
         Ok(Self { handle: Rc::new(Handle(shared)) })
     }

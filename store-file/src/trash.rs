@@ -68,7 +68,15 @@ pub(crate) fn sweep<R: AsyncRuntime>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLoc
                     Garbage::Segment(segment) => task.segments.path(*segment),
                     Garbage::Snapshot(path) => path.clone(),
                 };
-                if let Err(cause) = remove(&task.segments.rt, &path).await {
+                let verified = task.verify_folder().await;
+                if task.fail_without_folder() {
+                    return; // What is not needed is in another folder than the one at its path.
+                }
+                let removed = match verified {
+                    Ok(()) => remove(&task.segments.rt, &path).await,
+                    unknown => unknown,
+                };
+                if let Err(cause) = removed {
                     warn!(%cause, "a file that is not needed any more stays for now");
                     task.state.borrow_mut().trash.failed.push(what);
                     continue;

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use quorate_core::StoreError;
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, File, Task};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::batch::Batch;
 use crate::format::Position;
@@ -92,11 +91,10 @@ impl<R: AsyncRuntime> Writer<R> {
                     }
                 }
                 Err(cause) => {
-                    error!(%cause, "the log has failed and does nothing any more");
                     for done in done {
                         done.complete(Err(cause.clone()));
                     }
-                    return self.poison(cause);
+                    return self.shared.fail(&cause);
                 }
             }
         }
@@ -169,22 +167,6 @@ impl<R: AsyncRuntime> Writer<R> {
         }
         written.map_err(|error| failed("writing", &self.shared.segments.path(segment), error))
     }
-
-    /// Fails what waits. What a completion submits meanwhile fails in its turn.
-    fn poison(&self, cause: StoreError) {
-        let poisoned = StoreError::Poisoned(Arc::new(cause));
-        loop {
-            let mut state = self.shared.state.borrow_mut();
-            let Some(batch) = state.batches.take() else {
-                state.failed = Some(poisoned);
-                return;
-            };
-            drop(state);
-            for done in batch.done {
-                done.complete(Err(poisoned.clone()));
-            }
-        }
-    }
 }
 
 /// Makes a segment in the background, so that it is there before the one before it is full.
@@ -198,7 +180,9 @@ fn prepare<R: AsyncRuntime>(
     let made = async move {
         let made = task.segments.create(task.store, segment, task.config.segment_bytes).await;
         drop(lock);
-        if let Err(cause) = &made {
+        if let Err(cause) = &made
+            && !task.fail_without_folder()
+        {
             warn!(
                 %cause,
                 "the next segment of the log can't be made; if it still can't when this one is \

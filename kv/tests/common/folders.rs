@@ -15,7 +15,7 @@ pub(crate) fn check(folder: &Path) -> String {
 /// segments that hold nothing.
 pub(crate) fn records(folder: &Path) -> String {
     let text = check(folder);
-    let of_files = ["segments: ", "  from ", "left over: ", "end: ", "torn tail: "];
+    let of_files = ["segments: ", "  from ", "left over: ", "end: ", "tail: "];
     let of_records =
         text.lines().filter(|line| !of_files.iter().any(|file| line.starts_with(file)));
     of_records.collect::<Vec<_>>().join("\n")

@@ -2,7 +2,7 @@
 //! second.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -31,6 +31,19 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 pub(super) struct Memory {
     files: Rc<RefCell<BTreeMap<PathBuf, Content>>>,
     tasks: Rc<RefCell<Vec<Running>>>,
+    locked: Rc<RefCell<BTreeSet<PathBuf>>>,
+}
+
+/// A lock, until it is dropped.
+pub(super) struct Lock {
+    path: PathBuf,
+    locked: Rc<RefCell<BTreeSet<PathBuf>>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.locked.borrow_mut().remove(&self.path);
+    }
 }
 
 impl Memory {
@@ -89,7 +102,7 @@ impl AsyncRuntime for Memory {
     type Listener = Never;
     type Stream = Never;
     type File = Content;
-    type FileLock = ();
+    type FileLock = Lock;
 
     fn now(&self) -> Instant {
         Instant::from_nanos(0)
@@ -150,7 +163,8 @@ impl AsyncRuntime for Memory {
     async fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
         let files = self.files.borrow();
         let inside = files.keys().filter_map(|file| file.strip_prefix(path).ok());
-        Ok(inside.filter_map(|name| Some(name.to_str()?.to_owned())).collect())
+        let names = inside.filter_map(|name| Some(name.iter().next()?.to_str()?.to_owned()));
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -168,8 +182,15 @@ impl AsyncRuntime for Memory {
         Ok(())
     }
 
-    async fn lock_file(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+    async fn lock_file(&self, path: &Path) -> io::Result<Lock> {
+        if !self.locked.borrow_mut().insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let lock = Lock { path: path.to_owned(), locked: Rc::clone(&self.locked) };
+        if !self.files.borrow().contains_key(path) {
+            self.put(path, Vec::new());
+        }
+        Ok(lock)
     }
 
     fn run<F, T>(_: &Launch, main: F) -> io::Result<T>

@@ -192,6 +192,71 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
     });
 }
 
+/// A disk that loses a block gives back zeros, as preallocated space does.
+const BLOCK: u64 = 4 << 10;
+
+/// A store that was closed, with ten entries of 1000 bytes in its first segment; and the end of its
+/// log, behind which the witness stands.
+async fn closed_with_ten(scene: &Scene) -> (Vec<u8>, u64) {
+    let store = scene.open().await;
+    for index in 1..=10 {
+        put(&store, 1, entries([entry(1, index, vec![1; 1000])])).await;
+    }
+    drop(store);
+    scene.closed().await;
+    (scene.content(1), scene.end(1))
+}
+
+#[test]
+fn zeros_over_acknowledged_records_are_damage_where_any_later_record_survives() {
+    scene(async |scene| {
+        let (whole, end) = closed_with_ten(&scene).await;
+        // The last one leaves nothing but the witness.
+        for at in (FIRST..end - BLOCK).step_by(999).chain([end - BLOCK]) {
+            let mut content = whole.clone();
+            content[at as usize..(at + BLOCK) as usize].fill(0);
+            scene.set_content(1, &content);
+            let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+            assert!(report.damage.is_some() && report.end.is_none(), "zeros at {at}: {report:?}");
+            let (file, offset) = scene.damage().await;
+            assert_eq!(file, "0000000000000001.wal");
+            assert!(offset <= at && at - offset < 1100, "{offset} for zeros at {at}");
+        }
+    });
+}
+
+/// They can't be told from a tail that was never written: the peers remember more, and the check
+/// says what it does not know.
+#[test]
+fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
+    scene(async |scene| {
+        let (whole, end) = closed_with_ten(&scene).await;
+        let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap().end.unwrap();
+        assert!(
+            report.is_witnessed && report.torn_bytes == 0 && report.offset == end,
+            "{report:?}"
+        );
+        let mut within = 0;
+        for begin in (end - BLOCK + WITNESS_BYTES..=end - 1000).step_by(13) {
+            let mut content = whole.clone();
+            content[begin as usize..(begin + BLOCK).min(SMALL.segment_bytes) as usize].fill(0);
+            scene.set_content(1, &content);
+            let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+            assert!(report.damage.is_none(), "{report:?}");
+            let (_, last) = report.groups[&1].entries.unwrap();
+            assert!((6..10).contains(&last.index), "{last}");
+            let found = report.end.unwrap();
+            assert!(!found.is_witnessed, "{found:?}");
+            // The bytes that fill up a record are zeros anyway.
+            assert!(found.offset < begin + ALIGNMENT, "{found:?} for zeros at {begin}");
+            // What is left of the record in which they begin.
+            assert!(found.offset + found.torn_bytes < begin + ALIGNMENT, "{found:?}");
+            within += usize::from(found.torn_bytes > 0);
+        }
+        assert!(within > 100, "{within}");
+    });
+}
+
 #[test]
 fn a_missing_or_foreign_segment_is_refused() {
     scene(async |scene| {

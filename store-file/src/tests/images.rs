@@ -30,7 +30,7 @@ pub(super) async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>,
 
 /// What is there once a dropped store has written its last.
 pub(super) async fn closed(rt: &Memory<Tokio>) -> Image {
-    while rt.lock_file(Path::new("LOCK")).await.is_err() {
+    while rt.lock_file(&Path::new(DIR).join("LOCK")).await.is_err() {
         yield_now().await;
     }
     rt.disk.now()

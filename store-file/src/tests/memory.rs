@@ -274,9 +274,13 @@ impl<R: AsyncRuntime> AsyncRuntime for Memory<R> {
         Ok(())
     }
 
-    async fn lock_file(&self, _: &Path) -> io::Result<Lock> {
+    async fn lock_file(&self, path: &Path) -> io::Result<Lock> {
         if self.disk.locked.replace(true) {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !self.disk.files.borrow().contains_key(path) {
+            self.disk.changes();
+            self.disk.files.borrow_mut().entry(path.to_owned()).or_default();
         }
         Ok(Lock(Rc::clone(&self.disk.locked)))
     }

@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod failure;
 mod faults;
+mod folders;
 mod forged;
 mod identity;
 mod images;
