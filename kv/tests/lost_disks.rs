@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::load::Load;
 use common::{Cluster, folders, id, on_each_runtime, until};
 
@@ -73,11 +75,7 @@ fn a_backup_is_put_back(runtime: &'static str, starts: u32) {
         load.goes_on(100);
         cluster.stop_node(node);
     }
-    cluster.wipe(node);
-    folders::copy(&backup, &cluster.data_of(node));
-    cluster.start_node(node);
-    let said = cluster.fails(node);
-    assert!(said.contains("put back to an earlier state"), "{said}");
+    let said = is_noticed(&mut cluster, node, &backup);
     assert!(said.lines().last().is_some_and(|line| line.starts_with("quorate-kv: ")), "{said}");
     load.goes_on(200);
 
@@ -97,6 +95,73 @@ fn a_backup_that_is_put_back_is_noticed_and_an_empty_folder_is_let_in() {
 #[test]
 fn a_backup_of_several_starts_ago_is_noticed_too() {
     on_each_runtime(|runtime| a_backup_is_put_back(runtime, 3));
+}
+
+/// Puts a node, which is down, back to a copy of its folder, and starts it. The others make it stop.
+fn is_noticed(cluster: &mut Cluster, node: usize, backup: &Path) -> String {
+    cluster.wipe(node);
+    folders::copy(backup, &cluster.data_of(node));
+    cluster.start_node(node);
+    let said = cluster.fails(node);
+    assert!(said.contains("put back to an earlier state"), "{said}");
+    said
+}
+
+/// Followers remember how far their leader's log was durable. The copy is of the run in which that
+/// was so, and of its term: only what was acknowledged since gives it away.
+#[test]
+fn a_leader_that_is_put_back_within_its_term_is_noticed() {
+    on_each_runtime(|runtime| {
+        let mut cluster = Cluster::start([runtime; 3]);
+        (0..3).for_each(|node| cluster.serves(node));
+        let leader = cluster.leader();
+        let write = |cluster: &Cluster, value: &str| {
+            let mut connection = cluster.connect(leader).expect("it runs");
+            redis::cmd("SET").arg("key").arg(value).exec(&mut connection).expect("it serves");
+        };
+        write(&cluster, "before");
+        let backup = cluster.data_of(leader).with_extension("backup");
+        folders::copy(&cluster.data_of(leader), &backup);
+        write(&cluster, "after");
+        cluster.kill(leader);
+        is_noticed(&mut cluster, leader, &backup);
+        let mut connection = cluster.connect(cluster.leader()).expect("it runs");
+        let value = redis::cmd("GET").arg("key").query::<String>(&mut connection);
+        assert_eq!(value.expect("two of three serve"), "after");
+    });
+}
+
+/// A leader is put back to before its term, and may lead in the same term again, with another node:
+/// different entries would have the same log ids. When the one comes back that has followed it at
+/// first, it stops.
+#[test]
+fn a_leader_that_is_put_back_to_before_its_term_stops_when_its_follower_returns() {
+    on_each_runtime(|runtime| {
+        let mut cluster = Cluster::start([runtime; 3]);
+        (0..3).for_each(|node| cluster.serves(node));
+        let backup = cluster.data_of(0).with_extension("backup");
+        (0..3).for_each(|node| cluster.kill(node));
+        loop {
+            folders::copy(&cluster.data_of(0), &backup);
+            [0, 1].into_iter().for_each(|node| cluster.start_node(node));
+            let leads = cluster.leader() == 0;
+            cluster.serves(0);
+            [0, 1].into_iter().for_each(|node| cluster.kill(node));
+            if leads {
+                break;
+            }
+            std::fs::remove_dir_all(&backup).expect("it was made");
+        }
+        cluster.wipe(0);
+        folders::copy(&backup, &cluster.data_of(0));
+        cluster.start_node(0);
+        cluster.start_node(2);
+        cluster.serves(0);
+        cluster.start_node(1);
+        let said = cluster.fails(0);
+        assert!(said.contains("put back to an earlier state"), "{said}");
+        cluster.serves(2);
+    });
 }
 
 /// Nobody is elected and nothing is formed anew: the only copy of acknowledged writes may be the
