@@ -258,8 +258,8 @@ impl<R: AsyncRuntime> State<R> {
         let Some(own) = self.own.get() else { return false };
         let Message { from, to, ref body, .. } = *message;
         assert_eq!(from, own.replica, "a node sends in its own name");
-        if to == from || to == Replica::any(from.id) {
-            return false;
+        if to.id == from.id {
+            return false; // Where this node was on its lost disk, it is itself now.
         }
         let Some(link) = self.link(to, Lane::of(body)) else { return false };
         // Of the cluster's id, only these tell those who don't know it. They go where this node was
@@ -369,8 +369,8 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let state = &self.handle.state;
         state.change_addresses(|addresses| addresses.set(group, peers));
-        let own = state.own.get().map(|own| own.replica);
-        let members = peers.keys().filter(|peer| peer.is_known() && Some(**peer) != own);
+        let own = state.own.get().map(|own| own.replica.id);
+        let members = peers.keys().filter(|peer| peer.is_known() && Some(peer.id) != own);
         members.for_each(|member| drop(state.link(*member, Lane::Main)));
     }
 

@@ -266,3 +266,20 @@ fn the_membership_decides_where_a_peer_is_whatever_it_says_of_itself() {
         assert_eq!(one.number().await, 2);
     });
 }
+
+/// Its configuration names its lost disk until that is exchanged, at the address where it is now
+/// itself.
+#[test]
+fn a_node_does_not_dial_its_own_address_for_its_lost_disk() {
+    run(async |rt| {
+        let (one, two) = (Node::start(&rt, 1).await, Node::start(&rt, 2).await);
+        let lost = Replica::new(1, 5);
+        let peers =
+            [(lost, one.address()), (replica(1), one.address()), (replica(2), two.address())];
+        one.transport.set_peers(GROUP, &BTreeMap::from(peers));
+        until(&rt, || two.transport.stats().accepts == 1).await;
+        one.send_to(lost, who());
+        let stats = one.transport.stats();
+        assert_eq!((stats.dropped_out, stats.accepts, stats.refused_handshakes), (1, 0, 0));
+    });
+}
