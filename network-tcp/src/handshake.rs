@@ -33,7 +33,9 @@ mod form;
 use std::fmt;
 
 use quorate_core::codec::DecodeError;
-use quorate_core::{Body, Boot, ClusterId, Credentials, GroupId, Memory, Replica, StoreState};
+use quorate_core::{
+    Body, Boot, ClusterId, Credentials, GroupId, Memory, Obstacle, Replica, StoreState,
+};
 use thiserror::Error;
 
 #[cfg(any(test, feature = "fuzz"))]
@@ -215,6 +217,20 @@ impl Refusal {
     pub(crate) fn from_code(code: u8) -> Self {
         let alone = [Self::Magic, Self::Cluster, Self::Malformed, Self::Twin, Self::OlderBoot];
         alone.into_iter().find(|refusal| refusal.code() == code).unwrap_or(Self::Unknown(code))
+    }
+
+    /// What it is to the node that has dialled this address, or to which the peer has said so.
+    pub(crate) fn obstacle(self, by_peer: bool, address: &str) -> Obstacle {
+        let reason = self.to_string();
+        match self {
+            Self::Replica { lives, is_empty, .. } => Obstacle::OtherStore { lives, is_empty },
+            // It is somebody else who lives there.
+            Self::Node { .. } | Self::Magic | Self::Malformed => {
+                Obstacle::Unreachable { address: address.to_owned(), reason }
+            }
+            _ if by_peer => Obstacle::Refuses { reason },
+            _ => Obstacle::Refused { reason },
+        }
     }
 
     /// Whether somebody must do something about it, lest data be lost.
