@@ -47,7 +47,7 @@ pub struct Metrics {
     pub cluster: Option<ClusterId>,
     /// While the group is being formed: why each of the other nodes of the list is waited for.
     /// While no leader is known, for five election timeouts and more: why each of the other voters
-    /// does not help. Empty otherwise.
+    /// does not help. While a leader is heard and can't be answered: why. Empty otherwise.
     pub waits_for: BTreeMap<NodeId, Obstacle>,
     /// Its role.
     pub role: Role,
@@ -112,6 +112,11 @@ pub enum Obstacle {
         /// Nothing was ever written to that store.
         is_empty: bool,
     },
+    /// It wants to talk to another store of this node.
+    KnowsOther {
+        /// The replica that it asks for.
+        asked: Replica,
+    },
     /// It is reached, and does not vote for this node.
     NoVote,
     /// It answers, and the others are waited for.
@@ -152,6 +157,10 @@ impl fmt::Display for Obstacle {
             Self::OtherStore { lives, is_empty: false } => write!(
                 f,
                 "it runs on another disk, {lives}, than this node's configuration names: it has exchanged a lost one, or runs on a wrong folder, or this node does"
+            ),
+            Self::KnowsOther { asked } => write!(
+                f,
+                "it knows this node by another disk, {asked}: one of the two has taken the place of the other, or one of the nodes runs on a wrong folder"
             ),
             Self::NoVote => f.write_str(
                 "it is reached and does not vote for this node: its log is longer, it hears a leader, or its configuration doesn't name this replica, which may have been replaced by this node's next disk",

@@ -71,9 +71,10 @@ impl<R: AsyncRuntime> Accepted<R> {
         }
         let refusals = self.refused.entry(peer).or_default();
         let reason = refusal.to_string();
-        refusals.last = Some(match by_peer {
-            true => Obstacle::Refuses { reason },
-            false => Obstacle::Refused { reason },
+        refusals.last = Some(match refusal {
+            Refusal::Replica { asked, .. } if !by_peer => Obstacle::KnowsOther { asked },
+            _ if by_peer => Obstacle::Refuses { reason },
+            _ => Obstacle::Refused { reason },
         });
         refusals.codes.insert(refusal.code())
     }

@@ -2,6 +2,7 @@
 //! needs, while its group is being formed and while it knows no leader.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Duration;
 
 use quorate_rt::Instant;
@@ -25,7 +26,16 @@ const PAUSE: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub(super) struct Waits {
     waiting: Option<Waiting>,
+    /// Of a follower.
+    way: Option<Way>,
     obstacles: BTreeMap<NodeId, Obstacle>,
+}
+
+/// The way to a leader that is heard.
+struct Way {
+    look_at: Instant,
+    /// It was barred at the last look: not only for the moment of a reconnection.
+    was_barred: bool,
 }
 
 struct Waiting {
@@ -57,12 +67,19 @@ impl Waits {
         transport: &impl Transport,
     ) {
         let forms = engine.obstacles().is_some();
+        let replica = engine.replica();
         if !forms && (engine.leader().is_some() || engine.membership().is_none()) {
             if self.waiting.take().is_some() {
                 self.obstacles.clear();
             }
+            match engine.leader().filter(|leader| *leader != replica) {
+                Some(leader) => self.look_at_leader(now, group, replica, leader, transport),
+                None if self.way.take().is_some() => self.obstacles.clear(),
+                None => {}
+            }
             return;
         }
+        self.way = None;
         let patience = config.election_timeout * LEADERLESS_TIMEOUTS;
         let (look_at, tell_at) = match forms {
             true => (now, now + PAUSE),
@@ -82,7 +99,6 @@ impl Waits {
             waiting.tell_at = now + PAUSE;
         }
         let since = waiting.since;
-        let replica = engine.replica();
         if forms {
             self.obstacles = while_forming(engine, transport);
             if is_due {
@@ -102,6 +118,36 @@ impl Waits {
                 let sentence = leader_is_missing(engine, &of_replicas, now - since);
                 tracing::warn!(%replica, group, "{sentence}");
             }
+        }
+    }
+
+    /// A follower that hears its leader and can't answer it counts for nothing. Nothing else would
+    /// tell, as the leader keeps it from campaigning.
+    fn look_at_leader(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        replica: Replica,
+        leader: Replica,
+        transport: &impl Transport,
+    ) {
+        let first = Way { look_at: now + PAUSE, was_barred: false };
+        let way = self.way.get_or_insert(first);
+        if now < way.look_at {
+            return;
+        }
+        way.look_at = now + PAUSE;
+        let obstacle = transport.obstacle(leader);
+        let is_barred = matches!(
+            obstacle,
+            Obstacle::Unreachable { .. } | Obstacle::Refuses { .. } | Obstacle::OtherStore { .. }
+        );
+        let was_barred = mem::replace(&mut way.was_barred, is_barred);
+        self.obstacles.clear();
+        if is_barred && was_barred {
+            let id = leader.id;
+            tracing::warn!(%replica, group, "node {id} leads, and can't be answered: {obstacle}");
+            self.obstacles.insert(id, obstacle);
         }
     }
 }
@@ -161,11 +207,17 @@ fn leader_is_missing(
     of_replicas: &BTreeMap<Replica, Obstacle>,
     silence: Duration,
 ) -> String {
-    let of_node = |(replica, obstacle): (&Replica, &Obstacle)| {
+    // Often all have the same.
+    let mut reasons: Vec<(String, &Obstacle)> = Vec::new();
+    for (replica, obstacle) in of_replicas {
         let id = replica.id;
-        format!("; node {id}: {obstacle}")
-    };
-    let obstacles: String = of_replicas.iter().map(of_node).collect();
+        match reasons.iter_mut().find(|(_, other)| *other == obstacle) {
+            Some((nodes, _)) => nodes.push_str(&format!(", node {id}")),
+            None => reasons.push((format!("node {id}"), obstacle)),
+        }
+    }
+    let obstacles: String =
+        reasons.iter().map(|(nodes, obstacle)| format!("; {nodes}: {obstacle}")).collect();
     let has_its_disk = |voter: Replica| match of_replicas.get(&voter) {
         Some(Obstacle::OtherStore { is_empty: true, .. }) => Some(false),
         _ => None,

@@ -149,6 +149,12 @@ fn one_line_names_each_voter_and_a_majority_of_lost_disks() {
     let two = Links(BTreeMap::from([(2, empty_store(2)), (3, empty_store(3))]));
     let said = sentence(&engine, &two, 6);
     assert!(said.contains("a majority of the disks of this cluster is lost"), "{said}");
+    let same = Links(BTreeMap::from([2, 3].map(|id| (id, Obstacle::NoVote))));
+    let said = sentence(&engine, &same, 6);
+    assert!(
+        said.starts_with("no leader for 6 s; node 2, node 3: it is reached and does"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -182,4 +188,20 @@ fn an_empty_node_that_meets_a_minority_of_members_says_that_nobody_lets_it_in() 
     let said = formed(&mut engine, 3).expect("a minority");
     assert!(said.starts_with("of the 3 nodes of this cluster, 1 is known"), "{said}");
     assert_eq!(formed(&mut engine, 2), None);
+}
+
+#[test]
+fn a_follower_that_can_t_answer_its_leader_says_so() {
+    let (mut engine, mut waits) = (member(), Waits::default());
+    let heartbeat =
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 1, entries: Vec::new().into() };
+    hears(&mut engine, 10, 2, heartbeat);
+    let barred = Links(BTreeMap::from([(2, refused_at("node-2"))]));
+    look(&mut waits, &engine, 10, &barred);
+    look(&mut waits, &engine, 3_010, &barred);
+    assert!(waits.obstacles().is_empty(), "it may be a reconnection");
+    look(&mut waits, &engine, 6_010, &barred);
+    assert_eq!(*waits.obstacles(), barred.0);
+    look(&mut waits, &engine, 9_010, &Links::default());
+    assert!(waits.obstacles().is_empty());
 }
