@@ -52,8 +52,9 @@ impl Waits {
         &self.obstacles
     }
 
+    /// After [`look`](Self::look), a time to come: a timer in the past would make turns without end.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.waiting.as_ref().map(|waiting| waiting.tell_at)
+        self.waiting.as_ref().map(|waiting| waiting.tell_at.max(waiting.look_at))
     }
 
     /// Looks for whom the node waits, at most once in a heartbeat interval, and says it every few

@@ -100,6 +100,9 @@ fn a_member_without_a_leader_says_why_after_some_elections_and_until_it_has_one(
     assert_eq!(*waits.obstacles(), expected, "looked at once in a heartbeat interval");
     look(&mut waits, &engine, 5_100, &Links::default());
     assert_eq!(waits.obstacles()[&2], Obstacle::Silent);
+    look(&mut waits, &engine, 7_950, &links);
+    look(&mut waits, &engine, 8_000, &links);
+    assert_eq!(waits.wake_at(), Some(at(8_050)), "when it looks again");
 
     let entries = Vec::new().into();
     let heartbeat = Body::Append { prev: LogId::ZERO, committed: 0, round: 1, entries };
