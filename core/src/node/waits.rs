@@ -52,7 +52,7 @@ impl Waits {
         &self.obstacles
     }
 
-    /// After [`look`](Self::look), a time to come: a timer in the past would make turns without end.
+    /// After [`look`](Self::look), a time to come: turns would have no end by a timer in the past.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.waiting.as_ref().map(|waiting| waiting.tell_at.max(waiting.look_at))
     }
