@@ -217,9 +217,10 @@ pub enum InitializeError {
         /// The ids of the list that was told here.
         told: BTreeSet<NodeId>,
     },
-    /// This node has promised to be part of another cluster.
+    /// This node has promised to be part of another cluster. That may have been formed since, and
+    /// count this node's store among its members: then the store must not be deleted.
     #[error(
-        "this node has accepted the claim of node {} for the list {}, and the list told now has {}: tell it that list, or empty its folder",
+        "this node has accepted the claim of node {} for the list {}, and the list told now has {}: start it with the list of that claim. Or, only if no node of that list is a member of a cluster formed with it, on an empty folder",
         .founder.id, Ids(.promised), Ids(.told)
     )]
     Promised {

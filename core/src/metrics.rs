@@ -46,6 +46,8 @@ pub struct Metrics {
     /// The cluster that the store belongs to; none before its group is formed.
     pub cluster: Option<ClusterId>,
     /// While the group is being formed: why each of the other nodes of the list is waited for.
+    /// While no leader is known, for five election timeouts and more: why each of the other voters
+    /// does not help. While a leader is heard and can't be answered: why. Empty otherwise.
     pub waits_for: BTreeMap<NodeId, Obstacle>,
     /// Its role.
     pub role: Role,
@@ -75,11 +77,48 @@ pub struct Metrics {
     pub fatal: Option<Fatal>,
 }
 
-/// Why a node of the list is waited for, while a group is being formed.
+/// Why a node is waited for, while a group is being formed or has no leader: see
+/// [`Metrics::waits_for`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It has not answered: it is not running, or not reachable at its address.
+    /// Nothing is heard of it, and the transport doesn't know why.
     Silent,
+    /// It can't be reached.
+    Unreachable {
+        /// Where it was tried.
+        address: String,
+        /// What came of it.
+        reason: String,
+    },
+    /// It is reached, and nothing is heard of it.
+    Unheard {
+        /// Where it should reach this node.
+        address: String,
+    },
+    /// This node exchanges nothing with it.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It exchanges nothing with this node.
+    Refuses {
+        /// Why.
+        reason: String,
+    },
+    /// Its node is reached, and runs on another store than the configuration names.
+    OtherStore {
+        /// The replica that is there.
+        lives: Replica,
+        /// Nothing was ever written to that store.
+        is_empty: bool,
+    },
+    /// It wants to talk to another store of this node.
+    KnowsOther {
+        /// The replica that it asks for.
+        asked: Replica,
+    },
+    /// It is reached, and does not vote for this node.
+    NoVote,
     /// It answers, and the others are waited for.
     Forming,
     /// It has promised to be part of a cluster of other nodes.
@@ -101,13 +140,37 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => f.write_str("it does not answer at its address"),
+            Self::Silent => f.write_str("nothing is heard of it"),
+            Self::Unreachable { address, reason } => {
+                write!(f, "it can't be reached at {address}: {reason}")
+            }
+            Self::Unheard { address } => write!(
+                f,
+                "it is reached, but has not answered; can it reach this node at {address}?"
+            ),
+            Self::Refused { reason } => write!(f, "this node refuses it: {reason}"),
+            Self::Refuses { reason } => write!(f, "it refuses this node: {reason}"),
+            Self::OtherStore { lives, is_empty: true } => write!(
+                f,
+                "it answers with an empty disk, {lives}: the one that is a member was lost, or it was started on another folder"
+            ),
+            Self::OtherStore { lives, is_empty: false } => write!(
+                f,
+                "it runs on another disk, {lives}, than this node's configuration names: it has exchanged a lost one, or runs on a wrong folder, or this node does"
+            ),
+            Self::KnowsOther { asked } => write!(
+                f,
+                "it knows this node by another disk, {asked}: one of the two has taken the place of the other, or one of the nodes runs on a wrong folder"
+            ),
+            Self::NoVote => f.write_str(
+                "it is reached and does not vote for this node: its log is longer, it hears a leader, or its configuration doesn't name this replica, which may have been replaced by this node's next disk",
+            ),
             Self::Forming => f.write_str("it answers, and waits for others or for the founder"),
             Self::Promised { founder, ids } => {
                 let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
                 write!(
                     f,
-                    "it has promised node {founder} to be part of a cluster of the nodes {}",
+                    "it has promised node {founder} to be part of a cluster of the nodes {}; only if none of these is a member of such a cluster may its folder be deleted",
                     ids.join(", ")
                 )
             }

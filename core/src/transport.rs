@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::identity::{Boot, ClusterId, Memory, Replica};
 use crate::message::Message;
+use crate::metrics::Obstacle;
 use crate::types::{GroupId, NodeId};
 
 /// Carries messages to other replicas. It may lose, delay, repeat or reorder them; it must not
@@ -34,6 +35,17 @@ pub trait Transport: 'static {
     /// here.
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let _ = (group, peers);
+    }
+
+    /// What hinders the exchange of messages with a replica of a node of the configuration or the
+    /// list, as far as it is known. It is asked for while the node waits for others, at most once
+    /// in a heartbeat interval for each.
+    ///
+    /// [`Obstacle::Unheard`] stands for a connection that is open, [`Obstacle::Silent`], which is
+    /// the default, for no knowledge.
+    fn obstacle(&self, to: Replica) -> Obstacle {
+        let _ = to;
+        Obstacle::Silent
     }
 
     /// The node has ended: nothing goes to the inbox any more, and what runs on its behalf stops.

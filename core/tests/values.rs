@@ -132,6 +132,7 @@ fn a_cluster_that_is_not_formed_says_whose_list_differs() {
     let promised = InitializeError::Promised { founder, promised: theirs.clone(), told };
     let text = promised.to_string();
     assert!(text.contains("the claim of node 7 for the list 1, 2, 4"), "{text}");
+    assert!(text.contains("only if no node of that list is a member"), "{text}");
     let promised = Obstacle::Promised { founder: 7, ids: theirs }.to_string();
     assert!(promised.contains("promised node 7") && promised.contains("1, 2, 4"), "{promised}");
 }

@@ -232,7 +232,7 @@ mod tests {
                 "applied:8",
                 "snapshot:7",
                 "purged:6",
-                "waits_for4:it does not answer at its address",
+                "waits_for4:nothing is heard of it",
                 "peer1:match=9,last_contact_ms=12",
                 "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",
             ]

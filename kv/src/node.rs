@@ -13,7 +13,7 @@ use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
 use quorate::{
     AsyncRuntime, Config, Credentials, FileStore, GroupId, Inbox, InitializeError, LocalRaft,
-    Message, Node, NodeId, Replica, TcpTransport, Transport,
+    Message, Node, NodeId, Obstacle, Replica, TcpTransport, Transport,
 };
 use tracing::info;
 
@@ -199,6 +199,10 @@ impl<R: AsyncRuntime> Transport for Addressed<R> {
             (*replica, address.clone())
         };
         self.tcp.set_peers(group, &peers.iter().map(told).collect());
+    }
+
+    fn obstacle(&self, to: Replica) -> Obstacle {
+        self.tcp.obstacle(to)
     }
 
     fn detach(&self, group: GroupId) {

@@ -75,11 +75,11 @@ fn a_copy_is_refused(runtime: &'static str, of_leader: bool) {
     let errors = moved.data.with_extension("err");
     let mut twin = moved.start(&errors);
     for other in (0..3).filter(|other| *other != node) {
-        cluster.says(other, "two processes run on copies of one data folder");
+        cluster.says(other, "two processes run as one replica");
     }
     until("the copy says it, too", || {
         let said = std::fs::read_to_string(&errors).expect("reads");
-        said.contains("the peer refuses this node: two processes run on copies").then_some(())
+        said.contains("the peer refuses this node: two processes run as one").then_some(())
     });
     load.goes_on(300);
     assert!(cluster.runs(node), "{}", cluster.said(node));
@@ -178,7 +178,7 @@ fn a_node_on_a_folder_of_another_cluster_is_kept_out() {
             cluster.says(member, "the two nodes are members of different clusters");
         }
         let other = 3 - node - leader;
-        cluster.says(other, &format!("the node runs on another store, {}/", id(other)));
+        cluster.says(other, &format!("node {0} runs on another store, {0}/", id(other)));
         load.goes_on(300);
         let refused = read(&cluster, node).expect_err("it is no member");
         assert_eq!(refused.code(), Some("CLUSTERDOWN"), "{refused}");

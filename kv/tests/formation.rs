@@ -6,15 +6,14 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Cluster, folders, id, on_each_runtime, until};
+use common::{Cluster, folders, on_each_runtime, until};
 
 /// What a founder says of a node that has answered its claim.
 const ANSWERS: &str = "it answers, and waits for others or for the founder";
 
 /// Waits until a founder has the answer of another to its claim.
 fn is_answered(cluster: &Cluster, founder: usize, by: usize) {
-    let field = format!("waits_for{}", id(by));
-    until("the claim is answered", || cluster.fact(founder, &field).filter(|why| why == ANSWERS));
+    until("the claim is answered", || cluster.waits_for(founder, by).filter(|why| why == ANSWERS));
 }
 
 /// All nodes serve, and hold the same.
@@ -123,7 +122,7 @@ fn a_founder_may_die_after_its_claim() {
         for is_wiped in [false, true] {
             let mut cluster = Cluster::prepare([runtime; 3]);
             cluster.start_node(0);
-            until("it claims", || cluster.fact(0, "waits_for2"));
+            until("it claims", || cluster.waits_for(0, 1));
             the_founder_dies(cluster, is_wiped);
         }
     });

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::load::Load;
-use common::{Cluster, folders, id, on_each_runtime, until};
+use common::{Cluster, Serve, folders, id, on_each_runtime, until};
 
 /// A cluster whose nodes all serve, with clients.
 fn under_load(runtime: &'static str) -> (Cluster, Load) {
@@ -184,7 +184,7 @@ fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
         for node in &wiped {
             cluster.says(
                 *node,
-                &format!("waits for node {} to form the group: it does not answer", id(left)),
+                &format!("waits for node {} to form the group: it can't be reached at", id(left)),
             );
         }
         cluster.start_node(left);
@@ -192,20 +192,71 @@ fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
             let is_there = "it is a member of the group, which is formed already";
             cluster
                 .says(*node, &format!("waits for node {} to form the group: {is_there}", id(left)));
-            let field = format!("waits_for{}", id(left));
             until("the status says it, too", || {
-                cluster.fact(*node, &field).filter(|why| why.starts_with(is_there))
+                cluster.waits_for(*node, left).filter(|why| why.starts_with(is_there))
             });
             assert_eq!(cluster.fact(*node, "formed").as_deref(), Some("no"));
             assert_eq!(cluster.fact(*node, "leader").as_deref(), Some("none"));
         }
         for node in &wiped {
-            let lost = format!("the node runs on another store, {}/", id(*node));
-            cluster.says(left, &lost);
-            assert!(cluster.said(left).contains("it has lost its disk"));
+            cluster.says(*node, "of the 3 nodes of this cluster, 1 is known to have a disk of it");
+            let lost = format!("it answers with an empty disk, {}/", id(*node));
+            cluster.says(left, &format!("; node {}: {lost}", id(*node)));
+            let why = cluster.waits_for(left, *node).expect("told in the status, too");
+            assert!(why.starts_with(&lost), "{why}");
         }
+        cluster.says(left, "a majority of the disks of this cluster is lost, so nobody is elected");
         assert_eq!(cluster.fact(left, "formed").as_deref(), Some("yes"));
         assert_eq!(cluster.fact(left, "incarnation"), incarnation);
         assert_eq!(cluster.fact(left, "leader").as_deref(), Some("none"));
+    });
+}
+
+#[test]
+fn a_sole_survivor_says_why_it_has_no_leader_until_it_has_one() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, load) = under_load(runtime);
+        load.end_and_check(&cluster, &[0, 1, 2]);
+        let left = (cluster.leader() + 1) % 3;
+        let others: Vec<_> = (0..3).filter(|node| *node != left).collect();
+        assert_eq!(cluster.waits_for(left, others[0]), None);
+        others.iter().for_each(|node| cluster.kill(*node));
+        cluster.says(left, "no leader for ");
+        for other in &others {
+            let away = format!("it can't be reached at {}: ", cluster.peer_address(*other));
+            cluster.says(left, &format!("; node {}: {away}", id(*other)));
+            until("the status says it, too", || {
+                cluster.waits_for(left, *other).filter(|why| why.starts_with(&away))
+            });
+        }
+        cluster.start_node(others[0]);
+        cluster.serves(left);
+        assert_eq!(cluster.waits_for(left, others[1]), None);
+    });
+}
+
+/// The folder of a node that was taken for lost, and is found again when its next one has its
+/// place.
+#[test]
+fn a_disk_that_was_replaced_by_the_next_one_says_so() {
+    on_each_runtime(|runtime| {
+        let (mut cluster, load) = under_load(runtime);
+        let node = (cluster.leader() + 1) % 3;
+        let old = cluster.data_of(node).with_extension("old");
+        cluster.kill(node);
+        std::fs::rename(cluster.data_of(node), &old).expect("moves a folder");
+        cluster.start_node(node);
+        is_let_in(&cluster, node);
+        load.end_and_check(&cluster, &[0, 1, 2]);
+        let next = cluster.fact(node, "incarnation").expect("has one");
+        cluster.kill(node);
+        let line = Serve { data: old, ..cluster.line(node) };
+        cluster.start_as(node, &line);
+        cluster.says(node, "no leader for ");
+        let others: Vec<_> = (0..3).filter(|other| *other != node).map(id).collect();
+        let why = format!("it knows this node by another disk, {}/{}", id(node), &next[..4]);
+        cluster.says(node, &format!("; node {}, node {}: {why}", others[0], others[1]));
+        // Its peers go on without it.
+        assert_ne!(cluster.fact((node + 1) % 3, "leader").as_deref(), Some("none"));
     });
 }

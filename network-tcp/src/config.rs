@@ -25,7 +25,9 @@ pub struct TcpConfig {
 
     /// The address at which the others reach this node, as `host:port`; default the one it listens
     /// on. A peer uses it as long as it doesn't know this node from the cluster's membership. One
-    /// of `0.0.0.0` or `::` is completed by what the peer sees.
+    /// of `0.0.0.0` or `::` is completed by what the peer sees. A node whose port is forwarded, or
+    /// whose address is translated, needs it to pass the
+    /// [check of its list](quorate_core::Transport::check_list).
     pub advertise: Option<String>,
 }
 

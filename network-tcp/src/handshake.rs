@@ -33,7 +33,9 @@ mod form;
 use std::fmt;
 
 use quorate_core::codec::DecodeError;
-use quorate_core::{Body, Boot, ClusterId, Credentials, GroupId, Memory, Replica, StoreState};
+use quorate_core::{
+    Body, Boot, ClusterId, Credentials, GroupId, Memory, Obstacle, Replica, StoreState,
+};
 use thiserror::Error;
 
 #[cfg(any(test, feature = "fuzz"))]
@@ -174,21 +176,20 @@ pub(crate) enum Refusal {
     Cluster,
     #[error("node {lives} lives at this address, and not node {asked}: check the addresses")]
     Node { asked: Replica, lives: Replica },
-    #[error(
-        "the node runs on another store, {lives}, than the one that was asked for, {asked}: it has lost its disk, \
-         or runs on another data folder"
-    )]
-    Replica { asked: Replica, lives: Replica },
+    // Said on both sides, of whom either may be the one on the wrong disk: so by its id.
+    #[error("node {} runs on {}, {lives}, and the store {asked} was asked for: {}", lives.id, store(*is_empty), doubt(*is_empty))]
+    Replica { asked: Replica, lives: Replica, is_empty: bool },
     #[error("the handshake is malformed")]
     Malformed,
+    // Either may be told so, whichever of them has connected again last.
     #[error(
-        "two processes run on copies of one data folder; the one that came later is refused. Stop it, and start it \
-         on an empty folder as a node of its own, or not at all"
+        "two processes run as one replica: they share a data folder, or have copies of it. Stop one of them. To be \
+         a node of its own, it needs another id and an empty folder"
     )]
     Twin,
     #[error(
-        "the node's data folder was put back to an earlier state: it has started more often on this folder than the \
-         folder knows. It may lack what it has acknowledged: give the node an empty folder, and it joins anew"
+        "a data folder was put back to an earlier state: its node has started more often than the folder knows. It \
+         may lack what the node has acknowledged: give that node an empty folder, and it joins anew"
     )]
     OlderBoot,
     /// One of a later version.
@@ -218,9 +219,37 @@ impl Refusal {
         alone.into_iter().find(|refusal| refusal.code() == code).unwrap_or(Self::Unknown(code))
     }
 
+    /// What it is to the node that has dialled this address, or to which the peer has said so.
+    pub(crate) fn obstacle(self, by_peer: bool, address: &str) -> Obstacle {
+        let reason = self.to_string();
+        match self {
+            Self::Replica { lives, is_empty, .. } => Obstacle::OtherStore { lives, is_empty },
+            // It is somebody else who lives there.
+            Self::Node { .. } | Self::Magic | Self::Malformed => {
+                Obstacle::Unreachable { address: address.to_owned(), reason }
+            }
+            _ if by_peer => Obstacle::Refuses { reason },
+            _ => Obstacle::Refused { reason },
+        }
+    }
+
     /// Whether somebody must do something about it, lest data be lost.
     pub(crate) fn is_grave(self) -> bool {
         matches!(self, Self::Cluster | Self::Twin | Self::OlderBoot)
+    }
+}
+
+fn store(is_empty: bool) -> &'static str {
+    if is_empty { "an empty store" } else { "another store" }
+}
+
+fn doubt(is_empty: bool) -> &'static str {
+    match is_empty {
+        true => "its disk was lost, or it was started on another folder",
+        false => {
+            "its disk was exchanged for a new one, or one of the two nodes runs on another node's, another cluster's \
+             or an older folder"
+        }
     }
 }
 
@@ -245,7 +274,7 @@ pub(crate) struct Hello {
 impl Hello {
     /// Whether this node may accept it, as far as that can be told by looking at it alone.
     pub(crate) fn check(&self, own: &Credentials) -> Result<(), Refusal> {
-        check_wanted(self.to, own.replica)?;
+        check_wanted(self.to, own.replica, own.state)?;
         if self.from.replica != own.replica {
             return Ok(());
         }
@@ -255,12 +284,13 @@ impl Hello {
 }
 
 /// Whether whoever lives there is the one that was asked for.
-fn check_wanted(asked: Replica, lives: Replica) -> Result<(), Refusal> {
+fn check_wanted(asked: Replica, lives: Replica, state: StoreState) -> Result<(), Refusal> {
     if asked.id != lives.id {
         return Err(Refusal::Node { asked, lives });
     }
     if asked.is_known() && asked != lives {
-        return Err(Refusal::Replica { asked, lives });
+        let is_empty = matches!(state, StoreState::Empty | StoreState::Claimed);
+        return Err(Refusal::Replica { asked, lives, is_empty });
     }
     Ok(())
 }
@@ -295,7 +325,7 @@ impl Answer {
             return Err(Refusal::Versions { theirs: self.versions });
         }
         if let Some(node) = self.node {
-            check_wanted(hello.to, node.replica)?;
+            check_wanted(hello.to, node.replica, node.state)?;
         }
         match self.refused {
             0 => self.node.ok_or(Refusal::Malformed),

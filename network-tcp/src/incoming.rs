@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::select;
 use quorate_core::codec::decode_message;
-use quorate_core::{Body, Credentials, GroupId, MAX_NODES, Memory, Message, Replica};
+use quorate_core::{Body, Credentials, GroupId, MAX_NODES, Memory, Message, Obstacle, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
 use thiserror::Error;
@@ -40,8 +40,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The accepted connections.
 pub(crate) struct Accepted<R: AsyncRuntime> {
     tasks: BTreeMap<u64, R::Task<()>>,
-    /// Why peers have been refused since they were last welcome: the codes of the refusals.
-    refused: BTreeMap<Replica, BTreeSet<u8>>,
+    /// Why peers have been refused since they were last welcome.
+    refused: BTreeMap<Replica, Refusals>,
+}
+
+/// Why a peer that has dialled was refused.
+#[derive(Default)]
+struct Refusals {
+    /// The codes of all refusals.
+    codes: BTreeSet<u8>,
+    /// The last one.
+    last: Option<Obstacle>,
 }
 
 impl<R: AsyncRuntime> Default for Accepted<R> {
@@ -57,11 +66,27 @@ impl<R: AsyncRuntime> Accepted<R> {
 
     /// Whether the peer was not refused for the same reason before. It may be refused for several
     /// by turns: as a node, and as a replica.
-    fn is_news(&mut self, peer: Replica, refusal: Refusal) -> bool {
+    fn is_news(&mut self, peer: Replica, refusal: Refusal, by_peer: bool) -> bool {
         if self.refused.len() >= MAX_REFUSED && !self.refused.contains_key(&peer) {
             self.refused.clear();
         }
-        self.refused.entry(peer).or_default().insert(refusal.code())
+        let refusals = self.refused.entry(peer).or_default();
+        let reason = refusal.to_string();
+        refusals.last = Some(match refusal {
+            Refusal::Replica { asked, .. } if !by_peer => Obstacle::KnowsOther { asked },
+            _ if by_peer => Obstacle::Refuses { reason },
+            _ => Obstacle::Refused { reason },
+        });
+        refusals.codes.insert(refusal.code())
+    }
+
+    /// Why a peer was refused when it has dialled last.
+    pub(crate) fn obstacle(&self, peer: Replica) -> Option<Obstacle> {
+        let is_it = |dialler: &Replica| match peer.is_known() {
+            true => *dialler == peer,
+            false => dialler.id == peer.id,
+        };
+        self.refused.iter().find(|(dialler, _)| is_it(dialler))?.1.last.clone()
     }
 }
 
@@ -123,7 +148,8 @@ fn log_refused<R: AsyncRuntime>(state: &State<R>, address: SocketAddr, error: &W
         tracing::warn!(%address, %error, "a connection is refused");
         return;
     };
-    let news = peer.is_none_or(|peer| state.accepted.borrow_mut().is_news(peer, *refusal));
+    let by_peer = matches!(error, WelcomeError::Told(..));
+    let news = peer.is_none_or(|peer| state.accepted.borrow_mut().is_news(peer, *refusal, by_peer));
     let peer = peer.map(tracing::field::display);
     if !news {
         tracing::debug!(peer, %address, %error, "a connection is refused again");
@@ -444,8 +470,14 @@ mod tests {
     fn refusals_that_take_turns_are_news_once_each() {
         let mut accepted = Accepted::<Tokio>::default();
         let peer = Replica::new(2, 7);
-        let mut news = || [Refusal::Cluster, Refusal::Twin].map(|why| accepted.is_news(peer, why));
+        let refusals = [(Refusal::Cluster, false), (Refusal::Twin, true)];
+        let mut news = || refusals.map(|(why, by_peer)| accepted.is_news(peer, why, by_peer));
         assert_eq!([news(), news()], [[true; 2], [false; 2]]);
+        let last = Obstacle::Refuses { reason: Refusal::Twin.to_string() };
+        for asked in [peer, Replica::any(2)] {
+            assert_eq!(accepted.obstacle(asked).as_ref(), Some(&last));
+        }
+        assert_eq!(accepted.obstacle(Replica::new(2, 8)), None);
     }
 
     #[test]

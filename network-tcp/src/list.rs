@@ -71,8 +71,11 @@ pub(crate) fn check(
     if !ports.contains(&Some(entry.port)) {
         return Err(format!(
             "node {me} is listed at {own}, but this process, which is node {me}, listens on {listens}: the ports \
-             differ. Correct the list, or start the node with the id that the list has for it, or set \
-             `advertise` if the port is forwarded"
+             differ. Correct the list, or start the node with the id that the list has for it{}",
+            match advertise {
+                Some(advertise) => format!(" (it advertises {advertise})"),
+                None => String::new(),
+            }
         ));
     }
     if let Some(advertised) = advertised {
@@ -84,8 +87,7 @@ pub(crate) fn check(
     match entry.ip() {
         Some(ip) if !listens.ip().is_unspecified() && ip != listens.ip() => Err(format!(
             "node {me} is listed at {own}, but this process, which is node {me}, listens on {listens} only: nobody \
-             reaches it there. Correct the list, or listen on that address, or set `advertise` if the address is \
-             translated"
+             reaches it there. Correct the list, or listen on that address"
         )),
         Some(ip) if ip.is_unspecified() => Err(format!(
             "node {me} is listed at {own}, which is no address that others could connect to"

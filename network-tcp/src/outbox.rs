@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use quorate_core::Replica;
 use quorate_core::codec::Gather;
+use quorate_core::{Obstacle, Replica};
 use quorate_rt::channel::Signal;
 
 use crate::addresses::Address;
@@ -26,6 +26,8 @@ pub(crate) struct Link {
     outbox: RefCell<Outbox>,
     /// Raised when there is something to write.
     pub(crate) filled: Rc<Signal>,
+    /// What came of the last attempt to connect, or of the last connection, if that was no good.
+    trouble: RefCell<Option<Obstacle>>,
 }
 
 #[derive(Default)]
@@ -55,7 +57,27 @@ impl Outbox {
 
 impl Link {
     pub(crate) fn new(to: Replica, lane: Lane, address: Address) -> Self {
-        Self { to, lane, address, outbox: RefCell::default(), filled: Rc::default() }
+        Self {
+            to,
+            lane,
+            address,
+            outbox: RefCell::default(),
+            filled: Rc::default(),
+            trouble: RefCell::default(),
+        }
+    }
+
+    /// What hinders the exchange with the peer, as far as it is known here.
+    pub(crate) fn trouble(&self) -> Option<Obstacle> {
+        self.trouble.borrow().clone()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<Obstacle>) {
+        self.trouble.replace(trouble);
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.outbox.borrow().connection.as_ref().is_some_and(|session| !session.has_ended())
     }
 
     /// Whether another message is taken.

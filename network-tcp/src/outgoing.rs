@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures::future::{Either, select};
-use quorate_core::{Boot, Credentials, Replica};
+use quorate_core::{Boot, Credentials, Obstacle, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
@@ -41,6 +41,19 @@ impl ConnectError {
             Self::Io(_) | Self::Detached => None,
         }
     }
+
+    fn obstacle(&self, address: &str) -> Option<Obstacle> {
+        Some(match self {
+            Self::Io(error) => unreachable_at(address, error),
+            Self::Refused(refusal) => refusal.obstacle(false, address),
+            Self::Told(refusal) => refusal.obstacle(true, address),
+            Self::Detached => return None,
+        })
+    }
+}
+
+fn unreachable_at(address: &str, reason: impl ToString) -> Obstacle {
+    Obstacle::Unreachable { address: address.to_owned(), reason: reason.to_string() }
 }
 
 /// Connects whenever there is something to send, and writes it; to a member of the cluster at once.
@@ -65,6 +78,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
             Ok(connection) => {
                 failures = 0;
                 logged.clear();
+                link.set_trouble(None);
                 let (peer, proven) = (connection.peer, connection.proven);
                 tracing::info!(%to, %peer, ?lane, address, proven, "connected");
                 match serve(&state, &link, connection).await {
@@ -86,7 +100,8 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                         continue;
                     }
                     Err(reason) => {
-                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost")
+                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost");
+                        link.set_trouble(Some(unreachable_at(address, reason)));
                     }
                 }
             }
@@ -96,6 +111,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                     stats.refused_handshakes += u64::from(refusal.is_some());
                     stats.twins += u64::from(refusal == Some(Refusal::Twin));
                 });
+                link.set_trouble(error.obstacle(address));
                 let reason = error.to_string();
                 if reason == logged {
                     tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    Body, Credentials, GroupId, Inbox, Message, NodeId, Replica, StoreState, Transport,
+    Body, Credentials, GroupId, Inbox, Message, NodeId, Obstacle, Replica, StoreState, Transport,
 };
 use quorate_rt::{AsyncRuntime, Listener};
 
@@ -256,13 +256,21 @@ impl<R: AsyncRuntime> State<R> {
         Some(link)
     }
 
+    /// Where the others reach this node: as they know it from the configuration or the list, if
+    /// that is known here.
+    fn own_address(&self) -> String {
+        let own = self.own.get().map(|own| own.replica);
+        let configured = own.and_then(|own| self.addresses.borrow().get(own));
+        configured.map_or_else(|| self.advertise.clone(), |address| address.at)
+    }
+
     /// Encodes a message into the outbox of its peer and lane. False: it is dropped.
     fn enqueue(self: &Rc<Self>, message: &Message) -> bool {
         let Some(own) = self.own.get() else { return false };
         let Message { from, to, ref body, .. } = *message;
         assert_eq!(from, own.replica, "a node sends in its own name");
-        if to == from || to == Replica::any(from.id) {
-            return false;
+        if to.id == from.id {
+            return false; // Where this node was on its lost disk, it is itself now.
         }
         let Some(link) = self.link(to, Lane::of(body)) else { return false };
         // Of the cluster's id, only these tell those who don't know it. They go where this node was
@@ -373,9 +381,23 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let state = &self.handle.state;
         state.change_addresses(|addresses| addresses.set(group, peers));
-        let own = state.own.get().map(|own| own.replica);
-        let members = peers.keys().filter(|peer| peer.is_known() && Some(**peer) != own);
+        let own = state.own.get().map(|own| own.replica.id);
+        let members = peers.keys().filter(|peer| peer.is_known() && Some(peer.id) != own);
         members.for_each(|member| drop(state.link(*member, Lane::Main)));
+    }
+
+    /// What came of the last attempt to connect; otherwise why that peer was refused when it has
+    /// dialled last; otherwise whether the connection is open.
+    fn obstacle(&self, to: Replica) -> Obstacle {
+        let state = &self.handle.state;
+        let link = state.peers.borrow().get(&(to, Lane::Main)).map(|peer| Rc::clone(&peer.link));
+        let trouble = link.as_ref().and_then(|link| link.trouble());
+        let refusal = || state.accepted.borrow().obstacle(to);
+        let connected = || {
+            link.as_ref().filter(|link| link.is_connected())?;
+            Some(Obstacle::Unheard { address: state.own_address() })
+        };
+        trouble.or_else(refusal).or_else(connected).unwrap_or(Obstacle::Silent)
     }
 
     /// With the last group, all connections close. The port stays until the transport is dropped.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use quorate::{Credentials, GroupId, Inbox, Message, NodeId, Replica, Transport};
+use quorate::{Credentials, GroupId, Inbox, Message, NodeId, Obstacle, Replica, Transport};
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,10 @@ impl<T: Transport> Transport for Lossy<T> {
 
     fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
         self.inner.check_list(me, list)
+    }
+
+    fn obstacle(&self, to: Replica) -> Obstacle {
+        self.inner.obstacle(to)
     }
 
     fn detach(&self, group: GroupId) {

@@ -59,6 +59,9 @@ impl Engine {
                 _ => self.become_follower(term),
             }
         } else if term < ours {
+            if let Body::PreVoteReply { granted } | Body::VoteReply { granted } = body {
+                self.note_answer(from, granted);
+            }
             self.on_old_term(from, body);
             return;
         }
@@ -354,7 +357,15 @@ impl Engine {
         common.promise(from, Body::VoteReply { granted });
     }
 
+    /// Keeps what a voter has answered, to be told while there is no leader.
+    fn note_answer(&mut self, from: Replica, granted: bool) {
+        if self.common.voters.contains(from) {
+            self.answers.insert(from, granted);
+        }
+    }
+
     fn on_vote_reply(&mut self, pre: bool, from: Replica, term: Term, granted: bool) {
+        self.note_answer(from, granted);
         let asked =
             if pre { self.common.hard_state.term.next() } else { self.common.hard_state.term };
         if let State::Candidate(candidate) = &mut self.role

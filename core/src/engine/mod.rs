@@ -56,6 +56,9 @@ pub struct Engine {
     formation: Option<Formation>,
     /// The ids of the list that it was told last, whatever came of it.
     told: Option<BTreeSet<NodeId>>,
+    /// What the voters have answered last to this replica's requests for their votes, since it has
+    /// lost its leader.
+    answers: BTreeMap<Replica, bool>,
 }
 
 /// Who an engine is.
@@ -88,7 +91,7 @@ impl Engine {
     ) -> Self {
         let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role, formation: None, told: None }
+        Self { common, role, formation: None, told: None, answers: BTreeMap::new() }
     }
 
     /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the
@@ -310,6 +313,12 @@ impl Engine {
         is_settled && common.membership().is_some_and(is_only)
     }
 
+    /// Whether a voter has granted its vote, or pre-vote, when it has answered last; none if it has
+    /// not since a leader was known.
+    pub fn answer_of(&self, voter: Replica) -> Option<bool> {
+        self.answers.get(&voter).copied()
+    }
+
     /// The ids of the list that it was told last.
     pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
         self.told.as_ref()
@@ -508,6 +517,10 @@ impl Engine {
 
     /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
     fn campaign_before_vote(&mut self) {
+        match self.leader() {
+            Some(_) => self.answers.clear(),
+            None => self.answers.retain(|voter, _| self.common.voters.contains(*voter)),
+        }
         if planted(Bug::E6) {
             return self.campaign(Campaign::Elect);
         }

@@ -10,6 +10,7 @@ mod replies;
 mod snapshots;
 mod timer;
 mod turn;
+mod waits;
 
 pub(crate) mod handle {
     //! What the two handles are made of.
@@ -37,6 +38,7 @@ use self::replies::Replies;
 use self::snapshots::Snapshots;
 use self::timer::Timer;
 use self::turn::Turns;
+use self::waits::Waits;
 use crate::config::Config;
 use crate::engine::{Engine, Local};
 use crate::error::{Fatal, StartError};
@@ -200,7 +202,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             proposing: Vec::new(),
             fetches: BTreeMap::new(),
             snapshots,
-            waits_told_at: None,
+            waits: Waits::default(),
             stalled_at: None,
             stopping: None,
         };

@@ -6,7 +6,6 @@ use std::future::{pending, poll_fn};
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rt::channel::watch;
@@ -20,6 +19,7 @@ use super::mailbox::{
 use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
 use super::timer::Timer;
+use super::waits::Waits;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
@@ -51,8 +51,7 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     /// Reads of the log under way, at most one for each peer.
     pub(super) fetches: BTreeMap<Replica, R::Task<()>>,
     pub(super) snapshots: Snapshots<R, SM, S>,
-    /// When it was last said for whom the node waits, while the group is being formed.
-    pub(super) waits_told_at: Option<Instant>,
+    pub(super) waits: Waits,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     pub(super) stalled_at: Option<Instant>,
     /// It was told to stop.
@@ -367,7 +366,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let _ = reply.send(Err(refusal.clone()));
             }
         }
-        self.tell_waits(now);
+        let config = &self.mailbox.card.config;
+        self.waits.look(now, self.group, config, &self.engine, &*self.transport);
         if let Some((write, content)) = write.take() {
             self.append(write, content);
         }
@@ -400,7 +400,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.mailbox.card.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
-        let times = [*wake_at, expires_at, self.stalled_at, stop_at];
+        let times = [*wake_at, expires_at, self.stalled_at, stop_at, self.waits.wake_at()];
         self.timer.set(times.into_iter().flatten().min());
         self.answer_initialize();
         self.answer_snapshots();
@@ -429,26 +429,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.transport.set_credentials(self.group, credentials);
         }
         self.transport.set_peers(self.group, &self.engine.addresses());
-    }
-
-    /// Says every few seconds for whom the node waits, and why, while the group is being formed.
-    fn tell_waits(&mut self, now: Instant) {
-        const PAUSE: Duration = Duration::from_secs(3);
-        let Some(obstacles) = self.engine.obstacles() else {
-            self.waits_told_at = None;
-            return;
-        };
-        let begun = *self.waits_told_at.get_or_insert(now);
-        if now < begun + PAUSE {
-            return;
-        }
-        self.waits_told_at = Some(now);
-        for (node, obstacle) in obstacles {
-            tracing::info!(
-                replica = %self.engine.replica(), group = self.group,
-                "waits for node {node} to form the group: {obstacle}"
-            );
-        }
     }
 
     fn append(&self, write: u64, content: LogWrite) {
@@ -581,12 +561,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.term = engine.hard_state().term;
             metrics.leader = engine.leader().map(|leader| leader.id);
             metrics.cluster = engine.cluster();
-            match engine.obstacles() {
-                Some(obstacles) if metrics.waits_for != *obstacles => {
-                    metrics.waits_for.clone_from(obstacles);
-                }
-                Some(_) => {}
-                None => metrics.waits_for.clear(),
+            if metrics.waits_for != *self.waits.obstacles() {
+                metrics.waits_for.clone_from(self.waits.obstacles());
             }
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();

@@ -363,6 +363,11 @@ impl Cluster {
         redis::from_redis_value(facts.get(field)?.clone()).ok()
     }
 
+    /// Why a node waits for another, as its `RAFT STATUS` says.
+    pub(crate) fn waits_for(&self, node: usize, other: usize) -> Option<String> {
+        self.fact(node, &format!("waits_for{}", id(other)))
+    }
+
     /// Waits until a node has the first entry of its cluster.
     pub(crate) fn is_formed(&self, node: usize) {
         until("the node has the first entry", || {

@@ -267,3 +267,80 @@ fn the_membership_decides_where_a_peer_is_whatever_it_says_of_itself() {
         assert_eq!(one.number().await, 2);
     });
 }
+
+/// Its configuration names its lost disk until that is exchanged, at the address where it is now
+/// itself.
+#[test]
+fn a_node_does_not_dial_its_own_address_for_its_lost_disk() {
+    run(async |rt| {
+        let (one, two) = (Node::start(&rt, 1).await, Node::start(&rt, 2).await);
+        let lost = Replica::new(1, 5);
+        let peers =
+            [(lost, one.address()), (replica(1), one.address()), (replica(2), two.address())];
+        one.transport.set_peers(GROUP, &BTreeMap::from(peers));
+        until(&rt, || two.transport.stats().accepts == 1).await;
+        one.send_to(lost, who());
+        let stats = one.transport.stats();
+        assert_eq!((stats.dropped_out, stats.accepts, stats.refused_handshakes), (1, 0, 0));
+    });
+}
+
+#[test]
+fn a_node_knows_what_hinders_each_of_its_peers() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let wiped =
+            Node::start_as(&rt, Credentials { replica: Replica::new(2, 9), ..empty(2) }).await;
+        let foreign = Credentials { cluster: Some(OTHER_CLUSTER), ..member(3) };
+        let foreign = Node::start_as(&rt, foreign).await;
+        let away = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+        let nowhere = away.local_addr().unwrap().to_string();
+        drop(away);
+        let stranger = Node::start(&rt, 7).await;
+        let friend = Node::start(&rt, 6).await;
+        let peers = [
+            (1, one.address()),
+            (2, wiped.address()),
+            (3, foreign.address()),
+            (4, nowhere.clone()),
+            (5, stranger.address()),
+            (6, friend.address()),
+        ];
+        let obstacle = |id| one.transport.obstacle(replica(id));
+        assert_eq!(obstacle(2), Obstacle::Silent, "it is not known");
+        let peers = peers.map(|(id, address)| (replica(id), address));
+        one.transport.set_peers(GROUP, &BTreeMap::from(peers));
+        until(&rt, || (2..=6).all(|id| obstacle(id) != Obstacle::Silent)).await;
+
+        let lives = Replica::new(2, 9);
+        assert_eq!(obstacle(2), Obstacle::OtherStore { lives, is_empty: true });
+        let Obstacle::Refused { reason } = obstacle(3) else { panic!("{:?}", obstacle(3)) };
+        assert!(reason.contains("different clusters"), "{reason}");
+        let Obstacle::Unreachable { address, .. } = obstacle(4) else {
+            panic!("{:?}", obstacle(4))
+        };
+        assert_eq!(address, nowhere);
+        let Obstacle::Unreachable { reason, .. } = obstacle(5) else { panic!("{:?}", obstacle(5)) };
+        assert!(reason.contains("/d15c lives at this address, and not node 5"), "{reason}");
+        assert_eq!(obstacle(6), Obstacle::Unheard { address: one.address() });
+
+        drop(friend);
+        until(&rt, || matches!(obstacle(6), Obstacle::Unreachable { .. })).await;
+    });
+}
+
+/// The peer at the address is the right one. It dials in, too, and is refused then.
+#[test]
+fn why_a_dialler_is_refused_is_known_too() {
+    run(async |rt| {
+        let two = Node::start(&rt, 2).await;
+        let mut wire = Wire::connect(&rt, &two).await;
+        let asked = Replica::new(2, 5);
+        let answer = wire.greet(&hello_by(member(1), asked)).await;
+        assert_ne!(answer.refused, 0);
+        until(&rt, || two.transport.obstacle(replica(1)) != Obstacle::Silent).await;
+        assert_eq!(two.transport.obstacle(replica(1)), Obstacle::KnowsOther { asked });
+        let _welcome = Wire::welcomed(&rt, &two, 1).await;
+        until(&rt, || two.transport.obstacle(replica(1)) == Obstacle::Silent).await;
+    });
+}

@@ -147,7 +147,12 @@ fn a_hello_is_refused_for_what_is_wrong_with_it() {
     let asked = replica(3);
     assert_eq!(check(hello(1, 3)), Err(Refusal::Node { asked, lives }));
     let asked = Replica::new(2, 5);
-    assert_eq!(check(hello_by(member(1), asked)), Err(Refusal::Replica { asked, lives }));
+    assert_eq!(
+        check(hello_by(member(1), asked)),
+        Err(Refusal::Replica { asked, lives, is_empty: false })
+    );
+    let wiped = hello_by(member(1), asked).check(&empty(2));
+    assert_eq!(wiped, Err(Refusal::Replica { asked, lives, is_empty: true }));
     assert_eq!(check(hello(2, 2)), Err(Refusal::Malformed), "from itself");
     assert_eq!(check(hello_by(rebooted(own), lives)), Err(Refusal::Twin));
     // The old disk of the same node is another replica, and may have something to say.
@@ -170,7 +175,10 @@ fn an_answer_is_refused_for_what_is_wrong_with_it() {
     assert_eq!(welcome.check(&self::hello(1, 3)), Err(Refusal::Node { asked, lives }));
     let asked = Replica::new(2, 5);
     let other_store = hello_by(member(1), asked);
-    assert_eq!(welcome.check(&other_store), Err(Refusal::Replica { asked, lives }));
+    assert_eq!(
+        welcome.check(&other_store),
+        Err(Refusal::Replica { asked, lives, is_empty: false })
+    );
     let refusals = [
         Refusal::Cluster,
         Refusal::Malformed,
@@ -186,6 +194,20 @@ fn an_answer_is_refused_for_what_is_wrong_with_it() {
     let mut later = BytesMut::from(&welcome.encode()[..]);
     later[8] = 4;
     assert_eq!(Answer::take(&mut later), Err(Refusal::Versions { theirs: VERSIONS }));
+}
+
+/// The same line is in the log of both sides.
+#[test]
+fn a_refusal_names_who_it_is_about() {
+    let (asked, lives) = (Replica::new(2, 5), replica(2));
+    let text = |is_empty| Refusal::Replica { asked, lives, is_empty }.to_string();
+    let wiped = text(true);
+    assert!(wiped.starts_with("node 2 runs on an empty store, 2/d15c, and the"), "{wiped}");
+    let other = text(false);
+    assert!(other.starts_with("node 2 runs on another store, 2/d15c, and the"), "{other}");
+    assert!(!other.contains("lost"), "it may be the other side that is wrong: {other}");
+    let twin = Refusal::Twin.to_string();
+    assert!(twin.contains("Stop one of them") && !twin.contains("later"), "{twin}");
 }
 
 #[test]

@@ -18,8 +18,8 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
-    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Payload,
-    Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
+    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Obstacle,
+    Payload, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};

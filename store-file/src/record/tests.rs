@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use quorate_core::{
-    Claim, ClusterId, Digest, HardState, Index, LogId, Marks, Membership, Memory, Payload, Replica,
-    SnapshotMeta, Standing, Term,
+    Boot, Claim, ClusterId, Digest, HardState, Index, LogId, Marks, Membership, Memory, Payload,
+    Replica, SnapshotMeta, Standing, Start, Term,
 };
 
 use super::*;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate::sim::Sim;
 use quorate::{
     Completion, Credentials, Entries, GroupId, Identity, Inbox, Index, LogStore, LogWrite, Message,
-    NodeId, Recovered, Replica, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    NodeId, Obstacle, Recovered, Replica, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
     Transport,
 };
 
@@ -128,6 +128,10 @@ impl<T: Transport> Transport for Observed<T> {
 
     fn check_list(&self, me: NodeId, list: &BTreeMap<NodeId, String>) -> Result<(), String> {
         self.inner.check_list(me, list)
+    }
+
+    fn obstacle(&self, to: Replica) -> Obstacle {
+        self.inner.obstacle(to)
     }
 
     fn detach(&self, group: GroupId) {
