@@ -65,6 +65,8 @@ pub enum Situation {
     Member {
         /// The ids of the list that its cluster was founded with.
         founders: BTreeSet<NodeId>,
+        /// A configuration that it holds has named it as a voter.
+        voter: bool,
     },
     /// It has been removed from its cluster.
     Spent,

@@ -123,6 +123,10 @@ fn a_leader_that_is_put_back_within_its_term_is_noticed() {
         let backup = cluster.data_of(leader).with_extension("backup");
         folders::copy(&cluster.data_of(leader), &backup);
         write(&cluster, "after");
+        until("the followers know what is committed", || {
+            let committed = |node| cluster.fact(node, "committed");
+            (0..3).all(|node| committed(node) == committed(leader)).then_some(())
+        });
         cluster.kill(leader);
         is_noticed(&mut cluster, leader, &backup);
         let mut connection = cluster.connect(cluster.leader()).expect("it runs");

@@ -325,7 +325,7 @@ fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {
     match fields.byte(tag)? {
         0 => Ok(false),
         1 => Ok(true),
-        kind => Err(DecodeError::Kind { what: "reply to a vote", kind }),
+        kind => Err(DecodeError::Kind { what: "yes or no", kind }),
     }
 }
 
@@ -366,9 +366,10 @@ impl Structure for Situation {
                 put_replica_field(to, FOUR, *founder);
             }
             Self::Admitted => kind(to, ADMITTED),
-            Self::Member { founders } => {
+            Self::Member { founders, voter } => {
                 kind(to, MEMBER);
                 put_ids_field(to, TWO, founders);
+                put_byte_field(to, THREE, u8::from(*voter));
             }
             Self::Spent => kind(to, SPENT),
             Self::Elsewhere => kind(to, ELSEWHERE),
@@ -384,7 +385,10 @@ impl Structure for Situation {
                 Self::Claimed { ballot, founder: fields.replica(FOUR)?, ids }
             }
             ADMITTED => Self::Admitted,
-            MEMBER => Self::Member { founders: take_ids(fields, TWO)? },
+            MEMBER => {
+                let founders = take_ids(fields, TWO)?;
+                Self::Member { founders, voter: take_bool(fields, THREE)? }
+            }
             SPENT => Self::Spent,
             ELSEWHERE => Self::Elsewhere,
             kind => return Err(DecodeError::Kind { what: "situation", kind }),

@@ -65,7 +65,7 @@
 //! | --- | --- |
 //! | 1 | a byte: 1 empty, 2 claimed, 3 admitted, 4 member, 5 spent, 6 elsewhere |
 //! | 2 | if claimed: the ids of the claim's list; if a member: those of the founders |
-//! | 3 | if claimed: the ballot |
+//! | 3 | if claimed: the ballot; if a member: a byte, 1 if it has been a voter |
 //! | 4 | if claimed: the founder, a replica |
 //!
 //! The entries of an append follow the entry before and each other: the index grows by one, terms

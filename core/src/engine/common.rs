@@ -276,6 +276,12 @@ impl Common {
         Some(Box::new(self.written_marks.clone()))
     }
 
+    /// A leadership has begun: who is part of it, and in which of its boots, is to be known with the
+    /// first entry of it.
+    pub(super) fn hasten_marks(&mut self) {
+        self.marks_at = self.now;
+    }
+
     /// Whether the marks will go along with the next write.
     pub(super) fn marks_are_due(&self) -> bool {
         self.now >= self.marks_at
@@ -351,6 +357,11 @@ impl Common {
     /// candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
         self.voters.contains(self.me)
+    }
+
+    /// Whether a configuration that is committed, or in force, has named this replica as a voter.
+    pub(super) fn has_been_voter(&self) -> bool {
+        self.named || self.is_voter()
     }
 
     /// The other voters.
@@ -509,7 +520,7 @@ impl Common {
 
 /// Marks that no other write has taken along for so many heartbeats are written by themselves: what
 /// happened last before a quiet time is remembered over a restart of all nodes, too.
-const LONELY_MARKS: u32 = 10;
+const LONELY_MARKS: u32 = 3;
 
 /// Messages that may wait for the disk: several for each member of a configuration. Others are
 /// repeated by who asks.

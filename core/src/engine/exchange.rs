@@ -99,10 +99,18 @@ impl Leader {
         // One with a log was let in before, and that exchange was given up.
         let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
         match situation {
-            Situation::Member { founders: theirs } if !is_ours(&theirs) => {
+            Situation::Member { founders: theirs, .. } if !is_ours(&theirs) => {
                 tracing::warn!(
                     %from, ?theirs, ?founders,
                     "the store where a silent voter was belongs to another cluster; it is not let in"
+                );
+            }
+            // Its promises as a voter were counted, and are not to be made again by less than it had.
+            Situation::Member { voter: true, .. } => {
+                tracing::warn!(
+                    %from, ?lost,
+                    "the store where a silent voter was is one that another has replaced; it is not let in: \
+                     start the node with its last folder, or with an empty one"
                 );
             }
             Situation::Empty | Situation::Claimed { .. } => {

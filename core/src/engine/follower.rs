@@ -138,6 +138,9 @@ impl Follower {
     /// The leader has said something. None: it is not the one that this node follows.
     fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
         self.election_at = common.election_at();
+        if self.following.is_none() {
+            common.hasten_marks();
+        }
         let following = self.following.get_or_insert_with(|| Following {
             leader: from,
             last_contact: common.now,

@@ -229,7 +229,7 @@ impl Formation {
                     Obstacle::Promised { founder: founder.id, ids }
                 }
             }
-            Situation::Member { founders } => {
+            Situation::Member { founders, .. } => {
                 self.compare(from.id, founders)?;
                 Obstacle::Formed
             }
@@ -261,7 +261,10 @@ impl Common {
             return Situation::Spent;
         }
         if let Some(membership) = self.membership() {
-            return Situation::Member { founders: membership.founders().clone() };
+            return Situation::Member {
+                founders: membership.founders().clone(),
+                voter: self.has_been_voter(),
+            };
         }
         if self.log.last() != LogId::ZERO {
             return Situation::Elsewhere; // A part of a log whose configuration is not known.

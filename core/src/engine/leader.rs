@@ -78,6 +78,7 @@ impl Leader {
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
         };
         leader.reconcile(common);
+        common.hasten_marks();
         leader.append(common, Payload::Blank);
         leader
     }

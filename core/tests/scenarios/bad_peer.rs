@@ -70,7 +70,7 @@ fn bodies(term: u64) -> Vec<Body> {
             told: [1, 2, 3].into(),
         },
         situation(Situation::Admitted),
-        situation(Situation::Member { founders: [9].into() }),
+        situation(Situation::Member { founders: [9].into(), voter: false }),
         situation(Situation::Spent),
         situation(Situation::Elsewhere),
         append(last, Vec::new()),

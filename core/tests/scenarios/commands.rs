@@ -210,8 +210,7 @@ impl Scenario {
                 self.cluster().safety.off |= unchecked;
                 let (id, disk) = (number(id), self.saved[*name].clone());
                 assert!(self.cluster().engine(id).is_none(), "node {id} runs");
-                *self.cluster().disk(id) = disk;
-                self.cluster().disk(id).crash(0);
+                self.cluster().put(id, disk);
                 return Vec::new();
             }
             _ => {}

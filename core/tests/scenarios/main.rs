@@ -48,6 +48,7 @@ scenarios! {
     exchange_back
     exchange_leader_lost
     exchange_majority_lost
+    exchange_old_returns
     exchange_twice
     figure_8
     formation_dead_member

@@ -125,7 +125,10 @@ fn situation(situation: &Situation) -> String {
             format!("promised to {} by ballot {ballot} of {}", replica(*founder), ids(list))
         }
         Situation::Admitted => "let in".to_owned(),
-        Situation::Member { founders } => format!("a member of {}", ids(founders)),
+        Situation::Member { founders, voter } => {
+            let was = if *voter { "voter" } else { "member" };
+            format!("a {was} of {}", ids(founders))
+        }
         Situation::Spent => "spent".to_owned(),
         Situation::Elsewhere => "elsewhere".to_owned(),
     }

@@ -89,7 +89,7 @@ impl Random {
                 Situation::Claimed { ballot, founder, ids }
             }
             2 => Situation::Admitted,
-            3 => Situation::Member { founders: self.ids() },
+            3 => Situation::Member { founders: self.ids(), voter: self.below(2) == 1 },
             4 => Situation::Spent,
             _ => Situation::Elsewhere,
         }

@@ -159,7 +159,7 @@ fn formation() -> Vec<Body> {
         situation(Situation::Empty),
         situation(Situation::Claimed { ballot, founder, ids: founders(3) }),
         situation(Situation::Admitted),
-        situation(Situation::Member { founders: largest() }),
+        situation(Situation::Member { founders: largest(), voter: true }),
         situation(Situation::Spent),
         situation(Situation::Elsewhere),
         Body::Situation { situation: Situation::Empty, told: founders(0) },

@@ -183,7 +183,7 @@ fn an_empty_node_tells_who_is_not_reached_from_who_does_not_answer() {
 fn an_empty_node_that_meets_a_minority_of_members_says_that_nobody_lets_it_in() {
     let mut engine = forming();
     let formed = |engine: &mut Engine, from| {
-        let situation = Situation::Member { founders: list().into_keys().collect() };
+        let situation = Situation::Member { founders: list().into_keys().collect(), voter: true };
         hears(engine, 50, from, Body::Situation { situation, told: BTreeSet::new() });
         members_are_missing(&while_forming(engine, &Links::default()))
     };

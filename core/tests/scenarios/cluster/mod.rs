@@ -254,12 +254,23 @@ impl Cluster {
             self.crash(id, 0);
         }
         let list = self.list.clone();
+        let lost = self.lost.keys().filter(|replica| replica.id == id);
+        let latest = lost.map(|replica| replica.incarnation).max().unwrap_or(0);
         let node = self.node(id);
-        let incarnation = node.disk.incarnation;
-        let lost = std::mem::replace(&mut node.disk, Disk::new(incarnation + 1));
         node.told.get_or_insert(list);
-        self.lost.insert(Replica::new(id, incarnation), lost);
+        let next = node.disk.incarnation.max(latest) + 1;
+        self.put(id, Disk::new(next));
         self.start(id);
+    }
+
+    /// A disk takes the place of that of a node which is down.
+    pub(crate) fn put(&mut self, id: NodeId, mut disk: Disk) {
+        disk.crash(0);
+        let before = std::mem::replace(&mut self.node(id).disk, disk);
+        let replica = Replica::new(id, before.incarnation);
+        if self.node(id).disk.incarnation != before.incarnation {
+            self.lost.insert(replica, before);
+        }
     }
 
     /// Stops a node at once. The oldest `survivors` of its pending writes have reached the disk unnoticed.
