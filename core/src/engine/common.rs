@@ -248,16 +248,21 @@ impl Common {
             self.cluster_unsaved = false;
             beside.cluster = self.cluster;
         }
-        let lonely_at = self.marks_at + LONELY_MARKS * self.config.heartbeat_interval;
-        if self.start_unsaved || self.now >= lonely_at {
+        let due = self.marks_are_due();
+        if due && (self.start_unsaved || self.marks_are_lonely()) {
             self.start_unsaved = false;
             beside.marks = self.changed_marks();
         }
         let mut write = self.log.take_write(beside, self.now)?;
-        if self.now >= self.marks_at {
+        if due && write.1.marks.is_none() {
             write.1.marks = self.changed_marks();
         }
         Some(write)
+    }
+
+    /// Whether no other write has taken the marks along for long.
+    fn marks_are_lonely(&self) -> bool {
+        self.now >= self.marks_at + LONELY_MARKS * self.config.heartbeat_interval
     }
 
     /// The marks, where they have changed since they were written last.
