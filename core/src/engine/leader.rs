@@ -407,12 +407,14 @@ impl Leader {
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
         self.commit(common);
         while common.committed >= self.first || planted(Bug::L1) {
-            let own = self.rounds.round();
-            let round = match planted(Bug::L2) {
-                true => own,
-                false => self.agreed(common, own, |progress| progress.round),
-            };
-            self.rounds.confirmed(common, round);
+            if self.rounds.is_confirming() {
+                let own = self.rounds.round();
+                let round = match planted(Bug::L2) {
+                    true => own,
+                    false => self.agreed(common, own, |progress| progress.round),
+                };
+                self.rounds.confirmed(common, round);
+            }
             if !self.rounds.begin(common) {
                 break;
             }
@@ -433,6 +435,13 @@ impl Leader {
     /// Moves the commit index, and takes the next step of a change of the configuration that this
     /// allows.
     fn commit(&mut self, common: &mut Common) {
+        if common.committed < common.log.last().index {
+            self.commit_agreed(common);
+        }
+        self.exchange(common);
+    }
+
+    fn commit_agreed(&mut self, common: &mut Common) {
         let durable = match planted(Bug::R8) {
             true => common.log.last().index,
             false => common.log.durable(),
@@ -445,7 +454,6 @@ impl Leader {
         if index > common.committed && of_this_term && commits {
             self.commit_to(common, index);
         }
-        self.exchange(common);
     }
 
     fn commit_to(&mut self, common: &mut Common, index: Index) {

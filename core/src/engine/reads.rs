@@ -71,6 +71,11 @@ impl Rounds {
         true
     }
 
+    /// Whether a round is under way for which somebody waits.
+    pub(super) fn is_confirming(&self) -> bool {
+        self.confirming.is_some()
+    }
+
     /// Goes on to another round, for which nobody waits. Who waits for the present one is confirmed
     /// by that, which is later.
     pub(super) fn skip(&mut self) {
