@@ -189,6 +189,8 @@ pub struct Start {
     pub tag: u64,
     /// The term that the store knew then.
     pub term: Term,
+    /// The last entry of its log then.
+    pub last: LogId,
 }
 
 /// How many of its starts a replica knows. Only runs that have written something count. A peer that
@@ -209,7 +211,7 @@ pub struct Marks {
     pub memories: BTreeMap<Replica, Memory>,
     /// How its own runs began, by the numbers of their boots: the latest [`MAX_STARTS`] of those in
     /// which something was written. If a peer remembers a run of the same number and another tag,
-    /// or a term that a later run did not begin with, the store was put back.
+    /// or a term or entries that a later run did not begin with, the store was put back.
     pub starts: BTreeMap<u64, Start>,
 }
 

@@ -610,8 +610,18 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
 /// nothing, but how its runs began does.
 #[test]
 fn a_disk_that_was_put_back_is_noticed_when_its_term_has_risen_again() {
-    let starts: BTreeMap<u64, Start> =
-        (1..=4).map(|number| (number, Start { tag: 10 + number, term: Term(number) })).collect();
+    let starts: BTreeMap<u64, Start> = (1..=4)
+        .map(|number| {
+            (
+                number,
+                Start {
+                    tag: 10 + number,
+                    term: Term(number),
+                    last: LogId::new(number, 1, 10 * number),
+                },
+            )
+        })
+        .collect();
     let memory = |number, tag, term| {
         let boot = Boot { number, tag };
         Memory { term: Term(term), boot, ..Memory::default() }
@@ -625,6 +635,16 @@ fn a_disk_that_was_put_back_is_noticed_when_its_term_has_risen_again() {
         let mut engine = Engine::new(local, 0, Config::default(), recovered, 1, now);
         after(&mut engine, Input::Remembered { from: node(2), memory }).rolled_back.is_some()
     };
+    for (number, acknowledged, committed, accused) in [
+        (2, LogId::new(3, 1, 30), LogId::ZERO, false),
+        (2, LogId::new(3, 1, 31), LogId::ZERO, true), // Start 3 began with term 3 and 3.1-30.
+        (2, LogId::new(2, 1, 99), LogId::ZERO, false), // Replaced in term 3, perhaps.
+        (2, LogId::new(3, 1, 31), LogId::new(3, 1, 31), true),
+    ] {
+        let boot = Boot { number, tag: 10 + number };
+        let memory = Memory { term: Term(3), acknowledged, committed, boot, ..Memory::default() };
+        assert_eq!(judge(memory), accused, "start {number}, {acknowledged}, {committed}");
+    }
     for (number, tag, term, accused) in [
         (2, 12, 3, false), // Start 3 began with term 3.
         (2, 12, 4, true),
@@ -666,7 +686,7 @@ fn a_follower_remembers_how_far_the_log_of_its_leader_was_durable() {
     let (_, write) = output_of(&mut follower).write.expect("marks that nothing takes along");
     let marks = write.marks.expect("marks");
     assert_eq!(marks.memories.get(&node(2)).copied(), remembers(at(5), at(4)));
-    assert_eq!(marks.starts, [(1, Start { tag: 1, term: Term(1) })].into());
+    assert_eq!(marks.starts, [(1, Start { tag: 1, term: Term(1), last: at(3) })].into());
 }
 
 /// A leader of a later term may put entries of earlier terms in the place of what was acknowledged

@@ -34,7 +34,7 @@
 //! | --- | --- |
 //! | 1 | the log id up to which the log was known to be committed |
 //! | 2 | what is remembered of others: a list of structures, in ascending order of their replicas |
-//! | 3 | how the replica's own runs began, in ascending order: for each the number (8 bytes) and the tag (8) of its boot and the term (8); missing where none is known |
+//! | 3 | how the replica's own runs began, in ascending order: for each the number (8 bytes) and the tag (8) of its boot, the term (8) and the last log id of then; missing where none is known |
 //!
 //! What is remembered of a replica:
 //!
@@ -54,10 +54,10 @@ use super::fields::{
     put_replica_field, put_sized, put_structure, put_structure_field, take_structure,
 };
 use super::membership::{ascending, put_cluster_field, put_nodes_field, take_cluster, take_nodes};
-use super::{DecodeError, Gather};
+use super::{DecodeError, Gather, LOG_ID_BYTES, put_log_id};
 use crate::identity::{Boot, Claim, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Standing, Start};
 use crate::membership::check_list;
-use crate::types::{HardState, Term};
+use crate::types::{HardState, LogId, Term};
 
 /// Appends a hard state.
 pub fn put_hard_state(to: &mut Gather, hard_state: &HardState) {
@@ -188,7 +188,7 @@ const ACKNOWLEDGED: u8 = REFUSE | 4;
 const ACKNOWLEDGED_COMMITTED: u8 = REFUSE | 5;
 const SHOWN_IN: u8 = REFUSE | 6;
 
-const START_BYTES: usize = 24;
+const START_BYTES: usize = 24 + LOG_ID_BYTES;
 
 impl Structure for Marks {
     const WHAT: &'static str = "marks";
@@ -217,6 +217,7 @@ impl Structure for Marks {
                 to.put_u64(*number);
                 to.put_u64(start.tag);
                 to.put_u64(start.term.0);
+                put_log_id(to, start.last);
             }
         }
     }
@@ -252,8 +253,9 @@ fn take_starts(fields: &mut Fields, tag: u8) -> Result<Vec<(u64, Start)>, Decode
         return Err(DecodeError::Invalid(format!("more than {MAX_STARTS} starts")));
     }
     let start_of = |start: &[u8; START_BYTES]| {
-        let [number, tag, term] = numbers(start);
-        (number, Start { tag, term: Term(term) })
+        let [number, tag, term, last_term, leader, index] = numbers(start);
+        let last = LogId { term: Term(last_term), leader, index };
+        (number, Start { tag, term: Term(term), last })
     };
     Ok(starts.iter().map(start_of).collect())
 }

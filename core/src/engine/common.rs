@@ -111,7 +111,8 @@ impl Common {
             hard_state.term
         );
         let mut starts = marks.starts.clone();
-        starts.insert(boot.number, Start { tag: boot.tag, term: hard_state.term });
+        let (term, last) = (hard_state.term, outline.last());
+        starts.insert(boot.number, Start { tag: boot.tag, term, last });
         while starts.len() > MAX_STARTS {
             starts.pop_first();
         }
@@ -431,8 +432,10 @@ impl Common {
             let memory = self.memories.entry(of).or_default();
             change(memory);
             // Who has only connected has promised nothing: it may be a copy that will be refused.
-            if acted {
-                memory.boot = self.met.get(&of).copied().unwrap_or_default();
+            // And what it has shown in a later boot must not pass for something of an earlier one.
+            let boot = self.met.get(&of).copied().unwrap_or_default();
+            if acted && boot.number >= memory.boot.number {
+                memory.boot = boot;
             }
         }
     }
@@ -452,13 +455,19 @@ impl Common {
         // entries of earlier terms first: in this run, or in one before, which then knew of that
         // term.
         let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
-        // The terms of a put-back store may rise again, and it may lead again in one of them: what
-        // it has now does not show that. How its runs began does. (A run that isn't known here may
-        // have written nothing, or was counted for another group of this store.)
+        // The term and the log of a put-back store may rise again, and it may lead again in the same
+        // term: what it has now does not show that. How its runs began does. (A run that isn't
+        // known here may have written nothing, or was counted for another group of this store.)
         let number = boot.number;
         let known = self.starts.get(&number).map(|start| start.tag == boot.tag);
-        let later = || self.starts.range(number..).nth(1);
-        let forgetful = later().filter(|(_, start)| known == Some(true) && start.term < term);
+        let next = self.starts.range(number..).nth(1).filter(|_| known == Some(true));
+        let place = |log_id: LogId| (log_id.term, log_id.index);
+        let lacked = |start: &Start| {
+            // Only in a later term may it have been replaced.
+            let is_final = start.term == acknowledged.term;
+            is_final && place(start.last) < place(acknowledged)
+                || place(start.last) < place(committed)
+        };
         if number > self.boot.number {
             Some(format!(
                 "replica {from} has been promised something in its start {number}, and this is start {}",
@@ -468,10 +477,16 @@ impl Common {
             Some(format!(
                 "replica {from} has been promised something by another start {number} than the one that has run here"
             ))
-        } else if let Some((at, start)) = forgetful {
+        } else if let Some((at, start)) = next.filter(|(_, start)| start.term < term) {
             Some(format!(
                 "replica {from} has seen it in term {term} in start {number}, and start {at} began with term {}",
                 start.term
+            ))
+        } else if let Some((at, start)) = next.filter(|(_, start)| lacked(start)) {
+            Some(format!(
+                "it has acknowledged entry {acknowledged} to replica {from} in start {number}, and the log of \
+                 start {at} began with {}",
+                start.last
             ))
         } else if term > ours {
             Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
@@ -479,9 +494,7 @@ impl Common {
             Some(format!(
                 "replica {from} has got its vote in term {voted}, of which it knows nothing"
             ))
-        } else if (acknowledged.term, acknowledged.index) > (last.term, last.index)
-            && !may_be_replaced
-        {
+        } else if place(acknowledged) > place(last) && !may_be_replaced {
             Some(format!(
                 "it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"
             ))

@@ -1,5 +1,6 @@
 //! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
 
+mod put_back;
 mod replication;
 
 use std::rc::Rc;
@@ -44,6 +45,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::DivergedLogs => scene.diverged_logs().await,
         Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
         Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
+        Epilogue::PutBackUnseen => return scene.put_back_unseen().await,
     }?;
     converges(cluster, rt, core).await
 }

@@ -2,7 +2,7 @@
 //! that does not hold ends the run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -53,6 +53,10 @@ pub struct Observer {
     draft_rests: Cell<Option<(NodeId, Duration)>>,
     /// Where messages for each node are delivered.
     inboxes: RefCell<BTreeMap<NodeId, Inbox>>,
+    /// No check looks any more.
+    looks_away: Cell<bool>,
+    /// The nodes that have stopped because somebody has forgotten something.
+    noticed: RefCell<BTreeSet<NodeId>>,
     /// The latest boot of each replica.
     boots: RefCell<BTreeMap<Replica, Boot>>,
     /// Some of what was sent, and in which boot, to come once more.
@@ -86,6 +90,8 @@ impl Observer {
             at_handover: RefCell::default(),
             draft_rests: Cell::new(None),
             inboxes: RefCell::default(),
+            looks_away: Cell::new(false),
+            noticed: RefCell::default(),
             boots: RefCell::default(),
             sent: RefCell::default(),
             late: Generator::new(plan.seed, "late messages"),
@@ -113,8 +119,26 @@ impl Observer {
         self.looks.get()
     }
 
+    /// From now on no check looks, as a disk has broken its promises. What the run itself waits for
+    /// is all that still counts.
+    pub fn look_away(&self) {
+        self.looks_away.set(true);
+    }
+
+    pub fn looks_away(&self) -> bool {
+        self.looks_away.get()
+    }
+
+    /// Whether a node has stopped because it, or others, have forgotten something.
+    pub fn has_noticed(&self, node: NodeId) -> bool {
+        self.noticed.borrow().contains(&node)
+    }
+
     /// Notes what does not hold, unless something else didn't before.
     pub fn accuse(&self, check: &'static str, verdict: Verdict, at: Duration) {
+        if self.looks_away() && check != "liveness" {
+            return;
+        }
         if let Err(what) = verdict {
             self.tell(at, || format!("VIOLATION of {check}: {what}"));
             self.violation.borrow_mut().get_or_insert(Violation { check, what, at });
@@ -137,10 +161,16 @@ impl Observer {
     }
 
     pub fn change_model(&self, change: impl FnOnce(&mut Model)) {
+        if self.looks_away() {
+            return;
+        }
         change(&mut self.inner.borrow_mut().model);
     }
 
     fn see(&self, seen: &Seen<'_>) {
+        if self.looks_away() {
+            return;
+        }
         let Inner { model, checks } = &mut *self.inner.borrow_mut();
         self.show(seen, model, checks, now);
     }
@@ -451,6 +481,9 @@ impl Observer {
 
     pub fn ended(&self, node: NodeId, outcome: &Result<(), Fatal>) {
         self.tell(now(), || format!("node {node} ends: {outcome:?}"));
+        if matches!(outcome, Err(Fatal::RolledBack { .. } | Fatal::Contradicted { .. })) {
+            self.noticed.borrow_mut().insert(node);
+        }
         self.see(&Seen::Ended { node, outcome });
         self.is_down(node);
     }

@@ -89,6 +89,9 @@ pub enum Epilogue {
     LaggingFollower,
     /// A follower has lost its disk, and the leader's can't be read. It must not lead on.
     UnreadableLeader,
+    /// The disk of a node is put back while those are away who remember more of it, and the node
+    /// goes on with the others. When the former return, somebody stops.
+    PutBackUnseen,
 }
 
 /// Changes of a plan that a command line may demand.

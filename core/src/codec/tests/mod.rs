@@ -114,7 +114,9 @@ fn marks() -> Marks {
         boot: Boot { number: 4, tag: 1 << 60 },
     };
     let memories = [(replica(1), memory), (replica(2), Memory::default())].into();
-    let starts = [(3, Start::default()), (4, Start { tag: 5, term: Term(6) })].into();
+    let starts =
+        [(3, Start::default()), (4, Start { tag: 5, term: Term(6), last: LogId::new(6, 2, 9) })]
+            .into();
     Marks { committed: LogId::new(6, 1, 50), memories, starts }
 }
 

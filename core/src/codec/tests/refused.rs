@@ -239,12 +239,12 @@ fn memories_are_bounded_and_in_order() {
     let starts = |starts: &[u8]| {
         take_marks(&mut structure(&[(1, &numbers([1, 1, 1])), (2, &[]), (3, starts)]))
     };
-    let numbered = |at| numbers([at, 7, 1]);
+    let numbered = |at| [numbers([at, 7, 1]), numbers([1, 2, 3])].concat();
     let most = |count: u64| (1..=count).flat_map(numbered).collect::<Vec<_>>();
     assert_eq!(starts(&most(MAX_STARTS as u64)).unwrap().starts.len(), MAX_STARTS);
     is_invalid(starts(&most(MAX_STARTS as u64 + 1)), "too many");
     is_invalid(starts(&[numbered(2), numbered(1)].concat()), "out of order");
-    is_invalid(starts(&numbered(1)[1..]), "not of 24 bytes");
+    is_invalid(starts(&numbered(1)[1..]), "not of 48 bytes");
 }
 
 #[test]

@@ -91,7 +91,8 @@ pub(super) fn marks(seed: u64) -> LogWrite {
     };
     let count = [0, 1, 4, MAX_MEMORIES as u64][(seed % 4) as usize];
     let memories: BTreeMap<Replica, Memory> = (1..=count).map(of).collect();
-    let start = |at: u64| (seed + at, Start { tag: seed, term: Term(at) });
+    let start =
+        |at: u64| (seed + at, Start { tag: seed, term: Term(at), last: LogId::new(at, 1, seed) });
     let starts = (0..[0, 1, MAX_STARTS as u64][(seed % 3) as usize]).map(start).collect();
     let marks = Marks { committed: at(seed), memories, starts };
     LogWrite { marks: Some(Box::new(marks)), ..LogWrite::default() }
