@@ -98,7 +98,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Whether a store that is in the boot `now` can't have been in this one before.
+    /// Whether this boot is a later one than `now`, or a twin of it: another one of the same number.
     pub fn is_after(self, now: Self) -> bool {
         self.number > now.number
             || self.number == now.number && self.tag != now.tag && self.number > 0
@@ -193,8 +193,8 @@ pub struct Start {
     pub last: LogId,
 }
 
-/// How many of its starts a replica knows. Only runs that have written something count. A peer that
-/// has been away for more of them can't tell any more that the store was put back meanwhile.
+/// How many of its latest starts a replica knows, of those in which something was written. A peer
+/// that was away for more of them can't tell that the store was put back meanwhile.
 pub const MAX_STARTS: usize = 16;
 
 /// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may

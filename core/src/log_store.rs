@@ -20,11 +20,12 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 ///
 /// A store that has failed once stays failed: it never retries a write or a sync and reports success.
 pub trait LogStore: 'static {
-    /// A node starts on this store: the store's identity, in which this start is counted. Called
-    /// before the other methods.
+    /// A node starts on this store: the store's identity, in which this start is counted. It is
+    /// called once for each group that starts, before the other methods are called for that group;
+    /// each call counts.
     ///
-    /// The first node that starts on a store is the only one that ever may. Its id and the count of
-    /// starts are durable before this returns. The incarnation is drawn when the store is created,
+    /// A store is bound to the first node id that starts on it. That id and the count of starts are
+    /// durable before this returns. The incarnation is drawn when the store is created,
     /// and the cluster is that of [`LogWrite::cluster`].
     ///
     /// Errors: [`OtherNode`](StoreError::OtherNode) where the store is another node's; or it can't

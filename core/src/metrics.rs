@@ -45,7 +45,8 @@ pub struct Metrics {
     pub boot: u64,
     /// The cluster that the store belongs to; none before its group is formed.
     pub cluster: Option<ClusterId>,
-    /// While the group is being formed: why each of the other nodes of the list is waited for.
+    /// While the group is being formed, and while the empty disk of a node waits to be let in: why
+    /// each of the other nodes of the list is waited for.
     /// While no leader is known, for five election timeouts and more: why each of the other voters
     /// does not help. While a leader is heard and can't be answered: why. Empty otherwise.
     pub waits_for: BTreeMap<NodeId, Obstacle>,
@@ -165,7 +166,7 @@ impl fmt::Display for Obstacle {
             Self::NoVote => f.write_str(
                 "it is reached and does not vote for this node: its log is longer, it hears a leader, or its configuration doesn't name this replica, which may have been replaced by this node's next disk",
             ),
-            Self::Forming => f.write_str("it answers, and waits for others or for the founder"),
+            Self::Forming => f.write_str("it is ready to form the group, and waits as well"),
             Self::Promised { founder, ids } => {
                 let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
                 write!(
@@ -175,7 +176,7 @@ impl fmt::Display for Obstacle {
                 )
             }
             Self::Formed => f.write_str(
-                "it is a member of the group, which is formed already: this node's disk is another than the one that was formed with, and waits to be let in by a leader",
+                "it is a member of the group, which was formed before this disk was empty: the group's leader has to let this disk in",
             ),
             Self::OtherCluster => f.write_str("its store belongs to another cluster"),
             Self::Spent => f.write_str("it has been removed from its cluster"),

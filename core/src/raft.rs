@@ -114,7 +114,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// It is `Ok` where the group was founded with the same ids, whatever has changed since. On a
     /// node whose disk was lost it returns when the new disk has taken the place of the old one:
     /// not before that may another node lose its disk. While it waits, [`Metrics::waits_for`] and
-    /// the log say for whom. Dropping the future does not end the attempt.
+    /// the log say for whom. Nothing begins before the future is
+    /// polled. Dropping it later does not end the attempt.
     ///
     /// # Errors
     /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't
@@ -171,6 +172,9 @@ impl<SM: StateMachine> Raft<SM> {
     }
 
     /// What the node tells of itself, now and whenever it changes.
+    ///
+    /// A borrow of it holds up the node, which publishes: drop it soon, and don't borrow twice in
+    /// one expression. Clone what is needed for longer.
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
         self.mailbox.card.metrics.clone()
     }

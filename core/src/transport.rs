@@ -227,9 +227,9 @@ impl Inbox {
         self.0.remembered(from, memory);
     }
 
-    /// Another replica has proven that it is of the same cluster, and what comes from it from now
-    /// on is of this boot. It is to come before the messages of that boot. A transport that never
-    /// calls it leaves disks unnoticed that were put back behind the back of all who run.
+    /// Another replica has proven that it belongs to the same cluster. The messages that come from
+    /// it after this call are of this boot. Without these calls a store goes unnoticed that was put
+    /// back while the peers that remember more of it were away.
     pub fn met(&self, replica: Replica, boot: Boot) {
         self.0.met(replica, boot);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Cluster, folders, on_each_runtime, until};
 
 /// What a founder says of a node that has answered its claim.
-const ANSWERS: &str = "it answers, and waits for others or for the founder";
+const ANSWERS: &str = "it is ready to form the group, and waits as well";
 
 /// Waits until a founder has the answer of another to its claim.
 fn is_answered(cluster: &Cluster, founder: usize, by: usize) {

@@ -186,16 +186,13 @@ fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
             cluster.start_node(*node);
         }
         for node in &wiped {
-            cluster.says(
-                *node,
-                &format!("waits for node {} to form the group: it can't be reached at", id(left)),
-            );
+            cluster.says(*node, &format!("waits for node {}: it can't be reached at", id(left)));
         }
         cluster.start_node(left);
         for node in &wiped {
-            let is_there = "it is a member of the group, which is formed already";
-            cluster
-                .says(*node, &format!("waits for node {} to form the group: {is_there}", id(left)));
+            let is_there =
+                "it is a member of the group, which was formed before this disk was empty";
+            cluster.says(*node, &format!("waits for node {}: {is_there}", id(left)));
             until("the status says it, too", || {
                 cluster.waits_for(*node, left).filter(|why| why.starts_with(is_there))
             });

@@ -188,8 +188,9 @@ pub(crate) enum Refusal {
     )]
     Twin,
     #[error(
-        "a data folder was put back to an earlier state: its node has started more often than the folder knows. It \
-         may lack what the node has acknowledged: give that node an empty folder, and it joins anew"
+        "the data folder of the node that is refused was put back to an earlier state, or is a copy: a later start \
+         of it is remembered. Start that node on its latest folder. Only if a majority of the other nodes runs, start it \
+         on an empty one, and keep the one that it has"
     )]
     OlderBoot,
     /// One of a later version.

@@ -470,12 +470,12 @@ impl Common {
         };
         if number > self.boot.number {
             Some(format!(
-                "replica {from} has been promised something in its start {number}, and this is start {}",
+                "replica {from} remembers start {number} of this store, and this is start {}",
                 self.boot.number
             ))
         } else if known == Some(false) {
             Some(format!(
-                "replica {from} has been promised something by another start {number} than the one that has run here"
+                "replica {from} remembers another start {number} of this store than the one that has run here: its folder was copied before"
             ))
         } else if let Some((at, start)) = next.filter(|(_, start)| start.term < term) {
             Some(format!(
@@ -484,8 +484,8 @@ impl Common {
             ))
         } else if let Some((at, start)) = next.filter(|(_, start)| lacked(start)) {
             Some(format!(
-                "it has acknowledged entry {acknowledged} to replica {from} in start {number}, and the log of \
-                 start {at} began with {}",
+                "replica {from} knows that it had entry {acknowledged} in start {number}, and the log of start \
+                 {at} began with {}",
                 start.last
             ))
         } else if term > ours {
@@ -496,11 +496,11 @@ impl Common {
             ))
         } else if place(acknowledged) > place(last) && !may_be_replaced {
             Some(format!(
-                "it has acknowledged entry {acknowledged} to replica {from}, and its log ends with {last}"
+                "replica {from} knows that it had entry {acknowledged}, and its log ends with {last}"
             ))
         } else if !holds(committed) {
             Some(format!(
-                "it has acknowledged entry {committed} to replica {from}, which is committed, and does not hold it"
+                "replica {from} knows that it had entry {committed}, which is committed, and it does not hold that"
             ))
         } else {
             None

@@ -139,6 +139,8 @@ impl Follower {
     fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
         self.election_at = common.election_at();
         if self.following.is_none() {
+            let (me, term) = (common.me, common.hard_state.term);
+            tracing::info!(%me, %term, leader = %from, "follows a leader");
             common.hasten_marks();
         }
         let following = self.following.get_or_insert_with(|| Following {

@@ -441,6 +441,9 @@ impl Engine {
         if installed && let State::Follower(follower) = &mut self.role {
             follower.installed(&self.common);
         }
+        if installed && self.formation.is_some() {
+            self.joined();
+        }
         self.purge_behind_snapshot(self.common.config.retained_bytes);
     }
 
@@ -460,6 +463,8 @@ impl Engine {
         if candidate.pre {
             self.campaign(Campaign::Elect);
         } else {
+            let (me, term) = (self.common.me, self.common.hard_state.term);
+            tracing::info!(%me, %term, "leads");
             self.role = State::Leader(Box::new(Leader::new(&mut self.common)));
         }
     }

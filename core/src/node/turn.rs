@@ -177,7 +177,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     fn begin_to_stop(&mut self, now: Instant) {
         self.engine.step(now, Input::Resign);
         let until = now + self.mailbox.card.config.request_timeout;
-        self.stopping = Some(Stopping { until, hands_over: self.engine.is_resigning() });
+        let hands_over = self.engine.is_resigning();
+        tracing::info!(replica = %self.engine.replica(), group = self.group, hands_over, "stops");
+        self.stopping = Some(Stopping { until, hands_over });
         let parked = self.replies.borrow_mut().parked.drain();
         parked.for_each(|request| refuse(request, &End::Shutdown));
     }

@@ -105,7 +105,7 @@ impl Waits {
             if is_due {
                 for (node, obstacle) in &self.obstacles {
                     tracing::info!(
-                        %replica, group, "waits for node {node} to form the group: {obstacle}"
+                        %replica, group, "waits for node {node}: {obstacle}"
                     );
                 }
                 if let Some(sentence) = members_are_missing(&self.obstacles) {

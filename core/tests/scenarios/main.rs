@@ -46,6 +46,7 @@ scenarios! {
     exchange
     exchange_again
     exchange_back
+    exchange_by_snapshot
     exchange_leader_lost
     exchange_majority_lost
     exchange_old_returns

@@ -241,6 +241,7 @@ impl Safety {
         assert_eq!(engine.compaction_is_durable(), disk.knows_compaction(), "{id}: on its disk");
         let formed = engine.last_log_id() != LogId::ZERO;
         assert_eq!(engine.membership().is_some(), formed, "{id}: the membership");
+        assert!(!formed || engine.obstacles().is_none(), "{id}: waits to form what it is part of");
         if engine.role() == Role::Leader {
             assert_eq!(self.leaders.get(&engine.hard_state().term), Some(&id));
         }
