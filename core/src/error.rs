@@ -29,8 +29,8 @@ pub enum StoreError {
         file: PathBuf,
         /// Where in the file, in bytes.
         offset: u64,
-        /// What is wrong there.
-        reason: String,
+        /// What is wrong there. (Not a `String`: all that answers clients has room for this error.)
+        reason: Box<str>,
     },
     /// The content is whole, and of a form that this build does not know: another version has
     /// written it. Nothing is changed.
@@ -44,7 +44,7 @@ pub enum StoreError {
         /// Where in the file, in bytes.
         offset: u64,
         /// What is unknown, and what to do.
-        reason: String,
+        reason: Box<str>,
     },
     /// Another process has the store open.
     #[error("{}: in use by another process", .0.display())]

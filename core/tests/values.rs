@@ -81,7 +81,7 @@ fn an_error_says_what_where_and_why() {
         "the store has failed before: writing d/1.wal: no storage space"
     );
     let damaged =
-        StoreError::Damaged { file: "d/2.wal".into(), offset: 4096, reason: "why".to_owned() };
+        StoreError::Damaged { file: "d/2.wal".into(), offset: 4096, reason: "why".into() };
     assert_eq!(damaged.to_string(), "d/2.wal: damaged at offset 4096: why");
     assert_eq!(StoreError::Locked("d".into()).to_string(), "d: in use by another process");
     let other = StoreError::OtherNode { place: "d".to_owned(), holds: 2, wanted: 3 };

@@ -180,7 +180,11 @@ async fn verify<R: AsyncRuntime>(
     let content = snapshots.open(store, group, meta).await?;
     let file = content.path.clone();
     let mut reader = SnapshotReader::new(Box::new(content), meta.bytes);
-    let damaged = |reason: String| StoreError::Damaged { file: file.clone(), offset: 0, reason };
+    let damaged = |reason: String| StoreError::Damaged {
+        file: file.clone(),
+        offset: 0,
+        reason: reason.into(),
+    };
     let of_store = |error| match error {
         SnapshotError::Store(error) => error,
         other => damaged(other.to_string()),

@@ -57,8 +57,10 @@ impl Refused {
     /// The error, of what stands there.
     pub(crate) fn at(self, file: PathBuf, offset: u64) -> StoreError {
         match self {
-            Self::Damaged(reason) => StoreError::Damaged { file, offset, reason },
-            Self::Unsupported(reason) => StoreError::Unsupported { file, offset, reason },
+            Self::Damaged(reason) => StoreError::Damaged { file, offset, reason: reason.into() },
+            Self::Unsupported(reason) => {
+                StoreError::Unsupported { file, offset, reason: reason.into() }
+            }
         }
     }
 }

@@ -182,7 +182,7 @@ impl<R: AsyncRuntime> Segments<R> {
     }
 
     pub(crate) fn damaged(&self, segment: u32, offset: u64, reason: String) -> StoreError {
-        StoreError::Damaged { file: self.path(segment), offset, reason }
+        StoreError::Damaged { file: self.path(segment), offset, reason: reason.into() }
     }
 }
 
@@ -203,7 +203,7 @@ pub(crate) async fn read_exact<F: File>(
         match read {
             Ok(0) => {
                 let (file, reason) = (path.to_owned(), "the file ends here".to_owned());
-                return Err(StoreError::Damaged { file, offset: at, reason });
+                return Err(StoreError::Damaged { file, offset: at, reason: reason.into() });
             }
             Ok(_) => {}
             Err(error) => return Err(failed("reading", path, error)),

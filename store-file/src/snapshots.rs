@@ -245,8 +245,9 @@ impl<R: AsyncRuntime> Snapshots<R> {
         meta: &SnapshotMeta,
     ) -> Result<Content<R>, StoreError> {
         let path = self.path(group, meta);
-        let damaged =
-            |offset, reason| Err(StoreError::Damaged { file: path.clone(), offset, reason });
+        let damaged = |offset, reason: String| {
+            Err(StoreError::Damaged { file: path.clone(), offset, reason: reason.into() })
+        };
         let file = match self.rt.open(&path, OpenMode::Read).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -296,7 +297,7 @@ impl<R: AsyncRuntime> Content<R> {
             if crc(seed, [&block[..]]).to_le_bytes()[..] != expected[..] {
                 let (file, offset) = (self.path.clone(), place(at));
                 let reason = format!("the CRC of block {number} does not match");
-                return Err(StoreError::Damaged { file, offset, reason });
+                return Err(StoreError::Damaged { file, offset, reason: reason.into() });
             }
             let wanted = offset.saturating_sub(at) as usize..(end - at).min(BLOCK_BYTES) as usize;
             let part = block.slice(wanted.start..wanted.end.min(block.len()));

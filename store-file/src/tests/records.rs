@@ -187,7 +187,7 @@ fn a_missing_segment_is_noticed_and_one_before_the_begin_is_not() {
         let begin = &crash.batch()[3];
         image.get_mut(&begin.file).unwrap()[begin.begin..].fill(0);
         let damaged = |opened: Result<_, StoreError>| match opened {
-            Err(StoreError::Damaged { file, offset: 0, reason }) => (file, reason),
+            Err(StoreError::Damaged { file, offset: 0, reason }) => (file, String::from(reason)),
             Err(error) => panic!("{error}"),
             Ok(FileStore { .. }) => panic!("went unnoticed"),
         };

@@ -142,7 +142,7 @@ fn entries_that_have_changed_places_are_noticed() {
         let read = store.read(1, 1..2, 1).await;
         let Err(StoreError::Damaged { file, offset, reason }) = read else { panic!("{read:?}") };
         assert_eq!((file, offset), (scene.segment(1), (first - len) as u64));
-        assert_eq!(reason, "entry 1.1-2 where 1 was written");
+        assert_eq!(&*reason, "entry 1.1-2 where 1 was written");
     });
 }
 

@@ -323,7 +323,7 @@ async fn refusal(rt: &Memory<Tokio>, image: &Image) -> (PathBuf, u64, String) {
             let refused =
                 StoreError::Damaged { file: file.clone(), offset, reason: reason.clone() };
             assert_eq!(damage.to_string(), refused.to_string());
-            (file, offset, reason)
+            (file, offset, reason.into())
         }
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("the damage went unnoticed"),
