@@ -57,6 +57,25 @@ fn everything(data: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
     files
 }
 
+/// A shorter log than one that was closed is damaged. So no stop may leave it without the mark.
+#[test]
+fn each_clean_stop_leaves_the_mark_of_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ports = free_ports(2);
+    for _ in 0..10 {
+        let mut process = node(dir.path(), [ports[0], ports[1]]);
+        // The last write is a moment ago.
+        let set =
+            redis::cmd("SET").arg("key").arg("last").exec(&mut connect(ports[0]).expect("it runs"));
+        set.expect("it serves");
+        process.signal("TERM");
+        common::until("it ends", || process.has_ended().then_some(()));
+        let (code, text) = check(dir.path());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(!text.contains("\ntail: "), "{text}");
+    }
+}
+
 #[test]
 fn it_tells_what_is_there_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");

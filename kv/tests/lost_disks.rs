@@ -168,6 +168,29 @@ fn a_leader_that_is_put_back_to_before_its_term_stops_when_its_follower_returns(
     });
 }
 
+/// A copy from before the cluster was formed proves nothing, so it can be told what it has forgotten
+/// only after it was told the cluster's id. The founder is the only one who remembers, and leads no
+/// more.
+#[test]
+fn folders_from_before_the_first_entry_are_noticed_though_nobody_leads() {
+    on_each_runtime(|runtime| {
+        let mut cluster = Cluster::prepare([runtime; 3]);
+        let backup = |cluster: &Cluster, node| cluster.data_of(node).with_extension("backup");
+        for node in [1, 2] {
+            cluster.start_node(node);
+            cluster.says(node, "waits for node 1");
+            folders::copy(&cluster.data_of(node), &backup(&cluster, node));
+        }
+        cluster.start_node(0);
+        (0..3).for_each(|node| cluster.serves(node));
+        [1, 2].into_iter().for_each(|node| cluster.kill(node));
+        for node in [1, 2] {
+            let backup = backup(&cluster, node);
+            is_noticed(&mut cluster, node, &backup);
+        }
+    });
+}
+
 /// Nobody is elected and nothing is formed anew: the only copy of acknowledged writes may be the
 /// one that is left.
 #[test]

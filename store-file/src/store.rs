@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) failed: Option<StoreError>,
     /// The writer, when it has nothing to do.
     pub(crate) writer: Option<Waker>,
+    /// Who waits until the last batch has its witness.
+    pub(crate) settling: Vec<oneshot::Sender<()>>,
 }
 
 impl State {
@@ -203,6 +205,7 @@ impl<R: AsyncRuntime> Shared<R> {
             let mut state = self.state.borrow_mut();
             let Some(batch) = state.batches.take() else {
                 state.failed = Some(poisoned);
+                state.settling.clear();
                 return;
             };
             drop(state);
@@ -297,6 +300,7 @@ impl<R: AsyncRuntime> FileStore<R> {
             trash: Trash::default(),
             failed: None,
             writer: None,
+            settling: Vec::new(),
         };
         let lock = RefCell::new(Some(Rc::new(lock)));
         let state = RefCell::new(state);
@@ -451,6 +455,21 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         };
         receiver.await.unwrap_or(Err(StoreError::Abandoned))?;
         Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
+    }
+
+    /// Ends when the log has a witness behind its end: where a clean stop has left one, a shorter log
+    /// is damaged.
+    async fn settle(&self) {
+        let (sender, settled) = oneshot::channel();
+        {
+            let mut state = self.handle.0.state.borrow_mut();
+            if state.failed.is_some() {
+                return;
+            }
+            state.settling.push(sender);
+            state.wake_writer();
+        }
+        let _it_may_have_failed = settled.await;
     }
 
     fn cluster(&self) -> Option<ClusterId> {

@@ -1,6 +1,7 @@
 //! The task that writes: one batch after the other, each written, synced, and only then reported.
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -72,7 +73,11 @@ impl<R: AsyncRuntime> Writer<R> {
                     continue;
                 }
                 Turn::Idle => {
+                    let settling = mem::take(&mut self.shared.state.borrow_mut().settling);
                     self.testify().await;
+                    for waits in settling {
+                        let _it_may_wait_no_more = waits.send(());
+                    }
                     continue;
                 }
                 Turn::Closed => return self.testify().await,
@@ -114,6 +119,9 @@ impl<R: AsyncRuntime> Writer<R> {
             }
             if let Some(batch) = state.batches.take() {
                 return Poll::Ready(Turn::Write(batch, lock));
+            }
+            if !state.settling.is_empty() {
+                return Poll::Ready(Turn::Idle);
             }
             state.writer = Some(context.waker().clone());
             match pause.as_mut().as_pin_mut() {

@@ -234,12 +234,16 @@ impl Engine {
     /// A member that has no log yet asks around. It may have accepted the claim of the founder's
     /// next disk, and hear nothing of this cluster before it is told its id. A member other than
     /// the founder has the first entry, so that claim can't succeed.
+    ///
+    /// Or it was put back to before its first entry: then it is told its id by whoever remembers
+    /// anything of it, and next, over a connection that is proven, what it has forgotten.
     fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
         let common = &mut self.common;
         let Some(membership) = common.membership() else { return };
         let founders = membership.founders();
         let is_founder = founders.first() == Some(&common.me.id);
-        if !is_founder && membership.is_member(from) && told == founders {
+        let has_left = !is_founder || common.memory_of(from).is_some();
+        if has_left && membership.is_member(from) && told == founders {
             let (cluster, founders) = (membership.cluster(), founders.clone());
             common.send(from, Body::Admit { cluster, founders });
         }

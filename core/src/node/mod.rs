@@ -24,7 +24,9 @@ pub(crate) mod handle {
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -186,6 +188,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             since_view: Applied::default(),
         };
         let apply = rt.spawn(apply.run());
+        let settling = Rc::clone(&store);
         let snapshots = Snapshots::new(rt.clone(), group, Rc::clone(&store), Rc::clone(&mailbox));
         let turns = Turns {
             rt: rt.clone(),
@@ -207,6 +210,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             stopping: None,
         };
         let turns = rt.spawn(turns.run());
+        let clock = rt.clone();
         let (ended, outcome) = oneshot::channel();
         // Both are watched by a third, which outlives their panics.
         let task = rt.spawn(async move {
@@ -214,8 +218,9 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
                 Either::Left((turns, _)) => turns.unwrap_or_else(|error| Err(bug(error))),
                 Either::Right((apply, _)) => Err(apply.unwrap_or_else(bug)),
             };
-            if let Err(fatal) = &outcome {
-                tracing::error!(id, group, %fatal, "the node has stopped");
+            match &outcome {
+                Ok(()) => tracing::info!(id, group, "the node has stopped"),
+                Err(fatal) => tracing::error!(id, group, %fatal, "the node has stopped"),
             }
             metrics.send_modify(|metrics| {
                 if metrics.role == Role::Leader {
@@ -225,12 +230,21 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
                 metrics.fatal = outcome.clone().err();
             });
             closing.0.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
+            if outcome.is_ok() {
+                let (settled, late) = (pin!(settling.settle()), pin!(clock.sleep(SETTLES_WITHIN)));
+                future::select(settled, late).await;
+            }
+            drop(settling); // Whoever hears of the end may open the store again.
             let _ = ended.send(outcome);
         });
         let outcome = outcome.shared();
         Ok(Node { mailbox, outcome, _crash: Box::new(crash), _task: Box::new(task) })
     }
 }
+
+/// How long a node that ends in order waits for its store: a disk that hangs must not keep the
+/// process from ending.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A task of the node, or what it has called, has panicked.
 fn bug(error: TaskError) -> Fatal {

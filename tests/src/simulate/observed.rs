@@ -35,6 +35,10 @@ impl<S: LogStore> LogStore for Observed<S> {
         Ok(identity)
     }
 
+    async fn settle(&self) {
+        self.inner.settle().await;
+    }
+
     fn cluster(&self) -> Option<quorate::ClusterId> {
         self.inner.cluster()
     }
