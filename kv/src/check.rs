@@ -39,6 +39,9 @@ fn describe(report: &StoreReport) -> String {
         line("caution: not locked; if a node is running, what is seen may be changing".to_owned());
     }
     let bytes: u64 = report.segments.iter().map(|(_, bytes)| bytes).sum();
+    if report.segments.is_empty() {
+        line("no store: a node that is started on this folder has an empty disk".to_owned());
+    }
     line(format!("segments: {}, {bytes} bytes", report.segments.len()));
     if let (Some((first, _)), Some((last, _))) = (report.segments.first(), report.segments.last()) {
         line(format!("  from {} to {}", first.display(), last.display()));

@@ -223,7 +223,7 @@ fn where_a_majority_of_disks_is_lost_each_node_says_what_it_sees() {
             assert_eq!(cluster.fact(*node, "leader").as_deref(), Some("none"));
         }
         for node in &wiped {
-            cluster.says(*node, "of the 3 nodes of this cluster, 1 is known to have a disk of it");
+            cluster.says(*node, "Of the 3 nodes of its cluster it hears 1 with a disk of it");
             let lost = format!("it answers with an empty disk, {}/", id(*node));
             cluster.says(left, &format!("; node {}: {lost}", id(*node)));
             let why = cluster.waits_for(left, *node).expect("told in the status, too");

@@ -7,7 +7,7 @@ use quorate_rt::planted::{Bug, planted};
 use super::candidate::Campaign;
 use super::{Engine, State};
 use crate::entries::Entries;
-use crate::identity::{ClusterId, Replica};
+use crate::identity::{Claim, ClusterId, Replica};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::snapshot::SnapshotMeta;
@@ -219,6 +219,11 @@ impl Engine {
             // the next cluster may lead in the same term.
             self.become_follower(self.common.hard_state.term);
         }
+        if self.common.standing().cluster() != promised_before
+            && let Body::Claim(claim) = body
+        {
+            self.warn_of_addresses(claim);
+        }
         self.tell_situation(from, asked);
         if let Body::Who { told } = body {
             self.admit_member(from, told);
@@ -229,6 +234,22 @@ impl Engine {
             self.refuse_formation(error);
         }
         true
+    }
+
+    /// Lists are compared by their ids: a node may be reached by several names. But one that is
+    /// elsewhere by another list may be a node of another cluster.
+    fn warn_of_addresses(&self, claim: &Claim) {
+        let Some(formation) = &self.formation else { return };
+        for (id, told) in formation.list() {
+            if let Some(claimed) = claim.list.get(id).filter(|claimed| *claimed != told) {
+                tracing::warn!(
+                    me = %self.common.me,
+                    "node {id} is at {told} by the list of this node, and at {claimed} by that of node {}, which \
+                     forms the cluster: one of the lists may be wrong",
+                    claim.founder.id
+                );
+            }
+        }
     }
 
     /// A member that has no log yet asks around. It may have accepted the claim of the founder's

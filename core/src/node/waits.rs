@@ -229,7 +229,8 @@ fn leader_is_missing(
     let lost = match is_lost {
         true => {
             "; a majority of the disks of this cluster is lost, so nobody is elected. Keep this node's folder, \
-             and bring back the last folder of one of the others"
+             and bring back the last folder of one of the others. If nobody needs the data, empty all folders, and \
+             the cluster is formed anew"
         }
         false => "",
     };
@@ -244,9 +245,9 @@ fn members_are_missing(obstacles: &BTreeMap<NodeId, Obstacle>) -> Option<String>
     let majority = nodes / 2 + 1;
     (1..majority).contains(&members).then(|| {
         format!(
-            "of the {nodes} nodes of this cluster, {members} is known to have a disk of it, and {majority} must have \
-             one to elect a leader: nobody lets this node in before. If the others' disks are lost, bring back the \
-             last folder of one of them"
+            "this node's disk is empty. Of the {nodes} nodes of its cluster it hears {members} with a disk of it, and \
+             {majority} must reach each other to elect the leader that lets this node in. If their disks are lost, \
+             bring back the last folder of one of them; or, if nobody needs the data, empty all folders"
         )
     })
 }
