@@ -195,7 +195,7 @@ pub struct Start {
 
 /// How many of its latest starts a replica knows, of those in which something was written. A peer
 /// that was away for more of them can't tell that the store was put back meanwhile.
-pub const MAX_STARTS: usize = 16;
+pub const MAX_STARTS: usize = 8;
 
 /// Of how many replicas a memory is kept: as many as a configuration has members, twice, as one may
 /// follow on another.

@@ -269,7 +269,7 @@ impl Common {
     /// The marks, where they have changed since they were written last.
     fn changed_marks(&mut self) -> Option<Box<Marks>> {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
-        self.marks_at = self.now + self.config.heartbeat_interval;
+        self.marks_at = self.now + MARKS_PAUSE * self.config.heartbeat_interval;
         let written = &self.written_marks;
         if committed == written.committed
             && self.memories == written.memories
@@ -535,6 +535,10 @@ impl Common {
         }
     }
 }
+
+/// Marks go along with a write once in so many heartbeats. They take more bytes than a small entry,
+/// and what is lost with a restart of this node the others still remember.
+const MARKS_PAUSE: u32 = 10;
 
 /// Marks that no other write has taken along for so many heartbeats are written by themselves: what
 /// happened last before a quiet time is remembered over a restart of all nodes, too.

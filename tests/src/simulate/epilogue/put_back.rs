@@ -43,7 +43,7 @@ impl Scene<'_> {
             return converges(cluster, self.rt, self.core).await; // It may have forgotten nothing.
         }
         // What is remembered goes to the disks when nothing else does.
-        self.rt.sleep(self.election_timeout() + 6 * cluster.plan.config.heartbeat_interval).await;
+        self.rt.sleep(self.election_timeout() + 16 * cluster.plan.config.heartbeat_interval).await;
 
         cluster.hold(node);
         first.iter().for_each(|id| cluster.kill(*id, Crash::Power, away));
