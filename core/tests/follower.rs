@@ -1,6 +1,6 @@
 //! One node, and peers whose messages are made by hand: what it answers, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -798,4 +798,32 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
         let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
         assert_ne!(situation(&output), Some(&Situation::Spent), "not before it is durable");
     }
+}
+
+/// Voters vote before they have the first entry, and a founder may lose it again: until somebody has
+/// acknowledged it, the claim may have to be made anew, and who is let in would not take that.
+#[test]
+fn a_founder_lets_nobody_in_before_its_first_entry_has_left_it() {
+    let mut founder = newcomer();
+    let list = [1, 2].map(|id| (id, format!("node-{id}"))).into();
+    founder.initialize(Instant::default(), list).expect("it may found");
+    let (write, _) = output_of(&mut founder).write.expect("its claim");
+    after(&mut founder, Input::Persisted { write });
+    let told: BTreeSet<u64> = [1, 2].into();
+    let situation = Situation::Claimed { ballot: 1, founder: node(1), ids: told.clone() };
+    let body = Body::Situation { situation, told: told.clone() };
+    after(&mut founder, sent(node(2), node(1), 0, body));
+    assert_eq!(founder.last_log_id(), LogId::FIRST);
+    for (term, body) in
+        [(1, Body::PreVoteReply { granted: true }), (1, Body::VoteReply { granted: true })]
+    {
+        after(&mut founder, sent(node(2), node(1), term, body));
+    }
+    assert_ne!(founder.memory_of(node(2)), None, "its vote is remembered");
+    let asked = |founder: &mut Engine| {
+        let who = Body::Who { told: told.clone() };
+        let output = after(founder, sent(node(2), node(1), 0, who));
+        output.messages.iter().any(|message| matches!(message.body, Body::Admit { .. }))
+    };
+    assert!(!asked(&mut founder));
 }

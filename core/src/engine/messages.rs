@@ -7,7 +7,7 @@ use quorate_rt::planted::{Bug, planted};
 use super::candidate::Campaign;
 use super::{Engine, State};
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, Replica};
+use crate::identity::{Claim, ClusterId, Memory, Replica};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::snapshot::SnapshotMeta;
@@ -256,14 +256,17 @@ impl Engine {
     /// next disk, and hear nothing of this cluster before it is told its id. A member other than
     /// the founder has the first entry, so that claim can't succeed.
     ///
-    /// Or it was put back to before its first entry: then it is told its id by whoever remembers
-    /// anything of it, and next, over a connection that is proven, what it has forgotten.
+    /// Or it was put back to before its first entry: then it is told its id by a founder too that
+    /// remembers entries of it, and next, over a connection that is proven, what it has forgotten.
     fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
         let common = &mut self.common;
         let Some(membership) = common.membership() else { return };
         let founders = membership.founders();
         let is_founder = founders.first() == Some(&common.me.id);
-        let has_left = !is_founder || common.memory_of(from).is_some();
+        // (That it has voted proves nothing: it votes before it has the first entry, and the founder
+        // may lose that again.)
+        let knows = |memory: Memory| memory.acknowledged != LogId::ZERO;
+        let has_left = !is_founder || common.memory_of(from).is_some_and(knows);
         if has_left && membership.is_member(from) && told == founders {
             let (cluster, founders) = (membership.cluster(), founders.clone());
             common.send(from, Body::Admit { cluster, founders });
