@@ -3,7 +3,7 @@
 //! A forward is sent once, to the leader of one term, which takes it at most once. So whatever gets lost or repeated on the way, no
 //! command takes effect twice; what no word came back for has an unknown outcome.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use bytes::Bytes;
@@ -112,18 +112,20 @@ impl Forwards {
 /// The leader's end: which forwards it has seen in its term.
 #[derive(Default)]
 pub(super) struct Seen {
-    windows: BTreeMap<Replica, VecDeque<Window>>,
+    /// By the number of the boot.
+    windows: BTreeMap<Replica, BTreeMap<u64, Window>>,
 }
 
 /// The forwards of one boot that have been seen: all up to `below`, and those in `above`.
+#[derive(Default)]
 struct Window {
-    boot: u64,
     below: u64,
     above: BTreeSet<u64>,
 }
 
 impl Seen {
-    /// How many boots of a peer are remembered: a message can't be as late as that many restarts.
+    /// How many boots of a peer are remembered, the latest ones. A forward of an earlier one is taken
+    /// for a repetition.
     const BOOTS: usize = 8;
     /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
     const NUMBERS: usize = 1024;
@@ -136,15 +138,11 @@ impl Seen {
     /// Whether this is the first time, which it is not again.
     pub(super) fn is_first(&mut self, peer: Replica, boot: u64, sequence: u64) -> bool {
         let windows = self.windows.entry(peer).or_default();
-        if !windows.iter().any(|window| window.boot == boot) {
-            if windows.len() == Self::BOOTS {
-                windows.pop_front();
-            }
-            windows.push_back(Window { boot, below: 0, above: BTreeSet::new() });
+        windows.entry(boot).or_default();
+        if windows.len() > Self::BOOTS {
+            windows.pop_first();
         }
-        let Some(window) = windows.iter_mut().rev().find(|window| window.boot == boot) else {
-            return false;
-        };
+        let Some(window) = windows.get_mut(&boot) else { return false };
         if sequence <= window.below || !window.above.insert(sequence) {
             return false;
         }
@@ -187,7 +185,7 @@ mod tests {
         assert!(!seen.is_first(Replica::new(2, 7), 9, 11));
         assert!(seen.is_first(Replica::new(2, 7), 9, 11 + window));
         assert_eq!(
-            seen.windows[&Replica::new(2, 7)][0].above.len(),
+            seen.windows[&Replica::new(2, 7)][&9].above.len(),
             Seen::NUMBERS,
             "memory is bounded"
         );
@@ -201,5 +199,7 @@ mod tests {
         }
         assert_eq!(seen.windows[&Replica::new(2, 7)].len(), Seen::BOOTS);
         assert!(!seen.is_first(Replica::new(2, 7), 1, 1));
+        assert!(!seen.is_first(Replica::new(2, 7), 0, 1), "it may have been taken");
+        assert!(seen.is_first(Replica::new(2, 7), 1, 2), "what came later forgets nothing");
     }
 }

@@ -436,7 +436,12 @@ impl Observer {
     /// Everything begins anew: all disks are empty.
     pub fn reset(&self) {
         let mut inner = self.inner.borrow_mut();
-        *inner = Inner { model: Model::new(self.plan.nodes), checks: checks::all(&self.plan) };
+        let mut model = Model::new(self.plan.nodes);
+        // The content is another, and not the disk.
+        for (id, of) in &mut model.nodes {
+            of.may_fail = inner.model.nodes[id].may_fail;
+        }
+        *inner = Inner { model, checks: checks::all(&self.plan) };
         self.sent.borrow_mut().clear();
         self.inboxes.borrow_mut().clear();
         self.metrics.borrow_mut().clear();

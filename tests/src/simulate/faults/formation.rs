@@ -27,16 +27,17 @@ const PAUSE: Duration = Duration::from_millis(400);
 pub(super) async fn formation(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.draw);
     let lists = lists(&calm);
-    let tell = |id: NodeId| {
+    let tell = |id: NodeId, promised: Option<BTreeSet<NodeId>>| {
         let fitting: Vec<_> = lists.iter().filter(|list| list.contains(&id)).collect();
-        let list = founders_for(cluster, id).unwrap_or_else(|| (*draw.choose(&fitting)).clone());
+        let list = founders_for(cluster, id).or(promised);
+        let list = list.unwrap_or_else(|| (*draw.choose(&fitting)).clone());
         if list.len() != cluster.hosts.len() || list.contains(&NOBODY) {
             cluster.count("told another list");
         }
         cluster.tell(|| format!("node {id} is told the list {list:?}"));
         cluster.tell_list(id, list);
     };
-    cluster.ids().into_iter().for_each(tell);
+    cluster.ids().into_iter().for_each(|id| tell(id, None));
     let end = now() + draw.duration(&(Duration::ZERO..CHAOS));
     while now() < end && calm.lasts(draw.duration(&(Duration::ZERO..PAUSE))).await {
         let ids = cluster.ids();
@@ -58,6 +59,7 @@ pub(super) async fn formation(calm: Calm) {
         let crash = if wipes { Crash::Power } else { crash };
         cluster.count(counted);
         cluster.kill(id, crash, draw.duration(&(Duration::ZERO..PAUSE)));
+        let promised = wipes.then(|| promise_of(cluster, id)).flatten();
         if wipes {
             cluster.count("disk lost while a cluster is formed");
             let bound = cluster.observer.with_model(|model| model.bound());
@@ -67,7 +69,7 @@ pub(super) async fn formation(calm: Calm) {
             }
         }
         if wipes || draw.chance(0.4) {
-            tell(id);
+            tell(id, promised);
         }
     }
     settle(&calm).await;
@@ -127,6 +129,17 @@ fn founders_for(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
         let first = model.configurations.get(&LogId::FIRST).filter(|_| !bound.is_empty())?;
         let founders = first.founders();
         (!bound.contains(&id) && founders.contains(&id)).then(|| founders.clone())
+    })
+}
+
+/// What a node has to be told whose disk is about to be lost, if that has accepted a claim: its
+/// founder may write the first entry, as the lost disk has promised to be a member. With another
+/// list the empty disk could well become part of another cluster meanwhile. (Both are allowed: these
+/// are two stores.)
+fn promise_of(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
+    cluster.observer.with_model(|model| {
+        let claim = model.nodes[&id].durable.standing.claim()?;
+        (claim.founder.id != id && model.is_replica(claim.founder)).then(|| claim.ids())
     })
 }
 
