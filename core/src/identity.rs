@@ -98,7 +98,8 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Whether this boot is a later one than `now`, or a twin of it: another one of the same number.
+    /// Whether this boot is a later one than `now`, or a twin of it: another one of the same
+    /// number.
     pub fn is_after(self, now: Self) -> bool {
         self.number > now.number
             || self.number == now.number && self.tag != now.tag && self.number > 0

@@ -41,8 +41,8 @@ pub trait LogStore: 'static {
     /// Errors: the log is damaged, or can't be read. An unknown group is an empty one.
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError>;
 
-    /// A node has ended in order, and the process may end next. Completes when nothing is left to do
-    /// for what was written; a node waits a second for it at the most.
+    /// A node has ended in order, and the process may end next. Completes when nothing is left to
+    /// do for what was written; a node waits a second for it at the most.
     ///
     /// The default has nothing to do.
     async fn settle(&self) {}

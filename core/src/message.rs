@@ -122,8 +122,8 @@ pub enum Body {
         /// The leader's latest round (thesis 6.4): an echo of it proves that the sender was the leader after
         /// the round began.
         round: u64,
-        /// Up to here the leader's own log is durable. The receiver remembers it, so that the leader
-        /// learns of it if its disk is put back.
+        /// Up to here the leader's own log is durable. The receiver remembers it, so that the
+        /// leader learns of it if its disk is put back.
         durable: Index,
         /// What comes after `prev`.
         entries: Entries,

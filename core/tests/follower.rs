@@ -800,8 +800,8 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
     }
 }
 
-/// Voters vote before they have the first entry, and a founder may lose it again: until somebody has
-/// acknowledged it, the claim may have to be made anew, and who is let in would not take that.
+/// Voters vote before they have the first entry, and a founder may lose it again: until somebody
+/// has acknowledged it, the claim may have to be made anew, and who is let in would not take that.
 #[test]
 fn a_founder_lets_nobody_in_before_its_first_entry_has_left_it() {
     let mut founder = newcomer();

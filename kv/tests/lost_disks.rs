@@ -97,7 +97,8 @@ fn a_backup_of_several_starts_ago_is_noticed_too() {
     on_each_runtime(|runtime| a_backup_is_put_back(runtime, 3));
 }
 
-/// Puts a node, which is down, back to a copy of its folder, and starts it. The others make it stop.
+/// Puts a node, which is down, back to a copy of its folder, and starts it. The others make it
+/// stop.
 fn is_noticed(cluster: &mut Cluster, node: usize, backup: &Path) -> String {
     cluster.wipe(node);
     folders::copy(backup, &cluster.data_of(node));
@@ -168,9 +169,9 @@ fn a_leader_that_is_put_back_to_before_its_term_stops_when_its_follower_returns(
     });
 }
 
-/// A copy from before the cluster was formed proves nothing, so it can be told what it has forgotten
-/// only after it was told the cluster's id. The founder is the only one who remembers, and leads no
-/// more.
+/// A copy from before the cluster was formed proves nothing, so it can be told what it has
+/// forgotten only after it was told the cluster's id. The founder is the only one who remembers,
+/// and leads no more.
 #[test]
 fn folders_from_before_the_first_entry_are_noticed_though_nobody_leads() {
     on_each_runtime(|runtime| {

@@ -457,8 +457,8 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
         Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
     }
 
-    /// Ends when the log has a witness behind its end: where a clean stop has left one, a shorter log
-    /// is damaged.
+    /// Ends when the log has a witness behind its end: where a clean stop has left one, a shorter
+    /// log is damaged.
     async fn settle(&self) {
         let (sender, settled) = oneshot::channel();
         {

@@ -34,7 +34,10 @@
 //! | --- | --- |
 //! | 1 | the log id up to which the log was known to be committed |
 //! | 2 | what is remembered of others: a list of structures, in ascending order of their replicas |
-//! | 3 | how the replica's own runs began, in ascending order: for each the number (8 bytes) and the tag (8) of its boot, the term (8) and the last log id of then; missing where none is known |
+//! | 3 | the starts of the replica, in ascending order; missing where none is known |
+//!
+//! A start is the number (8 bytes) and the tag (8) of its boot, and the term (8) and the last log id
+//! of the store at that time.
 //!
 //! What is remembered of a replica:
 //!
@@ -45,7 +48,7 @@
 //! | 3 | the latest term of its votes for whoever remembers (8 bytes) |
 //! | 4 | the highest log id that it has acknowledged |
 //! | 5 | the highest one of these that is committed |
-//! | 6 | the boot in which it has last shown any of this: number (8 bytes) and tag (8); missing where it is not known |
+//! | 6 | the number (8 bytes) and tag (8) of the boot of its last proof; missing if unknown |
 
 use bytes::Bytes;
 

@@ -28,8 +28,8 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message, NodeId,
-//! #     Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
+//! #     ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message,
+//! #     NodeId, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
 //! # impl YourStore {

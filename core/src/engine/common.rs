@@ -282,8 +282,8 @@ impl Common {
         Some(Box::new(self.written_marks.clone()))
     }
 
-    /// A leadership has begun: who is part of it, and in which of its boots, is to be known with the
-    /// first entry of it.
+    /// A leadership has begun: who is part of it, and in which of its boots, is to be known with
+    /// the first entry of it.
     pub(super) fn hasten_marks(&mut self) {
         self.marks_at = self.now;
     }
@@ -455,8 +455,8 @@ impl Common {
         // entries of earlier terms first: in this run, or in one before, which then knew of that
         // term.
         let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
-        // The term and the log of a put-back store may rise again, and it may lead again in the same
-        // term: what it has now does not show that. How its runs began does. (A run that isn't
+        // The term and the log of a put-back store may rise again, and it may lead again in the
+        // same term: what it has now does not show that. How its runs began does. (A run that isn't
         // known here may have written nothing, or was counted for another group of this store.)
         let number = boot.number;
         let known = self.starts.get(&number).map(|start| start.tag == boot.tag);

@@ -105,7 +105,8 @@ impl Leader {
                     "the store where a silent voter was belongs to another cluster; it is not let in"
                 );
             }
-            // Its promises as a voter were counted, and are not to be made again by less than it had.
+            // Its promises as a voter were counted, and are not to be made again by less than it
+            // had.
             Situation::Member { voter: true, .. } => {
                 tracing::warn!(
                     %from, ?lost,

@@ -124,8 +124,8 @@ struct Window {
 }
 
 impl Seen {
-    /// How many boots of a peer are remembered, the latest ones. A forward of an earlier one is taken
-    /// for a repetition.
+    /// How many boots of a peer are remembered, the latest ones. A forward of an earlier one is
+    /// taken for a repetition.
     const BOOTS: usize = 8;
     /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
     const NUMBERS: usize = 1024;

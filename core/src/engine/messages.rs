@@ -263,8 +263,8 @@ impl Engine {
         let Some(membership) = common.membership() else { return };
         let founders = membership.founders();
         let is_founder = founders.first() == Some(&common.me.id);
-        // (That it has voted proves nothing: it votes before it has the first entry, and the founder
-        // may lose that again.)
+        // (That it has voted proves nothing: it votes before it has the first entry, and the
+        // founder may lose that again.)
         let knows = |memory: Memory| memory.acknowledged != LogId::ZERO;
         let has_left = !is_founder || common.memory_of(from).is_some_and(knows);
         if has_left && membership.is_member(from) && told == founders {

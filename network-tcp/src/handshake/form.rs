@@ -43,8 +43,8 @@
 //!
 //! What a group remembers: 1 the group (8 bytes); 2 the highest term (8); 3 the term of the latest
 //! vote for the dialler (8); 4 the highest log id that was acknowledged (24: term, leader, index);
-//! 5 the highest one of these that is committed (24); 6 the boot of the acceptor in which it has shown
-//! that last (missing if that is not known).
+//! 5 the highest one of these that is committed (24); 6 the boot of the acceptor in which it has
+//! shown that last (missing if that is not known).
 //!
 //! The version is the highest that both speak.
 

@@ -1,5 +1,5 @@
-//! Folders in which a store is made, or not: other data, files, and what a crash has left of a store
-//! in the making.
+//! Folders in which a store is made, or not: other data, files, and what a crash has left of a
+//! store in the making.
 
 use std::io;
 use std::path::Path;

@@ -11,10 +11,10 @@ use crate::simulate::healing::{comes_true, converges, leader_of};
 use crate::simulate::workload::clients;
 
 impl Scene<'_> {
-    /// A node serves with a majority, often in a later term than before. These are stopped, its disk
-    /// is put back, and it goes on with the others: it may lead in the same term again, and place
-    /// other entries at the same log ids. Then the former return. One of them has a contradiction
-    /// in its log, or the node hears what it has forgotten.
+    /// A node serves with a majority, often in a later term than before. These are stopped, its
+    /// disk is put back, and it goes on with the others: it may lead in the same term again, and
+    /// place other entries at the same log ids. Then the former return. One of them has a
+    /// contradiction in its log, or the node hears what it has forgotten.
     pub(super) async fn put_back_unseen(&self) -> Verdict {
         let (cluster, draw) = (self.cluster, &self.cluster.faults);
         let limit = cluster.plan.patience();

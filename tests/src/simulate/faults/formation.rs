@@ -134,8 +134,8 @@ fn founders_for(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
 
 /// What a node has to be told whose disk is about to be lost, if that has accepted a claim: its
 /// founder may write the first entry, as the lost disk has promised to be a member. With another
-/// list the empty disk could well become part of another cluster meanwhile. (Both are allowed: these
-/// are two stores.)
+/// list the empty disk could well become part of another cluster meanwhile. (Both are allowed:
+/// these are two stores.)
 fn promise_of(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
     cluster.observer.with_model(|model| {
         let claim = model.nodes[&id].durable.standing.claim()?;
