@@ -1,7 +1,8 @@
 //! `FileStore::check`: what it says of a store that is sound, in use, torn, damaged or none, and
 //! that it changes nothing.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use quorate_rt::channel::oneshot;
 use quorate_rt::{AsyncRuntime, Launch};
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::{FileConfig, FileStore, StoreReport};
+
+use common::everything;
 
 type Store = FileStore<Tokio>;
 
@@ -78,20 +81,6 @@ async fn snapshot(
     draft.finish(&meta).await.unwrap();
     let purge = Some(meta.log_id);
     put(store, group, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }).await;
-}
-
-/// Every file, and its content.
-fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(everything(&path));
-        } else {
-            files.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    files
 }
 
 /// A check, which changes nothing.

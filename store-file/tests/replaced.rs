@@ -1,7 +1,8 @@
 //! A folder that is removed, moved away or replaced while its store is open, on every runtime: the
 //! store notices it before it makes, renames or removes a file there, and fails.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use quorate_rt_compio::Compio;
 use quorate_rt_monoio::Monoio;
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::{FileConfig, FileStore};
+
+use common::everything;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 const CONTENT: &[u8] = b"all that was applied";
@@ -88,20 +91,6 @@ async fn snapshot<R: AsyncRuntime>(store: &FileStore<R>, index: u64) -> Result<(
     draft.finish(&meta(index)).await?;
     let purge = Some(LogId::new(1, 1, index));
     put(store, LogWrite { snapshot: Some(meta(index)), purge, ..LogWrite::default() }).await
-}
-
-/// Every file, and its content.
-fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(everything(&path));
-        } else {
-            files.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    files
 }
 
 fn copy(from: &Path, to: &Path) {
