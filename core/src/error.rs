@@ -29,7 +29,8 @@ pub enum StoreError {
         file: PathBuf,
         /// Where in the file, in bytes.
         offset: u64,
-        /// What is wrong there. (Not a `String`: all that answers clients has room for this error.)
+        /// What is wrong there. (A boxed string keeps this error small, and with it the future of
+        /// each write.)
         reason: Box<str>,
     },
     /// The content is whole, and of a form that this build does not know: another version has

@@ -177,7 +177,10 @@ pub(crate) enum Refusal {
     #[error("node {lives} lives at this address, and not node {asked}: check the addresses")]
     Node { asked: Replica, lives: Replica },
     // Said on both sides, of whom either may be the one on the wrong disk: so by its id.
-    #[error("node {} runs on {}, {lives}, and the store {asked} was asked for: {}", lives.id, store(*is_empty), doubt(*is_empty))]
+    #[error(
+        "node {} runs on {}, {lives}, and the store {asked} was asked for: {}",
+        lives.id, store(*is_empty), doubt(*is_empty)
+    )]
     Replica { asked: Replica, lives: Replica, is_empty: bool },
     #[error("the handshake is malformed")]
     Malformed,

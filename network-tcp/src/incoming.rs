@@ -250,7 +250,11 @@ async fn check<R: AsyncRuntime>(
 ) -> Result<(), Refusal> {
     let Party { replica, boot, .. } = hello.from;
     hello.check(own)?;
-    memories::check_boot(state, replica, boot).await
+    state.sessions.check_twin(&state.rt, state.timing.ping, replica, boot).await?;
+    match memories::is_older(boot, &memories::recall(state, replica).await) {
+        true => Err(Refusal::OlderBoot),
+        false => Ok(()),
+    }
 }
 
 fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {

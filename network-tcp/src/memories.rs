@@ -4,7 +4,7 @@
 use quorate_core::{Boot, GroupId, Memory, Replica};
 use quorate_rt::AsyncRuntime;
 
-use crate::handshake::{MAX_MEMORIES, Refusal};
+use crate::handshake::MAX_MEMORIES;
 use crate::transport::State;
 
 /// What the groups of this node remember of a peer.
@@ -25,21 +25,10 @@ pub(crate) async fn recall<R: AsyncRuntime>(
     remembered
 }
 
-/// Whether a peer may be there in this boot.
-///
-/// Errors: an older one that is connected lives; or a group remembers what the peer has promised in
-/// a later one, or in another one of the same number.
-pub(crate) async fn check_boot<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-    boot: Boot,
-) -> Result<(), Refusal> {
-    state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot).await?;
-    let remembered = recall(state, peer).await;
-    match remembered.iter().any(|(_, memory)| memory.boot.is_after(boot)) {
-        true => Err(Refusal::OlderBoot),
-        false => Ok(()),
-    }
+/// Whether a store that is in this boot has promised what is remembered of it in a later one, or in
+/// another one of the same number.
+pub(crate) fn is_older(boot: Boot, remembered: &[(GroupId, Memory)]) -> bool {
+    remembered.iter().any(|(_, memory)| memory.boot.is_after(boot))
 }
 
 /// A peer of the cluster has said what it remembers of this node.

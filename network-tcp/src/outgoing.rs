@@ -197,8 +197,18 @@ async fn dial<R: AsyncRuntime>(
     let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
     let judged = judge(own.state, node.state, mac_of(Role::Acceptor), answer.mac);
     let (peer, boot) = (node.replica, node.boot);
+    let mut remember = Vec::new();
     let verdict = match judged {
-        Ok(proven) => memories::check_boot(&state, peer, boot).await.map(|()| proven),
+        Ok(proven) => {
+            match state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot).await {
+                Ok(()) => {
+                    remember = memories::recall(&state, peer).await;
+                    let is_older = memories::is_older(boot, &remember);
+                    if is_older { Err(Refusal::OlderBoot) } else { Ok(proven) }
+                }
+                Err(twin) => Err(twin),
+            }
+        }
         Err(refusal) => Err(refusal),
     };
     let refused = verdict.err().map_or(0, Refusal::code);
@@ -206,7 +216,6 @@ async fn dial<R: AsyncRuntime>(
         // A store that was put back is refused, and is to know what it has forgotten all the same:
         // its node stops then.
         (Ok(true), Ok(_) | Err(Refusal::OlderBoot)) => {
-            let remember = memories::recall(&state, peer).await;
             Confirm { refused, mac: mac_of(Role::Dialler), remember }
         }
         (_, Ok(_)) => Confirm { mac: mac_of(Role::Dialler), ..Confirm::default() },

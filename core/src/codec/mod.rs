@@ -69,8 +69,8 @@
 //! | 4 | if claimed: the founder, a replica |
 //!
 //! An append without entries has no bytes in their field. The durable index is that of the sender's
-//! own log. The entries of an append follow the entry before and each other: the index grows by one, terms
-//! and times don't fall.
+//! own log. The entries of an append follow the entry before and each other: the index grows by
+//! one, terms and times don't fall.
 
 pub mod entry;
 pub mod fields;

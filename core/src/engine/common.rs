@@ -64,9 +64,6 @@ pub(super) struct Common {
     met: BTreeMap<Replica, Boot>,
     /// How the runs of this replica began, the present one included.
     starts: BTreeMap<u64, Start>,
-    /// The present one is to be written at once: a copy of the store that is made from then on
-    /// shows that it is of this run or an earlier one.
-    start_unsaved: bool,
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
@@ -146,7 +143,6 @@ impl Common {
             memories: marks.memories.clone(),
             met: BTreeMap::new(),
             starts,
-            start_unsaved: true,
             written_marks: marks.clone(),
             marks_at: now,
             started_in: hard_state.term,
@@ -250,8 +246,9 @@ impl Common {
             beside.cluster = self.cluster;
         }
         let due = self.marks_are_due();
-        if due && (self.start_unsaved || self.marks_are_lonely()) {
-            self.start_unsaved = false;
+        // A start is written at once: a copy of the store that is made from then on shows that it is
+        // of this run or an earlier one.
+        if due && (self.starts != self.written_marks.starts || self.marks_are_lonely()) {
             beside.marks = self.changed_marks();
         }
         let mut write = self.log.take_write(beside, self.now)?;

@@ -260,9 +260,10 @@ fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
     });
     // A record takes more than its entries, more still with marks, and a segment may end early.
     let needed = 4 + 12 * log / cluster.plan.file.segment_bytes as usize;
-    // Those of the node, its store and its clients; and a few for each connection.
+    // Those of the node, its store and its clients; and three for each connection that it has made
+    // and two for each that it has accepted, of which there are two in each direction.
     let peers = cluster.hosts.len();
-    let tasks = 16 + 8 * peers + 2 * cluster.plan.load.local_clients as usize;
+    let tasks = 16 + 10 * peers + 2 * cluster.plan.load.local_clients as usize;
     // In each direction, for messages and for snapshots.
     let connections = cluster.network.connections(host.id());
     if snapshots > 2 || drafts > 1 || segments > needed {

@@ -119,6 +119,12 @@ impl Observer {
         self.looks.get()
     }
 
+    /// Checks what the clients have been answered so far.
+    pub fn look_at_history(&self) {
+        let verdict = checks::linearizable::check(self.history.borrow().operations());
+        self.accuse("linearizable", verdict, now());
+    }
+
     /// From now on no check looks, as a disk has broken its promises. What the run itself waits for
     /// is all that still counts.
     pub fn look_away(&self) {

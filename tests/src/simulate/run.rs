@@ -102,9 +102,7 @@ fn perform(plan: &Plan, tells: bool) -> (Report, Story) {
         observer.accuse("liveness", verdict, at);
     }
     if !observer.has_violation() && !observer.looks_away() {
-        let history = observer.history.borrow();
-        let verdict = checks::linearizable::check(history.operations());
-        observer.accuse("linearizable", verdict, at);
+        observer.look_at_history();
     }
     let mut counts = simulation.counts();
     counts.extend(cluster.counts());

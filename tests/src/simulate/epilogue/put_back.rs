@@ -49,6 +49,7 @@ impl Scene<'_> {
         first.iter().for_each(|id| cluster.kill(*id, Crash::Power, away));
         cluster.tell(|| format!("the disk of node {node} is put back, and {first:?} don't see it"));
         cluster.count("disk put back unseen");
+        cluster.observer.look_at_history();
         cluster.observer.look_away();
         cluster.host(node).disk().replace(&backup);
         cluster.release(node);
