@@ -44,7 +44,7 @@
 //! | 2 | its answer | 1 granted: a byte, 0 or 1 |
 //! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id |
 //! | 4 | its answer | 1 granted: a byte, 0 or 1 |
-//! | 5 | append | 1 log id of the entry before; 2 commit index; 3 round; 4 durable index; 5 entries |
+//! | 5 | append | 1 log id of the one before; 2 commit index; 3 round; 4 durable index; 5 entries |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
 //! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
 //! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |

@@ -36,8 +36,8 @@
 //! | 2 | what is remembered of others: a list of structures, in ascending order of their replicas |
 //! | 3 | the starts of the replica, in ascending order; missing where none is known |
 //!
-//! A start is the number (8 bytes) and the tag (8) of its boot, and the term (8) and the last log id
-//! of the store at that time.
+//! A start is the number (8 bytes) and the tag (8) of its boot, and the term (8) and the last log
+//! id of the store at that time.
 //!
 //! What is remembered of a replica:
 //!

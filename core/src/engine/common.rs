@@ -246,8 +246,8 @@ impl Common {
             beside.cluster = self.cluster;
         }
         let due = self.marks_are_due();
-        // A start is written at once: a copy of the store that is made from then on shows that it is
-        // of this run or an earlier one.
+        // A start is written at once: a copy of the store that is made from then on shows that it
+        // is of this run or an earlier one.
         if due && (self.starts != self.written_marks.starts || self.marks_are_lonely()) {
             beside.marks = self.changed_marks();
         }
