@@ -116,7 +116,7 @@ pub struct LogWrite {
     /// Replaces the marks.
     pub marks: Option<Box<Marks>>,
     /// The group's snapshot from now on; it is finished. Those before it may be removed.
-    pub snapshot: Option<SnapshotMeta>,
+    pub snapshot: Option<Box<SnapshotMeta>>,
     /// The log begins after this entry from now on; it is not beyond the snapshot. If the log does not hold this very entry, nothing of it
     /// is left: a snapshot has taken its place. One that is purged already changes nothing.
     pub purge: Option<LogId>,

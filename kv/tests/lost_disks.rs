@@ -184,6 +184,14 @@ fn folders_from_before_the_first_entry_are_noticed_though_nobody_leads() {
         }
         cluster.start_node(0);
         (0..3).for_each(|node| cluster.serves(node));
+        for node in [1, 2] {
+            // It serves what is committed also before its own disk has it, and before that is so
+            // it has promised nothing.
+            until("the founder knows that this disk has an entry", || {
+                let peer = cluster.fact(0, &format!("peer{}", id(node)))?;
+                (!peer.contains("match=0,")).then_some(())
+            });
+        }
         [1, 2].into_iter().for_each(|node| cluster.kill(node));
         for node in [1, 2] {
             let backup = backup(&cluster, node);

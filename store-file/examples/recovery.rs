@@ -118,7 +118,8 @@ async fn compact(rt: &Tokio, dir: &Path, count: u64) -> Outcome<()> {
     draft.write(content).await?;
     draft.finish(&meta).await?;
     let purge = Some(meta.log_id);
-    submit(&store, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }).await??;
+    submit(&store, LogWrite { snapshot: Some(Box::new(meta)), purge, ..LogWrite::default() })
+        .await??;
     // Until the segments are gone: their removal is nobody's to wait for.
     let left = |dir: &Path| fs::read_dir(dir.join("wal")).map_or(0, Iterator::count);
     let mut before = left(dir);

@@ -127,7 +127,7 @@ impl Log {
             cluster: None,
             standing: standing.map(|_| Box::new(self.standing.clone())),
             marks: marks.map(|_| Box::new(self.marks.clone())),
-            snapshot: self.snapshot.clone(),
+            snapshot: self.snapshot.clone().map(Box::new),
             purge: purge.map(|_| self.purged),
             entries: Entries::default(),
         })
@@ -169,7 +169,7 @@ impl Log {
             if new.log_id.index < old.index {
                 return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
             }
-            self.snapshot = Some(new.clone());
+            self.snapshot = Some((**new).clone());
             self.told.snapshot = told;
         }
         let mut released = 0;

@@ -371,6 +371,7 @@ fn take_parts(fields: Bytes) -> Result<(LogWrite, bool), DecodeError> {
     let purge = held.or(replaced);
     let entries = Entries::default();
     let (standing, marks) = (standing.map(Box::new), marks.map(Box::new));
+    let snapshot = snapshot.map(Box::new);
     let write = LogWrite { hard_state, cluster, standing, marks, snapshot, purge, entries };
     Ok((write, replaced.is_some()))
 }

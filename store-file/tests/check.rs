@@ -80,7 +80,8 @@ async fn snapshot(
     draft.write(Bytes::from_static(content)).await.unwrap();
     draft.finish(&meta).await.unwrap();
     let purge = Some(meta.log_id);
-    put(store, group, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }).await;
+    put(store, group, LogWrite { snapshot: Some(Box::new(meta)), purge, ..LogWrite::default() })
+        .await;
 }
 
 /// A check, which changes nothing.

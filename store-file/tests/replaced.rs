@@ -90,7 +90,8 @@ async fn snapshot<R: AsyncRuntime>(store: &FileStore<R>, index: u64) -> Result<(
     draft.write(Bytes::from_static(CONTENT)).await?;
     draft.finish(&meta(index)).await?;
     let purge = Some(LogId::new(1, 1, index));
-    put(store, LogWrite { snapshot: Some(meta(index)), purge, ..LogWrite::default() }).await
+    put(store, LogWrite { snapshot: Some(Box::new(meta(index))), purge, ..LogWrite::default() })
+        .await
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -288,7 +289,7 @@ async fn a_purge<R: AsyncRuntime>(rt: &R, dir: &Path) {
     fs::rename(&dir, &away).unwrap();
     copy(&away, &dir);
     let before = everything(&dir);
-    let (snapshot, purge) = (Some(meta(20)), Some(meta(20).log_id));
+    let (snapshot, purge) = (Some(Box::new(meta(20))), Some(meta(20).log_id));
     put(&store, LogWrite { snapshot, purge, ..LogWrite::default() }).await.unwrap();
     // The removing is tried in the background.
     let mut index = 21;

@@ -272,7 +272,8 @@ fn make_a_folder_of_version_3() {
         draft.write(content()).await.unwrap();
         draft.finish(&meta).await.unwrap();
         let purge = Some(LogId::new(2, 1, 18));
-        put(&store, 0, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }).await;
+        put(&store, 0, LogWrite { snapshot: Some(Box::new(meta)), purge, ..LogWrite::default() })
+            .await;
         close(&rt, dir, store).await;
         let store = open(&rt, dir).await.unwrap();
         assert_eq!(store.identify(NODE).await.unwrap().boot, STARTS);

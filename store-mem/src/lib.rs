@@ -100,10 +100,10 @@ impl Log {
             self.marks = *marks;
         }
         if let Some(snapshot) = write.snapshot {
-            let is_finished = self.finished.iter().any(|(meta, _)| *meta == snapshot);
+            let is_finished = self.finished.iter().any(|(meta, _)| *meta == *snapshot);
             assert!(is_finished, "the snapshot at {} is not finished", snapshot.log_id);
             self.finished.retain(|(meta, _)| meta.log_id.index >= snapshot.log_id.index);
-            self.snapshot = Some(snapshot);
+            self.snapshot = Some(*snapshot);
         }
         if let Some(to) = write.purge {
             let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);

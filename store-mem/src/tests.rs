@@ -153,7 +153,10 @@ fn with_snapshot() -> (MemStore, SnapshotMeta) {
 fn a_snapshot_takes_the_place_of_what_is_purged() {
     let (store, meta) = with_snapshot();
     let purge = Some(meta.log_id);
-    submit(&store, LogWrite { snapshot: Some(meta.clone()), purge, ..LogWrite::default() });
+    submit(
+        &store,
+        LogWrite { snapshot: Some(Box::new(meta.clone())), purge, ..LogWrite::default() },
+    );
     let recovered = now(store.recover(1)).unwrap();
     assert_eq!((recovered.snapshot, recovered.outline.purged()), (Some(meta.clone()), meta.log_id));
     assert!(matches!(now(store.read(1, 2..4, 1000)), Err(StoreError::Missing(2))));
@@ -175,7 +178,7 @@ fn a_chunk_that_is_enough_is_not_copied() {
 #[should_panic(expected = "is not finished")]
 fn naming_what_is_not_finished_is_a_bug_of_the_caller() {
     let (store, meta) = with_snapshot();
-    let snapshot = Some(SnapshotMeta { digest: Digest::of(b"another"), ..meta });
+    let snapshot = Some(Box::new(SnapshotMeta { digest: Digest::of(b"another"), ..meta }));
     submit(&store, LogWrite { snapshot, ..LogWrite::default() });
 }
 
@@ -184,5 +187,5 @@ fn naming_what_is_not_finished_is_a_bug_of_the_caller() {
 fn purging_what_no_snapshot_covers_is_a_bug_of_the_caller() {
     let (store, meta) = with_snapshot();
     let purge = Some(entry(1, 3, "c").log_id);
-    submit(&store, LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() });
+    submit(&store, LogWrite { snapshot: Some(Box::new(meta)), purge, ..LogWrite::default() });
 }

@@ -286,7 +286,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
         let at = (index - self.log(group).first()) as usize;
         let log_id = self.log(group).entries[at].log_id;
         let meta = self.finish(group, log_id, content).await;
-        self.put(group, LogWrite { snapshot: Some(meta), ..LogWrite::default() }).await;
+        self.put(group, LogWrite { snapshot: Some(Box::new(meta)), ..LogWrite::default() }).await;
     }
 
     /// The store tells at once which cluster it was made part of, by whichever group.

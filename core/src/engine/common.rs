@@ -17,7 +17,7 @@ use crate::entries::Entries;
 use crate::identity::{
     Boot, ClusterId, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing, Start,
 };
-use crate::log_store::Recovered;
+use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::message::{Body, Message, Refusal};
 use crate::quorum::Voters;
@@ -38,18 +38,13 @@ pub(super) struct Common {
     pub(super) hard_state: HardState,
     /// What of it the disk is known to have.
     pub(super) durable_hard_state: HardState,
-    /// What of it was handed to the store.
-    submitted_hard_state: HardState,
     standing: Standing,
-    /// How often the standing has changed, which of these changes was handed to the store, and
-    /// which is durable.
+    /// How often the standing has changed, and which of these changes is durable.
     standings: u64,
-    submitted_standing: u64,
     durable_standing: u64,
     /// The cluster that the store belongs to.
     pub(super) cluster: Option<ClusterId>,
-    /// The next write tells the store of its cluster.
-    cluster_unsaved: bool,
+    unsaved: Unsaved,
     pub(super) committed: Index,
     /// The voters of the membership in force, the entry that brought it, and whether it is to be
     /// followed by another: it is joint, or has learners. They are asked for in every turn.
@@ -80,6 +75,14 @@ pub(super) struct Common {
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
+}
+
+/// What has changed, and was not handed to the store yet.
+#[derive(Clone, Copy, Default)]
+struct Unsaved {
+    hard_state: bool,
+    standing: bool,
+    cluster: bool,
 }
 
 /// What must be durable before a message goes out.
@@ -128,13 +131,11 @@ impl Common {
             log: Log::new(outline, snapshot.clone()),
             hard_state,
             durable_hard_state: hard_state,
-            submitted_hard_state: hard_state,
             standing,
             standings: 0,
-            submitted_standing: 0,
             durable_standing: 0,
             cluster,
-            cluster_unsaved: false,
+            unsaved: Unsaved::default(),
             committed: 0,
             voters: Voters::default(),
             membership_index: 0,
@@ -230,32 +231,38 @@ impl Common {
         self.out.messages.extend(kept);
     }
 
+    pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
+        self.unsaved.hard_state |= hard_state != self.hard_state;
+        self.hard_state = hard_state;
+    }
+
+    /// Whether there may be something to write: of most turns, once it is taken, there is not.
+    pub(super) fn is_unsaved(&self) -> bool {
+        let Unsaved { hard_state, standing, cluster } = self.unsaved;
+        hard_state || standing || cluster || self.log.is_unhanded() || self.marks_are_due()
+    }
+
     /// What of all that has changed is to be made durable now.
-    pub(super) fn take_write(&mut self) -> Option<(u64, crate::log_store::LogWrite)> {
-        let mut beside = Beside { standings: self.standings, ..Beside::default() };
-        if self.hard_state != self.submitted_hard_state {
-            self.submitted_hard_state = self.hard_state;
-            beside.hard_state = Some(self.hard_state);
-        }
-        if self.standings != self.submitted_standing {
-            self.submitted_standing = self.standings;
-            beside.standing = Some(Box::new(self.standing.clone()));
-        }
-        if self.cluster_unsaved {
-            self.cluster_unsaved = false;
-            beside.cluster = self.cluster;
-        }
+    pub(super) fn take_write(&mut self) -> Option<(u64, LogWrite)> {
+        let Unsaved { hard_state, standing, cluster } = self.unsaved;
+        let writes = hard_state || standing || cluster || self.log.is_unhanded();
         let due = self.marks_are_due();
         // A start is written at once: a copy of the store that is made from then on shows that it
         // is of this run or an earlier one.
-        if due && (self.starts != self.written_marks.starts || self.marks_are_lonely()) {
-            beside.marks = self.changed_marks();
+        let alone = due && (self.starts != self.written_marks.starts || self.marks_are_lonely());
+        let marks = if due && writes || alone { self.changed_marks() } else { None };
+        if !writes && marks.is_none() {
+            return None;
         }
-        let mut write = self.log.take_write(beside, self.now)?;
-        if due && write.1.marks.is_none() {
-            write.1.marks = self.changed_marks();
-        }
-        Some(write)
+        self.unsaved = Unsaved::default();
+        let beside = Beside {
+            hard_state: hard_state.then_some(self.hard_state),
+            cluster: self.cluster.filter(|_| cluster),
+            standing: standing.then(|| Box::new(self.standing.clone())),
+            marks,
+            standings: self.standings,
+        };
+        Some(self.log.take_write(beside, self.now))
     }
 
     /// Whether no other write has taken the marks along for long.
@@ -297,6 +304,7 @@ impl Common {
     pub(super) fn set_standing(&mut self, standing: Standing) {
         self.standing = standing;
         self.standings += 1;
+        self.unsaved.standing = true;
         self.out.addresses_changed = true;
     }
 
@@ -348,7 +356,7 @@ impl Common {
             && let Some(membership) = membership
         {
             self.cluster = Some(membership.cluster());
-            self.cluster_unsaved = true;
+            self.unsaved.cluster = true;
         }
     }
 

@@ -56,7 +56,6 @@ pub(super) struct Beside {
     pub(super) hard_state: Option<HardState>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) standing: Option<Box<Standing>>,
-    /// They don't wait for another write any more.
     pub(super) marks: Option<Box<Marks>>,
     /// How often the standing has changed by now.
     pub(super) standings: u64,
@@ -241,40 +240,34 @@ impl Log {
         self.fresh.rest_of_run(from)
     }
 
-    /// Hands to the store what is fresh and has not been handed to it, with the hard state if that has changed.
-    pub(super) fn take_write(&mut self, beside: Beside, now: Instant) -> Option<(u64, LogWrite)> {
+    /// Whether there is something that was not handed to the store yet.
+    pub(super) fn is_unhanded(&self) -> bool {
+        let is_fresh = self.fresh.last().is_some_and(|last| last > self.handed);
+        self.named || self.purged || is_fresh || !self.open.is_empty()
+    }
+
+    /// Hands to the store what is fresh and has not been handed to it, with what else is to be
+    /// told.
+    pub(super) fn take_write(&mut self, beside: Beside, now: Instant) -> (u64, LogWrite) {
         let Beside { hard_state, cluster, standing, marks, standings } = beside;
         self.seal();
-        let unhanded = self.fresh.last().filter(|last| *last > self.handed);
-        let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        let tells =
-            hard_state.is_some() || cluster.is_some() || standing.is_some() || marks.is_some();
-        if unhanded.is_none() && !tells && !named && !purged {
-            return None;
+        let write = self.next_write;
+        self.next_write += 1;
+        if self.named || self.purged {
+            self.compacted_by = write;
         }
+        let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
+        let snapshot = if named { self.snapshot.clone().map(Box::new) } else { None };
+        let purge = purged.then(|| self.outline.purged());
         let mut entries = Entries::default();
-        if let Some(last) = unhanded {
+        if let Some(last) = self.fresh.last().filter(|last| *last > self.handed) {
             let first = self.fresh.first().unwrap_or(last).max(self.handed + 1);
             entries = self.fresh.read(first..last + 1, usize::MAX);
             self.handed = last;
         }
-        let write = self.next_write;
-        self.next_write += 1;
-        if named || purged {
-            self.compacted_by = write;
-        }
         let last = self.last().index;
         self.submitted.push_back(Submitted { write, last, hard_state, standings, at: now });
-        let content = LogWrite {
-            hard_state,
-            cluster,
-            standing,
-            marks,
-            snapshot: self.snapshot.clone().filter(|_| named),
-            purge: purged.then(|| self.outline.purged()),
-            entries,
-        };
-        Some((write, content))
+        (write, LogWrite { hard_state, cluster, standing, marks, snapshot, purge, entries })
     }
 
     /// The turn is over: what it has appended is in the store's hands.

@@ -11,7 +11,7 @@ use crate::identity::{Claim, ClusterId, Memory, Replica};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Index, LogId, NodeId, Payload, Term};
+use crate::types::{HardState, Index, LogId, NodeId, Payload, Term};
 
 /// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
 const LAST_TERM: Term = Term(u64::MAX / 2);
@@ -37,7 +37,10 @@ impl Engine {
             tracing::warn!(%from, "ignored a message of another cluster");
             return;
         }
-        if self.on_formation(from, &body) {
+        if let Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. } =
+            body
+        {
+            self.on_formation(from, &body);
             return;
         }
         let common = &mut self.common;
@@ -180,9 +183,9 @@ impl Engine {
         }
     }
 
-    /// Takes a message that forms a cluster, or lets a new disk in; whether it is one. These have
-    /// no term.
-    fn on_formation(&mut self, from: Replica, body: &Body) -> bool {
+    /// Takes a message that forms a cluster, or lets a new disk in. These have no term.
+    #[cold]
+    fn on_formation(&mut self, from: Replica, body: &Body) {
         let common = &mut self.common;
         let ours = self.told.as_ref();
         let promised_before = common.standing().cluster();
@@ -195,7 +198,7 @@ impl Engine {
                 let by_founder = claim.founder == from && ids.first() == Some(&from.id);
                 if !by_founder || !ids.contains(&common.me.id) || !from.is_known() {
                     tracing::warn!(%from, "ignored a claim that can't be");
-                    return true;
+                    return;
                 }
                 common.on_claim((**claim).clone(), ours);
                 ids
@@ -207,9 +210,9 @@ impl Engine {
             }
             Body::Situation { situation, told } => {
                 self.on_situation(from, situation.clone(), told.clone());
-                return true;
+                return;
             }
-            _ => return false,
+            _ => return,
         };
         if self.common.standing().cluster() != promised_before
             && let State::Follower(follower) = &self.role
@@ -233,7 +236,6 @@ impl Engine {
         {
             self.refuse_formation(error);
         }
-        true
     }
 
     /// Lists are compared by their ids: a node may be reached by several names. But one that is
@@ -377,7 +379,8 @@ impl Engine {
         };
         let granted = free && last_log_id_is_current(last_log_id, common.log.last());
         if granted {
-            common.hard_state.voted_for = Some(from);
+            let term = common.hard_state.term;
+            common.set_hard_state(HardState { term, voted_for: Some(from) });
             if let State::Follower(follower) = &mut self.role {
                 follower.wait_for_leader(common);
             }

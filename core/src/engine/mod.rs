@@ -235,6 +235,9 @@ impl Engine {
     /// What of all that was stepped is to be made durable so far: the first part of the output, for a caller whose store may be done with it at once. It steps
     /// that by [`Input::Persisted`], and what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
     pub fn take_write(&mut self) -> Option<(u64, LogWrite)> {
+        if !self.common.is_unsaved() {
+            return None;
+        }
         if self.common.marks_are_due() {
             self.remember_others();
         }
@@ -250,10 +253,11 @@ impl Engine {
             State::Follower(follower) => follower.finish_turn(common),
             State::Candidate(_) => {}
         }
-        let write = self.take_write();
+        if let Some(write) = self.take_write() {
+            self.common.out.write = Some(write);
+        }
         let common = &mut self.common;
         common.log.end_turn();
-        common.out.write = write;
         let role_at = match &self.role {
             State::Leader(leader) => Some(leader.wake_at()),
             State::Follower(follower) => follower.wake_at(common),
@@ -538,8 +542,8 @@ impl Engine {
     fn campaign(&mut self, campaign: Campaign) {
         self.leave_role();
         let common = &mut self.common;
-        common.hard_state =
-            HardState { term: common.hard_state.term.next(), voted_for: Some(common.me) };
+        let term = common.hard_state.term.next();
+        common.set_hard_state(HardState { term, voted_for: Some(common.me) });
         let candidate = Candidate::new(common, campaign);
         self.role = State::Candidate(candidate);
     }
@@ -550,7 +554,7 @@ impl Engine {
         let common = &mut self.common;
         assert!(term >= common.hard_state.term, "terms never fall");
         if term > common.hard_state.term {
-            common.hard_state = HardState { term, voted_for: None };
+            common.set_hard_state(HardState { term, voted_for: None });
         }
         // A follower goes on waiting: a candidate that nobody elects must not keep the others from campaigning.
         if !matches!(self.role, State::Follower(_)) {

@@ -61,7 +61,7 @@ impl Image {
             self.marks = (**marks).clone();
         }
         if let Some(snapshot) = &write.snapshot {
-            self.snapshot = Some(snapshot.clone());
+            self.snapshot = Some((**snapshot).clone());
         }
         if let Some(to) = write.purge {
             assert!(to.index >= self.purged.index, "the log can't begin earlier than before");

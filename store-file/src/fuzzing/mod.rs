@@ -175,7 +175,7 @@ pub fn snapshots(data: &[u8]) {
     let mut draft = rt.wait(store.draft(GROUP)).unwrap();
     rt.wait(draft.write(content.clone())).unwrap();
     rt.wait(draft.finish(&meta)).unwrap();
-    let snapshot = Some(meta.clone());
+    let snapshot = Some(Box::new(meta.clone()));
     let write = LogWrite { snapshot, purge: Some(log_id), ..LogWrite::default() };
     put(&rt, &store, GROUP, write);
     drop(store);

@@ -30,7 +30,7 @@ fn snapshot(index: Index, membership_index: Index) -> LogWrite {
         bytes: 0,
         digest: Digest::of(b""),
     };
-    LogWrite { snapshot: Some(meta), ..LogWrite::default() }
+    LogWrite { snapshot: Some(Box::new(meta)), ..LogWrite::default() }
 }
 
 fn note(log: &mut Log, write: &LogWrite, replaces: bool) -> Result<usize, String> {
@@ -208,7 +208,10 @@ fn a_purge_lets_go_of_memory() {
     // Of a log that is told anew, all that was told comes again.
     assert_eq!(log.state_before(5), None);
     let again = log.state_before(6).unwrap();
-    assert_eq!((again.purge, again.snapshot), (Some(LogId::new(1, 1, 99_990)), log.snapshot));
+    assert_eq!(
+        (again.purge, again.snapshot),
+        (Some(LogId::new(1, 1, 99_990)), log.snapshot.map(Box::new))
+    );
     assert_eq!((again.hard_state, again.standing, again.marks), (None, None, None));
 }
 

@@ -205,7 +205,7 @@ fn full() -> LogWrite {
         cluster: Some(ClusterId(1 << 100)),
         standing: Some(Box::new(Standing::Claimed(claim))),
         marks: Some(Box::new(marks)),
-        snapshot: Some(meta),
+        snapshot: Some(Box::new(meta)),
         purge: Some(LogId::new(3, 2, 8)),
         entries: Entries::default(),
     }

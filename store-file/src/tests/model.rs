@@ -97,7 +97,7 @@ async fn write(
     if let Some(at) = taken {
         let meta = meta(at, random.below(100_000));
         finish(store, group, &meta).await.unwrap();
-        write.snapshot = Some(meta);
+        write.snapshot = Some(Box::new(meta));
         let is_held = held(at.index) == Some(at);
         write.purge = Some(at).filter(|_| !is_held || random.below(2) == 0);
         if !is_held {

@@ -24,7 +24,7 @@ impl State {
         if let Some(marks) = write.marks.as_deref() {
             self.marks = marks.clone();
         }
-        self.snapshot = write.snapshot.clone().or(self.snapshot.take());
+        self.snapshot = write.snapshot.as_deref().cloned().or(self.snapshot.take());
         if let Some(to) = write.purge.filter(|to| to.index > self.purged.index) {
             match self.entries.iter().position(|entry| entry.log_id == to) {
                 Some(at) => drop(self.entries.drain(..=at)),
@@ -107,5 +107,5 @@ pub(super) async fn read_snapshot<R: AsyncRuntime>(
 
 /// Makes a finished snapshot the group's, and purges up to there.
 pub(super) fn named(meta: &SnapshotMeta, purge: Option<LogId>) -> LogWrite {
-    LogWrite { snapshot: Some(meta.clone()), purge, ..LogWrite::default() }
+    LogWrite { snapshot: Some(Box::new(meta.clone())), purge, ..LogWrite::default() }
 }

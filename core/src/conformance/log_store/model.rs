@@ -36,7 +36,7 @@ impl Log {
             self.marks = (**marks).clone();
         }
         if let Some(meta) = &write.snapshot {
-            self.snapshot = Some(meta.clone());
+            self.snapshot = Some((**meta).clone());
         }
         if let Some(to) = write.purge {
             self.purge(to);

@@ -187,7 +187,7 @@ pub async fn begins_anew_after_a_snapshot<R: AsyncRuntime, F: StoreFactory<R>>(r
         scene.check().await;
         let write = LogWrite {
             hard_state: hard_state(term, Some(3)).hard_state,
-            snapshot: Some(meta.clone()),
+            snapshot: Some(Box::new(meta.clone())),
             purge: Some(meta.log_id),
             ..LogWrite::default()
         };
@@ -205,7 +205,8 @@ pub async fn begins_anew_after_a_snapshot<R: AsyncRuntime, F: StoreFactory<R>>(r
     let meta = scene.finish(GROUP, entry(9, 1000).log_id, content(9, 2000)).await;
     let purge = Some(meta.log_id);
     let hard_state = hard_state(9, None).hard_state;
-    let write = LogWrite { hard_state, snapshot: Some(meta), purge, ..entries(9, 1001, 1020) };
+    let write =
+        LogWrite { hard_state, snapshot: Some(Box::new(meta)), purge, ..entries(9, 1001, 1020) };
     scene.put(GROUP, write).await;
     scene = scene.check_twice().await;
     assert_eq!(scene.log(GROUP).entries.len(), 20);
@@ -258,8 +259,11 @@ pub async fn crashes_while_it_purges<R: AsyncRuntime, F: StoreFactory<R>>(rt: R,
             if life % 2 == 0 { (first + 10, 2 * life) } else { (first + 30, 2 * life + 1) };
         let meta = scene.finish(GROUP, entry(term, at).log_id, content(life, 4000)).await;
         let purge = Some(meta.log_id);
-        let write =
-            LogWrite { snapshot: Some(meta), purge, ..entries(term, first + 31, first + 33) };
+        let write = LogWrite {
+            snapshot: Some(Box::new(meta)),
+            purge,
+            ..entries(term, first + 31, first + 33)
+        };
         let write =
             if life % 2 == 0 { LogWrite { entries: Entries::default(), ..write } } else { write };
         let named = scene.submit(GROUP, write);

@@ -10,7 +10,7 @@ use crate::{Digest, GroupId, LogId, LogStore, LogWrite, SnapshotContent, Snapsho
 const GROUP: GroupId = 7;
 
 fn name(meta: &SnapshotMeta) -> LogWrite {
-    LogWrite { snapshot: Some(meta.clone()), ..LogWrite::default() }
+    LogWrite { snapshot: Some(Box::new(meta.clone())), ..LogWrite::default() }
 }
 
 /// Reads all of it, in pieces of this size.

@@ -126,7 +126,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
                 let meta = self.finish(group, meta, content).await;
                 let purge =
                     (meta.log_id.index > log.purged.index && random.bool()).then_some(meta.log_id);
-                LogWrite { snapshot: Some(meta), purge, ..LogWrite::default() }
+                LogWrite { snapshot: Some(Box::new(meta)), purge, ..LogWrite::default() }
             }
             2 => {
                 // Of a leader that is far ahead, or in another term.
@@ -139,7 +139,7 @@ impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
                     LogWrite::default()
                 };
                 let hard_state = hard_state(newer, None).hard_state;
-                LogWrite { hard_state, snapshot: Some(meta), purge, ..and }
+                LogWrite { hard_state, snapshot: Some(Box::new(meta)), purge, ..and }
             }
             3 | 4 if log.purged.index < covered => {
                 let held = log.entries.iter().map(|entry| entry.log_id);
