@@ -206,6 +206,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             fetches: BTreeMap::new(),
             snapshots,
             waits: Waits::default(),
+            wall_at: rt.now(),
             stalled_at: None,
             stopping: None,
         };

@@ -6,6 +6,7 @@ use std::future::{pending, poll_fn};
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rt::channel::watch;
@@ -32,6 +33,10 @@ use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
 use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
+/// The wall clock is read again after so long: entries tell it in milliseconds, and a reading costs
+/// as much as a hundredth of a lone write.
+const WALL_RESOLUTION: Duration = Duration::from_millis(1);
+
 /// Everything a node's loop works with.
 pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) rt: R,
@@ -52,6 +57,8 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) fetches: BTreeMap<Replica, R::Task<()>>,
     pub(super) snapshots: Snapshots<R, SM, S>,
     pub(super) waits: Waits,
+    /// When the wall clock is to be read again.
+    pub(super) wall_at: Instant,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     pub(super) stalled_at: Option<Instant>,
     /// It was told to stop.
@@ -107,7 +114,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     /// One turn; whether it is the last.
     fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
-        self.engine.set_wall_clock(self.rt.wall_clock());
+        if now >= self.wall_at {
+            self.wall_at = now + WALL_RESOLUTION;
+            self.engine.set_wall_clock(self.rt.wall_clock());
+        }
         if self.engine.cluster().is_none()
             && let Some(cluster) = self.store.cluster()
         {
