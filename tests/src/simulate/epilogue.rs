@@ -1,5 +1,7 @@
 //! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
 
+mod both_disks;
+mod handover;
 mod put_back;
 mod replication;
 
@@ -45,6 +47,8 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::DivergedLogs => scene.diverged_logs().await,
         Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
         Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
+        Epilogue::LateOrder => scene.late_order().await,
+        Epilogue::BothDisks => scene.both_disks().await,
         Epilogue::PutBackUnseen => return scene.put_back_unseen().await,
     }?;
     converges(cluster, rt, core).await
@@ -90,10 +94,18 @@ impl Scene<'_> {
     async fn cut_off_follower(&self, follower: NodeId) -> Verdict {
         self.isolate(follower);
         self.rt.sleep(8 * self.election_timeout()).await;
+        let returns = async {
+            self.cluster.network.heal_all();
+            self.rt.sleep(4 * self.election_timeout() + Duration::from_secs(10)).await;
+        };
+        self.leads_on(&format!("node {follower} was cut off and has returned"), returns).await
+    }
+
+    /// A leader stays one, whatever this is.
+    async fn leads_on(&self, what: &str, happens: impl Future<Output = ()>) -> Verdict {
         let before = self.cluster.metrics(self.leader);
         let leads = before.as_ref().is_some_and(|metrics| metrics.role == Role::Leader);
-        self.cluster.network.heal_all();
-        self.rt.sleep(4 * self.election_timeout() + Duration::from_secs(10)).await;
+        happens.await;
         let after = self.cluster.metrics(self.leader);
         match (before, after) {
             (Some(before), Some(after)) if leads => {
@@ -101,10 +113,8 @@ impl Scene<'_> {
                     return Ok(());
                 }
                 let (role, old, new) = (after.role, before.term, after.term);
-                Err(format!(
-                    "node {follower} was cut off and has returned, and leader {} of term {old} is a {role} in term {new}",
-                    self.leader
-                ))
+                let leader = self.leader;
+                Err(format!("{what}, and leader {leader} of term {old} is a {role} in term {new}"))
             }
             _ => Ok(()),
         }

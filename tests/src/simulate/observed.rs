@@ -1,8 +1,9 @@
 //! The store and the transport of a node, with somebody who looks on. They do what they do: nothing
 //! is changed, and nothing delayed but the end of a snapshot, where an epilogue wants that. What a
 //! node sends whose disk was put back is lost, unless it goes to who remembers what that has
-//! forgotten (`faults/put_backs.rs`); and what was sent once may come again, much later
-//! (`faults/late.rs`). Both are allowed to a transport.
+//! forgotten (`faults/put_backs.rs`); what was sent once may come again, much later
+//! (`faults/late.rs`); and a filter may lose single messages, or hold them back, where a situation
+//! is brought about on purpose. A transport may do all of that.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -112,7 +113,9 @@ impl<T: Transport> Transport for Observed<T> {
             return;
         }
         self.observer.sends(self.node, &message);
-        self.inner.send(message);
+        if self.observer.passes(&message) {
+            self.inner.send(message);
+        }
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {

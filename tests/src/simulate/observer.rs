@@ -39,6 +39,7 @@ impl fmt::Display for Violation {
 }
 
 type AtHandover = Box<dyn FnOnce(NodeId)>;
+type Filter = Box<dyn FnMut(&Message) -> bool>;
 
 pub struct Observer {
     plan: Plan,
@@ -49,6 +50,8 @@ pub struct Observer {
     draw: Generator,
     /// What happens as the next node is told to campaign.
     at_handover: RefCell<Option<AtHandover>>,
+    /// Which messages reach the network, if not all do.
+    filter: RefCell<Option<Filter>>,
     /// Whose next snapshot takes how long to become durable.
     draft_rests: Cell<Option<(NodeId, Duration)>>,
     /// Where messages for each node are delivered.
@@ -88,6 +91,7 @@ impl Observer {
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
             at_handover: RefCell::default(),
+            filter: RefCell::default(),
             draft_rests: Cell::new(None),
             inboxes: RefCell::default(),
             looks_away: Cell::new(false),
@@ -389,7 +393,7 @@ impl Observer {
         }
     }
 
-    fn boot_of(&self, replica: Replica) -> Boot {
+    pub fn boot_of(&self, replica: Replica) -> Boot {
         self.boots.borrow().get(&replica).copied().unwrap_or_default()
     }
 
@@ -404,8 +408,6 @@ impl Observer {
             self.late.choose(&sent).clone()
         };
         let node = message.to.id;
-        let inbox = self.inboxes.borrow().get(&node).cloned();
-        let runs = self.hosts.borrow().get(&node).is_some_and(Host::is_running);
         // A disk that was put back may hear of a peer only after that has told what it remembers.
         let is_put_back = self.with_model(|model| {
             model.nodes.get(&node).is_none_or(|of| of.is_put_back)
@@ -416,17 +418,22 @@ impl Observer {
         let is_sign_of_life =
             matches!(message.body, Body::AppendReply { .. } | Body::SnapshotReply { .. })
                 && self.with_model(|model| model.replica(message.from.id) != Some(message.from));
-        match inbox {
-            Some(inbox) if runs && !is_put_back && !is_sign_of_life => {
-                self.tell(now(), || format!("node {node} gets late {message:?}"));
-                let from = message.from;
-                inbox.met(from, boot);
-                inbox.deliver(message);
-                inbox.met(from, self.boot_of(from));
-                true
-            }
-            _ => false,
-        }
+        !is_put_back && !is_sign_of_life && self.deliver(message, boot)
+    }
+
+    /// Delivers a message that was sent in that boot, to whatever store its node has now. Whether
+    /// there was one.
+    pub fn deliver(&self, message: Message, boot: Boot) -> bool {
+        let node = message.to.id;
+        let inbox = self.inboxes.borrow().get(&node).cloned();
+        let runs = self.hosts.borrow().get(&node).is_some_and(Host::is_running);
+        let Some(inbox) = inbox.filter(|_| runs) else { return false };
+        self.tell(now(), || format!("node {node} gets late {message:?}"));
+        let from = message.from;
+        inbox.met(from, boot);
+        inbox.deliver(message);
+        inbox.met(from, self.boot_of(from));
+        true
     }
 
     /// The only disk that knew of the cluster is lost, and with it all that was known of that.
@@ -436,7 +443,11 @@ impl Observer {
         model.configurations.clear();
         model.entries.clear();
         model.committed.clear();
-        *checks = checks::all(&self.plan);
+        for (check, new) in checks.iter_mut().zip(checks::all(&self.plan)) {
+            if !check.is_of_stores() {
+                *check = new;
+            }
+        }
     }
 
     /// Everything begins anew: all disks are empty.
@@ -467,6 +478,21 @@ impl Observer {
     /// Does that when the next node is told to take over, before it hears of it.
     pub fn at_next_handover(&self, act: impl FnOnce(NodeId) + 'static) {
         self.at_handover.replace(Some(Box::new(act)));
+    }
+
+    /// From now on only those messages reach the network for which this says yes. What it keeps of
+    /// the others it may have delivered later.
+    pub fn filter(&self, passes: impl FnMut(&Message) -> bool + 'static) {
+        self.filter.replace(Some(Box::new(passes)));
+    }
+
+    /// All messages reach the network again.
+    pub fn unfilter(&self) {
+        self.filter.replace(None);
+    }
+
+    pub fn passes(&self, message: &Message) -> bool {
+        self.filter.borrow_mut().as_mut().is_none_or(|passes| passes(message))
     }
 
     pub fn applied(&self, node: NodeId, count: u64, chain: u32) {

@@ -92,6 +92,11 @@ pub enum Epilogue {
     /// The disk of a node is put back while those are away who remember more of it, and the node
     /// goes on with the others. When the former return, somebody stops.
     PutBackUnseen,
+    /// An order to take over comes late: the leader has gone on, and has said so. It stays.
+    LateOrder,
+    /// A node campaigns, loses its disk, and campaigns in the same term with the next one. Who has
+    /// voted for the first disk must not vote for the second.
+    BothDisks,
 }
 
 /// Changes of a plan that a command line may demand.
@@ -297,6 +302,9 @@ fn epilogue(draw: &Draw, profile: Profile) -> Epilogue {
     // There are many ways for that one to end.
     if draw.0.chance(0.25) {
         return Epilogue::LaggingFollower;
+    }
+    if profile == Profile::Identity && draw.0.chance(0.5) {
+        return Epilogue::BothDisks;
     }
     *draw.0.choose(&Epilogue::value_variants()[1..])
 }

@@ -34,44 +34,12 @@ pub fn shows(bug: Bug) -> Shows {
             reason: "no membership but the first, which is the same everywhere",
             test: "core/src/outline/tests.rs: the_last_membership_is_in_force_until_it_is_truncated",
         },
-        Bug::I1 => Elsewhere {
-            reason: "both disks of a node would have to campaign in one term",
-            test: "core/tests/follower.rs: a_vote_is_for_a_disk_and_not_for_its_node",
-        },
-        Bug::I2 => Elsewhere {
-            reason: "what the next disk says counts for nothing before it is let in",
-            test: "core/tests/follower.rs: a_newcomer_votes_when_it_is_asked_by_its_name",
-        },
-        Bug::I10 => Elsewhere {
-            reason: "an order has to come at the very end of its leader's term",
-            test: "core/tests/follower.rs: \
-                   an_order_to_take_over_counts_only_with_those_who_follow_that_leader",
-        },
-        Bug::F1 => Elsewhere {
-            reason: "the power has to go as a claim is counted, and another founder to claim then",
-            test: "model: `durable-claims`",
-        },
-        Bug::F4 => Elsewhere {
-            reason: "a lost founder's first entry has to come after its next disk's claim",
-            test: "core/tests/follower.rs: a_log_begins_only_with_a_cluster_that_it_may_join",
-        },
-        Bug::I5 => Elsewhere {
-            reason: "it takes thirteen steps of two founders' disks in the right order",
-            test: "model: `one-store-changes-list`",
-        },
-        Bug::I8 => Elsewhere {
-            reason: "another election would have to come between two entries of one leader",
-            test: "model: `joint-step`; core/testdata/exchange.txt",
-        },
-        Bug::F2 => Elsewhere {
-            reason: "it takes eleven steps of two founders' disks in the right order",
-            test: "model: `ballots`",
-        },
         Bug::D9 => Elsewhere {
             reason: "a state machine that writes only what it can read",
             test: "tests/tests/snapshots.rs: a_snapshot_that_cannot_be_read_back_stands_for_nothing",
         },
         Bug::E1 | Bug::E6 | Bug::E7 | Bug::E8 | Bug::E9 | Bug::D6 | Bug::R11 => In(&[Endings]),
+        Bug::I10 => In(&[Endings]),
         Bug::L2 | Bug::S2 | Bug::S3 | Bug::S4 | Bug::X3 | Bug::X5 => In(&[Endings]),
         Bug::S1 | Bug::S5 | Bug::S6 | Bug::S7 => In(&[Endings, Snapshots]),
         Bug::S8 | Bug::M7 | Bug::X9 => In(&[Snapshots]),
@@ -79,8 +47,8 @@ pub fn shows(bug: Bug) -> Shows {
         Bug::E2 | Bug::D1 | Bug::D4 | Bug::X2 | Bug::X6 | Bug::X7 => In(&[Crashes]),
         Bug::D2 | Bug::D3 | Bug::D5 | Bug::D7 | Bug::X10 => In(&[Disks]),
         Bug::R15 => In(&[Identity]),
-        Bug::I3 | Bug::I4 => In(&[Identity]),
-        Bug::F3 => In(&[Formation]),
+        Bug::I1 | Bug::I2 | Bug::I3 | Bug::I4 | Bug::I8 => In(&[Identity]),
+        Bug::F1 | Bug::F2 | Bug::F3 | Bug::F4 | Bug::I5 => In(&[Formation]),
         Bug::E3 | Bug::L6 | Bug::R1 | Bug::R2 | Bug::R3 | Bug::R4 | Bug::R5 => In(&[Network]),
         Bug::R7 | Bug::R8 | Bug::R9 | Bug::R10 | Bug::R12 | Bug::R13 => In(&[Network]),
         Bug::D10 | Bug::R14 | Bug::R16 | Bug::X1 | Bug::X4 | Bug::X8 => In(&[Network]),

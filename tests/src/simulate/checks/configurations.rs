@@ -1,4 +1,10 @@
-//! At most one configuration is uncommitted in a log (thesis 4.1).
+//! At most one configuration is uncommitted in a log (thesis 4.1). Any quorum of one and any of the
+//! next have a voter in common, so that no two leaders are elected in a term by the two (4.1, 4.3).
+
+use std::collections::BTreeSet;
+
+use quorate::quorum::Voters;
+use quorate::{Entry, LogWrite, NodeId, Payload, Replica};
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;
@@ -11,6 +17,9 @@ impl Check for Configurations {
     }
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+        if let Seen::Submits { node, write } = seen {
+            return overlaps(*node, write, model);
+        }
         let Seen::Turned { node, before, now } = seen else { return Ok(()) };
         if before.last_log_id == now.last_log_id {
             return Ok(());
@@ -22,4 +31,41 @@ impl Check for Configurations {
         let count = uncommitted.filter(|entry| entry.is_membership).count();
         demand(count <= 1, || format!("node {node} has {count} uncommitted configurations"))
     }
+}
+
+/// Whether each configuration that is written overlaps with the one before it. (What stands before
+/// the first may have been purged.)
+fn overlaps(node: NodeId, write: &LogWrite, model: &Model) -> Verdict {
+    let membership = |entry: &Entry| match &entry.payload {
+        Payload::Membership(membership) => Some(membership.clone()),
+        Payload::Blank | Payload::Command(_) => None,
+    };
+    let mut written = write.entries.iter().filter_map(membership).peekable();
+    let Some(first) = write.entries.first().filter(|_| written.peek().is_some()) else {
+        return Ok(());
+    };
+    let log = node_of(model, node).submitted.entries.iter().rev();
+    let kept = log.skip_while(|entry| entry.log_id.index >= first.log_id.index);
+    let last = kept.map(|entry| entry.log_id).find_map(|at| model.configurations.get(&at));
+    let mut before = last.cloned();
+    for next in written {
+        let is_safe = before.is_none_or(|before| have_common(before.voters(), next.voters()));
+        demand(is_safe, || format!("node {node} writes {next:?}, behind one of other quorums"))?;
+        before = Some(next);
+    }
+    Ok(())
+}
+
+/// Whether any two quorums of these have a voter in common: any majority of a half of the one, and
+/// any of a half of the other.
+fn have_common(one: &Voters, other: &Voters) -> bool {
+    let majority = |half: &[Replica]| half.len() / 2 + 1;
+    let common = |one: &[Replica], other: &[Replica]| {
+        let both: BTreeSet<_> = one.iter().chain(other).collect();
+        majority(one) + majority(other) > both.len()
+    };
+    let halves = |of: &'_ Voters| [of.incoming().to_vec(), of.outgoing().to_vec()];
+    let (one, other) = (halves(one), halves(other));
+    let mut pairs = one.iter().flat_map(|half| other.iter().map(move |with| (half, with)));
+    pairs.any(|(half, with)| !half.is_empty() && !with.is_empty() && common(half, with))
 }

@@ -1,8 +1,10 @@
 //! What must hold, whatever happens. Each check is a file, whose header tells the property and
 //! where it comes from.
 
+mod addressees;
 pub mod answers;
 mod bounds;
+mod claims;
 mod committed_stays;
 mod configurations;
 mod counting;
@@ -76,6 +78,12 @@ pub trait Check {
     /// The name of its file.
     fn name(&self) -> &'static str;
 
+    /// Whether it is about single stores, so that what it remembers is still so when a cluster is
+    /// lost and another is formed.
+    fn is_of_stores(&self) -> bool {
+        false
+    }
+
     /// Looks at what was seen.
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict;
 }
@@ -96,6 +104,8 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(nothing_cut::NothingCut),
         Box::new(promises::Promises),
         Box::new(votes::Votes::default()),
+        Box::new(addressees::Addressees::default()),
+        Box::new(claims::Claims::default()),
         Box::new(identities::Identities::default()),
         Box::new(rolled_back::RolledBack::default()),
         Box::new(snapshots::Snapshots::default()),

@@ -32,6 +32,10 @@ impl Check for Votes {
         "votes"
     }
 
+    fn is_of_stores(&self) -> bool {
+        true
+    }
+
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         match seen {
             Seen::Sends { message, .. } if message.body == (Body::VoteReply { granted: true }) => {

@@ -128,7 +128,7 @@ impl Scene<'_> {
     }
 
     /// Whether something is so within a few moments.
-    async fn comes_soon(&self, is_so: impl Fn() -> bool) -> bool {
+    pub(super) async fn comes_soon(&self, is_so: impl Fn() -> bool) -> bool {
         let deadline = self.rt.now() + Duration::from_secs(2);
         while !is_so() && self.rt.now() < deadline {
             self.rt.sleep(STEP).await;

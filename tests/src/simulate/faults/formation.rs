@@ -6,12 +6,18 @@
 //! list of all, and disks are emptied that nothing else helps: those that have promised to be part
 //! of another cluster; and all of them if a cluster of another list was formed, or one that has
 //! lost a majority of its disks. Nobody writes before that.
+//!
+//! Now and then an *heir* is brought about on purpose: the founder loses its disk when others have
+//! accepted its claim, the next disk claims anew, and then something of the first attempt comes, or
+//! another list.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, LogId, NodeId, Obstacle, Standing};
+use quorate::{AsyncRuntime, Body, LogId, Message, NodeId, Obstacle, Replica, Standing};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};
@@ -41,6 +47,10 @@ pub(super) async fn formation(calm: Calm) {
     let end = now() + draw.duration(&(Duration::ZERO..CHAOS));
     while now() < end && calm.lasts(draw.duration(&(Duration::ZERO..PAUSE))).await {
         let ids = cluster.ids();
+        if draw.chance(0.2) {
+            heir(&calm).await;
+            continue;
+        }
         let any = if draw.chance(0.3) { ids[0] } else { *draw.choose(&ids) };
         let (crash, counted) = match draw.chance(0.5) {
             true => (Crash::Power, "power lost"),
@@ -61,18 +71,132 @@ pub(super) async fn formation(calm: Calm) {
         cluster.kill(id, crash, draw.duration(&(Duration::ZERO..PAUSE)));
         let promised = wipes.then(|| promise_of(cluster, id)).flatten();
         if wipes {
-            cluster.count("disk lost while a cluster is formed");
-            let bound = cluster.observer.with_model(|model| model.bound());
-            cluster.replace_disk(id);
-            if bound == BTreeSet::from([id]) {
-                cluster.observer.forget_cluster();
-            }
+            wipe(cluster, id);
         }
         if wipes || draw.chance(0.4) {
             tell(id, promised);
         }
     }
     settle(&calm).await;
+}
+
+/// A node loses its disk; its process is dead.
+fn wipe(cluster: &Cluster, id: NodeId) {
+    cluster.count("disk lost while a cluster is formed");
+    let bound = cluster.observer.with_model(|model| model.bound());
+    cluster.replace_disk(id);
+    if bound == BTreeSet::from([id]) {
+        cluster.observer.forget_cluster();
+    }
+}
+
+/// What of a founder's first attempt, or of its lists, comes when its next disk has made another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// The first entry, which only the founder had (F4).
+    FirstEntry,
+    /// The next disk and one who has accepted claims of both are told another list (I5).
+    List,
+}
+
+/// The founder of the list of all loses its disk when another node has accepted its claim. When
+/// that node has accepted a claim of the next disk, too, something comes that is out of date.
+async fn heir(calm: &Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let ids = cluster.ids();
+    let [founder, others @ ..] = &*ids else { return };
+    let is_begun = || cluster.observer.with_model(|model| !model.bound().is_empty());
+    if others.is_empty() || is_begun() {
+        return;
+    }
+    let late = *draw.choose(&[Late::FirstEntry, Late::List]);
+    let member = *draw.choose(others);
+    cluster.tell(|| format!("heir of {founder}, with {member}: {late:?}"));
+    let held: Rc<RefCell<Vec<Message>>> = Rc::default();
+    let hold = Rc::clone(&held);
+    cluster.observer.filter(move |message| {
+        let is_first = matches!(&message.body, Body::Append { entries, .. }
+            if entries.first().is_some_and(|entry| entry.log_id == LogId::FIRST));
+        if is_first {
+            hold.borrow_mut().push(message.clone());
+        }
+        !is_first
+    });
+    // Where the list changes, one who is away keeps the cluster from being formed before.
+    let absent = others.iter().copied().find(|id| *id != member).filter(|_| late == Late::List);
+    if let Some(absent) = absent {
+        cluster.kill(absent, Crash::Process, 4 * PAUSE);
+    }
+    let all: BTreeSet<_> = ids.iter().copied().collect();
+    for id in &ids {
+        if cluster.tell_list(*id, all.clone()) && Some(*id) != absent {
+            cluster.kill(*id, Crash::Process, Duration::ZERO);
+        }
+    }
+    succeed(calm, *founder, member, late, &held).await;
+    cluster.observer.unfilter();
+}
+
+async fn succeed(
+    calm: &Calm,
+    founder: NodeId,
+    member: NodeId,
+    late: Late,
+    held: &RefCell<Vec<Message>>,
+) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let replica = || cluster.observer.with_model(|model| model.replica(founder));
+    let has_accepted = |of: Option<Replica>| {
+        cluster.observer.with_model(|model| {
+            let claim = model.nodes[&member].durable.standing.claim();
+            of.is_some() && claim.map(|claim| claim.founder) == of
+        })
+    };
+    let is_ready = || match late {
+        Late::FirstEntry => held.borrow().iter().any(|message| message.to.id == member),
+        Late::List => has_accepted(replica()),
+    };
+    if !comes_soon(calm, is_ready).await || !may_wipe(cluster, founder) {
+        return;
+    }
+    cluster.kill(founder, Crash::Power, draw.duration(&(Duration::ZERO..PAUSE)));
+    wipe(cluster, founder);
+    let first: Vec<_> = held.take().into_iter().filter(|message| message.to.id == member).collect();
+    if !comes_soon(calm, || has_accepted(replica())).await {
+        return;
+    }
+    cluster.count("claimed anew on another disk");
+    match late {
+        Late::FirstEntry => {
+            for message in first {
+                let boot = cluster.observer.boot_of(message.from);
+                cluster.observer.deliver(message, boot);
+            }
+        }
+        Late::List => {
+            if cluster.observer.with_model(|model| !model.bound().is_empty()) {
+                return;
+            }
+            let mut list = BTreeSet::from([founder, member]);
+            list.extend(cluster.ids().into_iter().filter(|_| draw.chance(0.2)));
+            cluster.tell(|| format!("nodes {founder} and {member} are told the list {list:?}"));
+            for id in [founder, member] {
+                cluster.tell_list(id, list.clone());
+                cluster.kill(id, Crash::Process, Duration::ZERO);
+            }
+        }
+    }
+    calm.lasts(PAUSE).await;
+}
+
+/// Whether something is so within a few moments.
+async fn comes_soon(calm: &Calm, is_so: impl Fn() -> bool) -> bool {
+    for _ in 0..2 * PAUSE.as_millis() {
+        if is_so() || !calm.lasts(Duration::from_millis(1)).await {
+            break;
+        }
+    }
+    is_so()
 }
 
 /// A moment at which a crash matters most.
