@@ -198,10 +198,6 @@ impl RecordHeader {
 
 /// What a record tells.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are writes, and each is taken apart at once"
-)]
 pub(crate) enum Content {
     Write(Decoded),
     Witness,
