@@ -114,8 +114,10 @@ impl<SM: StateMachine> Raft<SM> {
     /// It is `Ok` where the group was founded with the same ids, whatever has changed since. On a
     /// node whose disk was lost it returns when the new disk has taken the place of the old one:
     /// not before that may another node lose its disk. While it waits, [`Metrics::waits_for`] and
-    /// the log say for whom. Nothing begins before the future is
-    /// polled. Dropping it later does not end the attempt.
+    /// the log say for whom. It goes by this node's own log: that no other disk has taken this
+    /// one's place meanwhile is shown by a [`read`](Self::read), which the leader confirms to
+    /// members only. Nothing begins before the future is polled. Dropping it later does not end
+    /// the attempt.
     ///
     /// # Errors
     /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't

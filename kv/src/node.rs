@@ -158,7 +158,11 @@ async fn form<R: AsyncRuntime>(
 ) -> Result<(), String> {
     match raft.initialize(members).await {
         Ok(()) => {
-            info!(id, "this node is part of the cluster");
+            // A disk that another has replaced may not know that yet. But the leader confirms a
+            // read to members only.
+            if first_leader(rt, &raft).await.is_some() {
+                info!(id, "this node is part of the cluster");
+            }
             Ok(())
         }
         // The node says it, too.

@@ -289,6 +289,7 @@ fn a_disk_that_was_replaced_by_the_next_one_says_so() {
         let others: Vec<_> = (0..3).filter(|other| *other != node).map(id).collect();
         let why = format!("it knows this node by another disk, {}/{}", id(node), &next[..4]);
         cluster.says(node, &format!("; node {}, node {}: {why}", others[0], others[1]));
+        assert!(!cluster.said(node).contains("is part of the cluster"), "it is not any more");
         // Its peers go on without it.
         assert_ne!(cluster.fact((node + 1) % 3, "leader").as_deref(), Some("none"));
     });

@@ -48,6 +48,15 @@ impl<'a> HostPort<'a> {
     }
 }
 
+/// Whether a machine may have this address.
+fn is_of_a_machine(ip: IpAddr) -> bool {
+    let is_broadcast = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(_) => false,
+    };
+    !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
 /// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached.
 /// Gives what may be right, but is worth a warning.
 ///
@@ -59,7 +68,13 @@ pub(crate) fn check(
     advertise: Option<&str>,
 ) -> Result<Option<String>, String> {
     for (id, address) in list {
-        HostPort::parse(address).map_err(|reason| format!("node {id}: {reason}"))?;
+        let of_node = |reason| format!("node {id}: {reason}");
+        let parsed = HostPort::parse(address).map_err(of_node)?;
+        if parsed.ip().is_some_and(|ip| !is_of_a_machine(ip)) {
+            return Err(format!(
+                "node {id} is listed at {address}, which is no address that others could connect to"
+            ));
+        }
     }
     let Some(own) = list.get(&me) else { return Ok(None) };
     if advertise == Some(own) {
@@ -88,9 +103,6 @@ pub(crate) fn check(
         Some(ip) if !listens.ip().is_unspecified() && ip != listens.ip() => Err(format!(
             "node {me} is listed at {own}, but this process, which is node {me}, listens on {listens} only: nobody \
              reaches it there. Correct the list, or listen on that address"
-        )),
-        Some(ip) if ip.is_unspecified() => Err(format!(
-            "node {me} is listed at {own}, which is no address that others could connect to"
         )),
         Some(ip) if ip.is_loopback() && list.len() > 1 && !listens.ip().is_loopback() => {
             Ok(Some(format!("it is listed at {own}, which only this machine reaches")))
@@ -137,6 +149,19 @@ mod tests {
             let list = BTreeMap::from([(2, address.to_owned())]);
             let error = check(1, &list, "10.0.0.1:1".parse().unwrap(), None).unwrap_err();
             assert!(error.starts_with("node 2: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_that_a_machine_may_have() {
+        let bad = ["0.0.0.0", "[::]", "255.255.255.255", "224.0.0.1", "[ff02::1]"];
+        for host in bad {
+            let list = BTreeMap::from([(2, format!("{host}:7001"))]);
+            let error = check(1, &list, "10.0.0.1:1".parse().unwrap(), None).unwrap_err();
+            assert!(
+                error.contains("node 2") && error.contains("no address that others"),
+                "{error}"
+            );
         }
     }
 

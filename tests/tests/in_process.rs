@@ -18,6 +18,7 @@ on_each_runtime!(
     many_writes_at_once_are_applied_once_each,
     a_dropped_node_leaves_nobody_waiting,
     a_stopped_node_refuses,
+    a_node_that_waits_to_be_formed_stops_at_once,
     a_leader_that_stops_answers_what_it_has_and_hands_over,
     a_panic_of_the_state_machine_stops_the_node_with_the_cause,
     handles_work_from_other_threads,
@@ -219,6 +220,24 @@ async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {
     let formed = other.initialize([(7, "x")]).await;
     assert!(matches!(formed, Err(InitializeError::Shutdown)));
     raft.write("its neighbour goes on".to_owned()).await.expect("writes");
+}
+
+/// The other node of the list never comes. (With a pause of an hour, the test would not end.)
+async fn a_node_that_waits_to_be_formed_stops_at_once<R: AsyncRuntime>(rt: R) {
+    let config = quorate::Config { request_timeout: Duration::from_secs(3600), ..quick() };
+    let node = Node::builder(1)
+        .config(config)
+        .log_store(quorate::MemStore::new())
+        .transport(quorate::LocalNetwork::new().transport())
+        .state_machine(quorate_tests::Journal::default())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let raft = node.local();
+    let list = [(1, "a:1"), (2, "b:1")];
+    let (formed, stopped) = futures::join!(raft.initialize(list), node.shutdown());
+    assert!(matches!(formed, Err(InitializeError::Shutdown)), "{formed:?}");
+    stopped.expect("stops");
 }
 
 /// Panics at its second command.
