@@ -119,8 +119,13 @@ impl<T: Transport> Transport for Observed<T> {
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
-        let (observer, node) = (Rc::clone(&self.observer), self.node);
-        let inbox = inbox.inspect(move |message| observer.receives(node, message));
+        // The observer keeps the inbox.
+        let (observer, node) = (Rc::downgrade(&self.observer), self.node);
+        let inbox = inbox.inspect(move |message| {
+            if let Some(observer) = observer.upgrade() {
+                observer.receives(node, message);
+            }
+        });
         self.observer.attached(node, &credentials, inbox.clone());
         self.inner.attach(group, credentials, inbox);
     }
