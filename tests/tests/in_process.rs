@@ -235,7 +235,12 @@ async fn a_node_that_waits_to_be_formed_stops_at_once<R: AsyncRuntime>(rt: R) {
         .expect("starts");
     let raft = node.local();
     let list = [(1, "a:1"), (2, "b:1")];
-    let (formed, stopped) = futures::join!(raft.initialize(list), node.shutdown());
+    let mut metrics = raft.metrics();
+    let stop = async {
+        metrics.wait_for(|metrics| !metrics.waits_for.is_empty()).await.expect("it runs");
+        node.shutdown().await
+    };
+    let (formed, stopped) = futures::join!(raft.initialize(list), stop);
     assert!(matches!(formed, Err(InitializeError::Shutdown)), "{formed:?}");
     stopped.expect("stops");
 }
