@@ -190,10 +190,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let hands_over = self.engine.is_resigning();
         tracing::info!(replica = %self.engine.replica(), group = self.group, hands_over, "stops");
         self.stopping = Some(Stopping { until, hands_over });
-        let mut replies = self.replies.borrow_mut();
-        replies.parked.drain().for_each(|request| refuse(request, &End::Shutdown));
+        let parked = self.replies.borrow_mut().parked.drain();
+        parked.for_each(|request| refuse(request, &End::Shutdown));
         // A group may not be formed for long.
-        for reply in replies.initializing.drain(..) {
+        for reply in self.replies.borrow_mut().initializing.drain(..) {
             let _ = reply.send(Err(End::Shutdown.initialize_error()));
         }
     }

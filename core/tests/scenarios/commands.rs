@@ -34,7 +34,7 @@
 //! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |
 //! | `restart 1` | it starts again (after a crash, if it runs) |
 //! | `wipe 3` | it crashes, loses its disk, and is started again with the list that it was told; its next disks are shown as 3', 3'' |
-//! | `save 3 as old` / `put 3 as old` | a copy of its disk is made / takes the place of the disk, while it is down |
+//! | `save 3 as old` / `put 3 as old` | its disk is copied / replaced by the copy; it is down |
 //! | `put 3 as old unchecked` | … and safety is not checked from then on |
 //! | `cut 1 \| 2 3` | what is sent from now on between the groups is lost |
 //! | `block 1->2 …` | what is sent from now on from node 1 to node 2 is lost |
