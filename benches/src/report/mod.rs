@@ -99,6 +99,28 @@ pub(crate) struct Report {
     groups: &'static str,
     columns: Vec<Column>,
     rows: Vec<Measured>,
+    /// The runs that failed and were repeated, and why.
+    repeated: Vec<String>,
+}
+
+/// How often a run of a cell is tried. Where a peer fails now and then, as one that loses its leader
+/// on a busy machine, the rest of the table is worth another try; what always fails is an error.
+const ATTEMPTS: usize = 3;
+
+/// Runs a cell until it succeeds, at most [`ATTEMPTS`] times, and notes what failed.
+fn figures_of(cell: &mut Cell, run: usize, repeated: &mut Vec<String>) -> Result<Vec<f64>> {
+    let Cell { group, row, run: measure } = cell;
+    for _ in 1..ATTEMPTS {
+        match measure() {
+            Ok(figures) => return Ok(figures),
+            Err(error) => {
+                let note = format!("{row}, {group}, run {run}: {error:#}");
+                progress(&format!("repeated: {note}\n"));
+                repeated.push(note);
+            }
+        }
+    }
+    measure().with_context(|| format!("{row}, {group}, after {ATTEMPTS} attempts"))
 }
 
 impl Bench {
@@ -115,10 +137,11 @@ impl Bench {
         for Cell { group, row, .. } in &self.cells {
             rows.push(Measured { group: group.clone(), row: row.clone(), runs: Vec::new() });
         }
+        let mut repeated = Vec::new();
         for run in 1..=options.runs {
             for (cell, measured) in self.cells.iter_mut().zip(&mut rows) {
+                let figures = figures_of(cell, run, &mut repeated)?;
                 let Cell { group, row, .. } = cell;
-                let figures = (cell.run)().with_context(|| format!("{row}, {group}"))?;
                 assert_eq!(figures.len(), self.columns.len());
                 let shown = table::show(figures[0], self.columns[0].unit);
                 progress(&format!("run {run}/{}: {group}, {row}: {shown}", options.runs));
@@ -136,6 +159,7 @@ impl Bench {
             groups,
             columns,
             rows,
+            repeated,
         };
         println!("{}", report.table());
         if let Some(path) = &options.json {
@@ -201,5 +225,39 @@ impl Measured {
             low + (high - low) * place.fract()
         };
         (at(0.5), (at(0.75) - at(0.25)) / at(0.5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    /// A cell whose first runs fail, so many of them.
+    fn failing(mut failures: usize) -> Cell {
+        let run = Box::new(move || {
+            if failures > 0 {
+                failures -= 1;
+                bail!("its leader is gone");
+            }
+            Ok(vec![7.0])
+        });
+        Cell { group: "64".to_owned(), row: "a peer".to_owned(), run }
+    }
+
+    #[test]
+    fn a_run_that_fails_is_repeated_and_noted() {
+        let mut repeated = Vec::new();
+        let figures = figures_of(&mut failing(ATTEMPTS - 1), 4, &mut repeated);
+        assert_eq!(figures.expect("the last attempt succeeds"), [7.0]);
+        assert_eq!(repeated, ["a peer, 64, run 4: its leader is gone"; ATTEMPTS - 1]);
+    }
+
+    #[test]
+    fn what_always_fails_ends_the_bench() {
+        let error = figures_of(&mut failing(ATTEMPTS), 1, &mut Vec::new());
+        let error = format!("{:#}", error.expect_err("no attempt succeeds"));
+        assert_eq!(error, "a peer, 64, after 3 attempts: its leader is gone");
     }
 }

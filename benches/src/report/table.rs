@@ -8,7 +8,7 @@ use super::{Report, Unit};
 
 impl Report {
     pub(super) fn table(&self) -> String {
-        let Self { title, command, machine, groups, columns, rows, .. } = self;
+        let Self { title, command, machine, groups, columns, rows, repeated, .. } = self;
         let runs = rows.first().map_or(0, |row| row.runs.len());
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
@@ -39,6 +39,9 @@ impl Report {
         let mut text = format!("\n{title}\n\n{table}\n\n");
         let _ = writeln!(text, "`{command}`: medians of {runs} runs in turn, ± the quartiles.");
         let _ = write!(text, "{machine}.");
+        for run in repeated {
+            let _ = write!(text, "\nRepeated, as it failed: {run}.");
+        }
         text
     }
 }
