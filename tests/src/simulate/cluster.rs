@@ -153,7 +153,7 @@ impl Cluster {
         &self.hosts[&id]
     }
 
-    fn address(&self, id: NodeId) -> SocketAddr {
+    pub fn address(&self, id: NodeId) -> SocketAddr {
         SocketAddr::new(self.host(id).ip(), PORT)
     }
 

@@ -14,6 +14,7 @@ use quorate::{AsyncRuntime, NodeId, Role, Term};
 
 use super::checks::Verdict;
 use super::cluster::Cluster;
+use super::faults::strangers;
 use super::healing::{comes_true, converges, leader_of};
 use super::plan::Epilogue;
 use super::workload::clients;
@@ -41,6 +42,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::StalledLeader => scene.stalled_leader().await,
         Epilogue::HungFollowers => scene.hung_followers().await,
         Epilogue::ColdStart => scene.cold_start().await,
+        Epilogue::Siege => scene.siege().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
         Epilogue::FailedHandover => scene.failed_handover().await,
         Epilogue::DeafLeader => scene.deaf_leader().await,
@@ -180,6 +182,14 @@ impl Scene<'_> {
         let led = || leader_of(self.cluster, self.core).is_some();
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
+    }
+
+    /// Strangers lock nobody out (P10).
+    async fn siege(&self) -> Verdict {
+        let (cluster, control) = (self.cluster, self.rt);
+        let _besiegers: Vec<_> =
+            self.core.iter().map(|id| strangers::siege(cluster, control, *id)).collect();
+        self.cold_start().await
     }
 
     /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new

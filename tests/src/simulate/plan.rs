@@ -75,6 +75,9 @@ pub enum Epilogue {
     HungFollowers,
     /// Everything stops at once and starts at once. A leader must be found.
     ColdStart,
+    /// Everything stops at once, and strangers take all the connections that they get, of all
+    /// nodes. A leader must be found all the same.
+    Siege,
     /// The leader is stopped in order: another must take over without an election timeout.
     StoppedLeader,
     /// The leader wants to hand over, and whom it has told dies. It leads on, or another does.

@@ -103,7 +103,7 @@ impl Profile {
         let possible: &[Fault] = match self {
             Self::Calm => &[],
             Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
-            Self::Network => &[Partitions, Stalls, Resets, Crashes],
+            Self::Network => &[Partitions, Stalls, Resets, Crashes, Strangers],
             Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
             Self::Disks => &[
                 DiskErrors,

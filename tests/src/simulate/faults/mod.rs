@@ -10,6 +10,7 @@ mod network;
 mod processes;
 mod put_backs;
 mod rot;
+pub mod strangers;
 mod upheavals;
 
 use std::fmt;
@@ -47,10 +48,11 @@ pub enum Fault {
     Swaps,
     LateMessages,
     Formation,
+    Strangers,
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -73,6 +75,7 @@ impl Fault {
         Self::Swaps,
         Self::LateMessages,
         Self::Formation,
+        Self::Strangers,
     ];
 
     /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others:
@@ -87,6 +90,7 @@ impl Fault {
                 | Self::Swaps
                 | Self::LateMessages
                 | Self::Formation
+                | Self::Strangers
         )
     }
 }
@@ -116,6 +120,7 @@ impl fmt::Display for Fault {
             Self::Swaps => "swaps",
             Self::LateMessages => "late-messages",
             Self::Formation => "formation",
+            Self::Strangers => "strangers",
         })
     }
 }
@@ -157,6 +162,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Swaps => copies::swaps(calm).await,
         Fault::LateMessages => late::late_messages(calm).await,
         Fault::Formation => formation::formation(calm).await,
+        Fault::Strangers => strangers::strangers(calm).await,
     }
 }
 

@@ -1,0 +1,82 @@
+//! Strangers at the peer ports: connections that say nothing, that speak nonsense, or that stop in
+//! the middle of a message, each of them again as soon as it is closed.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate::rt::local_task::LocalTask;
+use quorate::rt::{ReadHalf, Stream, WriteHalf};
+use quorate::sim::{Generator, Sim};
+use quorate::{AsyncRuntime, NodeId};
+
+use super::super::cluster::Cluster;
+use super::Calm;
+
+/// More than a node keeps of those who have proven nothing.
+const CROWD: u64 = 300;
+
+/// What a handshake begins with: magic, the versions, and that 200 bytes follow.
+const BEGINS: &[u8] = b"quorate\n\x03\0\0\0\x03\0\0\0\xc8\0\0\0";
+
+pub(super) async fn strangers(calm: Calm) {
+    while calm.passes().await {
+        let (id, many) = (calm.any_node(), *calm.draw.choose(&[1, 10, CROWD]));
+        calm.cluster.count("strangers came");
+        calm.cluster.tell(|| format!("{many} strangers come to node {id}"));
+        let crowd = crowd(&calm.cluster, &calm.rt, &calm.draw, id, many);
+        calm.lasts(calm.some_time()).await;
+        drop(crowd);
+        calm.cluster.tell(|| format!("the strangers leave node {id}"));
+    }
+}
+
+/// As many strangers as a node has places for, and more. They leave when this is dropped.
+pub fn siege(cluster: &Rc<Cluster>, rt: &Sim, id: NodeId) -> Vec<LocalTask<()>> {
+    let draw = Rc::new(Generator::new(cluster.plan.seed, &format!("siege of {id}")));
+    crowd(cluster, rt, &draw, id, CROWD)
+}
+
+fn crowd(
+    cluster: &Rc<Cluster>,
+    rt: &Sim,
+    draw: &Rc<Generator>,
+    id: NodeId,
+    many: u64,
+) -> Vec<LocalTask<()>> {
+    let stranger = |_| rt.spawn(stranger(Rc::clone(cluster), rt.clone(), Rc::clone(draw), id));
+    (0..many).map(stranger).collect()
+}
+
+async fn stranger(cluster: Rc<Cluster>, rt: Sim, draw: Rc<Generator>, id: NodeId) {
+    loop {
+        if let Ok(stream) = rt.connect(cluster.address(id)).await {
+            let (mut read, mut write) = stream.split();
+            let said = nonsense(&draw);
+            if said.is_empty() || write.write_all(vec![said]).await.is_ok() {
+                // Until it is thrown out.
+                let mut heard = BytesMut::new();
+                loop {
+                    heard.clear();
+                    heard.reserve(256);
+                    let (count, back) = read.read(heard).await;
+                    heard = back;
+                    if !count.is_ok_and(|count| count > 0) {
+                        break;
+                    }
+                }
+            }
+        }
+        rt.sleep(draw.duration(&(Duration::from_millis(1)..Duration::from_millis(200)))).await;
+    }
+}
+
+fn nonsense(draw: &Generator) -> Bytes {
+    let random = |len: u64| (0..len).map(|_| draw.below(256) as u8).collect::<Vec<_>>();
+    match draw.below(4) {
+        0 => Bytes::new(),
+        1 => random(1 + draw.below(300)).into(),
+        2 => [BEGINS, &random(draw.below(250))].concat().into(),
+        _ => Bytes::from_static(BEGINS).slice(..1 + draw.below(BEGINS.len() as u64 - 1) as usize),
+    }
+}
