@@ -491,6 +491,13 @@ impl Observer {
         self.filter.replace(None);
     }
 
+    /// Forgets what it was asked to do: that may hold the cluster, which holds the observer. (A
+    /// handover that is waited for may never come.)
+    pub fn release(&self) {
+        self.unfilter();
+        self.at_handover.replace(None);
+    }
+
     pub fn passes(&self, message: &Message) -> bool {
         self.filter.borrow_mut().as_mut().is_none_or(|passes| passes(message))
     }

@@ -123,6 +123,7 @@ fn perform(plan: &Plan, tells: bool) -> (Report, Story) {
     let recent = simulation.recent().into_iter();
     let recent = recent.filter_map(|happened| Some((name(happened.host?), happened))).collect();
     drop((simulation, cluster));
+    observer.release();
     assert_eq!(Rc::strong_count(&observer), 1, "the run leaves something behind");
     (report, Story { lines: observer.take_story(), recent })
 }
