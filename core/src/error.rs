@@ -100,16 +100,6 @@ pub enum Fatal {
         /// Who remembers what, and what is there.
         what: String,
     },
-    /// The leader has something else in the place of what is committed on this node: voters were
-    /// put back to an earlier state, and have forgotten what they had acknowledged. This node's
-    /// store is whole, and may be the only one that has it.
-    #[error(
-        "the leader contradicts what is committed here: {what}; the other nodes have lost acknowledged writes, and this node's folder may be the only one that has them: keep it, stop the others, and restore their present folders"
-    )]
-    Contradicted {
-        /// Who leads, and which entries differ.
-        what: String,
-    },
     /// The state can't be restored from a snapshot. If that has just come from the leader, this
     /// node's log and the snapshot before are unchanged: the leader's state machine has written
     /// what this node's can't read.

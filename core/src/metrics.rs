@@ -62,6 +62,10 @@ pub struct Metrics {
     pub durable: Index,
     /// Up to here it knows the log to be committed.
     pub committed: Index,
+    /// How often, in this run, a leader has told of another entry in the place of a committed one.
+    /// None of that was taken. It is 0 unless messages are forged or the disks of other nodes were
+    /// put back: then this node's folder may be the only one with all acknowledged writes.
+    pub contradictions: u64,
     /// Up to here its state machine has applied.
     pub applied: Index,
     /// The last entry that its snapshot covers; [`LogId::ZERO`] without one.

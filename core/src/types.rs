@@ -21,10 +21,12 @@ pub type Index = u64;
 pub struct Term(pub u64);
 
 impl Term {
-    /// The term after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("2^64 elections can't have happened"))
+    /// The last one. No message of a later term is believed.
+    pub const LAST: Self = Self(u64::MAX / 2);
+
+    /// The term after this one; none after the last.
+    pub fn next(self) -> Option<Self> {
+        (self < Self::LAST).then(|| Self(self.0 + 1))
     }
 }
 

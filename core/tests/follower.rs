@@ -198,6 +198,7 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
 #[test]
 fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
     let mut follower = follower(0, 3);
+    after(&mut follower, append(3, 3, 3, 0));
     let body =
         Body::Snapshot { meta: Box::new(meta(9)), offset: 4, chunk: Bytes::from_static(b"4567") };
     let output = after(&mut follower, says(body));
@@ -211,6 +212,7 @@ fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     let now = Instant::default();
     let mut engine = engine(Recovered::default());
+    engine.step(now, append(0, 0, 0, 0));
     engine.step(now, piece(5, b""));
     engine.step(now, piece(5, b"half"));
     engine.step(now, piece(7, b""));
@@ -294,57 +296,113 @@ fn the_first_entry_of_all_may_be_followed_by_any_leaders() {
     assert_eq!(follower.last_log_id(), LogId::new(1, 2, 2));
 }
 
+/// Node 1, whose log ends with 3, and which follows node 2 in term 2.
+fn following() -> Engine {
+    let mut follower = follower(0, 3);
+    after(&mut follower, heartbeat(2));
+    assert_eq!(follower.leader(), Some(node(2)));
+    follower
+}
+
+/// Node 2's, in this term.
+fn heartbeat(term: u64) -> Input {
+    let prev = LogId::new(1, 2, 3);
+    let entries = Entries::default();
+    message(2, term, Body::Append { prev, committed: 0, round: 0, durable: 0, entries })
+}
+
 #[test]
-fn a_snapshot_that_cannot_be_is_no_word_of_a_leader() {
+fn a_snapshot_that_cannot_be_is_not_taken() {
     let with = |change: &dyn Fn(&mut SnapshotMeta)| {
         let mut meta = meta(9);
         change(&mut meta);
         meta
     };
+    let says = |meta: &SnapshotMeta, offset| {
+        let (meta, chunk) = (Box::new(meta.clone()), Bytes::from_static(b"four"));
+        message(2, 2, Body::Snapshot { meta, offset, chunk })
+    };
+    let farthest = 3 + (1 << 48);
     let bad = [
         (with(&|meta| meta.log_id.term = Term(3)), 0),
         (with(&|meta| meta.membership_index = 0), 0),
         (with(&|meta| meta.membership_index = 10), 0),
-        (with(&|meta| meta.log_id.index = (Index::MAX >> 2) + 1), 0),
+        (with(&|meta| meta.log_id.index = farthest + 1), 0),
+        (with(&|meta| meta.log_id.index = Index::MAX), 0),
         (with(&|meta| meta.bytes = 3), 0),
         (meta(9), 7),
         (meta(9), u64::MAX),
     ];
     for (meta, offset) in bad {
-        let mut follower = follower(0, 3);
-        let body = Body::Snapshot {
-            meta: Box::new(meta.clone()),
-            offset,
-            chunk: Bytes::from_static(b"four"),
-        };
-        let output = after(&mut follower, message(2, 2, body));
-        assert!(output.messages.is_empty() && follower.leader().is_none(), "{meta:?} at {offset}");
+        let output = after(&mut following(), says(&meta, offset));
+        let nothing = output.messages.is_empty() && output.incoming.is_empty();
+        assert!(nothing, "{meta:?} at {offset}");
     }
     let good = [
         (meta(9), 6),
         (with(&|meta| meta.membership_index = 9), 0),
-        (with(&|meta| meta.log_id.index = Index::MAX >> 2), 0),
+        (with(&|meta| meta.log_id.index = farthest), 0),
         (with(&|meta| meta.log_id.term = Term(2)), 0),
     ];
     for (meta, offset) in good {
-        let mut follower = follower(0, 3);
-        let body =
-            Body::Snapshot { meta: Box::new(meta), offset, chunk: Bytes::from_static(b"four") };
-        after(&mut follower, message(2, 2, body));
-        assert_eq!(follower.leader(), Some(node(2)));
+        let output = after(&mut following(), says(&meta, offset));
+        let nothing = output.messages.is_empty() && output.incoming.is_empty();
+        assert!(!nothing, "{meta:?} at {offset}");
+    }
+}
+
+/// I7: whoever has not shown by an append that it leads, offers a snapshot in vain.
+#[test]
+fn a_snapshot_is_taken_only_from_the_leader_of_the_term() {
+    let offer = |from, term| {
+        let (meta, chunk) = (Box::new(meta(9)), Bytes::new());
+        message(from, term, Body::Snapshot { meta, offset: 0, chunk })
+    };
+    for (from, term, taken) in [(2, 2, true), (3, 2, false), (3, 3, false), (2, 3, false)] {
+        let mut follower = following();
+        let output = after(&mut follower, offer(from, term));
+        assert_eq!(!output.incoming.is_empty(), taken, "node {from} in term {term}");
+        assert_eq!(follower.leader(), (term == 2).then_some(node(2)));
+    }
+}
+
+/// I9: no message uses all terms up, and repeated ones of a node that is far ahead lead on.
+#[test]
+fn a_term_that_is_far_ahead_is_followed_by_steps() {
+    let step = 1 << 32;
+    let mut follower = follower(0, 3);
+    after(&mut follower, heartbeat(1 + step));
+    assert_eq!((follower.leader(), follower.hard_state().term), (Some(node(2)), Term(1 + step)));
+
+    let ahead = 1 + 4 * step;
+    for reached in [1 + 2 * step, 1 + 3 * step, ahead] {
+        let output = after(&mut follower, heartbeat(ahead));
+        assert_eq!(follower.hard_state().term, Term(reached));
+        assert_eq!(follower.leader(), (reached == ahead).then_some(node(2)), "else it is dropped");
+        assert!(output.write.is_some_and(|(_, write)| write.hard_state.is_some()), "durably");
+    }
+    for beyond in [u64::MAX / 2 + 1, u64::MAX] {
+        after(&mut follower, heartbeat(beyond));
+        assert_eq!(follower.hard_state().term, Term(ahead), "no term that can be");
     }
 }
 
 #[test]
-fn a_term_that_cannot_be_is_not_believed() {
-    let last = u64::MAX / 2;
-    for (term, leader) in [(last, Some(2)), (last + 1, None)] {
-        let mut follower = follower(0, 3);
-        let prev = LogId::new(1, 2, 3);
-        let body =
-            Body::Append { prev, committed: 0, round: 0, durable: 0, entries: Entries::default() };
-        after(&mut follower, message(2, term, body));
-        assert_eq!(follower.leader(), leader.map(node), "term {term}");
+fn nobody_campaigns_beyond_the_last_term() {
+    for (term, role) in [(Term(u64::MAX / 2 - 1), Role::PreCandidate), (Term::LAST, Role::Follower)]
+    {
+        let mut outline = Outline::default();
+        outline.push(&first(members(&[1, 2, 3])));
+        let hard_state = HardState { term, voted_for: None };
+        let mut last = engine(Recovered { hard_state, outline, ..Recovered::default() });
+        let order = Body::TimeoutNow { last_log_id: LogId::FIRST, round: 0 };
+        for _ in 0..3 {
+            let at = output_of(&mut last).wake_at.expect("it is a voter");
+            last.step(at, Input::Wake);
+            assert_eq!((last.role(), last.hard_state().term), (role, term));
+        }
+        last.step(Instant::from_nanos(u64::MAX / 2), message(2, term.0, order));
+        assert_eq!(last.hard_state().term, term, "no order of one that does not lead");
     }
 }
 
@@ -510,15 +568,17 @@ fn what_contradicts_what_is_committed_is_not_taken() {
     let mut follower = follower(0, 3);
     after(&mut follower, append(3, 3, 3, 0));
     assert_eq!(follower.committed(), 3);
-    for (prev, entries) in [
+    let contradicting = [
         (LogId::new(1, 2, 1), vec![entry(2, 3, 2)]),
         (LogId::new(2, 3, 2), vec![entry(2, 3, 3)]),
-        (LogId::ZERO, vec![first(members(&[1, 2, 3]))]),
-    ] {
+        (LogId::FIRST, vec![entry(1, 3, 2)]),
+    ];
+    for (count, (prev, entries)) in (1..).zip(contradicting) {
         let body =
             Body::Append { prev, committed: 0, round: 0, durable: 0, entries: entries.into() };
         let output = after(&mut follower, message(3, 2, body));
-        assert!(output.contradicted.is_some(), "{prev}");
+        assert_eq!(follower.contradictions(), count, "{prev}");
+        assert!(!output.messages.iter().any(|message| message.to == node(3)), "{prev}");
         assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()), "{prev}");
         assert_eq!(follower.last_log_id(), LogId::new(1, 2, 3));
     }
@@ -554,11 +614,12 @@ fn what_was_committed_before_a_restart_is_not_replaced() {
     };
     let body = shorter(LogId::new(1, 2, 2), vec![entry(2, 3, 3)]);
     let output = after(&mut restarted, message(3, 2, body));
-    assert!(output.contradicted.is_some());
+    assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()));
+    assert_eq!(restarted.contradictions(), 1);
     assert_eq!(restarted.last_log_id(), LogId::new(1, 2, 7));
     let body = shorter(LogId::new(1, 2, 5), vec![entry(2, 3, 6)]);
-    let output = after(&mut restarted, message(3, 2, body));
-    assert_eq!(output.contradicted, None, "what is not known to be committed may be replaced");
+    after(&mut restarted, message(3, 2, body));
+    assert_eq!(restarted.contradictions(), 1, "what is not known to be committed may be replaced");
     assert_eq!(restarted.last_log_id(), LogId::new(2, 3, 6));
 }
 

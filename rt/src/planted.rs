@@ -81,8 +81,12 @@ bugs! {
     I4,
     /// A claim takes the place of any other with a lower ballot.
     I5,
+    /// A leader takes forwards of strangers, and a follower a snapshot of whoever offers one.
+    I7,
     /// A lost disk is exchanged without a joint configuration.
     I8,
+    /// A message of any term is believed, and a snapshot up to any index.
+    I9,
     /// An order to take over holds for ever.
     I10,
     /// A claim is answered before it is durable.

@@ -9,6 +9,7 @@ use super::Common;
 use crate::identity::Replica;
 use crate::message::{Body, Handover};
 use crate::quorum::VoteResult;
+use crate::types::Term;
 
 /// Why and how to campaign.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,14 +25,16 @@ pub(super) enum Campaign {
 pub(super) struct Candidate {
     /// Only asking.
     pub(super) pre: bool,
+    /// The term that it is about: while it only asks, the next one.
+    pub(super) term: Term,
     /// When to give up and ask anew.
     pub(super) election_at: Instant,
     votes: BTreeMap<Replica, bool>,
 }
 
 impl Candidate {
-    /// Asks all voters. The term of a real campaign has begun already.
-    pub(super) fn new(common: &mut Common, campaign: Campaign) -> Self {
+    /// Asks all voters about this term, which of a real campaign has begun already.
+    pub(super) fn new(common: &mut Common, campaign: Campaign, term: Term) -> Self {
         let pre = campaign == Campaign::Ask;
         let handover = match campaign {
             Campaign::Handover(handover) => Some(handover),
@@ -44,7 +47,6 @@ impl Candidate {
         let mut votes = BTreeMap::new();
         for peer in common.other_voters() {
             if pre {
-                let term = common.hard_state.term.next();
                 common.send_in_term(peer, term, Body::PreVote { last_log_id });
             } else {
                 common.send(peer, Body::Vote { last_log_id, handover });
@@ -53,7 +55,7 @@ impl Candidate {
         if pre {
             votes.insert(common.me, true);
         }
-        Self { pre, election_at: common.election_at(), votes }
+        Self { pre, term, election_at: common.election_at(), votes }
     }
 
     /// Its own vote counts once it is durable, like any other. Without it, it might lead, restart, and lead once more in the same term: then

@@ -70,6 +70,9 @@ pub(super) struct Common {
     held: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
     pub(super) receiving: Option<Receiving>,
+    /// How often a leader has contradicted what is committed, and when that was logged last.
+    pub(super) contradictions: u64,
+    contradiction_logged_at: Option<Instant>,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
     /// Of the forward that is being looked at: the commands that can't be read.
@@ -150,6 +153,8 @@ impl Common {
             replaced: LogId::ZERO,
             held: Vec::new(),
             receiving: None,
+            contradictions: 0,
+            contradiction_logged_at: None,
             sequence,
             refused: Vec::new(),
             out: Box::default(),
@@ -200,7 +205,10 @@ impl Common {
             // What it would have said of this kind before is out of date, and what a slow disk holds back stays bounded.
             let kind = mem::discriminant(&message.body);
             self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
-            if self.held.len() < MAX_HELD {
+            // Strangers leave room for the members.
+            let is_member = self.membership().is_none_or(|membership| membership.is_member(to));
+            let max = if is_member { MAX_HELD } else { MAX_HELD / 2 };
+            if self.held.len() < max {
                 let promise = Promise { hard_state: self.hard_state, standing: self.standings };
                 self.held.push((promise, message));
             }
@@ -433,6 +441,12 @@ impl Common {
     /// Notes what another replica has shown to have made durable; whether it has `acted` in its
     /// present boot.
     pub(super) fn remember(&mut self, of: Replica, acted: bool, change: impl FnOnce(&mut Memory)) {
+        // A leader may be none of the configuration in force here, which may be old; but it may
+        // also be a stranger. What it has shown is noted once the configuration names it.
+        let is_member = |membership: &Membership| membership.is_member(of);
+        if !self.membership().is_none_or(is_member) {
+            return;
+        }
         if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
             let memory = self.memories.entry(of).or_default();
             change(memory);
@@ -512,14 +526,44 @@ impl Common {
         }
     }
 
-    /// The leader has another entry where this log is committed. Its voters have forgotten what
-    /// they had acknowledged: their disks were put back, and nobody has noticed.
+    /// The leader has another entry where this log is committed, and it is not taken. The leader
+    /// lies, or its voters have forgotten what they had acknowledged: their disks were put back,
+    /// and nobody has noticed.
+    #[cold]
     pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
+        self.contradictions = self.contradictions.saturating_add(1);
+        let is_recent = |at| self.now < at + CONTRADICTIONS_PAUSE;
+        if self.contradiction_logged_at.is_some_and(is_recent) {
+            return;
+        }
+        self.contradiction_logged_at = Some(self.now);
         let ours = self.log.log_id(theirs.index).unwrap_or(self.log.purged());
-        self.out.contradicted = Some(format!(
-            "replica {leader} leads in term {} with entry {theirs} in the place of {ours}",
-            self.hard_state.term
-        ));
+        tracing::error!(
+            me = %self.me,
+            %leader,
+            term = %self.hard_state.term,
+            %theirs,
+            %ours,
+            contradictions = self.contradictions,
+            "refused an entry of the leader that contradicts what is committed here; unless the \
+             leader's messages are forged, the other nodes have lost acknowledged writes, and this \
+             node's folder may be the only one that has them: keep it, stop the others, and \
+             restore their present folders"
+        );
+    }
+
+    /// The term in which this replica may campaign now, if it may.
+    pub(super) fn next_term(&self) -> Option<Term> {
+        // A snapshot that is being put in the place of the log must not meet a leader. (What covers
+        // more than this log is committed elsewhere, so this replica could not be elected.)
+        if self.receiving.as_ref().is_some_and(Receiving::is_ending) {
+            return None;
+        }
+        let next = self.hard_state.term.next();
+        if next.is_none() {
+            tracing::error!(me = %self.me, "there is no term left to campaign in");
+        }
+        next
     }
 
     /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).
@@ -548,6 +592,9 @@ const MARKS_PAUSE: u32 = 10;
 /// Marks that no other write has taken along for so many heartbeats are written by themselves: what
 /// happened last before a quiet time is remembered over a restart of all nodes, too.
 const LONELY_MARKS: u32 = 3;
+
+/// A leader that contradicts what is committed does so with each heartbeat.
+const CONTRADICTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Messages that may wait for the disk: several for each member of a configuration. Others are
 /// repeated by who asks.

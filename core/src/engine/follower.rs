@@ -5,13 +5,14 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use super::forward::Forwards;
+use super::messages::LAST_INDEX;
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::identity::Replica;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Index, LogId};
+use crate::types::{Index, LogId, Term};
 
 pub(super) struct Follower {
     election_at: Instant,
@@ -26,7 +27,13 @@ struct Following {
     agreed: Index,
     /// The largest commit index the leader has told of; it may be beyond what has arrived.
     committed: Index,
+    /// The largest round it has told of, and that of its latest append, which is echoed: a number
+    /// that was never its own must not be echoed for the rest of the term.
     round: u64,
+    echo: u64,
+    /// Its last word on what is committed here contradicts this log. Then it confirms no read, for
+    /// its state is another.
+    contradicts: bool,
     /// Up to here the leader's own log is durable, as far as it has said.
     durable: Index,
     /// Whether it has spoken as a leader in its present boot.
@@ -149,6 +156,8 @@ impl Follower {
             agreed: 0,
             committed: 0,
             round: 0,
+            echo: 0,
+            contradicts: false,
             durable: 0,
             acted: false,
             acknowledged: 0,
@@ -174,11 +183,17 @@ impl Follower {
         offset: u64,
         chunk: Bytes,
     ) {
+        // An append comes first: it tells that whoever sends this leads.
+        if self.leader().is_none() && !planted(Bug::I7) {
+            return;
+        }
         let Some(following) = self.hear(common, from) else { return };
         let at = meta.log_id;
-        if at.index > common.committed {
+        let committed_in = common.log.log_id(common.committed).unwrap_or_default().term;
+        if at.index > common.committed && at.term >= committed_in {
             common.receive(from, meta, offset, chunk);
         } else if at.index > common.log.purged().index && !common.log.contains(at) {
+            following.contradicts = true;
             common.contradicted(from, at);
         } else {
             // It has all of that, and can say so: what is committed is the leader's, too.
@@ -190,7 +205,8 @@ impl Follower {
     /// A snapshot has taken the place of the log up to the commit index.
     pub(super) fn installed(&mut self, common: &Common) {
         if let Some(following) = &mut self.following {
-            following.agreed = following.agreed.max(common.committed);
+            let agreed = following.agreed.max(common.committed);
+            following.agreed = agreed.min(common.log.last().index);
         }
     }
 
@@ -204,21 +220,30 @@ impl Follower {
         entries: Entries,
     ) {
         let Some(following) = self.hear(common, from) else { return };
-        let (prev, entries) = behind_purged(common.log.purged(), prev, entries);
-        let new_round = round > following.round;
+        let (prev, entries) = match behind_purged(common.log.purged(), prev, entries) {
+            Ok(behind) => behind,
+            Err(theirs) => {
+                following.contradicts = true;
+                common.contradicted(from, theirs);
+                return;
+            }
+        };
+        let new_round = round != following.echo;
         following.round = following.round.max(round);
+        following.echo = round;
         let agrees = common.log.contains(prev)
             || planted(Bug::R3) && entries.is_empty()
             || planted(Bug::X4) && common.log.log_id(prev.index).is_some();
         if !agrees {
             if prev.index <= common.committed {
+                following.contradicts = true;
                 common.contradicted(from, prev);
                 return;
             }
             // `contains` fails beyond the end, too: then the end is the hint.
             let hint = common.log.last_at_most(prev.index, prev.term);
             let outcome = AppendOutcome::Rejected { prev: prev.index, hint };
-            common.promise(from, Body::AppendReply { round: following.round, outcome });
+            common.promise(from, Body::AppendReply { round, outcome });
             return;
         }
         let last = prev.index + entries.len() as u64;
@@ -236,16 +261,23 @@ impl Follower {
         let new = entries.slice(known..entries.len());
         if let Some(new_at) = new.first().map(|entry| entry.log_id) {
             let first = new_at.index;
-            if first <= common.committed && !planted(Bug::R2) {
+            // The first entry of all is the same everywhere, and never replaced.
+            let replaces_all = first == 1 && common.log.last().index > 0;
+            if (first <= common.committed || replaces_all) && !planted(Bug::R2) {
+                following.contradicts = true;
                 common.contradicted(from, new_at);
                 return;
             }
             if first <= common.log.last().index {
                 common.truncate(first);
+                // No leader replaces what it has told itself. But messages may be forged, and what
+                // is agreed must be in the log.
+                following.agreed = following.agreed.min(first - 1);
             }
             common.extend(new);
         }
         following.agreed = following.agreed.max(last);
+        following.contradicts &= following.agreed < common.committed;
         following.learn_commit(common, committed);
     }
 
@@ -286,6 +318,7 @@ impl Follower {
     ) {
         if let Some(following) = &mut self.following
             && following.leader == from
+            && is_placed_by(from, common.hard_state.term, &outcome)
         {
             following.forwards.on_reply(common, sequence, outcome);
         }
@@ -301,6 +334,7 @@ impl Follower {
         if let Some(following) = &mut self.following
             && following.leader == from
         {
+            let index = index.filter(|_| !following.contradicts);
             following.questions.on_reply(common, sequence, index);
             following.learn_commit(common, index.unwrap_or(0));
         }
@@ -314,7 +348,7 @@ impl Follower {
             following.reply_due = false;
             following.acknowledged = matched;
             let outcome = AppendOutcome::Accepted { matched };
-            common.promise(following.leader, Body::AppendReply { round: following.round, outcome });
+            common.promise(following.leader, Body::AppendReply { round: following.echo, outcome });
         }
         following.forwards.send(common, following.leader);
         following.questions.send(common, following.leader);
@@ -330,11 +364,29 @@ impl Following {
     }
 }
 
-/// What of an append lies behind the purged part of this log. That part is committed, so the leader has the same there.
-fn behind_purged(purged: LogId, prev: LogId, entries: Entries) -> (LogId, Entries) {
+/// Whether the leader of this term can have given forwarded commands such a place, if any. Other
+/// answers say nothing: the outcome stays unknown.
+fn is_placed_by(leader: Replica, term: Term, outcome: &ForwardOutcome) -> bool {
+    match outcome {
+        ForwardOutcome::Appended(first) | ForwardOutcome::Partly { first, .. } => {
+            (first.term, first.leader) == (term, leader.id) && first.index <= LAST_INDEX
+        }
+        ForwardOutcome::NotLeader | ForwardOutcome::Busy => true,
+    }
+}
+
+/// What of an append lies behind the purged part of this log. That part is committed, so the leader
+/// has the same there.
+///
+/// Errors: the leader's entry in the place of the last purged one, which is another.
+fn behind_purged(purged: LogId, prev: LogId, entries: Entries) -> Result<(LogId, Entries), LogId> {
     if prev.index >= purged.index || prev == LogId::ZERO && entries.is_empty() {
-        return (prev, entries);
+        return Ok((prev, entries));
     }
     let covered = entries.partition_point(|entry| entry.log_id.index <= purged.index);
-    (purged, entries.slice(covered..entries.len()))
+    let last = covered.checked_sub(1).and_then(|last| entries.get(last));
+    match last.map(|entry| entry.log_id) {
+        Some(theirs) if theirs.index == purged.index && theirs != purged => Err(theirs),
+        _ => Ok((purged, entries.slice(covered..entries.len()))),
+    }
 }

@@ -12,6 +12,7 @@ use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Proposal, Ticket};
 use crate::identity::Replica;
+use crate::membership::MAX_NODES;
 use crate::message::{Body, ForwardOutcome};
 use crate::types::Entry;
 
@@ -129,10 +130,25 @@ impl Seen {
     const BOOTS: usize = 8;
     /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
     const NUMBERS: usize = 1024;
+    /// The numbers of one boot lie together: no run sends so many forwards that come out of order.
+    /// What lies further off says nothing of what was seen here, or else a few forged numbers would
+    /// make repetitions of all that follow.
+    const SPAN: u64 = 1 << 32;
+    /// So many peers are known, though some may have left: twice the members of a configuration, as
+    /// one may follow on another.
+    const PEERS: usize = 2 * MAX_NODES;
 
-    /// Forgets the other peers.
-    pub(super) fn retain(&mut self, keep: impl Fn(Replica) -> bool) {
-        self.windows.retain(|peer, _| keep(*peer));
+    /// Forgets the other peers, once there are many. (Those who have left may have had forwards
+    /// taken.)
+    pub(super) fn tidy(&mut self, keep: impl Fn(Replica) -> bool) {
+        if self.windows.len() > Self::PEERS {
+            self.windows.retain(|peer, _| keep(*peer));
+        }
+    }
+
+    /// Whether forwards of this peer may have been taken.
+    pub(super) fn knows(&self, peer: Replica) -> bool {
+        self.windows.contains_key(&peer)
     }
 
     /// Whether this is the first time, which it is not again.
@@ -143,13 +159,17 @@ impl Seen {
             windows.pop_first();
         }
         let Some(window) = windows.get_mut(&boot) else { return false };
-        if sequence <= window.below || !window.above.insert(sequence) {
+        let is_below = sequence <= window.below && window.below - sequence < Self::SPAN;
+        if is_below || !window.above.insert(sequence) {
             return false;
         }
-        if window.above.len() > Self::NUMBERS
-            && let Some(oldest) = window.above.pop_first()
-        {
-            window.below = oldest;
+        if window.above.len() > Self::NUMBERS {
+            let last = window.above.last().copied().unwrap_or(sequence);
+            if last - sequence >= Self::SPAN {
+                window.above.pop_last();
+            } else if let Some(oldest) = window.above.pop_first() {
+                window.below = oldest;
+            }
         }
         true
     }
@@ -189,6 +209,25 @@ mod tests {
             Seen::NUMBERS,
             "memory is bounded"
         );
+    }
+
+    /// Numbers that no run counts to may be forged. They must not make repetitions of what follows.
+    #[test]
+    fn numbers_from_elsewhere_stop_nobody() {
+        for forged in [1 << 48, u64::MAX - 5000] {
+            let mut seen = Seen::default();
+            let peer = Replica::new(2, 7);
+            assert!(seen.is_first(peer, 9, 100));
+            for sequence in forged..forged + 5000 {
+                seen.is_first(peer, 9, sequence);
+            }
+            for sequence in 101..5000 {
+                assert!(seen.is_first(peer, 9, sequence), "{sequence}");
+                assert!(!seen.is_first(peer, 9, sequence), "{sequence}");
+            }
+            assert!(!seen.is_first(peer, 9, 102));
+            assert!(seen.windows[&peer][&9].above.len() <= Seen::NUMBERS);
+        }
     }
 
     #[test]

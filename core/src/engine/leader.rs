@@ -15,7 +15,7 @@ use super::stamps::Stamps;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::config::Config;
 use crate::entries::Entries;
-use crate::identity::Replica;
+use crate::identity::{Replica, Standing};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
@@ -53,6 +53,8 @@ pub(super) enum StepDown {
     NoQuorum,
     /// Its disk hangs.
     Disk,
+    /// It is no part of the configuration that it has committed.
+    Removed,
 }
 
 /// The identity of the next entry that the leader appends.
@@ -107,7 +109,7 @@ impl Leader {
     fn reconcile(&mut self, common: &Common) {
         let Some(membership) = common.membership() else { return };
         self.peers.retain(|peer, _| membership.is_member(*peer));
-        self.seen.retain(|peer| membership.is_member(peer));
+        self.seen.tidy(|peer| membership.is_member(peer));
         let next = common.log.last().index + 1;
         for peer in membership.members().keys().filter(|peer| **peer != common.me) {
             self.peers.entry(*peer).or_insert_with(|| Progress::new(next, common.now));
@@ -202,10 +204,16 @@ impl Leader {
         commands: Vec<Bytes>,
     ) {
         let refused = mem::take(&mut common.refused);
-        if !self.peers.contains_key(&from) {
-            let outcome = ForwardOutcome::NotLeader;
-            common.send(from, Body::ForwardReply { boot, sequence, outcome });
+        if !self.peers.contains_key(&from) && !planted(Bug::I7) {
+            // One that has left may have had it taken before: then only silence is true.
+            if !self.seen.knows(from) {
+                let outcome = ForwardOutcome::NotLeader;
+                common.send(from, Body::ForwardReply { boot, sequence, outcome });
+            }
             return;
+        }
+        if common.met(from).is_some_and(|met| met.number != boot) {
+            return; // Whoever is there now knows nothing of it.
         }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
         let nothing = commands.is_empty() && refused.is_empty();
@@ -369,6 +377,9 @@ impl Leader {
             self.look_for_new_disks(common);
         }
         self.rounds.on_time(common);
+        if *common.standing() == Standing::Spent {
+            return Some(StepDown::Removed);
+        }
         let is_over = |handover: &mut Handover| common.now >= handover.until;
         if !planted(Bug::E8) && self.handover.take_if(is_over).is_some() {
             // It goes on: an order that is still on its way is out of date for whoever hears of

@@ -13,11 +13,19 @@ use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Sit
 use crate::snapshot::SnapshotMeta;
 use crate::types::{HardState, Index, LogId, NodeId, Payload, Term};
 
-/// So many elections can't have happened. A peer that speaks of a later term is not believed, lest there be no next one.
-const LAST_TERM: Term = Term(u64::MAX / 2);
+/// A message may be so many terms ahead. With an election every millisecond, a node that is further
+/// behind was away for seven weeks. One that is ahead by more raises this replica's term by so much
+/// and does nothing else, so that repeated messages lead on, and no few messages use all terms up:
+/// that takes 2^31, of which each costs a durable write.
+const MAX_TERM_STEP: u64 = 1 << 32;
 
-/// No log gets beyond this index in thousands of years, and a store may rely on it. A peer whose snapshot claims more is not believed.
-const LAST_INDEX: Index = Index::MAX >> 2;
+/// A snapshot may end so many entries after this replica's log: that is 89 years of 100,000 entries
+/// a second. One that claims more is not believed, so that no few snapshots use all indexes up.
+const MAX_SNAPSHOT_STEP: Index = 1 << 48;
+
+/// No log gets beyond this index in thousands of years, and a store may rely on it. A peer that
+/// claims more is not believed.
+pub(super) const LAST_INDEX: Index = Index::MAX >> 2;
 
 impl Engine {
     pub(super) fn on_message(&mut self, message: Message) {
@@ -43,20 +51,27 @@ impl Engine {
             self.on_formation(from, &body);
             return;
         }
-        let common = &mut self.common;
-        if term > LAST_TERM {
-            tracing::error!(%from, %term, "ignored a message of a term that can't be");
-            return;
-        }
-        let ours = common.hard_state.term;
+        let ours = self.common.hard_state.term;
         if term > ours {
             match &body {
+                _ if term > Term::LAST => {
+                    tracing::error!(%from, %term, "ignored a message of a term that can't be");
+                    return;
+                }
                 // A question that binds nobody, and the answer to ours.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
                 Body::Vote { handover, .. }
                     if self.follows_live_leader() && !self.is_handed_over(from, *handover) =>
                 {
+                    return;
+                }
+                _ if term.0 - ours.0 > MAX_TERM_STEP && !planted(Bug::I9) => {
+                    tracing::warn!(
+                        %from, %term, %ours,
+                        "a message is too far ahead in its term: followed by a step"
+                    );
+                    self.become_follower(Term(ours.0 + MAX_TERM_STEP));
                     return;
                 }
                 _ => self.become_follower(term),
@@ -141,7 +156,8 @@ impl Engine {
                 }
             },
             Body::Snapshot { meta, offset, chunk } => {
-                if !snapshot_can_be(&meta, offset, chunk.len(), term) {
+                let last = common.log.last().index;
+                if !snapshot_can_be(&meta, offset, chunk.len(), term, last) {
                     tracing::error!(%from, at = %meta.log_id, "ignored a snapshot that can't be");
                     return;
                 }
@@ -149,14 +165,13 @@ impl Engine {
                     tracing::warn!(%from, at = %meta.log_id, "ignored a snapshot of another cluster");
                     return;
                 }
-                if let State::Candidate(_) = self.role {
-                    self.become_follower(term);
-                }
                 match &mut self.role {
                     State::Follower(follower) => {
                         follower.on_snapshot(&mut self.common, from, *meta, offset, chunk);
                     }
-                    State::Candidate(_) | State::Leader(_) => {
+                    // The leader's next append makes it a follower.
+                    State::Candidate(_) => {}
+                    State::Leader(_) => {
                         tracing::error!(%from, %term, "ignored a second leader of this node's term");
                     }
                 }
@@ -397,11 +412,9 @@ impl Engine {
 
     fn on_vote_reply(&mut self, pre: bool, from: Replica, term: Term, granted: bool) {
         self.note_answer(from, granted);
-        let asked =
-            if pre { self.common.hard_state.term.next() } else { self.common.hard_state.term };
         if let State::Candidate(candidate) = &mut self.role
             && candidate.pre == pre
-            && (!granted || term == asked)
+            && (!granted || term == candidate.term)
         {
             if granted && !pre && self.common.voters.contains(from) {
                 self.common.remember(from, true, |memory| {
@@ -447,11 +460,13 @@ fn entries_follow(prev: LogId, entries: &Entries, term: Term) -> bool {
     })
 }
 
-/// Whether a leader of `term` can have such a snapshot, and such a piece of it.
-fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term) -> bool {
+/// Whether a leader of `term` can have such a snapshot, and such a piece of it, for a log that ends
+/// with `last`.
+fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term, last: Index) -> bool {
     let end = offset.checked_add(len as u64);
+    let farthest = last.saturating_add(MAX_SNAPSHOT_STEP).min(LAST_INDEX);
     meta.log_id.term <= term
         && (1..=meta.log_id.index).contains(&meta.membership_index)
-        && meta.log_id.index <= LAST_INDEX
+        && (meta.log_id.index <= farthest || planted(Bug::I9))
         && end.is_some_and(|end| end <= meta.bytes)
 }

@@ -425,6 +425,12 @@ impl Engine {
         self.common.log.compaction_is_durable()
     }
 
+    /// How often, in this run, a leader has told of another entry in the place of a committed one.
+    /// None of that was taken.
+    pub fn contradictions(&self) -> u64 {
+        self.common.contradictions
+    }
+
     /// The membership in force.
     pub fn membership(&self) -> Option<&Membership> {
         self.common.log.membership()
@@ -534,17 +540,23 @@ impl Engine {
             return self.campaign(Campaign::Elect);
         }
         self.leave_role();
-        let candidate = Candidate::new(&mut self.common, Campaign::Ask);
+        let Some(term) = self.common.next_term() else {
+            if let State::Follower(follower) = &mut self.role {
+                follower.wait_for_leader(&mut self.common);
+            }
+            return;
+        };
+        let candidate = Candidate::new(&mut self.common, Campaign::Ask, term);
         self.role = State::Candidate(candidate);
         self.count_votes();
     }
 
     fn campaign(&mut self, campaign: Campaign) {
+        let Some(term) = self.common.next_term() else { return };
         self.leave_role();
         let common = &mut self.common;
-        let term = common.hard_state.term.next();
         common.set_hard_state(HardState { term, voted_for: Some(common.me) });
-        let candidate = Candidate::new(common, campaign);
+        let candidate = Candidate::new(common, campaign, term);
         self.role = State::Candidate(candidate);
     }
 

@@ -52,9 +52,6 @@ pub struct Output {
     pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
-    /// The leader has something else in the place of what is committed here. The node must stop at
-    /// once: its state is not that of the others.
-    pub contradicted: Option<String>,
     /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
     pub wake_at: Option<Instant>,
 }
@@ -78,7 +75,6 @@ impl Output {
             addresses_changed,
             cannot_form,
             rolled_back,
-            contradicted,
             wake_at,
         } = self;
         *write = None;
@@ -96,7 +92,6 @@ impl Output {
         *addresses_changed = false;
         *cannot_form = None;
         *rolled_back = None;
-        *contradicted = None;
         *wake_at = None;
     }
 
@@ -238,7 +233,6 @@ mod tests {
             addresses_changed: true,
             cannot_form: Some(InitializeError::Spent),
             rolled_back: Some("why".to_owned()),
-            contradicted: Some("why".to_owned()),
             restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],

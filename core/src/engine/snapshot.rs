@@ -159,6 +159,13 @@ pub(super) struct Receiving {
     ending: bool,
 }
 
+impl Receiving {
+    /// Whether all of it is here, so that it may take the place of the log at any moment.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
+    }
+}
+
 impl Common {
     /// A piece, or an offer, has come from the leader.
     pub(super) fn receive(
@@ -202,8 +209,9 @@ impl Common {
         receiving.stored = receiving.stored.max(stored);
         if let Some(leader) = leader {
             self.send(leader, Body::SnapshotReply { digest, stored });
+            // Without a leader this replica may come to lead itself. The next one's offer ends it.
+            self.end_if_whole();
         }
-        self.end_if_whole();
     }
 
     fn end_if_whole(&mut self) {
@@ -233,6 +241,9 @@ impl Common {
         // have been.
         if index <= covered || has_come && index <= self.committed && !planted(Bug::S2) {
             return false;
+        }
+        if index > self.committed && !has_come {
+            return false; // Nobody waits for it any more.
         }
         if index <= self.committed && !(has_come && planted(Bug::S2)) {
             let ours = self.log.log_id(index);

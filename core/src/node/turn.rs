@@ -177,9 +177,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if let Some(what) = taken.output.rolled_back.take() {
             return Err(Fatal::RolledBack { what });
         }
-        if let Some(what) = taken.output.contradicted.take() {
-            return Err(Fatal::Contradicted { what });
-        }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
@@ -351,8 +348,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
-        if output.rolled_back.is_some() || output.contradicted.is_some() {
-            return; // This node's disk or others' were put back: nothing of this turn leaves.
+        if output.rolled_back.is_some() {
+            return; // This node's disk was put back: nothing of this turn leaves.
         }
         let Output {
             write,
@@ -370,7 +367,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             addresses_changed,
             cannot_form,
             rolled_back: _,
-            contradicted: _,
             wake_at,
         } = &mut **output;
         if membership.is_some() || *addresses_changed {
@@ -583,6 +579,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
+            metrics.contradictions = engine.contradictions();
             metrics.applied = self.applying.applied().min(engine.committed());
             metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             metrics.purged = engine.purged();

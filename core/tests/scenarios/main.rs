@@ -1,10 +1,10 @@
 //! Scenarios of the engine: whole clusters in one process, whose clock, network and disks are in hand. `testdata/*.txt` are
 //! the scenarios; `commands.rs` describes their language.
 
-mod bad_peer;
 mod cluster;
 mod commands;
 mod disk;
+mod extremes;
 mod interleavings;
 mod safety;
 mod script;

@@ -525,7 +525,7 @@ impl Observer {
 
     pub fn ended(&self, node: NodeId, outcome: &Result<(), Fatal>) {
         self.tell(now(), || format!("node {node} ends: {outcome:?}"));
-        if matches!(outcome, Err(Fatal::RolledBack { .. } | Fatal::Contradicted { .. })) {
+        if matches!(outcome, Err(Fatal::RolledBack { .. })) {
             self.noticed.borrow_mut().insert(node);
         }
         self.see(&Seen::Ended { node, outcome });
@@ -564,6 +564,9 @@ impl Observer {
             let metrics = self.metrics.borrow();
             let Some(metrics) = metrics.get(&node).map(watch::Receiver::borrow) else { return };
             let known = &self.inner.borrow().model.nodes[&node].metrics;
+            if metrics.contradictions > 0 {
+                self.noticed.borrow_mut().insert(node);
+            }
             if is_same(known, &metrics) {
                 return;
             }

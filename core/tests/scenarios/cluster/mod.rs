@@ -101,7 +101,7 @@ const SEEDS: u64 = 0x2d35_8dcc_aa6c_78a5;
 const LATENCY: Duration = Duration::from_millis(10);
 
 /// The cluster of nodes that a scenario does not form itself.
-const CLUSTER: ClusterId = ClusterId(1);
+pub(crate) const CLUSTER: ClusterId = ClusterId(1);
 
 /// The list of these nodes.
 pub(crate) fn list(ids: &[NodeId]) -> BTreeMap<NodeId, String> {
@@ -182,6 +182,12 @@ impl Cluster {
 
     pub(crate) fn engine(&self, id: NodeId) -> Option<&Engine> {
         self.nodes.get(&id).unwrap_or_else(|| panic!("there is no node {id}")).engine.as_ref()
+    }
+
+    /// Whether the log of a node holds this entry, or has purged one there.
+    pub(crate) fn holds(&self, id: NodeId, log_id: LogId) -> bool {
+        let log = self.nodes[&id].disk.submitted();
+        log.log_id(log_id.index) == Some(log_id)
     }
 
     fn running(&mut self, id: NodeId) -> &mut Engine {
@@ -458,7 +464,7 @@ impl Cluster {
         let mut output = Box::<Output>::default();
         self.running(id).take_output(&mut output);
         self.node(id).wake_at = output.wake_at;
-        if let Some(what) = output.rolled_back.take().or(output.contradicted.take()) {
+        if let Some(what) = output.rolled_back.take() {
             self.tell(false, format!("{id} stops: {}", what.replace("/0000", "")));
             self.crash(id, 0);
             return;
