@@ -234,7 +234,8 @@ impl Common {
     /// A snapshot is whole and durable. Whether it takes the place of the log up to its end, because it covers more than is known to
     /// be committed here (S2).
     pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
-        let has_come = self.receiving.take_if(|receiving| receiving.meta == meta).is_some();
+        let is_it = |receiving: &mut Receiving| receiving.ending && receiving.meta == meta;
+        let has_come = self.receiving.take_if(is_it).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         let index = meta.log_id.index;
         // Another has overtaken it; or the log has, and though that is committed, not all of it may have been applied, as what is purged must
