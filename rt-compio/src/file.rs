@@ -118,8 +118,7 @@ impl File for CompioFile {
         match &self.kind {
             Kind::Ring { file, .. } => {
                 // compio has no operation for it.
-                let file = std::fs::File::from(file.as_fd().try_clone_to_owned()?);
-                offload(&Compio, move || blocking::allocate(&file, len)).await
+                on_thread(file, move |file| blocking::allocate(file, len)).await
             }
             Kind::Blocking(file) => file.allocate(len).await,
         }
@@ -138,12 +137,22 @@ impl File for CompioFile {
     async fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.kind {
             Kind::Ring { file, .. } => {
-                let file = file.clone();
-                complete(async move { file.set_len(len).await }).await
+                // Before Linux 6.9 compio does it on a thread of its own, and panics where that is
+                // refused.
+                on_thread(file, move |file| file.set_len(len)).await
             }
             Kind::Blocking(file) => file.set_len(len).await,
         }
     }
+}
+
+/// Works on the file of a ring on a blocking thread.
+async fn on_thread(
+    file: &compio::fs::File,
+    work: impl FnOnce(&std::fs::File) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let file = std::fs::File::from(file.as_fd().try_clone_to_owned()?);
+    offload(&Compio, move || work(&file)).await
 }
 
 async fn write(mut file: compio::fs::File, from: Vec<Bytes>, mut offset: u64) -> io::Result<()> {

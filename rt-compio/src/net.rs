@@ -9,12 +9,9 @@ use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpSocket, TcpStream};
 use quorate_rt::executor::cooperate;
-use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf, sockets};
 
 use crate::{LONGEST_TRANSFER, Unwritten};
-
-/// How many connections the kernel keeps for a listener that is busy (the kernel's `somaxconn` may be lower).
-const BACKLOG: i32 = 1024;
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -23,12 +20,10 @@ pub struct CompioListener {
 }
 
 impl CompioListener {
-    pub(crate) async fn bind(on: SocketAddr) -> io::Result<Self> {
-        let socket =
-            if on.is_ipv4() { TcpSocket::new_v4().await } else { TcpSocket::new_v6().await }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(on).await?;
-        Ok(Self { listener: socket.listen(BACKLOG).await? })
+    // Where compio polls, it would make its sockets on threads of its own, and panic where one is
+    // refused.
+    pub(crate) fn bind(on: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(sockets::listen(on)?)? })
     }
 }
 
@@ -38,7 +33,7 @@ impl Listener for CompioListener {
     async fn accept(&mut self) -> io::Result<(CompioStream, SocketAddr)> {
         cooperate().await;
         let (stream, peer) = self.listener.accept().await?;
-        Ok((CompioStream::new(stream)?, peer))
+        Ok((CompioStream { stream }, sockets::peer_address(peer)))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -53,9 +48,9 @@ pub struct CompioStream {
 }
 
 impl CompioStream {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        Ok(Self { stream })
+    pub(crate) async fn connect(to: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::from_std_stream(sockets::unconnected(to)?)?;
+        Ok(Self { stream: socket.connect(to).await? })
     }
 }
 
@@ -111,6 +106,6 @@ impl WriteHalf for CompioWriteHalf {
     }
 
     async fn shutdown(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
+        Ok(rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?)
     }
 }

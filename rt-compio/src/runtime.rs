@@ -8,9 +8,9 @@ use std::sync::Once;
 
 use compio::driver::op::OpCodeFlag;
 use compio::driver::{DriverType, ProactorBuilder};
-use compio::net::TcpStream;
 use compio::runtime::{Runtime, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
+use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::executor::{self, LocalTask, Sleep};
 use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
 
@@ -65,11 +65,11 @@ impl AsyncRuntime for Compio {
     }
 
     async fn listen(&self, on: SocketAddr) -> io::Result<CompioListener> {
-        CompioListener::bind(on).await
+        CompioListener::bind(on)
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<CompioStream> {
-        CompioStream::new(TcpStream::connect(to).await?)
+        CompioStream::connect(to).await
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<CompioFile> {
@@ -89,6 +89,7 @@ impl AsyncRuntime for Compio {
         if executor::is_running() {
             return Err(io::Error::other("a runtime runs on this thread already"));
         }
+        let threads = BlockingThreads::start()?;
         let runtime = match options.driver {
             Driver::Uring => start(DriverType::IoUring)?,
             Driver::Poll => start(DriverType::Poll)?,
@@ -100,8 +101,8 @@ impl AsyncRuntime for Compio {
                 start(DriverType::Poll)
             })?,
         };
-        let outcome = runtime
-            .block_on(executor::run(async { main(Self).await }, compio::runtime::time::sleep));
+        let main = async { main(Self).await };
+        let outcome = runtime.block_on(executor::run(threads, main, compio::runtime::time::sleep));
         drop(runtime);
         outcome.map_err(|panic| resume_unwind(panic))
     }

@@ -10,13 +10,10 @@ use monoio::buf::SliceMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::{TcpListener, TcpStream};
 use quorate_rt::executor::cooperate;
-use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf, sockets};
 
 use crate::LONGEST_TRANSFER;
 use crate::gather::gather;
-
-/// How many connections the kernel keeps for a listener that is busy (the kernel's `somaxconn` may be lower).
-const BACKLOG: i32 = 1024;
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -28,9 +25,7 @@ pub struct MonoioListener {
 
 impl MonoioListener {
     pub(crate) fn bind(on: SocketAddr) -> io::Result<Self> {
-        // monoio's own default shares the port (`SO_REUSEPORT`), std's does not.
-        let twin = std::net::TcpListener::bind(on)?;
-        rustix::net::listen(&twin, BACKLOG)?;
+        let twin = sockets::listen(on)?;
         // The ring waits by itself, and would not for a non-blocking socket.
         twin.set_nonblocking(monoio::utils::is_legacy())?;
         Ok(Self { listener: TcpListener::from_std(twin.try_clone()?)?, twin })
@@ -51,7 +46,7 @@ impl Listener for MonoioListener {
     async fn accept(&mut self) -> io::Result<(MonoioStream, SocketAddr)> {
         cooperate().await;
         let (stream, peer) = self.listener.accept().await?;
-        Ok((MonoioStream::new(stream)?, peer))
+        Ok((MonoioStream { stream }, sockets::peer_address(peer)))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -66,8 +61,15 @@ pub struct MonoioStream {
 }
 
 impl MonoioStream {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) async fn connect(to: SocketAddr) -> io::Result<Self> {
+        // monoio connects no socket but its own.
+        let stream = TcpStream::connect_addr(to).await?;
         stream.set_nodelay(true)?;
+        stream.set_tcp_keepalive(
+            Some(sockets::KEEPALIVE_IDLE),
+            Some(sockets::KEEPALIVE_INTERVAL),
+            Some(sockets::KEEPALIVE_PROBES),
+        )?;
         Ok(Self { stream })
     }
 }

@@ -6,10 +6,10 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Once;
 
-use monoio::net::TcpStream;
 use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
+use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::executor::{self, LocalTask, Sleep};
 use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
 
@@ -70,7 +70,7 @@ impl AsyncRuntime for Monoio {
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<MonoioStream> {
-        MonoioStream::new(TcpStream::connect_addr(to).await?)
+        MonoioStream::connect(to).await
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MonoioFile> {
@@ -90,6 +90,7 @@ impl AsyncRuntime for Monoio {
         if executor::is_running() {
             return Err(io::Error::other("a runtime runs on this thread already"));
         }
+        let threads = BlockingThreads::start()?;
         let mut runtime = match options.driver {
             Driver::Uring => uring()?,
             Driver::Poll => poll()?,
@@ -101,8 +102,8 @@ impl AsyncRuntime for Monoio {
                 poll()
             })?,
         };
-        let outcome =
-            runtime.block_on(executor::run(async { main(Self).await }, monoio::time::sleep));
+        let main = async { main(Self).await };
+        let outcome = runtime.block_on(executor::run(threads, main, monoio::time::sleep));
         drop(runtime);
         outcome.map_err(|panic| resume_unwind(panic))
     }

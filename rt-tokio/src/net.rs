@@ -8,11 +8,8 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf, sockets};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-
-/// How many connections the kernel keeps for a listener that is busy (the kernel's `somaxconn` may be lower).
-const BACKLOG: u32 = 1024;
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -22,10 +19,9 @@ pub struct TokioListener {
 
 impl TokioListener {
     pub(crate) fn bind(on: SocketAddr) -> io::Result<Self> {
-        let socket = if on.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(on)?;
-        Ok(Self { listener: socket.listen(BACKLOG)? })
+        let listener = sockets::listen(on)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: TcpListener::from_std(listener)? })
     }
 }
 
@@ -34,7 +30,7 @@ impl Listener for TokioListener {
 
     async fn accept(&mut self) -> io::Result<(TokioStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((TokioStream::new(stream)?, peer))
+        Ok((TokioStream { stream }, sockets::peer_address(peer)))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -49,9 +45,10 @@ pub struct TokioStream {
 }
 
 impl TokioStream {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        Ok(Self { stream })
+    pub(crate) async fn connect(to: SocketAddr) -> io::Result<Self> {
+        let socket = sockets::unconnected(to)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { stream: TcpSocket::from_std_stream(socket).connect(to).await? })
     }
 }
 

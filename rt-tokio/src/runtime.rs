@@ -1,12 +1,13 @@
 //! The runtime itself.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use quorate_rt::blocking::{self, BlockingFile, FileLock, offload};
+use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::Sleep;
 
@@ -53,7 +54,12 @@ impl AsyncRuntime for Tokio {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        TokioTask::new(tokio::task::spawn_blocking(work))
+        CURRENT.with_borrow(|threads| {
+            let threads = threads.as_ref();
+            let threads =
+                threads.expect("the methods of a runtime are called on its thread, inside of run");
+            TokioTask::blocking(threads.run(work))
+        })
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
@@ -65,7 +71,7 @@ impl AsyncRuntime for Tokio {
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<TokioStream> {
-        TokioStream::new(TcpStream::connect(to).await?)
+        TokioStream::connect(to).await
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<BlockingFile<Self>> {
@@ -86,9 +92,36 @@ impl AsyncRuntime for Tokio {
             let message = "tokio has no io_uring driver; take monoio or compio, or another driver";
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
+        let _threads = Threads::start()?; // Dropped after the runtime, and all that starts work.
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         Ok(runtime.block_on(main(Self)))
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<BlockingThreads>> = const { RefCell::new(None) };
+}
+
+/// The threads for blocking work of this thread's runtime. When it is dropped, it waits for the
+/// work that is left.
+struct Threads;
+
+impl Threads {
+    fn start() -> io::Result<Self> {
+        if CURRENT.with_borrow(Option::is_some) {
+            return Err(io::Error::other("a runtime runs on this thread already"));
+        }
+        CURRENT.set(Some(BlockingThreads::start()?));
+        Ok(Self)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(threads) = CURRENT.take() {
+            threads.join();
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 #![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: see the rules above.
 
 pub mod blocking;
+pub mod blocking_threads;
 pub mod channel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -21,10 +22,12 @@ pub mod executor;
 mod file;
 mod launch;
 pub mod local_task;
+pub mod names;
 mod net;
 #[doc(hidden)]
 pub mod planted;
 mod runtime;
+pub mod sockets;
 mod task;
 mod time;
 

@@ -10,7 +10,9 @@ pub trait Listener: 'static {
     /// What it accepts.
     type Stream: Stream;
 
-    /// The next connection, with `TCP_NODELAY` set, and the address of its other end.
+    /// The next connection, with `TCP_NODELAY` set, and the address of its other end: that of IPv4
+    /// where it came by that, to `[::]`, too. The connection breaks within
+    /// [`VANISHED`](crate::sockets::VANISHED) after its other end has vanished without a word.
     ///
     /// Errors that concern one connection or the number of open files (`EMFILE`) are returned too: log them,
     /// wait a little, and accept on.

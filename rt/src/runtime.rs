@@ -6,8 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::blocking;
 use crate::{File, Instant, Launch, Listener, OpenMode, Stream, Task};
+use crate::{blocking, names};
 
 /// A single-threaded async runtime: tasks, time, randomness, TCP and files.
 ///
@@ -52,6 +52,9 @@ pub trait AsyncRuntime: Clone + 'static {
 
     /// Runs blocking work on a thread of its own kind. It can't be cancelled once it has begun: dropping
     /// the handle only forgets its result. A panic reaches whoever awaits the handle.
+    ///
+    /// One such thread is there from the start. Where the operating system refuses more, work waits
+    /// for those there are; so don't let one piece of it wait for another.
     fn spawn_blocking<F, T>(&self, work: F) -> Self::Task<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -68,10 +71,35 @@ pub trait AsyncRuntime: Clone + 'static {
 
     /// Listens on `on`; port 0 takes a free one. The address may be reused at once after a close
     /// (`SO_REUSEADDR`), so that a restarted process gets its port back; a port on which another
-    /// socket listens gives `AddrInUse` (no `SO_REUSEPORT`).
+    /// socket listens gives `AddrInUse` (no `SO_REUSEPORT`). On `[::]` also connections by IPv4
+    /// arrive.
     async fn listen(&self, on: SocketAddr) -> io::Result<Self::Listener>;
 
-    /// Opens a connection, with `TCP_NODELAY` set.
+    /// Returns the addresses of `host:port`, at least one, each once, in the order in which they
+    /// should be tried. An IP address, one of IPv6 in brackets, is returned as it is.
+    ///
+    /// A name is looked up by the operating system, on a few threads that are only for that, so
+    /// that look-ups that hang hold up nothing else; look-ups of one name at the same time are one.
+    /// It may take as long as name servers don't answer: have a time limit. A runtime with names of
+    /// its own, as a simulator, overrides it.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is not `host:port`; a name that is not known, or whose servers don't
+    /// answer or refuse; `ResourceBusy` where too many look-ups hang; a thread that is refused.
+    ///
+    /// # Cancellation
+    /// Dropping the future forgets the answer. The look-up goes on, for others that ask for it.
+    async fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        names::resolve(host_and_port).await
+    }
+
+    /// Opens a connection, with `TCP_NODELAY` set, and keepalive: it breaks within
+    /// [`VANISHED`](crate::sockets::VANISHED) when the other end vanishes while nothing is on its
+    /// way. Without an answer it takes minutes: have a time limit.
+    ///
+    /// # Cancellation
+    /// In a task of its own, as all I/O: when that is dropped, the attempt ends and its socket
+    /// closes.
     async fn connect(&self, to: SocketAddr) -> io::Result<Self::Stream>;
 
     /// Opens a file.
@@ -113,7 +141,8 @@ pub trait AsyncRuntime: Clone + 'static {
 
     /// Runs `main` on this thread until it ends, then drops every task that is left.
     ///
-    /// Errors: the runtime could not be built, e.g. because `options` demands a driver that the kernel refuses.
+    /// Errors: the runtime could not be built, e.g. because `options` demands a driver that the kernel refuses, or because
+    /// the thread for blocking work could not be started.
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
     where
         F: AsyncFnOnce(Self) -> T,

@@ -18,10 +18,13 @@ use std::time::Duration;
 use crate::channel::oneshot;
 use crate::{AsyncRuntime, Launch};
 
+pub mod exhausted;
 #[doc(hidden)]
 pub mod files;
 #[doc(hidden)]
 pub mod launch;
+#[doc(hidden)]
+pub mod names;
 #[doc(hidden)]
 pub mod net;
 #[doc(hidden)]
@@ -60,7 +63,8 @@ macro_rules! conformance_suite {
                 inside {
                     net_os {
                         reset_under_a_read, reset_before_a_read, reset_under_a_write,
-                        closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener
+                        closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener,
+                        vanished_peers_are_noticed, connecting_ends_with_its_task
                     }
                 }
                 around {
@@ -103,8 +107,9 @@ macro_rules! conformance_suite {
                         burst_to_many_tasks, burst_through_a_watch, from_idle,
                         after_the_end_of_a_task, tasks_die_at_home
                     }
+                    names { addresses_stay, a_name, without_a_host_or_a_port, many_at_once }
                     net {
-                        echoes, ipv6, short_reads, reads_append, reads_without_room, half_close,
+                        echoes, ipv6, both_families, short_reads, reads_append, reads_without_room, half_close,
                         end_of_a_stream_that_is_waited_for, empty_writes,
                         writes_larger_than_the_socket_buffer, writes_of_many_buffers,
                         without_the_reading_half, without_the_writing_half, closed_unsplit,
@@ -183,6 +188,11 @@ pub fn within_limit(case: impl FnOnce() + Send + 'static) {
             }
         }
     }
+}
+
+/// Tells that a case was not tried, and why.
+fn skipped(case: &str, reason: &str) {
+    eprintln!("skipped: {case}: {reason}");
 }
 
 /// Lets the other tasks go first, once.

@@ -102,7 +102,7 @@ pub async fn echoes<R: AsyncRuntime>(rt: R) {
 
 pub async fn ipv6<R: AsyncRuntime>(rt: R) {
     let Ok(mut listener) = rt.listen(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))).await else {
-        return; // A machine without IPv6.
+        return super::skipped("net::ipv6", "this machine has no IPv6");
     };
     let address = listener.local_addr().unwrap();
     let (connected, accepted) = join(rt.connect(address), listener.accept()).await;
@@ -112,6 +112,20 @@ pub async fn ipv6<R: AsyncRuntime>(rt: R) {
     let (_reader, mut writer) = connected.unwrap().split();
     writer.write_all(text("six")).await.unwrap();
     assert_eq!(read_until(&mut reader, 3).await, "six");
+}
+
+pub async fn both_families<R: AsyncRuntime>(rt: R) {
+    let Ok(mut listener) = rt.listen(SocketAddr::from(([0; 8], 0))).await else {
+        return super::skipped("net::both_families", "this machine has no IPv6");
+    };
+    let port = listener.local_addr().unwrap().port();
+    let loopbacks = [SocketAddr::from(([127, 0, 0, 1], port)), "[::1]:0".parse().unwrap()];
+    for mut address in loopbacks {
+        address.set_port(port);
+        let (connected, accepted) = join(rt.connect(address), listener.accept()).await;
+        connected.unwrap();
+        assert_eq!(accepted.unwrap().1.ip(), address.ip(), "no IPv4 address in one of IPv6");
+    }
 }
 
 pub async fn short_reads<R: AsyncRuntime>(rt: R) {

@@ -41,7 +41,7 @@ fn launch(driver: Driver) -> Launch {
     Launch { driver, ..Launch::named("refused") }
 }
 
-async fn network_and_files_work<R: AsyncRuntime>(rt: R) {
+pub(super) async fn network_and_files_work<R: AsyncRuntime>(rt: R) {
     let mut listener = rt.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = rt.spawn(async move {
@@ -55,7 +55,9 @@ async fn network_and_files_work<R: AsyncRuntime>(rt: R) {
 
     let directory = tempfile::tempdir().unwrap();
     let file = rt.open(&directory.path().join("file"), OpenMode::CreateNew).await.unwrap();
+    file.allocate(8).await.unwrap();
     file.write_all_at(vec![received.freeze()], 3).await.unwrap();
+    file.set_len(8).await.unwrap();
     file.sync_data().await.unwrap();
     let (result, read) = file.read_at(BytesMut::with_capacity(8), 0).await;
     assert_eq!((result.unwrap(), &read[..]), (8, &b"\0\0\0hello"[..]));

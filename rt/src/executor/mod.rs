@@ -6,7 +6,6 @@
 //! sees a single waker: a burst of wake-ups, from whichever thread, costs one wake-up of the backend. The backend is
 //! left with what it is good at: completing I/O, and one timer for the time that nothing is runnable.
 
-mod blocking_threads;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -22,13 +21,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures::channel::oneshot;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use self::blocking_threads::BlockingThreads;
 use self::signal::Signal;
 pub use self::timer::Sleep;
 use self::timer::Timers;
+use crate::blocking_threads::BlockingThreads;
 use crate::local_task::Entry;
 pub use crate::local_task::LocalTask;
 use crate::{Instant, TaskError};
@@ -144,12 +142,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let (sender, receiver) = oneshot::channel();
-    current().blocking.submit(Box::new(move || {
-        // Nobody waits for it any more if that fails.
-        let _ = sender.send(catch_unwind(AssertUnwindSafe(work)).map_err(TaskError::from_panic));
-    }));
-    start_vital(async { receiver.await.unwrap_or(Err(TaskError::Cancelled)) })
+    start_vital(current().blocking.run(work))
 }
 
 /// Awaited before an operation that may be complete at once, as on a socket that is polled and always ready: lets the
@@ -179,6 +172,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 ///
 /// The error is what `main` panicked with.
 pub async fn run<M, S>(
+    blocking: BlockingThreads,
     main: M,
     nap: impl Fn(Duration) -> S,
 ) -> Result<M::Output, Box<dyn Any + Send>>
@@ -191,7 +185,7 @@ where
         started: RefCell::default(),
         started_vital: RefCell::default(),
         timers: RefCell::default(),
-        blocking: BlockingThreads::default(),
+        blocking,
         polls: Cell::new(0),
         operations: Cell::new(0),
         closing: Cell::new(false),

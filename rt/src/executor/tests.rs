@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 use std::thread;
 
+use futures::channel::oneshot;
 use futures::executor::block_on;
 use futures::future::pending;
 
@@ -22,7 +23,8 @@ async fn nap(duration: Duration) {
 }
 
 fn run_alone<T>(main: impl Future<Output = T>) -> T {
-    block_on(run(main, nap)).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let threads = BlockingThreads::start().unwrap();
+    block_on(run(threads, main, nap)).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 async fn yield_now() {
@@ -67,6 +69,7 @@ fn the_backend_has_its_turn_while_tasks_are_always_runnable() {
     let backend = Arc::new(Backend::default());
     let waker = Waker::from(Arc::clone(&backend));
     let mut running = pin!(run(
+        BlockingThreads::start().unwrap(),
         async {
             loop {
                 yield_now().await;
@@ -103,6 +106,7 @@ fn a_burst_of_wakes_wakes_the_backend_once() {
     let context = &mut Context::from_waker(&waker);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..TASKS).map(|_| oneshot::channel()).unzip();
     let mut running = pin!(run(
+        BlockingThreads::start().unwrap(),
         async {
             let tasks: Vec<_> = receivers.into_iter().map(spawn).collect();
             for task in tasks {
