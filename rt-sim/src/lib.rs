@@ -19,6 +19,7 @@
 //! | `runtime.rs` | [`Sim`] |
 //! | `blocking.rs` | blocking work, on real threads |
 //! | `net/` | connections, listeners, and what can go wrong between two hosts |
+//! | `names.rs` | names, and what looking them up may do |
 //! | `disk/` | files, names, what of them is durable, and what can go wrong with that |
 //! | `trace.rs` | what has happened: its hash, its counts, and the last of it |
 
@@ -28,6 +29,7 @@ mod disk;
 mod events;
 mod generator;
 mod host;
+mod names;
 mod net;
 mod runtime;
 mod simulation;
@@ -39,6 +41,7 @@ mod world;
 pub use disk::{Disk, DiskConfig, DiskImage, SimFile, SimFileLock};
 pub use generator::Generator;
 pub use host::{Crash, Host, HostId};
+pub use names::{NameConfig, Names};
 pub use net::{Network, NetworkConfig, SimListener, SimReadHalf, SimStream, SimWriteHalf};
 pub use runtime::Sim;
 pub use simulation::{Simulation, Stuck};

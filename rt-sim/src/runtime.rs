@@ -12,6 +12,7 @@ use quorate_rt::{AsyncRuntime, Instant, Launch, OpenMode, TaskError};
 use crate::blocking;
 use crate::disk::{SimFile, SimFileLock};
 use crate::host::{Host, HostState};
+use crate::names;
 use crate::net::{SimListener, SimStream};
 use crate::simulation::Simulation;
 use crate::timers::SimSleep;
@@ -89,6 +90,10 @@ impl AsyncRuntime for Sim {
 
     async fn listen(&self, on: SocketAddr) -> io::Result<SimListener> {
         SimListener::bind(&self.world, &self.host, on)
+    }
+
+    async fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        names::resolve(&self.world, &self.host, host_and_port).await
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<SimStream> {

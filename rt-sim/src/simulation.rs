@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::generator::nanos;
 use crate::host::{Host, HostId, HostState};
+use crate::names::Names;
 use crate::net::Network;
 use crate::runtime::Sim;
 use crate::tasks::{TaskKey, TaskWaker};
@@ -65,12 +66,18 @@ impl Simulation {
         let id = HostId(hosts.len());
         let state = Rc::new(HostState::new(id, name.into(), nanos(offset)));
         hosts.push(Rc::clone(&state));
+        world.names.set(&state.name, vec![state.address]);
         Host { world: Rc::clone(world), state }
     }
 
     /// What lies between the hosts.
     pub fn network(&self) -> Network {
         Network { world: Rc::clone(&self.world) }
+    }
+
+    /// The names that its hosts can look up.
+    pub fn names(&self) -> Names {
+        Names { world: Rc::clone(&self.world) }
     }
 
     /// How much time has passed in it.

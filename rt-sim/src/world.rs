@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::events::{Event, Events};
 use crate::generator::{Generator, nanos};
 use crate::host::{HostId, HostState};
+use crate::names::NameTable;
 use crate::net::Net;
 use crate::tasks::{TaskKey, Woken};
 use crate::trace::Trace;
@@ -42,6 +43,7 @@ pub(crate) struct World {
     events: RefCell<Events>,
     pub(crate) hosts: RefCell<Vec<Rc<HostState>>>,
     pub(crate) net: Net,
+    pub(crate) names: NameTable,
     pub(crate) trace: Trace,
     pub(crate) woken: Arc<Woken>,
     /// Empty: memory for those that are taken out of there.
@@ -51,6 +53,7 @@ pub(crate) struct World {
     /// Which task is next, and how long it takes.
     pub(crate) scheduling: Generator,
     pub(crate) networking: Generator,
+    pub(crate) naming: Generator,
     pub(crate) disks: Generator,
     /// What the processes draw.
     pub(crate) processes: Generator,
@@ -63,12 +66,14 @@ impl World {
             events: RefCell::default(),
             hosts: RefCell::default(),
             net: Net::default(),
+            names: NameTable::default(),
             trace: Trace::default(),
             woken: Arc::default(),
             taken: RefCell::default(),
             main_woken: Cell::new(false),
             scheduling: Generator::new(seed, "scheduling"),
             networking: Generator::new(seed, "network"),
+            naming: Generator::new(seed, "names"),
             disks: Generator::new(seed, "disks"),
             processes: Generator::new(seed, "processes"),
         })
@@ -176,9 +181,10 @@ mod tests {
     use super::*;
 
     /// The first numbers of all streams, after some were drawn from one of them.
-    fn numbers(drawn: Option<usize>) -> [[u64; 4]; 4] {
+    fn numbers(drawn: Option<usize>) -> [[u64; 4]; 5] {
         let world = World::new(7);
-        let streams = [&world.scheduling, &world.networking, &world.disks, &world.processes];
+        let World { scheduling, networking, naming, disks, processes, .. } = &*world;
+        let streams = [scheduling, networking, naming, disks, processes];
         if let Some(stream) = drawn {
             streams[stream].number();
         }
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn one_draw_more_in_a_stream_does_not_shift_the_others() {
         let all = numbers(None);
-        for drawn in 0..4 {
+        for drawn in 0..5 {
             let shifted = numbers(Some(drawn));
             for (stream, (one, other)) in all.iter().zip(&shifted).enumerate() {
                 assert_eq!(one == other, stream != drawn, "stream {stream}");

@@ -6,6 +6,7 @@
 //! | `streams.rs` | the order of a stream, windows, bandwidth, ends, and operations that are dropped |
 //! | `links.rs` | links that are cut, stall and break |
 //! | `connecting.rs` | connections that are refused, hang, or find nobody |
+//! | `names.rs` | names that are slow, wrong, changing, or not known |
 //! | `crashes.rs` | processes that are killed, and machines that lose their power |
 //! | `destructors.rs` | what destructors do while their process dies |
 //! | `processes.rs` | pauses, slowness, and processes that end by themselves |
@@ -26,6 +27,7 @@ mod determinism;
 mod durability;
 mod files;
 mod links;
+mod names;
 mod processes;
 mod streams;
 mod worlds;
