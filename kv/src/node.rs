@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
@@ -124,8 +123,7 @@ async fn once_free<R: AsyncRuntime, T>(
 
 async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listener> {
     let mut result = Err(io::Error::other("the name has no address"));
-    // A blocking look-up, but nothing else goes on yet on this thread.
-    for resolved in address.to_socket_addrs()? {
+    for resolved in rt.resolve(address).await? {
         result = rt.listen(resolved).await;
         if result.is_ok() {
             break;

@@ -1,7 +1,8 @@
 //! Where replicas are reached: what the groups' configurations and lists say, and otherwise what
 //! peers said of themselves. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use quorate_core::{GroupId, MAX_NODES, Replica};
 
@@ -18,6 +19,8 @@ pub(crate) struct Address {
 pub(crate) struct Addresses {
     of_groups: BTreeMap<GroupId, BTreeMap<Replica, String>>,
     learned: BTreeMap<Replica, String>,
+    /// What the names among the addresses were when they were last looked up.
+    found: BTreeMap<String, Vec<SocketAddr>>,
 }
 
 impl Addresses {
@@ -65,6 +68,25 @@ impl Addresses {
             }
         }
         self.learned.insert(replica, address);
+    }
+
+    /// What a name has been found to be. It is forgotten when names beyond the size of a cluster
+    /// are remembered, and it is not in use any more.
+    pub(crate) fn set_found(&mut self, name: &str, addresses: Vec<SocketAddr>) {
+        if self.found.len() >= MAX_NODES && !self.found.contains_key(name) {
+            let of_groups = self.of_groups.values().flat_map(BTreeMap::values);
+            let in_use: BTreeSet<&String> = of_groups.chain(self.learned.values()).collect();
+            self.found.retain(|name, _| in_use.contains(name));
+            if self.found.len() >= MAX_NODES {
+                return;
+            }
+        }
+        self.found.insert(name.to_owned(), addresses);
+    }
+
+    /// What a name was when it was last looked up.
+    pub(crate) fn found(&self, name: &str) -> Option<Vec<SocketAddr>> {
+        self.found.get(name).cloned()
     }
 }
 
@@ -132,5 +154,19 @@ mod tests {
         addresses.learn(stranger(last), "n".to_owned(), |replica| replica != stranger(2));
         assert_eq!(at(&addresses, stranger(last)).as_deref(), Some("n"));
         assert_eq!(at(&addresses, stranger(2)), None, "it was not connected");
+    }
+
+    #[test]
+    fn what_names_were_is_remembered_for_as_many_as_a_cluster_has_nodes() {
+        let mut addresses = Addresses::default();
+        let found = |n: usize| vec![SocketAddr::from(([10, 0, 0, 1], n as u16))];
+        configured(&mut addresses, &[(OLD, "used:0")]);
+        (0..MAX_NODES).for_each(|n| addresses.set_found(&format!("used:{n}"), found(n)));
+        addresses.set_found("used:1", found(7));
+        assert_eq!(addresses.found("used:1"), Some(found(7)));
+        addresses.set_found("one:1", found(1));
+        assert_eq!(addresses.found("one:1"), Some(found(1)));
+        assert_eq!(addresses.found("used:0"), Some(found(0)));
+        assert_eq!(addresses.found("used:1"), None, "it was not in use");
     }
 }

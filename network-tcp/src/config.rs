@@ -97,8 +97,18 @@ pub struct Stats {
 /// Time limits. They are constants for users; only this crate's tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
-    /// For connecting, and for each side's part of a handshake: a silent client must not hold
-    /// memory for longer.
+    /// For looking a name up: what three name servers take that don't answer, each asked twice for
+    /// 5 s, which is the system's default. A look-up for which nobody waits any more goes on; the
+    /// next one for that name joins it.
+    pub(crate) lookup: Duration,
+    /// How long a name's look-up may take before the last known addresses of that name are tried:
+    /// many times what a name server takes, and less than an election.
+    pub(crate) lookup_patience: Duration,
+    /// For connecting to one address: a first packet and two repetitions.
+    pub(crate) connect: Duration,
+    /// The pause between two attempts to connect to addresses of one name, as in RFC 8305.
+    pub(crate) stagger: Duration,
+    /// For each side's part of a handshake: a silent client must not hold memory for longer.
     pub(crate) handshake: Duration,
     /// How long a peer may take to receive anything of what was sent to it. It covers one that
     /// reads no more, and one that has vanished without a word.
@@ -124,6 +134,10 @@ pub(crate) struct Timing {
 
 impl Timing {
     pub(crate) const DEFAULT: Self = Self {
+        lookup: Duration::from_secs(30),
+        lookup_patience: Duration::from_millis(500),
+        connect: Duration::from_secs(5),
+        stagger: Duration::from_millis(250),
         handshake: Duration::from_secs(5),
         silence: Duration::from_secs(5),
         report: Duration::from_secs(1),

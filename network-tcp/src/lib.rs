@@ -24,12 +24,14 @@
 //! | `memories.rs` | what nodes remember of each other, and who is refused for it |
 //! | `transport.rs` | [`TcpTransport`]: the state that all tasks of a transport share |
 //! | `outbox.rs` | what waits for a peer, by lane |
+//! | `dialling.rs` | opening a connection to one of several addresses |
 //! | `outgoing.rs` | the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept and read |
 //! | `wait.rs` | deadlines, names |
 
 mod addresses;
 mod config;
+mod dialling;
 mod frame;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]

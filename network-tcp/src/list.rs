@@ -43,8 +43,19 @@ impl<'a> HostPort<'a> {
         Ok(Self { host, port })
     }
 
+    /// An IPv4 address that is written as one of IPv6 (`::ffff:10.0.0.1`) is one of IPv4.
     fn ip(self) -> Option<IpAddr> {
-        self.host.parse().ok()
+        Some(self.host.parse::<IpAddr>().ok()?.to_canonical())
+    }
+
+    /// Whether both are the same host: IP addresses may be written in several ways, names are so
+    /// without regard to case, and may end with a dot.
+    fn is_same_host(self, other: Self) -> bool {
+        let name = |host: &'a str| host.strip_suffix('.').unwrap_or(host);
+        match (self.ip(), other.ip()) {
+            (None, None) => name(self.host).eq_ignore_ascii_case(name(other.host)),
+            (one, other) => one == other,
+        }
     }
 }
 
@@ -55,6 +66,12 @@ fn is_of_a_machine(ip: IpAddr) -> bool {
         IpAddr::V6(_) => false,
     };
     !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
+/// Whether what listens on `on` is reached at `ip`. On `[::]` it is so at addresses of both
+/// families, and on `0.0.0.0` at those of IPv4.
+fn is_reached_on(ip: IpAddr, on: IpAddr) -> bool {
+    ip == on || on.is_unspecified() && (on.is_ipv6() || ip.is_ipv4())
 }
 
 /// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached.
@@ -94,17 +111,18 @@ pub(crate) fn check(
         ));
     }
     if let Some(advertised) = advertised {
-        let same = advertised.host == entry.host;
+        let same = advertised.is_same_host(entry);
         return Ok((!same).then(|| {
             format!("it advertises {}, and is listed at {own}", advertise.unwrap_or_default())
         }));
     }
+    let on = listens.ip().to_canonical();
     match entry.ip() {
-        Some(ip) if !listens.ip().is_unspecified() && ip != listens.ip() => Err(format!(
+        Some(ip) if !is_reached_on(ip, on) => Err(format!(
             "node {me} is listed at {own}, but this process, which is node {me}, listens on {listens} only: nobody \
              reaches it there. Correct the list, or listen on that address"
         )),
-        Some(ip) if ip.is_loopback() && list.len() > 1 && !listens.ip().is_loopback() => {
+        Some(ip) if ip.is_loopback() && list.len() > 1 && !on.is_loopback() => {
             Ok(Some(format!("it is listed at {own}, which only this machine reaches")))
         }
         _ => Ok(None),
@@ -173,6 +191,12 @@ mod tests {
             ("10.0.0.1:7001", "[::]:7001"),
             ("raft-1:7001", "10.0.0.1:7001"),
             ("[::1]:7001", "[::1]:7001"),
+            ("[0:0:0:0:0:0:0:1]:7001", "[::1]:7001"),
+            ("[::ffff:10.0.0.1]:7001", "10.0.0.1:7001"),
+            ("10.0.0.1:7001", "[::ffff:10.0.0.1]:7001"),
+            ("[2001:db8::7]:7001", "[::]:7001"),
+            ("localhost:7001", "127.0.0.1:7001"),
+            ("localhost:7001", "[::1]:7001"),
         ];
         for (own, listens) in fine {
             assert_eq!(at(own, listens, None), Ok(None), "{own} on {listens}");
@@ -182,7 +206,10 @@ mod tests {
             ("raft-1:7002", "0.0.0.0:7001", "the ports differ"),
             ("10.0.0.2:7001", "10.0.0.1:7001", "nobody reaches it there"),
             ("10.0.0.2:7001", "127.0.0.1:7001", "nobody reaches it there"),
+            ("[::1]:7001", "127.0.0.1:7001", "nobody reaches it there"),
+            ("[2001:db8::7]:7001", "0.0.0.0:7001", "nobody reaches it there"),
             ("0.0.0.0:7001", "0.0.0.0:7001", "no address that others"),
+            ("[::ffff:0.0.0.0]:7001", "0.0.0.0:7001", "no address that others"),
         ];
         for (own, listens, reason) in wrong {
             let error = at(own, listens, None).unwrap_err();
@@ -198,6 +225,10 @@ mod tests {
         assert!(advertised("other.example:9001").unwrap().is_some(), "a warning");
         assert!(advertised("10.0.0.1:7001").unwrap().is_some(), "a warning");
         assert!(advertised("nat.example:9002").unwrap_err().contains("the ports differ"));
+        assert_eq!(advertised("NAT.example.:9001"), Ok(None));
+        let six = |own| at(own, "[::]:7001", Some("[2001:db8::7]:9001"));
+        assert_eq!(six("[2001:DB8:0:0:0:0:0:7]:9001"), Ok(None));
+        assert!(six("nat.example:9001").unwrap().is_some(), "a warning");
     }
 
     #[test]

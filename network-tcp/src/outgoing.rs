@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
+use crate::dialling::{in_order, open};
 use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
 use crate::memories;
 use crate::outbox::Link;
@@ -107,10 +109,6 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
             }
             Err(error) => {
                 let refusal = error.refusal();
-                state.count(|stats| {
-                    stats.refused_handshakes += u64::from(refusal.is_some());
-                    stats.twins += u64::from(refusal == Some(Refusal::Twin));
-                });
                 link.set_trouble(error.obstacle(address));
                 let reason = error.to_string();
                 if reason == logged {
@@ -153,30 +151,91 @@ struct Connection<S: Stream> {
     rest: BytesMut,
 }
 
+/// Connects to one of the addresses of a peer. As long as looking its name up takes, and where it
+/// fails, those are tried that the name had before: the handshake shows whether they are still its.
 async fn connect<R: AsyncRuntime>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
 ) -> Result<Connection<R::Stream>, ConnectError> {
-    let attempt = dial(Rc::clone(state), Rc::clone(link));
-    within(&state.rt, state.timing.handshake, attempt).await?
+    let (name, timing) = (link.address.at.as_str(), &state.timing);
+    let known = || state.addresses.borrow().found(name);
+    let looking = pin!(resolve(&state.rt, timing, name));
+    let patience = pin!(state.rt.sleep(timing.lookup_patience));
+    let (found, known) = match select(looking, patience).await {
+        Either::Left((found, _)) => (found, known()),
+        Either::Right(((), looking)) => {
+            if link.trouble().is_none() {
+                link.set_trouble(Some(unreachable_at(name, "its name is still being looked up")));
+            }
+            if let Some(known) = known() {
+                tracing::debug!(name, ?known, "a look-up takes long; trying what the name was");
+                if let Ok(connection) = reach(state, link, known).await {
+                    return Ok(connection);
+                }
+            }
+            (looking.await, None) // Tried already.
+        }
+    };
+    match (found, known) {
+        (Ok(found), _) => {
+            let addresses = in_order(&found);
+            if name.parse::<SocketAddr>().is_err() {
+                state.addresses.borrow_mut().set_found(name, addresses.clone());
+            }
+            reach(state, link, addresses).await
+        }
+        (Err(unknown), Some(known)) => {
+            reach(state, link, known).await.map_err(|error| match error {
+                ConnectError::Io(error) => {
+                    let both = format!("{unknown}; at its last known addresses: {error}");
+                    ConnectError::Io(io::Error::new(error.kind(), both))
+                }
+                refused => refused,
+            })
+        }
+        (Err(unknown), None) => Err(unknown.into()),
+    }
 }
 
-async fn dial<R: AsyncRuntime>(
+/// Connects to the first of the addresses at which the handshake succeeds: at one of them there may
+/// be another node, or nothing that answers.
+async fn reach<R: AsyncRuntime>(
+    state: &Rc<State<R>>,
+    link: &Rc<Link>,
+    mut addresses: Vec<SocketAddr>,
+) -> Result<Connection<R::Stream>, ConnectError> {
+    let mut refused = None;
+    loop {
+        let (stream, at) = match open(&state.rt, &state.timing, &addresses).await {
+            Ok(open) => open,
+            Err(error) => return Err(refused.unwrap_or_else(|| error.into())),
+        };
+        let shaking = shake_hands(Rc::clone(state), Rc::clone(link), stream);
+        let shaken = within(&state.rt, state.timing.handshake, shaking).await;
+        let error = match shaken.map_err(ConnectError::from).flatten() {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        state.count(|stats| {
+            let refusal = error.refusal();
+            stats.refused_handshakes += u64::from(refusal.is_some());
+            stats.twins += u64::from(refusal == Some(Refusal::Twin));
+        });
+        addresses.retain(|other| *other != at);
+        if addresses.is_empty() {
+            return Err(refused.unwrap_or(error));
+        }
+        tracing::debug!(%at, %error, "no handshake there; trying the other addresses");
+        refused.get_or_insert(error);
+    }
+}
+
+async fn shake_hands<R: AsyncRuntime>(
     state: Rc<State<R>>,
     link: Rc<Link>,
+    stream: R::Stream,
 ) -> Result<Connection<R::Stream>, ConnectError> {
-    let mut failed = io::Error::from(io::ErrorKind::NotFound);
-    let mut stream = None;
-    for at in resolve(&state.rt, &link.address.at).await? {
-        match state.rt.connect(at).await {
-            Ok(open) => {
-                stream = Some(open);
-                break;
-            }
-            Err(error) => failed = error,
-        }
-    }
-    let (mut read, mut write) = stream.ok_or(failed)?.split();
+    let (mut read, mut write) = stream.split();
     let own = state.own.get().ok_or(ConnectError::Detached)?;
     let hello = Hello {
         versions: VERSIONS,

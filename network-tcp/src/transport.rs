@@ -54,7 +54,7 @@ pub(crate) struct State<R: AsyncRuntime> {
     next_id: Cell<u64>,
     local_addr: SocketAddr,
     stats: RefCell<Stats>,
-    addresses: RefCell<Addresses>,
+    pub(crate) addresses: RefCell<Addresses>,
     peers: RefCell<BTreeMap<(Replica, Lane), Peer<R>>>,
     acceptor: RefCell<Acceptor<R>>,
     /// A message being encoded; kept for its allocation.
@@ -101,7 +101,7 @@ impl<R: AsyncRuntime> TcpTransport<R> {
         timing: Timing,
     ) -> io::Result<Self> {
         config.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = listen(rt, address).await.map_err(|error| {
+        let listener = listen(rt, &timing, address).await.map_err(|error| {
             io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
         })?;
         let local_addr = listener.local_addr()?;
@@ -143,9 +143,13 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     }
 }
 
-async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listener> {
+async fn listen<R: AsyncRuntime>(
+    rt: &R,
+    timing: &Timing,
+    address: &str,
+) -> io::Result<R::Listener> {
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
-    for on in resolve(rt, address).await? {
+    for on in resolve(rt, timing, address).await? {
         match rt.listen(on).await {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = error,

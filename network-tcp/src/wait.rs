@@ -1,7 +1,7 @@
 //! What tasks wait for: a deadline, a part of a handshake, a name's addresses.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use futures::future::{Either, select};
 use quorate_rt::{AsyncRuntime, ReadHalf};
 
+use crate::config::Timing;
 use crate::handshake::Refusal;
 
 /// Runs I/O to its end or to the deadline, whichever is first. It runs as a task, for nothing may
@@ -51,16 +52,21 @@ pub(crate) async fn read_until<T>(
     }
 }
 
-/// The addresses of `host:port`. Only a name costs a thread.
-pub(crate) async fn resolve<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(literal) = address.parse() {
-        return Ok(vec![literal]);
-    }
-    let name = address.to_owned();
-    let found = rt.spawn_blocking(move || name.to_socket_addrs().map(|found| found.collect()));
-    let found: Vec<_> = found.await.map_err(io::Error::other)??;
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")));
-    }
-    Ok(found)
+/// The addresses of `host:port`.
+///
+/// # Errors
+/// `TimedOut`, and those of [`AsyncRuntime::resolve`].
+pub(crate) async fn resolve<R: AsyncRuntime>(
+    rt: &R,
+    timing: &Timing,
+    address: &str,
+) -> io::Result<Vec<SocketAddr>> {
+    let looking = {
+        let (rt, address) = (rt.clone(), address.to_owned());
+        async move { rt.resolve(&address).await }
+    };
+    within(rt, timing.lookup, looking).await.unwrap_or_else(|error| {
+        let reason = format!("looking {address} up: {error} (after {:?})", timing.lookup);
+        Err(io::Error::new(error.kind(), reason))
+    })
 }

@@ -9,6 +9,7 @@ mod handshake;
 mod hostile;
 mod lanes;
 mod memories;
+mod names;
 mod unproven;
 
 use std::collections::{BTreeMap, BTreeSet};
