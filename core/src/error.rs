@@ -89,6 +89,9 @@ pub enum Fatal {
     /// An invariant is broken, or the state machine panicked: a bug, with its message.
     #[error("a bug: {0}")]
     Bug(String),
+    /// The transport can't go on: without it the node would be cut off and look healthy.
+    #[error("the transport failed: {0}")]
+    Transport(String),
     /// The node was dropped while it ran.
     #[error("the node was dropped")]
     Dropped,

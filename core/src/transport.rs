@@ -102,6 +102,7 @@ pub(crate) trait Receiver {
     fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>>;
     fn remembered(&self, from: Replica, memory: Memory);
     fn met(&self, replica: Replica, boot: Boot);
+    fn failed(&self, reason: String);
 }
 
 impl<F: Fn(Message)> Receiver for F {
@@ -116,6 +117,8 @@ impl<F: Fn(Message)> Receiver for F {
     fn remembered(&self, _: Replica, _: Memory) {}
 
     fn met(&self, _: Replica, _: Boot) {}
+
+    fn failed(&self, _: String) {}
 }
 
 /// What [`Inbox::with_memory`] makes.
@@ -149,6 +152,8 @@ where
     fn met(&self, replica: Replica, boot: Boot) {
         (self.met)(replica, boot);
     }
+
+    fn failed(&self, _: String) {}
 }
 
 /// An inbox at which somebody looks on.
@@ -173,6 +178,10 @@ impl<F: Fn(&Message)> Receiver for Inspected<F> {
 
     fn met(&self, replica: Replica, boot: Boot) {
         self.inbox.met(replica, boot);
+    }
+
+    fn failed(&self, reason: String) {
+        self.inbox.failed(reason);
     }
 }
 
@@ -233,6 +242,13 @@ impl Inbox {
     pub fn met(&self, replica: Replica, boot: Boot) {
         self.0.met(replica, boot);
     }
+
+    /// The transport can't go on, and the node ends with
+    /// [`Fatal::Transport`](crate::Fatal::Transport). It is for what would leave the node cut off
+    /// although it looks healthy; a peer that can't be reached is no reason.
+    pub fn failed(&self, reason: String) {
+        self.0.failed(reason);
+    }
 }
 
 impl std::fmt::Debug for Inbox {
@@ -256,6 +272,7 @@ mod tests {
         delivered: Cell<usize>,
         told: RefCell<Vec<(Replica, Memory)>>,
         met: RefCell<Vec<(Replica, Boot)>>,
+        failed: RefCell<Vec<String>>,
     }
 
     const BOOT: Boot = Boot { number: 3, tag: 9 };
@@ -283,6 +300,10 @@ mod tests {
         fn met(&self, replica: Replica, boot: Boot) {
             self.met.borrow_mut().push((replica, boot));
         }
+
+        fn failed(&self, reason: String) {
+            self.failed.borrow_mut().push(reason);
+        }
     }
 
     fn recalled(inbox: &Inbox) -> Option<Memory> {
@@ -308,6 +329,8 @@ mod tests {
         assert_eq!(node.told.take(), [(from, MEMORY)]);
         inbox.met(from, BOOT);
         assert_eq!(node.met.take(), [(from, BOOT)]);
+        inbox.failed("why".to_owned());
+        assert_eq!(node.failed.take(), ["why"]);
     }
 
     #[test]
@@ -316,5 +339,6 @@ mod tests {
         assert_eq!(recalled(&inbox), None);
         inbox.remembered(Replica::new(2, 1), MEMORY);
         inbox.met(Replica::new(2, 1), BOOT);
+        inbox.failed(String::new());
     }
 }

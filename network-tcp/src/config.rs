@@ -15,6 +15,13 @@ pub struct TcpConfig {
     /// it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
     pub max_frame_bytes: usize,
 
+    /// The memory for messages that are arriving, in bytes, over all connections from other nodes;
+    /// default 128 MiB. A message of more than 64 KiB takes its size of it until it is there whole;
+    /// when nothing is left, its connection is not read until others have finished, so that the
+    /// sender waits. Smaller messages need none. Too small: large messages arrive one after the
+    /// other. Too large: so much memory may the peers take. At least `max_frame_bytes`.
+    pub max_arriving_bytes: usize,
+
     /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are
     /// counted apart, with the same limit. At it further messages are dropped (Raft repeats what
     /// matters). The message that crosses it still goes, whatever its size, so the memory is
@@ -34,7 +41,12 @@ pub struct TcpConfig {
 impl Default for TcpConfig {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
-        Self { max_frame_bytes: 64 * MIB, max_outbox_bytes: 16 * MIB, advertise: None }
+        Self {
+            max_frame_bytes: 64 * MIB,
+            max_arriving_bytes: 128 * MIB,
+            max_outbox_bytes: 16 * MIB,
+            advertise: None,
+        }
     }
 }
 
@@ -48,6 +60,11 @@ impl TcpConfig {
         };
         check(self.max_frame_bytes >= 1 << 10, "max_frame_bytes", "must be at least 1 KiB")?;
         check(self.max_frame_bytes <= 2 << 30, "max_frame_bytes", "must be at most 2 GiB")?;
+        check(
+            self.max_arriving_bytes >= self.max_frame_bytes,
+            "max_arriving_bytes",
+            "must be at least max_frame_bytes",
+        )?;
         check(self.max_outbox_bytes >= 1 << 10, "max_outbox_bytes", "must be at least 1 KiB")?;
         let Some(advertise) = self.advertise.as_deref() else { return Ok(()) };
         check(advertise.len() <= MAX_ADDRESS_BYTES, "advertise", "is too long")?;
@@ -69,8 +86,8 @@ pub struct Stats {
     /// or let a new disk in.
     pub unproven: u64,
     /// Connections that a handshake ended: a wrong magic, version, cluster, node or boot, in both
-    /// directions; and of those from others, one that was silent or beyond the number of
-    /// connections.
+    /// directions; and of those from others, one that was silent, or was closed for a newer one, as
+    /// too many had proven nothing.
     pub refused_handshakes: u64,
     /// Of these, the ones that this node refused, or was refused, because two processes run on
     /// copies of one data folder.
@@ -88,6 +105,18 @@ pub struct Stats {
     /// Frames that ended their connection: too large, damaged, of unknown form, not between its two
     /// replicas, or of a kind for which nothing was proven.
     pub bad_frames: u64,
+    /// Connections from peers that were closed because a frame had begun and did not advance.
+    pub stalled: u64,
+    /// Connections from peers that were closed because nothing came for long.
+    pub vanished: u64,
+    /// How often a message had to wait for others to arrive, as
+    /// [`max_arriving_bytes`](TcpConfig::max_arriving_bytes) were taken.
+    pub arrival_waits: u64,
+    /// How often accepting a connection has failed: most likely, the process has no file descriptor
+    /// left.
+    pub accept_errors: u64,
+    /// Panics of a peer's task, after which the transport goes on: each is a bug.
+    pub panics: u64,
     /// Messages that were not sent, or whose connection broke while they were being written.
     pub dropped_out: u64,
     /// Messages received for a group that isn't here.
@@ -130,6 +159,13 @@ pub(crate) struct Timing {
     /// How long the older of two processes of a replica has for its answer to a ping. It is what a
     /// reboot costs whose connections were not closed, and many times a round trip.
     pub(crate) ping: Duration,
+    /// The pause between two looks at what has come on the accepted connections: a frame must
+    /// advance in it.
+    pub(crate) sweep: Duration,
+    /// After so long a silence a peer is pinged that keeps its connection open without having
+    /// anything to say, and after twice that it has vanished: as rarely as costs nothing, and long
+    /// before the resources of dead peers add up.
+    pub(crate) quiet: Duration,
 }
 
 impl Timing {
@@ -146,6 +182,8 @@ impl Timing {
         idle: Duration::from_secs(30),
         unproven_idle: Duration::from_secs(5),
         ping: Duration::from_millis(500),
+        sweep: Duration::from_secs(5),
+        quiet: Duration::from_secs(15),
     };
 
     /// The pause after so many failures in a row: doubled each time, up to the longest, less up to
@@ -174,6 +212,8 @@ mod tests {
             "max_frame_bytes"
         );
         assert_eq!(field(TcpConfig { max_outbox_bytes: 0, ..good.clone() }), "max_outbox_bytes");
+        let less = TcpConfig { max_arriving_bytes: (64 << 20) - 1, ..good.clone() };
+        assert_eq!(field(less), "max_arriving_bytes");
         let advertise =
             |address: &str| TcpConfig { advertise: Some(address.to_owned()), ..good.clone() };
         assert_eq!(field(advertise("")), "advertise");

@@ -49,7 +49,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     /// What is read at once. It stays with the connection.
-    const CHUNK_BYTES: usize = 64 << 10;
+    pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 
     /// Less room than this is not worth a system call, if more is to come.
     const LEAST_ROOM: usize = 16 << 10;
@@ -93,6 +93,19 @@ impl FrameReader {
             return Err(FrameError::Damaged { claimed, computed });
         }
         Ok(Some(body))
+    }
+
+    /// Whether what was read ends within a frame. To be called after [`next`](Self::next) gave
+    /// none, as the next one.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The bytes of the frame under way, if it is so large that it gets a buffer of its own: so
+    /// much memory it takes, and for the moment of a copy up to twice as much.
+    pub(crate) fn large_bytes(&self) -> Option<usize> {
+        let frame = self.body_bytes()?.saturating_add(HEADER_BYTES);
+        (frame > Self::CHUNK_BYTES).then_some(frame)
     }
 
     /// The buffer with room to read into; it comes back with [`put_back`](Self::put_back). To be

@@ -1,33 +1,25 @@
-//! The tasks that accept connections and read messages from them.
+//! The tasks that accept connections and serve them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::future::select;
-use quorate_core::codec::decode_message;
-use quorate_core::{Body, Credentials, GroupId, MAX_NODES, Memory, Message, Obstacle, Replica};
-use quorate_rt::channel::Signal;
-use quorate_rt::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
-use thiserror::Error;
+use quorate_core::{MAX_NODES, Obstacle, Replica};
+use quorate_rt::{AsyncRuntime, Listener, Task, yield_now};
 
-use crate::frame::{FrameError, FrameReader};
-use crate::handshake::{
-    Answer, Confirm, Hello, Lane, MAX_HELLO_BYTES, Party, Refusal, Role, is_formation, judge, mac,
-};
+use crate::handshake::{Hello, Party, Refusal};
+use crate::lines::{Cause, LeftOut};
+use crate::marks::{Arrived, Watched};
 use crate::memories;
-use crate::sessions::{Control, ECHO_FRAME, ECHO_REPORT, PING_FRAME, PING_REPORT, Session, Way};
+use crate::places::{Class, Places};
+use crate::reading::{Reader, ServeError};
+use crate::sessions::{Session, Way};
 use crate::transport::State;
-use crate::wait::{read_until, within};
-
-/// The most connections at a time, those in their handshake included: several times the nodes of a
-/// cluster. It bounds what strangers can make us hold.
-pub(crate) const MAX_CONNECTIONS: usize = 256;
+use crate::wait::within;
+use crate::watch;
+use crate::welcome::{Guest, WelcomeError, welcome};
 
 /// Of how many peers is remembered why they were refused, lest each attempt be another line of the
 /// log.
@@ -40,6 +32,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The accepted connections.
 pub(crate) struct Accepted<R: AsyncRuntime> {
     tasks: BTreeMap<u64, R::Task<()>>,
+    places: Places,
+    /// Those whose handshake has succeeded.
+    pub(crate) watched: BTreeMap<u64, Watched>,
     /// Why peers have been refused since they were last welcome.
     refused: BTreeMap<Replica, Refusals>,
 }
@@ -55,12 +50,19 @@ struct Refusals {
 
 impl<R: AsyncRuntime> Default for Accepted<R> {
     fn default() -> Self {
-        Self { tasks: BTreeMap::new(), refused: BTreeMap::new() }
+        Self {
+            tasks: BTreeMap::new(),
+            places: Places::default(),
+            watched: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
     }
 }
 
 impl<R: AsyncRuntime> Accepted<R> {
-    pub(crate) fn take(&mut self, id: u64) -> Option<R::Task<()>> {
+    fn take(&mut self, id: u64) -> Option<R::Task<()>> {
+        self.places.leave(id);
+        self.watched.remove(&id);
         self.tasks.remove(&id)
     }
 
@@ -90,42 +92,84 @@ impl<R: AsyncRuntime> Accepted<R> {
     }
 }
 
-/// Accepts until its handle is dropped.
-pub(crate) async fn accept<R: AsyncRuntime>(state: Rc<State<R>>, mut listener: R::Listener) {
-    loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                state.rt.sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if state.accepted.borrow().tasks.len() >= MAX_CONNECTIONS {
-            state.count(|stats| stats.refused_handshakes += 1);
-            tracing::warn!(%address, "a connection is refused: there are {MAX_CONNECTIONS}");
-            continue;
-        }
-        let id = state.next_id();
-        let task = state.rt.spawn(connection(Rc::clone(&state), id, stream, address));
-        state.accepted.borrow_mut().tasks.insert(id, task);
+impl<R: AsyncRuntime> State<R> {
+    /// A connection has shown more: it changes its class, and one of that may have to go for it.
+    pub(crate) fn rise(&self, id: u64, class: Class) {
+        let closed = self.accepted.borrow_mut().places.rise(id, class);
+        self.crowd_out(closed);
     }
+
+    fn crowd_out(&self, closed: Option<u64>) {
+        let Some(closed) = closed else { return };
+        self.count(|stats| stats.refused_handshakes += 1);
+        if let Some(left_out) = self.lines.pass(Cause::Crowded, self.rt.now()) {
+            tracing::warn!(left_out, "a connection is closed for a newer one: there are too many");
+        }
+        self.close_accepted(closed);
+    }
+
+    /// Ends an accepted connection, whatever it does.
+    pub(crate) fn close_accepted(&self, id: u64) {
+        // Not borrowed while it is dropped.
+        let task = self.accepted.borrow_mut().take(id);
+        drop(task);
+    }
+}
+
+/// Accepts until its handle is dropped.
+pub(crate) async fn accept<R, L>(state: Rc<State<R>>, mut listener: L)
+where
+    R: AsyncRuntime,
+    L: Listener<Stream = R::Stream>,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => begin(&state, stream, address),
+            Err(error) => {
+                state.count(|stats| stats.accept_errors += 1);
+                if let Some(left_out) = state.lines.pass(Cause::Accept, state.rt.now()) {
+                    tracing::warn!(%error, left_out, "connections can't be accepted; trying on");
+                }
+                state.rt.sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        // Those that are accepted must get to read what is there already, before so many others
+        // are accepted that they lose their place.
+        yield_now().await;
+    }
+}
+
+fn begin<R: AsyncRuntime>(state: &Rc<State<R>>, stream: R::Stream, address: SocketAddr) {
+    let id = state.next_id();
+    let closed = state.accepted.borrow_mut().places.enter(id, address.ip());
+    state.crowd_out(closed);
+    let shared = Rc::clone(state);
+    let task = state.rt.spawn(async move {
+        let connection = connection(&shared, id, stream, address);
+        watch::alone(&shared, "serves an accepted connection", connection).await;
+        let own = shared.accepted.borrow_mut().take(id);
+        // It ends by itself right now; dropping the handle would be cancelling oneself.
+        if let Some(own) = own {
+            own.detach();
+        }
+    });
+    state.accepted.borrow_mut().tasks.insert(id, task);
 }
 
 /// One connection, from its first byte to its last.
 async fn connection<R: AsyncRuntime>(
-    state: Rc<State<R>>,
+    state: &Rc<State<R>>,
     id: u64,
     stream: R::Stream,
     address: SocketAddr,
 ) {
-    let handshake = welcome(Rc::clone(&state), stream);
+    let handshake = welcome(Rc::clone(state), id, stream);
     let welcomed = within(&state.rt, state.timing.handshake, handshake).await;
     match welcomed.map_err(WelcomeError::from).flatten() {
         Ok(guest) if !state.still_holds(&guest.own, guest.proven) => {
             tracing::debug!(%address, "this node has changed meanwhile; the peer connects anew");
         }
-        Ok(guest) => serve(&state, id, guest, address).await,
+        Ok(guest) => serve(state, id, guest, address).await,
         Err(WelcomeError::Silent) => tracing::debug!(%address, "connected and said nothing"),
         Err(WelcomeError::Detached) => tracing::debug!(%address, "connected when no node is here"),
         Err(error) => {
@@ -133,127 +177,31 @@ async fn connection<R: AsyncRuntime>(
                 stats.refused_handshakes += 1;
                 stats.twins += u64::from(error.refusal() == Some(Refusal::Twin));
             });
-            log_refused(&state, address, &error);
+            log_refused(state, address, &error);
         }
-    }
-    let own = state.accepted.borrow_mut().take(id);
-    // It ends by itself right now; dropping the handle would be cancelling oneself.
-    if let Some(own) = own {
-        own.detach();
     }
 }
 
 fn log_refused<R: AsyncRuntime>(state: &State<R>, address: SocketAddr, error: &WelcomeError) {
+    let pass = |cause| state.lines.pass(cause, state.rt.now());
     let (WelcomeError::Refused(peer, refusal) | WelcomeError::Told(peer, refusal)) = error else {
-        tracing::warn!(%address, %error, "a connection is refused");
+        if let Some(left_out) = pass(Cause::NoHandshake) {
+            tracing::warn!(%address, %error, left_out, "a connection is refused");
+        }
         return;
     };
     let by_peer = matches!(error, WelcomeError::Told(..));
     let news = peer.is_none_or(|peer| state.accepted.borrow_mut().is_news(peer, *refusal, by_peer));
+    let told: Option<LeftOut> = if news { pass(Cause::refused(*refusal)) } else { None };
     let peer = peer.map(tracing::field::display);
-    if !news {
-        tracing::debug!(peer, %address, %error, "a connection is refused again");
-    } else if refusal.is_grave() {
-        tracing::error!(peer, %address, %error, "a connection is refused");
-    } else {
-        tracing::warn!(peer, %address, %error, "a connection is refused");
-    }
-}
-
-/// A peer whose handshake succeeded.
-struct Guest<S: Stream> {
-    hello: Hello,
-    /// What this node has shown it.
-    own: Credentials,
-    proven: bool,
-    /// What it remembers of this node.
-    remember: Vec<(GroupId, Memory)>,
-    read: S::ReadHalf,
-    write: S::WriteHalf,
-    /// What came after the handshake.
-    rest: BytesMut,
-}
-
-#[derive(Debug, Error)]
-enum WelcomeError {
-    /// Here, by this node. The peer, if it has said who it is.
-    #[error("{1}")]
-    Refused(Option<Replica>, Refusal),
-    /// There, by the peer.
-    #[error("the peer refuses this node: {1}")]
-    Told(Option<Replica>, Refusal),
-    #[error("no handshake: {0}")]
-    Io(#[from] io::Error),
-    /// Closed before the first byte, as health checks do.
-    #[error("nothing was said")]
-    Silent,
-    #[error("no node is attached")]
-    Detached,
-}
-
-impl WelcomeError {
-    fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Refused(_, refusal) | Self::Told(_, refusal) => Some(*refusal),
-            Self::Io(_) | Self::Silent | Self::Detached => None,
+    match told {
+        None => tracing::debug!(peer, %address, %error, "a connection is refused again"),
+        Some(left_out) if refusal.is_grave() => {
+            tracing::error!(peer, %address, %error, left_out, "a connection is refused");
         }
-    }
-}
-
-async fn welcome<R: AsyncRuntime>(
-    state: Rc<State<R>>,
-    stream: R::Stream,
-) -> Result<Guest<R::Stream>, WelcomeError> {
-    let own = state.own.get().ok_or(WelcomeError::Detached)?;
-    let (mut read, mut write) = stream.split();
-    let mut rest = BytesMut::with_capacity(MAX_HELLO_BYTES);
-    let hello = match read_until(&mut read, &mut rest, Hello::take).await {
-        Ok(hello) => hello,
-        Err(_) if rest.is_empty() => return Err(WelcomeError::Silent),
-        Err(error) => return Err(error.into()),
-    };
-    let node = Party::new(&own, state.nonce());
-    let peer = hello.as_ref().ok().map(|hello| hello.from.replica);
-    let verdict = match hello {
-        Ok(hello) => check(&state, &own, &hello).await.map(|()| hello),
-        Err(refusal) => Err(refusal),
-    };
-    let hello = match verdict {
-        Ok(hello) => hello,
-        Err(refusal) => {
-            // Whether it hears that or not, it is refused.
-            let _ = write.write_all(vec![Answer::refuse(refusal, Some(node)).encode()]).await;
-            return Err(WelcomeError::Refused(peer, refusal));
+        Some(left_out) => {
+            tracing::warn!(peer, %address, %error, left_out, "a connection is refused");
         }
-    };
-    let mac_of = |role| own.cluster.map(|cluster| mac(cluster, role, &hello.from, &node));
-    let answer = Answer::welcome(&hello, node, mac_of(Role::Acceptor));
-    write.write_all(vec![answer.encode()]).await?;
-    let refused = |refusal| WelcomeError::Refused(peer, refusal);
-    let confirm = read_until(&mut read, &mut rest, Confirm::take).await?.map_err(refused)?;
-    let expected = mac_of(Role::Dialler);
-    let judged = judge(own.state, hello.from.state, expected, confirm.mac);
-    if confirm.refused != 0 {
-        if judged == Ok(true) {
-            memories::hear(&state, hello.from.replica, confirm.remember);
-        }
-        return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
-    }
-    let proven = judged.map_err(refused)?;
-    Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
-}
-
-async fn check<R: AsyncRuntime>(
-    state: &State<R>,
-    own: &Credentials,
-    hello: &Hello,
-) -> Result<(), Refusal> {
-    let Party { replica, boot, .. } = hello.from;
-    hello.check(own)?;
-    state.sessions.check_twin(&state.rt, state.timing.ping, replica, boot).await?;
-    match memories::is_older(boot, &memories::recall(state, replica).await) {
-        true => Err(Refusal::OlderBoot),
-        false => Ok(()),
     }
 }
 
@@ -275,14 +223,6 @@ fn complete(address: &str, seen: SocketAddr) -> String {
     }
 }
 
-#[derive(Debug, Error)]
-enum ServeError {
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
 /// From the handshake to the end.
 async fn serve<R: AsyncRuntime>(
     state: &Rc<State<R>>,
@@ -297,6 +237,9 @@ async fn serve<R: AsyncRuntime>(
         stats.unproven += u64::from(!proven);
     });
     state.accepted.borrow_mut().refused.remove(&peer);
+    if proven {
+        state.rise(id, Class::Member);
+    }
     let way = Way::In { lane: hello.lane, any: !hello.to.is_known() };
     let session = Session::new(peer, boot, proven, way, Rc::default());
     // A peer connects anew when the old connection is of no use to it, which we may not have
@@ -306,154 +249,30 @@ async fn serve<R: AsyncRuntime>(
     if proven {
         memories::hear(state, peer, remember);
     }
-    let reader = Reader { state, session: &session, node: own.replica, lane: hello.lane };
-    match reader.run(read, write, rest).await {
-        Ok(()) => tracing::info!(%peer, %address, "a peer has closed its connection"),
-        // Most likely the peer has changed, and connects anew to prove more.
-        Err(ServeError::Io(error)) if !proven => {
-            tracing::debug!(%peer, %address, %error, "an unproven connection has ended");
-        }
-        Err(error) => {
-            if matches!(error, ServeError::Frame(_)) {
-                state.count(|stats| stats.bad_frames += 1);
-            }
+    let arrived = Rc::new(Arrived::default());
+    let watched = Watched::new(Rc::clone(&arrived), Rc::clone(&session), state.rt.now());
+    state.accepted.borrow_mut().watched.insert(id, watched);
+    state.sweeps.raise();
+    let lane = hello.lane;
+    let reader =
+        Reader { state, id, session: &session, arrived: &arrived, node: own.replica, lane };
+    let ended = reader.run(read, write, rest).await;
+    if matches!(ended, Err(ServeError::Frame(_))) {
+        state.count(|stats| stats.bad_frames += 1);
+    }
+    match ended {
+        Ok(()) if proven => tracing::info!(%peer, %address, "a peer has closed its connection"),
+        Err(error) if proven => {
             tracing::warn!(%peer, %address, %error, "the connection of a peer is closed");
         }
-    }
-}
-
-/// What reads the frames of a connection.
-struct Reader<'a, R: AsyncRuntime> {
-    state: &'a Rc<State<R>>,
-    session: &'a Rc<Session>,
-    /// This replica, as the peer has been told.
-    node: Replica,
-    lane: Lane,
-}
-
-impl<R: AsyncRuntime> Reader<'_, R> {
-    /// Reads until the peer closes.
-    async fn run(
-        &self,
-        mut read: impl ReadHalf,
-        write: impl WriteHalf,
-        rest: BytesMut,
-    ) -> Result<(), ServeError> {
-        let state = self.state;
-        let arrived = Rc::new(Arrived::default());
-        arrived.add(rest.len());
-        state.count(|stats| stats.bytes_in += rest.len() as u64);
-        let report = report(
-            state.rt.clone(),
-            write,
-            Rc::clone(&arrived),
-            Rc::clone(self.session),
-            state.timing.report,
-        );
-        let _reporter = state.rt.spawn(report);
-        let mut frames = FrameReader::new(rest, state.config.max_frame_bytes);
-        loop {
-            while let Some(body) = frames.next()? {
-                self.take(body)?;
-            }
-            let (count, buffer) = read.read(frames.take_buffer()).await;
-            frames.put_back(buffer);
-            match count? {
-                0 => return Ok(()),
-                count => {
-                    arrived.add(count);
-                    state.count(|stats| stats.bytes_in += count as u64);
-                }
+        Err(error @ ServeError::Frame(_)) => {
+            if let Some(left_out) = state.lines.pass(Cause::Unproven, state.rt.now()) {
+                tracing::warn!(%peer, %address, %error, left_out, "an unproven connection is closed");
             }
         }
-    }
-
-    fn take(&self, body: Bytes) -> Result<(), FrameError> {
-        match body[..] {
-            [PING_FRAME] => self.session.heard(Control::Ping),
-            [ECHO_FRAME] => self.session.heard(Control::Echo),
-            _ => deliver(self.state, self.decode(body)?),
-        }
-        Ok(())
-    }
-
-    fn decode(&self, body: Bytes) -> Result<Message, FrameError> {
-        let message = decode_message(body)?;
-        let (peer, node) = (self.session.peer, self.node);
-        let Message { from, to, ref body, .. } = message;
-        let is_for_any = matches!(body, Body::Who { .. } | Body::Claim(_));
-        if from != peer || to != node && !(is_for_any && to == Replica::any(node.id)) {
-            return Err(FrameError::Misdirected { from, to, peer, node });
-        }
-        if Lane::of(body) != self.lane {
-            return Err(FrameError::Lane(self.lane));
-        }
-        if !self.session.proven && !is_formation(body) {
-            return Err(FrameError::Unproven);
-        }
-        Ok(message)
-    }
-}
-
-fn deliver<R: AsyncRuntime>(state: &State<R>, message: Message) {
-    // Not borrowed while the inbox is called: it may attach, detach or drop the transport.
-    let inbox = state.inbox(message.group);
-    state.count(|stats| {
-        stats.frames_in += 1;
-        stats.dropped_in += u64::from(inbox.is_none());
-    });
-    match inbox {
-        Some(inbox) => inbox.deliver(message),
-        None => tracing::debug!(group = message.group, "a message for a group that isn't here"),
-    }
-}
-
-#[derive(Default)]
-struct Arrived {
-    bytes: Cell<u64>,
-    more: Signal,
-}
-
-impl Arrived {
-    fn add(&self, bytes: usize) {
-        if bytes > 0 {
-            self.bytes.set(self.bytes.get() + bytes as u64);
-            self.more.raise();
-        }
-    }
-}
-
-/// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a
-/// pause. Pings and echoes go at once.
-async fn report<R: AsyncRuntime>(
-    rt: R,
-    mut write: impl WriteHalf,
-    arrived: Rc<Arrived>,
-    session: Rc<Session>,
-    pause: Duration,
-) {
-    let (mut told, mut next) = (0, rt.now());
-    loop {
-        let mut reports = BytesMut::new();
-        for control in session.take_due() {
-            reports.put_u64_le(match control {
-                Control::Ping => PING_REPORT,
-                Control::Echo => ECHO_REPORT,
-            });
-        }
-        let (total, now) = (arrived.bytes.get(), rt.now());
-        if total > told && now >= next {
-            reports.put_u64_le(total);
-            (told, next) = (total, now + pause);
-        }
-        if !reports.is_empty() {
-            if write.write_all(vec![reports.freeze()]).await.is_err() {
-                return; // The reader sees the same, and says so.
-            }
-        } else if now < next {
-            select(pin!(session.due.wait()), pin!(rt.sleep_until(next))).await;
-        } else {
-            select(pin!(session.due.wait()), pin!(arrived.more.wait())).await;
+        // Most likely the peer has changed, and connects anew to prove more.
+        Ok(()) | Err(ServeError::Io(_)) => {
+            tracing::debug!(%peer, %address, "an unproven connection has ended");
         }
     }
 }

@@ -4,8 +4,9 @@
 //! connects, and the messages of all groups go over it. The other end's answers go over its own
 //! connection. The pieces of snapshots have a connection apart, as long as there are any, so that
 //! nothing else waits behind them. The only thing that comes back on a connection is how many bytes
-//! have arrived, at most once a second, so that a sender notices a peer that has vanished. An idle
-//! connection is silent.
+//! have arrived, at most once a second, so that a sender notices within five seconds that its peer
+//! has vanished. A connection on which nothing comes is pinged every 15 seconds, and closed within
+//! 40 if there is no answer.
 //!
 //! A handshake tells which replica is at the other end, and proves that it belongs to the same
 //! cluster, without telling the cluster's id. Where that can't be proven, only messages go through
@@ -26,10 +27,18 @@
 //! | `outbox.rs` | what waits for a peer, by lane |
 //! | `dialling.rs` | opening a connection to one of several addresses |
 //! | `outgoing.rs` | the task that connects and writes |
-//! | `incoming.rs` | the tasks that accept and read |
+//! | `incoming.rs` | the tasks that accept connections and serve them |
+//! | `places.rs` | who has a place among the accepted connections; pure |
+//! | `welcome.rs` | the acceptor's side of a handshake |
+//! | `reading.rs` | reading frames, and reporting what has arrived |
+//! | `budget.rs` | the memory for frames under way |
+//! | `marks.rs` | which connections are closed as nothing comes |
+//! | `watch.rs` | what becomes of a panic in a task |
+//! | `lines.rs` | how often lines of the log are written that anybody can cause |
 //! | `wait.rs` | deadlines, names |
 
 mod addresses;
+mod budget;
 mod config;
 mod dialling;
 mod frame;
@@ -38,15 +47,21 @@ mod frame;
 pub mod fuzzing;
 mod handshake;
 mod incoming;
+mod lines;
 mod list;
+mod marks;
 mod memories;
 mod outbox;
 mod outgoing;
+mod places;
+mod reading;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod wait;
+mod watch;
+mod welcome;
 
 pub use config::{Stats, TcpConfig};
 pub use transport::TcpTransport;

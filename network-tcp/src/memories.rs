@@ -5,6 +5,7 @@ use quorate_core::{Boot, GroupId, Memory, Replica};
 use quorate_rt::AsyncRuntime;
 
 use crate::handshake::MAX_MEMORIES;
+use crate::lines::Cause;
 use crate::transport::State;
 
 /// What the groups of this node remember of a peer.
@@ -13,8 +14,10 @@ pub(crate) async fn recall<R: AsyncRuntime>(
     peer: Replica,
 ) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
-    if groups.len() > MAX_MEMORIES {
-        tracing::warn!(%peer, "only {MAX_MEMORIES} groups tell what they remember of a peer");
+    if groups.len() > MAX_MEMORIES
+        && let Some(left_out) = state.lines.pass(Cause::Groups, state.rt.now())
+    {
+        tracing::warn!(%peer, left_out, "only {MAX_MEMORIES} groups tell what they remember of a peer");
     }
     let mut remembered = Vec::new();
     for (group, inbox) in groups.into_iter().take(MAX_MEMORIES) {

@@ -123,7 +123,15 @@ impl Session {
     }
 
     fn ping(&self, check: &Rc<Check>) {
-        self.checks.borrow_mut().push(Rc::clone(check));
+        let checks = &mut *self.checks.borrow_mut();
+        // A peer may never answer, however often others come in its name.
+        checks.retain(|check| !check.is_over.get());
+        checks.push(Rc::clone(check));
+        self.ask();
+    }
+
+    /// Pings, so that a peer that is there says something.
+    pub(crate) fn ask(&self) {
         self.ping_due.set(true);
         self.due.raise();
     }
@@ -150,7 +158,18 @@ impl Session {
 #[derive(Default)]
 struct Check {
     answered: Cell<bool>,
+    /// Nobody waits for it any more.
+    is_over: Cell<bool>,
     changed: Signal,
+}
+
+/// Ends a check with the one who waits for it.
+struct Over<'a>(&'a Check);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.set(true);
+    }
 }
 
 impl Check {
@@ -184,10 +203,12 @@ impl Sessions {
     }
 
     /// A handshake has succeeded. Gives the connections whose place this one takes; the caller
-    /// closes them.
+    /// closes them. One that proves nothing takes the place of none that does: anybody can name
+    /// himself after a member, and in its boot, which it tells whoever connects.
     pub(crate) fn begin(&self, id: u64, session: &Rc<Session>) -> Vec<(u64, Rc<Session>)> {
         let older = self.take(|other| {
             other.peer == session.peer
+                && (session.proven || !other.proven)
                 && (other.boot.tag != session.boot.tag
                     || other.way == session.way && session.way != Way::Out)
         });
@@ -222,6 +243,7 @@ impl Sessions {
         boot: Boot,
     ) -> Result<(), Refusal> {
         let check = Rc::new(Check::default());
+        let _over = Over(&check);
         let mut pinged = false;
         for session in self.open.borrow().values() {
             if session.peer == peer && session.boot.tag != boot.tag {
@@ -245,6 +267,10 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    fn replica() -> Replica {
+        Replica::new(2, 7)
+    }
+
     #[test]
     fn a_check_ends_with_an_echo_or_with_the_last_connection() {
         let session = |tag| {
@@ -266,6 +292,33 @@ mod tests {
         one.ping(&check);
         one.end();
         assert_eq!(check.answered().now_or_never(), Some(false));
+    }
+
+    #[test]
+    fn checks_that_are_over_are_forgotten() {
+        let session = Session::new(replica(), Boot::default(), true, Way::Out, Rc::default());
+        for _ in 0..1000 {
+            let check = Rc::new(Check::default());
+            let _over = Over(&check);
+            session.ping(&check);
+        }
+        assert_eq!(session.checks.borrow().len(), 1);
+    }
+
+    #[test]
+    fn who_proves_nothing_takes_the_place_of_nobody_who_has() {
+        let sessions = Sessions::default();
+        let way = Way::In { lane: Lane::Main, any: false };
+        let boot = |tag| Boot { number: 1, tag };
+        let session = |tag, proven| Session::new(replica(), boot(tag), proven, way, Rc::default());
+        let begin = |id, tag, proven| {
+            let replaced = sessions.begin(id, &session(tag, proven));
+            replaced.iter().map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        assert!(begin(1, 1, true).is_empty());
+        assert!(begin(2, 1, false).is_empty());
+        assert_eq!(begin(3, 2, false), [2]);
+        assert_eq!(begin(4, 1, true), [1, 3]);
     }
 
     #[test]

@@ -11,17 +11,21 @@ use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     Body, Credentials, GroupId, Inbox, Message, NodeId, Obstacle, Replica, StoreState, Transport,
 };
+use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Listener};
 
 use crate::addresses::Addresses;
+use crate::budget::Budget;
 use crate::config::{Stats, TcpConfig, Timing};
 use crate::handshake::{Lane, Nonce, is_formation};
 use crate::incoming::{self, Accepted};
+use crate::lines::Lines;
 use crate::list;
+use crate::marks;
 use crate::outbox::Link;
-use crate::outgoing;
 use crate::sessions::{Session, Sessions, Way};
 use crate::wait::resolve;
+use crate::watch;
 
 /// A node's transport over TCP. A clone is the same transport, so that all groups of a node share
 /// its connections.
@@ -49,6 +53,11 @@ pub(crate) struct State<R: AsyncRuntime> {
     pub(crate) own: Cell<Option<Credentials>>,
     pub(crate) accepted: RefCell<Accepted<R>>,
     pub(crate) sessions: Sessions,
+    /// The memory for frames that are arriving.
+    pub(crate) arriving: Rc<Budget>,
+    /// Raised when there is something to sweep.
+    pub(crate) sweeps: Signal,
+    pub(crate) lines: Lines,
     groups: RefCell<BTreeMap<GroupId, (Credentials, Inbox)>>,
     /// The number of the next connection.
     next_id: Cell<u64>,
@@ -72,6 +81,7 @@ enum Acceptor<R: AsyncRuntime> {
     Idle(R::Listener),
     Accepting {
         _task: R::Task<()>,
+        _sweep: R::Task<()>,
     },
     Closed,
 }
@@ -106,6 +116,7 @@ impl<R: AsyncRuntime> TcpTransport<R> {
         })?;
         let local_addr = listener.local_addr()?;
         let advertise = config.advertise.clone().unwrap_or_else(|| local_addr.to_string());
+        let arriving = Budget::new(config.max_arriving_bytes);
         let state = Rc::new(State {
             rt: rt.clone(),
             config,
@@ -114,6 +125,9 @@ impl<R: AsyncRuntime> TcpTransport<R> {
             own: Cell::new(None),
             accepted: RefCell::default(),
             sessions: Sessions::default(),
+            arriving,
+            sweeps: Signal::default(),
+            lines: Lines::default(),
             groups: RefCell::default(),
             next_id: Cell::new(0),
             local_addr,
@@ -134,6 +148,11 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     /// What it has done so far.
     pub fn stats(&self) -> Stats {
         *self.handle.state.stats.borrow()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &Rc<State<R>> {
+        &self.handle.state
     }
 
     #[cfg(test)]
@@ -214,11 +233,13 @@ impl<R: AsyncRuntime> State<R> {
     /// A handshake has succeeded: whatever connection this one replaces is closed. It counts as
     /// open until what is returned is dropped.
     pub(crate) fn begin_session(self: &Rc<Self>, id: u64, session: &Rc<Session>) -> Open<R> {
-        self.close(self.sessions.begin(id, session));
+        let replaced = self.sessions.begin(id, session);
+        let open = Open { state: Rc::clone(self), id };
+        self.close(replaced);
         if session.proven {
             self.groups().iter().for_each(|(_, inbox)| inbox.met(session.peer, session.boot));
         }
-        Open { state: Rc::clone(self), id }
+        open
     }
 
     /// Closes connections that have been taken out of the open ones. An outgoing one does so by
@@ -226,8 +247,7 @@ impl<R: AsyncRuntime> State<R> {
     fn close(&self, sessions: Vec<(u64, Rc<Session>)>) {
         for (id, session) in sessions {
             if session.way != Way::Out {
-                let task = self.accepted.borrow_mut().take(id);
-                drop(task);
+                self.close_accepted(id);
             }
         }
     }
@@ -248,6 +268,11 @@ impl<R: AsyncRuntime> State<R> {
         drop(gone);
     }
 
+    /// Whether a node is in the configuration or a list of a group.
+    pub(crate) fn is_listed(&self, replica: Replica) -> bool {
+        self.addresses.borrow().get(replica).is_some_and(|address| address.is_configured)
+    }
+
     /// The way to a peer, of which somebody takes care from now on; none if its address is unknown.
     fn link(self: &Rc<Self>, to: Replica, lane: Lane) -> Option<Rc<Link>> {
         if let Some(peer) = self.peers.borrow().get(&(to, lane)) {
@@ -255,7 +280,7 @@ impl<R: AsyncRuntime> State<R> {
         }
         let address = self.addresses.borrow().get(to)?;
         let link = Rc::new(Link::new(to, lane, address));
-        let task = self.rt.spawn(outgoing::run(Rc::clone(self), Rc::clone(&link)));
+        let task = self.rt.spawn(watch::peer(Rc::clone(self), Rc::clone(&link)));
         self.peers.borrow_mut().insert((to, lane), Peer { link: Rc::clone(&link), _task: task });
         Some(link)
     }
@@ -364,8 +389,12 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         state.refresh();
         match state.acceptor.replace(Acceptor::Closed) {
             Acceptor::Idle(listener) => {
-                let task = state.rt.spawn(incoming::accept(Rc::clone(state), listener));
-                state.acceptor.replace(Acceptor::Accepting { _task: task });
+                let accept = incoming::accept(Rc::clone(state), listener);
+                let accept = watch::or_fail(Rc::clone(state), "accepts connections", accept);
+                let sweep = marks::sweep(Rc::clone(state));
+                let sweep = watch::or_fail(Rc::clone(state), "looks after connections", sweep);
+                let (task, sweep) = (state.rt.spawn(accept), state.rt.spawn(sweep));
+                state.acceptor.replace(Acceptor::Accepting { _task: task, _sweep: sweep });
             }
             other => {
                 state.acceptor.replace(other);

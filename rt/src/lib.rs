@@ -21,6 +21,7 @@ pub mod conformance;
 pub mod executor;
 mod file;
 mod launch;
+mod limited;
 pub mod local_task;
 pub mod names;
 mod net;
@@ -33,6 +34,7 @@ mod time;
 
 pub use file::{File, OpenMode};
 pub use launch::{Driver, Launch};
+pub use limited::Limited;
 pub use net::{Listener, ReadHalf, Stream, WriteHalf};
 pub use runtime::AsyncRuntime;
 pub use task::{Task, TaskError, yield_now};

@@ -328,9 +328,10 @@ impl Engine {
         self.told.as_ref()
     }
 
-    /// Where replicas are reached, as far as this one knows: by the configuration, by the list it
-    /// was told, or by the claim that it has accepted. A replica that is not known is reached where
-    /// [its node](Replica::any) is.
+    /// Where replicas are reached, as far as this one knows: by the configuration, or by the list it
+    /// was told. A claim is a stranger's word, which must not make a node connect to anybody: who
+    /// sends it is answered where it is. A replica that is not known is reached where [its
+    /// node](Replica::any) is.
     pub fn addresses(&self) -> BTreeMap<Replica, String> {
         let mut addresses = BTreeMap::new();
         let any = |(id, address): (&NodeId, &String)| (Replica::any(*id), address.clone());
@@ -340,9 +341,6 @@ impl Engine {
                 addresses.extend(membership.nodes().iter().map(any));
             }
             None => {
-                if let Some(claim) = self.common.standing().claim() {
-                    addresses.extend(claim.list.iter().map(any));
-                }
                 if let Some(formation) = &self.formation {
                     addresses.extend(formation.list().iter().map(any));
                 }

@@ -79,7 +79,7 @@ pub(crate) enum Event<SM: StateMachine> {
         replica: Replica,
         boot: Boot,
     },
-    /// Something that the node has called, has panicked.
+    /// Something that the node has called, has panicked, or the transport can't go on.
     Failed(Fatal),
     Shutdown,
 }
@@ -379,6 +379,10 @@ impl<SM: StateMachine> Receiver for Mailbox<SM> {
 
     fn met(&self, replica: Replica, boot: Boot) {
         self.event(Event::Met { replica, boot });
+    }
+
+    fn failed(&self, reason: String) {
+        self.event(Event::Failed(Fatal::Transport(reason)));
     }
 }
 

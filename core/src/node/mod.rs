@@ -24,6 +24,7 @@ pub(crate) mod handle {
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -230,12 +231,22 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
                 metrics.role = Role::Follower;
                 metrics.fatal = outcome.clone().err();
             });
-            closing.0.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
-            if outcome.is_ok() {
-                let (settled, late) = (pin!(settling.settle()), pin!(clock.sleep(SETTLES_WITHIN)));
-                future::select(settled, late).await;
+            let end = outcome.clone().err().map_or(End::Shutdown, End::Fatal);
+            // What is called here is not the node's own, and nobody watches this task.
+            let closed = AssertUnwindSafe(async {
+                closing.0.close(&end);
+                if outcome.is_ok() {
+                    let (settled, late) =
+                        (pin!(settling.settle()), pin!(clock.sleep(SETTLES_WITHIN)));
+                    future::select(settled, late).await;
+                }
+            });
+            let closed = closed.catch_unwind().await.map_err(TaskError::from_panic).map_err(bug);
+            if let Err(fatal) = &closed {
+                tracing::error!(id, group, %fatal, "the node has not stopped in order");
             }
             drop(settling); // Whoever hears of the end may open the store again.
+            let outcome = outcome.and(closed);
             let _ = ended.send(outcome);
         });
         let outcome = outcome.shared();

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::handshake::{Refusal, Versions};
-use crate::incoming::MAX_CONNECTIONS;
 
 #[test]
 fn a_wrong_hello_is_answered_with_the_reason_counted_and_closed() {
@@ -118,31 +117,6 @@ fn a_client_that_closes_at_once_is_no_refusal_but_half_a_hello_is() {
         // Accepted after the others, and so dealt with after them.
         Wire::welcomed(&rt, &node, 2).await;
         assert_eq!(node.transport.stats().refused_handshakes, 1);
-    });
-}
-
-#[test]
-fn connections_are_bounded_in_number() {
-    run(async |rt| {
-        let node = Node::start(&rt, 1).await;
-        let mut silent = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
-            silent.push(Wire::connect(&rt, &node).await);
-        }
-        let mut one_more = Wire::connect(&rt, &node).await;
-        one_more.until_closed().await;
-        assert_eq!(node.transport.stats().refused_handshakes, 1);
-        drop(silent);
-        until(&rt, || node.transport.stats().refused_handshakes == 1).await;
-        // There is room again, once the node has noticed.
-        loop {
-            let mut wire = Wire::connect(&rt, &node).await;
-            wire.send(hello(2, 1).encode()).await;
-            if wire.more().await {
-                assert_eq!(wire.answer().await.refused, 0);
-                break;
-            }
-        }
     });
 }
 

@@ -1,6 +1,7 @@
 //! Transports on tokio, against each other and against peers that do as the test says, byte by
 //! byte.
 
+mod accepting;
 mod boots;
 mod exchange;
 mod form;
@@ -11,6 +12,7 @@ mod lanes;
 mod memories;
 mod names;
 mod unproven;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

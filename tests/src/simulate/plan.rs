@@ -238,8 +238,11 @@ fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
     // Whatever one message holds: a command, or entries up to the limit and one more, with some
     // overhead each.
     let least = 4 * KIB as usize + 3 * (config.max_command_bytes + config.max_append_bytes);
+    let max_frame_bytes = least + draw.bytes(1..64 * KIB);
     TcpConfig {
-        max_frame_bytes: least + draw.bytes(1..64 * KIB),
+        max_frame_bytes,
+        // Often too little for two at a time.
+        max_arriving_bytes: max_frame_bytes + max_frame_bytes / 2,
         max_outbox_bytes: draw.bytes(4 * KIB..1024 * KIB),
         advertise: None,
     }
