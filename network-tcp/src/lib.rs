@@ -6,7 +6,7 @@
 //! nothing else waits behind them. The only thing that comes back on a connection is how many bytes
 //! have arrived, at most once a second, so that a sender notices within five seconds that its peer
 //! has vanished. A connection on which nothing comes is pinged every 15 seconds, and closed within
-//! 40 if there is no answer.
+//! 40 if there is no answer; five seconds later so is the one in the other direction.
 //!
 //! A handshake tells which replica is at the other end, and proves that it belongs to the same
 //! cluster, without telling the cluster's id. Where that can't be proven, only messages go through

@@ -226,8 +226,14 @@ impl Sessions {
 
     pub(crate) fn end(&self, id: u64) {
         let ended = self.open.borrow_mut().remove(&id);
-        if let Some(session) = ended {
-            session.end();
+        let Some(session) = ended else { return };
+        session.end();
+        if session.proven && session.way != Way::Out {
+            // The peer may be gone, which nobody notices who has nothing to say to it.
+            let open = self.open.borrow();
+            let is_other =
+                |other: &&Rc<Session>| other.peer == session.peer && other.way == Way::Out;
+            open.values().filter(is_other).for_each(|other| other.ask());
         }
     }
 
@@ -303,6 +309,19 @@ mod tests {
             session.ping(&check);
         }
         assert_eq!(session.checks.borrow().len(), 1);
+    }
+
+    #[test]
+    fn when_a_peer_s_connection_has_ended_the_one_to_it_is_asked_whether_it_lives() {
+        let sessions = Sessions::default();
+        let of = |peer, way| Session::new(peer, Boot::default(), true, way, Rc::default());
+        let (to, to_another) = (of(replica(), Way::Out), of(Replica::new(3, 7), Way::Out));
+        let way = Way::In { lane: Lane::Main, any: false };
+        for (id, session) in (1..).zip([&to, &to_another, &of(replica(), way)]) {
+            sessions.begin(id, session);
+        }
+        sessions.end(3);
+        assert_eq!((to.is_due(), to_another.is_due()), (true, false));
     }
 
     #[test]

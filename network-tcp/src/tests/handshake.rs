@@ -133,15 +133,16 @@ fn members_of_different_clusters_refuse_each_other_on_both_sides() {
             let there = two.own.replica;
             one.meet(&[(there.id, two.address())]);
             let before = one.transport.stats();
+            // Members try again and again, so there may be more refusals than are waited for.
             one.send_to(there, who());
             until(&rt, || one.transport.stats().dropped_out > before.dropped_out).await;
-            until(&rt, || two.transport.stats().refused_handshakes == 1).await;
+            until(&rt, || two.transport.stats().refused_handshakes >= 1).await;
             // And the other way round.
             two.meet(&[(1, one.address())]);
             two.send_number(1, 1);
-            until(&rt, || two.transport.stats().dropped_out == 1).await;
+            until(&rt, || two.transport.stats().dropped_out >= 1).await;
             let refused = before.refused_handshakes + 2;
-            until(&rt, || one.transport.stats().refused_handshakes == refused).await;
+            until(&rt, || one.transport.stats().refused_handshakes >= refused).await;
             assert_eq!((one.transport.stats().connects, two.transport.stats().accepts), (0, 0));
             assert_eq!(two.inbox.try_recv(), None);
         }
