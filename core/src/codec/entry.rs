@@ -48,10 +48,10 @@ const EXTENDED: u8 = 0x80;
 pub const ENTRY_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 4;
 
 /// The bytes of a run besides its entries.
-const RUN_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 4;
+pub(super) const RUN_HEADER_BYTES: usize = 1 + LOG_ID_BYTES + 8 + 4;
 
 /// The bytes of an entry in a run besides its content.
-const SHORT_HEADER_BYTES: usize = 1 + 4;
+pub(super) const SHORT_HEADER_BYTES: usize = 1 + 4;
 
 /// A byte, a log id, a time and a number: the header of an entry and of a run.
 fn put_header(to: &mut Gather, byte: u8, log_id: LogId, time: u64, number: u32) {

@@ -44,7 +44,7 @@ const FIVE: u8 = REFUSE | 5;
 const SIX: u8 = REFUSE | 6;
 
 /// The bytes of a message before its fields: group, cluster, sender, receiver, term and kind.
-const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
+pub(super) const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
 
 /// What [`Body::ForwardReply`] says instead of a log id.
 const NOT_LEADER: u8 = 1;

@@ -75,6 +75,7 @@
 pub mod entry;
 pub mod fields;
 mod gather;
+mod limits;
 pub mod membership;
 mod message;
 pub mod state;
@@ -85,6 +86,10 @@ use thiserror::Error;
 pub use entry::{ENTRY_HEADER_BYTES, entry_bytes, put_entry, take_entry};
 pub use fields::{Fields, REFUSE, put_field};
 pub use gather::{Gather, Later};
+pub use limits::{
+    APPEND_OVERHEAD_BYTES, FORWARD_OVERHEAD_BYTES, MAX_MEMBERSHIP_BYTES,
+    MAX_SNAPSHOT_OVERHEAD_BYTES, max_append_bytes,
+};
 pub use membership::{
     membership_bytes, put_membership, put_snapshot_meta, take_membership, take_snapshot_meta,
 };

@@ -19,6 +19,7 @@ use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
 
 mod gather;
 mod growth;
+mod limits;
 mod refused;
 
 /// What `put` appends.
