@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use crate::codec::{
+    APPEND_OVERHEAD_BYTES, FORWARD_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES, max_append_bytes,
+};
 use crate::error::ConfigError;
+use crate::transport::MessageLimit;
+use crate::types::Entry;
 
 /// The settings of a node. All nodes of a cluster should have the same; the defaults suit a local network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,31 +33,44 @@ pub struct Config {
     /// least 1 ms, the unit of stamps, and at most an hour.
     pub max_clock_step: Duration,
 
-    /// How long a write or a read waits for a leader to be known, once passed on to it, for its word, and then while the commit index
-    /// stands still; default 3 s. Then it is refused, except that the outcome of a write that was passed on or placed is unknown. Too short: an election fails what could
-    /// have succeeded right after. Too long: clients of a cluster without a majority wait in vain. At least one election timeout.
+    /// The deadline for each phase of a request; default 3 s. A write or a read waits so long for a
+    /// leader to be known, and a write for room on the way to it; once passed on, for the leader's
+    /// answer; and then while the commit index stands still. Then it is refused, except that the
+    /// outcome of a write that was passed on or placed is unknown. Too short: an election fails
+    /// what could have succeeded right after. Too long: clients of a cluster without a majority
+    /// wait in vain. At least one election timeout.
     pub request_timeout: Duration,
 
-    /// The largest command, in bytes as encoded; default 16 MiB. A larger one is refused. A transport must be able to carry one: see
-    /// its limit for frames. At most 1 GiB.
+    /// The largest command, in bytes as encoded; default 16 MiB. A larger one is refused, by the
+    /// node whose client has it and by the leader that it is passed on to. At most 1 GiB, and with
+    /// 173 bytes more at most what the [transport](crate::Transport::message_limit) carries.
     pub max_command_bytes: usize,
 
-    /// The entries in one message to a peer, in bytes; default 1 MiB. One entry may always go, whatever its size. Too small: a peer
-    /// that is behind catches up slowly. Too large: a heartbeat waits behind it on the wire.
+    /// The entries in one message to a peer, in bytes; default 1 MiB. One entry may always go,
+    /// whatever its size. It also bounds the pieces of snapshots. Too small: a peer that is behind
+    /// catches up slowly. Too large: a heartbeat waits behind it on the wire. With 37,409 bytes
+    /// more, for a configuration in front of a piece, at most what the
+    /// [transport](crate::Transport::message_limit) carries.
     pub max_append_bytes: usize,
 
-    /// What a leader has sent to one peer and not yet got acknowledged, in bytes; default 8 MiB. At the limit the peer
-    /// gets heartbeats only; one entry may exceed it. Too small: the connection idles between acknowledgements (it should hold bandwidth × round trip,
-    /// with the peer's fsync in it). Too large: a slow peer costs that much memory. At least `max_append_bytes`.
+    /// What a leader has sent to one peer and not yet got acknowledged, in bytes; default 8 MiB. At
+    /// the limit the peer gets heartbeats only; one entry may exceed it. It also bounds what a
+    /// follower has passed on to the leader and not got answered: at the limit further writes wait;
+    /// one command may always go. Too small: the connection idles between acknowledgements (it
+    /// should hold bandwidth × round trip, with the peer's fsync in it). Too large: a slow peer
+    /// costs that much memory, and what exceeds the transport's own limit is dropped and sent
+    /// again. At least `max_append_bytes`.
     pub max_inflight_bytes: usize,
 
-    /// What a leader has in its log beyond the commit index, in bytes; default 64 MiB. At the limit a write gets `Busy`. Too small:
-    /// writes are refused under bursts. Too large: so much may be lost with a leader that has lost its quorum, after its clients
-    /// waited in vain. At least `max_command_bytes`.
+    /// What a leader has in its log beyond the commit index, in bytes; default 64 MiB. At the limit
+    /// a write gets `Busy`. Too small: writes are refused under bursts. Too large: so much may be
+    /// lost with a leader that has lost its quorum, after its clients waited in vain. At least
+    /// `max_command_bytes` and [`Entry::OVERHEAD_BYTES`].
     pub max_uncommitted_bytes: usize,
 
-    /// The commands that the handles of a node have queued and that have not been answered, in bytes; default 128 MiB. At the limit a write gets
-    /// `Busy`. Too small: writes are refused under bursts. Too large: memory. At least `max_command_bytes`.
+    /// The commands that the handles of a node have queued and that have not been answered, in
+    /// bytes; default 128 MiB. At the limit a write gets `Busy`. Too small: writes are refused
+    /// under bursts. Too large: memory. At least `max_command_bytes` and [`Entry::OVERHEAD_BYTES`].
     pub max_queued_bytes: usize,
 
     /// The entries handed to the state machine in one batch, in bytes; default 1 MiB. One entry may always go. Too small: the batch's fixed
@@ -149,15 +167,17 @@ impl Config {
             "max_inflight_bytes",
             "must be at least max_append_bytes",
         )?;
+        // Otherwise the largest command would be `Busy` for ever.
+        let largest = self.max_command_bytes + Entry::OVERHEAD_BYTES;
         check(
-            self.max_uncommitted_bytes >= self.max_command_bytes,
+            self.max_uncommitted_bytes >= largest,
             "max_uncommitted_bytes",
-            "must be at least max_command_bytes",
+            "must be at least max_command_bytes and 64 more",
         )?;
         check(
-            self.max_queued_bytes >= self.max_command_bytes,
+            self.max_queued_bytes >= largest,
             "max_queued_bytes",
-            "must be at least max_command_bytes",
+            "must be at least max_command_bytes and 64 more",
         )?;
         check(self.max_apply_bytes > 0, "max_apply_bytes", "must not be 0")?;
         check(self.snapshot_after_bytes > 0, "snapshot_after_bytes", "must not be 0")?;
@@ -168,6 +188,49 @@ impl Config {
             "must be at least retained_bytes",
         )?;
         check(self.max_pending_reads > 0, "max_pending_reads", "must not be 0")
+    }
+
+    /// Checks that a transport with this limit carries all that these settings allow: what could be
+    /// proposed and never be carried would stop replication for good (R19).
+    ///
+    /// # Errors
+    /// The field that allows too much, with the transport's setting and what to set.
+    pub(crate) fn check_carried(&self, limit: MessageLimit) -> Result<(), ConfigError> {
+        let Self { max_command_bytes: command, max_append_bytes: append, .. } = *self;
+        let messages = [
+            (
+                "max_command_bytes",
+                "an append of one command",
+                command,
+                command + APPEND_OVERHEAD_BYTES,
+            ),
+            (
+                "max_command_bytes",
+                "a forward of one command",
+                command,
+                command + FORWARD_OVERHEAD_BYTES,
+            ),
+            ("max_append_bytes", "an append of entries", append, max_append_bytes(append)),
+            (
+                "max_append_bytes",
+                "a piece of a snapshot",
+                append,
+                append + MAX_SNAPSHOT_OVERHEAD_BYTES,
+            ),
+        ];
+        let MessageLimit { bytes, setting } = limit;
+        let largest = messages.into_iter().max_by_key(|(.., needs)| *needs);
+        let Some((field, what, value, needs)) = largest.filter(|(.., needs)| *needs > bytes) else {
+            return Ok(());
+        };
+        let most = match bytes.saturating_sub(needs - value) {
+            0 => String::new(),
+            most => format!("set it to at most {most}, or "),
+        };
+        let reason = format!(
+            "it is {value}, so that {what} may take {needs} bytes, and {setting} lets the transport carry {bytes}: {most}set {setting} to at least {needs}"
+        );
+        Err(ConfigError { field, reason })
     }
 }
 
@@ -210,9 +273,9 @@ mod tests {
         assert_eq!(refused(|c| c.max_append_bytes = usize::MAX), "max_append_bytes");
         let narrow = |c: &mut Config| c.max_inflight_bytes = c.max_append_bytes - 1;
         assert_eq!(refused(narrow), "max_inflight_bytes");
-        let narrow = |c: &mut Config| c.max_uncommitted_bytes = c.max_command_bytes - 1;
+        let narrow = |c: &mut Config| c.max_uncommitted_bytes = c.max_command_bytes + 63;
         assert_eq!(refused(narrow), "max_uncommitted_bytes");
-        let narrow = |c: &mut Config| c.max_queued_bytes = c.max_command_bytes - 1;
+        let narrow = |c: &mut Config| c.max_queued_bytes = c.max_command_bytes + 63;
         assert_eq!(refused(narrow), "max_queued_bytes");
         assert_eq!(refused(|c| c.max_apply_bytes = 0), "max_apply_bytes");
         assert_eq!(refused(|c| c.snapshot_after_bytes = 0), "snapshot_after_bytes");
@@ -220,5 +283,31 @@ mod tests {
         let narrow = |c: &mut Config| c.max_retained_bytes = c.retained_bytes - 1;
         assert_eq!(refused(narrow), "max_retained_bytes");
         assert_eq!(refused(|c| c.max_pending_reads = 0), "max_pending_reads");
+    }
+
+    #[test]
+    fn what_the_transport_cannot_carry_is_an_error_that_names_both_settings() {
+        let small = Config { max_command_bytes: 1000, max_append_bytes: 1000, ..Config::default() };
+        let carries = |config: &Config, bytes| {
+            let error = config.check_carried(MessageLimit { bytes, setting: "max_frame" }).err()?;
+            assert!(error.reason.contains("max_frame"), "{error}");
+            Some((error.field, error.reason))
+        };
+        let piece = 1000 + MAX_SNAPSHOT_OVERHEAD_BYTES;
+        assert_eq!(carries(&small, piece), None);
+        let (field, reason) = carries(&small, piece - 1).expect("no piece of a snapshot fits");
+        assert_eq!(field, "max_append_bytes");
+        assert!(reason.contains("set it to at most 999, or set max_frame to at least"), "{reason}");
+        let (field, reason) = carries(&small, 100).expect("no piece of a snapshot fits");
+        assert_eq!(field, "max_append_bytes");
+        assert!(!reason.contains("at most"), "no value is small enough: {reason}");
+
+        let large = Config { max_command_bytes: 100_000, ..small };
+        let append = 100_000 + APPEND_OVERHEAD_BYTES;
+        assert_eq!(carries(&large, append), None);
+        let (field, reason) = carries(&large, append - 1).expect("no append fits");
+        assert_eq!(field, "max_command_bytes");
+        assert!(reason.contains("set it to at most 99999,"), "{reason}");
+        assert_eq!(carries(&Config::default(), 64 << 20), None, "the default of TCP");
     }
 }

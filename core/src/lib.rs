@@ -48,5 +48,5 @@ pub use outline::Outline;
 pub use raft::Raft;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{Command, Raw, StateMachine};
-pub use transport::{Credentials, Inbox, StoreState, Transport};
+pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

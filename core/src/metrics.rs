@@ -76,6 +76,10 @@ pub struct Metrics {
     pub snapshot_error: Option<SnapshotError>,
     /// The configuration in force; none before the cluster is formed.
     pub membership: Option<Membership>,
+    /// How many messages the transport has dropped since it was made, of all groups that share it:
+    /// for peers that can't be reached, and for those that are too slow. Raft repeats what matters,
+    /// but a number that rises fast, while all nodes run, means that a limit is too small.
+    pub dropped_messages: u64,
     /// On a leader: its peers.
     pub peers: BTreeMap<Replica, PeerMetrics>,
     /// Why the node has stopped for good, if it has.

@@ -212,11 +212,17 @@ pub(crate) fn encode<SM: StateMachine>(
     config: &Config,
 ) -> Result<(Bytes, usize), WriteError> {
     let command = command.encode().map_err(WriteError::Command)?;
-    let (bytes, max) = (command.len(), config.max_command_bytes);
-    if bytes > max {
-        return Err(WriteError::Command(format!("it has {bytes} bytes, {max} are allowed")));
+    let bytes = command.len();
+    if let Some(reason) = too_large(bytes, config) {
+        return Err(WriteError::Command(reason));
     }
     Ok((command, bytes + Entry::OVERHEAD_BYTES))
+}
+
+/// Why a command of so many bytes is refused, if it is.
+pub(crate) fn too_large(bytes: usize, config: &Config) -> Option<String> {
+    let max = config.max_command_bytes;
+    (bytes > max).then(|| format!("it has {bytes} bytes, {max} are allowed"))
 }
 
 /// The list that a group is to be formed of.

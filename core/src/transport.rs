@@ -16,7 +16,35 @@ use crate::types::{GroupId, NodeId};
 pub trait Transport: 'static {
     /// Takes a message for the replica `message.to`. It never waits: what can't be taken now is
     /// dropped. It must not call [`Inbox::deliver`] of its own node before it returns.
-    fn send(&self, message: Message);
+    ///
+    /// Returns whether the message was taken. After `false` it must never arrive: the node answers
+    /// the writes of a forward that was not taken as refused. After `true` it may be lost all the
+    /// same.
+    fn send(&self, message: Message) -> bool;
+
+    /// Returns whether a message with commands would be taken for this replica now, and go out
+    /// without delay: a connection is open and not too much waits for it. The default is `true`.
+    ///
+    /// A follower asks before it passes on writes. As long as the answer is `false` it keeps them,
+    /// and asks again in its next turn, and once in a heartbeat interval.
+    fn is_ready(&self, to: Replica) -> bool {
+        let _ = to;
+        true
+    }
+
+    /// Returns the largest message that is carried. Without a limit, which is the default, it
+    /// returns none. A node does not start if its [`Config`](crate::Config) allows messages that
+    /// are larger.
+    fn message_limit(&self) -> Option<MessageLimit> {
+        None
+    }
+
+    /// Returns how many messages were dropped so far, those that [`send`](Self::send) has not taken
+    /// and those that were lost later as far as this is known; see
+    /// [`Metrics::dropped_messages`](crate::Metrics::dropped_messages). The default is 0.
+    fn dropped_messages(&self) -> u64 {
+        0
+    }
 
     /// The node begins to listen: from now on, messages of `group` go to `inbox`. Called once for
     /// each group of a node. One that calls [`Raft::deliver`](crate::Raft::deliver) by itself needs
@@ -61,6 +89,15 @@ pub trait Transport: 'static {
         let _ = (me, list);
         Ok(())
     }
+}
+
+/// The largest message that a transport carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageLimit {
+    /// Its size in bytes, as [`codec::put_message`](crate::codec::put_message) encodes it.
+    pub bytes: usize,
+    /// The name of the transport's setting, for who has to change it.
+    pub setting: &'static str,
 }
 
 /// What a store has of a group, as others are told.

@@ -89,6 +89,7 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("applied".to_owned(), metrics.applied.to_string()),
         ("snapshot".to_owned(), metrics.snapshot.index.to_string()),
         ("purged".to_owned(), metrics.purged.index.to_string()),
+        ("dropped_messages".to_owned(), metrics.dropped_messages.to_string()),
     ];
     if let Some(membership) = &metrics.membership {
         facts
@@ -211,6 +212,7 @@ mod tests {
             purged: LogId { index: 6, ..LogId::ZERO },
             replica: Replica::new(2, 0xfe << 56),
             boot: 4,
+            dropped_messages: 5,
             waits_for: BTreeMap::from([(4, Obstacle::Silent)]),
             peers: BTreeMap::from([(Replica::new(1, 7), heard), (Replica::new(3, 8), behind)]),
             ..Metrics::default()
@@ -232,6 +234,7 @@ mod tests {
                 "applied:8",
                 "snapshot:7",
                 "purged:6",
+                "dropped_messages:5",
                 "waits_for4:nothing is heard of it",
                 "peer1:match=9,last_contact_ms=12",
                 "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",

@@ -12,7 +12,7 @@ use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
 use quorate::{
     AsyncRuntime, Config, Credentials, FileStore, GroupId, Inbox, InitializeError, LocalRaft,
-    Message, Node, NodeId, Obstacle, Replica, TcpTransport, Transport,
+    Message, MessageLimit, Node, NodeId, Obstacle, Replica, TcpTransport, Transport,
 };
 use tracing::info;
 
@@ -183,8 +183,20 @@ struct Addressed<R: AsyncRuntime> {
 }
 
 impl<R: AsyncRuntime> Transport for Addressed<R> {
-    fn send(&self, message: Message) {
-        self.tcp.send(message);
+    fn send(&self, message: Message) -> bool {
+        self.tcp.send(message)
+    }
+
+    fn is_ready(&self, to: Replica) -> bool {
+        self.tcp.is_ready(to)
+    }
+
+    fn message_limit(&self) -> Option<MessageLimit> {
+        self.tcp.message_limit()
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.tcp.dropped_messages()
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {

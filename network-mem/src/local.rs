@@ -44,7 +44,8 @@ impl LocalNetwork {
     pub fn transport(&self) -> LocalTransport {
         let id = self.hub.transports.get() + 1;
         self.hub.transports.set(id);
-        LocalTransport { inner: Rc::new(Inner { hub: Rc::clone(&self.hub), id }) }
+        let inner = Inner { hub: Rc::clone(&self.hub), id, dropped: Cell::default() };
+        LocalTransport { inner: Rc::new(inner) }
     }
 
     /// From now on, messages from `from` to `to` are lost; those in the other direction are not.
@@ -91,6 +92,8 @@ pub struct LocalTransport {
 struct Inner {
     hub: Rc<Hub>,
     id: u64,
+    /// Messages for nodes that were not there.
+    dropped: Cell<u64>,
 }
 
 impl Inner {
@@ -114,17 +117,25 @@ impl Drop for Inner {
 }
 
 impl Transport for LocalTransport {
-    fn send(&self, message: Message) {
+    fn send(&self, message: Message) -> bool {
         let hub = &self.inner.hub;
         let to = message.to.id;
         if !hub.connected(message.from.id, to) {
-            return;
+            return true; // It is lost on its way, which nobody knows.
         }
         let inbox = match hub.listening.borrow().get(&(message.group, to)) {
             Some(listening) => listening.inbox.clone(),
-            None => return,
+            None => {
+                self.inner.dropped.set(self.inner.dropped.get() + 1);
+                return false;
+            }
         };
         inbox.deliver(message);
+        true
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.inner.dropped.get()
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {

@@ -5,7 +5,7 @@
 //! Messages are routed by node id. Whichever replica of the node is attached gets them; the engine
 //! drops what is for another one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Transport};
+use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Replica, Transport};
 use quorate_rt::AsyncRuntime;
 
 /// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends
@@ -43,6 +43,7 @@ impl SharedNetwork {
             inboxes: Rc::default(),
             node: RefCell::new(None),
             known: RefCell::default(),
+            dropped: Cell::default(),
         };
         SharedTransport { inner: Rc::new(inner) }
     }
@@ -140,6 +141,8 @@ struct Inner<R: AsyncRuntime> {
     node: RefCell<Option<Node<R>>>,
     /// Mailboxes that have been looked up, so that a send takes no lock that all nodes share.
     known: RefCell<BTreeMap<NodeId, Arc<Mailbox>>>,
+    /// Messages that were not taken.
+    dropped: Cell<u64>,
 }
 
 /// What there is from the first `attach` on.
@@ -165,6 +168,23 @@ impl<R: AsyncRuntime> Inner<R> {
         }
         let task = self.rt.spawn(deliver(Arc::clone(&mailbox), Rc::clone(&self.inboxes)));
         Node { id, mailbox, _task: task }
+    }
+
+    /// Whether the message waits for its receiver now.
+    fn post(&self, message: Message) -> bool {
+        let (from, to) = (message.from.id, message.to.id);
+        let mailbox = if from == to { None } else { self.mailbox(to) };
+        let Some(mailbox) = mailbox else { return false };
+        match mailbox.post(message) {
+            Posted::Taken => true,
+            Posted::Lost => false,
+            Posted::Closed(message) => {
+                self.known.borrow_mut().remove(&to);
+                // If its next life has ended as well, the message is lost.
+                let next = self.mailbox(to);
+                next.is_some_and(|mailbox| matches!(mailbox.post(message), Posted::Taken))
+            }
+        }
     }
 
     fn mailbox(&self, id: NodeId) -> Option<Arc<Mailbox>> {
@@ -209,19 +229,21 @@ async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
 }
 
 impl<R: AsyncRuntime> Transport for SharedTransport<R> {
-    fn send(&self, message: Message) {
-        let (from, to) = (message.from.id, message.to.id);
-        if from == to {
-            return;
+    fn send(&self, message: Message) -> bool {
+        let taken = self.inner.post(message);
+        if !taken {
+            self.inner.dropped.set(self.inner.dropped.get() + 1);
         }
-        let Some(mailbox) = self.inner.mailbox(to) else { return };
-        if let Posted::Closed(message) = mailbox.post(message) {
-            self.inner.known.borrow_mut().remove(&to);
-            if let Some(mailbox) = self.inner.mailbox(to) {
-                // If this life has ended as well, the message is lost.
-                mailbox.post(message);
-            }
-        }
+        taken
+    }
+
+    fn is_ready(&self, to: Replica) -> bool {
+        let mailbox = self.inner.mailbox(to.id);
+        mailbox.is_some_and(|mailbox| lock(&mailbox.waiting).bytes < MAX_WAITING_BYTES)
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.inner.dropped.get()
     }
 
     /// # Panics

@@ -80,6 +80,13 @@ impl Link {
         self.outbox.borrow().connection.as_ref().is_some_and(|session| !session.has_ended())
     }
 
+    /// Whether a message with commands is taken, and goes out without delay.
+    pub(crate) fn is_ready(&self, max_outbox_bytes: usize) -> bool {
+        let outbox = self.outbox.borrow();
+        let is_open = |session: &Rc<Session>| session.proven && !session.has_ended();
+        outbox.connection.as_ref().is_some_and(is_open) && outbox.bytes() < max_outbox_bytes
+    }
+
     /// Whether another message is taken.
     pub(crate) fn takes(&self, is_formation: bool, max_outbox_bytes: usize) -> bool {
         let outbox = self.outbox.borrow();

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    Body, Credentials, GroupId, Inbox, Message, NodeId, Obstacle, Replica, StoreState, Transport,
+    Body, Credentials, GroupId, Inbox, Message, MessageLimit, NodeId, Obstacle, Replica,
+    StoreState, Transport,
 };
 use quorate_rt::channel::Signal;
 use quorate_rt::{AsyncRuntime, Listener};
@@ -309,7 +310,11 @@ impl<R: AsyncRuntime> State<R> {
             return false;
         }
         let is_formation = is_formation(body) && message.cluster.is_none();
-        if !link.takes(is_formation, self.config.max_outbox_bytes) {
+        let max_bytes = match has_content(body) {
+            true => self.config.max_outbox_bytes,
+            false => self.config.max_outbox_bytes + WORD_BYTES,
+        };
+        if !link.takes(is_formation, max_bytes) {
             return false;
         }
         let encoded = &mut *self.body.borrow_mut();
@@ -325,6 +330,21 @@ impl<R: AsyncRuntime> State<R> {
         }
         link.push(encoded, is_formation);
         true
+    }
+}
+
+/// What waits for one peer of messages without content, in bytes beyond the limit of all others:
+/// some hundred. A heartbeat, a vote or an answer must not be dropped because a large entry fills
+/// the outbox: the outcome of forwarded writes would be unknown, or a leader thought dead.
+const WORD_BYTES: usize = 64 << 10;
+
+/// Whether a message carries commands, entries or a piece of a snapshot.
+fn has_content(body: &Body) -> bool {
+    match body {
+        Body::Append { entries, .. } => !entries.is_empty(),
+        Body::Snapshot { chunk, .. } => !chunk.is_empty(),
+        Body::Forward { .. } => true,
+        _ => false,
     }
 }
 
@@ -371,11 +391,28 @@ impl<R: AsyncRuntime> Drop for Handle<R> {
 impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     /// # Panics
     /// Where `message.from` is not the attached replica.
-    fn send(&self, message: Message) {
+    fn send(&self, message: Message) -> bool {
         let state = &self.handle.state;
-        if !state.enqueue(&message) {
+        let taken = state.enqueue(&message);
+        if !taken {
             state.count(|stats| stats.dropped_out += 1);
         }
+        taken
+    }
+
+    fn is_ready(&self, to: Replica) -> bool {
+        let state = &self.handle.state;
+        let link = state.link(to, Lane::Main);
+        link.is_some_and(|link| link.is_ready(state.config.max_outbox_bytes))
+    }
+
+    fn message_limit(&self) -> Option<MessageLimit> {
+        let bytes = self.handle.state.config.max_frame_bytes;
+        Some(MessageLimit { bytes, setting: "TcpConfig::max_frame_bytes" })
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.handle.state.stats.borrow().dropped_out
     }
 
     /// # Panics

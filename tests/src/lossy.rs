@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use quorate::{Credentials, GroupId, Inbox, Message, NodeId, Obstacle, Replica, Transport};
+use quorate::{
+    Credentials, GroupId, Inbox, Message, MessageLimit, NodeId, Obstacle, Replica, Transport,
+};
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +55,21 @@ impl<T: Transport> Lossy<T> {
 }
 
 impl<T: Transport> Transport for Lossy<T> {
-    fn send(&self, message: Message) {
+    /// What a fault loses was taken: nobody knows of it.
+    fn send(&self, message: Message) -> bool {
         let fate = self.faults.0.borrow_mut().as_mut().map_or(Fate::Arrives, |fate| fate(&message));
-        match fate {
+        let taken = match fate {
             Fate::Arrives => self.inner.send(message),
-            Fate::Lost => {}
+            Fate::Lost => true,
             Fate::ArrivesTwice => {
-                self.inner.send(message.clone());
-                self.inner.send(message);
+                let taken = self.inner.send(message.clone());
+                self.inner.send(message) || taken
             }
-            Fate::Late(messages) => return self.late.borrow_mut().push_back((messages, message)),
-        }
+            Fate::Late(messages) => {
+                self.late.borrow_mut().push_back((messages, message));
+                return true;
+            }
+        };
         let mut due = Vec::new();
         self.late.borrow_mut().retain_mut(|(left, message)| {
             *left -= 1;
@@ -73,7 +79,22 @@ impl<T: Transport> Transport for Lossy<T> {
             }
             stays
         });
-        due.into_iter().for_each(|message| self.inner.send(message));
+        for message in due {
+            self.inner.send(message);
+        }
+        taken
+    }
+
+    fn is_ready(&self, to: Replica) -> bool {
+        self.inner.is_ready(to)
+    }
+
+    fn message_limit(&self) -> Option<MessageLimit> {
+        self.inner.message_limit()
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.inner.dropped_messages()
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {

@@ -2,6 +2,8 @@
 //! that is rare on a network. Its transport is one of a user's own, which can't do more than it
 //! must: it sends, and what comes in is [delivered](quorate::Raft::deliver).
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,9 @@ on_each_runtime!(
     the_word_of_a_leader_that_is_left_in_the_same_turn_is_worth_nothing,
     what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect,
     a_second_leader_of_a_term_is_ignored,
+    what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader,
+    what_was_not_sent_is_refused_with_certainty_in_the_end,
+    without_a_way_to_the_leader_nothing_is_sent_and_nothing_unknown,
     what_the_leader_cannot_read_is_refused_and_the_others_are_placed,
     a_committed_command_that_cannot_be_read_stops_its_node,
     a_snapshot_that_cannot_be_restored_leaves_the_disk_as_it_was,
@@ -28,11 +33,32 @@ on_each_runtime!(
     a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm,
 );
 
-struct Wire(mpsc::Sender<Message>);
+/// What the test gets, and what it says of the way.
+struct Wire {
+    sent: mpsc::Sender<Message>,
+    way: Way,
+}
+
+/// The way to the others, as the transport knows it.
+#[derive(Clone, Default)]
+struct Way(Rc<Cell<(bool, bool)>>);
+
+impl Way {
+    /// Whether no connection is open, and whether forwards are not taken.
+    fn set(&self, is_closed: bool, is_full: bool) {
+        self.0.set((is_closed, is_full));
+    }
+}
 
 impl Transport for Wire {
-    fn send(&self, message: Message) {
-        let _ = self.0.try_send(message); // What nobody takes is lost.
+    fn send(&self, message: Message) -> bool {
+        let (_, is_full) = self.way.0.get();
+        let taken = !is_full || !matches!(message.body, Body::Forward { .. });
+        taken && self.sent.try_send(message).is_ok()
+    }
+
+    fn is_ready(&self, _: Replica) -> bool {
+        !self.way.0.get().0
     }
 }
 
@@ -42,6 +68,7 @@ struct Follower {
     node: Node<Journal>,
     raft: LocalRaft<Journal>,
     sent: mpsc::Receiver<Message>,
+    way: Way,
     round: u64,
 }
 
@@ -92,18 +119,23 @@ impl Follower {
         // It is for the test to say what becomes of its leader and of its writes.
         let long = Duration::from_secs(3600);
         let config = Config { election_timeout: long, request_timeout: long, ..quick() };
+        Self::start_with(rt, config).await
+    }
+
+    async fn start_with<R: AsyncRuntime>(rt: &R, config: Config) -> Self {
         let (sender, sent) = mpsc::channel(1000);
+        let way = Way::default();
         let store = FaultyStore::over(store());
         let node = Node::builder(1)
             .config(config)
             .log_store(store.clone())
-            .transport(Wire(sender))
+            .transport(Wire { sent: sender, way: way.clone() })
             .state_machine(Journal::default())
             .start(rt)
             .await
             .expect("starts");
         let raft = node.local();
-        let follower = Self { store, node, raft, sent, round: 0 };
+        let follower = Self { store, node, raft, sent, way, round: 0 };
         let begin = entry(1, 2, 2, Payload::Blank);
         follower.hears(2, 1, append(LogId::FIRST, 2, vec![begin]));
         wait_for(&mut follower.raft.metrics(), |metrics| metrics.applied == 2).await;
@@ -261,6 +293,77 @@ async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: Async
     assert_eq!((to, &commands[0][..]), (replica(3), &b"\xa1b"[..]));
     drop(next);
     assert!(follower.journal(3, 2, 3).await.is_empty());
+}
+
+/// A window of one line of ten bytes.
+fn narrow(timeout: Duration) -> Config {
+    let (max_append_bytes, max_inflight_bytes) = (100, 100);
+    let times = Config { election_timeout: timeout, request_timeout: timeout, ..quick() };
+    Config { max_append_bytes, max_inflight_bytes, ..times }
+}
+
+/// R20: what was not sent has a certain outcome, and goes on with the next leader.
+async fn what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader<R: AsyncRuntime>(rt: R) {
+    let mut follower = Follower::start_with(&rt, narrow(Duration::from_secs(3600))).await;
+    let [a, b, c] = ["a", "b", "c"].map(|line| follower.raft.write(line.repeat(10)));
+    let forward = follower.forwards().await;
+    assert_eq!(forward.commands.len(), 1);
+    follower.turns().await; // (In which nothing more is passed on.)
+    follower.hears_of(&forward, ForwardOutcome::Busy);
+    assert!(matches!(a.await, Err(WriteError::Busy)));
+    let forward = follower.forwards().await;
+    assert_eq!(forward.commands[0][1..], *b"bbbbbbbbbb");
+    follower.hears(3, 2, append(BEGIN, 3, vec![entry(2, 3, 3, Payload::Blank)]));
+    let b = b.await;
+    assert!(matches!(b, Err(WriteError::Unknown)), "the leader that is gone may have it: {b:?}");
+    let forward = follower.sends(|message| match message.body {
+        Body::Forward { boot, sequence, .. } => Some((message.to, boot, sequence)),
+        _ => None,
+    });
+    let (to, boot, sequence) = forward.await;
+    assert_eq!(to, replica(3), "nobody had the last one");
+    let outcome = ForwardOutcome::Appended(LogId::new(2, 3, 4));
+    follower.hears(3, 2, Body::ForwardReply { boot, sequence, outcome });
+    let line = Payload::Command(Bytes::from_static(b"\xaacccccccccc"));
+    let prev = LogId::new(2, 3, 3);
+    follower.hears(3, 2, append(prev, 4, vec![entry(2, 3, 4, line)]));
+    assert_eq!(c.await.expect("is applied"), 1);
+}
+
+async fn what_was_not_sent_is_refused_with_certainty_in_the_end<R: AsyncRuntime>(rt: R) {
+    let follower = Follower::start_with(&rt, narrow(Duration::from_millis(600))).await;
+    // The leader answers nothing, and may be given up just before.
+    // (What is lost leaves the window half-way to the end, and another takes its place.)
+    let lines = ["a", "b", "c"].map(|line| follower.raft.write(line.repeat(1000)));
+    let [sent, _later, waits] = lines;
+    let sent = sent.await;
+    assert!(matches!(sent, Err(WriteError::Unknown)), "{sent:?}");
+    let waits = waits.await;
+    assert!(matches!(waits, Err(WriteError::Busy | WriteError::NotLeader { .. })), "{waits:?}");
+    follower.way.set(true, false);
+    let refused = follower.raft.write("d".to_owned()).await;
+    assert!(matches!(refused, Err(WriteError::NotLeader { .. })), "{refused:?}");
+}
+
+async fn without_a_way_to_the_leader_nothing_is_sent_and_nothing_unknown<R: AsyncRuntime>(rt: R) {
+    let mut follower = Follower::start_with(&rt, narrow(Duration::from_secs(3600))).await;
+    follower.way.set(true, false);
+    let waits = follower.raft.write("b".to_owned());
+    follower.turns().await;
+    follower.way.set(false, false);
+    // Nothing but time tells the node of it.
+    let forward = follower.forwards().await;
+    assert_eq!(forward.commands[0][..], b"\xa1b"[..]);
+    drop(waits);
+    follower.hears_of(&forward, ForwardOutcome::Busy);
+    follower.turns().await;
+    follower.way.set(false, true);
+    let refused = follower.raft.write("c".to_owned()).await;
+    assert!(matches!(refused, Err(WriteError::NotLeader { .. })), "{refused:?}");
+    follower.way.set(false, false);
+    let next = follower.raft.write("d".to_owned());
+    assert_eq!(follower.forwards().await.commands[0][..], b"\xa1d"[..], "the room is free again");
+    drop(next);
 }
 
 async fn what_the_leader_cannot_read_is_refused_and_the_others_are_placed<R: AsyncRuntime>(rt: R) {

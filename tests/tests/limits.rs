@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use quorate::codec::{APPEND_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES};
 use quorate::{
-    AsyncRuntime, Body, Config, LocalRaft, MemStore, Message, NodeId, ReadError, WriteError,
+    AsyncRuntime, Body, Config, LocalRaft, MemStore, Message, Node, NodeId, Raw, ReadError,
+    StartError, StateMachine, TcpConfig, TcpTransport, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
     a_command_that_is_too_large_is_refused,
@@ -15,6 +19,9 @@ on_each_runtime!(
     what_is_not_awaited_any_more_is_given_back,
     writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable,
     forwards_beyond_what_may_be_uncommitted_are_busy,
+    a_forward_beyond_the_leader_s_limit_is_refused_with_the_reason,
+    a_node_whose_messages_its_transport_cannot_carry_does_not_start,
+    a_burst_through_a_follower_is_written_or_refused_and_never_unknown,
     a_peer_that_gets_no_entries_keeps_nobody_waiting,
     disks_that_hang_keep_nobody_waiting,
 );
@@ -169,6 +176,125 @@ async fn forwards_beyond_what_may_be_uncommitted_are_busy<R: AsyncRuntime>(rt: R
     }
     raft.write(line(9)).await.expect("there is room again");
     assert_eq!(cluster.journal(leader).await.len(), lines + 2);
+}
+
+/// R19: what a peer passes on was held against the peer's limit, and the entry must fit everywhere.
+async fn a_forward_beyond_the_leader_s_limit_is_refused_with_the_reason<R: AsyncRuntime>(rt: R) {
+    let mut cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, narrow(patient())).await;
+    let (leader, raft) = follower(&cluster).await;
+    let id = raft.id();
+    cluster.config = patient();
+    cluster.restart(id).await;
+    let raft = cluster.raft(id);
+    let [small, large, next] = [1, 3, 1].map(|lines| raft.write("x".repeat(lines * LINE)));
+    let Err(WriteError::Command(reason)) = large.await else { panic!("it is too large") };
+    assert_eq!(reason, "it has 3003 bytes, 2000 are allowed");
+    small.await.expect("is not too large");
+    next.await.expect("is not too large");
+    assert_eq!(cluster.journal(leader).await.len(), 3);
+}
+
+/// R19: of each pair of limits.
+async fn a_node_whose_messages_its_transport_cannot_carry_does_not_start<R: AsyncRuntime>(rt: R) {
+    const MIB: usize = 1 << 20;
+    let start = async |max_frame_bytes, max_command_bytes, max_append_bytes| {
+        let tcp = TcpConfig { max_frame_bytes, ..TcpConfig::default() };
+        let tcp = TcpTransport::bind_with(&rt, "127.0.0.1:0", tcp).await.expect("binds");
+        let config = Config { max_command_bytes, max_append_bytes, ..Config::default() };
+        let node = Node::builder(1).config(config).log_store(MemStore::new()).transport(tcp);
+        node.state_machine(Journal::default()).start(&rt).await.map(drop)
+    };
+    let (command, piece) = (MIB - APPEND_OVERHEAD_BYTES, MIB - MAX_SNAPSHOT_OVERHEAD_BYTES);
+    start(MIB, command, piece).await.expect("both fit");
+    for (command, append, wrong) in
+        [(command + 1, piece, "max_command_bytes"), (command, piece + 1, "max_append_bytes")]
+    {
+        let Err(StartError::Config(error)) = start(MIB, command, append).await else {
+            panic!("it can't carry {wrong}")
+        };
+        assert_eq!(error.field, wrong);
+        assert!(error.reason.contains("TcpConfig::max_frame_bytes"), "{error}");
+    }
+}
+
+/// How many commands there were.
+#[derive(Default, Serialize, Deserialize)]
+struct Count(u64);
+
+impl StateMachine for Count {
+    type Command = Raw;
+    type Response = u64;
+
+    async fn apply(&mut self, _: Raw) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+/// Node of a cluster over TCP.
+async fn serve<R: AsyncRuntime>(rt: &R, id: NodeId, store: &MemStore, at: &str) -> Served<R> {
+    // No pause of the machine costs an election, and the log is purged as it grows.
+    let config = Config {
+        heartbeat_interval: Duration::from_millis(50),
+        election_timeout: Duration::from_secs(60),
+        request_timeout: Duration::from_secs(60),
+        snapshot_after_bytes: 8 << 20,
+        retained_bytes: 0,
+        ..Config::default()
+    };
+    let tcp = loop {
+        match TcpTransport::bind(rt, at).await {
+            Ok(tcp) => break tcp,
+            // The one before is not quite gone.
+            Err(_) => rt.sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let builder = Node::builder(id).config(config).log_store(store.clone()).transport(tcp.clone());
+    (builder.state_machine(Count::default()).start(rt).await.expect("starts"), tcp)
+}
+
+type Served<R> = (Node<Count>, TcpTransport<R>);
+
+/// R20: 480 writes of 256 KiB at once, which are more than any outbox holds; and again right after
+/// a restart, while the node connects to its leader.
+async fn a_burst_through_a_follower_is_written_or_refused_and_never_unknown<R: AsyncRuntime>(
+    rt: R,
+) {
+    let stores: Vec<_> = (1..=3).map(|_| MemStore::new()).collect();
+    let mut nodes = Vec::new();
+    for (id, store) in (1..).zip(&stores) {
+        nodes.push(serve(&rt, id, store, "127.0.0.1:0").await);
+    }
+    let addresses: Vec<_> = nodes.iter().map(|(_, tcp)| tcp.local_addr().to_string()).collect();
+    nodes[0].0.raft().initialize((1..).zip(addresses.clone())).await.expect("forms");
+    let raft = nodes[0].0.local();
+    let leader = wait_for(&mut raft.metrics(), |m| m.leader.is_some()).await.leader.expect("one");
+    let at = (leader % 3) as usize; // Of another node.
+    let burst = async |node: &Node<Count>| {
+        let line = Bytes::from(vec![b'x'; 256 << 10]);
+        let raft = node.local();
+        let writes: Vec<_> = (0..480).map(|_| raft.write(Raw(line.clone()))).collect();
+        let mut written = 0;
+        for write in writes {
+            match write.await {
+                Ok(_) => written += 1,
+                Err(WriteError::Busy) => {}
+                Err(error) => panic!("after {written}: {error}"),
+            }
+        }
+        assert!(written > 0);
+        written
+    };
+    let mut written = burst(&nodes[at].0).await;
+    let before = nodes.remove(at);
+    drop(before);
+    let node = serve(&rt, at as NodeId + 1, &stores[at], &addresses[at]).await;
+    written += burst(&node.0).await;
+    nodes.insert(at, node);
+    let count = nodes[at].0.local().read(|count| count.0).await.expect("reads");
+    assert_eq!(count, written);
+    let dropped = nodes[at].0.local().metrics().borrow().dropped_messages;
+    assert_eq!(dropped, nodes[at].1.stats().dropped_out);
 }
 
 /// The leader, and the handle of another node.

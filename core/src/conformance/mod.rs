@@ -54,7 +54,7 @@
 //! #     fn address(&self) -> String { String::new() }
 //! # }
 //! # impl Transport for YourTransport {
-//! #     fn send(&self, _: Message) {}
+//! #     fn send(&self, _: Message) -> bool { true }
 //! # }
 //! /// A log store: here, one in a directory of its own for each case.
 //! struct Stores {

@@ -297,9 +297,19 @@ impl Follower {
 
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
         match &mut self.following {
-            Some(following) => following.forwards.propose(ticket, command),
+            Some(following) => following.forwards.propose(common, ticket, command),
             None => common.out.tell(ticket, Proposal::NotLeader),
         }
+    }
+
+    pub(super) fn takes(&self, common: &Common, bytes: usize) -> bool {
+        let following = self.following.as_ref();
+        following.is_some_and(|following| following.forwards.has_room(&common.config, bytes))
+    }
+
+    pub(super) fn forward_not_taken(&mut self, sequence: u64) -> Vec<Ticket> {
+        let following = self.following.as_mut();
+        following.map_or_else(Vec::new, |following| following.forwards.not_taken(sequence))
     }
 
     pub(super) fn read(&mut self, common: &mut Common, ticket: Ticket) {

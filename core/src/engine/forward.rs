@@ -11,28 +11,52 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, Proposal, Ticket};
+use crate::config::Config;
 use crate::identity::Replica;
 use crate::membership::MAX_NODES;
 use crate::message::{Body, ForwardOutcome};
 use crate::types::Entry;
 
 /// The follower's end.
+///
+/// What is on its way to the leader is bounded by a window, so that no burst is more than a transport
+/// takes: what would be dropped would have an unknown outcome, though nothing has failed (R20).
+/// Whatever exceeds the window is not taken at all, and its outcome stays certain.
 #[derive(Default)]
 pub(super) struct Forwards {
-    /// Not yet sent.
+    /// Not yet sent: what this turn has brought.
     fresh: Vec<(Ticket, Bytes)>,
     /// Sent, by the number of the forward.
     sent: BTreeMap<u64, Sent>,
+    /// What is in the window, in bytes: what is fresh, and what was sent not long ago.
+    under_way: usize,
+    /// Forwards with lower numbers are not in the window any more.
+    window_begin: u64,
 }
 
 struct Sent {
     tickets: Vec<Ticket>,
+    bytes: usize,
+    /// Then it leaves the window: it was most likely lost, and a connection that has broken while
+    /// the window was full must not keep all others waiting until the deadline.
+    leaves_at: Instant,
     deadline: Instant,
 }
 
 impl Forwards {
-    pub(super) fn propose(&mut self, ticket: Ticket, command: Bytes) {
-        self.fresh.push((ticket, command));
+    /// Whether so many bytes have room in the window. One command may always go.
+    pub(super) fn has_room(&self, config: &Config, bytes: usize) -> bool {
+        let bytes = bytes + Entry::OVERHEAD_BYTES;
+        self.under_way == 0 || self.under_way + bytes <= config.max_inflight_bytes
+    }
+
+    pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
+        if self.has_room(&common.config, command.len()) {
+            self.under_way += command.len() + Entry::OVERHEAD_BYTES;
+            self.fresh.push((ticket, command));
+        } else {
+            common.out.tell(ticket, Proposal::Busy);
+        }
     }
 
     /// Sends what this turn has brought, in messages of limited size.
@@ -40,13 +64,17 @@ impl Forwards {
         if self.fresh.is_empty() {
             return;
         }
-        let deadline = common.now + common.config.request_timeout;
+        let timeout = common.config.request_timeout;
+        let (leaves_at, deadline) = (common.now + timeout / 2, common.now + timeout);
+        // A leader takes a forward as a whole.
+        let uncommitted = common.config.max_uncommitted_bytes.saturating_sub(Entry::OVERHEAD_BYTES);
+        let most = common.config.max_append_bytes.min(uncommitted);
         let mut fresh = mem::take(&mut self.fresh).into_iter().peekable();
         while fresh.peek().is_some() {
             let (mut tickets, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((ticket, command)) = fresh.next_if(|(_, command)| {
-                bytes == 0 || bytes + command.len() <= common.config.max_append_bytes
-            }) {
+            while let Some((ticket, command)) =
+                fresh.next_if(|(_, command)| bytes == 0 || bytes + command.len() <= most)
+            {
                 bytes += command.len() + Entry::OVERHEAD_BYTES;
                 tickets.push(ticket);
                 commands.push(command);
@@ -54,13 +82,26 @@ impl Forwards {
             common.sequence += 1;
             let (boot, sequence) = (common.boot.number, common.sequence);
             common.send(leader, Body::Forward { boot, sequence, commands });
-            self.sent.insert(sequence, Sent { tickets, deadline });
+            self.sent.insert(sequence, Sent { tickets, bytes, leaves_at, deadline });
         }
+    }
+
+    fn take(&mut self, sequence: u64) -> Option<Sent> {
+        let sent = self.sent.remove(&sequence)?;
+        if sequence >= self.window_begin {
+            self.under_way -= sent.bytes;
+        }
+        Some(sent)
+    }
+
+    /// The transport has not taken a forward: gives the writes in it.
+    pub(super) fn not_taken(&mut self, sequence: u64) -> Vec<Ticket> {
+        self.take(sequence).map_or_else(Vec::new, |sent| sent.tickets)
     }
 
     pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, outcome: ForwardOutcome) {
         // A second answer, or one that came too late, finds nobody who waits (R16).
-        let Some(sent) = self.sent.remove(&sequence) else { return };
+        let Some(sent) = self.take(sequence) else { return };
         let (first, refused) = match outcome {
             ForwardOutcome::Appended(first) => (Proposal::Placed(first), Vec::new()),
             ForwardOutcome::NotLeader => (Proposal::NotLeader, Vec::new()),
@@ -86,6 +127,13 @@ impl Forwards {
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {
+        for (sequence, sent) in self.sent.range(self.window_begin..) {
+            if sent.leaves_at > common.now {
+                break;
+            }
+            self.under_way -= sent.bytes;
+            self.window_begin = sequence + 1;
+        }
         while let Some(first) = self.sent.first_entry()
             && first.get().deadline <= common.now
         {

@@ -172,8 +172,7 @@ impl Leader {
     }
 
     fn has_room(&self, config: &Config, bytes: usize) -> bool {
-        self.uncommitted_bytes == 0
-            || self.uncommitted_bytes + bytes <= config.max_uncommitted_bytes
+        self.uncommitted_bytes + bytes <= config.max_uncommitted_bytes
     }
 
     /// Notes what is to be committed.

@@ -166,6 +166,26 @@ impl Engine {
         }
     }
 
+    /// Whether a command of so many bytes, beside those that were proposed before it, is placed here
+    /// or passed on to the leader now. Otherwise it would be refused: no leader is known, or so
+    /// much is on its way to the leader that it has to wait (R20).
+    pub fn takes(&self, bytes: usize) -> bool {
+        match &self.role {
+            State::Leader(_) => true,
+            State::Follower(follower) => follower.takes(&self.common, bytes),
+            State::Candidate(_) => false,
+        }
+    }
+
+    /// The transport has not taken this [`Body::Forward`](crate::Body::Forward). Gives the tickets
+    /// of its writes, which have no effect.
+    pub fn forward_not_taken(&mut self, sequence: u64) -> Vec<Ticket> {
+        match &mut self.role {
+            State::Follower(follower) => follower.forward_not_taken(sequence),
+            State::Candidate(_) | State::Leader(_) => Vec::new(),
+        }
+    }
+
     /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out
     /// of it the commands that can't be read, and says which they were. The answer to the forward
     /// tells of them.

@@ -156,7 +156,7 @@ pub enum Proposal {
     Placed(LogId),
     /// No leader took it. No effect.
     NotLeader,
-    /// Too much is uncommitted. No effect.
+    /// Too much is uncommitted, or on its way to the leader. No effect.
     Busy,
     /// It was passed on, and no word came back: it may or may not take effect.
     Unknown,

@@ -16,6 +16,7 @@ use crate::error::WriteError;
 use crate::log_store::LogStore;
 use crate::message::{Body, Message, Refusal};
 use crate::metrics::Role;
+use crate::raft::too_large;
 use crate::state_machine::{Command, StateMachine};
 use crate::transport::Transport;
 use crate::types::{Index, LogId};
@@ -110,6 +111,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let mut unreadable = Vec::new();
         let mut kept = self.applying.kept.borrow_mut();
         for (place, bytes) in commands.iter().enumerate() {
+            // One that a peer passes on was held against the peer's limit.
+            if let Some(reason) = too_large(bytes.len(), &self.mailbox.card.config) {
+                unreadable.push((place, reason));
+                continue;
+            }
             match SM::Command::decode(bytes) {
                 Ok(command) => {
                     after.index += 1;

@@ -1,5 +1,6 @@
-//! Requests that came while no leader was known. They wait for one, for a while: most elections are over sooner than a client
-//! could try again, and what was not sent to anybody can be sent to any leader.
+//! Requests that wait: for a leader to be known, as most elections are over sooner than a client
+//! could try again, or for room on the way to it. What was not sent to anybody can be sent to any
+//! leader.
 
 use std::collections::VecDeque;
 
@@ -8,7 +9,7 @@ use quorate_rt::Instant;
 use super::mailbox::LocalRequest;
 use crate::state_machine::StateMachine;
 
-/// Requests in the order in which they came, each with the time until which it waits. What they hold is bounded by the quotas of
+/// Requests in the order of the times until which they wait, and so in that in which they came. What they hold is bounded by the quotas of
 /// the handles that they came from.
 pub(crate) struct Parked<SM: StateMachine> {
     requests: VecDeque<(Instant, LocalRequest<SM>)>,
@@ -20,11 +21,10 @@ impl<SM: StateMachine> Parked<SM> {
     }
 
     pub(crate) fn push(&mut self, until: Instant, request: LocalRequest<SM>) {
-        assert!(
-            self.requests.back().is_none_or(|(before, _)| *before <= until),
-            "all wait for equally long"
-        );
-        self.requests.push_back((until, request));
+        // Mostly at the end: all wait for equally long. One that has waited elsewhere before is
+        // older.
+        let at = self.requests.partition_point(|(before, _)| *before <= until);
+        self.requests.insert(at, (until, request));
     }
 
     /// The first one, if it has waited long enough.
@@ -41,7 +41,17 @@ impl<SM: StateMachine> Parked<SM> {
         self.requests.front().map(|(until, _)| *until)
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = LocalRequest<SM>> + use<SM> {
-        std::mem::take(&mut self.requests).into_iter().map(|(_, request)| request)
+    /// The first one, if it may go.
+    pub(crate) fn pop_if(
+        &mut self,
+        may_go: impl FnOnce(&LocalRequest<SM>) -> bool,
+    ) -> Option<LocalRequest<SM>> {
+        let first = self.requests.pop_front_if(|(_, request)| may_go(request));
+        first.map(|(_, request)| request)
+    }
+
+    /// All of them, and until when they wait.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Instant, LocalRequest<SM>)> + use<SM> {
+        std::mem::take(&mut self.requests).into_iter()
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Replies<SM: StateMachine> {
     ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
     /// Requests that wait for a leader.
     pub(crate) parked: Parked<SM>,
+    /// Writes that wait for room on the way to the leader, and were sent to nobody.
+    pub(crate) unsent: Parked<SM>,
     /// Those who have formed the cluster and wait until that is durable.
     pub(crate) initializing: Vec<InitializeReply>,
     /// Those who want a snapshot, and of how much at least.
@@ -38,6 +40,7 @@ impl<SM: StateMachine> Default for Replies<SM> {
             placed: VecDeque::new(),
             ahead: BTreeMap::new(),
             parked: Parked::new(),
+            unsent: Parked::new(),
             initializing: Vec::new(),
             snapshots: Vec::new(),
             purging: Vec::new(),
@@ -65,6 +68,11 @@ impl<SM: StateMachine> Replies<SM> {
         for (_, reply) in self.placed.drain(keep..) {
             reply.answer(Err(WriteError::Unknown));
         }
+    }
+
+    /// Whether requests are kept that were sent to nobody.
+    pub(crate) fn keeps_requests(&self) -> bool {
+        !self.parked.is_empty() || !self.unsent.is_empty()
     }
 
     /// Whether anybody waits for an entry to be applied.
@@ -137,12 +145,13 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// Whether nobody waits for anything but a snapshot, for which a node that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { proposed, reads, placed, ahead, parked, initializing, .. } = self;
+        let Self { proposed, reads, placed, ahead, parked, unsent, initializing, .. } = self;
         proposed.is_empty()
             && reads.is_empty()
             && placed.is_empty()
             && ahead.is_empty()
             && parked.is_empty()
+            && unsent.is_empty()
             && initializing.is_empty()
     }
 
@@ -166,6 +175,7 @@ impl<SM: StateMachine> Replies<SM> {
             placed,
             ahead,
             mut parked,
+            mut unsent,
             initializing,
             snapshots,
             purging,
@@ -174,7 +184,7 @@ impl<SM: StateMachine> Replies<SM> {
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
         let reads = reads.drain().chain(ahead.into_values().flatten());
         reads.for_each(|read| read(Err::<&SM, ReadError>(end.read_error())));
-        parked.drain().for_each(|request| refuse(request, end));
+        unsent.drain().chain(parked.drain()).for_each(|(_, request)| refuse(request, end));
         for reply in initializing {
             let _ = reply.send(Err(end.initialize_error()));
         }

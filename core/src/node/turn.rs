@@ -150,11 +150,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 Event::Shutdown => self.begin_to_stop(now),
             }
         }
-        if self.engine.leader().is_some() && !self.replies.borrow().parked.is_empty() {
-            let parked = self.replies.borrow_mut().parked.drain();
-            for request in parked {
-                self.on_request(now, request);
-            }
+        if self.replies.borrow().keeps_requests() {
+            self.release(now);
         }
         self.mailbox.take_requests(&mut taken.requests);
         for request in taken.requests.drain(..) {
@@ -187,8 +184,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let hands_over = self.engine.is_resigning();
         tracing::info!(replica = %self.engine.replica(), group = self.group, hands_over, "stops");
         self.stopping = Some(Stopping { until, hands_over });
-        let parked = self.replies.borrow_mut().parked.drain();
-        parked.for_each(|request| refuse(request, &End::Shutdown));
+        let mut replies = self.replies.borrow_mut();
+        let kept = replies.unsent.drain().chain(replies.parked.drain());
+        drop(replies);
+        kept.for_each(|(_, request)| refuse(request, &End::Shutdown));
         // A group may not be formed for long.
         for reply in self.replies.borrow_mut().initializing.drain(..) {
             let _ = reply.send(Err(End::Shutdown.initialize_error()));
@@ -210,15 +209,15 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let needs_leader = matches!(request, Request::Write { .. } | Request::Read(_));
         if self.stopping.is_some() && !is_message {
             refuse(request, &End::Shutdown);
-        } else if needs_leader && self.engine.leader().is_none() {
+        } else if needs_leader && self.engine.role() != Role::Leader {
             let until = now + self.mailbox.card.config.request_timeout;
-            self.replies.borrow_mut().parked.push(until, request);
+            self.pass_on(now, until, request);
         } else {
             self.take(now, request);
         }
     }
 
-    fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
+    pub(super) fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
             Request::Deliver(message) => {
                 self.propose(now); // What came before it is looked at before it.
@@ -383,9 +382,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if let Some((write, content)) = write.take() {
             self.append(write, content);
         }
-        for message in messages.drain(..) {
-            self.transport.send(message);
-        }
+        self.send(messages);
         for fetch in fetches.drain(..) {
             self.fetch(fetch);
         }
@@ -412,7 +409,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.mailbox.card.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
-        let times = [*wake_at, expires_at, self.stalled_at, stop_at, self.waits.wake_at()];
+        let passing_at = self.passing_at(now);
+        let waits_at = self.waits.wake_at();
+        let times = [*wake_at, expires_at, passing_at, self.stalled_at, stop_at, waits_at];
         self.timer.set(times.into_iter().flatten().min());
         self.answer_initialize();
         self.answer_snapshots();
@@ -583,6 +582,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             metrics.applied = self.applying.applied().min(engine.committed());
             metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             metrics.purged = engine.purged();
+            metrics.dropped_messages = self.transport.dropped_messages();
             if membership.is_some() || engine.role() != Role::Leader {
                 metrics.peers.clear(); // They may be others now.
             }

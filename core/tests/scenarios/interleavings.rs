@@ -86,7 +86,7 @@ fn action() -> impl Strategy<Value = Action> {
 fn config() -> impl Strategy<Value = Config> {
     // Small limits, so that they are reached.
     let retained = prop_oneof![Just(0), 1..10_000_u64];
-    (64..400_usize, 0..600_usize, 100..2000_usize, retained, 0..5000_u64).prop_map(
+    (64..400_usize, 0..600_usize, 164..2000_usize, retained, 0..5000_u64).prop_map(
         |(append, inflight, uncommitted, retained, more)| Config {
             retained_bytes: retained,
             max_retained_bytes: retained + more,

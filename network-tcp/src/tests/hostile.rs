@@ -107,6 +107,50 @@ fn a_peer_that_never_reads_costs_a_full_outbox_and_delays_nobody() {
     });
 }
 
+/// R20: who asks before it sends loses nothing, and an answer is not lost because of an entry.
+#[test]
+fn a_full_outbox_is_not_ready_and_takes_only_small_messages() {
+    run(async |rt| {
+        let (node, _listener, _wire) = facing_a_stub(&rt, PATIENT).await;
+        assert!(!node.transport.is_ready(replica(3)), "nobody knows where it is");
+        let commands = vec![Bytes::from(vec![1; 100_000])];
+        let forward = |sequence| Body::Forward { boot: 1, sequence, commands: commands.clone() };
+        let dropped = || node.transport.dropped_messages();
+        let mut sent = 0;
+        // Nothing is written meanwhile.
+        while node.transport.is_ready(replica(2)) {
+            sent += 1;
+            node.send(2, forward(sent));
+        }
+        assert_eq!((sent, dropped()), (11, 0));
+        node.send(2, forward(12));
+        assert_eq!(dropped(), 1);
+        for sequence in 0..500 {
+            node.send_number(2, sequence);
+        }
+        assert_eq!(dropped(), 1);
+        for sequence in 0..500 {
+            node.send_number(2, sequence);
+        }
+        assert!(dropped() > 1, "they have a limit, too");
+        let bytes = node.transport.outbox_bytes(replica(2), Lane::Main);
+        assert!(bytes <= (1 << 20) + (64 << 10) + 101_000, "{bytes}");
+    });
+}
+
+#[test]
+fn a_way_is_ready_from_when_it_is_open() {
+    run(async |rt| {
+        let one = Node::start(&rt, 1).await;
+        let two = Node::start(&rt, 2).await;
+        one.meet(&[(2, two.address())]);
+        assert!(!one.transport.is_ready(replica(2)));
+        until(&rt, || one.transport.is_ready(replica(2))).await;
+        two.transport.detach(GROUP);
+        until(&rt, || !one.transport.is_ready(replica(2))).await;
+    });
+}
+
 #[test]
 fn a_peer_that_reports_nothing_is_left_and_tried_again() {
     run(async |rt| {

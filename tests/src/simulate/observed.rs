@@ -14,8 +14,8 @@ use bytes::Bytes;
 use quorate::sim::Sim;
 use quorate::{
     Completion, Credentials, Entries, GroupId, Identity, Inbox, Index, LogStore, LogWrite, Message,
-    NodeId, Obstacle, Recovered, Replica, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
-    Transport,
+    MessageLimit, NodeId, Obstacle, Recovered, Replica, SnapshotContent, SnapshotDraft,
+    SnapshotMeta, StoreError, Transport,
 };
 
 use super::observer::Observer;
@@ -108,14 +108,24 @@ impl SnapshotDraft for ObservedDraft {
 }
 
 impl<T: Transport> Transport for Observed<T> {
-    fn send(&self, message: Message) {
+    fn send(&self, message: Message) -> bool {
         if self.observer.is_muted(self.node, message.to.id) {
-            return;
+            return true; // It is lost on its way.
         }
         self.observer.sends(self.node, &message);
-        if self.observer.passes(&message) {
-            self.inner.send(message);
-        }
+        !self.observer.passes(&message) || self.inner.send(message)
+    }
+
+    fn is_ready(&self, to: Replica) -> bool {
+        self.inner.is_ready(to)
+    }
+
+    fn message_limit(&self) -> Option<MessageLimit> {
+        self.inner.message_limit()
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.inner.dropped_messages()
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use quorate::codec::{APPEND_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES};
 use quorate::sim::{DiskConfig, Generator, NetworkConfig};
-use quorate::{Config, FileConfig, TcpConfig};
+use quorate::{Config, Entry, FileConfig, TcpConfig};
 
 use super::faults::Fault;
 use super::profile::Profile;
@@ -209,7 +210,8 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
     let election_timeout = draw.time(&(150 * MILLISECOND..1000 * MILLISECOND));
     let max_command_bytes = draw.bytes(512..64 * KIB);
     let max_append_bytes = draw.bytes(64..64 * KIB);
-    let max_uncommitted_bytes = max_command_bytes + draw.bytes(1..256 * KIB);
+    let max_uncommitted_bytes =
+        max_command_bytes + Entry::OVERHEAD_BYTES + draw.bytes(1..256 * KIB);
     let retained_bytes = if draw.0.chance(0.3) { 0 } else { draw.size(1..64 * KIB) };
     let snapshots = profile.takes_snapshots(&draw.0);
     Config {
@@ -223,7 +225,7 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
         // behind would be so for ever.
         max_inflight_bytes: max_append_bytes + draw.bytes(KIB..128 * KIB),
         max_uncommitted_bytes,
-        max_queued_bytes: max_command_bytes + draw.bytes(1..512 * KIB),
+        max_queued_bytes: max_command_bytes + Entry::OVERHEAD_BYTES + draw.bytes(1..512 * KIB),
         max_apply_bytes: draw.bytes(64..64 * KIB),
         snapshot_after_bytes: if snapshots { draw.size(512..256 * KIB) } else { u64::MAX },
         snapshot_after_entries: if snapshots { draw.size(5..1000) } else { u64::MAX },
@@ -235,9 +237,9 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
 }
 
 fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
-    // Whatever one message holds: a command, or entries up to the limit and one more, with some
-    // overhead each.
-    let least = 4 * KIB as usize + 3 * (config.max_command_bytes + config.max_append_bytes);
+    // Whatever one message holds: a command, or entries or a piece of a snapshot up to the limit.
+    let append = config.max_command_bytes + APPEND_OVERHEAD_BYTES;
+    let least = append.max(config.max_append_bytes + MAX_SNAPSHOT_OVERHEAD_BYTES);
     let max_frame_bytes = least + draw.bytes(1..64 * KIB);
     TcpConfig {
         max_frame_bytes,

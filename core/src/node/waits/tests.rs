@@ -25,7 +25,9 @@ fn list() -> BTreeMap<NodeId, String> {
 struct Links(BTreeMap<NodeId, Obstacle>);
 
 impl Transport for Links {
-    fn send(&self, _: Message) {}
+    fn send(&self, _: Message) -> bool {
+        true
+    }
 
     fn obstacle(&self, to: Replica) -> Obstacle {
         self.0.get(&to.id).cloned().unwrap_or(Obstacle::Silent)

@@ -41,8 +41,7 @@ impl Check for Bounds {
             entry.log_id.index > now.committed && entry.log_id.term == now.term
         });
         let bytes: usize = own.map(|entry| entry.bytes).sum();
-        // Where nothing is uncommitted, all of what one message brings is taken.
-        let most = self.config.max_uncommitted_bytes.max(self.config.max_append_bytes);
+        let most = self.config.max_uncommitted_bytes;
         demand(bytes <= most + self.largest, || {
             format!("node {node} has {bytes} uncommitted bytes in its log")
         })

@@ -1,0 +1,123 @@
+//! The way of writes to the leader, on a node that does not lead. What the leader or the way to it
+//! has no room for is kept here: it was sent to nobody, so that its outcome is certain, and it can
+//! be sent to the next leader just as well (R20).
+
+use quorate_rt::{AsyncRuntime, Instant};
+
+use super::apply;
+use super::mailbox::{LocalRequest, Request};
+use super::turn::Turns;
+use crate::engine::Ticket;
+use crate::error::WriteError;
+use crate::log_store::LogStore;
+use crate::message::{Body, Message};
+use crate::metrics::Role;
+use crate::state_machine::StateMachine;
+use crate::transport::Transport;
+
+impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
+    /// Takes a request, or keeps it until then, at the latest: until a leader is known, and until
+    /// there is room on the way to it.
+    pub(super) fn pass_on(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
+        if self.engine.leader().is_none() {
+            self.replies.borrow_mut().parked.push(until, request);
+            return;
+        }
+        match &request {
+            // Those that came before go first.
+            Request::Write { command, .. }
+                if !self.replies.borrow().unsent.is_empty() || !self.has_way(command.len()) =>
+            {
+                self.replies.borrow_mut().unsent.push(until, request);
+            }
+            _ => self.take_at_once(now, request),
+        }
+    }
+
+    /// Gives the engine a request. What a write takes of the room on the way to the leader counts
+    /// for the next one.
+    fn take_at_once(&mut self, now: Instant, request: LocalRequest<SM>) {
+        self.take(now, request);
+        if self.engine.role() != Role::Leader {
+            self.propose(now);
+        }
+    }
+
+    /// Whether a command of so many bytes can be placed here, or be passed on to the leader now.
+    fn has_way(&self, bytes: usize) -> bool {
+        self.engine.takes(bytes) && (self.engine.role() == Role::Leader || self.leader_is_ready())
+    }
+
+    fn leader_is_ready(&self) -> bool {
+        self.engine.leader().is_some_and(|leader| self.transport.is_ready(leader))
+    }
+
+    /// Lets those go that have waited, as far as they can now, and refuses those that have waited
+    /// for too long.
+    pub(super) fn release(&mut self, now: Instant) {
+        if self.engine.leader().is_some() {
+            self.release_unsent(now);
+            let parked = self.replies.borrow_mut().parked.drain();
+            for (until, request) in parked {
+                self.pass_on(now, until, request);
+            }
+        }
+        loop {
+            let expired = self.replies.borrow_mut().unsent.pop_expired(now);
+            let Some(request) = expired else { break };
+            self.refuse_unsent(request);
+        }
+    }
+
+    fn release_unsent(&mut self, now: Instant) {
+        loop {
+            let first = self.replies.borrow_mut().unsent.pop_if(|request| match request {
+                Request::Write { command, .. } => self.has_way(command.len()),
+                _ => true,
+            });
+            let Some(request) = first else { return };
+            self.take_at_once(now, request);
+        }
+    }
+
+    fn refuse_unsent(&self, request: LocalRequest<SM>) {
+        let Request::Write { reply, .. } = request else { return };
+        reply.answer(Err(match self.leader_is_ready() {
+            true => WriteError::Busy, // The leader is there, and too much is on its way to it.
+            false => WriteError::NotLeader { leader: apply::leader(&self.metrics) },
+        }));
+    }
+
+    /// Sends what the engine has for others.
+    pub(super) fn send(&mut self, messages: &mut Vec<Message>) {
+        for message in messages.drain(..) {
+            let forward = match &message.body {
+                Body::Forward { sequence, .. } => Some(*sequence),
+                _ => None,
+            };
+            if !self.transport.send(message)
+                && let Some(sequence) = forward
+            {
+                // It never arrives, so that nothing has to be unknown.
+                let tickets = self.engine.forward_not_taken(sequence);
+                tickets.into_iter().for_each(|ticket| self.refuse_not_taken(ticket));
+            }
+        }
+    }
+
+    fn refuse_not_taken(&self, ticket: Ticket) {
+        let reply = self.replies.borrow_mut().proposed.take(ticket);
+        reply.answer(Err(WriteError::NotLeader { leader: apply::leader(&self.metrics) }));
+    }
+
+    /// When the way to the leader is to be looked at again, and when somebody has waited for it for
+    /// too long.
+    pub(super) fn passing_at(&self, now: Instant) -> Option<Instant> {
+        let expires_at = self.replies.borrow().unsent.expires_at()?;
+        let look_at = match self.engine.leader() {
+            Some(_) => now + self.mailbox.card.config.heartbeat_interval,
+            None => expires_at,
+        };
+        Some(expires_at.min(look_at))
+    }
+}
