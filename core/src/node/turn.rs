@@ -27,7 +27,7 @@ use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError,
 use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Role};
+use crate::metrics::{Metrics, Obstacle, Role};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
@@ -201,7 +201,19 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
         let elects = stopping.hands_over && !handed_over() && self.engine.role() != Role::Leader;
         let answers = !self.replies.borrow().is_empty() || self.applying.has_reads();
-        now >= stopping.until || !(leads_on || elects || answers)
+        let succession = (leads_on || elects) && !self.is_alone();
+        now >= stopping.until || !(succession || answers)
+    }
+
+    /// Whether none of the other voters can be reached, as when this is the last node of a cluster
+    /// that stops.
+    fn is_alone(&self) -> bool {
+        let own = self.engine.replica();
+        let is_gone =
+            |voter| matches!(self.transport.obstacle(voter), Obstacle::Unreachable { .. });
+        self.engine.membership().is_some_and(|membership| {
+            membership.voters().iter().filter(|voter| *voter != own).all(is_gone)
+        })
     }
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
