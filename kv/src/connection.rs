@@ -4,26 +4,32 @@
 //! awaited before the next begins. So a client sees its own writes, its commands take effect in order, and at most one write is in
 //! flight: one that was refused can be proposed again without overtaking another.
 
+use std::future::poll_fn;
+use std::io;
 use std::mem;
-use std::rc::Rc;
+use std::pin::pin;
+use std::slice;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate::AsyncRuntime;
 use quorate::codec::Gather;
-use quorate::rt::{ReadHalf, Stream, WriteHalf};
+use quorate::rt::{Instant, ReadHalf, Stream, WriteHalf};
 use tracing::debug;
 
+use crate::alarm::Alarm;
 use crate::attempt::Attempts;
 use crate::command::{self, Command, Local};
 use crate::info;
 use crate::reply::{Protocol, Reply};
-use crate::request::{Decoder, ProtocolError, Request};
-use crate::server::{Seat, Server};
+use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
+use crate::server::Seat;
 use crate::store::Read;
 use crate::write::Batch;
 
 /// What an idle connection reads into, in bytes: all its buffers while nothing is going on.
-const LEAST_READ_BYTES: usize = 4 << 10;
+pub(crate) const LEAST_READ_BYTES: usize = 4 << 10;
 
 /// The most that is read at once, in bytes, and with it the longest pipeline that is looked at before answers go out (a single
 /// request may be longer).
@@ -33,16 +39,29 @@ const MOST_READ_BYTES: usize = 256 << 10;
 /// client has taken them.
 const ANSWERS_BYTES: usize = 1 << 20;
 
+/// The client has to take so much of the answers within the stall timeout, in bytes: nine kilobytes
+/// a second by default.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// The most reads in a run. It bounds how long they keep the state machine.
 const MAX_READS: usize = 1024;
+
+/// How long a command waits for memory for its answer, and how long from one look to the next,
+/// doubling. (A command is tried for 4 s besides.)
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+pub(crate) const NO_ROOM: &str =
+    "ERR the answers that clients have not read are too long together, try again later";
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id: u64) {
     let server = &seat.server;
     let (mut reader, writer) = stream.split();
     let mut connection = Connection {
-        server: Rc::clone(server),
+        seat,
         attempts: Attempts::new(server.rt.clone(), server.raft.clone()),
+        alarm: Alarm::new(server.rt.clone()),
         id,
         name: Bytes::new(),
         protocol: Protocol::default(),
@@ -52,50 +71,44 @@ pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id
         answers: Gather::new(),
         writer,
     };
-    let mut buffer = BytesMut::new();
-    let mut read_bytes = LEAST_READ_BYTES;
-    loop {
-        if buffer.is_empty() && read_bytes == LEAST_READ_BYTES {
-            // Whatever a long request has needed before is given back.
-            buffer = BytesMut::new();
-        }
-        let lacks = connection.decoder.lacks(&buffer);
-        buffer.reserve(lacks.clamp(read_bytes, MOST_READ_BYTES));
-        // What is no longer than what is read at once is bounded by the number of clients.
-        let long = if buffer.len() > MOST_READ_BYTES { buffer.len() + MOST_READ_BYTES } else { 0 };
-        if !seat.hold(long) {
-            let text = "ERR the requests of all clients are too long together, try again later";
-            // Where the rest of the request comes on, the client may not get to see it.
-            if connection.put(&Reply::error(text)).await.is_ok() {
-                let _ = connection.send().await;
-            }
-            return;
-        }
-        let (result, filled) = reader.read(buffer).await;
-        buffer = filled;
-        let read = match result {
-            Ok(0) => return,
-            Ok(read) => read,
-            Err(error) => {
-                debug!(id, %error, "a connection broke");
-                return;
-            }
-        };
-        // A client that fills what there is will go on doing so.
-        read_bytes = if read >= read_bytes { read_bytes * 2 } else { LEAST_READ_BYTES };
-        read_bytes = read_bytes.min(MOST_READ_BYTES);
-        if connection.answer(&mut buffer).await.is_err() {
-            return;
+    match connection.run(&mut reader).await {
+        Closed::Broken => {}
+        Closed::AfterAnswers => {
+            let Connection { writer, .. } = connection;
+            // They are for those who stay.
+            seat.unread.hold(0);
+            seat.unfinished.hold(0);
+            server.close(reader, writer).await;
         }
     }
 }
 
-/// The connection ends here.
-struct Closed;
+/// How a connection ends.
+enum Closed {
+    /// Nothing can be sent any more, or nobody is there.
+    Broken,
+    /// In order: what was answered has been sent.
+    AfterAnswers,
+}
 
-struct Connection<R: AsyncRuntime> {
-    server: Rc<Server<R>>,
+/// What a wait for the client has come to.
+enum Heard {
+    Bytes(io::Result<usize>, BytesMut),
+    TooLate,
+    Stops,
+}
+
+/// A request that is not whole.
+struct Unfinished {
+    since: Instant,
+    bytes: u64,
+}
+
+struct Connection<'a, R: AsyncRuntime> {
+    seat: &'a Seat<R>,
     attempts: Attempts<R>,
+    /// For what concerns the client.
+    alarm: Alarm<R>,
     id: u64,
     name: Bytes,
     protocol: Protocol,
@@ -108,28 +121,125 @@ struct Connection<R: AsyncRuntime> {
     writer: <R::Stream as Stream>::WriteHalf,
 }
 
-impl<R: AsyncRuntime> Connection<R> {
-    /// Executes and answers all whole requests in the buffer.
-    async fn answer(&mut self, buffer: &mut BytesMut) -> Result<(), Closed> {
+impl<R: AsyncRuntime> Connection<'_, R> {
+    /// Reads and answers until the connection ends.
+    async fn run(&mut self, reader: &mut <R::Stream as Stream>::ReadHalf) -> Closed {
+        let mut buffer = BytesMut::new();
+        let mut read_bytes = LEAST_READ_BYTES;
+        let mut unfinished: Option<Unfinished> = None;
+        loop {
+            if self.seat.stops() {
+                return Closed::AfterAnswers;
+            }
+            if buffer.is_empty() && read_bytes == LEAST_READ_BYTES {
+                // Whatever a long request has needed before is given back.
+                buffer = BytesMut::new();
+            }
+            let lacks = self.decoder.lacks(&buffer);
+            let mut room = lacks.clamp(read_bytes, MOST_READ_BYTES);
+            if !self.seat.unfinished.hold(buffer.len() + room) {
+                room = LEAST_READ_BYTES;
+                if !self.seat.unfinished.hold(buffer.len() + room) {
+                    let text =
+                        "ERR the requests of all clients are too long together, try again later";
+                    return self.last_answer(&Reply::error(text)).await;
+                }
+            }
+            buffer.reserve(room);
+            let heard = self.hear(reader, buffer, unfinished.as_ref()).await;
+            let read = match heard {
+                Heard::Bytes(Ok(0), _) => return Closed::Broken,
+                Heard::Bytes(Ok(read), filled) => {
+                    buffer = filled;
+                    read
+                }
+                Heard::Bytes(Err(error), _) => {
+                    debug!(id = self.id, %error, "a connection broke");
+                    return Closed::Broken;
+                }
+                Heard::TooLate => {
+                    debug!(id = self.id, "a client that says nothing is closed");
+                    if unfinished.is_none() {
+                        return Closed::AfterAnswers;
+                    }
+                    let text = "ERR the request was not whole in time";
+                    return self.last_answer(&Reply::error(text)).await;
+                }
+                Heard::Stops => return Closed::AfterAnswers,
+            };
+            // A client that fills what there is will go on doing so.
+            read_bytes = if read >= room { room * 2 } else { LEAST_READ_BYTES };
+            read_bytes = read_bytes.min(MOST_READ_BYTES);
+            let answered = match self.answer(&mut buffer).await {
+                Ok(answered) => answered,
+                Err(closed) => return closed,
+            };
+            if self.decoder.is_between(&buffer) {
+                unfinished = None;
+                continue;
+            }
+            let now = self.seat.server.rt.now();
+            let begun = unfinished.take().filter(|_| !answered);
+            let mut begun = begun.unwrap_or(Unfinished { since: now, bytes: 0 });
+            begun.bytes += read as u64;
+            unfinished = Some(begun);
+        }
+    }
+
+    /// Waits for bytes, as long as the client may be silent and the node doesn't stop.
+    async fn hear(
+        &mut self,
+        reader: &mut <R::Stream as Stream>::ReadHalf,
+        buffer: BytesMut,
+        unfinished: Option<&Unfinished>,
+    ) -> Heard {
+        let seat = self.seat;
+        let limits = &seat.server.limits;
+        let now = seat.server.rt.now();
+        let deadline = match unfinished {
+            Some(unfinished) => {
+                let whole = unfinished.since + limits.request_time(unfinished.bytes);
+                Some(whole.min(now + limits.stall_timeout))
+            }
+            None if limits.client_timeout.is_zero() => None,
+            None => Some(now + limits.client_timeout),
+        };
+        let mut read = pin!(reader.read(buffer));
+        let heard = poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready((result, buffer)) => Poll::Ready(Heard::Bytes(result, buffer)),
+            Poll::Pending if seat.poll_stops(context) => Poll::Ready(Heard::Stops),
+            Poll::Pending => Poll::Pending,
+        });
+        match deadline {
+            Some(deadline) => self.alarm.until(deadline, heard).await.unwrap_or(Heard::TooLate),
+            None => heard.await,
+        }
+    }
+
+    /// Executes and answers all whole requests in the buffer. Whether there was one.
+    async fn answer(&mut self, buffer: &mut BytesMut) -> Result<bool, Closed> {
         self.attempts.begin();
+        let mut answered = false;
         loop {
             match self.decoder.next(buffer) {
-                Ok(Some(request)) => self.execute(request).await?,
+                Ok(Some(request)) => {
+                    answered = true;
+                    self.execute(request).await?;
+                }
                 Ok(None) => break,
                 Err(ProtocolError(text)) => {
                     self.finish_run().await?;
-                    self.put(&Reply::error(text)).await?;
-                    self.send().await?;
-                    return Err(Closed);
+                    return Err(self.last_answer(&Reply::error(text)).await);
                 }
             }
         }
         self.finish_run().await?;
-        self.send().await
+        self.send().await?;
+        Ok(answered)
     }
 
     async fn execute(&mut self, request: Request) -> Result<(), Closed> {
-        let commands = &self.server.commands;
+        let commands = &self.seat.server.commands;
         commands.set(commands.get() + 1);
         let command = match request {
             Request::Arguments(arguments) => command::parse(arguments),
@@ -142,7 +252,9 @@ impl<R: AsyncRuntime> Connection<R> {
                 }
                 self.writes.push(&write);
                 // An answer with a value may be long: collect no more of them than can be sent.
-                if self.writes.is_full() || write.answers_value() {
+                if write.answers_value() {
+                    self.finish_run_with_value().await?;
+                } else if self.writes.is_full() {
                     self.finish_run().await?;
                 }
                 Ok(())
@@ -168,6 +280,21 @@ impl<R: AsyncRuntime> Connection<R> {
         }
     }
 
+    /// The same where the last write answers a value, which can't be refused when it has taken
+    /// place: where memory gets short, there must be room for it before.
+    async fn finish_run_with_value(&mut self) -> Result<(), Closed> {
+        if self.seat.unread.budget().is_tight() {
+            self.send().await?;
+            if !self.room(MAX_VALUE_BYTES).await {
+                for _ in 0..mem::take(&mut self.writes).len() {
+                    self.put(&Reply::error(NO_ROOM)).await?;
+                }
+                return Ok(());
+            }
+        }
+        self.finish_run().await
+    }
+
     /// Executes what has been collected and puts down the answers.
     async fn finish_run(&mut self) -> Result<(), Closed> {
         let count = self.writes.len();
@@ -176,9 +303,7 @@ impl<R: AsyncRuntime> Connection<R> {
             match self.attempts.write(writes).await {
                 Ok(replies) => {
                     assert_eq!(replies.len(), count, "a reply for each write");
-                    for reply in &replies {
-                        self.put(reply).await?;
-                    }
+                    self.put_all(&replies).await?;
                 }
                 Err(error) => {
                     for _ in 0..count {
@@ -188,14 +313,35 @@ impl<R: AsyncRuntime> Connection<R> {
             }
         }
         let mut reads = mem::take(&mut self.reads);
+        // Reads that have waited for memory once.
+        let mut waited = 0_usize;
         while !reads.is_empty() {
+            // Where memory gets short, they may have to be repeated.
+            let is_tight = self.seat.unread.budget().is_tight();
+            let again = (is_tight && waited == 0).then(|| reads.clone());
             let (rest, result) = self.attempts.read(reads).await;
             reads = rest;
             match result {
                 // The rest did not fit into what should be answered at once.
                 Ok(replies) => {
-                    for reply in &replies {
-                        self.put(reply).await?;
+                    let bytes = replies.iter().map(Reply::size).sum::<usize>();
+                    waited = waited.saturating_sub(replies.len());
+                    if self.seat.unread.hold(self.answers.len() + bytes) {
+                        self.put_all(&replies).await?;
+                        continue;
+                    }
+                    let count = replies.len();
+                    drop(replies);
+                    self.send().await?;
+                    match again {
+                        Some(again) if self.room(bytes).await => {
+                            (reads, waited) = (again, count);
+                        }
+                        _ => {
+                            for _ in 0..count {
+                                self.put(&Reply::error(NO_ROOM)).await?;
+                            }
+                        }
                     }
                 }
                 Err(error) => {
@@ -206,6 +352,22 @@ impl<R: AsyncRuntime> Connection<R> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until there is memory for so much of answers, and holds it. False: there is none in
+    /// time.
+    async fn room(&self, bytes: usize) -> bool {
+        let rt = &self.seat.server.rt;
+        let deadline = rt.now() + ROOM_PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        while !self.seat.unread.hold(bytes) {
+            if rt.now() + pause > deadline || self.seat.stops() {
+                return false;
+            }
+            rt.sleep(pause).await;
+            pause *= 2;
+        }
+        true
     }
 
     async fn local(&mut self, local: Local) -> Result<(), Closed> {
@@ -223,38 +385,96 @@ impl<R: AsyncRuntime> Connection<R> {
                 self.name = name;
                 Reply::OK
             }
-            Local::Config(patterns) => info::config(&patterns),
-            Local::Info(sections) => Reply::Text(info::info(&self.server, &sections)),
-            Local::RaftStatus => info::raft_status(&self.server.metrics.borrow()),
+            Local::Config(patterns) => info::config(&self.seat.server, &patterns),
+            Local::Info(sections) => Reply::Text(info::info(&self.seat.server, &sections)),
+            Local::RaftStatus => info::raft_status(&self.seat.server.metrics.borrow()),
             // They take as long as they take: a large state, or another snapshot to be written first.
-            Local::RaftSnapshot => info::compacted(self.server.raft.snapshot().await),
-            Local::RaftPurge => info::compacted(self.server.raft.purge().await),
-            Local::Quit => {
-                self.put(&Reply::OK).await?;
-                self.send().await?;
-                return Err(Closed);
-            }
+            Local::RaftSnapshot => info::compacted(self.seat.server.raft.snapshot().await),
+            Local::RaftPurge => info::compacted(self.seat.server.raft.purge().await),
+            Local::Quit => return Err(self.last_answer(&Reply::OK).await),
         };
         self.put(&reply).await
     }
 
     /// Puts down an answer, and sends what is there if it is much.
     async fn put(&mut self, reply: &Reply) -> Result<(), Closed> {
-        reply.put(&mut self.answers, self.protocol);
-        if self.answers.len() >= ANSWERS_BYTES {
-            self.send().await?;
+        self.put_all(slice::from_ref(reply)).await
+    }
+
+    /// The same with several, for which there is room.
+    async fn put_all(&mut self, replies: &[Reply]) -> Result<(), Closed> {
+        replies.iter().for_each(|reply| reply.put(&mut self.answers, self.protocol));
+        let bytes = self.answers.len();
+        if self.seat.unread.hold(bytes) && bytes < ANSWERS_BYTES {
+            return Ok(());
         }
-        Ok(())
+        self.seat.unread.take(bytes);
+        self.send().await
+    }
+
+    /// Sends an answer after which the connection is closed.
+    async fn last_answer(&mut self, reply: &Reply) -> Closed {
+        match self.put(reply).await {
+            Ok(()) => self.send().await.err().unwrap_or(Closed::AfterAnswers),
+            Err(closed) => closed,
+        }
     }
 
     async fn send(&mut self) -> Result<(), Closed> {
-        let answers = self.answers.take();
-        if answers.is_empty() {
-            return Ok(());
+        let mut left = self.answers.len();
+        let mut answers = self.answers.take();
+        let limit = self.seat.server.limits.stall_timeout;
+        while !answers.is_empty() {
+            let rest = split_off(&mut answers, PIECE_BYTES);
+            left -= answers.iter().map(Bytes::len).sum::<usize>();
+            match self.alarm.within(limit, self.writer.write_all(answers)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    debug!(id = self.id, %error, "a connection broke");
+                    return Err(Closed::Broken);
+                }
+                None => {
+                    debug!(id = self.id, "a client that does not read its answers is closed");
+                    return Err(Closed::Broken);
+                }
+            }
+            self.seat.unread.hold(left);
+            answers = rest;
         }
-        self.writer.write_all(answers).await.map_err(|error| {
-            debug!(id = self.id, %error, "a connection broke");
-            Closed
-        })
+        Ok(())
+    }
+}
+
+/// Leaves the first so many bytes in the list, and gives the rest.
+fn split_off(chunks: &mut Vec<Bytes>, bytes: usize) -> Vec<Bytes> {
+    let mut before = 0;
+    let Some(at) = chunks.iter().position(|chunk| {
+        before += chunk.len();
+        before > bytes
+    }) else {
+        return Vec::new();
+    };
+    let mut rest = chunks.split_off(at);
+    let kept = rest[0].len() - (before - bytes);
+    if kept > 0 {
+        chunks.push(rest[0].split_to(kept));
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_split_at_any_byte() {
+        let whole =
+            || ["abc", "", "de", "f"].map(|text| Bytes::from_static(text.as_bytes())).to_vec();
+        for bytes in 0..8 {
+            let mut begin = whole();
+            let rest = split_off(&mut begin, bytes);
+            assert_eq!(begin.concat().len(), bytes.min(6));
+            assert_eq!([begin.concat(), rest.concat()].concat(), b"abcdef");
+        }
     }
 }

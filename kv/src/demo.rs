@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use quorate::NodeId;
 
+use crate::files;
 use crate::host::{self, Cluster};
+use crate::limits::Limits;
+use crate::log::{self, Lines, Log};
 use crate::node::Plan;
-use crate::{Engine, Snapshots};
+use crate::{Engine, Snapshots, Timing, config};
 
 /// Peers are at the base port and this, so that the clients' ports stay in one row.
 const PEER_PORTS: u16 = 100;
@@ -22,6 +24,10 @@ pub(crate) struct Options {
     #[command(flatten)]
     snapshots: Snapshots,
     #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
     engine: Engine,
     /// The folder for the data, node i's in a folder i; without it they are deleted at the end.
     #[arg(long)]
@@ -29,12 +35,18 @@ pub(crate) struct Options {
     /// Node i serves clients on this port + i, and its peers on this port + 100 + i.
     #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(..65_000))]
     base_port: u16,
+    #[command(flatten)]
+    pub(crate) log: log::Options,
 }
 
 /// Runs the cluster until a signal asks it to stop.
 ///
 /// Errors: a node could not start, or failed.
-pub(crate) fn run(options: Options) -> Result<(), String> {
+pub(crate) fn run(options: Options, log: &Log) -> Result<(), String> {
+    // Nobody may be reading any more; the cluster serves all the same.
+    let stdout = Lines::to_stdout()?;
+    let config = config(options.snapshots, options.timing)?;
+    let max_clients = files::clients(options.nodes.into(), options.nodes.into())?;
     let temporary = match &options.data {
         Some(_) => None,
         None => {
@@ -56,12 +68,14 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
         peer: address(PEER_PORTS + i),
         data: data.join(i.to_string()),
         members: members.clone(),
-        config: options.snapshots.into(),
+        config: config.clone(),
+        max_clients,
+        limits: options.limits.clone(),
     });
     let clients: Vec<_> = (1..=options.nodes).map(address).collect();
     let kept = options.data.is_some();
     let cluster = Cluster { nodes: plans.collect(), engine: options.engine };
-    let result = host::run(cluster, |leader| {
+    let result = host::run(cluster, log, |leader| {
         let port = options.base_port + 1;
         let end = if kept { "" } else { " and deletes its data" };
         let text = format!(
@@ -69,9 +83,9 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
              try: redis-cli -p {port} set greeting hello    (any node takes reads and writes; Ctrl-C stops the cluster{end})\n",
             clients.join(","),
         );
-        // Nobody may be reading any more; the cluster serves all the same.
-        let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+        stdout.push(text.as_bytes());
     });
+    stdout.close();
     if let Some(folder) = temporary {
         let path = folder.path().to_owned();
         if let Err(error) = folder.close().or_else(|_| fs::remove_dir_all(&path)) {

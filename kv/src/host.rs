@@ -1,16 +1,17 @@
 //! Runs nodes, each on a thread of its own, until a signal comes or one of them fails.
 
 use std::io;
-use std::panic;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use quorate::rt::TaskError;
 use quorate::rt::channel::watch;
 use quorate::{AsyncRuntime, Compio, Launch, Monoio, NodeId, Tokio};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::warn;
+use tracing::info;
 
+use crate::log::Log;
 use crate::node::{self, Plan};
+use crate::signals;
 use crate::{Engine, Runtime};
 
 /// The nodes of this process.
@@ -43,15 +44,17 @@ type NodeThread = JoinHandle<io::Result<Result<(), String>>>;
 /// Runs the nodes. `on_ready` is called once, with the leader, when each of them serves.
 ///
 /// Errors: what went wrong with the nodes that could not start or that failed.
-pub(crate) fn run(cluster: Cluster, on_ready: impl FnOnce(NodeId)) -> Result<(), String> {
-    raise_file_limit();
+pub(crate) fn run(
+    cluster: Cluster,
+    log: &Log,
+    on_ready: impl FnOnce(NodeId),
+) -> Result<(), String> {
     let (events, inbox) = mpsc::channel();
     let (stop, stopped) = watch::channel(false);
-    let signals = events.clone();
-    ctrlc::set_handler(move || {
-        let _ = signals.send(Event::Signal);
-    })
-    .map_err(|error| format!("can't listen to signals: {error}"))?;
+    let of_signals = events.clone();
+    signals::hear(log.file(), move || {
+        let _ = of_signals.send(Event::Signal);
+    })?;
 
     let mut missing = cluster.nodes.len();
     let mut threads = Vec::new();
@@ -89,16 +92,11 @@ pub(crate) fn run(cluster: Cluster, on_ready: impl FnOnce(NodeId)) -> Result<(),
             join(thread).err().map(|error| format!("node {id}: {error}"))
         }),
     );
-    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
-}
-
-/// A connection is a file, and many systems let a process have 1024 unless it asks for more.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        warn!(%error, "can't raise the limit of open files; fewer clients can connect");
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
     }
+    info!("stopped");
+    Ok(())
 }
 
 fn launch<R: AsyncRuntime>(
@@ -125,7 +123,6 @@ fn join(thread: NodeThread) -> Result<(), String> {
     match thread.join() {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(format!("the runtime could not be started: {error}")),
-        // The hook has printed the message.
-        Err(panic) => panic::resume_unwind(panic),
+        Err(panic) => Err(TaskError::from_panic(panic).to_string()),
     }
 }

@@ -1,6 +1,7 @@
 //! What a node tells of itself: INFO, RAFT STATUS, SNAPSHOT and PURGE, HELLO and CONFIG GET.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate::{AsyncRuntime, LogId, Metrics, Replica, SnapshotError};
@@ -9,7 +10,7 @@ use crate::glob;
 use crate::members;
 use crate::reply::{Protocol, Reply};
 use crate::request::MAX_VALUE_BYTES;
-use crate::server::{MAX_CLIENTS, Server};
+use crate::server::Server;
 
 /// The version of Redis whose commands these are. Client libraries look at it.
 const REDIS_VERSION: &str = "7.0.0";
@@ -36,16 +37,20 @@ pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
 const MAX_PATTERN_STEPS: usize = 1 << 16;
 
 /// The answer to CONFIG GET: the settings that clients look at and whose names match a pattern.
-pub(crate) fn config(patterns: &[Bytes]) -> Reply {
+pub(crate) fn config<R: AsyncRuntime>(server: &Server<R>, patterns: &[Bytes]) -> Reply {
+    settings(server.max_clients, server.limits.client_timeout, patterns)
+}
+
+fn settings(max_clients: usize, timeout: Duration, patterns: &[Bytes]) -> Reply {
     let settings = [
         // Nothing is kept in snapshots of Redis' kind, and every write is in a log before it is answered.
         ("save", String::new()),
         ("appendonly", "yes".to_owned()),
         ("appendfsync", "always".to_owned()),
         ("databases", "1".to_owned()),
-        ("maxclients", MAX_CLIENTS.to_string()),
+        ("maxclients", max_clients.to_string()),
         ("proto-max-bulk-len", MAX_VALUE_BYTES.to_string()),
-        ("timeout", "0".to_owned()),
+        ("timeout", timeout.as_millis().div_ceil(1000).to_string()),
     ];
     let wanted = |name: &str| {
         patterns.iter().any(|pattern| {
@@ -146,7 +151,9 @@ pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> Str
             "Clients",
             pairs(&[
                 ("connected_clients", server.clients.get().to_string()),
-                ("maxclients", MAX_CLIENTS.to_string()),
+                ("maxclients", server.max_clients.to_string()),
+                ("unread_answers_bytes", server.unread.used().to_string()),
+                ("unfinished_requests_bytes", server.unfinished.used().to_string()),
             ]),
         ),
         (
@@ -187,7 +194,6 @@ pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> Str
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use quorate::{ClusterId, Membership, Obstacle, PeerMetrics, Role, StoreError, Term};
 
@@ -267,8 +273,11 @@ mod tests {
 
     #[test]
     fn settings_are_found_by_name_and_by_pattern() {
-        let found = |pattern: &'static str| match config(&[Bytes::from_static(pattern.as_bytes())])
-        {
+        let found = |pattern: &'static str| match settings(
+            16,
+            Duration::ZERO,
+            &[Bytes::from_static(pattern.as_bytes())],
+        ) {
             Reply::Map(settings) => settings.len(),
             other => panic!("{other:?}"),
         };

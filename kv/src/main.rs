@@ -1,14 +1,18 @@
 //! `quorate-kv`: a replicated, durable key-value server that speaks the Redis protocol.
 
+mod alarm;
 mod attempt;
 mod check;
 mod command;
 mod connection;
 mod demo;
+mod files;
 mod glob;
 mod host;
 mod info;
 mod key;
+mod limits;
+mod log;
 mod map;
 mod members;
 mod node;
@@ -16,18 +20,21 @@ mod reply;
 mod request;
 mod serve;
 mod server;
+mod signals;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod store_conformance;
 mod write;
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use quorate::Config;
 use tracing_subscriber::EnvFilter;
+
+use crate::log::Log;
 
 /// A replicated, durable key-value server that speaks the Redis protocol.
 #[derive(Debug, Parser)]
@@ -71,14 +78,39 @@ struct Snapshots {
     snapshot_entries: u64,
 }
 
-impl From<Snapshots> for Config {
-    fn from(snapshots: Snapshots) -> Self {
-        Self {
-            snapshot_after_bytes: snapshots.snapshot_bytes,
-            snapshot_after_entries: snapshots.snapshot_entries,
-            ..Self::default()
-        }
-    }
+/// How soon nodes notice that others are gone.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Timing {
+    /// How long a follower waits for its leader before it wants to be elected, at least, such as
+    /// 1500ms; the same on all nodes. Longer than a few round trips between them, and at least
+    /// three heartbeats.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = limits::duration)]
+    election_timeout: Duration,
+    /// How often an idle leader lets its followers hear of it; longer than a round trip.
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = limits::duration)]
+    heartbeat: Duration,
+}
+
+/// The settings of a node.
+///
+/// Errors: they can't work.
+fn config(snapshots: Snapshots, timing: Timing) -> Result<Config, String> {
+    let default = Config::default();
+    let config = Config {
+        snapshot_after_bytes: snapshots.snapshot_bytes,
+        snapshot_after_entries: snapshots.snapshot_entries,
+        heartbeat_interval: timing.heartbeat,
+        election_timeout: timing.election_timeout,
+        // An election takes up to two of them.
+        request_timeout: default.request_timeout.max(2 * timing.election_timeout),
+        ..default
+    };
+    config.validate().map_err(|error| match error.field {
+        "election_timeout" => format!("--election-timeout {}", error.reason),
+        "heartbeat_interval" => format!("--heartbeat {}", error.reason),
+        _ => error.to_string(),
+    })?;
+    Ok(config)
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -112,29 +144,27 @@ impl From<Driver> for quorate::Driver {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new(match arguments.command {
-            // Nodes of one process lose each other only when it ends.
-            Subcommands::Demo(_) => "warn,quorate_network_tcp=error",
-            Subcommands::Serve(_) => "info",
-            Subcommands::Check(_) => "warn",
-        })
-    });
-    let stderr = std::io::stderr;
-    let colours = stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(stderr).init();
+    let (options, default) = match &arguments.command {
+        // Nodes of one process lose each other only when it ends.
+        Subcommands::Demo(options) => (options.log.clone(), "warn,quorate_network_tcp=error"),
+        Subcommands::Serve(options) => (options.log.clone(), "info"),
+        Subcommands::Check(_) => (log::Options::default(), "warn"),
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let log = match Log::start(options, filter) {
+        Ok(log) => log,
+        Err(error) => {
+            log::say_last(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     let result = match arguments.command {
-        Subcommands::Demo(options) => demo::run(options),
-        Subcommands::Serve(options) => serve::run(options),
+        Subcommands::Demo(options) => demo::run(options, &log),
+        Subcommands::Serve(options) => serve::run(options, &log),
         Subcommands::Check(options) => check::run(options),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "quorate-kv: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    log.end(result.as_ref().err().map(String::as_str));
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]
@@ -154,6 +184,8 @@ mod tests {
         for line in [
             "quorate-kv demo",
             "quorate-kv demo --snapshot-bytes 1048576 --snapshot-entries 1",
+            "quorate-kv demo --election-timeout 3s --heartbeat 500ms --client-timeout 5m",
+            "quorate-kv demo --log-file l --log-format json",
             "quorate-kv check --data d",
             "quorate-kv demo --nodes 5 --runtime monoio --driver poll --data d --base-port 80",
             "quorate-kv serve --id 1 --client [::]:7001 --peer host:7101 --cluster 1=host:7101,2=b:1 --data d",
@@ -165,6 +197,9 @@ mod tests {
             "quorate-kv demo --nodes 0",
             "quorate-kv demo --snapshot-bytes 0",
             "quorate-kv serve --id 1",
+            "quorate-kv demo --log-format xml",
+            "quorate-kv demo --heartbeat soon",
+            "quorate-kv demo --stall-timeout 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

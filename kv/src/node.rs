@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::join;
 use futures::{FutureExt, select_biased};
 use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
@@ -16,6 +17,7 @@ use quorate::{
 };
 use tracing::info;
 
+use crate::limits::Limits;
 use crate::server::Server;
 use crate::store::Store;
 
@@ -45,6 +47,10 @@ pub(crate) struct Plan {
     pub(crate) members: BTreeMap<NodeId, String>,
     /// Its settings.
     pub(crate) config: Config,
+    /// The most clients at a time.
+    pub(crate) max_clients: usize,
+    /// What clients may use.
+    pub(crate) limits: Limits,
 }
 
 /// Runs a node until `stop` says so. `on_ready` is called with the leader when it has answered its
@@ -57,7 +63,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
     mut stop: watch::Receiver<bool>,
     on_ready: impl FnOnce(NodeId) + 'static,
 ) -> Result<(), String> {
-    let Plan { id, client, peer, data, members, config } = plan;
+    let Plan { id, client, peer, data, members, config, max_clients, limits } = plan;
     let tcp = once_free(rt, async || TcpTransport::bind(rt, &peer).await).await;
     let tcp = tcp.map_err(|error| error.to_string())?;
     let listener = once_free(rt, async || listen(rt, &client).await).await;
@@ -78,9 +84,10 @@ pub(crate) async fn run<R: AsyncRuntime>(
         .map_err(|error| error.to_string())?;
     let raft = node.local();
     info!(id, %client, %peer, data = %data.display(), "serving");
-    let server = Rc::new(Server::new(rt.clone(), raft.clone(), keys, port));
-    // Dropped at the end, which closes the listener. The connections end with the runtime.
-    let _accepting = rt.spawn(server.accept(listener));
+    let server = Server::new(rt.clone(), raft.clone(), keys, port, max_clients, limits);
+    let server = Rc::new(server);
+    // Dropping it closes the listener.
+    let accepting = rt.spawn(Rc::clone(&server).accept(listener));
     let waiting = rt.clone();
     rt.spawn(async move {
         if let Some(leader) = first_leader(&waiting, &raft).await {
@@ -96,13 +103,19 @@ pub(crate) async fn run<R: AsyncRuntime>(
         let mut forming = pin!(form(rt, id, node.local(), members).fuse());
         loop {
             select_biased! {
-                outcome = stopped => return outcome.map_err(|error| error.to_string()),
+                outcome = stopped => {
+                    // Its clients are answered that it has failed.
+                    server.stop(accepting).await;
+                    return outcome.map_err(|error| error.to_string());
+                }
                 _ = asked => break,
                 outcome = forming => outcome?,
             }
         }
     }
-    node.shutdown().await.map_err(|error| error.to_string())
+    // What clients have asked is brought to its end or refused by the node, and answered.
+    let (stopped, ()) = join(node.shutdown(), server.stop(accepting)).await;
+    stopped.map_err(|error| error.to_string())
 }
 
 /// Tries again while the port is in use, for a while.
@@ -154,8 +167,12 @@ async fn form<R: AsyncRuntime>(
     raft: LocalRaft<Store>,
     members: BTreeMap<NodeId, String>,
 ) -> Result<(), String> {
+    let forms = raft.metrics().borrow().membership.is_none();
     match raft.initialize(members).await {
         Ok(()) => {
+            if forms {
+                info!(id, "the cluster is formed");
+            }
             // A disk that another has replaced may not know that yet. But the leader confirms a
             // read to members only.
             if first_leader(rt, &raft).await.is_some() {

@@ -50,6 +50,19 @@ impl Reply {
         Self::Bulk(text.into())
     }
 
+    /// What it keeps in memory, in bytes. (A value that several replies share counts for each: an
+    /// APPEND would make it their own.)
+    pub(crate) fn size(&self) -> usize {
+        let content = match self {
+            Self::Status(_) | Self::Integer(_) | Self::Null => 0,
+            Self::Error(bytes) | Self::Bulk(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+            Self::Array(items) => items.iter().map(Self::size).sum(),
+            Self::Map(items) => items.iter().map(|(name, value)| name.size() + value.size()).sum(),
+        };
+        size_of::<Self>() + content
+    }
+
     /// Appends it to what goes out.
     pub(crate) fn put(&self, to: &mut Gather, protocol: Protocol) {
         match self {

@@ -116,6 +116,11 @@ impl Decoder {
         self.wanted.saturating_sub(buffer.len())
     }
 
+    /// Whether nothing of a request is there that is not whole.
+    pub(crate) fn is_between(&self, buffer: &BytesMut) -> bool {
+        self.missing.is_none() && buffer.is_empty()
+    }
+
     /// Steps over the next argument, if all of it is there or it is to be skipped.
     fn walk_argument(&mut self, buffer: &mut BytesMut) -> Result<bool, ProtocolError> {
         let rest = buffer.get(self.walked..).unwrap_or_default();

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use quorate::NodeId;
 use tracing::info;
 
+use crate::files;
 use crate::host::{self, Cluster};
+use crate::limits::Limits;
+use crate::log::{self, Log};
 use crate::node::Plan;
-use crate::{Engine, Snapshots};
+use crate::{Engine, Snapshots, Timing, config};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -30,7 +33,13 @@ pub(crate) struct Options {
     #[command(flatten)]
     snapshots: Snapshots,
     #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
     engine: Engine,
+    #[command(flatten)]
+    pub(crate) log: log::Options,
 }
 
 #[derive(Clone, Debug)]
@@ -58,13 +67,26 @@ fn members(text: &str) -> Result<Members, String> {
 /// Runs the node until a signal asks it to stop.
 ///
 /// Errors: it could not start, or failed.
-pub(crate) fn run(options: Options) -> Result<(), String> {
-    let Options { id, client, peer, cluster: Members(members), data, snapshots, engine } = options;
+pub(crate) fn run(options: Options, log: &Log) -> Result<(), String> {
+    let Options {
+        id,
+        client,
+        peer,
+        cluster: Members(members),
+        data,
+        snapshots,
+        timing,
+        limits,
+        engine,
+        log: _,
+    } = options;
+    let config = config(snapshots, timing)?;
     if !members.contains_key(&id) {
         return Err(format!("node {id} is not in --cluster"));
     }
-    let plan = Plan { id, client, peer, data, members, config: snapshots.into() };
-    host::run(Cluster { nodes: vec![plan], engine }, |leader| {
+    let max_clients = files::clients(1, members.len())?;
+    let plan = Plan { id, client, peer, data, members, config, max_clients, limits };
+    host::run(Cluster { nodes: vec![plan], engine }, log, |leader| {
         info!(leader, "ready");
     })
 }

@@ -3,19 +3,34 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
+use clap::Parser;
 use quorate::rt::ReadHalf;
 use quorate::{Launch, LocalNetwork, MemStore, Node, Tokio};
 
 use super::*;
+use crate::connection::NO_ROOM;
 
 /// A cluster of one, in memory, and its server.
 struct Running {
     server: Rc<Server<Tokio>>,
     address: SocketAddr,
+    accepting: RefCell<Option<<Tokio as AsyncRuntime>::Task<()>>>,
     _node: Node<Store>,
 }
 
-async fn start(rt: &Tokio) -> Running {
+const MAX_CLIENTS: usize = 100;
+
+/// The limits of this command line.
+fn limits(options: &str) -> Limits {
+    #[derive(clap::Parser)]
+    struct Options {
+        #[command(flatten)]
+        limits: Limits,
+    }
+    Options::parse_from(["kv"].into_iter().chain(options.split_whitespace())).limits
+}
+
+async fn start(rt: &Tokio, limits: Limits) -> Running {
     let store = Store::default();
     let keys = store.count();
     let node = Node::builder(1)
@@ -30,14 +45,19 @@ async fn start(rt: &Tokio) -> Running {
     raft.read(|_| ()).await.unwrap();
     let listener = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Rc::new(Server::new(*rt, raft, keys, address.port()));
-    rt.spawn(Rc::clone(&server).accept(listener)).detach();
-    Running { server, address, _node: node }
+    let server = Server::new(*rt, raft, keys, address.port(), MAX_CLIENTS, limits);
+    let server = Rc::new(server);
+    let accepting = RefCell::new(Some(rt.spawn(Rc::clone(&server).accept(listener))));
+    Running { server, address, accepting, _node: node }
 }
 
 fn with_server(test: impl AsyncFnOnce(&Tokio, &Running)) {
+    with_limits("", test);
+}
+
+fn with_limits(options: &str, test: impl AsyncFnOnce(&Tokio, &Running)) {
     Tokio::run(&Launch::default(), async |rt: Tokio| {
-        let running = start(&rt).await;
+        let running = start(&rt, limits(options)).await;
         test(&rt, &running).await;
     })
     .unwrap();
@@ -274,6 +294,161 @@ fn beyond_the_limit_clients_are_refused() {
         client.send("QUIT\r\n").await;
         client.expect("+OK\r\n").await;
         client.expect_end().await;
-        assert_eq!(clients.get(), MAX_CLIENTS - 1, "the place is free again");
+        drop(client);
+        while clients.get() > MAX_CLIENTS - 1 {
+            rt.sleep(Duration::from_millis(5)).await;
+        }
     });
+}
+
+/// Waits until the connections are gone.
+async fn no_client_is_left(rt: &Tokio, running: &Running) {
+    while running.server.clients.get() > 0 {
+        rt.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed_if_that_is_wished() {
+    with_limits("--client-timeout 100ms", async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("CONFIG GET timeout\r\n").await;
+        client.expect("*2\r\n$7\r\ntimeout\r\n$1\r\n1\r\n").await;
+        client.expect_end().await;
+        drop(client);
+        no_client_is_left(rt, running).await;
+    });
+}
+
+#[test]
+fn a_request_that_is_never_finished_is_refused_in_the_end() {
+    with_limits("--stall-timeout 100ms", async |rt, running| {
+        for begun in ["*2\r\n$3\r\nGET", "PIN", "PING\r\nPIN", "*2\r\n$600000000\r\nx"] {
+            let mut client = Client::connect(rt, running).await;
+            client.send(begun).await;
+            match begun {
+                "PING\r\nPIN" => client.expect("+PONG\r\n").await,
+                "*2\r\n$600000000\r\nx" => {
+                    client.expect("-ERR Protocol error: invalid bulk length\r\n").await;
+                    client.expect_end().await;
+                    continue;
+                }
+                _ => {}
+            }
+            client.expect("-ERR the request was not whole in time\r\n").await;
+            client.expect_end().await;
+        }
+        // A byte now and then is not enough, but whole requests are.
+        let mut client = Client::connect(rt, running).await;
+        for _ in 0..10 {
+            client.send("PING\r\nPI").await;
+            client.expect("+PONG\r\n").await;
+            rt.sleep(Duration::from_millis(30)).await;
+            client.send("NG\r\n").await;
+            client.expect("+PONG\r\n").await;
+        }
+        client.send("*1\r\n$100\r\n").await;
+        while running.server.clients.get() > 0 {
+            let byte = Bytes::from_static(b"x");
+            if client.writer.write_all(vec![byte]).await.is_err() {
+                break;
+            }
+            rt.sleep(Duration::from_millis(20)).await;
+        }
+        client.expect("-ERR the request was not whole in time\r\n").await;
+    });
+}
+
+/// Sets `key` to a value as long as can be.
+async fn set_large(client: &mut Client<Tokio>, key: &str) {
+    let value = "x".repeat(8 << 20);
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\n{key}\r\n${}\r\n{value}\r\n", value.len())).await;
+    client.expect("+OK\r\n").await;
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_in_the_end() {
+    with_limits("--stall-timeout 100ms", async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        set_large(&mut client, "a").await;
+        // More than the sockets hold.
+        client.send("GET a\r\n".repeat(10)).await;
+        no_client_is_left(rt, running).await;
+        assert_eq!(running.server.unread.used(), 0);
+    });
+}
+
+#[test]
+fn answers_that_are_not_read_leave_others_room_for_short_ones_alone() {
+    with_limits("--max-unread-bytes 12000000", async |rt, running| {
+        let unread = &running.server.unread;
+        let mut silent = Client::connect(rt, running).await;
+        set_large(&mut silent, "a").await;
+        silent.send("GET a\r\n".repeat(10)).await;
+        while unread.used() == 0 {
+            rt.sleep(Duration::from_millis(5)).await;
+        }
+        let large = format!("${}\r\n{}\r\n", 8 << 20, "x".repeat(8 << 20));
+        for _ in 0..10 {
+            silent.expect(&large).await;
+        }
+        while unread.used() > 0 {
+            rt.sleep(Duration::from_millis(5)).await;
+        }
+        // Another one reads nothing for longer.
+        let held = Share::of(unread);
+        held.take(11_000_000);
+        let mut other = Client::connect(rt, running).await;
+        let refusal = format!("-{NO_ROOM}\r\n");
+        // What is refused has no effect.
+        other.send("GET a\r\nGETDEL a\r\nSTRLEN a\r\nMGET b c\r\n").await;
+        other.expect(&refusal).await;
+        other.expect(&refusal).await;
+        other.expect(":8388608\r\n*2\r\n$-1\r\n$-1\r\n").await;
+        drop(held);
+        other.send("GET a\r\nGETDEL a\r\n").await;
+        other.expect(&large).await;
+        other.expect(&large).await;
+    });
+}
+
+#[test]
+fn connections_end_after_what_they_do_when_the_server_stops() {
+    with_server(async |rt, running| {
+        let mut idle = Client::connect(rt, running).await;
+        let mut busy = Client::connect(rt, running).await;
+        idle.send("PING\r\n").await;
+        idle.expect("+PONG\r\n").await;
+        busy.send("INCR n\r\n".repeat(3000)).await;
+        busy.expect(":1\r\n").await;
+        let reading = async {
+            // Each answer is whole, and no reset follows.
+            while busy.read().await > 0 {}
+            let answers = String::from_utf8(busy.received.to_vec()).unwrap();
+            assert!(answers.ends_with("\r\n"));
+            for (n, answer) in (2..).zip(answers.lines()) {
+                assert_eq!(answer, format!(":{n}"));
+            }
+            drop(busy);
+        };
+        let leaving = async {
+            idle.expect_end().await;
+            // It comes too late, and does no harm.
+            idle.send("PING\r\n").await;
+            drop(idle);
+        };
+        let stopping = running.server.stop(running.accepting.take().unwrap());
+        futures::join!(reading, leaving, stopping);
+        assert_eq!(running.server.clients.get(), 0);
+    });
+}
+
+#[test]
+fn failures_are_told_now_and_then() {
+    let mut failures = Failures::default();
+    let now = Instant::from_nanos(0);
+    assert_eq!(failures.tell(now), Some(0));
+    assert_eq!(failures.tell(now), None);
+    assert_eq!(failures.tell(now + ACCEPT_TOLD / 2), None);
+    assert_eq!(failures.tell(now + ACCEPT_TOLD), Some(2));
 }

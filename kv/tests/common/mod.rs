@@ -310,6 +310,11 @@ impl Cluster {
             Some(network) => network.within(node, kv()),
             None => kv(),
         };
+        self.start_by(node, line, command);
+    }
+
+    /// The same by this command, which runs the program.
+    pub(crate) fn start_by(&mut self, node: usize, line: &Serve, command: Command) {
         let errors = self.errors_path(node);
         let said = fs::read(&errors).map_or(0, |said| said.len());
         self.said_before.insert(node, said);
