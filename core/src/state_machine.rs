@@ -25,8 +25,10 @@ pub trait StateMachine: Snapshot {
     /// doing many at once is cheaper.
     async fn apply_batch(&mut self, commands: Vec<Self::Command>) -> Vec<Self::Response> {
         let mut responses = Vec::with_capacity(commands.len());
+        let mut progress = progress::Progress::default();
         for command in commands {
             responses.push(self.apply(command).await);
+            progress.next();
         }
         responses
     }
@@ -64,5 +66,40 @@ impl Command for Raw {
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         Ok(Self(bytes.clone()))
+    }
+}
+
+/// Which command of a batch a state machine panicked at, for the node's error.
+pub(crate) mod progress {
+    use std::cell::Cell;
+    use std::thread;
+
+    thread_local! {
+        static OF_PANIC: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// Counts what is applied of a batch.
+    #[derive(Default)]
+    pub(super) struct Progress(usize);
+
+    impl Progress {
+        pub(super) fn next(&mut self) {
+            self.0 += 1;
+        }
+    }
+
+    impl Drop for Progress {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                OF_PANIC.set(Some(self.0));
+            }
+        }
+    }
+
+    /// How many commands of its batch came before the one that has just panicked, if that was applied by the default
+    /// [`apply_batch`](super::StateMachine::apply_batch). To be asked by whoever has caught the panic: nothing else runs
+    /// on this thread in between.
+    pub(crate) fn of_panic() -> Option<usize> {
+        OF_PANIC.take()
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use futures::{FutureExt, future};
 use quorate::{
     AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Replica, Role, SnapshotError, StoreError, Term, WriteError,
+    MemStore, Message, Node, ReadError, Replica, Role, SnapshotError, StateMachine, StoreError,
+    Term, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
     a_dropped_node_does_nothing_more,
@@ -22,6 +24,7 @@ on_each_runtime!(
     a_forgotten_write_stops_its_node,
     a_log_that_cannot_be_read_for_a_peer_stops_its_node,
     a_store_that_panics_for_a_peer_stops_its_node,
+    a_panic_while_applying_names_the_index,
     a_panic_of_a_read_reaches_its_caller_and_nobody_else,
     a_read_may_use_its_node,
     a_handle_made_after_the_end_knows_it,
@@ -50,6 +53,45 @@ fn of_a_later_term(node: &Node<Journal>) -> Message {
     let to = node.local().metrics().borrow().replica;
     let (from, body) = (Replica::new(2, 1), Body::VoteReply { granted: false });
     Message { group: 0, cluster: None, from, to, term: Term(8), body }
+}
+
+/// A state machine that panics at a number.
+#[derive(Default, Serialize, Deserialize)]
+struct Fuse(u64);
+
+const BLOWS: u64 = 13;
+
+impl StateMachine for Fuse {
+    type Command = u64;
+    type Response = u64;
+
+    async fn apply(&mut self, add: u64) -> u64 {
+        assert_ne!(add, BLOWS, "the fuse has blown");
+        self.0 += add;
+        self.0
+    }
+}
+
+/// All of these are applied in one batch, and it is the third which ends the node.
+async fn a_panic_while_applying_names_the_index<R: AsyncRuntime>(rt: R) {
+    let network = LocalNetwork::new();
+    let node = Node::builder(1)
+        .log_store(MemStore::new())
+        .transport(network.transport())
+        .state_machine(Fuse::default())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let raft = node.local();
+    raft.initialize([(1, "here")]).await.expect("forms");
+    raft.write(1).await.expect("writes");
+    let before = raft.metrics().borrow().last_log_id.index;
+    let writes = [1, 2, BLOWS, 4].map(|add| raft.write(add));
+    let outcomes = future::join_all(writes).await;
+    assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+    let fatal = node.stopped().await.expect_err("it has failed").to_string();
+    assert!(fatal.contains("the fuse has blown"), "{fatal}");
+    assert!(fatal.contains(&format!("the entry at index {}", before + 3)), "{fatal}");
 }
 
 /// Times enough for all that can run now to have run.

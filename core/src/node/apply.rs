@@ -1,14 +1,17 @@
 //! Applies what is committed, answers those who wait for it, lets reads look at the state and takes views of it for snapshots, and restores it
 //! from one. It is a task of its own, so that a slow state machine keeps no heartbeat waiting.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use futures::FutureExt;
 use quorate_rt::channel::{Signal, watch};
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::yield_now;
+use quorate_rt::{TaskError, yield_now};
 
 use super::kept::Kept;
 use super::mailbox::{Event, LocalRead, Mailbox};
@@ -20,8 +23,11 @@ use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::snapshot::{SnapshotMeta, SnapshotReader};
-use crate::state_machine::{Command, StateMachine};
+use crate::state_machine::{Command, StateMachine, progress};
 use crate::types::{Entry, GroupId, Index, LogId, Payload};
+
+/// So many reads are answered in a row before others have their turn. A thousand clients' may become due at once.
+const READS_PER_TURN: usize = 16;
 
 /// What the node tells the applying task, and the other way round.
 pub(crate) struct Applying<SM: StateMachine> {
@@ -146,7 +152,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         loop {
             self.applying.signal.wait().await;
             loop {
-                self.answer_reads();
+                let answered_all = self.answer_reads();
                 self.view_if_due();
                 let restore = self.applying.restore.take();
                 if let Some((snapshot, has_come)) = restore {
@@ -163,8 +169,11 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                         // A long log must not keep the node's heartbeats waiting.
                         yield_now().await;
                     }
-                } else {
+                } else if answered_all {
                     break;
+                }
+                if !answered_all {
+                    yield_now().await;
                 }
             }
         }
@@ -190,7 +199,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         let expected = commands.len();
         let responses = match commands.is_empty() {
             true => Vec::new(),
-            false => self.state_machine.apply_batch(commands).await,
+            false => {
+                let applied = AssertUnwindSafe(self.state_machine.apply_batch(commands));
+                applied.catch_unwind().await.map_err(|panic| panicked(&entries, panic))?
+            }
         };
         if responses.len() != expected {
             let got = responses.len();
@@ -290,11 +302,26 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         }));
     }
 
-    fn answer_reads(&self) {
-        while let Some(read) = self.applying.next_read() {
+    /// Answers the next reads that are due; whether these were all.
+    fn answer_reads(&self) -> bool {
+        for _ in 0..READS_PER_TURN {
+            let Some(read) = self.applying.next_read() else { return true };
             read(Ok(&self.state_machine));
         }
+        false
     }
+}
+
+/// The state machine has panicked while it applied these entries.
+fn panicked(entries: &Entries, panic: Box<dyn Any + Send>) -> Fatal {
+    let commands = entries.iter().filter(|entry| matches!(entry.payload, Payload::Command(_)));
+    let indexes: Vec<_> = commands.map(|entry| entry.log_id.index).collect();
+    let at = match (progress::of_panic().and_then(|at| indexes.get(at)), &indexes[..]) {
+        (Some(index), _) | (None, [index]) => format!("the entry at index {index}"),
+        (None, [first, .., last]) => format!("the entries at the indexes {first} to {last}"),
+        (None, []) => "nothing".to_owned(),
+    };
+    Fatal::Bug(format!("{} (the state machine, which applied {at})", TaskError::from_panic(panic)))
 }
 
 impl Applied {
