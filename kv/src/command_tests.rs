@@ -47,7 +47,8 @@ fn reads_and_writes() {
     assert_eq!(write("RENAME a b"), Write::Rename { from: bytes("a"), to: bytes("b") });
     assert_eq!(run("STRLEN k"), Ok(Command::Read(Read::Length(bytes("k")))));
     assert_eq!(run("TYPE k"), Ok(Command::Read(Read::Type(bytes("k")))));
-    assert_eq!(run("KEYS *"), Ok(Command::Read(Read::Keys(bytes("*")))));
+    assert_eq!(run("KEYS *"), Ok(Command::Read(Read::Keys(None))));
+    assert_eq!(run("KEYS **"), Ok(Command::Read(Read::Keys(Some(bytes("**"))))));
     assert_eq!(run("GET k"), Ok(Command::Read(Read::Get(bytes("k")))));
     assert_eq!(run("EXISTS k k"), Ok(Command::Read(Read::Exists(vec![bytes("k"); 2]))));
     assert_eq!(run("MGET k"), Ok(Command::Read(Read::GetMany(vec![bytes("k")]))));
@@ -74,26 +75,75 @@ fn scans_have_cursors_and_options() {
 
 #[test]
 fn every_command_checks_its_arity() {
-    for entry in TABLE {
-        let least = usize::try_from(entry.arity.abs()).unwrap();
-        let wrong = format!("ERR wrong number of arguments for '{}' command", entry.name);
-        if least > 1 {
-            let few = vec![entry.name; 1].into_iter().chain(vec!["x"; least - 2]);
-            assert_eq!(error(&few.collect::<Vec<_>>().join(" ")), wrong);
+    let check = |words: &[&str], name: &str, arity: i64| {
+        let least = usize::try_from(arity.abs()).unwrap();
+        let wrong = format!("ERR wrong number of arguments for '{name}' command");
+        let filled = |count: usize| {
+            let filling = vec!["x"; count - words.len()];
+            error(&words.iter().copied().chain(filling).collect::<Vec<_>>().join(" "))
+        };
+        if least > words.len() {
+            assert_eq!(filled(least - 1), wrong);
         }
-        if entry.arity > 0 {
-            let many = vec![entry.name; 1].into_iter().chain(vec!["x"; least]);
-            assert_eq!(error(&many.collect::<Vec<_>>().join(" ")), wrong);
+        if arity > 0 {
+            assert_eq!(filled(least + 1), wrong);
+        }
+    };
+    for entry in TABLE {
+        if entry.subcommands.is_empty() {
+            check(&[entry.name], entry.name, entry.arity);
+        }
+        for part in entry.subcommands {
+            check(&[entry.name, part.name], &full_name(entry, part), part.arity);
         }
     }
 }
 
 #[test]
+fn a_transaction_is_refused_in_a_way_that_nothing_follows() {
+    for line in ["MULTI", "multi"] {
+        let Ok(Command::Local(Local::Close(Reply::Error(text)))) = run(line) else { panic!() };
+        assert!(text.starts_with(b"ERR MULTI is not supported"));
+    }
+}
+
+#[test]
+fn a_name_is_quoted_up_to_its_first_nul() {
+    let unknown = |words: &[&str]| parse(words.iter().map(|word| bytes(word)).collect());
+    let text = "ERR unknown subcommand 'ID'. Try CLIENT HELP.";
+    assert_eq!(unknown(&["client", "ID\0x"]), Err(Reply::error(text)));
+    let text = "ERR unknown command 'GET', with args beginning with: 'a' ";
+    assert_eq!(unknown(&["GET\0", "a\0b"]), Err(Reply::error(text)));
+}
+
+#[test]
+fn what_is_looked_up_in_one_go_is_bounded() {
+    for name in ["CONFIG GET", "COMMAND INFO", "COMMAND DOCS", "INFO"] {
+        let text =
+            format!("ERR too many or too long arguments for {}", name.split(' ').next().unwrap());
+        assert_eq!(error(&format!("{name} {}", "x".repeat(MAX_LOCAL_BYTES))), text);
+        assert_eq!(
+            error(&format!("{name}{}", " x".repeat(MAX_LOCAL_BYTES / ARGUMENT_BYTES))),
+            text
+        );
+        assert!(run(&format!("{name}{}", " get".repeat(100))).is_ok());
+    }
+    let long = |len: usize| run(&format!("KEYS {}", "x".repeat(len)));
+    assert!(long(MAX_PATTERN_BYTES).is_ok());
+    assert_eq!(long(MAX_PATTERN_BYTES + 1), Err(Reply::error("ERR pattern exceeds 64 KiB")));
+}
+
+#[test]
 fn errors_have_redis_texts() {
     let integer = "ERR value is not an integer or out of range";
+    let no_authentication = "ERR AUTH <password> called without any password configured for the default user. \
+         Are you sure your configuration is correct?";
     for (line, text) in [
         ("SET k v NX XX", "ERR syntax error"),
-        ("SET k v EX 10", "ERR syntax error"),
+        ("SET k v EX 10", "ERR expiry is not supported: keys stay until they are deleted"),
+        ("SET k v NX keepttl", "ERR expiry is not supported: keys stay until they are deleted"),
+        ("getex k", "ERR expiry is not supported: keys stay until they are deleted"),
+        ("SET k v EXX 10", "ERR syntax error"),
         ("FLUSHALL NOW", "ERR syntax error"),
         ("FLUSHALL SYNC ASYNC", "ERR syntax error"),
         ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
@@ -122,7 +172,16 @@ fn errors_have_redis_texts() {
         ("HELLO x", "ERR Protocol version is not an integer or out of range"),
         ("HELLO 3 FOO", "ERR Syntax error in HELLO option 'FOO'"),
         ("HELLO 3 AUTH default", "ERR Syntax error in HELLO option 'AUTH'"),
-        ("HELLO 3 AUTH a b", "WRONGPASS invalid username-password pair or user is disabled."),
+        ("HELLO 3 AUTH a b", no_authentication),
+        ("HELLO 3 SETNAME me AUTH default x", no_authentication),
+        ("AUTH x", no_authentication),
+        ("AUTH default x", no_authentication),
+        ("AUTH a b c", "ERR syntax error"),
+        ("MULTI x", "ERR wrong number of arguments for 'multi' command"),
+        ("exec", "ERR EXEC without MULTI"),
+        ("DISCARD", "ERR DISCARD without MULTI"),
+        ("WATCH k", "ERR WATCH is not supported, as there are no transactions"),
+        ("COMMAND LIST FILTERBY PATTERN a*", "ERR COMMAND LIST takes no filter here"),
         ("CLIENT FOO", "ERR unknown subcommand 'FOO'. Try CLIENT HELP."),
         ("CLIENT ID x", "ERR wrong number of arguments for 'client|id' command"),
         ("CONFIG GET", "ERR wrong number of arguments for 'config|get' command"),
@@ -155,7 +214,7 @@ fn hello_chooses_protocol_and_name() {
     };
     assert_eq!(run("HELLO"), hello(None, None));
     assert_eq!(run("HELLO 2"), hello(Some(Protocol::Resp2), None));
-    let line = "hello 3 auth default secret setname me";
+    let line = "hello 3 setname me";
     assert_eq!(run(line), hello(Some(Protocol::Resp3), Some("me")));
     let spaces = ["CLIENT", "SETNAME", "a b"].map(bytes).to_vec();
     assert!(parse(spaces).is_err());
@@ -168,10 +227,15 @@ fn command_describes_the_table() {
     let Ok(Command::Local(Local::Answer(Reply::Array(two)))) = run("COMMAND INFO mset nope") else {
         panic!()
     };
-    let flags = Reply::Array(vec![Reply::Status("write"), Reply::Status("denyoom")]);
+    let Reply::Array(mset) = &two[0] else { panic!("{two:?}") };
+    let flags = Reply::Set(vec![Reply::Status("write"), Reply::Status("denyoom")]);
     let [first, last, step] = [1, -1, 2].map(Reply::Integer);
-    let mset = vec![Reply::bulk("mset"), Reply::Integer(-3), flags, first, last, step];
-    assert_eq!(two, [Reply::Array(mset), Reply::Null]);
+    assert_eq!(mset[..6], [Reply::bulk("mset"), Reply::Integer(-3), flags, first, last, step]);
+    assert_eq!((mset.len(), &two[1]), (10, &Reply::Null));
+    let Ok(Command::Local(Local::Answer(Reply::Array(one)))) = run("COMMAND INFO Client|ID") else {
+        panic!()
+    };
+    assert!(matches!(&one[0], Reply::Array(id) if id[0] == Reply::bulk("client|id")));
     assert!(run("COMMAND DOCS").is_ok());
     assert!(run("COMMAND COUNT").is_ok());
 }

@@ -1,12 +1,13 @@
 //! What a node tells of itself: INFO, RAFT STATUS, SNAPSHOT and PURGE, HELLO and CONFIG GET.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::{AsyncRuntime, LogId, Metrics, Replica, SnapshotError};
+use quorate::{AsyncRuntime, LogId, Metrics, Obstacle, Replica, SnapshotError};
 
-use crate::glob;
+use crate::glob::Matching;
 use crate::members;
 use crate::reply::{Protocol, Reply};
 use crate::request::MAX_VALUE_BYTES;
@@ -33,7 +34,7 @@ pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
     Reply::Map(fields.map(|(name, value)| (Reply::bulk(name), value)).to_vec())
 }
 
-/// The most steps that a pattern of CONFIG GET may take for a name.
+/// The most steps that a pattern of CONFIG GET may take for a name. (The patterns of one request are short: they are bounded where it is read.)
 const MAX_PATTERN_STEPS: usize = 1 << 16;
 
 /// The answer to CONFIG GET: the settings that clients look at and whose names match a pattern.
@@ -55,7 +56,11 @@ fn settings(max_clients: usize, timeout: Duration, patterns: &[Bytes]) -> Reply 
     let wanted = |name: &str| {
         patterns.iter().any(|pattern| {
             let pattern = pattern.to_ascii_lowercase();
-            glob::matches(&pattern, name.as_bytes(), &mut 0, MAX_PATTERN_STEPS) == Some(true)
+            if !pattern.iter().any(|byte| b"[*?".contains(byte)) {
+                return pattern == name.as_bytes(); // As in Redis, where no `\\` is looked at then.
+            }
+            let mut steps = MAX_PATTERN_STEPS;
+            Matching::new(&pattern, name.as_bytes()).go_on(&mut steps) == Some(true)
         })
     };
     let settings = settings.into_iter().filter(|(name, _)| wanted(name));
@@ -124,6 +129,42 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         facts.push((format!("{name}{}", replica.id), facts_of_peer));
     }
     facts
+}
+
+/// Why there is no leader, or none that answers, as far as the node knows.
+pub(crate) fn hindrance(metrics: &Metrics) -> String {
+    let id = metrics.id;
+    let mut text = match (&metrics.membership, metrics.leader) {
+        (None, _) => format!("the cluster of node {id} is not formed yet"),
+        (Some(_), Some(leader)) if leader == id => {
+            format!("node {id} leads, and no quorum has answered it")
+        }
+        (Some(_), Some(leader)) => {
+            format!("node {leader} leads, and node {id} has no answer of it")
+        }
+        (Some(_), None) => format!("node {id} is a {} in term {}", metrics.role, metrics.term),
+    };
+    for (node, obstacle) in &metrics.waits_for {
+        let _ = write!(text, "; node {node}: {obstacle}");
+    }
+    if let (Some(membership), None) = (&metrics.membership, metrics.leader)
+        && !metrics.waits_for.is_empty()
+    {
+        let voters = membership.voters().iter().map(|voter| voter.id);
+        let answers: BTreeSet<_> = voters
+            .filter(|voter| *voter != id)
+            .filter(|voter| matches!(metrics.waits_for.get(voter), None | Some(Obstacle::NoVote)))
+            .map(|voter| format!("node {voter}"))
+            .collect();
+        match answers.is_empty() {
+            true => text.push_str("; nobody else answers"),
+            false => {
+                let answers: Vec<_> = answers.into_iter().collect();
+                let _ = write!(text, "; {} answers", answers.join(" and "));
+            }
+        }
+    }
+    text
 }
 
 /// The text of INFO: all sections, or those named.
@@ -195,7 +236,7 @@ pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> Str
 mod tests {
     use std::collections::BTreeMap;
 
-    use quorate::{ClusterId, Membership, Obstacle, PeerMetrics, Role, StoreError, Term};
+    use quorate::{ClusterId, Membership, PeerMetrics, Role, StoreError, Term};
 
     use super::*;
 
@@ -269,6 +310,30 @@ mod tests {
         metrics.replica = Replica::new(2, 1);
         assert_eq!(fact(&metrics, "membership"), "not a member");
         assert_eq!(fact(&metrics, "members"), all);
+    }
+
+    #[test]
+    fn why_nobody_leads_is_told_as_far_as_it_is_known() {
+        let mut metrics = Metrics { id: 2, term: Term(3), ..Metrics::default() };
+        metrics.waits_for = BTreeMap::from([(1, Obstacle::Silent)]);
+        let forming = "the cluster of node 2 is not formed yet; node 1: nothing is heard of it";
+        assert_eq!(hindrance(&metrics), forming);
+        let members = [1, 2, 3].map(|id| (Replica::new(id, 7), String::new()));
+        metrics.membership = Some(Membership::founding(ClusterId(5), members.into()).unwrap());
+        let leaderless =
+            "node 2 is a follower in term 3; node 1: nothing is heard of it; node 3 answers";
+        assert_eq!(hindrance(&metrics), leaderless);
+        metrics.waits_for.insert(3, Obstacle::Refuses { reason: "no".to_owned() });
+        let alone = "node 2 is a follower in term 3; node 1: nothing is heard of it; \
+             node 3: it refuses this node: no; nobody else answers";
+        assert_eq!(hindrance(&metrics), alone);
+        metrics.waits_for.clear();
+        // An election is under way.
+        assert_eq!(hindrance(&metrics), "node 2 is a follower in term 3");
+        metrics.leader = Some(1);
+        assert_eq!(hindrance(&metrics), "node 1 leads, and node 2 has no answer of it");
+        metrics.leader = Some(2);
+        assert_eq!(hindrance(&metrics), "node 2 leads, and no quorum has answered it");
     }
 
     #[test]

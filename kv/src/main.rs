@@ -16,6 +16,7 @@ mod log;
 mod map;
 mod members;
 mod node;
+mod read;
 mod reply;
 mod request;
 mod serve;
@@ -25,6 +26,8 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod store_conformance;
+mod table;
+mod walks;
 mod write;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! They are written here and not through frames of the crate that reads requests, because those would copy every value
 //! twice: a large one goes out as the very bytes that the state machine holds. The tests read them back with that crate.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate::codec::Gather;
 
 /// A reply to one command.
@@ -23,8 +23,46 @@ pub(crate) enum Reply {
     Null,
     /// Several, in order.
     Array(Vec<Reply>),
+    /// Several, in no order. A list in RESP2.
+    Set(Vec<Reply>),
+    /// Several byte strings, in order; see [`Bulks`].
+    Bulks {
+        /// How many.
+        count: usize,
+        /// What goes out after their number.
+        encoded: Bytes,
+    },
     /// Names with what they stand for, in order. A list of both in turn in RESP2.
     Map(Vec<(Reply, Reply)>),
+}
+
+/// Byte strings for a reply, in the form in which they go out: a million keys are one piece of memory, and
+/// neither to send nor to drop it keeps others waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Bulks {
+    count: usize,
+    encoded: BytesMut,
+}
+
+impl Bulks {
+    /// Appends a copy.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.count += 1;
+        self.encoded.reserve(NUMBER_BYTES + bytes.len() + 2);
+        self.encoded.extend_from_slice(number('$', count(bytes.len()), &mut [0; NUMBER_BYTES]));
+        self.encoded.extend_from_slice(bytes);
+        self.encoded.extend_from_slice(b"\r\n");
+    }
+
+    /// The memory that they take, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// The reply.
+    pub(crate) fn finish(self) -> Reply {
+        Reply::Bulks { count: self.count, encoded: self.encoded.freeze() }
+    }
 }
 
 /// The version of the protocol that a connection speaks.
@@ -76,9 +114,14 @@ impl Reply {
             Self::Text(text) => put_bulk(to, '$', &Bytes::copy_from_slice(text.as_bytes())),
             Self::Null if protocol == Protocol::Resp3 => to.put_slice(b"_\r\n"),
             Self::Null => to.put_slice(b"$-1\r\n"),
-            Self::Array(items) => {
-                put_number(to, '*', count(items.len()));
+            Self::Array(items) | Self::Set(items) => {
+                let is_set = matches!(self, Self::Set(_)) && protocol == Protocol::Resp3;
+                put_number(to, if is_set { '~' } else { '*' }, count(items.len()));
                 items.iter().for_each(|item| item.put(to, protocol));
+            }
+            Self::Bulks { count: items, encoded } => {
+                put_number(to, '*', count(*items));
+                to.put_bytes(encoded);
             }
             Self::Map(items) => {
                 match protocol {
@@ -107,9 +150,15 @@ fn put_line(to: &mut Gather, kind: char, text: &[u8]) {
     to.put_slice(&line);
 }
 
-fn put_number(to: &mut Gather, kind: char, number: i64) {
-    // A sign and 19 digits are the longest.
-    let mut line = [0; 23];
+/// The longest line of a number: its kind, a sign, 19 digits and the end of the line.
+const NUMBER_BYTES: usize = 23;
+
+fn put_number(to: &mut Gather, kind: char, value: i64) {
+    to.put_slice(number(kind, value, &mut [0; NUMBER_BYTES]));
+}
+
+/// A line with a number.
+fn number(kind: char, number: i64, line: &mut [u8; NUMBER_BYTES]) -> &[u8] {
     let mut at = line.len();
     let mut put = |byte: u8| {
         at -= 1;
@@ -129,7 +178,7 @@ fn put_number(to: &mut Gather, kind: char, number: i64) {
         put(b'-');
     }
     put(kind as u8);
-    to.put_slice(&line[at..]);
+    &line[at..]
 }
 
 fn put_bulk(to: &mut Gather, kind: char, bytes: &Bytes) {
@@ -152,6 +201,9 @@ mod tests {
 
     #[test]
     fn every_kind_in_both_protocols() {
+        let mut keys = Bulks::default();
+        keys.push(b"a");
+        keys.push(b"");
         let cases = [
             (Reply::OK, "+OK\r\n", "+OK\r\n"),
             (Reply::error("ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
@@ -164,6 +216,9 @@ mod tests {
             (Reply::Text("hi".to_owned()), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (Reply::Null, "$-1\r\n", "_\r\n"),
             (Reply::Array(vec![]), "*0\r\n", "*0\r\n"),
+            (Reply::Set(vec![Reply::OK]), "*1\r\n+OK\r\n", "~1\r\n+OK\r\n"),
+            (Bulks::default().finish(), "*0\r\n", "*0\r\n"),
+            (keys.finish(), "*2\r\n$1\r\na\r\n$0\r\n\r\n", "*2\r\n$1\r\na\r\n$0\r\n\r\n"),
             (
                 Reply::Map(vec![(Reply::bulk("a"), Reply::Array(vec![Reply::Null]))]),
                 "*2\r\n$1\r\na\r\n*1\r\n$-1\r\n",

@@ -18,6 +18,10 @@ pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// The most arguments of a request, as in Redis.
 const MAX_ARGUMENTS: i64 = 1 << 20;
 
+/// The most arguments of a request that is executed. Whatever is done with the arguments of one request is done in one go, here and
+/// there: to read them takes some milliseconds.
+const MAX_EXECUTED_ARGUMENTS: i64 = 1 << 15;
+
 /// The longest argument that is skipped rather than taken for a broken length: Redis' `proto-max-bulk-len`.
 const MAX_SKIPPED_BYTES: usize = 512 << 20;
 
@@ -86,6 +90,11 @@ impl Decoder {
                 }
                 if count <= 0 {
                     buffer.advance(len);
+                } else if count > MAX_EXECUTED_ARGUMENTS {
+                    buffer.advance(len);
+                    self.missing = Some(count);
+                    self.refusal =
+                        Some(format!("ERR request exceeds {MAX_EXECUTED_ARGUMENTS} arguments"));
                 } else {
                     self.missing = Some(count);
                     self.walked = len;

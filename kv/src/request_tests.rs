@@ -157,9 +157,27 @@ fn a_request_that_is_too_large_in_sum_is_skipped_and_not_kept() {
 }
 
 #[test]
+fn a_request_with_too_many_arguments_is_skipped_and_not_kept() {
+    let with = |count: usize| {
+        let mut bytes = format!("*{count}\r\n").into_bytes();
+        (0..count).for_each(|_| bytes.extend_from_slice(b"$1\r\nx\r\n"));
+        bytes.extend_from_slice(b"PING\r\n");
+        bytes
+    };
+    let most = usize::try_from(MAX_EXECUTED_ARGUMENTS).unwrap();
+    for piece in [1000, usize::MAX] {
+        let requests = decode(&with(most), piece).unwrap();
+        assert!(matches!(&requests[0], Request::Arguments(all) if all.len() == most));
+        let requests = decode(&with(most + 1), piece).unwrap();
+        let refused = Request::Refused("ERR request exceeds 32768 arguments".to_owned());
+        assert_eq!(requests, [refused, command(&["PING"])]);
+    }
+}
+
+#[test]
 fn a_claim_reserves_nothing() {
     let mut decoder = Decoder::default();
-    let mut buffer = BytesMut::from(&b"*1048576\r\n$8388608\r\n"[..]);
+    let mut buffer = BytesMut::from(&b"*32768\r\n$8388608\r\n"[..]);
     assert_eq!(decoder.next(&mut buffer), Ok(None));
     assert_eq!(decoder.lacks(&buffer), MAX_VALUE_BYTES + 2);
     assert!(buffer.capacity() < 1 << 16);

@@ -17,6 +17,7 @@ use crate::alarm::Alarm;
 use crate::connection;
 use crate::limits::{Budget, Limits, Share};
 use crate::store::Store;
+use crate::walks::Walks;
 
 /// How long to wait after a failed accept. It fails when the process has no file left, which takes a while to change.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,6 +51,8 @@ pub(crate) struct Server<R: AsyncRuntime> {
     pub(crate) metrics: watch::Receiver<Metrics>,
     /// How many keys this node's state machine holds.
     pub(crate) keys: Rc<Cell<usize>>,
+    /// The long reads of all connections.
+    pub(crate) walks: Rc<Walks>,
     pub(crate) port: u16,
     pub(crate) started: Instant,
     /// The most clients at a time.
@@ -90,6 +93,7 @@ impl<R: AsyncRuntime> Server<R> {
             rt,
             raft,
             keys,
+            walks: Rc::default(),
             port,
             max_clients,
             clients: Cell::default(),

@@ -91,6 +91,14 @@ impl Client<Tokio> {
         );
     }
 
+    /// Reads so many bytes, whatever they are.
+    async fn received_exactly(&mut self, len: usize) {
+        while self.received.len() < len {
+            assert!(self.read().await > 0, "closed");
+        }
+        let _ = self.received.split_to(len);
+    }
+
     async fn expect_end(&mut self) {
         assert!(self.received.is_empty(), "{:?}", self.received);
         assert_eq!(self.read().await, 0);
@@ -234,6 +242,61 @@ fn hello_and_client_concern_one_connection() {
         other.send("CLIENT GETNAME\r\nCLIENT ID\r\nQUIT\r\nPING\r\n").await;
         other.expect("$-1\r\n:2\r\n+OK\r\n").await;
         other.expect_end().await;
+    });
+}
+
+#[test]
+fn behind_a_refused_transaction_nothing_is_executed() {
+    with_server(async |rt, running| {
+        for multi in ["MULTI\r\n", "*1\r\n$5\r\nmulti\r\n"] {
+            let mut client = Client::connect(rt, running).await;
+            client.send(format!("INCR n\r\n{multi}INCR n\r\nEXEC\r\n")).await;
+            client.expect(if multi.starts_with('M') { ":1\r\n" } else { ":2\r\n" }).await;
+            client
+                .expect("-ERR MULTI is not supported: the connection is closed, and nothing behind it is executed\r\n")
+                .await;
+            client.expect_end().await;
+        }
+        let mut client = Client::connect(rt, running).await;
+        client.send("GET n\r\n").await;
+        client.expect("$1\r\n2\r\n").await;
+    });
+}
+
+#[test]
+fn long_reads_are_answered_and_in_order() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        const KEYS: usize = 5000;
+        let key = |n: usize| format!("k{n:04}");
+        let names: String = (0..KEYS).map(|n| format!(" {}", key(n))).collect();
+        let pairs: String = (0..KEYS).map(|n| format!(" {} {n}", key(n))).collect();
+        client.send(format!("MSET{pairs}\r\nSET x 1\r\nGET x\r\nEXISTS{names}\r\nGET x\r\n")).await;
+        client.expect("+OK\r\n+OK\r\n$1\r\n1\r\n:5000\r\n$1\r\n1\r\n").await;
+        client.send(format!("KEYS *k*\r\nDEL{names}\r\nKEYS *\r\n")).await;
+        client.expect(&format!("*{KEYS}\r\n")).await;
+        for _ in 0..KEYS {
+            client.expect("$5\r\n").await;
+            client.received_exactly(7).await;
+        }
+        client.expect(":5000\r\n*1\r\n$1\r\nx\r\n").await;
+    });
+}
+
+#[test]
+fn a_long_read_that_waits_too_long_for_the_others_is_refused() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        let pairs: String = (0..3000).map(|n| format!(" k{n} {n}")).collect();
+        client.send(format!("MSET{pairs}\r\n")).await;
+        client.expect("+OK\r\n").await;
+        let turn = running.server.walks.turn().await;
+        client.send("KEYS x\r\nGET k1\r\n").await;
+        client.expect("-BUSY too many long reads wait on this node (KEYS, SCAN, MGET, EXISTS), try again later\r\n").await;
+        drop(turn);
+        client.send("KEYS x\r\nGET k1\r\n").await;
+        client.expect("-CLUSTERDOWN a command before this one was not answered in time\r\n").await;
+        client.expect("*0\r\n$1\r\n1\r\n").await;
     });
 }
 

@@ -6,80 +6,19 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use quorate::StateMachine;
+use quorate::rt::yield_now;
 
-use crate::glob;
 use crate::key::KeyRef;
 use crate::map::Map;
+use crate::read::{self, Read};
 use crate::reply::Reply;
 use crate::request::{MAX_VALUE_BYTES, parse_integer};
 use crate::write::{SetAnswer, When, Write, Writes};
 
-/// The longest answer to a read of many keys, in bytes. It is bounded by the values there are, not by the request: one of
-/// 16 MiB could ask for the same value a million times.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
-
-/// The answers to a run of reads end once they hold this much, in bytes: then those are sent before the rest are read. A SCAN ends with it,
-/// too.
-const ANSWERS_BYTES: usize = 1 << 20;
-
-/// What looking at a key takes, in the steps of a pattern: some 100 ns against a few.
-const KEY_STEPS: usize = 16;
-
-/// A run of reads ends once it has taken so many steps, and so does a SCAN: some 10 ms, in which nothing else is applied or read.
-const RUN_STEPS: usize = 1 << 20;
-
-/// The most steps of a KEYS, or for one key of a SCAN: a million keys, some 200 ms. Much less than an election timeout, because the node's
-/// thread does nothing else meanwhile.
-const MAX_STEPS: usize = 1 << 24;
-
-/// One read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// GET.
-    Get(Bytes),
-    /// MGET.
-    GetMany(Vec<Bytes>),
-    /// EXISTS.
-    Exists(Vec<Bytes>),
-    /// DBSIZE.
-    Count,
-    /// STRLEN.
-    Length(Bytes),
-    /// TYPE.
-    Type(Bytes),
-    /// KEYS, with its pattern.
-    Keys(Bytes),
-    /// SCAN.
-    Scan(Scan),
-}
-
-/// What a SCAN asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scan {
-    /// The position to begin at; see [`Key`](crate::key::Key).
-    pub(crate) cursor: u64,
-    /// How many keys to look at.
-    pub(crate) count: usize,
-    pub(crate) pattern: Option<Bytes>,
-    /// Whether strings are wanted, which all values are.
-    pub(crate) strings: bool,
-}
-
-/// What reads have cost so far.
-#[derive(Debug, Default)]
-struct Cost {
-    /// What their answers hold.
-    bytes: usize,
-    /// How much they have looked at.
-    steps: usize,
-}
-
-impl Cost {
-    /// Whether the reads so far are enough for one look at the state.
-    fn is_enough(&self) -> bool {
-        self.bytes >= ANSWERS_BYTES || self.steps >= RUN_STEPS
-    }
-}
+/// After so much has been written, others get their turn: some 300 µs. A key counts 1, and so does each
+/// [`COUNTED_BYTES`] of a value.
+const WRITTEN_PER_TURN: usize = 1024;
+const COUNTED_BYTES: usize = 4 << 10;
 
 /// The keys and values.
 #[derive(Debug, Default)]
@@ -87,6 +26,8 @@ pub(crate) struct Store {
     pub(crate) values: Map,
     /// How many keys there are, for INFO, which must answer without a quorum, too.
     pub(crate) count: Rc<Cell<usize>>,
+    /// What was written since others had their turn; see [`WRITTEN_PER_TURN`].
+    written: usize,
 }
 
 impl StateMachine for Store {
@@ -97,6 +38,7 @@ impl StateMachine for Store {
         let mut replies = Vec::new();
         for write in writes.into_iter() {
             replies.push(self.write(write).await);
+            self.has_written(0).await;
         }
         self.count.set(self.values.len());
         replies
@@ -109,130 +51,20 @@ impl Store {
         Rc::clone(&self.count)
     }
 
-    /// The answers to reads, in order: to the first at least, and to as many as make up [`ANSWERS_BYTES`] or [`RUN_STEPS`].
+    /// The answers to reads, in order: to the first ones, as many as don't keep others waiting. None: the first is to
+    /// be answered from a view, in parts.
     pub(crate) fn read(&self, reads: &[Read]) -> Vec<Reply> {
-        let mut replies = Vec::with_capacity(reads.len());
-        let mut cost = Cost::default();
-        for read in reads {
-            if cost.is_enough() {
-                break;
-            }
-            replies.push(self.read_one(read, &mut cost));
-        }
-        replies
-    }
-
-    fn read_one(&self, read: &Read, cost: &mut Cost) -> Reply {
-        cost.steps += KEY_STEPS;
-        match read {
-            Read::Get(key) => {
-                let reply = self.get(key);
-                cost.bytes += size(&reply);
-                reply
-            }
-            Read::GetMany(keys) => {
-                let mut replies = Vec::with_capacity(keys.len());
-                let mut answer = 0;
-                for key in keys {
-                    let reply = self.get(key);
-                    answer += size(&reply);
-                    if answer > MAX_ANSWER_BYTES {
-                        return answer_too_long();
-                    }
-                    replies.push(reply);
-                }
-                cost.bytes += answer;
-                cost.steps += keys.len() * KEY_STEPS;
-                Reply::Array(replies)
-            }
-            Read::Exists(keys) => {
-                cost.steps += keys.len() * KEY_STEPS;
-                integer(keys.iter().filter(|key| self.values.get(key).is_some()).count())
-            }
-            Read::Count => integer(self.values.len()),
-            Read::Length(key) => integer(self.values.get(key).map_or(0, Bytes::len)),
-            Read::Type(key) => {
-                let there = self.values.get(key).is_some();
-                Reply::Status(if there { "string" } else { "none" })
-            }
-            Read::Keys(pattern) => self.keys(pattern, cost),
-            Read::Scan(scan) => self.scan(scan, cost),
-        }
-    }
-
-    fn get(&self, key: &[u8]) -> Reply {
-        self.values.get(key).map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
-    }
-
-    fn keys(&self, pattern: &[u8], cost: &mut Cost) -> Reply {
-        let (mut steps, mut answer) = (0, 0);
-        let mut found = Vec::new();
-        for (key, _) in self.values.range_from(0) {
-            steps += KEY_STEPS;
-            match glob::matches(pattern, &key.bytes, &mut steps, MAX_STEPS) {
-                Some(true) => {
-                    let reply = Reply::Bulk(Bytes::copy_from_slice(&key.bytes));
-                    answer += size(&reply);
-                    if answer > MAX_ANSWER_BYTES {
-                        return answer_too_long();
-                    }
-                    found.push(reply);
-                }
-                Some(false) => {}
-                None => {
-                    cost.steps += steps;
-                    return Reply::error(
-                        "ERR too many keys or too long a pattern for KEYS; use SCAN",
-                    );
-                }
-            }
-        }
-        cost.bytes += answer;
-        cost.steps += steps;
-        Reply::Array(found)
-    }
-
-    /// Keys from a position on, and the position of the first that was not looked at; 0 where there is none.
-    fn scan(&self, scan: &Scan, cost: &mut Cost) -> Reply {
-        let mut own = Cost::default();
-        let mut found = Vec::new();
-        let mut position = scan.cursor;
-        let mut next = 0;
-        let keys = self.values.range_from(scan.cursor).map(|(key, _)| key);
-        for (looked_at, key) in keys.enumerate() {
-            // Between two keys of one position there is no place for a cursor.
-            if key.position != position && (looked_at >= scan.count || own.is_enough()) {
-                next = key.position;
-                break;
-            }
-            position = key.position;
-            own.steps += KEY_STEPS;
-            let matched = match &scan.pattern {
-                None => Some(true),
-                Some(pattern) => glob::matches(pattern, &key.bytes, &mut own.steps, MAX_STEPS),
-            };
-            match matched {
-                Some(true) if scan.strings => {
-                    let reply = Reply::Bulk(Bytes::copy_from_slice(&key.bytes));
-                    own.bytes += size(&reply);
-                    found.push(reply);
-                }
-                Some(_) => {}
-                None => {
-                    cost.steps += own.steps;
-                    return Reply::error("ERR too long a pattern for the keys at this cursor");
-                }
-            }
-        }
-        cost.bytes += own.bytes;
-        cost.steps += own.steps;
-        Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)])
+        read::at_once(reads, &self.values)
     }
 
     async fn write(&mut self, write: Write) -> Reply {
         match write {
             Write::Set { key, value, when, answer } => {
-                let old = if answer == SetAnswer::Old { self.get(&key) } else { Reply::Null };
+                let old = if answer == SetAnswer::Old {
+                    read::get(&self.values, &key)
+                } else {
+                    Reply::Null
+                };
                 let set = match when {
                     When::Always => true,
                     When::Missing => self.values.get(&key).is_none(),
@@ -248,11 +80,19 @@ impl Store {
                 }
             }
             Write::SetMany(pairs) => {
-                pairs.iter().for_each(|(key, value)| self.set(key, value));
+                for (key, value) in pairs {
+                    self.set(&key, &value);
+                    self.has_written(value.len()).await;
+                }
                 Reply::OK
             }
             Write::Delete(keys) => {
-                integer(keys.iter().filter(|key| self.values.remove(key).is_some()).count())
+                let mut deleted = 0;
+                for key in keys {
+                    deleted += usize::from(self.values.remove(&key).is_some());
+                    self.has_written(0).await;
+                }
+                integer(deleted)
             }
             Write::GetDelete(key) => self.values.remove(&key).map_or(Reply::Null, Reply::Bulk),
             Write::Append { key, value } => self.append(&key, &value),
@@ -285,6 +125,16 @@ impl Store {
         }
     }
 
+    /// A key was written, with a value of this length. Nobody sees the state between two writes of a
+    /// command, as reads and snapshots wait until it is applied.
+    async fn has_written(&mut self, bytes: usize) {
+        self.written += 1 + bytes / COUNTED_BYTES;
+        if self.written >= WRITTEN_PER_TURN {
+            self.written = 0;
+            yield_now().await;
+        }
+    }
+
     /// The value is copied: as a slice it would keep alive the whole buffer that it was read into.
     fn set(&mut self, key: &[u8], value: &[u8]) {
         self.values.insert(KeyRef::new(key), Bytes::copy_from_slice(value));
@@ -308,16 +158,7 @@ impl Store {
     }
 }
 
-fn answer_too_long() -> Reply {
-    Reply::error("ERR answer exceeds 64 MiB")
-}
-
-/// What a reply costs: its value, and the reply itself.
-fn size(reply: &Reply) -> usize {
-    size_of::<Reply>() + if let Reply::Bulk(value) = reply { value.len() } else { 0 }
-}
-
-fn integer(count: usize) -> Reply {
+pub(crate) fn integer(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).expect("a count in memory is below 2^63"))
 }
 

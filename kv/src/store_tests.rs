@@ -1,5 +1,7 @@
 //! Tests of the state machine: what each write and read does, and its bounds.
 
+use std::pin::pin;
+
 use futures::FutureExt;
 
 use super::*;
@@ -8,8 +10,19 @@ use crate::write::Batch;
 fn apply<const N: usize>(store: &mut Store, writes: [Write; N]) -> [Reply; N] {
     let mut batch = Batch::default();
     writes.iter().for_each(|write| batch.push(write));
-    let replies = store.apply(batch.finish()).now_or_never().expect("applying doesn't wait");
+    let (replies, _) = in_turns(store.apply(batch.finish()));
     replies.try_into().expect("one reply for each write")
+}
+
+/// The result, and how many turns it has taken.
+fn in_turns<T>(work: impl Future<Output = T>) -> (T, usize) {
+    let mut work = pin!(work);
+    for turn in 1.. {
+        if let Some(result) = work.as_mut().now_or_never() {
+            return (result, turn);
+        }
+    }
+    unreachable!("it ends")
 }
 
 fn bytes(text: &str) -> Bytes {
@@ -135,6 +148,26 @@ fn many_keys_at_once() {
 }
 
 #[test]
+fn others_have_their_turn_while_much_is_written() {
+    const KEYS: usize = 10 * WRITTEN_PER_TURN;
+    let keys: Vec<_> = (0..KEYS).map(|n| bytes(&n.to_string())).collect();
+    let store = &mut Store::default();
+    let mut turns = |write: &Write, times: usize| {
+        let mut batch = Batch::default();
+        (0..times).for_each(|_| batch.push(write));
+        in_turns(store.apply(batch.finish())).1
+    };
+    let pairs = keys.iter().map(|key| (key.clone(), Bytes::new())).collect();
+    assert_eq!(turns(&Write::SetMany(pairs), 1), 11);
+    let flushed = turns(&Write::Clear, 1);
+    assert!((4..8).contains(&flushed), "{flushed}");
+    assert_eq!(turns(&Write::Delete(keys), 1), 11);
+    assert_eq!(turns(&add("n", 1), KEYS), 11);
+    let large = "x".repeat(COUNTED_BYTES * WRITTEN_PER_TURN / 2);
+    assert_eq!(turns(&Write::SetMany(vec![(bytes("k"), bytes(&large)); 4]), 1), 3);
+}
+
+#[test]
 fn the_state_keeps_no_buffer_of_a_command_alive() {
     let store = &mut Store::default();
     let mut batch = Batch::default();
@@ -143,17 +176,6 @@ fn the_state_keeps_no_buffer_of_a_command_alive() {
     let writes = <Writes as quorate::Command>::decode(&buffer).unwrap();
     store.apply(writes).now_or_never().unwrap();
     assert!(buffer.is_unique());
-}
-
-#[test]
-fn answers_are_bounded() {
-    let store = &mut Store::default();
-    let large = "x".repeat(ANSWERS_BYTES);
-    apply(store, [set("large", &large, When::Always, false)]);
-    let reads = vec![Read::Get(bytes("large")); 3];
-    assert_eq!(store.read(&reads).len(), 1, "the rest are to be read later");
-    let many = Read::GetMany(vec![bytes("large"); 65]);
-    assert_eq!(store.read(&[many]), [Reply::error("ERR answer exceeds 64 MiB")]);
 }
 
 #[test]
@@ -242,109 +264,4 @@ fn a_value_that_grows_by_little_is_not_copied_each_time() {
         moves += usize::from(place(store) != before);
     }
     assert!(moves < 10, "{moves}");
-}
-
-fn scan(cursor: u64, count: usize, pattern: Option<&str>) -> Read {
-    Read::Scan(Scan { cursor, count, pattern: pattern.map(bytes), strings: true })
-}
-
-/// The next cursor and the keys.
-fn scanned(store: &Store, read: Read) -> (u64, Vec<String>) {
-    let reply = store.read(&[read]).remove(0);
-    let Reply::Array(parts) = reply else { panic!("{reply:?}") };
-    let [Reply::Bulk(cursor), Reply::Array(keys)] = &parts[..] else { panic!("{parts:?}") };
-    (str::from_utf8(cursor).unwrap().parse().unwrap(), texts(keys))
-}
-
-fn texts(replies: &[Reply]) -> Vec<String> {
-    let text = |reply: &Reply| match reply {
-        Reply::Bulk(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-        other => panic!("{other:?}"),
-    };
-    replies.iter().map(text).collect()
-}
-
-#[test]
-fn a_scan_gives_every_key_that_stays_exactly_once_whatever_comes_and_goes() {
-    let store = &mut Store::default();
-    for n in 0..500 {
-        apply(store, [append(&format!("stays:{n}"), ""), append(&format!("goes:{n}"), "")]);
-    }
-    let mut seen = Vec::new();
-    let mut cursor = 0;
-    for round in 0.. {
-        let (next, keys) = scanned(store, scan(cursor, 7, None));
-        assert!(next == 0 || keys.len() == 7);
-        seen.extend(keys);
-        if next == 0 {
-            break;
-        }
-        cursor = next;
-        // The key that the cursor stands for may be among those that go.
-        let next_key = store.values.range_from(cursor).next().unwrap().0.bytes.to_vec();
-        let gone = if next_key.starts_with(b"goes") {
-            next_key.into()
-        } else {
-            bytes(&format!("goes:{round}"))
-        };
-        apply(store, [Write::Delete(vec![gone]), append(&format!("comes:{round}"), "")]);
-    }
-    seen.sort();
-    let all = seen.len();
-    seen.dedup();
-    assert_eq!(seen.len(), all, "a key came twice");
-    assert_eq!(seen.iter().filter(|key| key.starts_with("stays")).count(), 500);
-}
-
-#[test]
-fn keys_of_one_position_are_never_parted() {
-    let store = &mut Store::default();
-    for (position, name) in [(0, "a"), (0, "b"), (5, "c"), (5, "d"), (5, "e"), (9, "f")] {
-        store.values.insert(KeyRef { position, bytes: name.as_bytes() }, Bytes::new());
-    }
-    assert_eq!(scanned(store, scan(0, 1, None)), (5, vec!["a".to_owned(), "b".to_owned()]));
-    assert_eq!(scanned(store, scan(5, 1, None)).0, 9);
-    assert_eq!(scanned(store, scan(6, 1, None)), (0, vec!["f".to_owned()]));
-    assert_eq!(scanned(store, scan(10, 1, None)), (0, vec![]));
-}
-
-#[test]
-fn keys_and_scans_filter() {
-    let store = &mut Store::default();
-    apply(store, [append("a1", ""), append("a2", ""), append("b1", "")]);
-    let Reply::Array(keys) = store.read(&[Read::Keys(bytes("a*"))]).remove(0) else { panic!() };
-    let mut keys = texts(&keys);
-    keys.sort();
-    assert_eq!(keys, ["a1", "a2"]);
-    let (next, found) = scanned(store, scan(0, 10, Some("b?")));
-    assert_eq!((next, found), (0, vec!["b1".to_owned()]));
-    let no_strings = Scan { cursor: 0, count: 10, pattern: None, strings: false };
-    assert_eq!(scanned(store, Read::Scan(no_strings)), (0, vec![]));
-}
-
-#[test]
-fn a_scan_ends_when_it_has_looked_at_enough() {
-    let store = &mut Store::default();
-    for n in 0..RUN_STEPS / KEY_STEPS + 10 {
-        store.set(n.to_string().as_bytes(), b"");
-    }
-    let all = store.values.len();
-    let (next, none) = scanned(store, scan(0, usize::MAX, Some("x*")));
-    assert!(next > 0 && none.is_empty());
-    let (next, some) = scanned(store, scan(0, usize::MAX, None));
-    assert!(next > 0 && some.len() < all);
-    assert!(some.len() * size_of::<Reply>() < 2 * ANSWERS_BYTES);
-    let two = [scan(0, usize::MAX, Some("x*")), Read::Count];
-    assert_eq!(store.read(&two).len(), 1, "the rest is to be read later");
-}
-
-#[test]
-fn what_takes_too_long_is_an_error() {
-    let store = &mut Store::default();
-    apply(store, [append(&"a".repeat(1 << 20), "")]);
-    let costly = format!("*{}b", "a".repeat(100));
-    let error = Reply::error("ERR too many keys or too long a pattern for KEYS; use SCAN");
-    assert_eq!(store.read(&[Read::Keys(bytes(&costly))]), [error]);
-    let error = Reply::error("ERR too long a pattern for the keys at this cursor");
-    assert_eq!(store.read(&[scan(0, 1, Some(&costly))]), [error]);
 }

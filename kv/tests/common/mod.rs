@@ -98,7 +98,11 @@ pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        Self(command.spawn().expect("quorate-kv starts"))
+        Self::of(command.spawn().expect("quorate-kv starts"))
+    }
+
+    pub(crate) fn of(child: Child) -> Self {
+        Self(child)
     }
 
     /// SIGKILL: no destructor runs, nothing is flushed.
