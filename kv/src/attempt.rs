@@ -114,7 +114,9 @@ impl<R: AsyncRuntime> Attempts<R> {
     async fn walk(&mut self, read: &Read) -> Result<Reply, Reply> {
         let deadline = self.deadline;
         let walks = Rc::clone(&self.walks);
-        let Some(turn) = self.until_deadline(walks.turn()).await else {
+        let turn = self.until_deadline(walks.turn()).await;
+        // It may have come together with the deadline.
+        let Some(turn) = turn.filter(|_| self.rt.now() < deadline) else {
             return Err(Reply::error(
                 "BUSY too many long reads wait on this node (KEYS, SCAN, MGET, EXISTS), try again later",
             ));

@@ -117,7 +117,10 @@ fn wrong_number(command: &str) -> Reply {
 fn unknown(arguments: &[Bytes]) -> Result<Command, Reply> {
     let name = arguments.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
     let text = match (&name[..], arguments.len()) {
-        (b"MULTI" | b"EXEC" | b"DISCARD" | b"UNWATCH", 2..) | (b"WATCH", 1) => {
+        (b"EXEC", 2..) => {
+            "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command"
+        }
+        (b"MULTI" | b"DISCARD" | b"UNWATCH", 2..) | (b"WATCH", 1) => {
             return Err(wrong_number(&String::from_utf8_lossy(&name).to_lowercase()));
         }
         // What follows in the pipeline was meant to be executed at once or not at all.
@@ -142,9 +145,19 @@ fn no_expiry() -> Reply {
     Reply::error("ERR expiry is not supported: keys stay until they are deleted")
 }
 
-/// At most 128 bytes, and up to the first NUL, as Redis quotes.
+/// What C takes for the whole text.
+fn up_to_nul(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Whether an option is this word, as Redis compares it.
+fn is(option: &[u8], word: &[u8]) -> bool {
+    up_to_nul(option).eq_ignore_ascii_case(word)
+}
+
+/// At most so many bytes, and up to the first NUL, as Redis quotes.
 fn quoted(argument: &[u8], room: usize) -> &[u8] {
-    let text = argument.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = up_to_nul(argument);
     text.get(..room).unwrap_or(text)
 }
 
@@ -197,13 +210,13 @@ pub(crate) fn set(mut args: Arguments) -> Result<Command, Reply> {
     let (mut when, mut answer) = (When::Always, SetAnswer::Status);
     for option in args {
         let wanted = match () {
-            () if option.eq_ignore_ascii_case(b"NX") => When::Missing,
-            () if option.eq_ignore_ascii_case(b"XX") => When::Present,
-            () if option.eq_ignore_ascii_case(b"GET") => {
+            () if is(&option, b"NX") => When::Missing,
+            () if is(&option, b"XX") => When::Present,
+            () if is(&option, b"GET") => {
                 answer = SetAnswer::Old;
                 continue;
             }
-            () if EXPIRY.iter().any(|name| option.eq_ignore_ascii_case(name)) => {
+            () if EXPIRY.iter().any(|name| is(&option, name)) => {
                 return Err(no_expiry());
             }
             () => return Err(syntax()),
@@ -237,17 +250,17 @@ pub(crate) fn scan(mut args: Arguments) -> Result<Command, Reply> {
     while let Some(option) = args.next() {
         let Some(value) = args.next() else { return Err(syntax()) };
         match () {
-            () if option.eq_ignore_ascii_case(b"COUNT") => {
+            () if is(&option, b"COUNT") => {
                 let count = parse_integer(&value).ok_or_else(not_an_integer)?;
                 if count < 1 {
                     return Err(syntax());
                 }
                 scan.count = usize::try_from(count).unwrap_or(usize::MAX);
             }
-            () if option.eq_ignore_ascii_case(b"MATCH") => scan.pattern = pattern(value)?,
+            () if is(&option, b"MATCH") => scan.pattern = pattern(value)?,
             // Nothing but strings is kept.
-            () if option.eq_ignore_ascii_case(b"TYPE") => {
-                scan.strings = value.eq_ignore_ascii_case(b"string");
+            () if is(&option, b"TYPE") => {
+                scan.strings = is(&value, b"string");
             }
             () => return Err(syntax()),
         }
@@ -299,9 +312,7 @@ pub(crate) fn add(mut args: Arguments, sign: i64) -> Result<Command, Reply> {
 
 pub(crate) fn flush_all(mut args: Arguments) -> Result<Command, Reply> {
     let mode = args.next();
-    let known = mode.is_none_or(|mode| {
-        mode.eq_ignore_ascii_case(b"SYNC") || mode.eq_ignore_ascii_case(b"ASYNC")
-    });
+    let known = mode.is_none_or(|mode| is(&mode, b"SYNC") || is(&mode, b"ASYNC"));
     if !known || args.next().is_some() {
         return Err(syntax());
     }
@@ -331,12 +342,12 @@ pub(crate) fn hello(mut args: Arguments) -> Result<Command, Reply> {
     };
     let mut name = None;
     while let Some(option) = args.next() {
-        if option.eq_ignore_ascii_case(b"AUTH") && args.len() >= 2 {
+        if is(&option, b"AUTH") && args.len() >= 2 {
             return Err(no_authentication());
-        } else if option.eq_ignore_ascii_case(b"SETNAME") && args.len() >= 1 {
+        } else if is(&option, b"SETNAME") && args.len() >= 1 {
             name = Some(client_name(&next(&mut args))?);
         } else {
-            let text = [b"ERR Syntax error in HELLO option '", &option[..], b"'"].concat();
+            let text = [b"ERR Syntax error in HELLO option '", up_to_nul(&option), b"'"].concat();
             return Err(Reply::error(text));
         }
     }

@@ -31,6 +31,8 @@ fn reads_and_writes() {
     assert_eq!(write("SET k v"), set(When::Always, Status));
     assert_eq!(write("set k v nx"), set(When::Missing, Status));
     assert_eq!(write("SeT k v XX GET"), set(When::Present, Old));
+    assert_eq!(write("SET k v nx\0x"), set(When::Missing, Status));
+    assert_eq!(write("FLUSHALL sync\0"), Write::Clear);
     assert_eq!(write("SET k v GET GET NX NX"), set(When::Missing, Old));
     assert_eq!(write("INCR n"), Write::Add { key: bytes("n"), delta: 1 });
     assert_eq!(write("DECR n"), Write::Add { key: bytes("n"), delta: -1 });
@@ -179,6 +181,10 @@ fn errors_have_redis_texts() {
         ("AUTH a b c", "ERR syntax error"),
         ("MULTI x", "ERR wrong number of arguments for 'multi' command"),
         ("exec", "ERR EXEC without MULTI"),
+        (
+            "exec x",
+            "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
+        ),
         ("DISCARD", "ERR DISCARD without MULTI"),
         ("WATCH k", "ERR WATCH is not supported, as there are no transactions"),
         ("COMMAND LIST FILTERBY PATTERN a*", "ERR COMMAND LIST takes no filter here"),

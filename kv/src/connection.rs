@@ -358,6 +358,10 @@ impl<R: AsyncRuntime> Connection<'_, R> {
                             }
                         }
                     }
+                    if !reads.is_empty() {
+                        // It may take a while, and the next ones, too.
+                        self.send().await?;
+                    }
                 }
                 Err(error) => {
                     for _ in mem::take(&mut reads) {

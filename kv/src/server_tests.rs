@@ -265,9 +265,9 @@ fn behind_a_refused_transaction_nothing_is_executed() {
 
 #[test]
 fn long_reads_are_answered_and_in_order() {
+    const KEYS: usize = 5000;
     with_server(async |rt, running| {
         let mut client = Client::connect(rt, running).await;
-        const KEYS: usize = 5000;
         let key = |n: usize| format!("k{n:04}");
         let names: String = (0..KEYS).map(|n| format!(" {}", key(n))).collect();
         let pairs: String = (0..KEYS).map(|n| format!(" {} {n}", key(n))).collect();

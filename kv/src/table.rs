@@ -235,7 +235,10 @@ fn describe(name: &str, entry: &Entry) -> Reply {
         words(entry.categories()),
         Reply::Set(entry.tips.iter().map(|&tip| Reply::bulk(tip)).collect()),
         Reply::Set(entry.keys.specifications()),
-        Reply::Array(entry.subcommands.iter().map(part).collect()),
+        match entry.subcommands {
+            [] => Reply::Set(vec![]), // As Redis does.
+            parts => Reply::Array(parts.iter().map(part).collect()),
+        },
     ])
 }
 
