@@ -100,7 +100,8 @@ impl<R: AsyncRuntime> Attempts<R> {
         let mut reads = Rc::try_unwrap(shared).unwrap_or_else(|shared| shared.to_vec());
         let result = match (result, reads.first()) {
             (Ok(replies), Some(first)) if replies.is_empty() => {
-                self.walk(first).await.map(|reply| vec![reply])
+                // An error of it is no error of the others.
+                Ok(vec![self.walk(first).await.unwrap_or_else(|error| error)])
             }
             (result, _) => result,
         };
