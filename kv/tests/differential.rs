@@ -10,6 +10,7 @@
 //! * Limits: 8 MiB for a value, 16 MiB and 32,768 arguments for a request, 64 KiB for a pattern, 4 KiB for the arguments of CONFIG,
 //!   COMMAND and INFO. Redis' are wider.
 //! * What a server tells of itself: `HELLO`'s fields, `INFO`, settings, a client's number, which commands there are.
+//! * Names of commands and subcommands with a NUL, which Redis finds or doesn't, as the hash of its tables, a random one, will have it.
 //! * Orders that Redis leaves open: of KEYS, and of SCAN, whose cursors are opaque.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
@@ -28,7 +29,7 @@ use fastrand::Rng;
 use random::{KEYS, is_known_to_differ, random_command};
 use tempfile::TempDir;
 
-const ROUNDS: usize = 4000;
+const ROUNDS: usize = 2500;
 
 /// A reply, or a part of one, with its kind in front as on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,7 @@ impl Client {
             Err(error) => panic!("port {}: {error}", self.port),
         }
         let text = line.strip_suffix(b"\r\n").expect("a whole line").escape_ascii().to_string();
+        let text = text.replace("\\'", "'");
         let kind = text.chars().next().expect("has a kind");
         let number = text[1..].parse::<i64>();
         Some(match (kind, number) {
@@ -220,7 +222,7 @@ fn random_commands(test: &str, protocol: u8) {
         if command.len() == 1 && command[0].eq_ignore_ascii_case(b"quit") {
             both.agree(&words(&["PING"]));
         }
-        if round % 1000 == 999 {
+        if round % 500 == 499 {
             both.hold_the_same();
         }
     }
