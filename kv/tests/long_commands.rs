@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, PATIENCE, RUNTIMES};
+use common::{Cluster, PATIENCE, RUNTIMES, until};
 use redis::{Connection, RedisResult};
 
 const KEYS: usize = 300_000;
@@ -19,7 +19,8 @@ fn fill(connection: &mut Connection) {
         for n in part * KEYS_PER_COMMAND..(part + 1) * KEYS_PER_COMMAND {
             command.arg(format!("a:key:b:of:c:some:length:{n}")).arg("value");
         }
-        command.exec(connection).expect("writes");
+        // On a busy machine the disk may take longer than the node waits.
+        until("it is written", || command.exec(connection).ok());
     }
 }
 
@@ -28,7 +29,9 @@ fn writes(connection: &mut Connection, count: usize) -> Vec<Duration> {
     let mut times: Vec<_> = (0..count)
         .map(|n| {
             let began = Instant::now();
-            redis::cmd("SET").arg("honest").arg(n).exec(connection).expect("is served");
+            let mut command = redis::cmd("SET");
+            command.arg("honest").arg(n);
+            until("it is served", || command.exec(connection).ok());
             began.elapsed()
         })
         .collect();
