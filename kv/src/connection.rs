@@ -343,6 +343,10 @@ impl<R: AsyncRuntime> Connection<'_, R> {
                     waited = waited.saturating_sub(replies.len());
                     if self.seat.unread.hold(self.answers.len() + bytes) {
                         self.put_all(&replies).await?;
+                        if !reads.is_empty() {
+                            // It may take a while, and the next ones, too.
+                            self.send().await?;
+                        }
                         continue;
                     }
                     let count = replies.len();
@@ -357,10 +361,6 @@ impl<R: AsyncRuntime> Connection<'_, R> {
                                 self.put(&Reply::error(NO_ROOM)).await?;
                             }
                         }
-                    }
-                    if !reads.is_empty() {
-                        // It may take a while, and the next ones, too.
-                        self.send().await?;
                     }
                 }
                 Err(error) => {

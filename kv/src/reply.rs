@@ -95,7 +95,8 @@ impl Reply {
             Self::Status(_) | Self::Integer(_) | Self::Null => 0,
             Self::Error(bytes) | Self::Bulk(bytes) => bytes.len(),
             Self::Text(text) => text.len(),
-            Self::Array(items) => items.iter().map(Self::size).sum(),
+            Self::Array(items) | Self::Set(items) => items.iter().map(Self::size).sum(),
+            Self::Bulks { encoded, .. } => encoded.len(),
             Self::Map(items) => items.iter().map(|(name, value)| name.size() + value.size()).sum(),
         };
         size_of::<Self>() + content

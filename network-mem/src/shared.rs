@@ -336,7 +336,9 @@ mod tests {
             thread::spawn(move || {
                 Tokio::run(&Launch::default(), async |rt| {
                     let transport = network.transport(&rt);
-                    (0..EACH).for_each(|sequence| transport.send(message(id, 9, sequence)));
+                    (0..EACH).for_each(|sequence| {
+                        transport.send(message(id, 9, sequence));
+                    });
                 })
             })
         });

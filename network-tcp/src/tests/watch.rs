@@ -80,7 +80,9 @@ fn what_a_node_cannot_do_without_ends_it_with_the_cause() {
 struct EndsBadly;
 
 impl Transport for EndsBadly {
-    fn send(&self, _: Message) {}
+    fn send(&self, _: Message) -> bool {
+        true
+    }
 
     fn detach(&self, _: GroupId) {
         panic!("not in order");
