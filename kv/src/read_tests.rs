@@ -127,6 +127,9 @@ fn a_scan_ends_when_it_has_looked_at_enough() {
     assert!(next > 0 && some.len() < all);
 }
 
+/// What must be so of a reply.
+type Holds = Box<dyn Fn(&Reply) -> bool>;
+
 #[test]
 fn a_read_that_takes_long_is_answered_in_parts() {
     const PARTS: usize = 5;
@@ -137,7 +140,7 @@ fn a_read_that_takes_long_is_answered_in_parts() {
     let all = names.iter().map(|_| Reply::bulk("")).collect();
     let of_keys = move |reply: &Reply| texts(reply).len() == keys;
     let is = |expected: Reply| move |reply: &Reply| *reply == expected;
-    let reads: [(Read, Box<dyn Fn(&Reply) -> bool>); 4] = [
+    let reads: [(Read, Holds); 4] = [
         (Read::Keys(None), Box::new(of_keys)),
         (Read::GetMany(names.clone()), Box::new(is(Reply::Array(all)))),
         (Read::Exists(names), Box::new(is(Reply::Integer(count)))),
