@@ -229,9 +229,7 @@ pub(crate) fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
         // Quorate hangs up.
         [b"multi"] => true,
         // Each has its own settings, and limits.
-        [b"config", b"get", names @ ..] if names.iter().any(|name| b"**".starts_with(name)) => {
-            true
-        }
+        [b"config", b"get", names @ ..] if names.iter().any(|name| b"**".starts_with(name)) => true,
         [b"config" | b"command", names @ ..] => {
             names.iter().map(|name| name.len()).sum::<usize>() > 2048
         }
