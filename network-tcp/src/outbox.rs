@@ -1,9 +1,10 @@
 //! The outbox of a peer's lane: what waits for the task that writes it. No I/O.
 
 use std::cell::RefCell;
+use std::mem;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use quorate_core::codec::Gather;
 use quorate_core::{Obstacle, Replica};
 use quorate_rt::channel::Signal;
@@ -47,6 +48,22 @@ struct Outbox {
 struct Queue {
     waiting: Gather,
     frames: u64,
+    /// What waited when the present attempt to connect began, in bytes and in messages.
+    old: (usize, u64),
+}
+
+impl Queue {
+    fn drop_old(&mut self) -> u64 {
+        let (mut bytes, frames) = mem::take(&mut self.old);
+        for mut chunk in self.waiting.take() {
+            let dropped = bytes.min(chunk.len());
+            bytes -= dropped;
+            chunk.advance(dropped);
+            self.waiting.put_bytes(&chunk);
+        }
+        self.frames -= frames;
+        frames
+    }
 }
 
 impl Outbox {
@@ -107,6 +124,20 @@ impl Link {
         self.filled.raise();
     }
 
+    /// An attempt to connect begins. There is no connection.
+    pub(crate) fn attempt_begins(&self) {
+        let Outbox { formation, others, .. } = &mut *self.outbox.borrow_mut();
+        for queue in [formation, others] {
+            queue.old = (queue.waiting.len(), queue.frames);
+        }
+    }
+
+    /// It has failed: throws away what is older than it, and says how many messages that were.
+    pub(crate) fn attempt_has_failed(&self) -> u64 {
+        let Outbox { formation, others, .. } = &mut *self.outbox.borrow_mut();
+        formation.drop_old() + others.drop_old()
+    }
+
     /// Throws away what waits and what has not been written to its end, and says how many messages
     /// that were.
     pub(crate) fn clear(&self) -> u64 {
@@ -136,7 +167,7 @@ impl Link {
         let outbox = &mut *self.outbox.borrow_mut();
         outbox.connection = Some(Rc::clone(session));
         self.filled.raise();
-        if session.proven { 0 } else { std::mem::take(&mut outbox.others).frames }
+        if session.proven { 0 } else { mem::take(&mut outbox.others).frames }
     }
 
     /// The connection is gone, and what waits is for the next one. Gives how many messages were
@@ -145,7 +176,7 @@ impl Link {
         let outbox = &mut *self.outbox.borrow_mut();
         outbox.connection = None;
         outbox.writing_bytes = 0;
-        std::mem::take(&mut outbox.writing_frames)
+        mem::take(&mut outbox.writing_frames)
     }
 
     pub(crate) fn begin_write(&self, session: &Session) -> (Vec<Bytes>, usize) {
@@ -171,13 +202,46 @@ impl Link {
             }
         }
         for queue in [formation, others] {
-            outbox.writing_frames += std::mem::take(&mut queue.frames);
+            outbox.writing_frames += mem::take(&mut queue.frames);
         }
         (batch, outbox.writing_bytes)
     }
 
     pub(crate) fn end_write(&self) -> (usize, u64) {
         let outbox = &mut *self.outbox.borrow_mut();
-        (std::mem::take(&mut outbox.writing_bytes), std::mem::take(&mut outbox.writing_frames))
+        (mem::take(&mut outbox.writing_bytes), mem::take(&mut outbox.writing_frames))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::HEADER_BYTES;
+
+    #[test]
+    fn a_failed_attempt_throws_away_what_is_older_and_keeps_what_came_since() {
+        let address = Address { at: "a:1".to_owned(), is_configured: true };
+        let link = Link::new(Replica::new(2, 7), Lane::Main, address);
+        let push = |bytes: usize, is_formation| {
+            let mut body = Gather::new();
+            body.put_bytes(&Bytes::from(vec![bytes as u8; bytes]));
+            link.push(&mut body, is_formation);
+        };
+        push(3000, false);
+        push(5, false);
+        push(7, true);
+        link.attempt_begins();
+        push(11, false);
+        push(2000, false);
+        push(13, true);
+        assert_eq!(link.attempt_has_failed(), 3);
+        assert_eq!(link.bytes(), 3 * HEADER_BYTES + 11 + 2000 + 13);
+        // An attempt that nothing waited for throws nothing away.
+        assert_eq!(link.attempt_has_failed(), 0);
+        let waiting = link.outbox.borrow_mut().others.waiting.take().concat();
+        let expected = [&[11; 11][..], &[208; 2000]].map(<[u8]>::to_vec);
+        let bodies = [&waiting[HEADER_BYTES..][..11], &waiting[2 * HEADER_BYTES + 11..]];
+        assert_eq!(bodies, expected);
+        assert_eq!(link.clear(), 3, "those that came since");
     }
 }

@@ -73,7 +73,8 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         if !is_wanted {
             link.until_filled(None).await;
         }
-        match connect(&state, &link).await {
+        link.attempt_begins();
+        let lost = match connect(&state, &link).await {
             Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
                 continue; // With what this node is now.
             }
@@ -106,6 +107,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                         link.set_trouble(Some(unreachable_at(address, reason)));
                     }
                 }
+                link.clear()
             }
             Err(error) => {
                 let refusal = error.refusal();
@@ -119,9 +121,9 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                     tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
                 }
                 logged = reason;
+                link.attempt_has_failed()
             }
-        }
-        let lost = link.clear();
+        };
         state.count(|stats| stats.dropped_out += lost);
         pause(&state, failures).await;
         failures += 1;

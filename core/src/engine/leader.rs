@@ -281,7 +281,13 @@ impl Leader {
         progress.last_contact = common.now;
         progress.heard_from = true;
         if let Mode::Snapshot(sending) = &mut progress.mode {
+            let before = sending.stored;
             sending.on_reply(common, digest, stored);
+            let (stored, bytes) = (sending.stored, sending.meta.bytes);
+            if before < stored && stored == bytes {
+                let at = sending.meta.log_id;
+                tracing::info!(me = %common.me, peer = %from, %at, bytes, "has sent a snapshot");
+            }
         }
     }
 
@@ -509,6 +515,8 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
     let lacks_purged = progress.next <= purged && !(planted(Bug::S4) && progress.next == purged);
     if lacks_purged && progress.sending().is_none() {
         let snapshot = common.log.snapshot().expect("what is purged is covered by a snapshot");
+        let (at, bytes) = (snapshot.log_id, snapshot.bytes);
+        tracing::info!(me = %common.me, %peer, %at, bytes, "sends a snapshot to a peer that is far behind");
         progress.needs_snapshot(Sending::new(snapshot.clone(), common.now));
     }
     if let Mode::Snapshot(sending) = &mut progress.mode {

@@ -252,6 +252,10 @@ impl Common {
             self.log.name_snapshot(meta);
             return false;
         }
+        tracing::info!(
+            me = %self.me, at = %meta.log_id, bytes = meta.bytes,
+            "a snapshot of the leader has taken the place of the log"
+        );
         self.note_replaced();
         self.log.install(meta.clone(), self.committed);
         self.membership_changed();

@@ -13,6 +13,7 @@ use quorate_rt::channel::{Signal, watch};
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{TaskError, yield_now};
 
+use super::delays::{Delays, Work};
 use super::kept::Kept;
 use super::mailbox::{Event, LocalRead, Mailbox};
 use super::replies::Replies;
@@ -119,6 +120,7 @@ impl<SM: StateMachine> Applying<SM> {
 /// What the applying task works with.
 pub(super) struct Apply<SM: StateMachine, S> {
     pub(super) group: GroupId,
+    pub(super) delays: Rc<Delays>,
     pub(super) state_machine: SM,
     pub(super) store: Rc<S>,
     pub(super) mailbox: Rc<Mailbox<SM>>,
@@ -200,8 +202,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         let responses = match commands.is_empty() {
             true => Vec::new(),
             false => {
+                let work = Work::Apply { first: first.log_id.index, last: last.log_id.index };
                 let applied = AssertUnwindSafe(self.state_machine.apply_batch(commands));
-                applied.catch_unwind().await.map_err(|panic| panicked(&entries, panic))?
+                let applied = self.delays.measure_polls(work, applied.catch_unwind());
+                applied.await.map_err(|panic| panicked(&entries, panic))?
             }
         };
         if responses.len() != expected {
@@ -298,17 +302,22 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             time: self.time,
             membership,
             membership_index,
-            state: self.state_machine.view(),
+            state: self.delays.measure(Work::View, || self.state_machine.view()),
         }));
     }
 
     /// Answers the next reads that are due; whether these were all.
     fn answer_reads(&self) -> bool {
-        for _ in 0..READS_PER_TURN {
-            let Some(read) = self.applying.next_read() else { return true };
-            read(Ok(&self.state_machine));
+        if !self.applying.has_reads() {
+            return true;
         }
-        false
+        self.delays.measure(Work::Reads, || {
+            for _ in 0..READS_PER_TURN {
+                let Some(read) = self.applying.next_read() else { return true };
+                read(Ok(&self.state_machine));
+            }
+            false
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod commands;
+mod delays;
 mod kept;
 mod mailbox;
 mod parked;
@@ -37,6 +38,7 @@ use quorate_rt::channel::watch;
 use quorate_rt::{AsyncRuntime, TaskError};
 
 use self::apply::{Applied, Apply, Applying};
+use self::delays::Delays;
 use self::mailbox::{Card, End, Event, Mailbox};
 use self::replies::Replies;
 use self::snapshots::Snapshots;
@@ -180,8 +182,11 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         });
         let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
         transport.attach(group, credentials, inbox);
+        let clock = rt.clone();
+        let delays = Rc::new(Delays::new(move || clock.now()));
         let apply = Apply {
             group,
+            delays: Rc::clone(&delays),
             state_machine,
             store: Rc::clone(&store),
             mailbox: Rc::clone(&mailbox),
@@ -207,6 +212,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             replies,
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
+            delays,
             proposing: Vec::new(),
             fetches: BTreeMap::new(),
             snapshots,

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quorate_rt::{AsyncRuntime, Instant};
 
@@ -24,6 +25,11 @@ impl<R: AsyncRuntime> Timer<R> {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at <= now)
+    }
+
+    /// For how long it has been due, if it is.
+    pub(super) fn due_for(&self, now: Instant) -> Duration {
+        self.at.map_or(Duration::ZERO, |at| now - at)
     }
 
     /// Ready when the time has come.

@@ -14,6 +14,7 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant, Task};
 
 use super::apply::{self, Applying};
+use super::delays::Delays;
 use super::mailbox::{
     End, Event, InitializeReply, KEPT_PLACES, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
 };
@@ -51,6 +52,7 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     pub(super) timer: Timer<R>,
+    pub(super) delays: Rc<Delays>,
     /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
     pub(super) proposing: Vec<Bytes>,
     /// Reads of the log under way, at most one for each peer.
@@ -114,6 +116,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     /// One turn; whether it is the last.
     fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
         let now = self.rt.now();
+        let limit = self.mailbox.card.config.heartbeat_interval;
+        self.delays.turn_begins(now, self.timer.due_for(now), limit);
         if now >= self.wall_at {
             self.wall_at = now + WALL_RESOLUTION;
             self.engine.set_wall_clock(self.rt.wall_clock());
@@ -291,6 +295,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.applying.view_is_done();
         let error = match outcome {
             Ok(meta) => {
+                let (replica, bytes) = (self.engine.replica(), meta.bytes);
+                tracing::info!(%replica, group = self.group, at = %log_id, bytes, "wrote a snapshot");
                 self.engine.step(now, Input::SnapshotReady(meta));
                 None
             }
