@@ -87,6 +87,7 @@
 //! all that is durable, those before it go. So the segments that are there are numbered without a
 //! gap from one on that is not behind the last begin told, or from 1 where none is: otherwise a
 //! file is missing. (Those before the begin, with or without gaps, are left over from a crash.)
+//! Where a crash has kept a purge, and not the begin after it, the next opening tells the begin.
 //!
 //! What stands in the segments from there on refers to entries that are gone with those before. A
 //! group's log then begins with the first entry that is found of it, until it is known where: by a

@@ -133,8 +133,7 @@ impl State {
         batches.add(encoder, 0, at, body_bytes, done);
     }
 
-    /// Where a purge has left segments that no entry is in any more, queues what must be durable
-    /// before they go: all that was last told in them, once more, and the new begin. See the
+    /// Where the first segments hold no entry any more, queues what must be durable before they go: all that was last told in them, once more, and the new begin. See the
     /// format.
     ///
     /// Gives the new begin.
@@ -290,8 +289,7 @@ impl<R: AsyncRuntime> FileStore<R> {
             remove(rt, &path).await?;
         }
         let Found { store, first, end, room, .. } = found;
-        segments.forget_before(first);
-        let state = State {
+        let mut state = State {
             encoder: Encoder::new(store),
             batches: Batches::new(end, room, &config),
             logs,
@@ -302,6 +300,9 @@ impl<R: AsyncRuntime> FileStore<R> {
             writer: None,
             settling: Vec::new(),
         };
+        // A crash may have let a purge survive and not the begin that followed on it, and the next
+        // purge may be far.
+        segments.forget_before(state.move_begin().unwrap_or(first));
         let lock = RefCell::new(Some(Rc::new(lock)));
         let state = RefCell::new(state);
         let dir = dir.to_owned();

@@ -252,6 +252,58 @@ fn what_survived_a_crash_is_compacted_further() {
     });
 }
 
+/// The begin that follows on a purge may get into the next segment, and so into a later write.
+#[test]
+fn what_a_purge_left_goes_with_the_next_opening_if_its_begin_was_lost() {
+    in_memory(async |rt| {
+        let recorded = rt.with(&Image::new());
+        recorded.disk.record_moments();
+        let store = open(&recorded).await.unwrap();
+        for index in 1..40 {
+            put(&store, 1, entries([entry(1, index, vec![1; 1900])])).await;
+        }
+        let at = LogId::new(1, 1, 39);
+        let meta = meta(at, 1000);
+        finish(&store, 1, &meta).await.unwrap();
+        put(&store, 1, named(&meta, Some(at))).await;
+        drop(store);
+        closed(&recorded).await;
+        let mut lost = 0;
+        for Moment { mut image, .. } in recorded.disk.take_moments() {
+            let Some(last) = places(&image).into_iter().rfind(|place| !place.witness) else {
+                continue;
+            };
+            image.get_mut(&last.file).unwrap()[last.begin..].fill(0);
+            let rt = rt.with(&image);
+            let Ok(store) = open(&rt).await else { continue };
+            if store.recover(1).await.unwrap().outline.purged() != at {
+                continue;
+            }
+            lost += usize::from(images_of_segments(&image) > 3);
+            settle(&rt).await;
+            drop(store);
+            let left = images_of_segments(&closed(&rt).await);
+            assert!(left <= 3, "{left} segments: one in use, the next, and the one before");
+        }
+        assert!(lost > 0, "no begin was lost");
+    });
+}
+
+/// Nobody purges there: each start writes its owner, and no entry comes.
+#[test]
+fn a_log_without_entries_does_not_grow_with_the_starts() {
+    in_memory(async |rt| {
+        for _ in 0..400 {
+            let store = open(&rt).await.unwrap();
+            store.identify(1).await.unwrap();
+            drop(store);
+            closed(&rt).await;
+        }
+        let left = images_of_segments(&rt.disk.now());
+        assert!(left <= 3, "{left} segments: one in use, the next, and the one before");
+    });
+}
+
 fn images_of_segments(image: &Image) -> usize {
     image.keys().filter(|file| file.starts_with("/store/wal")).count()
 }
