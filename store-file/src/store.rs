@@ -133,8 +133,8 @@ impl State {
         batches.add(encoder, 0, at, body_bytes, done);
     }
 
-    /// Where the first segments hold no entry any more, queues what must be durable before they go: all that was last told in them, once more, and the new begin. See the
-    /// format.
+    /// Where the first segments hold no entry any more, queues what must be durable before they
+    /// go: all that was last told in them, once more, and the new begin. See the format.
     ///
     /// Gives the new begin.
     fn move_begin(&mut self) -> Option<u32> {
