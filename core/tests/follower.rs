@@ -440,7 +440,7 @@ fn passing() -> Engine {
     };
     let mut engine = Engine::new(local, 0, config, recovered, 1, Instant::default());
     assert!(!engine.takes(1), "no leader is known");
-    after(&mut engine, piece(9, b""));
+    after(&mut engine, heartbeat(1));
     assert_eq!(engine.leader(), Some(node(2)));
     engine
 }

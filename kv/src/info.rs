@@ -100,6 +100,7 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("snapshot".to_owned(), metrics.snapshot.index.to_string()),
         ("purged".to_owned(), metrics.purged.index.to_string()),
         ("dropped_messages".to_owned(), metrics.dropped_messages.to_string()),
+        ("contradictions".to_owned(), metrics.contradictions.to_string()),
     ];
     if let Some(membership) = &metrics.membership {
         facts
@@ -260,6 +261,7 @@ mod tests {
             replica: Replica::new(2, 0xfe << 56),
             boot: 4,
             dropped_messages: 5,
+            contradictions: 1,
             waits_for: BTreeMap::from([(4, Obstacle::Silent)]),
             peers: BTreeMap::from([(Replica::new(1, 7), heard), (Replica::new(3, 8), behind)]),
             ..Metrics::default()
@@ -282,6 +284,7 @@ mod tests {
                 "snapshot:7",
                 "purged:6",
                 "dropped_messages:5",
+                "contradictions:1",
                 "waits_for4:nothing is heard of it",
                 "peer1:match=9,last_contact_ms=12",
                 "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",

@@ -331,12 +331,13 @@ fn raft_status_and_info_tell_the_same() {
             format!("id:1\r\nincarnation:{incarnation:016x}\r\nboot:1\r\nformed:yes\r\n");
         let raft = "role:leader\r\nterm:1\r\nleader:1\r\n";
         let members = format!("membership:voter\r\nmembers:1/{incarnation:016x}=voter\r\n");
+        let counts = "dropped_messages:0\r\ncontradictions:0\r\n";
         let raft = format!(
-            "# Raft\r\n{identity}{raft}committed:{index}\r\napplied:{index}\r\nsnapshot:0\r\npurged:0\r\n{members}"
+            "# Raft\r\n{identity}{raft}committed:{index}\r\napplied:{index}\r\nsnapshot:0\r\npurged:0\r\n{counts}{members}"
         );
         let info = format!("{raft}\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n");
         client.expect(&format!("${}\r\n{info}\r\n", info.len())).await;
-        client.expect("*26\r\n$2\r\nid\r\n$1\r\n1\r\n").await;
+        client.expect("*30\r\n$2\r\nid\r\n$1\r\n1\r\n").await;
         client.expect(&format!("$11\r\nincarnation\r\n$16\r\n{incarnation:016x}\r\n")).await;
     });
 }
