@@ -17,13 +17,25 @@ use crate::{LONGEST_TRANSFER, Unwritten};
 #[derive(Debug)]
 pub struct CompioListener {
     listener: TcpListener,
+    /// The same socket, to be shut down when this is dropped.
+    twin: std::net::TcpListener,
 }
 
 impl CompioListener {
     // Where compio polls, it would make its sockets on threads of its own, and panic where one is
     // refused.
     pub(crate) fn bind(on: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(sockets::listen(on)?)? })
+        let twin = sockets::listen(on)?;
+        Ok(Self { listener: TcpListener::from_std(twin.try_clone()?)?, twin })
+    }
+}
+
+impl Drop for CompioListener {
+    fn drop(&mut self) {
+        // An accept that is under way keeps the socket until the driver has ended it: too late for
+        // who wants the port next. This ends the listening now; it fails only where that has
+        // happened before.
+        let _ = rustix::net::shutdown(&self.twin, rustix::net::Shutdown::Both);
     }
 }
 

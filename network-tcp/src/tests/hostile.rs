@@ -125,7 +125,7 @@ fn a_full_outbox_is_not_ready_and_takes_only_small_messages() {
         assert_eq!((sent, dropped()), (11, 0));
         node.send(2, forward(12));
         assert_eq!(dropped(), 1);
-        for sequence in 0..500 {
+        for sequence in 0..100 {
             node.send_number(2, sequence);
         }
         assert_eq!(dropped(), 1);
