@@ -46,6 +46,10 @@ struct Handover {
     told: Option<Replica>,
 }
 
+/// How far the boot that a forward names may be from the one in which its sender has been met. They
+/// differ where several groups of a node count a start each, and where a forward comes late.
+const MAX_BOOTS_APART: u64 = 1 << 16;
+
 /// Why a leader leads no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StepDown {
@@ -211,8 +215,8 @@ impl Leader {
             }
             return;
         }
-        if common.met(from).is_some_and(|met| met.number != boot) {
-            return; // Whoever is there now knows nothing of it.
+        if common.met(from).is_some_and(|met| met.number.abs_diff(boot) > MAX_BOOTS_APART) {
+            return; // Such a run there can't have been, and its number would drive out others.
         }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
         let nothing = commands.is_empty() && refused.is_empty();
