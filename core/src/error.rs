@@ -86,8 +86,8 @@ pub enum Fatal {
     /// The log store failed.
     #[error("the log store failed: {0}")]
     Store(#[from] StoreError),
-    /// An invariant is broken, or the state machine panicked: a bug, with its message. Where the state machine
-    /// panicked while it applied an entry, the message names the entry's index.
+    /// An invariant is broken, or the state machine panicked: a bug, with its message. Where the
+    /// state machine panicked while it applied an entry, the message names the entry's index.
     #[error("a bug: {0}")]
     Bug(String),
     /// The transport can't go on: without it the node would be cut off and look healthy.

@@ -96,9 +96,9 @@ pub(crate) mod progress {
         }
     }
 
-    /// How many commands of its batch came before the one that has just panicked, if that was applied by the default
-    /// [`apply_batch`](super::StateMachine::apply_batch). To be asked by whoever has caught the panic: nothing else runs
-    /// on this thread in between.
+    /// How many commands of its batch came before the one that has just panicked, if that was
+    /// applied by the default [`apply_batch`](super::StateMachine::apply_batch). To be asked by
+    /// whoever has caught the panic: nothing else runs on this thread in between.
     pub(crate) fn of_panic() -> Option<usize> {
         OF_PANIC.take()
     }

@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// From one part of a long read to the next. A pause and not only a turn for others: some runtimes look for
-/// what has arrived from the network when nothing is runnable, or after many turns.
+/// From one part of a long read to the next. A pause and not only a turn for others: some runtimes
+/// look for what has arrived from the network when nothing is runnable, or after many turns.
 const WALK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Tries commands, one at a time, for one connection.
@@ -178,7 +178,8 @@ impl<R: AsyncRuntime> Attempts<R> {
         }
     }
 
-    /// Waits until a leader is known, or until the node can say itself why there will be none. False: not before the deadline.
+    /// Waits until a leader is known, or until the node can say itself why there will be none.
+    /// False: not before the deadline.
     async fn has_leader(&mut self) -> bool {
         let is_known = |metrics: &Metrics| metrics.leader.is_some() || metrics.fatal.is_some();
         if is_known(&self.metrics.borrow()) {

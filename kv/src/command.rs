@@ -43,7 +43,8 @@ pub(crate) enum Local {
     RaftSnapshot,
     /// RAFT PURGE.
     RaftPurge,
-    /// The answer, after which the connection is closed: nothing behind it in a pipeline is executed.
+    /// The answer, after which the connection is closed: nothing behind it in a pipeline is
+    /// executed.
     Close(Reply),
 }
 
@@ -53,8 +54,8 @@ pub(crate) type Arguments = std::vec::IntoIter<Bytes>;
 /// How many keys a SCAN without COUNT looks at, as in Redis.
 const DEFAULT_SCAN_COUNT: usize = 10;
 
-/// The most that the arguments of CONFIG, COMMAND and INFO may take together, in bytes: what each of them selects is looked up, and
-/// answered, in one go.
+/// The most that the arguments of CONFIG, COMMAND and INFO may take together, in bytes: what each
+/// of them selects is looked up, and answered, in one go.
 const MAX_LOCAL_BYTES: usize = 4 << 10;
 /// What each of them counts at least.
 const ARGUMENT_BYTES: usize = 16;
@@ -354,8 +355,8 @@ pub(crate) fn hello(mut args: Arguments) -> Result<Command, Reply> {
     Ok(Command::Local(Local::Hello { protocol, name }))
 }
 
-/// Redis lets `default` in with any password as long as none is set. Whoever sends one believes that it keeps others out, and
-/// is told that it doesn't.
+/// Redis lets `default` in with any password as long as none is set. Whoever sends one believes
+/// that it keeps others out, and is told that it doesn't.
 fn no_authentication() -> Reply {
     Reply::error(
         "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",

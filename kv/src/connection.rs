@@ -55,8 +55,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) const NO_ROOM: &str =
     "ERR the answers that clients have not read are too long together, try again later";
 
-/// After so many arguments of requests others get their turn, some 20 µs: with a few hundred clients, all of whom send long
-/// pipelines of what needs no waiting, the node's own turn must not come too late.
+/// After so many arguments of requests others get their turn, some 20 µs: with a few hundred
+/// clients, all of whom send long pipelines of what needs no waiting, the node's own turn must not
+/// come too late.
 const ARGUMENTS_PER_TURN: usize = 256;
 
 /// Serves a connection until either side closes it.

@@ -3,13 +3,14 @@
 /// The longest pattern, in bytes. It bounds how long one item of it, a class, takes: some 100 µs.
 pub(crate) const MAX_PATTERN_BYTES: usize = 64 << 10;
 
-/// A pattern that is being matched with a text. That takes a time of the product of both lengths, at most, and both come
-/// from clients; so it can be done in parts.
+/// A pattern that is being matched with a text. That takes a time of the product of both lengths,
+/// at most, and both come from clients; so it can be done in parts.
 pub(crate) struct Matching<'a> {
     rest: &'a [u8],
     left: &'a [u8],
-    /// The latest `*`: what follows it, and the text from where that has been tried. An earlier one needs no second try:
-    /// if what follows the latest can't be found from here, it can't be found further on, either.
+    /// The latest `*`: what follows it, and the text from where that has been tried. An earlier one
+    /// needs no second try: if what follows the latest can't be found from here, it can't be found
+    /// further on, either.
     star: Option<(&'a [u8], &'a [u8])>,
     /// Redis matches the empty text with the empty pattern only: not even with `**`.
     is_empty: bool,
@@ -20,8 +21,8 @@ impl<'a> Matching<'a> {
         Self { rest: pattern, left: text, star: None, is_empty: text.is_empty() }
     }
 
-    /// Whether the pattern matches the whole text. None: that is not known after so many steps, which
-    /// are bytes looked at; call it again. What it takes is subtracted from `steps`.
+    /// Whether the pattern matches the whole text. None: that is not known after so many steps,
+    /// which are bytes looked at; call it again. What it takes is subtracted from `steps`.
     pub(crate) fn go_on(&mut self, steps: &mut usize) -> Option<bool> {
         if self.is_empty {
             return Some(self.rest.is_empty());

@@ -34,7 +34,8 @@ pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
     Reply::Map(fields.map(|(name, value)| (Reply::bulk(name), value)).to_vec())
 }
 
-/// The most steps that a pattern of CONFIG GET may take for a name. (The patterns of one request are short: they are bounded where it is read.)
+/// The most steps that a pattern of CONFIG GET may take for a name. (The patterns of one request
+/// are short: they are bounded where it is read.)
 const MAX_PATTERN_STEPS: usize = 1 << 16;
 
 /// The answer to CONFIG GET: the settings that clients look at and whose names match a pattern.

@@ -17,8 +17,8 @@ use crate::key::{Key, KeyRef, POSITION_BITS};
 /// The number of parts, as a power of 2: ten million keys in parts of ten thousand, and the empty map takes 32 KiB.
 const PART_BITS: u32 = 10;
 
-/// After so many keys have been dropped, others get their turn: some 300 µs. (A part of a map of ten million keys takes a
-/// millisecond or two.)
+/// After so many keys have been dropped, others get their turn: some 300 µs. (A part of a map of
+/// ten million keys takes a millisecond or two.)
 const DROPPED_KEYS: usize = 1 << 11;
 
 /// Values are counted apart from their bytes: to clone a leaf of the tree, as the first write to it does while there is a view, must not allocate

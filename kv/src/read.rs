@@ -1,8 +1,8 @@
 //! What is read from the keys and values, at once or in parts.
 //!
-//! A read that looks at few keys is answered in one go. A longer one is answered from a view of the state, a part at a time, so that
-//! the node and all other clients have their turns in between; and for all connections of a node it is one such
-//! read at a time ([`Walks`](crate::walks::Walks)).
+//! A read that looks at few keys is answered in one go. A longer one is answered from a view of the
+//! state, a part at a time, so that the node and all other clients have their turns in between; and
+//! for all connections of a node it is one such read at a time ([`Walks`](crate::walks::Walks)).
 
 use std::future::pending;
 
@@ -14,19 +14,19 @@ use crate::map::Map;
 use crate::reply::{Bulks, Reply};
 use crate::store::integer;
 
-/// The longest answer to a read of many keys, in bytes. It is bounded by the values there are, not by the request: one of
-/// 16 MiB could ask for the same value many thousand times.
+/// The longest answer to a read of many keys, in bytes. It is bounded by the values there are, not
+/// by the request: one of 16 MiB could ask for the same value many thousand times.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// The answers to a run of reads end once they hold this much, in bytes: then those are sent before the rest are read. A SCAN ends with it,
-/// too.
+/// The answers to a run of reads end once they hold this much, in bytes: then those are sent before
+/// the rest are read. A SCAN ends with it, too.
 const ANSWERS_BYTES: usize = 1 << 20;
 
 /// What looking at a key takes, in the steps of a pattern: some 100 ns against a few.
 const KEY_STEPS: usize = 16;
 
-/// The steps of a run of reads that is answered at once, and of a part of a longer one: some 300 µs, in which the node's
-/// thread does nothing else.
+/// The steps of a run of reads that is answered at once, and of a part of a longer one: some 300
+/// µs, in which the node's thread does nothing else.
 const PART_STEPS: usize = 1 << 15;
 
 /// A SCAN ends once it has taken so many steps: 65,536 keys.
@@ -106,8 +106,9 @@ impl<F: AsyncFnMut()> Work<F> {
     }
 }
 
-/// The answers to the first reads, in order: to as many as make up [`ANSWERS_BYTES`] or [`PART_STEPS`].
-/// None: already the first takes longer, and is to be answered [in parts](Read::in_parts).
+/// The answers to the first reads, in order: to as many as make up [`ANSWERS_BYTES`] or
+/// [`PART_STEPS`]. None: already the first takes longer, and is to be answered [in
+/// parts](Read::in_parts).
 pub(crate) fn at_once(reads: &[Read], values: &Map) -> Vec<Reply> {
     let mut replies = Vec::with_capacity(reads.len());
     let mut work = Work::new(async || pending().await);
@@ -207,7 +208,8 @@ impl Read {
 }
 
 impl Scan {
-    /// Keys from a position on, and the position of the first that was not looked at; 0 where there is none.
+    /// Keys from a position on, and the position of the first that was not looked at; 0 where there
+    /// is none.
     async fn answer<F: AsyncFnMut()>(&self, values: &Map, work: &mut Work<F>) -> Reply {
         let begin = work.all_steps;
         let mut found = Bulks::default();

@@ -36,8 +36,8 @@ pub(crate) enum Reply {
     Map(Vec<(Reply, Reply)>),
 }
 
-/// Byte strings for a reply, in the form in which they go out: a million keys are one piece of memory, and
-/// neither to send nor to drop it keeps others waiting.
+/// Byte strings for a reply, in the form in which they go out: a million keys are one piece of
+/// memory, and neither to send nor to drop it keeps others waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Bulks {
     count: usize,

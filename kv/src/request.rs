@@ -18,8 +18,8 @@ pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// The most arguments of a request, as in Redis.
 const MAX_ARGUMENTS: i64 = 1 << 20;
 
-/// The most arguments of a request that is executed. Whatever is done with the arguments of one request is done in one go, here and
-/// there: to read them takes some milliseconds.
+/// The most arguments of a request that is executed. Whatever is done with the arguments of one
+/// request is done in one go, here and there: to read them takes some milliseconds.
 const MAX_EXECUTED_ARGUMENTS: i64 = 1 << 15;
 
 /// The longest argument that is skipped rather than taken for a broken length: Redis' `proto-max-bulk-len`.

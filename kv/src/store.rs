@@ -15,8 +15,8 @@ use crate::reply::Reply;
 use crate::request::{MAX_VALUE_BYTES, parse_integer};
 use crate::write::{SetAnswer, When, Write, Writes};
 
-/// After so much has been written, others get their turn: some 300 µs. A key counts 1, and so does each
-/// [`COUNTED_BYTES`] of a value.
+/// After so much has been written, others get their turn: some 300 µs. A key counts 1, and so does
+/// each [`COUNTED_BYTES`] of a value.
 const WRITTEN_PER_TURN: usize = 1024;
 const COUNTED_BYTES: usize = 4 << 10;
 
@@ -51,8 +51,8 @@ impl Store {
         Rc::clone(&self.count)
     }
 
-    /// The answers to reads, in order: to the first ones, as many as don't keep others waiting. None: the first is to
-    /// be answered from a view, in parts.
+    /// The answers to reads, in order: to the first ones, as many as don't keep others waiting.
+    /// None: the first is to be answered from a view, in parts.
     pub(crate) fn read(&self, reads: &[Read]) -> Vec<Reply> {
         read::at_once(reads, &self.values)
     }
@@ -125,8 +125,8 @@ impl Store {
         }
     }
 
-    /// A key was written, with a value of this length. Nobody sees the state between two writes of a
-    /// command, as reads and snapshots wait until it is applied.
+    /// A key was written, with a value of this length. Nobody sees the state between two writes of
+    /// a command, as reads and snapshots wait until it is applied.
     async fn has_written(&mut self, bytes: usize) {
         self.written += 1 + bytes / COUNTED_BYTES;
         if self.written >= WRITTEN_PER_TURN {

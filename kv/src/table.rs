@@ -1,4 +1,5 @@
-//! The table of the commands, and what COMMAND tells of it: all the fields of Redis 7, which client libraries route by.
+//! The table of the commands, and what COMMAND tells of it: all the fields of Redis 7, which client
+//! libraries route by.
 
 use bytes::Bytes;
 
@@ -11,7 +12,8 @@ use crate::write::{SetAnswer, When, Write};
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
-    /// The number of arguments with the name, and with that of the command before it; a negative one is the least number.
+    /// The number of arguments with the name, and with that of the command before it; a negative
+    /// one is the least number.
     pub(crate) arity: i64,
     flags: &'static [&'static str],
     /// Categories of access lists that don't follow from the flags.

@@ -1,8 +1,10 @@
 //! Turns for the long reads of a node's clients.
 //!
-//! A long read is answered in parts, and between two of them the node has its turn. That is no help if each of two hundred
-//! clients has such a read: then there are two hundred parts from one turn of the node to the next. So one is answered at a time, in
-//! the order in which they came, whichever connections they are from. It is also what bounds the views of the state that are held.
+//! A long read is answered in parts, and between two of them the node has its turn. That is no help
+//! if each of two hundred clients has such a read: then there are two hundred parts from one turn
+//! of the node to the next. So one is answered at a time, in the order in which they came,
+//! whichever connections they are from. It is also what bounds the views of the state that are
+//! held.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

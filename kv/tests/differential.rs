@@ -1,5 +1,6 @@
-//! The commands of `quorate-kv` beside those of a real `redis-server`: random ones, with odd arguments, to both, and their replies byte for
-//! byte. Skipped, with a word, where there is no `redis-server`.
+//! The commands of `quorate-kv` beside those of a real `redis-server`: random ones, with odd
+//! arguments, to both, and their replies byte for byte. Skipped, with a word, where there is no
+//! `redis-server`.
 //!
 //! `QUORATE_SEED=7 cargo test -p quorate-kv --test differential` repeats a run.
 //!

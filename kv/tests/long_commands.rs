@@ -1,4 +1,5 @@
-//! Clients whose commands take long: the others are served meanwhile, and the cluster keeps its leader.
+//! Clients whose commands take long: the others are served meanwhile, and the cluster keeps its
+//! leader.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
@@ -54,7 +55,8 @@ fn two_hundred_clients_with_costly_patterns_stop_nobody() {
     fill(&mut honest);
     let usual = writes(&mut honest, WRITES);
     let term = cluster.term(leader);
-    // Each looks at every key, most of which match all but the end. More than can be answered while the test runs.
+    // Each looks at every key, most of which match all but the end. More than can be answered while
+    // the test runs.
     let pipeline = "KEYS *a*b*c*d*\r\nKEYS *?*?*?*?*?*?*?*?x\r\n".repeat(100);
     let mut costly: Vec<_> = (0..CLIENTS)
         .map(|client| {

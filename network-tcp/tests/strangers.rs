@@ -181,7 +181,8 @@ fn strangers_on_the_machine_of_a_member_keep_it_out_of_nothing() {
     assert!(cluster.stats(2).refused_handshakes > 100, "{:?}", cluster.stats(2));
 }
 
-/// P6. Of what two members have opened to each other, each holds one connection and has accepted one.
+/// P6. Of what two members have opened to each other, each holds one connection and has accepted
+/// one.
 #[test]
 fn a_peer_that_has_lost_its_power_is_noticed_within_fifty_seconds() {
     let cluster = Cluster::formed(3);

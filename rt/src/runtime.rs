@@ -141,8 +141,8 @@ pub trait AsyncRuntime: Clone + 'static {
 
     /// Runs `main` on this thread until it ends, then drops every task that is left.
     ///
-    /// Errors: the runtime could not be built, e.g. because `options` demands a driver that the kernel refuses, or because
-    /// the thread for blocking work could not be started.
+    /// Errors: the runtime could not be built, e.g. because `options` demands a driver that the
+    /// kernel refuses, or because the thread for blocking work could not be started.
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
     where
         F: AsyncFnOnce(Self) -> T,

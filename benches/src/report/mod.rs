@@ -103,8 +103,9 @@ pub(crate) struct Report {
     repeated: Vec<String>,
 }
 
-/// How often a run of a cell is tried. Where a peer fails now and then, as one that loses its leader
-/// on a busy machine, the rest of the table is worth another try; what always fails is an error.
+/// How often a run of a cell is tried. Where a peer fails now and then, as one that loses its
+/// leader on a busy machine, the rest of the table is worth another try; what always fails is an
+/// error.
 const ATTEMPTS: usize = 3;
 
 /// Runs a cell until it succeeds, at most [`ATTEMPTS`] times, and notes what failed.

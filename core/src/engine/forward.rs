@@ -19,9 +19,9 @@ use crate::types::Entry;
 
 /// The follower's end.
 ///
-/// What is on its way to the leader is bounded by a window, so that no burst is more than a transport
-/// takes: what would be dropped would have an unknown outcome, though nothing has failed (R20).
-/// Whatever exceeds the window is not taken at all, and its outcome stays certain.
+/// What is on its way to the leader is bounded by a window, so that no burst is more than a
+/// transport takes: what would be dropped would have an unknown outcome, though nothing has failed
+/// (R20). Whatever exceeds the window is not taken at all, and its outcome stays certain.
 #[derive(Default)]
 pub(super) struct Forwards {
     /// Not yet sent: what this turn has brought.

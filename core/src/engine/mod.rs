@@ -166,9 +166,9 @@ impl Engine {
         }
     }
 
-    /// Whether a command of so many bytes, beside those that were proposed before it, is placed here
-    /// or passed on to the leader now. Otherwise it would be refused: no leader is known, or so
-    /// much is on its way to the leader that it has to wait (R20).
+    /// Whether a command of so many bytes, beside those that were proposed before it, is placed
+    /// here or passed on to the leader now. Otherwise it would be refused: no leader is known, or
+    /// so much is on its way to the leader that it has to wait (R20).
     pub fn takes(&self, bytes: usize) -> bool {
         match &self.role {
             State::Leader(_) => true,
@@ -348,9 +348,9 @@ impl Engine {
         self.told.as_ref()
     }
 
-    /// Where replicas are reached, as far as this one knows: by the configuration, or by the list it
-    /// was told. A claim is a stranger's word, which must not make a node connect to anybody: who
-    /// sends it is answered where it is. A replica that is not known is reached where [its
+    /// Where replicas are reached, as far as this one knows: by the configuration, or by the list
+    /// it was told. A claim is a stranger's word, which must not make a node connect to anybody:
+    /// who sends it is answered where it is. A replica that is not known is reached where [its
     /// node](Replica::any) is.
     pub fn addresses(&self) -> BTreeMap<Replica, String> {
         let mut addresses = BTreeMap::new();

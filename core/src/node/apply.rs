@@ -27,7 +27,8 @@ use crate::snapshot::{SnapshotMeta, SnapshotReader};
 use crate::state_machine::{Command, StateMachine, progress};
 use crate::types::{Entry, GroupId, Index, LogId, Payload};
 
-/// So many reads are answered in a row before others have their turn. A thousand clients' may become due at once.
+/// So many reads are answered in a row before others have their turn. A thousand clients' may
+/// become due at once.
 const READS_PER_TURN: usize = 16;
 
 /// What the node tells the applying task, and the other way round.

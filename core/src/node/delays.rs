@@ -10,8 +10,8 @@ use quorate_rt::{Instant, Limited};
 
 use crate::types::Index;
 
-/// So many lines at once, and then one for each pause: a state machine that is always slow is told of
-/// often enough.
+/// So many lines at once, and then one for each pause: a state machine that is always slow is told
+/// of often enough.
 const LINES: u32 = 3;
 const LINES_PAUSE: Duration = Duration::from_secs(10);
 

@@ -140,8 +140,9 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
     /// Starts the node on this thread's runtime: it goes on from what its log holds, and waits for
     /// [`initialize`](Raft::initialize) or a leader if that is empty.
     ///
-    /// Errors: the configuration can't work, by itself or with what the transport carries; the id is 0, the store is another node's, or the log
-    /// can't be read. Dropping the future starts nothing.
+    /// Errors: the configuration can't work, by itself or with what the transport carries; the id
+    /// is 0, the store is another node's, or the log can't be read. Dropping the future starts
+    /// nothing.
     pub async fn start<R: AsyncRuntime>(self, rt: &R) -> Result<Node<SM>, StartError> {
         let Self { id, group, config, log_store, transport, state_machine } = self;
         config.validate()?;

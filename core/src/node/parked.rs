@@ -9,8 +9,8 @@ use quorate_rt::Instant;
 use super::mailbox::LocalRequest;
 use crate::state_machine::StateMachine;
 
-/// Requests in the order of the times until which they wait, and so in that in which they came. What they hold is bounded by the quotas of
-/// the handles that they came from.
+/// Requests in the order of the times until which they wait, and so in that in which they came.
+/// What they hold is bounded by the quotas of the handles that they came from.
 pub(crate) struct Parked<SM: StateMachine> {
     requests: VecDeque<(Instant, LocalRequest<SM>)>,
 }

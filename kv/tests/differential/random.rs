@@ -61,7 +61,8 @@ const VALUES: &[&[u8]] = &[
     b"-2147483649",
 ];
 
-/// The commands, with the kinds of their arguments: a key, a value, a number, a pattern; some options of it; many of either.
+/// The commands, with the kinds of their arguments: a key, a value, a number, a pattern; some
+/// options of it; many of either.
 #[derive(Clone, Copy)]
 enum Kind {
     Key,
