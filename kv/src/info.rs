@@ -153,17 +153,15 @@ pub(crate) fn hindrance(metrics: &Metrics) -> String {
         && !metrics.waits_for.is_empty()
     {
         let voters = membership.voters().iter().map(|voter| voter.id);
-        let answers: BTreeSet<_> = voters
+        let answering: BTreeSet<_> = voters
             .filter(|voter| *voter != id)
             .filter(|voter| matches!(metrics.waits_for.get(voter), None | Some(Obstacle::NoVote)))
-            .map(|voter| format!("node {voter}"))
             .collect();
-        match answers.is_empty() {
-            true => text.push_str("; nobody else answers"),
-            false => {
-                let answers: Vec<_> = answers.into_iter().collect();
-                let _ = write!(text, "; {} answers", answers.join(" and "));
-            }
+        if answering.is_empty() {
+            text.push_str("; nobody else answers");
+        }
+        for voter in answering {
+            let _ = write!(text, "; node {voter} answers");
         }
     }
     text

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate::rt::channel::watch;
-use quorate::rt::{Instant, Listener, ReadHalf, Stream, Task, WriteHalf};
+use quorate::rt::{Instant, Limited, Listener, ReadHalf, Stream, Task, WriteHalf};
 use quorate::{AsyncRuntime, LocalRaft, Metrics};
 use tracing::{debug, info, warn};
 
@@ -111,13 +111,13 @@ impl<R: AsyncRuntime> Server<R> {
 
     /// Accepts connections, each into a task of its own, for as long as it is polled. Connections go on without it.
     pub(crate) async fn accept(self: Rc<Self>, mut listener: R::Listener) {
-        let mut failures = Failures::default();
+        let lines = Limited::new(1, ACCEPT_TOLD);
         loop {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if let Some(others) = failures.tell(self.rt.now()) {
-                        warn!(%error, others, "a connection could not be accepted; tries on");
+                    if let Some(left_out) = lines.pass(self.rt.now()) {
+                        warn!(%error, left_out, "a connection could not be accepted; tries on");
                     }
                     self.rt.sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -202,25 +202,6 @@ impl<R: AsyncRuntime> Server<R> {
         if alarm.within(CLIENTS_STOP_WITHIN, gone).await.is_none() {
             info!(clients = self.clients.get(), "connections are cut off, as they don't end");
         }
-    }
-}
-
-/// Failures of the same kind, of which the log tells now and then.
-#[derive(Default)]
-struct Failures {
-    told_at: Option<Instant>,
-    untold: u64,
-}
-
-impl Failures {
-    /// One has occurred: how many others since the last that was told, if this one is to be.
-    fn tell(&mut self, now: Instant) -> Option<u64> {
-        if self.told_at.is_some_and(|told| now < told + ACCEPT_TOLD) {
-            self.untold += 1;
-            return None;
-        }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.untold))
     }
 }
 

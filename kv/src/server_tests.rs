@@ -506,13 +506,3 @@ fn connections_end_after_what_they_do_when_the_server_stops() {
         assert_eq!(running.server.clients.get(), 0);
     });
 }
-
-#[test]
-fn failures_are_told_now_and_then() {
-    let mut failures = Failures::default();
-    let now = Instant::from_nanos(0);
-    assert_eq!(failures.tell(now), Some(0));
-    assert_eq!(failures.tell(now), None);
-    assert_eq!(failures.tell(now + ACCEPT_TOLD / 2), None);
-    assert_eq!(failures.tell(now + ACCEPT_TOLD), Some(2));
-}

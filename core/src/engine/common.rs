@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
+use quorate_rt::{Instant, Limited};
 
 use super::Local;
 use super::log::{Beside, Log};
@@ -70,9 +70,9 @@ pub(super) struct Common {
     held: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
     pub(super) receiving: Option<Receiving>,
-    /// How often a leader has contradicted what is committed, and when that was logged last.
+    /// How often a leader has contradicted what is committed, and how often the log says so.
     pub(super) contradictions: u64,
-    contradiction_logged_at: Option<Instant>,
+    contradiction_lines: Limited,
     /// The last number given to a forward or a question.
     pub(super) sequence: u64,
     /// Of the forward that is being looked at: the commands that can't be read.
@@ -154,7 +154,7 @@ impl Common {
             held: Vec::new(),
             receiving: None,
             contradictions: 0,
-            contradiction_logged_at: None,
+            contradiction_lines: Limited::new(1, CONTRADICTIONS_PAUSE),
             sequence,
             refused: Vec::new(),
             out: Box::default(),
@@ -532,11 +532,9 @@ impl Common {
     #[cold]
     pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
         self.contradictions = self.contradictions.saturating_add(1);
-        let is_recent = |at| self.now < at + CONTRADICTIONS_PAUSE;
-        if self.contradiction_logged_at.is_some_and(is_recent) {
+        if self.contradiction_lines.pass(self.now).is_none() {
             return;
         }
-        self.contradiction_logged_at = Some(self.now);
         let ours = self.log.log_id(theirs.index).unwrap_or(self.log.purged());
         tracing::error!(
             me = %self.me,

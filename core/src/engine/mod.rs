@@ -559,8 +559,11 @@ impl Engine {
         }
         self.leave_role();
         let Some(term) = self.common.next_term() else {
-            if let State::Follower(follower) = &mut self.role {
-                follower.wait_for_leader(&mut self.common);
+            // Not at once again, in whichever role.
+            match &mut self.role {
+                State::Follower(follower) => follower.wait_for_leader(&mut self.common),
+                State::Candidate(candidate) => candidate.election_at = self.common.election_at(),
+                State::Leader(_) => {}
             }
             return;
         };

@@ -40,7 +40,7 @@ pub fn shows(bug: Bug) -> Shows {
         },
         Bug::I9 => Elsewhere {
             reason: "nobody lies there",
-            test: "core/tests/follower.rs: a_term_that_is_far_ahead_is_followed_by_steps",
+            test: "core/tests/follower/main.rs: a_term_that_is_far_ahead_is_followed_by_steps",
         },
         Bug::D9 => Elsewhere {
             reason: "a state machine that writes only what it can read",

@@ -1,0 +1,88 @@
+//! A replica without a log: for whom it votes, and with what its log may begin.
+
+use super::*;
+
+/// Rule 6: the candidate's configuration names it, and it may know of none itself.
+#[test]
+fn a_newcomer_votes_when_it_is_asked_by_its_name() {
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let mut engine = newcomer();
+    output_of(&mut engine);
+    for stranger in [Replica::new(1, 2), Replica::any(1)] {
+        let output = after(&mut engine, sent(node(2), stranger, 1, request()));
+        assert!(output.write.is_none() && output.messages.is_empty(), "{stranger}");
+    }
+    let output = after(&mut engine, message(2, 1, request()));
+    let (write, LogWrite { hard_state, .. }) = output.write.expect("a vote is to be kept");
+    assert_eq!(hard_state, Some(HardState { term: Term(1), voted_for: Some(node(2)) }));
+    let output = after(&mut engine, Input::Persisted { write });
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: true });
+}
+
+/// The old and the new disk of a node are two candidates: if a vote named the node only, both could
+/// be elected with it in one term.
+#[test]
+fn a_vote_is_for_a_disk_and_not_for_its_node() {
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let mut engine = newcomer();
+    let output = after(&mut engine, message(2, 1, request()));
+    after(&mut engine, Input::Persisted { write: output.write.expect("a vote").0 });
+    let output = after(&mut engine, sent(Replica::new(2, 2), node(1), 1, request()));
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: false });
+}
+
+#[test]
+fn a_log_begins_only_with_a_cluster_that_it_may_join() {
+    let begins = |engine: &mut Engine, from: Replica, membership: &Membership| {
+        let entries = vec![first(membership.clone()), entry(1, 2, 2)].into();
+        let body = Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries };
+        after(engine, sent(from, node(1), 1, body));
+        engine.membership().is_some()
+    };
+    let all = members(&[1, 2, 3]);
+    let claimed = |cluster, founder| {
+        let list = [1, 2, 3].map(|id| (id, format!("node-{id}"))).into();
+        let claim = quorate_core::Claim { cluster, ballot: 1, founder, list };
+        Recovered { standing: Standing::Claimed(claim), ..Recovered::default() }
+    };
+    let admitted =
+        |cluster| Recovered { standing: Standing::Admitted(cluster), ..Recovered::default() };
+    let other = ClusterId(8);
+    assert!(begins(&mut engine(claimed(CLUSTER, node(1))), node(2), &all), "its claim");
+    assert!(begins(&mut engine(admitted(CLUSTER)), node(2), &all), "it was let in");
+    assert!(begins(&mut newcomer(), node(2), &all), "by a member that has not founded it");
+    let stranger = Replica::new(9, 1);
+    assert!(!begins(&mut newcomer(), stranger, &all), "by nobody of it");
+    let founder = members(&[2, 3]);
+    assert!(!begins(&mut newcomer(), node(2), &founder), "by the founder, without a claim");
+    assert!(!begins(&mut engine(admitted(other)), stranger, &all), "let in elsewhere");
+    let mut told = newcomer();
+    let list = [1, 2].map(|id| (id, format!("node-{id}"))).into();
+    told.initialize(Instant::default(), list).expect("nothing stands against it");
+    assert!(!begins(&mut told, node(2), &all), "it was told another list");
+}
+
+#[test]
+fn a_configuration_of_another_cluster_is_not_taken() {
+    let mut engine = newcomer();
+    let begin = vec![first(members(&[1, 2, 3]))].into();
+    after(
+        &mut engine,
+        says(Body::Append {
+            prev: LogId::ZERO,
+            committed: 0,
+            round: 0,
+            durable: 0,
+            entries: begin,
+        }),
+    );
+    let voters = [(node(2), "node-2".to_owned())].into();
+    let elsewhere = Membership::founding(ClusterId(8), voters).expect("valid");
+    let payload = Payload::Membership(elsewhere);
+    let entries = vec![Entry { payload, ..entry(1, 2, 2) }].into();
+    after(
+        &mut engine,
+        says(Body::Append { prev: LogId::FIRST, committed: 0, round: 0, durable: 0, entries }),
+    );
+    assert_eq!(engine.last_log_id(), LogId::FIRST);
+}
