@@ -1,6 +1,6 @@
 //! A replica that leads: replication, commitment, rounds, check-quorum.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 use bytes::Bytes;
@@ -43,7 +43,10 @@ pub(super) struct Leader {
 struct Handover {
     /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
     until: Instant,
-    told: Option<Replica>,
+    /// Whom it has told to campaign.
+    told: BTreeSet<Replica>,
+    /// When it tells again, if it still leads: an order may be lost, or its peer gone.
+    tell_at: Instant,
 }
 
 /// How far the boot that a forward names may be from the one in which its sender has been met. They
@@ -337,13 +340,13 @@ impl Leader {
         let others = self.peers.keys().any(|peer| common.voters.contains(*peer));
         if others && self.handover.is_none() {
             let until = common.now + common.config.election_timeout;
-            self.handover = Some(Handover { until, told: None });
+            self.handover = Some(Handover { until, told: BTreeSet::new(), tell_at: common.now });
         }
     }
 
     /// Whether it has told this peer to take over, and still waits for that.
     pub(super) fn hands_over_to(&self, peer: Replica) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.told == Some(peer))
+        self.handover.as_ref().is_some_and(|handover| handover.told.contains(&peer))
     }
 
     /// Whether it takes nothing new because it wants to hand over.
@@ -351,13 +354,13 @@ impl Leader {
         self.handover.is_some()
     }
 
-    /// Tells a peer that has everything to campaign, once there is one and nothing is left to commit.
+    /// Tells a peer that has everything to campaign, once there is one and nothing is left to
+    /// commit. Of several it tells the one last heard from, so that an order to a peer that is gone
+    /// is followed by one to a peer that has answered since.
     fn hand_over(&mut self, common: &mut Common) {
         let last = common.log.last().index;
-        let Some(handover) = self.handover.as_mut().filter(|handover| handover.told.is_none())
-        else {
-            return;
-        };
+        let is_due = |handover: &&mut Handover| common.now >= handover.tell_at;
+        let Some(handover) = self.handover.as_mut().filter(is_due) else { return };
         let ready = self
             .peers
             .iter()
@@ -366,7 +369,8 @@ impl Leader {
         if common.committed == last
             && let Some((peer, _)) = latest
         {
-            handover.told = Some(*peer);
+            handover.told.insert(*peer);
+            handover.tell_at = common.now + common.config.heartbeat_interval;
             let (last_log_id, round) = (common.log.last(), self.rounds.round());
             common.send(*peer, Body::TimeoutNow { last_log_id, round });
         }

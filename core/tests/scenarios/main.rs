@@ -69,6 +69,7 @@ scenarios! {
     handover_alone
     handover_fails
     handover_late
+    handover_retold
     inflight
     inflight_full
     initialize

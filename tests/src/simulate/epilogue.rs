@@ -184,16 +184,25 @@ impl Scene<'_> {
         comes_true(self.cluster, self.rt, "a cold start finds a leader", limit, led).await
     }
 
-    /// Strangers lock nobody out (P10).
+    /// Strangers lock nobody out (P10). The nodes start one after the other, so that each has as
+    /// many strangers as it takes before the next one wants to connect.
     async fn siege(&self) -> Verdict {
+        const APART: Duration = Duration::from_secs(1);
         let (cluster, control) = (self.cluster, self.rt);
+        let mut rest = Duration::from_millis(100);
+        for id in self.core {
+            cluster.kill(*id, Crash::Power, rest);
+            rest += APART;
+        }
         let _besiegers: Vec<_> =
             self.core.iter().map(|id| strangers::siege(cluster, control, *id)).collect();
-        self.cold_start().await
+        let led = || leader_of(cluster, self.core).is_some();
+        let limit = rest + 20 * self.election_timeout() + Duration::from_secs(6);
+        comes_true(cluster, control, "a besieged cluster finds a leader", limit, led).await
     }
 
-    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it leads on, if no other does, and takes what is new
-    /// (3.10).
+    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it tells
+    /// another to, or leads on and takes what is new (3.10).
     async fn failed_handover(&self) -> Verdict {
         let cluster = self.cluster;
         let of = Rc::clone(cluster);
