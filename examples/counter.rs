@@ -13,7 +13,7 @@ impl StateMachine for Counter {
     type Command = i64; // anything serde knows, or raw bytes
     type Response = i64;
 
-    async fn apply(&mut self, add: i64) -> i64 {
+    async fn apply(&mut self, add: i64, _: At) -> i64 {
         self.total += add;
         self.total
     }

@@ -52,7 +52,7 @@ impl<S: Seen> StateMachine for Account<S> {
     type Command = u64; // the number of a coin
     type Response = u64;
 
-    async fn apply(&mut self, coin: u64) -> u64 {
+    async fn apply(&mut self, coin: u64, _: At) -> u64 {
         self.total += u64::from(self.seen.coins().insert(coin));
         self.total
     }

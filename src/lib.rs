@@ -93,7 +93,7 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
+        At, Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
         Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
     };
 }

@@ -47,6 +47,6 @@ pub use node::{Node, NodeBuilder};
 pub use outline::Outline;
 pub use raft::Raft;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
-pub use state_machine::{Command, Raw, StateMachine};
+pub use state_machine::{At, Command, Raw, StateMachine};
 pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

@@ -42,6 +42,15 @@ impl<SM: StateMachine> LocalRaft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let written = self.write_with_log_id(command);
+        async move { written.await.map(|(_, response)| response) }
+    }
+
+    /// See [`Raft::write_with_log_id`](crate::Raft::write_with_log_id).
+    pub fn write_with_log_id(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<(LogId, SM::Response), WriteError>> + use<SM> {
         let queued = self.queue_write(command);
         async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
     }

@@ -54,6 +54,19 @@ impl<SM: StateMachine> Raft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let written = self.write_with_log_id(command);
+        async move { written.await.map(|(_, response)| response) }
+    }
+
+    /// Writes as [`write`](Self::write) does, and gives the place of the command in the log as
+    /// well, which [`StateMachine::apply`] was told.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn write_with_log_id(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<(LogId, SM::Response), WriteError>> + use<SM> {
         let queued = self.queue_write(command);
         async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::snapshot::Snapshot;
+use crate::types::LogId;
 
 /// What is replicated: commands go in, in the order of the log, and each gives a response.
 ///
@@ -16,21 +17,43 @@ pub trait StateMachine: Snapshot {
     /// What a write gives back.
     type Response: 'static;
 
-    /// Applies one committed command.
+    /// Applies one committed command; `at` is its place in the log.
     ///
     /// It may take its time and may await: heartbeats go on meanwhile, only this group's applying and its reads wait.
-    async fn apply(&mut self, command: Self::Command) -> Self::Response;
+    async fn apply(&mut self, command: Self::Command, at: At) -> Self::Response;
 
     /// Applies committed commands, in order, and gives a response for each. The default applies one after the other; override it where
     /// doing many at once is cheaper.
-    async fn apply_batch(&mut self, commands: Vec<Self::Command>) -> Vec<Self::Response> {
+    async fn apply_batch(&mut self, commands: Vec<(Self::Command, At)>) -> Vec<Self::Response> {
         let mut responses = Vec::with_capacity(commands.len());
         let mut progress = progress::Progress::default();
-        for command in commands {
-            responses.push(self.apply(command).await);
+        for (command, at) in commands {
+            responses.push(self.apply(command, at).await);
             progress.next();
         }
         responses
+    }
+}
+
+/// Where a command stands. It is the same on every node, so a state machine may depend on it.
+///
+/// More fields may come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct At {
+    /// The place of its entry in the log. Each command has another one, and they rise; the indexes
+    /// between them are entries of Raft's own.
+    pub log_id: LogId,
+    /// The wall clock of the leader that took it, in milliseconds since the Unix epoch. It never
+    /// decreases along the log. It may be as wrong as that leader's clock; see
+    /// [`Config::max_clock_step`](crate::Config::max_clock_step).
+    pub time: u64,
+}
+
+impl At {
+    /// For a test that applies commands by itself.
+    pub fn new(log_id: LogId, time: u64) -> Self {
+        Self { log_id, time }
     }
 }
 

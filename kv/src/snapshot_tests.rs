@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures::FutureExt;
 use quorate::{
-    ClusterId, Command, Digest, LogId, LogStore, MemStore, Membership, Replica, SnapshotMeta,
+    At, ClusterId, Command, Digest, LogId, LogStore, MemStore, Membership, Replica, SnapshotMeta,
     StateMachine,
 };
 
@@ -136,7 +136,7 @@ fn a_view_shows_what_was_there_when_it_was_taken() {
     }
     batch.push(&Write::Clear);
     let writes = Writes::decode(&batch.finish().encode().unwrap()).unwrap();
-    store.apply(writes).now_or_never().unwrap();
+    store.apply(writes, At::default()).now_or_never().unwrap();
     assert_eq!(store.values.len(), 0);
     let bytes = run(async { content(written(view).await.0).await });
     assert_eq!(pairs(&restored(&bytes).unwrap().values), expected);
@@ -150,7 +150,7 @@ fn an_append_copies_a_long_value_once_for_a_view_and_then_no_more() {
         let before = store.values.get(b"a").unwrap().as_ptr();
         let mut batch = Batch::default();
         batch.push(&Write::Append { key: Bytes::from_static(b"a"), value: "y".into() });
-        store.apply(batch.finish()).now_or_never().unwrap();
+        store.apply(batch.finish(), At::default()).now_or_never().unwrap();
         store.values.get(b"a").unwrap().as_ptr() != before
     };
     append(&mut store); // It may move to where there is room to grow.

@@ -5,8 +5,8 @@ use std::mem;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use quorate::StateMachine;
 use quorate::rt::yield_now;
+use quorate::{At, StateMachine};
 
 use crate::key::KeyRef;
 use crate::map::Map;
@@ -34,7 +34,7 @@ impl StateMachine for Store {
     type Command = Writes;
     type Response = Vec<Reply>;
 
-    async fn apply(&mut self, writes: Writes) -> Vec<Reply> {
+    async fn apply(&mut self, writes: Writes, _: At) -> Vec<Reply> {
         let mut replies = Vec::new();
         for write in writes.into_iter() {
             replies.push(self.write(write).await);

@@ -10,7 +10,7 @@ use crate::write::Batch;
 fn apply<const N: usize>(store: &mut Store, writes: [Write; N]) -> [Reply; N] {
     let mut batch = Batch::default();
     writes.iter().for_each(|write| batch.push(write));
-    let (replies, _) = in_turns(store.apply(batch.finish()));
+    let (replies, _) = in_turns(store.apply(batch.finish(), At::default()));
     replies.try_into().expect("one reply for each write")
 }
 
@@ -155,7 +155,7 @@ fn others_have_their_turn_while_much_is_written() {
     let mut turns = |write: &Write, times: usize| {
         let mut batch = Batch::default();
         (0..times).for_each(|_| batch.push(write));
-        in_turns(store.apply(batch.finish())).1
+        in_turns(store.apply(batch.finish(), At::default())).1
     };
     let pairs = keys.iter().map(|key| (key.clone(), Bytes::new())).collect();
     assert_eq!(turns(&Write::SetMany(pairs), 1), 11);
@@ -174,7 +174,7 @@ fn the_state_keeps_no_buffer_of_a_command_alive() {
     batch.push(&set("key", "value", When::Always, false));
     let buffer = quorate::Command::encode(batch.finish()).unwrap();
     let writes = <Writes as quorate::Command>::decode(&buffer).unwrap();
-    store.apply(writes).now_or_never().unwrap();
+    store.apply(writes, At::default()).now_or_never().unwrap();
     assert!(buffer.is_unique());
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
+    AsyncRuntime, At, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
     NodeId, PeerMetrics, StateMachine,
 };
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ impl StateMachine for Journal {
     type Command = String;
     type Response = usize;
 
-    async fn apply(&mut self, line: String) -> usize {
+    async fn apply(&mut self, line: String, _: At) -> usize {
         self.entries.push(line);
         self.applied += 1;
         self.entries.len()

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, Body, Config, LocalNetwork, LocalRaft, Message, Node, NodeId, Raw, StateMachine,
-    Term, WriteError,
+    AsyncRuntime, At, Body, Config, LocalNetwork, LocalRaft, Message, Node, NodeId, Raw,
+    StateMachine, Term, WriteError,
 };
 use quorate_tests::{Disk, Fate, Faults, FaultyStore, Lossy, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl StateMachine for Gated {
     type Command = Raw;
     type Response = ();
 
-    async fn apply(&mut self, _: Raw) {
+    async fn apply(&mut self, _: Raw, _: At) {
         if let Some(gate) = &mut self.gate {
             gate.wait_for(|open| *open).await.expect("the test holds it");
         }

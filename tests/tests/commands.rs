@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::join_all;
 use quorate::{
-    AsyncRuntime, Command, Compact, LocalNetwork, LocalRaft, MemStore, Node, NodeId, StateMachine,
-    WriteError,
+    AsyncRuntime, At, Command, Compact, LocalNetwork, LocalRaft, MemStore, Node, NodeId,
+    StateMachine, WriteError,
 };
 use quorate_tests::{on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ on_each_runtime!(
     the_leader_refuses_what_it_cannot_read,
     a_follower_hears_which_of_its_writes_the_leader_cannot_read,
     a_leader_decodes_each_command_once,
+    a_command_sees_its_place_which_is_the_same_on_each_node,
     tagged_commands_and_sparse_states_outlive_the_log,
     a_compact_command_that_serde_cannot_read_back_is_refused,
 );
@@ -57,7 +58,7 @@ impl StateMachine for Lines {
     type Command = Line;
     type Response = usize;
 
-    async fn apply(&mut self, Line(text): Line) -> usize {
+    async fn apply(&mut self, Line(text): Line, _: At) -> usize {
         self.0.push(text);
         self.0.len()
     }
@@ -170,6 +171,47 @@ async fn a_leader_decodes_each_command_once<R: AsyncRuntime>(rt: R) {
     assert_eq!(DECODED.get(), 1001);
 }
 
+/// Notes where each command stands: term, leader, index and time.
+#[derive(Default, Serialize, Deserialize)]
+struct Places(Vec<(u64, NodeId, u64, u64)>);
+
+impl StateMachine for Places {
+    type Command = ();
+    type Response = usize;
+
+    async fn apply(&mut self, (): (), at: At) -> usize {
+        let At { log_id, time, .. } = at;
+        self.0.push((log_id.term.0, log_id.leader, log_id.index, time));
+        self.0.len()
+    }
+}
+
+async fn a_command_sees_its_place_which_is_the_same_on_each_node<R: AsyncRuntime>(rt: R) {
+    let nodes = formed::<R, Places>(&rt).await;
+    let begun = rt.wall_clock();
+    let mut told = Vec::new();
+    for (position, node) in nodes.iter().enumerate() {
+        let writes = join_all((0..5).map(|_| node.local().write_with_log_id(()))).await;
+        told.extend(writes.into_iter().map(|write| write.expect("writes")));
+        let shared = node.raft().write_with_log_id(()).await.expect("writes");
+        assert_eq!(shared.1, 6 * (position + 1), "the response comes with it");
+        told.push(shared);
+    }
+    told.sort();
+    let places = nodes[0].local().read(|places| places.0.clone()).await.expect("reads");
+    assert_eq!(places.len(), told.len());
+    for ((log_id, _), (term, leader, index, _)) in told.iter().zip(&places) {
+        assert_eq!((log_id.term.0, log_id.leader, log_id.index), (*term, *leader, *index));
+    }
+    assert!(places.iter().map(|place| place.3).is_sorted());
+    let now = rt.wall_clock();
+    assert!(places.iter().all(|place| (begun - 1..=now).contains(&place.3)), "{places:?}");
+    for node in &nodes[1..] {
+        let same = node.local().read(|places| places.0.clone()).await.expect("reads");
+        assert_eq!(same, places);
+    }
+}
+
 /// What postcard wrote and could not read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -189,7 +231,7 @@ impl StateMachine for Sparse {
     type Command = Tagged;
     type Response = u64;
 
-    async fn apply(&mut self, command: Tagged) -> u64 {
+    async fn apply(&mut self, command: Tagged, _: At) -> u64 {
         match command {
             Tagged::Set { key, value } => {
                 self.values.insert(key, value);
@@ -226,7 +268,7 @@ impl StateMachine for Count {
     type Command = Compact<Tagged>;
     type Response = u64;
 
-    async fn apply(&mut self, _: Compact<Tagged>) -> u64 {
+    async fn apply(&mut self, _: Compact<Tagged>, _: At) -> u64 {
         self.0 += 1;
         self.0
     }

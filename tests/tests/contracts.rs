@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use quorate::{
-    AsyncRuntime, Command, Config, ConfigError, Fatal, LocalNetwork, MemStore, Node, NodeId, Role,
-    StartError, StateMachine, StoreError, WriteError,
+    AsyncRuntime, At, Command, Config, ConfigError, Fatal, LocalNetwork, MemStore, Node, NodeId,
+    Role, StartError, StateMachine, StoreError, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
@@ -87,16 +87,16 @@ impl StateMachine for Counter {
     type Command = Line;
     type Response = usize;
 
-    async fn apply(&mut self, _: Line) -> usize {
+    async fn apply(&mut self, _: Line, _: At) -> usize {
         self.0 += 1;
         self.0
     }
 
-    async fn apply_batch(&mut self, commands: Vec<Line>) -> Vec<usize> {
+    async fn apply_batch(&mut self, commands: Vec<(Line, At)>) -> Vec<usize> {
         let mut responses = Vec::new();
-        for command in commands {
+        for (command, at) in commands {
             if command.0 != UNANSWERED {
-                responses.push(self.apply(command).await);
+                responses.push(self.apply(command, at).await);
             }
         }
         responses

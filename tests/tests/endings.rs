@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, future};
 use quorate::{
-    AsyncRuntime, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
+    AsyncRuntime, At, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
     MemStore, Message, Node, ReadError, Replica, Role, SnapshotError, StateMachine, StoreError,
     Term, WriteError,
 };
@@ -65,7 +65,7 @@ impl StateMachine for Fuse {
     type Command = u64;
     type Response = u64;
 
-    async fn apply(&mut self, add: u64) -> u64 {
+    async fn apply(&mut self, add: u64, _: At) -> u64 {
         assert_ne!(add, BLOWS, "the fuse has blown");
         self.0 += add;
         self.0

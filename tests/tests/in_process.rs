@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate::{AsyncRuntime, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError};
+use quorate::{
+    AsyncRuntime, At, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError,
+};
 use quorate_tests::{Cluster, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
 
@@ -253,7 +255,7 @@ impl quorate::StateMachine for Fragile {
     type Command = u32;
     type Response = u32;
 
-    async fn apply(&mut self, n: u32) -> u32 {
+    async fn apply(&mut self, n: u32, _: At) -> u32 {
         self.0 += 1;
         assert!(self.0 < 2, "it broke at {n}");
         n

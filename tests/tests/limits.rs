@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::codec::{APPEND_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES};
 use quorate::{
-    AsyncRuntime, Body, Config, LocalRaft, MemStore, Message, Node, NodeId, Raw, ReadError,
+    AsyncRuntime, At, Body, Config, LocalRaft, MemStore, Message, Node, NodeId, Raw, ReadError,
     StartError, StateMachine, TcpConfig, TcpTransport, WriteError,
 };
 use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
@@ -225,7 +225,7 @@ impl StateMachine for Count {
     type Command = Raw;
     type Response = u64;
 
-    async fn apply(&mut self, _: Raw) -> u64 {
+    async fn apply(&mut self, _: Raw, _: At) -> u64 {
         self.0 += 1;
         self.0
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::join_all;
 use quorate::{
-    AsyncRuntime, Config, Fatal, Index, LocalNetwork, LocalRaft, LogId, LogStore, Metrics, Node,
-    Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, StoreError,
+    AsyncRuntime, At, Config, Fatal, Index, LocalNetwork, LocalRaft, LogId, LogStore, Metrics,
+    Node, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, StoreError,
 };
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, settle, wait_for,
@@ -316,7 +316,7 @@ impl StateMachine for Moody {
     type Command = String;
     type Response = ();
 
-    async fn apply(&mut self, _: String) {}
+    async fn apply(&mut self, _: String, _: At) {}
 }
 
 impl Snapshot for Moody {
@@ -433,7 +433,7 @@ impl StateMachine for LeftOut {
     type Command = Option<String>;
     type Response = usize;
 
-    async fn apply(&mut self, line: Option<String>) -> usize {
+    async fn apply(&mut self, line: Option<String>, _: At) -> usize {
         match line {
             Some(line) => self.lines.push(line),
             None => self.lines.clear(),

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use anyhow::{Result, bail};
 use futures::channel::oneshot;
 use quorate::{
-    AsyncRuntime, Launch, LocalNetwork, LocalRaft, MemStore, Node, NodeId, Raft, SharedNetwork,
+    AsyncRuntime, At, Launch, LocalNetwork, LocalRaft, MemStore, Node, NodeId, Raft, SharedNetwork,
     StateMachine, Transport,
 };
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,10 @@ impl StateMachine for Nothing {
     type Command = ();
     type Response = ();
 
-    async fn apply(&mut self, (): ()) {}
+    async fn apply(&mut self, (): (), _: At) {}
 
-    async fn apply_batch(&mut self, commands: Vec<()>) -> Vec<()> {
-        commands
+    async fn apply_batch(&mut self, commands: Vec<((), At)>) -> Vec<()> {
+        vec![(); commands.len()]
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use quorate::{AsyncRuntime, LocalNetwork, LocalRaft, MemStore, Node, Raw, StateMachine};
+use quorate::{AsyncRuntime, At, LocalNetwork, LocalRaft, MemStore, Node, Raw, StateMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::closed_loop::{self, Client};
@@ -26,7 +26,7 @@ impl StateMachine for Nothing {
     type Command = Raw;
     type Response = ();
 
-    async fn apply(&mut self, _: Raw) {}
+    async fn apply(&mut self, _: Raw, _: At) {}
 }
 
 pub(super) async fn run<R: AsyncRuntime>(rt: &R, shape: Shape) -> Result<Vec<f64>> {

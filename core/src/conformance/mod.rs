@@ -20,7 +20,7 @@
 //! use quorate_core::conformance::state_machine::MachineFactory;
 //! use quorate_core::conformance::transport::TransportFactory;
 //! use quorate_core::{
-//!     StateMachine, log_store_suite, state_machine_suite, transport_suite,
+//!     At, StateMachine, log_store_suite, state_machine_suite, transport_suite,
 //! };
 //! use quorate_rt::Launch;
 //! use quorate_rt_tokio::Tokio;
@@ -95,7 +95,7 @@
 //!     type Command = u64;
 //!     type Response = u64;
 //!
-//!     async fn apply(&mut self, command: u64) -> u64 {
+//!     async fn apply(&mut self, command: u64, _: At) -> u64 {
 //!         self.0 = self.0.wrapping_add(command);
 //!         self.0
 //!     }

@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use quorate_rt::AsyncRuntime;
 
-use crate::state_machine::{Command, StateMachine};
+use crate::state_machine::{At, Command, StateMachine};
+use crate::types::LogId;
 
 mod snapshots;
 
@@ -53,26 +54,66 @@ const COMMANDS: usize = 500;
 type CommandOf<F> = <<F as MachineFactory>::Machine as StateMachine>::Command;
 type ResponseOf<F> = <<F as MachineFactory>::Machine as StateMachine>::Response;
 
-/// Commands as they stand in a log.
-fn commands<F: MachineFactory>(factory: &F, random: &mut fastrand::Rng) -> Vec<Bytes> {
-    let encode = |random: u64| factory.command(random).encode().expect("a command has an encoding");
-    (0..COMMANDS).map(|_| encode(random.u64(..))).collect()
+/// A command as it stands in a log.
+#[derive(Clone)]
+struct Logged {
+    at: At,
+    bytes: Bytes,
 }
 
-fn decode<F: MachineFactory>(command: &Bytes) -> CommandOf<F> {
-    Command::decode(command).expect("what was encoded can be decoded")
+impl Logged {
+    fn decoded<F: MachineFactory>(&self) -> (CommandOf<F>, At) {
+        (Command::decode(&self.bytes).expect("what was encoded can be decoded"), self.at)
+    }
+}
+
+/// The beginning of a log.
+fn commands<F: MachineFactory>(factory: &F, random: &mut fastrand::Rng) -> Vec<Logged> {
+    commands_after(factory, random, At::default())
+}
+
+/// Commands that follow on this place. Some of a leader's are placed at the same time, and there
+/// are entries that are no commands.
+fn commands_after<F: MachineFactory>(
+    factory: &F,
+    random: &mut fastrand::Rng,
+    last: At,
+) -> Vec<Logged> {
+    let At { mut log_id, mut time } = last;
+    let mut next = || {
+        let new_leader = random.u8(..) == 0;
+        let (term, leader) = match new_leader || log_id == LogId::ZERO {
+            true => (log_id.term.0 + 1, random.u64(1..=3)),
+            false => (log_id.term.0, log_id.leader),
+        };
+        log_id = LogId::new(term, leader, log_id.index + random.u64(1..=2));
+        time += if random.bool() { 0 } else { random.u64(..10_000) };
+        let command = factory.command(random.u64(..));
+        let bytes = command.encode().expect("a command has an encoding");
+        Logged { at: At::new(log_id, time), bytes }
+    };
+    (0..COMMANDS).map(|_| next()).collect()
 }
 
 /// Applies the commands one by one.
 async fn apply_each<F: MachineFactory>(
     machine: &mut F::Machine,
-    commands: &[Bytes],
+    commands: &[Logged],
 ) -> Vec<ResponseOf<F>> {
     let mut responses = Vec::new();
     for command in commands {
-        responses.push(machine.apply(decode::<F>(command)).await);
+        let (command, at) = command.decoded::<F>();
+        responses.push(machine.apply(command, at).await);
     }
     responses
+}
+
+/// Applies the commands in one batch.
+async fn apply_batch<F: MachineFactory>(
+    machine: &mut F::Machine,
+    commands: &[Logged],
+) -> Vec<ResponseOf<F>> {
+    machine.apply_batch(commands.iter().map(Logged::decoded::<F>).collect()).await
 }
 
 /// The same commands on several machines give the same responses and the same states, at any time.
@@ -107,7 +148,7 @@ pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFacto
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(random.usize(0..=longest.min(rest.len())));
             rest = after;
-            let given = machine.apply_batch(batch.iter().map(decode::<F>).collect()).await;
+            let given = apply_batch::<F>(&mut machine, batch).await;
             assert_eq!(given.len(), batch.len(), "a response for each command");
             responses.extend(given);
         }
@@ -122,8 +163,8 @@ pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFacto
 pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(3);
     let mut machines = [factory.machine(), factory.machine()];
-    for command in commands(&factory, &mut random) {
-        let mut bytes = command.to_vec();
+    for Logged { at, bytes } in commands(&factory, &mut random) {
+        let mut bytes = bytes.to_vec();
         match random.u8(..3) {
             0 => bytes.truncate(random.usize(0..=bytes.len())),
             1 => bytes.push(random.u8(..)),
@@ -137,7 +178,7 @@ pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory
         let decoded = [CommandOf::<F>::decode(&bytes), CommandOf::<F>::decode(&bytes)];
         match decoded {
             [Ok(for_one), Ok(for_two)] => {
-                assert_eq!(one.apply(for_one).await, two.apply(for_two).await);
+                assert_eq!(one.apply(for_one, at).await, two.apply(for_two, at).await);
             }
             [Err(_), Err(_)] => {}
             _ => panic!("the same bytes are a command on one node alone"),

@@ -24,7 +24,7 @@ use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::snapshot::{SnapshotMeta, SnapshotReader};
-use crate::state_machine::{Command, StateMachine, progress};
+use crate::state_machine::{At, Command, StateMachine, progress};
 use crate::types::{Entry, GroupId, Index, LogId, Payload};
 
 /// So many reads are answered in a row before others have their turn. A thousand clients' may
@@ -230,7 +230,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
 
     /// The commands of a batch: those that this node has decoded as leader, and the others decoded
     /// now.
-    fn commands_of(&mut self, entries: &Entries) -> Result<Vec<SM::Command>, Fatal> {
+    fn commands_of(&mut self, entries: &Entries) -> Result<Vec<(SM::Command, At)>, Fatal> {
         let mut commands = Vec::with_capacity(entries.len());
         let mut kept = self.applying.kept.borrow_mut();
         for Entry { log_id, time, payload } in entries {
@@ -241,11 +241,14 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 Payload::Membership(membership) => {
                     self.membership = Some((index, membership.clone()));
                 }
-                Payload::Command(bytes) => commands.push(match kept.take(*log_id) {
-                    Some(command) => command,
-                    None => SM::Command::decode(bytes)
-                        .map_err(|reason| Fatal::Command { index, reason })?,
-                }),
+                Payload::Command(bytes) => {
+                    let command = match kept.take(*log_id) {
+                        Some(command) => command,
+                        None => SM::Command::decode(bytes)
+                            .map_err(|reason| Fatal::Command { index, reason })?,
+                    };
+                    commands.push((command, At::new(*log_id, self.time)));
+                }
             }
         }
         Ok(commands)

@@ -101,8 +101,8 @@ pub(crate) enum Request<W, R> {
     Deliver(Box<Message>),
 }
 
-/// What a write gives.
-pub(crate) type WriteResult<SM> = Result<<SM as StateMachine>::Response, WriteError>;
+/// What a write gives: where its entry stands, and the response.
+pub(crate) type WriteResult<SM> = Result<(LogId, <SM as StateMachine>::Response), WriteError>;
 /// A read: called once, with the state machine or with the reason why not.
 pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
 pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>) + Send>;

@@ -53,7 +53,7 @@ use crate::local::LocalRaft;
 use crate::log_store::LogStore;
 use crate::metrics::{Metrics, Role};
 use crate::raft::Raft;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{At, StateMachine};
 use crate::transport::{Inbox, Receiver, Transport};
 use crate::types::{GroupId, NodeId};
 
@@ -90,7 +90,7 @@ impl StateMachine for () {
     type Command = ();
     type Response = ();
 
-    async fn apply(&mut self, (): ()) {}
+    async fn apply(&mut self, (): (), _: At) {}
 }
 
 /// What a node will be made of. It needs a log store, a transport and a state machine.

@@ -93,7 +93,7 @@ impl<SM: StateMachine> Replies<SM> {
             && let Some((placed, reply)) = self.placed.pop_front()
         {
             reply.answer(if placed == log_id {
-                response.take().ok_or(WriteError::Unknown)
+                response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
             } else {
                 // Another entry was committed in its place, so it never will be.
                 Err(WriteError::NotLeader { leader: leader() })

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate::sim::Sim;
 use quorate::{
-    Command, NodeId, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine,
+    At, Command, NodeId, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine,
 };
 
 use super::observer::Observer;
@@ -94,7 +94,7 @@ impl StateMachine for Ledger {
     type Command = Put;
     type Response = Register;
 
-    async fn apply(&mut self, put: Put) -> Register {
+    async fn apply(&mut self, put: Put, _: At) -> Register {
         let Put { key, value, padding } = put;
         let mut hasher = crc32fast::Hasher::new_with_initial(self.chain);
         hasher.update(&key.to_le_bytes());

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use quorate_rt::AsyncRuntime;
 
-use super::{MachineFactory, apply_each, commands, decode};
+use super::{Logged, MachineFactory, apply_batch, apply_each, commands, commands_after};
 use crate::state_machine::StateMachine;
 use crate::{
     Digest, Snapshot, SnapshotContent, SnapshotDraft, SnapshotError, SnapshotMeta, SnapshotReader,
@@ -85,7 +85,8 @@ async fn restore<M: StateMachine>(machine: &mut M, content: &Bytes) -> Result<()
 pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(4);
     let commands = commands(&factory, &mut random);
-    let others = super::commands(&factory, &mut random);
+    let last = commands.last().expect("there are some").at;
+    let others = commands_after(&factory, &mut random, last);
     for count in [0, 1, 10, commands.len() / 2, commands.len()] {
         let (before, after) = commands.split_at(count);
         let mut original = factory.machine();
@@ -103,7 +104,7 @@ pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: 
             assert_eq!(snapshot::<F>(machine).await, content, "after {count} commands");
         }
         // Once more than there are: the end may have been anything.
-        let after: Vec<Bytes> = after.iter().chain(&others).cloned().collect();
+        let after: Vec<Logged> = after.iter().chain(&others).cloned().collect();
         let responses = apply_each::<F>(&mut original, &after).await;
         for machine in &mut restored {
             assert_eq!(apply_each::<F>(machine, &after).await, responses, "after {count} commands");
@@ -120,7 +121,7 @@ pub async fn keeps_a_view_as_it_was<R: AsyncRuntime, F: MachineFactory>(_rt: R, 
     let mut views = vec![(view::<F>(&machine), snapshot::<F>(&machine).await)];
     for some in commands.chunks(25) {
         // In a batch, as a node does while it writes a snapshot.
-        machine.apply_batch(some.iter().map(decode::<F>).collect()).await;
+        apply_batch::<F>(&mut machine, some).await;
         views.push((view::<F>(&machine), snapshot::<F>(&machine).await));
     }
     let state = factory.state(&machine);
@@ -145,7 +146,7 @@ pub async fn writes_the_same_state_as_the_same_bytes<R: AsyncRuntime, F: Machine
     for some in commands.chunks(20) {
         let [one, other] = &mut machines;
         apply_each::<F>(one, some).await;
-        other.apply_batch(some.iter().map(decode::<F>).collect()).await;
+        apply_batch::<F>(other, some).await;
         let content = snapshot::<F>(one).await;
         assert!(snapshot::<F>(one).await == content, "the same machine writes other bytes");
         assert!(snapshot::<F>(other).await == content, "a replica writes other bytes");

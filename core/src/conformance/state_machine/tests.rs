@@ -33,7 +33,7 @@ impl StateMachine for Register {
     type Command = (bool, u64);
     type Response = u64;
 
-    async fn apply(&mut self, (set, operand): (bool, u64)) -> u64 {
+    async fn apply(&mut self, (set, operand): (bool, u64), _: At) -> u64 {
         let value = if set { operand } else { self.value.wrapping_mul(3) ^ operand };
         self.value = match self.mistake {
             Mistake::DiffersByMachine => value ^ self.number,
@@ -42,13 +42,13 @@ impl StateMachine for Register {
         self.value
     }
 
-    async fn apply_batch(&mut self, mut commands: Vec<(bool, u64)>) -> Vec<u64> {
+    async fn apply_batch(&mut self, mut commands: Vec<((bool, u64), At)>) -> Vec<u64> {
         if self.mistake == Mistake::ReversesBatches {
             commands.reverse();
         }
         let mut responses = Vec::new();
-        for command in commands {
-            responses.push(self.apply(command).await);
+        for (command, at) in commands {
+            responses.push(self.apply(command, at).await);
         }
         if self.mistake == Mistake::LosesAResponse {
             responses.pop();
@@ -131,7 +131,7 @@ impl StateMachine for Table {
     type Command = (u8, u64);
     type Response = Option<u64>;
 
-    async fn apply(&mut self, (name, number): (u8, u64)) -> Option<u64> {
+    async fn apply(&mut self, (name, number): (u8, u64), _: At) -> Option<u64> {
         let mut numbers = self.numbers.borrow_mut();
         if number % 3 == 0 { numbers.remove(&name) } else { numbers.insert(name, number) }
     }
