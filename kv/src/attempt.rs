@@ -1,44 +1,50 @@
 //! How long a client's command is tried, and which refusals are worth another try.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use quorate::rt::Instant;
 use quorate::rt::channel::watch;
 use quorate::{AsyncRuntime, LocalRaft, Metrics, ReadError, WriteError};
 
+use crate::alarm::Alarm;
 use crate::info;
 use crate::map::drop_in_turns;
+use crate::queue::Queue;
 use crate::read::Read;
 use crate::reply::Reply;
+use crate::server::Server;
 use crate::store::Store;
-use crate::walks::Walks;
+use crate::thread_time::ThreadTime;
 use crate::write::Writes;
-
-/// How long a command is tried before it is answered with an error. An election takes less, usually, and clients
-/// are promised an answer within 5 s.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The pause before a refused command is tried again, and the longest that it doubles to.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a long read may take, once it is its turn: others wait for theirs.
+const WALKS_FOR: Duration = Duration::from_secs(4);
 
 /// From one part of a long read to the next. A pause and not only a turn for others: some runtimes
 /// look for what has arrived from the network when nothing is runnable, or after many turns.
 const WALK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Tries commands, one at a time, for one connection.
+///
+/// A command waits for a leader, and for another attempt after one that had no effect, until its
+/// patience is over: a request timeout of the node. Then it is refused, with certainty. An attempt
+/// that has begun is awaited to its end: the node answers each within a request timeout, unless it
+/// gets on with what came before, and knows which writes have certainly had no effect.
 pub(crate) struct Attempts<R: AsyncRuntime> {
     rt: R,
     raft: LocalRaft<Store>,
     metrics: watch::Receiver<Metrics>,
-    walks: Rc<Walks>,
+    long_reads: Rc<Queue>,
+    thread_time: Rc<ThreadTime<R>>,
+    patience: Duration,
     deadline: Instant,
-    /// Ends at some deadline, perhaps an earlier command's. A busy connection arms one each [`PATIENCE`], not one a command.
-    alarm: Option<Pin<Box<R::Sleep>>>,
+    alarm: Alarm<R>,
 }
 
 /// Why an attempt failed, and whether another may be made: only where this one has had no effect.
@@ -67,21 +73,29 @@ impl From<ReadError> for Failure {
 }
 
 impl<R: AsyncRuntime> Attempts<R> {
-    pub(crate) fn new(rt: R, raft: LocalRaft<Store>, walks: Rc<Walks>) -> Self {
-        let metrics = raft.metrics();
-        Self { deadline: rt.now(), rt, raft, metrics, walks, alarm: None }
+    pub(crate) fn new(server: &Server<R>) -> Self {
+        let Server { rt, raft, metrics, long_reads, thread_time, patience, .. } = server;
+        Self {
+            rt: rt.clone(),
+            raft: raft.clone(),
+            metrics: metrics.clone(),
+            long_reads: Rc::clone(long_reads),
+            thread_time: Rc::clone(thread_time),
+            patience: *patience,
+            deadline: rt.now(),
+            alarm: Alarm::new(rt.clone()),
+        }
     }
 
-    /// Commands have arrived: they have [`PATIENCE`] from now, and again from each success. So a long pipeline may take its
-    /// time while it gets on, and is answered soon when it doesn't.
+    /// Commands have arrived: they have a patience from now, and again from each success. So a long
+    /// pipeline may take its time while it gets on, and is answered soon when it doesn't.
     pub(crate) fn begin(&mut self) {
-        self.deadline = self.rt.now() + PATIENCE;
+        self.deadline = self.rt.now() + self.patience;
     }
 
     /// Replicates writes and gives a reply for each, or an error that answers all of them.
     pub(crate) async fn write(&mut self, writes: Writes) -> Result<Vec<Reply>, Reply> {
-        let late = "CLUSTERDOWN the outcome of the write is unknown: no answer in time";
-        self.attempt(late, |raft| raft.write(writes.clone())).await
+        self.attempt(|raft| raft.write(writes.clone())).await
     }
 
     /// Gives a reply for each of the first reads, or an error that answers all of them; and the reads that are left.
@@ -90,13 +104,13 @@ impl<R: AsyncRuntime> Attempts<R> {
         reads: Vec<Read>,
     ) -> (Vec<Read>, Result<Vec<Reply>, Reply>) {
         let shared = Rc::new(reads);
+        let time = Rc::clone(&self.thread_time);
         let result = self
-            .attempt("CLUSTERDOWN no leader confirmed the read in time", |raft| {
-                let reads = Rc::clone(&shared);
-                raft.read(move |store| store.read(&reads))
+            .attempt(|raft| {
+                let (reads, time) = (Rc::clone(&shared), Rc::clone(&time));
+                raft.read(move |store| time.measure(|| store.read(&reads)))
             })
             .await;
-        // An attempt that was given up may still hold them.
         let mut reads = Rc::try_unwrap(shared).unwrap_or_else(|shared| shared.to_vec());
         let result = match (result, reads.first()) {
             (Ok(replies), Some(first)) if replies.is_empty() => {
@@ -113,33 +127,28 @@ impl<R: AsyncRuntime> Attempts<R> {
 
     /// Answers a long read: when it is its turn, from a view of the state.
     async fn walk(&mut self, read: &Read) -> Result<Reply, Reply> {
+        let queue = Rc::clone(&self.long_reads);
         let deadline = self.deadline;
-        let walks = Rc::clone(&self.walks);
-        let turn = self.until_deadline(walks.turn()).await;
+        let turn = self.alarm.until(deadline, queue.turn()).await;
         // It may have come together with the deadline.
         let Some(turn) = turn.filter(|_| self.rt.now() < deadline) else {
             return Err(Reply::error(
                 "BUSY too many long reads wait on this node (KEYS, SCAN, MGET, EXISTS), try again later",
             ));
         };
-        let late = "CLUSTERDOWN no leader confirmed the read in time";
-        let view = self.attempt(late, |raft| raft.read(|store| store.values.clone())).await?;
-        // That the view was had is no answer yet.
-        self.deadline = deadline;
+        // What it has waited for the others is not taken from its own time.
+        self.begin();
+        let view = self.attempt(|raft| raft.read(|store| store.values.clone())).await?;
         let rt = self.rt.clone();
         let answer = read.in_parts(&view, async || rt.sleep(WALK_PAUSE).await);
-        let answer = self.until_deadline(answer).await;
+        let answer = self.alarm.within(WALKS_FOR, answer).await;
         drop_in_turns(view.into_parts()).await;
         drop(turn);
         self.begin();
         Ok(answer.unwrap_or_else(|| read.takes_too_long()))
     }
 
-    async fn attempt<T, E, F>(
-        &mut self,
-        late: &'static str,
-        start: impl Fn(&LocalRaft<Store>) -> F,
-    ) -> Result<T, Reply>
+    async fn attempt<T, E, F>(&mut self, start: impl Fn(&LocalRaft<Store>) -> F) -> Result<T, Reply>
     where
         F: Future<Output = Result<T, E>>,
         Failure: From<E>,
@@ -157,14 +166,12 @@ impl<R: AsyncRuntime> Attempts<R> {
                 let text = format!("CLUSTERDOWN no leader, nothing was executed: {why}");
                 return Err(Reply::error(text));
             }
-            let outcome = start(&self.raft);
-            let failure = match self.until_deadline(outcome).await {
-                Some(Ok(value)) => {
+            let failure = match start(&self.raft).await {
+                Ok(value) => {
                     self.begin();
                     return Ok(value);
                 }
-                Some(Err(error)) => Failure::from(error),
-                None => return Err(Reply::error(late)),
+                Err(error) => Failure::from(error),
             };
             if !failure.again || self.rt.now() + pause >= self.deadline {
                 let why = match failure.no_leader {
@@ -187,22 +194,6 @@ impl<R: AsyncRuntime> Attempts<R> {
         }
         let mut metrics = self.metrics.clone();
         // It is an error where the node has ended.
-        self.until_deadline(metrics.wait_for(is_known)).await.is_some()
-    }
-
-    /// The future's result, or none once the deadline has passed. (The future is no I/O: it waits for a reply within this thread.)
-    async fn until_deadline<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        loop {
-            let (rt, deadline) = (&self.rt, self.deadline);
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(rt.sleep_until(deadline)));
-            match select(future.as_mut(), alarm.as_mut()).await {
-                Either::Left((output, _)) => return Some(output),
-                Either::Right(_) => self.alarm = None,
-            }
-            if self.rt.now() >= self.deadline {
-                return None;
-            }
-        }
+        self.alarm.until(self.deadline, metrics.wait_for(is_known)).await.is_some()
     }
 }

@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::pin::pin;
-use std::rc::Rc;
 use std::slice;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate::AsyncRuntime;
 use quorate::codec::Gather;
-use quorate::rt::{Instant, ReadHalf, Stream, WriteHalf, yield_now};
+use quorate::rt::{Instant, ReadHalf, Stream, WriteHalf};
 use tracing::debug;
 
 use crate::alarm::Alarm;
@@ -48,17 +47,19 @@ const PIECE_BYTES: usize = 256 << 10;
 const MAX_READS: usize = 1024;
 
 /// How long a command waits for memory for its answer, and how long from one look to the next,
-/// doubling. (A command is tried for 4 s besides.)
+/// doubling.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+const REQUESTS_TOO_LONG: &str =
+    "ERR the requests of all clients are too long together, try again later";
 
 pub(crate) const NO_ROOM: &str =
     "ERR the answers that clients have not read are too long together, try again later";
 
-/// After so many arguments of requests others get their turn, some 20 µs: with a few hundred
-/// clients, all of whom send long pipelines of what needs no waiting, the node's own turn must not
-/// come too late.
-const ARGUMENTS_PER_TURN: usize = 256;
+/// After so many requests and arguments, some 20 µs, the time is looked at: see
+/// [`ThreadTime`](crate::thread_time::ThreadTime).
+const ARGUMENTS_PER_LOOK: usize = 256;
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id: u64) {
@@ -66,7 +67,7 @@ pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id
     let (mut reader, writer) = stream.split();
     let mut connection = Connection {
         seat,
-        attempts: Attempts::new(server.rt.clone(), server.raft.clone(), Rc::clone(&server.walks)),
+        attempts: Attempts::new(server),
         alarm: Alarm::new(server.rt.clone()),
         id,
         name: Bytes::new(),
@@ -102,6 +103,8 @@ enum Closed {
 enum Heard {
     Bytes(io::Result<usize>, BytesMut),
     TooLate,
+    /// Others need the memory that the request takes.
+    IsToGo,
     Stops,
 }
 
@@ -123,7 +126,7 @@ struct Connection<'a, R: AsyncRuntime> {
     /// The run that is being collected: of these two at most one holds something.
     writes: Batch,
     reads: Vec<Read>,
-    /// The arguments of requests since others had their turn; see [`ARGUMENTS_PER_TURN`].
+    /// Requests and arguments since the time was looked at; see [`ARGUMENTS_PER_LOOK`].
     arguments: usize,
     /// What is to be sent.
     answers: Gather,
@@ -149,9 +152,7 @@ impl<R: AsyncRuntime> Connection<'_, R> {
             if !self.seat.unfinished.hold(buffer.len() + room) {
                 room = LEAST_READ_BYTES;
                 if !self.seat.unfinished.hold(buffer.len() + room) {
-                    let text =
-                        "ERR the requests of all clients are too long together, try again later";
-                    return self.last_answer(&Reply::error(text)).await;
+                    return self.last_answer(&Reply::error(REQUESTS_TOO_LONG)).await;
                 }
             }
             buffer.reserve(room);
@@ -173,6 +174,10 @@ impl<R: AsyncRuntime> Connection<'_, R> {
                     }
                     let text = "ERR the request was not whole in time";
                     return self.last_answer(&Reply::error(text)).await;
+                }
+                Heard::IsToGo => {
+                    debug!(id = self.id, "a client is closed whose request takes too much memory");
+                    return self.last_answer(&Reply::error(REQUESTS_TOO_LONG)).await;
                 }
                 Heard::Stops => return Closed::AfterAnswers,
             };
@@ -219,6 +224,7 @@ impl<R: AsyncRuntime> Connection<'_, R> {
             Poll::Pending if seat.poll_stops(context) => Poll::Ready(Heard::Stops),
             Poll::Pending => Poll::Pending,
         });
+        let heard = async { seat.unfinished.waiting(heard).await.unwrap_or(Heard::IsToGo) };
         match deadline {
             Some(deadline) => self.alarm.until(deadline, heard).await.unwrap_or(Heard::TooLate),
             None => heard.await,
@@ -229,6 +235,7 @@ impl<R: AsyncRuntime> Connection<'_, R> {
     async fn answer(&mut self, buffer: &mut BytesMut) -> Result<bool, Closed> {
         self.attempts.begin();
         let mut answered = false;
+        self.pass().await;
         loop {
             match self.decoder.next(buffer) {
                 Ok(Some(request)) => {
@@ -247,20 +254,29 @@ impl<R: AsyncRuntime> Connection<'_, R> {
         Ok(answered)
     }
 
+    /// Counts requests and arguments, and waits now and then while others are to have the thread.
+    async fn count(&mut self, arguments: usize) {
+        self.arguments += 1 + arguments;
+        if self.arguments >= ARGUMENTS_PER_LOOK {
+            self.pass().await;
+        }
+    }
+
+    async fn pass(&mut self) {
+        self.arguments = 0;
+        self.seat.server.thread_time.pass().await;
+    }
+
     async fn execute(&mut self, request: Request) -> Result<(), Closed> {
-        let commands = &self.seat.server.commands;
-        commands.set(commands.get() + 1);
+        let arguments = if let Request::Arguments(all) = &request { all.len() } else { 0 };
+        self.count(arguments).await;
         let command = match request {
-            Request::Arguments(arguments) => {
-                self.arguments += arguments.len();
-                if self.arguments >= ARGUMENTS_PER_TURN {
-                    self.arguments = 0;
-                    yield_now().await;
-                }
-                command::parse(arguments)
-            }
+            Request::Nothing => return Ok(()),
+            Request::Arguments(arguments) => command::parse(arguments),
             Request::Refused(text) => Err(Reply::error(text)),
         };
+        let commands = &self.seat.server.commands;
+        commands.set(commands.get() + 1);
         match command {
             Ok(Command::Write(write)) => {
                 if !self.reads.is_empty() {
@@ -287,7 +303,10 @@ impl<R: AsyncRuntime> Connection<'_, R> {
             }
             Ok(Command::Local(local)) => {
                 self.finish_run().await?;
-                self.local(local).await
+                self.local(local).await?;
+                // What it takes is not to be seen from its arguments.
+                self.pass().await;
+                Ok(())
             }
             Err(error) => {
                 self.finish_run().await?;
@@ -447,13 +466,14 @@ impl<R: AsyncRuntime> Connection<'_, R> {
         while !answers.is_empty() {
             let rest = split_off(&mut answers, PIECE_BYTES);
             left -= answers.iter().map(Bytes::len).sum::<usize>();
-            match self.alarm.within(limit, self.writer.write_all(answers)).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => {
+            let written = self.seat.unread.waiting(self.writer.write_all(answers));
+            match self.alarm.within(limit, written).await {
+                Some(Some(Ok(()))) => {}
+                Some(Some(Err(error))) => {
                     debug!(id = self.id, %error, "a connection broke");
                     return Err(Closed::Broken);
                 }
-                None => {
+                Some(None) | None => {
                     debug!(id = self.id, "a client that does not read its answers is closed");
                     return Err(Closed::Broken);
                 }

@@ -1,12 +1,6 @@
 //! What clients may use of a node: time, and memory that all of them share.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
-
-/// What each connection may hold apart from a budget, in bytes. With the most clients that makes
-/// 160 MiB for requests and as much for answers.
-pub(crate) const FREE_BYTES: usize = 16 << 10;
 
 /// How fast a request has to come, in bytes a second, besides the time that a client may be silent:
 /// 16 MiB take two minutes at most. Without it a byte now and then would keep memory for ever.
@@ -23,12 +17,14 @@ pub(crate) struct Limits {
     /// second for each 128 KiB.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall)]
     pub(crate) stall_timeout: Duration,
-    /// The memory for answers that have not been read, over all clients; beyond it reads are
-    /// refused. Each client may hold 16 KiB besides.
+    /// The memory for answers that have not been read, over all clients; beyond it those
+    /// clients are closed that have left theirs unread for longest, or reads are refused. Each
+    /// client may hold 16 KiB besides.
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     pub(crate) max_unread_bytes: usize,
-    /// The memory for requests that are not whole or not answered, over all clients; beyond it a
-    /// client that needs more is refused and closed. Each may hold 16 KiB besides.
+    /// The memory for requests that are not whole or not answered, over all clients; beyond it
+    /// those clients are closed whose requests are not whole for longest, or the one that needs
+    /// more is. Each client may hold 16 KiB besides.
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     pub(crate) max_unfinished_bytes: usize,
 }
@@ -63,69 +59,6 @@ fn stall(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("it must be more than 0".to_owned()) } else { Ok(time) }
 }
 
-/// Bytes that all connections of a node share.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    limit: usize,
-    used: Cell<usize>,
-}
-
-impl Budget {
-    pub(crate) fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self { limit, used: Cell::default() })
-    }
-
-    /// What of it is in use.
-    pub(crate) fn used(&self) -> usize {
-        self.used.get()
-    }
-
-    /// Whether more than half of it is in use.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.used.get() > self.limit / 2
-    }
-}
-
-/// A connection's part of a budget, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Share {
-    budget: Rc<Budget>,
-    held: Cell<usize>,
-}
-
-impl Share {
-    pub(crate) fn of(budget: &Rc<Budget>) -> Self {
-        Self { budget: Rc::clone(budget), held: Cell::default() }
-    }
-
-    /// From now on it holds this much. False: there is no room for that, and it holds what it held.
-    pub(crate) fn hold(&self, bytes: usize) -> bool {
-        let wanted = bytes.saturating_sub(FREE_BYTES);
-        let held = self.held.get();
-        let fits = wanted <= held || self.budget.used.get() - held + wanted <= self.budget.limit;
-        if fits {
-            self.take(bytes);
-        }
-        fits
-    }
-
-    /// The same for what is there already, whether there is room or not.
-    pub(crate) fn take(&self, bytes: usize) {
-        let wanted = bytes.saturating_sub(FREE_BYTES);
-        self.budget.used.set(self.budget.used.get() - self.held.replace(wanted) + wanted);
-    }
-
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.hold(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,21 +73,5 @@ mod tests {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(stall("0s").is_err());
-    }
-
-    #[test]
-    fn a_share_is_held_given_back_and_refused() {
-        let budget = Budget::new(100);
-        let (one, other) = (Share::of(&budget), Share::of(&budget));
-        // The first bytes are free.
-        assert!(one.hold(FREE_BYTES) && budget.used() == 0);
-        assert!(one.hold(FREE_BYTES + 60) && other.hold(FREE_BYTES + 40) && budget.used() == 100);
-        assert!(!one.hold(FREE_BYTES + 61));
-        assert_eq!(budget.used(), 100);
-        assert!(one.hold(FREE_BYTES + 50) && budget.is_tight());
-        drop(other);
-        assert_eq!(budget.used(), 50);
-        drop(one);
-        assert_eq!(budget.used(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod attempt;
+mod budget;
 mod check;
 mod command;
 mod connection;
@@ -16,6 +17,7 @@ mod log;
 mod map;
 mod members;
 mod node;
+mod queue;
 mod read;
 mod reply;
 mod request;
@@ -27,7 +29,7 @@ mod store;
 #[cfg(test)]
 mod store_conformance;
 mod table;
-mod walks;
+mod thread_time;
 mod write;
 
 use std::process::ExitCode;

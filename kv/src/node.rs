@@ -74,6 +74,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
     let log_store = FileStore::open(rt, &data).await.map_err(|error| error.to_string())?;
     let store = Store::default();
     let keys = store.count();
+    let patience = config.request_timeout;
     let node = Node::builder(id)
         .config(config)
         .log_store(log_store)
@@ -84,7 +85,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
         .map_err(|error| error.to_string())?;
     let raft = node.local();
     info!(id, %client, %peer, data = %data.display(), "serving");
-    let server = Server::new(rt.clone(), raft.clone(), keys, port, max_clients, limits);
+    let server = Server::new(rt.clone(), raft.clone(), keys, port, max_clients, limits, patience);
     let server = Rc::new(server);
     // Dropping it closes the listener.
     let accepting = rt.spawn(Rc::clone(&server).accept(listener));

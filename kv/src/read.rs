@@ -2,7 +2,7 @@
 //!
 //! A read that looks at few keys is answered in one go. A longer one is answered from a view of the
 //! state, a part at a time, so that the node and all other clients have their turns in between; and
-//! for all connections of a node it is one such read at a time ([`Walks`](crate::walks::Walks)).
+//! for all connections of a node it is one such read at a time ([`Queue`](crate::queue::Queue)).
 
 use std::future::pending;
 

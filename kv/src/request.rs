@@ -35,6 +35,8 @@ pub(crate) enum Request {
     Arguments(Vec<Bytes>),
     /// A request that was skipped because it is too large, and the error that says so.
     Refused(String),
+    /// An empty line or an array of nothing, to which Redis says nothing, either.
+    Nothing,
 }
 
 /// The bytes are no request, and where the next one begins can't be known: answer with this and close.
@@ -77,8 +79,9 @@ impl Decoder {
                     Some(b'*') => {}
                     Some(_) => match take_inline(buffer)? {
                         None => return Ok(None),
-                        // Redis says nothing to an empty line, either.
-                        Some(arguments) if arguments.is_empty() => continue,
+                        Some(arguments) if arguments.is_empty() => {
+                            return Ok(Some(Request::Nothing));
+                        }
                         Some(arguments) => return Ok(Some(Request::Arguments(arguments))),
                     },
                 }
@@ -90,6 +93,7 @@ impl Decoder {
                 }
                 if count <= 0 {
                     buffer.advance(len);
+                    return Ok(Some(Request::Nothing));
                 } else if count > MAX_EXECUTED_ARGUMENTS {
                     buffer.advance(len);
                     self.missing = Some(count);

@@ -14,10 +14,12 @@ use quorate::{AsyncRuntime, LocalRaft, Metrics};
 use tracing::{debug, info, warn};
 
 use crate::alarm::Alarm;
+use crate::budget::{Budget, Share};
 use crate::connection;
-use crate::limits::{Budget, Limits, Share};
+use crate::limits::Limits;
+use crate::queue::Queue;
 use crate::store::Store;
-use crate::walks::Walks;
+use crate::thread_time::ThreadTime;
 
 /// How long to wait after a failed accept. It fails when the process has no file left, which takes a while to change.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,8 +43,9 @@ const LINGER_AT_END: Duration = Duration::from_millis(50);
 /// How long a node that stops goes on accepting, and closes in order what it accepts.
 const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 
-/// How long a node that stops waits for its connections: longer than a command is tried (4 s).
-const CLIENTS_STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node that stops waits for its connections once it has answered all that they have
+/// asked, which takes a request timeout at most.
+const CLIENTS_STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the connections of a node share. They all live on the node's thread.
 pub(crate) struct Server<R: AsyncRuntime> {
@@ -51,8 +54,13 @@ pub(crate) struct Server<R: AsyncRuntime> {
     pub(crate) metrics: watch::Receiver<Metrics>,
     /// How many keys this node's state machine holds.
     pub(crate) keys: Rc<Cell<usize>>,
-    /// The long reads of all connections.
-    pub(crate) walks: Rc<Walks>,
+    /// The long reads of all connections. One of them is answered at a time, in parts: or there
+    /// would be as many parts from one turn of the node to the next as there are clients that have
+    /// one. It also bounds the views of the state that are held.
+    pub(crate) long_reads: Rc<Queue>,
+    pub(crate) thread_time: Rc<ThreadTime<R>>,
+    /// How long a command waits for a leader or for another attempt: the node's request timeout.
+    pub(crate) patience: Duration,
     pub(crate) port: u16,
     pub(crate) started: Instant,
     /// The most clients at a time.
@@ -86,14 +94,17 @@ impl<R: AsyncRuntime> Server<R> {
         port: u16,
         max_clients: usize,
         limits: Limits,
+        patience: Duration,
     ) -> Self {
         Self {
             started: rt.now(),
             metrics: raft.metrics(),
+            thread_time: Rc::new(ThreadTime::new(rt.clone())),
             rt,
             raft,
             keys,
-            walks: Rc::default(),
+            long_reads: Rc::default(),
+            patience,
             port,
             max_clients,
             clients: Cell::default(),
@@ -133,7 +144,8 @@ impl<R: AsyncRuntime> Server<R> {
             let seat = Seat::take(Rc::clone(&self), id);
             debug!(%from, id, "a client has connected");
             let task = async move {
-                connection::serve(&seat, stream, id).await;
+                let time = Rc::clone(&seat.server.thread_time);
+                time.measured(connection::serve(&seat, stream, id)).await;
                 debug!(id, "a client has gone");
             };
             self.rt.spawn(task).detach();
@@ -183,7 +195,7 @@ impl<R: AsyncRuntime> Server<R> {
     }
 
     /// Stops accepting, has all connections end, each after what it is doing, and waits for that,
-    /// but no longer than [`CLIENTS_STOP_WITHIN`].
+    /// but not for much longer than the node may take to answer them.
     pub(crate) async fn stop(&self, accepting: impl Task<()>) {
         self.stops.set(true);
         let waiting: Vec<_> = self.waiting.borrow().values().map(|slot| slot.take()).collect();
@@ -199,7 +211,7 @@ impl<R: AsyncRuntime> Server<R> {
             Poll::Pending
         });
         let mut alarm = Alarm::new(self.rt.clone());
-        if alarm.within(CLIENTS_STOP_WITHIN, gone).await.is_none() {
+        if alarm.within(self.patience + CLIENTS_STOP_WITHIN, gone).await.is_none() {
             info!(clients = self.clients.get(), "connections are cut off, as they don't end");
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use clap::Parser;
 use quorate::rt::ReadHalf;
-use quorate::{Launch, LocalNetwork, MemStore, Node, Tokio};
+use quorate::{Config, Launch, LocalNetwork, MemStore, Node, Tokio};
 
 use super::*;
 use crate::connection::NO_ROOM;
@@ -45,7 +45,8 @@ async fn start(rt: &Tokio, limits: Limits) -> Running {
     raft.read(|_| ()).await.unwrap();
     let listener = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::new(*rt, raft, keys, address.port(), MAX_CLIENTS, limits);
+    let patience = Config::default().request_timeout;
+    let server = Server::new(*rt, raft, keys, address.port(), MAX_CLIENTS, limits, patience);
     let server = Rc::new(server);
     let accepting = RefCell::new(Some(rt.spawn(Rc::clone(&server).accept(listener))));
     Running { server, address, accepting, _node: node }
@@ -290,7 +291,7 @@ fn a_long_read_that_waits_too_long_for_the_others_is_refused() {
         let pairs: String = (0..3000).map(|n| format!(" k{n} {n}")).collect();
         client.send(format!("MSET{pairs}\r\n")).await;
         client.expect("+OK\r\n").await;
-        let turn = running.server.walks.turn().await;
+        let turn = running.server.long_reads.turn().await;
         client.send("KEYS x\r\nGET k1\r\n").await;
         client.expect("-BUSY too many long reads wait on this node (KEYS, SCAN, MGET, EXISTS), try again later\r\n").await;
         drop(turn);

@@ -1,10 +1,4 @@
-//! Turns for the long reads of a node's clients.
-//!
-//! A long read is answered in parts, and between two of them the node has its turn. That is no help
-//! if each of two hundred clients has such a read: then there are two hundred parts from one turn
-//! of the node to the next. So one is answered at a time, in the order in which they came,
-//! whichever connections they are from. It is also what bounds the views of the state that are
-//! held.
+//! A queue in which one has the turn at a time, in the order of coming.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,17 +6,22 @@ use std::rc::Rc;
 
 use quorate::rt::channel::oneshot;
 
-/// Who walks over the keys, and who waits for that.
+/// Who has the turn, and who waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Walks {
-    walking: Cell<bool>,
+pub(crate) struct Queue {
+    is_taken: Cell<bool>,
     waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
 }
 
-impl Walks {
+impl Queue {
+    /// Whether nobody has the turn.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.is_taken.get()
+    }
+
     /// Waits for the turn of whoever asks. Dropped before, it is taken from the queue.
     pub(crate) async fn turn(self: &Rc<Self>) -> Turn {
-        if !self.walking.replace(true) {
+        if !self.is_taken.replace(true) {
             return Turn(Rc::clone(self));
         }
         let (to, turn) = oneshot::channel();
@@ -30,7 +29,7 @@ impl Walks {
         turn.await.expect("whoever has the turn passes it on")
     }
 
-    /// The next one in the queue that still waits.
+    /// The next one that still waits.
     fn next(&self) -> Option<oneshot::Sender<Turn>> {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(to) = waiting.pop_front() {
@@ -42,16 +41,16 @@ impl Walks {
     }
 }
 
-/// The right to walk over the keys, until it is dropped.
+/// The turn, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(Rc<Walks>);
+pub(crate) struct Turn(Rc<Queue>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
         match self.0.next() {
             // Whoever drops that unseen passes the turn on.
             Some(to) => drop(to.send(Self(Rc::clone(&self.0)))),
-            None => self.0.walking.set(false),
+            None => self.0.is_taken.set(false),
         }
     }
 }
@@ -65,12 +64,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_walks_at_a_time_and_in_order() {
-        let walks = Rc::new(Walks::default());
-        let first = walks.turn().now_or_never().expect("nobody walks");
-        let mut second = pin!(walks.turn());
-        let mut third = Box::pin(walks.turn());
-        let mut fourth = pin!(walks.turn());
+    fn one_queue_at_a_time_and_in_order() {
+        let queue = Rc::new(Queue::default());
+        let first = queue.turn().now_or_never().expect("nobody queue");
+        let mut second = pin!(queue.turn());
+        let mut third = Box::pin(queue.turn());
+        let mut fourth = pin!(queue.turn());
         assert!(second.as_mut().now_or_never().is_none());
         assert!(third.as_mut().now_or_never().is_none());
         assert!(fourth.as_mut().now_or_never().is_none());
@@ -80,15 +79,15 @@ mod tests {
         let second = second.now_or_never().expect("its turn");
         drop(second);
         drop(fourth.now_or_never().expect("its turn"));
-        drop(walks.turn().now_or_never().expect("nobody walks"));
+        drop(queue.turn().now_or_never().expect("nobody queue"));
     }
 
     #[test]
     fn a_turn_that_nobody_takes_is_passed_on() {
-        let walks = Rc::new(Walks::default());
-        let first = walks.turn().now_or_never().expect("nobody walks");
-        let mut second = Box::pin(walks.turn());
-        let mut third = pin!(walks.turn());
+        let queue = Rc::new(Queue::default());
+        let first = queue.turn().now_or_never().expect("nobody queue");
+        let mut second = Box::pin(queue.turn());
+        let mut third = pin!(queue.turn());
         assert!(second.as_mut().now_or_never().is_none());
         assert!(third.as_mut().now_or_never().is_none());
         drop(first);
