@@ -122,14 +122,14 @@ fn a_voter_that_is_reached_is_judged_by_its_vote() {
     let links = Links(BTreeMap::from([(2, unheard.clone()), (3, unheard.clone())]));
     assert_eq!(without_leader(&engine, &links)[&node(2)], unheard);
     engine.step(at(2_000), Input::Wake);
-    hears(&mut engine, 2_001, 2, Body::PreVoteReply { granted: false });
+    hears(&mut engine, 2_001, 2, Body::PreVoteReply { granted: false, attempt: 0 });
     assert_eq!(without_leader(&engine, &links)[&node(2)], Obstacle::NoVote);
     assert_eq!(without_leader(&engine, &links)[&node(3)], unheard);
     // It was reached then.
     let links = Links(BTreeMap::from([(2, refused_at("node-2"))]));
     assert_eq!(without_leader(&engine, &links)[&node(2)], refused_at("node-2"));
     // A stranger's answer is none.
-    hears(&mut engine, 2_002, 9, Body::PreVoteReply { granted: false });
+    hears(&mut engine, 2_002, 9, Body::PreVoteReply { granted: false, attempt: 0 });
     assert_eq!(engine.answer_of(node(9)), None);
 }
 
@@ -137,7 +137,7 @@ fn a_voter_that_is_reached_is_judged_by_its_vote() {
 fn a_voter_that_grants_its_vote_is_not_in_the_way() {
     let mut engine = member();
     engine.step(at(2_000), Input::Wake);
-    hears(&mut engine, 2_001, 3, Body::VoteReply { granted: true });
+    hears(&mut engine, 2_001, 3, Body::VoteReply { granted: true, attempt: 0 });
     let obstacles = without_leader(&engine, &Links::default());
     assert_eq!(obstacles, BTreeMap::from([(node(2), Obstacle::Silent)]));
 }
