@@ -42,7 +42,7 @@ pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
 pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
-pub use metrics::{Metrics, Obstacle, PeerMetrics, Role};
+pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;
 pub use raft::Raft;

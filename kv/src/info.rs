@@ -102,6 +102,12 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("purged".to_owned(), metrics.purged.index.to_string()),
         ("dropped_messages".to_owned(), metrics.dropped_messages.to_string()),
         ("contradictions".to_owned(), metrics.contradictions.to_string()),
+    if let Some(time) = metrics.round_trip {
+        facts.push(("round_trip_ms".to_owned(), time.as_millis().to_string()));
+    }
+    if let Some(unfit) = &metrics.unfit_timing {
+        facts.push(("unfit_timing".to_owned(), unfit.to_string()));
+    }
     ];
     if let Some(membership) = &metrics.membership {
         facts
@@ -236,7 +242,9 @@ pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> Str
 mod tests {
     use std::collections::BTreeMap;
 
-    use quorate::{ClusterId, Membership, PeerMetrics, Role, StoreError, Term};
+    use quorate::{
+        ClusterId, Config, Membership, Obstacle, PeerMetrics, Role, StoreError, Term, UnfitTiming,
+    };
 
     use super::*;
 
@@ -255,6 +263,12 @@ mod tests {
             leader: Some(2),
             committed: 9,
             applied: 8,
+        let trip = Duration::from_millis(1400);
+        metrics.round_trip = Some(trip);
+        metrics.unfit_timing = UnfitTiming::of(trip, &Config::default());
+        assert!(told(&metrics).iter().any(|fact| fact == "round_trip_ms:1400"));
+        let unfit = "unfit_timing:a quorum of the voters answers after 1400 ms, but ";
+        assert!(told(&metrics).iter().any(|fact| fact.starts_with(unfit)));
             snapshot: LogId { index: 7, ..LogId::ZERO },
             purged: LogId { index: 6, ..LogId::ZERO },
             replica: Replica::new(2, 0xfe << 56),

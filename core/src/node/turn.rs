@@ -28,7 +28,7 @@ use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError,
 use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Obstacle, Role};
+use crate::metrics::{Metrics, Obstacle, Role, UnfitTiming};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
@@ -594,6 +594,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }
             metrics.last_log_id = engine.last_log_id();
+            metrics.round_trip = engine.round_trip();
+            let config = &self.mailbox.card.config;
+            metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
             metrics.contradictions = engine.contradictions();
