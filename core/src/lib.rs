@@ -12,6 +12,7 @@ mod error;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hindrance;
 mod identity;
 mod local;
 mod log_store;
@@ -34,6 +35,7 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,
 };
+pub use hindrance::Hindrance;
 pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,

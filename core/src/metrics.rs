@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Fatal, SnapshotError};
+use crate::hindrance::Hindrance;
 use crate::identity::{ClusterId, Replica};
 use crate::membership::Membership;
 use crate::types::{Index, LogId, NodeId, Term};
@@ -91,6 +92,13 @@ pub struct Metrics {
     pub peers: BTreeMap<Replica, PeerMetrics>,
     /// Why the node has stopped for good, if it has.
     pub fatal: Option<Fatal>,
+}
+
+impl Metrics {
+    /// Why a request finds no leader now, or none that answers, as far as the node knows.
+    pub fn hindrance(&self) -> Hindrance {
+        Hindrance::of(self)
+    }
 }
 
 /// The round trip between the nodes is too long for their settings: see
