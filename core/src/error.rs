@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::hindrance::Hindrance;
 use crate::identity::Replica;
 use crate::types::NodeId;
 
@@ -137,11 +138,24 @@ pub struct Leader {
 /// Why a write was not answered. Except after [`Unknown`](WriteError::Unknown) it has had no effect and will have none.
 #[derive(Clone, Debug, Error)]
 pub enum WriteError {
-    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or the one that was known has refused. Try again.
-    #[error("no leader took the write{}", Hint(.leader.as_ref()))]
+    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or
+    /// the one that was known has refused. Try again.
+    ///
+    /// ```
+    /// use quorate_core::{Metrics, WriteError};
+    ///
+    /// let metrics = Metrics { id: 2, ..Metrics::default() };
+    /// let error = WriteError::NotLeader { leader: None, why: metrics.hindrance().into() };
+    /// let text = "no leader took the write: the cluster of node 2 is not formed yet";
+    /// assert_eq!(error.to_string(), text);
+    /// ```
+    #[error("no leader took the write{}: {why}", Hint(.leader.as_ref()))]
     NotLeader {
         /// Who leads, when known.
         leader: Option<Leader>,
+        /// Why there is no leader, or none that answers, as far as the node knows. Those that are
+        /// refused for the same reason share it.
+        why: Arc<Hindrance>,
     },
     /// A limit in bytes is reached: [`Config::max_queued_bytes`](crate::Config::max_queued_bytes) here or
     /// [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the leader. Try again later.
@@ -167,12 +181,15 @@ pub enum WriteError {
 /// Why a read was not answered.
 #[derive(Clone, Debug, Error)]
 pub enum ReadError {
-    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or none has confirmed in time that it still
-    /// leads. Try again.
-    #[error("no leader confirmed the read{}", Hint(.leader.as_ref()))]
+    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or
+    /// none has confirmed in time that it still leads. Try again.
+    #[error("no leader confirmed the read{}: {why}", Hint(.leader.as_ref()))]
     NotLeader {
         /// Who leads, when known.
         leader: Option<Leader>,
+        /// Why there is no leader, or none that answers, as far as the node knows. Those that are
+        /// refused for the same reason share it.
+        why: Arc<Hindrance>,
     },
     /// [`Config::max_pending_reads`](crate::Config::max_pending_reads) wait already. Try again later.
     #[error("too many reads are waiting")]

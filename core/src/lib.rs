@@ -12,6 +12,7 @@ mod error;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hindrance;
 mod identity;
 mod local;
 mod log_store;
@@ -34,6 +35,7 @@ pub use error::{
     ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
     StartError, StoreError, WriteError,
 };
+pub use hindrance::Hindrance;
 pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,
@@ -42,7 +44,7 @@ pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
 pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
-pub use metrics::{Metrics, Obstacle, PeerMetrics, Role};
+pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
 pub use node::{Node, NodeBuilder};
 pub use outline::Outline;
 pub use raft::Raft;

@@ -93,11 +93,16 @@ pub enum Body {
     PreVote {
         /// The end of the sender's log.
         last_log_id: LogId,
+        /// The number of the attempt, which the answer repeats: it may come after the attempt is
+        /// over, and still tells how long it took. 0 if the sender numbers none.
+        attempt: u64,
     },
     /// The answer to a pre-vote.
     PreVoteReply {
         /// Whether it would.
         granted: bool,
+        /// The number of the request; 0 if it had none.
+        attempt: u64,
     },
     /// "Vote for me" (thesis 3.4).
     Vote {
@@ -106,11 +111,15 @@ pub enum Body {
         /// The leader itself has asked the sender to take over: to those who follow just that
         /// leader, that it is alive is no reason to refuse.
         handover: Option<Handover>,
+        /// The number of the attempt, as in [`Body::PreVote`].
+        attempt: u64,
     },
     /// The answer to a vote, after it is durable.
     VoteReply {
         /// Whether it did.
         granted: bool,
+        /// The number of the request; 0 if it had none.
+        attempt: u64,
     },
     /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost append
     /// is noticed by the next message, whatever that is.

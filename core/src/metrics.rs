@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::error::{Fatal, SnapshotError};
+use crate::hindrance::Hindrance;
 use crate::identity::{ClusterId, Replica};
 use crate::membership::Membership;
 use crate::types::{Index, LogId, NodeId, Term};
@@ -47,9 +49,15 @@ pub struct Metrics {
     pub cluster: Option<ClusterId>,
     /// While the group is being formed, and while the empty disk of a node waits to be let in: why
     /// each of the other nodes of the list is waited for.
-    /// While no leader is known, for five election timeouts and more: why each of the other voters
-    /// does not help. While a leader is heard and can't be answered: why. Empty otherwise.
+    /// While no leader is known, for a [`Config::request_timeout`] and more (or for five election
+    /// timeouts, where that is shorter): why each of the other voters does not help. While a leader
+    /// is heard and can't be answered: why. Empty otherwise.
     pub waits_for: BTreeMap<NodeId, Obstacle>,
+    /// The time within which a quorum answered this node's requests for votes when it last had no
+    /// leader, with the voters' disks in it; none if it has not answered twice.
+    pub round_trip: Option<Duration>,
+    /// That round trip is too long for the settings: no leader can last.
+    pub unfit_timing: Option<UnfitTiming>,
     /// Its role.
     pub role: Role,
     /// Its term.
@@ -84,6 +92,82 @@ pub struct Metrics {
     pub peers: BTreeMap<Replica, PeerMetrics>,
     /// Why the node has stopped for good, if it has.
     pub fatal: Option<Fatal>,
+}
+
+impl Metrics {
+    /// Why a request finds no leader now, or none that answers, as far as the node knows.
+    pub fn hindrance(&self) -> Hindrance {
+        Hindrance::of(self)
+    }
+}
+
+/// The round trip between the nodes is too long for their settings: see
+/// [`Metrics::unfit_timing`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use quorate_core::{Config, UnfitTiming};
+///
+/// let config = Config::default(); // With an election timeout of 1 s.
+/// let ms = Duration::from_millis;
+/// assert_eq!(UnfitTiming::of(ms(300), &config), None);
+/// let unfit = UnfitTiming::of(ms(1400), &config).expect("longer than that");
+/// assert_eq!(unfit.fitting_election_timeout(), ms(4200));
+/// assert_eq!(unfit.fitting_heartbeat_interval(), ms(420));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnfitTiming {
+    /// The time within which a quorum has answered.
+    pub round_trip: Duration,
+    /// The present [`Config::election_timeout`].
+    pub election_timeout: Duration,
+    /// The present [`Config::heartbeat_interval`].
+    pub heartbeat_interval: Duration,
+}
+
+impl UnfitTiming {
+    /// Compares a round trip with the settings. Returns none if they can work.
+    ///
+    /// A leader steps down when no quorum has answered it for an election timeout, and the first
+    /// answer to it comes one round trip after it was elected. So if a round trip takes an election
+    /// timeout or more, each leader steps down before it is answered. With a shorter one leaders
+    /// last, although elections may take several attempts.
+    pub fn of(round_trip: Duration, config: &Config) -> Option<Self> {
+        let Config { election_timeout, heartbeat_interval, .. } = *config;
+        let unfit = round_trip >= election_timeout;
+        unfit.then_some(Self { round_trip, election_timeout, heartbeat_interval })
+    }
+
+    /// What [`Config::election_timeout`] should be at least: three round trips, so that a message
+    /// that is lost and sent again costs no election. It is rounded up to 100 ms.
+    pub fn fitting_election_timeout(&self) -> Duration {
+        let millis = (3 * self.round_trip).as_millis().div_ceil(100).saturating_mul(100);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    /// What [`Config::heartbeat_interval`] should be then: a tenth of it, as by default.
+    pub fn fitting_heartbeat_interval(&self) -> Duration {
+        self.fitting_election_timeout() / 10
+    }
+}
+
+impl fmt::Display for UnfitTiming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let election = self.fitting_election_timeout().as_millis();
+        let heartbeat = self.fitting_heartbeat_interval().as_millis();
+        write!(
+            f,
+            "a quorum of the voters answers after {} ms, but the election timeout is {} ms (with a \
+             heartbeat interval of {} ms), so that each leader steps down before it is answered: \
+             set election_timeout to at least {election} ms and heartbeat_interval to {heartbeat} \
+             ms on all nodes (quorate-kv: --election-timeout {election}ms --heartbeat \
+             {heartbeat}ms)",
+            self.round_trip.as_millis(),
+            self.election_timeout.as_millis(),
+            self.heartbeat_interval.as_millis(),
+        )
+    }
 }
 
 /// Why a node is waited for, while a group is being formed or has no leader: see

@@ -46,10 +46,10 @@ impl Leader {
         let engine = Engine::new(local, 0, config, recovered, 1, Instant::default());
         let mut leader = Self { engine, now: Instant::default() + Duration::from_secs(10) };
         leader.step(Input::Wake);
-        leader.hear(2, Body::PreVoteReply { granted: true });
+        leader.hear(2, Body::PreVoteReply { granted: true, attempt: 0 });
         let write = leader.output().write.expect("its vote is to be kept").0;
         leader.step(Input::Persisted { write });
-        leader.hear(2, Body::VoteReply { granted: true });
+        leader.hear(2, Body::VoteReply { granted: true, attempt: 0 });
         assert_eq!(leader.engine.role(), Role::Leader);
         leader.output();
         leader

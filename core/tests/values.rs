@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_core::quorum::{VoteResult, Voters};
 use quorate_core::{
     Body, Claim, ClusterId, Digest, Entry, Fatal, InitializeError, Leader, LogId, Membership,
-    Message, NodeId, Obstacle, Payload, ReadError, Replica, Role, SnapshotError, SnapshotMeta,
-    StoreError, Term, WriteError,
+    Message, Metrics, NodeId, Obstacle, Payload, ReadError, Replica, Role, SnapshotError,
+    SnapshotMeta, StoreError, Term, WriteError,
 };
 
 fn replica(id: NodeId) -> Replica {
@@ -93,12 +94,14 @@ fn an_error_says_what_where_and_why() {
 
     let leader = Some(Leader { id: 3, address: "host:1".to_owned() });
     let hint = "; node 3 at host:1 may lead";
-    let write = |leader| WriteError::NotLeader { leader }.to_string();
-    assert_eq!(write(leader.clone()), format!("no leader took the write{hint}"));
-    assert_eq!(write(None), "no leader took the write");
-    let read = |leader| ReadError::NotLeader { leader }.to_string();
-    assert_eq!(read(leader), format!("no leader confirmed the read{hint}"));
-    assert_eq!(read(None), "no leader confirmed the read");
+    let why = Arc::new(Metrics { id: 2, ..Metrics::default() }.hindrance());
+    let told = ": the cluster of node 2 is not formed yet";
+    let write = |leader| WriteError::NotLeader { leader, why: Arc::clone(&why) }.to_string();
+    assert_eq!(write(leader.clone()), format!("no leader took the write{hint}{told}"));
+    assert_eq!(write(None), format!("no leader took the write{told}"));
+    let read = |leader| ReadError::NotLeader { leader, why: Arc::clone(&why) }.to_string();
+    assert_eq!(read(leader), format!("no leader confirmed the read{hint}{told}"));
+    assert_eq!(read(None), format!("no leader confirmed the read{told}"));
 }
 
 #[test]

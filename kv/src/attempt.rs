@@ -9,7 +9,6 @@ use quorate::rt::channel::watch;
 use quorate::{AsyncRuntime, LocalRaft, Metrics, ReadError, WriteError};
 
 use crate::alarm::Alarm;
-use crate::info;
 use crate::map::drop_in_turns;
 use crate::queue::Queue;
 use crate::read::Read;
@@ -50,8 +49,6 @@ pub(crate) struct Attempts<R: AsyncRuntime> {
 /// Why an attempt failed, and whether another may be made: only where this one has had no effect.
 struct Failure {
     again: bool,
-    /// There is more to say of it, if the node knows why.
-    no_leader: bool,
     text: String,
 }
 
@@ -59,16 +56,14 @@ impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let again = matches!(error, WriteError::NotLeader { .. } | WriteError::Busy);
         let word = if matches!(error, WriteError::Command(_)) { "ERR" } else { "CLUSTERDOWN" };
-        let no_leader = matches!(error, WriteError::NotLeader { .. });
-        Self { again, no_leader, text: format!("{word} {error}") }
+        Self { again, text: format!("{word} {error}") }
     }
 }
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         let again = matches!(error, ReadError::NotLeader { .. } | ReadError::Busy);
-        let no_leader = matches!(error, ReadError::NotLeader { .. });
-        Self { again, no_leader, text: format!("CLUSTERDOWN {error}") }
+        Self { again, text: format!("CLUSTERDOWN {error}") }
     }
 }
 
@@ -162,7 +157,7 @@ impl<R: AsyncRuntime> Attempts<R> {
         loop {
             // What is not proposed before there is a leader is refused with certainty.
             if !self.has_leader().await {
-                let why = info::hindrance(&self.metrics.borrow());
+                let why = self.metrics.borrow().hindrance();
                 let text = format!("CLUSTERDOWN no leader, nothing was executed: {why}");
                 return Err(Reply::error(text));
             }
@@ -174,11 +169,7 @@ impl<R: AsyncRuntime> Attempts<R> {
                 Err(error) => Failure::from(error),
             };
             if !failure.again || self.rt.now() + pause >= self.deadline {
-                let why = match failure.no_leader {
-                    true => format!(": {}", info::hindrance(&self.metrics.borrow())),
-                    false => String::new(),
-                };
-                return Err(Reply::error(failure.text + &why));
+                return Err(Reply::error(failure.text));
             }
             self.rt.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -1,11 +1,10 @@
 //! What a node tells of itself: INFO, RAFT STATUS, SNAPSHOT and PURGE, HELLO and CONFIG GET.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::{AsyncRuntime, LogId, Metrics, Obstacle, Replica, SnapshotError};
+use quorate::{AsyncRuntime, LogId, Metrics, Replica, SnapshotError};
 
 use crate::glob::Matching;
 use crate::members;
@@ -103,6 +102,12 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("dropped_messages".to_owned(), metrics.dropped_messages.to_string()),
         ("contradictions".to_owned(), metrics.contradictions.to_string()),
     ];
+    if let Some(time) = metrics.round_trip {
+        facts.push(("round_trip_ms".to_owned(), time.as_millis().to_string()));
+    }
+    if let Some(unfit) = &metrics.unfit_timing {
+        facts.push(("unfit_timing".to_owned(), unfit.to_string()));
+    }
     if let Some(membership) = &metrics.membership {
         facts
             .push(("membership".to_owned(), members::role(membership, metrics.replica).to_owned()));
@@ -131,40 +136,6 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         facts.push((format!("{name}{}", replica.id), facts_of_peer));
     }
     facts
-}
-
-/// Why there is no leader, or none that answers, as far as the node knows.
-pub(crate) fn hindrance(metrics: &Metrics) -> String {
-    let id = metrics.id;
-    let mut text = match (&metrics.membership, metrics.leader) {
-        (None, _) => format!("the cluster of node {id} is not formed yet"),
-        (Some(_), Some(leader)) if leader == id => {
-            format!("node {id} leads, and no quorum has answered it")
-        }
-        (Some(_), Some(leader)) => {
-            format!("node {leader} leads, and node {id} has no answer of it")
-        }
-        (Some(_), None) => format!("node {id} is a {} in term {}", metrics.role, metrics.term),
-    };
-    for (node, obstacle) in &metrics.waits_for {
-        let _ = write!(text, "; node {node}: {obstacle}");
-    }
-    if let (Some(membership), None) = (&metrics.membership, metrics.leader)
-        && !metrics.waits_for.is_empty()
-    {
-        let voters = membership.voters().iter().map(|voter| voter.id);
-        let answering: BTreeSet<_> = voters
-            .filter(|voter| *voter != id)
-            .filter(|voter| matches!(metrics.waits_for.get(voter), None | Some(Obstacle::NoVote)))
-            .collect();
-        if answering.is_empty() {
-            text.push_str("; nobody else answers");
-        }
-        for voter in answering {
-            let _ = write!(text, "; node {voter} answers");
-        }
-    }
-    text
 }
 
 /// The text of INFO: all sections, or those named.
@@ -236,7 +207,9 @@ pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> Str
 mod tests {
     use std::collections::BTreeMap;
 
-    use quorate::{ClusterId, Membership, PeerMetrics, Role, StoreError, Term};
+    use quorate::{
+        ClusterId, Config, Membership, Obstacle, PeerMetrics, Role, StoreError, Term, UnfitTiming,
+    };
 
     use super::*;
 
@@ -290,6 +263,12 @@ mod tests {
             ]
         );
         metrics.snapshot_error = Some(SnapshotError::Store(StoreError::Abandoned));
+        let trip = Duration::from_millis(1400);
+        metrics.round_trip = Some(trip);
+        metrics.unfit_timing = UnfitTiming::of(trip, &Config::default());
+        assert!(told(&metrics).iter().any(|fact| fact == "round_trip_ms:1400"));
+        let unfit = "unfit_timing:a quorum of the voters answers after 1400 ms, but ";
+        assert!(told(&metrics).iter().any(|fact| fact.starts_with(unfit)));
         let error = "snapshot_error:the store dropped a write without an answer";
         assert!(told(&metrics).iter().any(|fact| fact == error));
     }
@@ -312,30 +291,6 @@ mod tests {
         metrics.replica = Replica::new(2, 1);
         assert_eq!(fact(&metrics, "membership"), "not a member");
         assert_eq!(fact(&metrics, "members"), all);
-    }
-
-    #[test]
-    fn why_nobody_leads_is_told_as_far_as_it_is_known() {
-        let mut metrics = Metrics { id: 2, term: Term(3), ..Metrics::default() };
-        metrics.waits_for = BTreeMap::from([(1, Obstacle::Silent)]);
-        let forming = "the cluster of node 2 is not formed yet; node 1: nothing is heard of it";
-        assert_eq!(hindrance(&metrics), forming);
-        let members = [1, 2, 3].map(|id| (Replica::new(id, 7), String::new()));
-        metrics.membership = Some(Membership::founding(ClusterId(5), members.into()).unwrap());
-        let leaderless =
-            "node 2 is a follower in term 3; node 1: nothing is heard of it; node 3 answers";
-        assert_eq!(hindrance(&metrics), leaderless);
-        metrics.waits_for.insert(3, Obstacle::Refuses { reason: "no".to_owned() });
-        let alone = "node 2 is a follower in term 3; node 1: nothing is heard of it; \
-             node 3: it refuses this node: no; nobody else answers";
-        assert_eq!(hindrance(&metrics), alone);
-        metrics.waits_for.clear();
-        // An election is under way.
-        assert_eq!(hindrance(&metrics), "node 2 is a follower in term 3");
-        metrics.leader = Some(1);
-        assert_eq!(hindrance(&metrics), "node 1 leads, and node 2 has no answer of it");
-        metrics.leader = Some(2);
-        assert_eq!(hindrance(&metrics), "node 2 leads, and no quorum has answered it");
     }
 
     #[test]

@@ -251,7 +251,7 @@ async fn a_write_in_whose_place_another_entry_is_committed_has_no_effect<R: Asyn
     follower.turns().await;
     // The next leader didn't have it, and has committed another entry there.
     follower.hears(3, 2, append(BEGIN, 3, vec![entry(2, 3, 3, Payload::Blank)]));
-    let Err(WriteError::NotLeader { leader }) = write.await else { panic!("it has no effect") };
+    let Err(WriteError::NotLeader { leader, .. }) = write.await else { panic!("it has no effect") };
     assert_eq!(leader, Some(Leader { id: 3, address: "node-3".to_owned() }));
     assert!(follower.journal(3, 2, 3).await.is_empty());
 }

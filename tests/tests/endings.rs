@@ -51,7 +51,7 @@ async fn lonely<R: AsyncRuntime, S: LogStore>(
 /// Of a later term, which the node has to write down.
 fn of_a_later_term(node: &Node<Journal>) -> Message {
     let to = node.local().metrics().borrow().replica;
-    let (from, body) = (Replica::new(2, 1), Body::VoteReply { granted: false });
+    let (from, body) = (Replica::new(2, 1), Body::VoteReply { granted: false, attempt: 0 });
     Message { group: 0, cluster: None, from, to, term: Term(8), body }
 }
 

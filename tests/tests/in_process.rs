@@ -20,6 +20,7 @@ on_each_runtime!(
     many_writes_at_once_are_applied_once_each,
     a_dropped_node_leaves_nobody_waiting,
     a_stopped_node_refuses,
+    a_request_before_the_cluster_is_formed_says_for_whom_it_waits,
     a_node_that_waits_to_be_formed_stops_at_once,
     a_leader_that_stops_answers_what_it_has_and_hands_over,
     a_panic_of_the_state_machine_stops_the_node_with_the_cause,
@@ -57,7 +58,7 @@ async fn a_cluster_is_formed_once<R: AsyncRuntime>(rt: R) {
     assert!(matches!(nobody, Err(InitializeError::Membership(_))), "{nobody:?}");
     assert!(matches!(
         raft.write("too early".to_owned()).await,
-        Err(WriteError::NotLeader { leader: None })
+        Err(WriteError::NotLeader { leader: None, .. })
     ));
 
     for id in 1..=3 {
@@ -109,11 +110,15 @@ async fn without_a_majority_requests_are_refused_and_service_resumes<R: AsyncRun
     let lost = raft.write("lost".to_owned()).await;
     assert!(matches!(lost, Err(WriteError::Unknown)), "{lost:?}");
     wait_for(&mut raft.metrics(), |metrics| metrics.role != Role::Leader).await;
-    assert!(matches!(
-        raft.write("refused".to_owned()).await,
-        Err(WriteError::NotLeader { leader: None })
-    ));
-    assert!(matches!(raft.read(|_| ()).await, Err(ReadError::NotLeader { leader: None })));
+    let refused = raft.write("refused".to_owned()).await.expect_err("nobody takes it");
+    let WriteError::NotLeader { leader: None, why } = &refused else { panic!("{refused:?}") };
+    assert_eq!((why.waits_for.len(), why.answering.len()), (2, 0), "{why}");
+    let text = refused.to_string();
+    assert!(text.starts_with(&format!("no leader took the write: node {leader} is a ")), "{text}");
+    assert!(text.ends_with("; nobody else answers"), "{text}");
+    let refused = raft.read(|_| ()).await.expect_err("nobody confirms it");
+    assert!(matches!(refused, ReadError::NotLeader { leader: None, .. }), "{refused:?}");
+    assert!(refused.to_string().ends_with("; nobody else answers"), "{refused}");
 
     cluster.network.heal();
     let leader = cluster.leader().await;
@@ -243,6 +248,30 @@ async fn a_node_that_waits_to_be_formed_stops_at_once<R: AsyncRuntime>(rt: R) {
         node.shutdown().await
     };
     let (formed, stopped) = futures::join!(raft.initialize(list), stop);
+    assert!(matches!(formed, Err(InitializeError::Shutdown)), "{formed:?}");
+    stopped.expect("stops");
+}
+
+/// Nothing is refused before the node has waited for a leader, and then it says for whom.
+async fn a_request_before_the_cluster_is_formed_says_for_whom_it_waits<R: AsyncRuntime>(rt: R) {
+    let node = Node::builder(1)
+        .config(quick())
+        .log_store(quorate::MemStore::new())
+        .transport(quorate::LocalNetwork::new().transport())
+        .state_machine(quorate_tests::Journal::default())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let raft = node.local();
+    let why = "the cluster of node 1 is not formed yet; node 2: nothing is heard of it";
+    let requests = async {
+        let written = raft.write("a".to_owned()).await.expect_err("nobody takes it");
+        assert_eq!(written.to_string(), format!("no leader took the write: {why}"));
+        let read = raft.read(|_| ()).await.expect_err("nobody confirms it");
+        assert_eq!(read.to_string(), format!("no leader confirmed the read: {why}"));
+        node.shutdown().await
+    };
+    let (formed, stopped) = futures::join!(raft.initialize([(1, "a:1"), (2, "b:1")]), requests);
     assert!(matches!(formed, Err(InitializeError::Shutdown)), "{formed:?}");
     stopped.expect("stops");
 }

@@ -113,7 +113,7 @@ async fn what_is_not_awaited_any_more_is_given_back<R: AsyncRuntime>(rt: R) {
     }
     let last = raft.write("last".to_owned());
     assert!(matches!(raft.write(line(0)).await, Err(WriteError::Busy)), "they are still queued");
-    assert!(matches!(last.await, Err(WriteError::NotLeader { leader: None })));
+    assert!(matches!(last.await, Err(WriteError::NotLeader { leader: None, .. })));
     raft.initialize([(1, "node-1")]).await.expect("forms");
     for n in 0..4 {
         raft.write(line(n)).await.expect("there is room again");

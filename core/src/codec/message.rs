@@ -43,6 +43,11 @@ const FOUR: u8 = REFUSE | 4;
 const FIVE: u8 = REFUSE | 5;
 const SIX: u8 = REFUSE | 6;
 
+/// The number of an attempt to be elected, in a request for a vote and in its answer. Who does not
+/// know it only can't tell how long the answer took.
+const ATTEMPT_OF_VOTE: u8 = 3;
+const ATTEMPT: u8 = 2;
+
 /// The bytes of a message before its fields: group, cluster, sender, receiver, term and kind.
 pub(super) const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
 
@@ -89,15 +94,20 @@ pub fn put_message(to: &mut Gather, message: &Message) {
 
 fn put_body(to: &mut Gather, body: &Body) {
     match body {
-        Body::PreVote { last_log_id } => put_log_id_field(to, ONE, *last_log_id),
-        Body::PreVoteReply { granted } | Body::VoteReply { granted } => {
-            put_byte_field(to, ONE, u8::from(*granted));
+        Body::PreVote { last_log_id, attempt } => {
+            put_log_id_field(to, ONE, *last_log_id);
+            put_attempt(to, ATTEMPT, *attempt);
         }
-        Body::Vote { last_log_id, handover } => {
+        Body::PreVoteReply { granted, attempt } | Body::VoteReply { granted, attempt } => {
+            put_byte_field(to, ONE, u8::from(*granted));
+            put_attempt(to, ATTEMPT, *attempt);
+        }
+        Body::Vote { last_log_id, handover, attempt } => {
             if let Some(handover) = handover {
                 put_structure_field(to, ONE, handover);
             }
             put_log_id_field(to, TWO, *last_log_id);
+            put_attempt(to, ATTEMPT_OF_VOTE, *attempt);
         }
         Body::Append { prev, committed, round, durable, entries } => {
             put_log_id_field(to, ONE, *prev);
@@ -202,13 +212,24 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
 
 fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
     Ok(match kind {
-        PRE_VOTE => Body::PreVote { last_log_id: fields.log_id(ONE)? },
-        PRE_VOTE_REPLY => Body::PreVoteReply { granted: take_bool(fields, ONE)? },
+        PRE_VOTE => {
+            let last_log_id = fields.log_id(ONE)?;
+            Body::PreVote { last_log_id, attempt: take_attempt(fields, ATTEMPT)? }
+        }
+        PRE_VOTE_REPLY => {
+            let granted = take_bool(fields, ONE)?;
+            Body::PreVoteReply { granted, attempt: take_attempt(fields, ATTEMPT)? }
+        }
         VOTE => {
             let handover = fields.optional(ONE, Fields::structure)?;
-            Body::Vote { last_log_id: fields.log_id(TWO)?, handover }
+            let last_log_id = fields.log_id(TWO)?;
+            let attempt = take_attempt(fields, ATTEMPT_OF_VOTE)?;
+            Body::Vote { last_log_id, handover, attempt }
         }
-        VOTE_REPLY => Body::VoteReply { granted: take_bool(fields, ONE)? },
+        VOTE_REPLY => {
+            let granted = take_bool(fields, ONE)?;
+            Body::VoteReply { granted, attempt: take_attempt(fields, ATTEMPT)? }
+        }
         APPEND => {
             let prev = fields.log_id(ONE)?;
             let committed = fields.number(TWO)?;
@@ -319,6 +340,16 @@ fn take_refusals(mut from: Bytes) -> Result<Vec<Refusal>, DecodeError> {
         refused.push(Refusal { place, reason: reason.to_owned() });
     }
     Ok(refused)
+}
+
+fn put_attempt(to: &mut Gather, tag: u8, attempt: u64) {
+    if attempt != 0 {
+        put_number_field(to, tag, attempt);
+    }
+}
+
+fn take_attempt(fields: &mut Fields, tag: u8) -> Result<u64, DecodeError> {
+    Ok(fields.optional(tag, Fields::number)?.unwrap_or(0))
 }
 
 fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {

@@ -40,10 +40,10 @@
 //!
 //! | kind | | fields |
 //! | --- | --- | --- |
-//! | 1 | pre-vote | 1 last log id |
-//! | 2 | its answer | 1 granted: a byte, 0 or 1 |
-//! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id |
-//! | 4 | its answer | 1 granted: a byte, 0 or 1 |
+//! | 1 | pre-vote | 1 last log id; 2 number of the attempt |
+//! | 2 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
+//! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id; 3 number of the attempt |
+//! | 4 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
 //! | 5 | append | 1 log id of the one before; 2 commit index; 3 round; 4 durable index; 5 entries |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
 //! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
@@ -57,6 +57,9 @@
 //! | 15 | its answer | 1 situation, a structure; 2 the ids that the sender was told: a set |
 //! | 16 | claim | 1 the claim, a structure |
 //! | 17 | admit | 1 the cluster's id; 2 the founders: a set of ids |
+//!
+//! The number of an attempt is marked "skip", and missing where it is 0: readers that don't know it
+//! answer without it.
 //!
 //! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A
 //! situation is a structure:

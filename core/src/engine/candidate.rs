@@ -44,12 +44,15 @@ impl Candidate {
         if pre {
             common.admit_voters();
         }
+        common.sequence += 1;
+        let attempt = common.sequence;
+        common.round_trips.ask(attempt, common.now);
         let mut votes = BTreeMap::new();
         for peer in common.other_voters() {
             if pre {
-                common.send_in_term(peer, term, Body::PreVote { last_log_id });
+                common.send_in_term(peer, term, Body::PreVote { last_log_id, attempt });
             } else {
-                common.send(peer, Body::Vote { last_log_id, handover });
+                common.send(peer, Body::Vote { last_log_id, handover, attempt });
             }
         }
         if pre {

@@ -11,6 +11,7 @@ use quorate_rt::{Instant, Limited};
 use super::Local;
 use super::log::{Beside, Log};
 use super::output::{Output, Proposal};
+use super::round_trips::RoundTrips;
 use super::snapshot::Receiving;
 use crate::config::Config;
 use crate::entries::Entries;
@@ -73,8 +74,10 @@ pub(super) struct Common {
     /// How often a leader has contradicted what is committed, and how often the log says so.
     pub(super) contradictions: u64,
     contradiction_lines: Limited,
-    /// The last number given to a forward or a question.
+    /// The last number given to a forward, a question or an attempt to be elected.
     pub(super) sequence: u64,
+    /// How long voters take to answer this replica as a candidate.
+    pub(super) round_trips: RoundTrips,
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
@@ -156,6 +159,7 @@ impl Common {
             contradictions: 0,
             contradiction_lines: Limited::new(1, CONTRADICTIONS_PAUSE),
             sequence,
+            round_trips: RoundTrips::default(),
             refused: Vec::new(),
             out: Box::default(),
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use quorate_rt::planted::{Bug, planted};
 
 use super::candidate::Campaign;
-use super::{Engine, State};
+use super::{Common, Engine, State};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Memory, Replica};
 use crate::membership::Membership;
@@ -59,7 +59,7 @@ impl Engine {
                     return;
                 }
                 // A question that binds nobody, and the answer to ours.
-                Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+                Body::PreVote { .. } | Body::PreVoteReply { granted: true, .. } => {}
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
                 Body::Vote { handover, .. }
                     if self.follows_live_leader() && !self.is_handed_over(from, *handover) =>
@@ -77,25 +77,33 @@ impl Engine {
                 _ => self.become_follower(term),
             }
         } else if term < ours {
-            if let Body::PreVoteReply { granted } | Body::VoteReply { granted } = body {
-                self.note_answer(from, granted);
+            if let Body::PreVoteReply { granted, attempt } | Body::VoteReply { granted, attempt } =
+                body
+            {
+                self.note_answer(from, granted, attempt);
             }
             self.on_old_term(from, body);
             return;
         }
         let common = &mut self.common;
         match body {
-            Body::PreVote { last_log_id } => {
+            Body::PreVote { last_log_id, attempt } => {
                 let granted = term > common.hard_state.term
                     && last_log_id_is_current(last_log_id, common.log.last())
                     && !self.follows_live_leader();
                 let common = &mut self.common;
                 let term = if granted { term } else { common.hard_state.term };
-                common.send_in_term(from, term, Body::PreVoteReply { granted });
+                common.send_in_term(from, term, Body::PreVoteReply { granted, attempt });
             }
-            Body::Vote { last_log_id, .. } => self.on_vote(from, last_log_id),
-            Body::PreVoteReply { granted } => self.on_vote_reply(true, from, term, granted),
-            Body::VoteReply { granted } => self.on_vote_reply(false, from, term, granted),
+            Body::Vote { last_log_id, attempt, .. } => self.on_vote(from, last_log_id, attempt),
+            Body::PreVoteReply { granted, attempt } => {
+                self.note_answer(from, granted, attempt);
+                self.on_vote_reply(true, from, term, granted);
+            }
+            Body::VoteReply { granted, attempt } => {
+                self.note_answer(from, granted, attempt);
+                self.on_vote_reply(false, from, term, granted);
+            }
             Body::Append { prev, committed, round, durable, entries } => {
                 if !entries_follow(prev, &entries, term) {
                     tracing::error!(%from, %prev, "ignored an append whose entries can't be");
@@ -353,8 +361,8 @@ impl Engine {
     fn on_old_term(&mut self, from: Replica, body: Body) {
         let common = &mut self.common;
         let reply = match body {
-            Body::PreVote { .. } => Body::PreVoteReply { granted: false },
-            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::PreVote { attempt, .. } => Body::PreVoteReply { granted: false, attempt },
+            Body::Vote { attempt, .. } => Body::VoteReply { granted: false, attempt },
             Body::Append { .. } | Body::Snapshot { .. } => {
                 // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
                 // to a probe, and not to a round, which would confirm a read that began later (L3).
@@ -382,7 +390,7 @@ impl Engine {
         common.send(from, reply);
     }
 
-    fn on_vote(&mut self, from: Replica, last_log_id: LogId) {
+    fn on_vote(&mut self, from: Replica, last_log_id: LogId, attempt: u64) {
         let common = &mut self.common;
         let free = match common.hard_state.voted_for {
             Some(other) => other == from || planted(Bug::I1) && other.id == from.id,
@@ -400,18 +408,20 @@ impl Engine {
                 follower.wait_for_leader(common);
             }
         }
-        common.promise(from, Body::VoteReply { granted });
+        common.promise(from, Body::VoteReply { granted, attempt });
     }
 
-    /// Keeps what a voter has answered, to be told while there is no leader.
-    fn note_answer(&mut self, from: Replica, granted: bool) {
-        if self.common.voters.contains(from) {
+    /// Keeps what a voter has answered and how long it took, to be told while there is no leader.
+    fn note_answer(&mut self, from: Replica, granted: bool, attempt: u64) {
+        let common = &mut self.common;
+        if common.voters.contains(from) {
             self.answers.insert(from, granted);
+            let Common { me, voters, round_trips, now, .. } = common;
+            round_trips.answered(*me, voters, from, attempt, *now);
         }
     }
 
     fn on_vote_reply(&mut self, pre: bool, from: Replica, term: Term, granted: bool) {
-        self.note_answer(from, granted);
         if let State::Candidate(candidate) = &mut self.role
             && candidate.pre == pre
             && (!granted || term == candidate.term)

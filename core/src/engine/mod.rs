@@ -20,11 +20,13 @@ mod messages;
 mod output;
 mod progress;
 mod reads;
+mod round_trips;
 mod snapshot;
 mod stamps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -343,6 +345,12 @@ impl Engine {
         self.answers.get(&voter).copied()
     }
 
+    /// The time within which a quorum answered this replica's requests for votes when it last had
+    /// no leader; none if it has not answered twice.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.common.round_trips.of_quorum()
+    }
+
     /// The ids of the list that it was told last.
     pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
         self.told.as_ref()
@@ -550,9 +558,12 @@ impl Engine {
 
     /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
     fn campaign_before_vote(&mut self) {
-        match self.leader() {
-            Some(_) => self.answers.clear(),
-            None => self.answers.retain(|voter, _| self.common.voters.contains(*voter)),
+        if self.leader().is_some() {
+            self.answers.clear();
+            self.common.round_trips.forget();
+        } else {
+            self.answers.retain(|voter, _| self.common.voters.contains(*voter));
+            self.common.round_trips.retain(&self.common.voters);
         }
         if planted(Bug::E6) {
             return self.campaign(Campaign::Elect);
@@ -601,6 +612,12 @@ impl Engine {
             State::Follower(follower) => follower.leave_leader(&mut self.common),
             State::Candidate(_) => {}
             State::Leader(leader) => {
+                self.answers.clear();
+                if self.common.committed >= leader.first {
+                    // A quorum has answered in time. What comes now has another cause than what
+                    // was measured before.
+                    self.common.round_trips.forget();
+                }
                 leader.leave(&mut self.common);
                 self.common.placed_are_lost();
             }

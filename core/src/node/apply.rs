@@ -16,10 +16,11 @@ use quorate_rt::{TaskError, yield_now};
 use super::delays::{Delays, Work};
 use super::kept::Kept;
 use super::mailbox::{Event, LocalRead, Mailbox};
+use super::refusals::Refusals;
 use super::replies::Replies;
 use super::snapshots::View;
 use crate::entries::Entries;
-use crate::error::{Fatal, Leader, SnapshotError};
+use crate::error::{Fatal, SnapshotError};
 use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
@@ -127,6 +128,7 @@ pub(super) struct Apply<SM: StateMachine, S> {
     pub(super) mailbox: Rc<Mailbox<SM>>,
     pub(super) applying: Rc<Applying<SM>>,
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
+    pub(super) refusals: Rc<Refusals>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     /// In force where the state is, and the entry that brought it.
     pub(super) membership: Option<(Index, Membership)>,
@@ -223,7 +225,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             }
             let is_command = matches!(payload, Payload::Command(_));
             let response = if is_command { responses.next() } else { None };
-            replies.applied(*log_id, response, || leader(&self.metrics));
+            replies.applied(*log_id, response, || self.refusals.of_write());
         }
         Ok(())
     }
@@ -342,12 +344,4 @@ impl Applied {
         self.entries += entries.len() as u64;
         self.bytes += entries.bytes() as u64;
     }
-}
-
-/// The leader and its address, as last published.
-pub(crate) fn leader(metrics: &watch::Sender<Metrics>) -> Option<Leader> {
-    let metrics = metrics.borrow();
-    let id = metrics.leader?;
-    let address = metrics.membership.as_ref()?.address(id)?.to_owned();
-    Some(Leader { id, address })
 }

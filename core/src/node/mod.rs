@@ -8,6 +8,7 @@ mod mailbox;
 mod parked;
 mod passing;
 mod quota;
+mod refusals;
 mod replies;
 mod snapshots;
 mod timer;
@@ -40,6 +41,7 @@ use quorate_rt::{AsyncRuntime, TaskError};
 use self::apply::{Applied, Apply, Applying};
 use self::delays::Delays;
 use self::mailbox::{Card, End, Event, Mailbox};
+use self::refusals::Refusals;
 use self::replies::Replies;
 use self::snapshots::Snapshots;
 use self::timer::Timer;
@@ -170,6 +172,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         let mailbox = Rc::new(Mailbox::new(Card { id, config, metrics: receiver }));
         let applying = Rc::new(Applying::new());
         let replies = Rc::new(RefCell::new(Replies::default()));
+        let refusals = Rc::new(Refusals::new(Rc::clone(&metrics)));
         let store = Rc::new(log_store);
         let transport = Rc::new(transport);
         let inbox = Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>);
@@ -193,6 +196,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             mailbox: Rc::clone(&mailbox),
             applying: Rc::clone(&applying),
             replies: Rc::clone(&replies),
+            refusals: Rc::clone(&refusals),
             metrics: Rc::clone(&metrics),
             membership: None,
             time: 0,
@@ -211,6 +215,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
             mailbox: Rc::clone(&mailbox),
             applying,
             replies,
+            refusals,
             metrics: Rc::clone(&metrics),
             timer: Timer::new(rt.clone()),
             delays,

@@ -4,7 +4,6 @@
 
 use quorate_rt::{AsyncRuntime, Instant};
 
-use super::apply;
 use super::mailbox::{LocalRequest, Request};
 use super::turn::Turns;
 use crate::engine::Ticket;
@@ -84,7 +83,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let Request::Write { reply, .. } = request else { return };
         reply.answer(Err(match self.leader_is_ready() {
             true => WriteError::Busy, // The leader is there, and too much is on its way to it.
-            false => WriteError::NotLeader { leader: apply::leader(&self.metrics) },
+            false => self.refusals.of_write(),
         }));
     }
 
@@ -107,7 +106,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn refuse_not_taken(&self, ticket: Ticket) {
         let reply = self.replies.borrow_mut().proposed.take(ticket);
-        reply.answer(Err(WriteError::NotLeader { leader: apply::leader(&self.metrics) }));
+        reply.answer(Err(self.refusals.of_write()));
     }
 
     /// When the way to the leader is to be looked at again, and when somebody has waited for it for

@@ -6,7 +6,7 @@ use std::mem;
 use super::mailbox::{End, InitializeReply, LocalRead, Reply, SnapshotReply, refuse};
 use super::parked::Parked;
 use crate::engine::Ticket;
-use crate::error::{Leader, ReadError, SnapshotError, WriteError};
+use crate::error::{ReadError, SnapshotError, WriteError};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, LogId};
 
@@ -80,12 +80,13 @@ impl<SM: StateMachine> Replies<SM> {
         !self.placed.is_empty()
     }
 
-    /// The entry `log_id` has been applied, with this response if it was a command.
+    /// The entry `log_id` has been applied, with this response if it was a command. `refusal` is for
+    /// writes whose place another entry has taken.
     pub(crate) fn applied(
         &mut self,
         log_id: LogId,
         response: Option<SM::Response>,
-        leader: impl Fn() -> Option<Leader>,
+        refusal: impl Fn() -> WriteError,
     ) {
         let mut response = response;
         while let Some((placed, _)) = self.placed.front()
@@ -96,7 +97,7 @@ impl<SM: StateMachine> Replies<SM> {
                 response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
             } else {
                 // Another entry was committed in its place, so it never will be.
-                Err(WriteError::NotLeader { leader: leader() })
+                Err(refusal())
             });
         }
     }

@@ -13,22 +13,23 @@ use quorate_rt::channel::watch;
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant, Task};
 
-use super::apply::{self, Applying};
+use super::apply::Applying;
 use super::delays::Delays;
 use super::mailbox::{
     End, Event, InitializeReply, KEPT_PLACES, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
 };
+use super::refusals::Refusals;
 use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
 use super::timer::Timer;
 use super::waits::Waits;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
-use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
+use crate::error::{Fatal, InitializeError, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Obstacle, Role};
+use crate::metrics::{Metrics, Obstacle, Role, UnfitTiming};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
@@ -50,6 +51,7 @@ pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
     pub(super) mailbox: Rc<Mailbox<SM>>,
     pub(super) applying: Rc<Applying<SM>>,
     pub(super) replies: Rc<RefCell<Replies<SM>>>,
+    pub(super) refusals: Rc<Refusals>,
     pub(super) metrics: Rc<watch::Sender<Metrics>>,
     pub(super) timer: Timer<R>,
     pub(super) delays: Rc<Delays>,
@@ -493,7 +495,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.stalled_at = None;
             let reads = self.replies.borrow_mut().give_up_beyond(committed);
             for read in reads {
-                read(Err(ReadError::NotLeader { leader: apply::leader(&self.metrics) }));
+                read(Err(self.refusals.of_read()));
             }
         }
     }
@@ -505,7 +507,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         refused: &mut Vec<(Ticket, String)>,
         reads: &mut Vec<(Ticket, ReadOutcome)>,
     ) {
-        let leader = || apply::leader(&self.metrics);
         let mut replies = self.replies.borrow_mut();
         if placed_are_lost {
             replies.lose_beyond(self.engine.committed());
@@ -520,7 +521,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                         replies.place(log_id, reply, self.applying.applied());
                     }
                     Proposal::NotLeader => {
-                        reply.answer(Err(WriteError::NotLeader { leader: leader() }));
+                        reply.answer(Err(self.refusals.of_write()));
                     }
                     Proposal::Busy => reply.answer(Err(WriteError::Busy)),
                     Proposal::Unknown => reply.answer(Err(WriteError::Unknown)),
@@ -538,7 +539,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                     self.replies.borrow_mut().await_commit(index, read);
                 }
                 ReadOutcome::At(index) => self.applying.read(index, read),
-                ReadOutcome::NotLeader => read(Err(ReadError::NotLeader { leader: leader() })),
+                ReadOutcome::NotLeader => read(Err(self.refusals.of_read())),
             }
         }
     }
@@ -593,6 +594,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             if metrics.waits_for != *self.waits.obstacles() {
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }
+            metrics.round_trip = engine.round_trip();
+            let config = &self.mailbox.card.config;
+            metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.last_log_id = engine.last_log_id();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use quorate_rt::Instant;
+use quorate_rt::{Instant, Limited};
 
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::identity::Replica;
-use crate::metrics::Obstacle;
+use crate::metrics::{Obstacle, UnfitTiming};
 use crate::quorum::VoteResult;
 use crate::transport::Transport;
 use crate::types::{GroupId, NodeId};
@@ -22,13 +22,23 @@ const LEADERLESS_TIMEOUTS: u32 = 5;
 /// The time from one line of the log to the next.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// … to the next one that the settings don't fit the network. That doesn't change by itself.
+const UNFIT_PAUSE: Duration = Duration::from_secs(30);
+
 /// What a node waits for.
-#[derive(Default)]
 pub(super) struct Waits {
     waiting: Option<Waiting>,
     /// Of a follower.
     way: Option<Way>,
     obstacles: BTreeMap<NodeId, Obstacle>,
+    unfit_lines: Limited,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        let unfit_lines = Limited::new(1, UNFIT_PAUSE);
+        Self { waiting: None, way: None, obstacles: BTreeMap::new(), unfit_lines }
+    }
 }
 
 /// The way to a leader that is heard.
@@ -69,6 +79,9 @@ impl Waits {
     ) {
         let forms = engine.obstacles().is_some();
         let replica = engine.replica();
+        if engine.leader().is_none() {
+            self.tell_unfit_timing(now, group, config, engine);
+        }
         if !forms && (engine.leader().is_some() || engine.membership().is_none()) {
             if self.waiting.take().is_some() {
                 self.obstacles.clear();
@@ -84,7 +97,8 @@ impl Waits {
         let patience = config.election_timeout * LEADERLESS_TIMEOUTS;
         let (look_at, tell_at) = match forms {
             true => (now, now + PAUSE),
-            false => (now + patience, now + patience),
+            // Requests that have waited for a leader in vain are told why there is none.
+            false => (now + patience.min(config.request_timeout), now + patience),
         };
         if self.waiting.as_ref().is_none_or(|waiting| waiting.forms != forms) {
             self.obstacles.clear();
@@ -119,6 +133,18 @@ impl Waits {
                 let sentence = leader_is_missing(engine, &of_replicas, now - since);
                 tracing::warn!(%replica, group, "{sentence}");
             }
+        }
+    }
+
+    /// Where the round trip is too long for the settings, leaders are elected and step down, so that
+    /// the node is never without one for long: this is told at once.
+    fn tell_unfit_timing(&self, now: Instant, group: GroupId, config: &Config, engine: &Engine) {
+        let unfit = engine.round_trip().and_then(|time| UnfitTiming::of(time, config));
+        if let Some(unfit) = unfit
+            && let Some(left_out) = self.unfit_lines.pass(now)
+        {
+            let replica = engine.replica();
+            tracing::warn!(%replica, group, left_out, "no leader can last: {unfit}");
         }
     }
 

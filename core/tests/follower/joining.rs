@@ -5,7 +5,7 @@ use super::*;
 /// Rule 6: the candidate's configuration names it, and it may know of none itself.
 #[test]
 fn a_newcomer_votes_when_it_is_asked_by_its_name() {
-    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None, attempt: 0 };
     let mut engine = newcomer();
     output_of(&mut engine);
     for stranger in [Replica::new(1, 2), Replica::any(1)] {
@@ -16,19 +16,19 @@ fn a_newcomer_votes_when_it_is_asked_by_its_name() {
     let (write, LogWrite { hard_state, .. }) = output.write.expect("a vote is to be kept");
     assert_eq!(hard_state, Some(HardState { term: Term(1), voted_for: Some(node(2)) }));
     let output = after(&mut engine, Input::Persisted { write });
-    assert_eq!(output.messages[0].body, Body::VoteReply { granted: true });
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: true, attempt: 0 });
 }
 
 /// The old and the new disk of a node are two candidates: if a vote named the node only, both could
 /// be elected with it in one term.
 #[test]
 fn a_vote_is_for_a_disk_and_not_for_its_node() {
-    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None };
+    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None, attempt: 0 };
     let mut engine = newcomer();
     let output = after(&mut engine, message(2, 1, request()));
     after(&mut engine, Input::Persisted { write: output.write.expect("a vote").0 });
     let output = after(&mut engine, sent(Replica::new(2, 2), node(1), 1, request()));
-    assert_eq!(output.messages[0].body, Body::VoteReply { granted: false });
+    assert_eq!(output.messages[0].body, Body::VoteReply { granted: false, attempt: 0 });
 }
 
 #[test]

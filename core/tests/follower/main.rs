@@ -194,7 +194,7 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
     for (early, leader) in [(Duration::from_nanos(1), Some(2)), (Duration::ZERO, None)] {
         let mut follower = follower(0, 3);
         after(&mut follower, append(3, 3, 3, 0));
-        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: None };
+        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: None, attempt: 0 };
         follower.step(Instant::default() + (timeout - early), message(3, 2, body));
         assert_eq!(follower.leader(), leader.map(node), "{early:?} before its end");
     }
@@ -421,7 +421,7 @@ fn a_candidate_of_the_last_term_that_nobody_elects_is_not_due_again_at_once() {
     let due = |engine: &mut Engine| output_of(engine).wake_at.expect("it is a voter");
     let at = due(&mut last);
     last.step(at, Input::Wake);
-    last.step(at, message(2, Term::LAST.0, Body::PreVoteReply { granted: true }));
+    last.step(at, message(2, Term::LAST.0, Body::PreVoteReply { granted: true, attempt: 0 }));
     assert_eq!((last.role(), last.hard_state().term), (Role::Candidate, Term::LAST));
     let at = due(&mut last);
     last.step(at, Input::Wake);
@@ -448,7 +448,7 @@ fn only_the_leader_hands_over_and_only_as_long_as_nothing_has_changed() {
 fn an_order_to_take_over_counts_only_with_those_who_follow_that_leader() {
     let asked = |leader, term, round| {
         let handover = Some(Handover { leader, term: Term(term), round });
-        message(3, 2, Body::Vote { last_log_id: LogId::new(1, 2, 5), handover })
+        message(3, 2, Body::Vote { last_log_id: LogId::new(1, 2, 5), handover, attempt: 0 })
     };
     for (request, counts) in [
         (asked(node(2), 1, 3), true),
@@ -471,9 +471,9 @@ fn a_pre_vote_counts_for_the_term_that_was_asked_about() {
     let later = Instant::default() + Duration::from_secs(10);
     engine.step(later, Input::Wake);
     assert_eq!(engine.role(), Role::PreCandidate);
-    engine.step(later, message(2, 1, Body::PreVoteReply { granted: true }));
+    engine.step(later, message(2, 1, Body::PreVoteReply { granted: true, attempt: 0 }));
     assert_eq!(engine.role(), Role::PreCandidate, "that is an answer to an earlier question");
-    engine.step(later, message(2, 2, Body::PreVoteReply { granted: true }));
+    engine.step(later, message(2, 2, Body::PreVoteReply { granted: true, attempt: 0 }));
     assert_eq!(engine.role(), Role::Candidate);
 }
 

@@ -284,9 +284,10 @@ fn a_founder_lets_nobody_in_before_its_first_entry_has_left_it() {
     let body = Body::Situation { situation, told: told.clone() };
     after(&mut founder, sent(node(2), node(1), 0, body));
     assert_eq!(founder.last_log_id(), LogId::FIRST);
-    for (term, body) in
-        [(1, Body::PreVoteReply { granted: true }), (1, Body::VoteReply { granted: true })]
-    {
+    for (term, body) in [
+        (1, Body::PreVoteReply { granted: true, attempt: 0 }),
+        (1, Body::VoteReply { granted: true, attempt: 0 }),
+    ] {
         after(&mut founder, sent(node(2), node(1), term, body));
     }
     assert_ne!(founder.memory_of(node(2)), None, "its vote is remembered");

@@ -106,7 +106,7 @@ fn afterwards_no_term_is_too_late() {
         for term in bodies::numbers(1) {
             let mut cluster = cluster();
             let (from, to) = (Replica::new(if to == 1 { 2 } else { 1 }, 1), Replica::new(to, 1));
-            let (term, body) = (Term(term), Body::VoteReply { granted: false });
+            let (term, body) = (Term(term), Body::VoteReply { granted: false, attempt: 0 });
             let message = Message { group: 1, cluster: None, from, to, term, body };
             for _ in 0..3 {
                 cluster.step(to.id, vec![Input::Message(message.clone())]);
@@ -118,7 +118,7 @@ fn afterwards_no_term_is_too_late() {
 
 #[test]
 fn messages_for_others_are_ignored() {
-    let body = Body::VoteReply { granted: true };
+    let body = Body::VoteReply { granted: true, attempt: 0 };
     let (from, to) = (Replica::new(2, 1), Replica::new(1, 1));
     let good = Message { group: 1, cluster: None, from, to, term: Term(9), body };
     let mut cluster = cluster();

@@ -126,7 +126,7 @@ impl Safety {
         let durable = disk.durable();
         let Message { from, to, term, .. } = *message;
         match message.body {
-            Body::VoteReply { granted: true } => {
+            Body::VoteReply { granted: true, .. } => {
                 assert!(
                     durable.hard_state.term > term
                         || durable.hard_state.term == term

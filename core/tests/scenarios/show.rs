@@ -146,16 +146,16 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
     };
     let round = |round: &u64| if *round == 0 { String::new() } else { format!("; round {round}") };
     let _ = match body {
-        Body::PreVote { last_log_id } => write!(text, "pre-vote? log ends {last_log_id}"),
-        Body::PreVoteReply { granted } => write!(text, "pre-vote {}", yes_or_no(*granted)),
-        Body::Vote { last_log_id, handover: None } => {
+        Body::PreVote { last_log_id, .. } => write!(text, "pre-vote? log ends {last_log_id}"),
+        Body::PreVoteReply { granted, .. } => write!(text, "pre-vote {}", yes_or_no(*granted)),
+        Body::Vote { last_log_id, handover: None, .. } => {
             write!(text, "vote? log ends {last_log_id}")
         }
-        Body::Vote { last_log_id, handover: Some(_) } => {
+        Body::Vote { last_log_id, handover: Some(_), .. } => {
             write!(text, "vote? handed over, log ends {last_log_id}")
         }
         Body::TimeoutNow { .. } => write!(text, "campaign now"),
-        Body::VoteReply { granted } => write!(text, "vote {}", yes_or_no(*granted)),
+        Body::VoteReply { granted, .. } => write!(text, "vote {}", yes_or_no(*granted)),
         Body::Who { told: list } => write!(text, "who?{}", told(list)),
         Body::Situation { situation: is, told: list } => {
             write!(text, "is {}{}", situation(is), told(list))

@@ -98,15 +98,15 @@ impl Random {
     fn body(&mut self) -> Body {
         let last_log_id = self.log_id();
         let (boot, sequence, round) = (self.number(), self.number(), self.number());
-        let granted = self.below(2) == 0;
+        let (granted, attempt) = (self.below(2) == 0, self.number());
         match self.below(15) {
-            0 => Body::PreVote { last_log_id },
-            1 => Body::PreVoteReply { granted },
+            0 => Body::PreVote { last_log_id, attempt },
+            1 => Body::PreVoteReply { granted, attempt },
             2 => {
                 let handover = Handover { leader: self.replica(), term: Term(boot), round };
-                Body::Vote { last_log_id, handover: granted.then_some(handover) }
+                Body::Vote { last_log_id, handover: granted.then_some(handover), attempt }
             }
-            3 => Body::VoteReply { granted },
+            3 => Body::VoteReply { granted, attempt },
             4 => {
                 let entries = self.entries(last_log_id);
                 Body::Append {

@@ -401,12 +401,12 @@ fn all_kinds() -> Vec<Body> {
     let commands = vec![Bytes::new(), Bytes::from_static(b"set"), Bytes::from(vec![1; 3000])];
     let forwarded = |outcome| Body::ForwardReply { boot: 5, sequence: 6, outcome };
     vec![
-        Body::PreVote { last_log_id: log_id },
-        Body::PreVoteReply { granted: true },
-        Body::Vote { last_log_id: LogId::ZERO, handover: None },
-        Body::Vote { last_log_id: log_id, handover: Some(handover) },
+        Body::PreVote { last_log_id: log_id, attempt: 0 },
+        Body::PreVoteReply { granted: true, attempt: 0 },
+        Body::Vote { last_log_id: LogId::ZERO, handover: None, attempt: 0 },
+        Body::Vote { last_log_id: log_id, handover: Some(handover), attempt: 0 },
         Body::TimeoutNow { last_log_id: log_id, round: 9 },
-        Body::VoteReply { granted: false },
+        Body::VoteReply { granted: false, attempt: 0 },
         Body::Append { prev: log_id, committed: 9, round: 77, durable: 0, entries: entries.into() },
         Body::Append {
             prev: LogId::ZERO,

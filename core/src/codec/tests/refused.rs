@@ -94,7 +94,7 @@ fn messages_of_unknown_kinds_are_refused() {
         assert_eq!(outcome, Err(DecodeError::Kind { what: "message", kind }));
     }
     let last_bytes = [
-        (Body::PreVoteReply { granted: true }, "yes or no"),
+        (Body::PreVoteReply { granted: true, attempt: 0 }, "yes or no"),
         (
             Body::ForwardReply { boot: 1, sequence: 1, outcome: ForwardOutcome::Busy },
             "forward reply",

@@ -84,14 +84,14 @@ fn elections() -> Vec<Body> {
     let (term, round) = (Term(u64::MAX), u64::MAX);
     let handover = Some(Handover { leader: replica(3), term, round });
     vec![
-        Body::PreVote { last_log_id: log_id },
-        Body::PreVote { last_log_id: largest },
-        Body::PreVoteReply { granted: true },
-        Body::PreVoteReply { granted: false },
-        Body::Vote { last_log_id: LogId::ZERO, handover: None },
-        Body::Vote { last_log_id: log_id, handover },
-        Body::VoteReply { granted: true },
-        Body::VoteReply { granted: false },
+        Body::PreVote { last_log_id: log_id, attempt: 0 },
+        Body::PreVote { last_log_id: largest, attempt: u64::MAX },
+        Body::PreVoteReply { granted: true, attempt: 0 },
+        Body::PreVoteReply { granted: false, attempt: u64::MAX },
+        Body::Vote { last_log_id: LogId::ZERO, handover: None, attempt: 0 },
+        Body::Vote { last_log_id: log_id, handover, attempt: u64::MAX },
+        Body::VoteReply { granted: true, attempt: 0 },
+        Body::VoteReply { granted: false, attempt: u64::MAX },
         Body::TimeoutNow { last_log_id: log_id, round: 77 },
         Body::TimeoutNow { last_log_id: largest, round },
     ]

@@ -81,6 +81,18 @@ fn look(waits: &mut Waits, engine: &Engine, millis: u64, links: &Links) {
     waits.look(at(millis), GROUP, &Config::default(), engine, links);
 }
 
+/// Lets it ask for votes, and gives the number of the attempt.
+fn asks(engine: &mut Engine, millis: u64) -> u64 {
+    engine.step(at(millis), Input::Wake);
+    let mut output = Box::<Output>::default();
+    engine.take_output(&mut output);
+    let attempts = output.messages.iter().find_map(|message| match message.body {
+        Body::PreVote { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    attempts.expect("it asks")
+}
+
 /// With what a member says when it has waited for so long.
 fn sentence(engine: &Engine, links: &Links, seconds: u64) -> String {
     leader_is_missing(engine, &without_leader(engine, links), Duration::from_secs(seconds))
@@ -91,9 +103,11 @@ fn a_member_without_a_leader_says_why_after_some_elections_and_until_it_has_one(
     let (mut engine, mut waits) = (member(), Waits::default());
     let links = Links(BTreeMap::from([(2, refused_at("node-2"))]));
     look(&mut waits, &engine, 0, &links);
-    look(&mut waits, &engine, 4_999, &links);
+    look(&mut waits, &engine, 2_999, &links);
     assert!(waits.obstacles().is_empty());
-    assert_eq!(waits.wake_at(), Some(at(5_000)));
+    look(&mut waits, &engine, 3_000, &links);
+    assert_eq!(waits.obstacles()[&2], refused_at("node-2"), "requests are refused now");
+    assert_eq!(waits.wake_at(), Some(at(5_000)), "the first line of the log");
     look(&mut waits, &engine, 5_000, &links);
     let expected = BTreeMap::from([(2, refused_at("node-2")), (3, Obstacle::Silent)]);
     assert_eq!(*waits.obstacles(), expected);
@@ -116,20 +130,64 @@ fn a_member_without_a_leader_says_why_after_some_elections_and_until_it_has_one(
 }
 
 #[test]
+fn a_round_trip_that_is_too_long_is_told_once_in_a_while() {
+    let mut engine = member();
+    let looked_at = |engine: &Engine, millis| {
+        let mut waits = Waits::default();
+        look(&mut waits, engine, millis, &Links::default());
+        waits
+    };
+    let is_told = |waits: &Waits, millis| waits.unfit_lines.pass(at(millis)).is_none();
+    let first = asks(&mut engine, 2_000);
+    hears(&mut engine, 3_400, 2, Body::PreVoteReply { granted: false, attempt: first });
+    assert_eq!(engine.round_trip(), None, "one answer may be late by chance");
+    assert!(!is_told(&looked_at(&engine, 3_400), 3_400));
+    let second = asks(&mut engine, 4_000);
+    let third = asks(&mut engine, 6_000);
+    hears(&mut engine, 6_000, 2, Body::PreVoteReply { granted: false, attempt: second });
+    assert_eq!(engine.round_trip(), Some(Duration::from_millis(1400)));
+    let waits = looked_at(&engine, 6_000);
+    assert!(is_told(&waits, 6_000) && is_told(&waits, 35_999) && !is_told(&waits, 36_000));
+
+    hears(&mut engine, 6_100, 2, Body::PreVoteReply { granted: false, attempt: third });
+    assert_eq!(engine.round_trip(), Some(Duration::from_millis(100)));
+    assert!(!is_told(&looked_at(&engine, 6_100), 6_100), "the network is fast again");
+}
+
+#[test]
+fn what_was_measured_before_a_leader_was_heard_is_not_told_of_the_next_election() {
+    let mut engine = member();
+    for millis in [2_000, 4_000] {
+        let attempt = asks(&mut engine, millis);
+        let answer = Body::PreVoteReply { granted: false, attempt };
+        hears(&mut engine, millis + 1_200, 2, answer);
+    }
+    assert_eq!(engine.round_trip(), Some(Duration::from_millis(1200)));
+    let entries = Vec::new().into();
+    let heartbeat = Body::Append { prev: LogId::ZERO, committed: 0, round: 1, durable: 0, entries };
+    hears(&mut engine, 6_000, 2, heartbeat);
+    let mut waits = Waits::default();
+    look(&mut waits, &engine, 6_000, &Links::default());
+    assert_eq!(waits.unfit_lines.pass(at(6_000)), Some(0), "there is a leader");
+    asks(&mut engine, 9_000);
+    assert_eq!(engine.round_trip(), None);
+}
+
+#[test]
 fn a_voter_that_is_reached_is_judged_by_its_vote() {
     let mut engine = member();
     let unheard = Obstacle::Unheard { address: "node-1".to_owned() };
     let links = Links(BTreeMap::from([(2, unheard.clone()), (3, unheard.clone())]));
     assert_eq!(without_leader(&engine, &links)[&node(2)], unheard);
     engine.step(at(2_000), Input::Wake);
-    hears(&mut engine, 2_001, 2, Body::PreVoteReply { granted: false });
+    hears(&mut engine, 2_001, 2, Body::PreVoteReply { granted: false, attempt: 0 });
     assert_eq!(without_leader(&engine, &links)[&node(2)], Obstacle::NoVote);
     assert_eq!(without_leader(&engine, &links)[&node(3)], unheard);
     // It was reached then.
     let links = Links(BTreeMap::from([(2, refused_at("node-2"))]));
     assert_eq!(without_leader(&engine, &links)[&node(2)], refused_at("node-2"));
     // A stranger's answer is none.
-    hears(&mut engine, 2_002, 9, Body::PreVoteReply { granted: false });
+    hears(&mut engine, 2_002, 9, Body::PreVoteReply { granted: false, attempt: 0 });
     assert_eq!(engine.answer_of(node(9)), None);
 }
 
@@ -137,7 +195,7 @@ fn a_voter_that_is_reached_is_judged_by_its_vote() {
 fn a_voter_that_grants_its_vote_is_not_in_the_way() {
     let mut engine = member();
     engine.step(at(2_000), Input::Wake);
-    hears(&mut engine, 2_001, 3, Body::VoteReply { granted: true });
+    hears(&mut engine, 2_001, 3, Body::VoteReply { granted: true, attempt: 0 });
     let obstacles = without_leader(&engine, &Links::default());
     assert_eq!(obstacles, BTreeMap::from([(node(2), Obstacle::Silent)]));
 }

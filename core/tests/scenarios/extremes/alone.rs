@@ -86,10 +86,10 @@ impl Alone {
             State::Asking | State::Campaigning | State::Leading | State::Sending => self.wake(),
         }
         if matches!(state, State::Campaigning | State::Leading | State::Sending) {
-            self.hear(PEER, Body::PreVoteReply { granted: true }, Term(2));
+            self.hear(PEER, Body::PreVoteReply { granted: true, attempt: 0 }, Term(2));
         }
         if matches!(state, State::Leading | State::Sending) {
-            self.hear(PEER, Body::VoteReply { granted: true }, Term(2));
+            self.hear(PEER, Body::VoteReply { granted: true, attempt: 0 }, Term(2));
             let commands = [1, 2, 3].map(|n: u8| Bytes::from(vec![n]));
             self.engine.propose(self.now, 0, commands);
             self.engine.step(self.now, Input::Read { ticket: 0 });
@@ -203,8 +203,8 @@ impl Alone {
             self.wake();
         }
         if let Some(term) = self.ours().term.next() {
-            self.hear(PEER, Body::PreVoteReply { granted: true }, term);
-            self.hear(PEER, Body::VoteReply { granted: true }, self.ours().term);
+            self.hear(PEER, Body::PreVoteReply { granted: true, attempt: 0 }, term);
+            self.hear(PEER, Body::VoteReply { granted: true, attempt: 0 }, self.ours().term);
         }
         self.wake();
         let _: BTreeMap<_, _> = self.engine.peers().collect();

@@ -152,10 +152,10 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
     let (sequence, boot, round) = (1, 1, 0);
     let outcome = AppendOutcome::Accepted { matched: committed };
     let bases = vec![
-        Body::PreVote { last_log_id: last },
-        Body::PreVoteReply { granted: true },
-        Body::Vote { last_log_id: last, handover },
-        Body::VoteReply { granted: true },
+        Body::PreVote { last_log_id: last, attempt: 0 },
+        Body::PreVoteReply { granted: true, attempt: 0 },
+        Body::Vote { last_log_id: last, handover, attempt: 0 },
+        Body::VoteReply { granted: true, attempt: 0 },
         Body::Append {
             prev: last,
             committed,
@@ -210,19 +210,32 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
     let mut all = vec![base.clone()];
     let mut add = |body| all.push(body);
     match base.clone() {
-        Body::PreVote { last_log_id } => {
-            log_ids(last_log_id).into_iter().for_each(|id| add(Body::PreVote { last_log_id: id }));
-        }
-        Body::PreVoteReply { granted } => add(Body::PreVoteReply { granted: !granted }),
-        Body::Vote { last_log_id, handover } => {
+        Body::PreVote { last_log_id, attempt } => {
             for last_log_id in log_ids(last_log_id) {
-                add(Body::Vote { last_log_id, handover: None });
-                add(Body::Vote { last_log_id, handover });
+                add(Body::PreVote { last_log_id, attempt });
+            }
+            for attempt in numbers(attempt) {
+                add(Body::PreVote { last_log_id, attempt });
+            }
+        }
+        Body::PreVoteReply { granted, attempt } => {
+            add(Body::PreVoteReply { granted: !granted, attempt });
+            for attempt in numbers(attempt) {
+                add(Body::PreVoteReply { granted, attempt });
+            }
+        }
+        Body::Vote { last_log_id, handover, attempt } => {
+            for attempt in numbers(attempt) {
+                add(Body::Vote { last_log_id, handover, attempt });
+            }
+            for last_log_id in log_ids(last_log_id) {
+                add(Body::Vote { last_log_id, handover: None, attempt });
+                add(Body::Vote { last_log_id, handover, attempt });
             }
             let Handover { leader, term, round } = handover.expect("the base has one");
             let with = |leader, term, round| {
                 let handover = Some(Handover { leader, term, round });
-                Body::Vote { last_log_id, handover }
+                Body::Vote { last_log_id, handover, attempt }
             };
             replicas(ours).into_iter().for_each(|leader| add(with(leader, term, round)));
             for number in numbers(term.0) {
@@ -230,7 +243,12 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
                 add(with(leader, term, number));
             }
         }
-        Body::VoteReply { granted } => add(Body::VoteReply { granted: !granted }),
+        Body::VoteReply { granted, attempt } => {
+            add(Body::VoteReply { granted: !granted, attempt });
+            for attempt in numbers(attempt) {
+                add(Body::VoteReply { granted, attempt });
+            }
+        }
         Body::Append { prev, committed, round, durable, entries } => {
             for run in runs(prev, ours) {
                 let entries = run.into();

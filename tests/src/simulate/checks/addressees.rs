@@ -39,7 +39,7 @@ impl Check for Addressees {
             Seen::Sends { message, .. } => {
                 let asked = (message.from, message.to, message.term);
                 let was_asked = match message.body {
-                    Body::VoteReply { granted: true } => self.votes.contains(&asked),
+                    Body::VoteReply { granted: true, .. } => self.votes.contains(&asked),
                     Body::AppendReply { outcome: AppendOutcome::Accepted { .. }, .. } => {
                         self.leaders.contains(&asked)
                     }

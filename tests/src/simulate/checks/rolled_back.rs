@@ -37,7 +37,7 @@ impl Check for RolledBack {
                     message.body,
                     Body::PreVote { .. }
                         | Body::Vote { .. }
-                        | Body::VoteReply { granted: true }
+                        | Body::VoteReply { granted: true, .. }
                         | Body::AppendReply { outcome: AppendOutcome::Accepted { .. }, .. }
                 );
                 let Some(remembering) = model.remembering.get(node) else { return Ok(()) };

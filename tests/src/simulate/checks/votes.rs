@@ -38,7 +38,9 @@ impl Check for Votes {
 
     fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Sends { message, .. } if message.body == (Body::VoteReply { granted: true }) => {
+            Seen::Sends { message, .. }
+                if matches!(message.body, Body::VoteReply { granted: true, .. }) =>
+            {
                 self.gives(message.from, message.term, message.to, model)
             }
             Seen::Turned { before, now, .. }
