@@ -25,7 +25,7 @@ impl StateMachine for Counter {
     type Command = i64;
     type Response = i64;
 
-    async fn apply(&mut self, add: i64) -> i64 {
+    async fn apply(&mut self, add: i64, _: At) -> i64 {
         self.total += add;
         self.total
     }
