@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate_core::{MAX_NODES, Obstacle, Replica};
+use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Listener, Task, yield_now};
 
 use crate::handshake::{Hello, Party, Refusal};
@@ -130,6 +131,9 @@ where
                 if let Some(left_out) = state.lines.pass(Cause::Accept, state.rt.now()) {
                     tracing::warn!(%error, left_out, "connections can't be accepted; trying on");
                 }
+                if planted(Bug::P7) {
+                    return;
+                }
                 state.rt.sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -143,6 +147,9 @@ fn begin<R: AsyncRuntime>(state: &Rc<State<R>>, stream: R::Stream, address: Sock
     let id = state.next_id();
     let closed = state.accepted.borrow_mut().places.enter(id, address.ip());
     state.crowd_out(closed);
+    if closed == Some(id) && planted(Bug::P10) {
+        return;
+    }
     let shared = Rc::clone(state);
     let task = state.rt.spawn(async move {
         let connection = connection(&shared, id, stream, address);

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::rc::Rc;
@@ -70,6 +71,8 @@ pub(crate) struct HostState {
     /// After so many polls more it dies.
     dies_after: Cell<Option<(u64, Crash)>>,
     pub(crate) next_port: Cell<u16>,
+    /// How likely its process gets no descriptor for a socket.
+    refused_sockets: Cell<f64>,
 }
 
 impl HostState {
@@ -97,6 +100,7 @@ impl HostState {
             slowness: Cell::new(1),
             dies_after: Cell::new(None),
             next_port: Cell::new(32_768),
+            refused_sockets: Cell::new(0.0),
         }
     }
 
@@ -119,6 +123,20 @@ impl HostState {
     /// Destructors run of a process that is over. What they begin, does not happen: a process that is really killed runs none.
     pub(crate) fn is_dying(&self) -> bool {
         self.dying.get()
+    }
+
+    /// Whether its process gets a descriptor for a socket.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub(crate) fn take_socket(&self, world: &World) -> io::Result<()> {
+        const EMFILE: i32 = 24;
+        let probability = self.refused_sockets.get();
+        if probability > 0.0 && world.descriptors.chance(probability) {
+            world.trace.count("socket refused");
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        Ok(())
     }
 
     /// Whether this is one of its addresses.
@@ -420,6 +438,12 @@ impl Host {
     /// Everything takes the process so many times longer than usual, from now on.
     pub fn set_slowness(&self, times: u64) {
         self.state.slowness.set(times.max(1));
+    }
+
+    /// How likely its process gets no descriptor for a connection that it opens or accepts, from now
+    /// on (`EMFILE`). One that is not accepted waits. Files are not concerned, nor listening.
+    pub fn refuse_sockets(&self, probability: f64) {
+        self.state.refused_sockets.set(probability);
     }
 
     /// Its clock runs by so many parts per million faster (or slower) than the world's, from now on. At -1,000,000 and below it would stand still: it

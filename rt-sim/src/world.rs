@@ -55,6 +55,7 @@ pub(crate) struct World {
     pub(crate) networking: Generator,
     pub(crate) naming: Generator,
     pub(crate) disks: Generator,
+    pub(crate) descriptors: Generator,
     /// What the processes draw.
     pub(crate) processes: Generator,
 }
@@ -75,6 +76,7 @@ impl World {
             networking: Generator::new(seed, "network"),
             naming: Generator::new(seed, "names"),
             disks: Generator::new(seed, "disks"),
+            descriptors: Generator::new(seed, "descriptors"),
             processes: Generator::new(seed, "processes"),
         })
     }

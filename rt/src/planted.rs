@@ -71,6 +71,8 @@ bugs! {
     R15,
     /// Writes that were passed on get no answer when the leader is gone.
     R16,
+    /// What is passed on has no window, and nobody hears that the transport has not taken it.
+    R20,
     /// A vote names a node and not its disk.
     I1,
     /// A message to an earlier disk of a node is taken by the next one.
@@ -141,6 +143,12 @@ bugs! {
     D9,
     /// What a leader can't read gets a place in its log.
     D10,
+    /// Only the first address of a name is tried.
+    P5,
+    /// A node that gets no descriptor for a connection accepts no more.
+    P7,
+    /// Where all places are taken, the next connection is closed, whoever has the others.
+    P10,
     /// A segment that is shorter than it was made is taken for one with a torn tail.
     D7,
     /// A write that was passed on, and of which nobody knows what became, is told to have been refused.
@@ -163,6 +171,8 @@ bugs! {
     X9,
     /// An opening syncs the last batch, and does not write it anew.
     X10,
+    /// What contradicts a committed entry ends the node.
+    X11,
 }
 
 impl fmt::Display for Bug {

@@ -42,6 +42,7 @@ profiles! {
     logs_are_compacted: Snapshots,
     clusters_are_formed: Formation,
     disks_are_mixed_up: Identity,
+    strangers_lie_and_speak_nonsense: Outside,
     it_ends_in_a_known_way: Endings,
 }
 

@@ -535,6 +535,7 @@ impl Common {
     /// and nobody has noticed.
     #[cold]
     pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
+        assert!(!planted(Bug::X11), "entry {theirs} contradicts what is committed");
         self.contradictions = self.contradictions.saturating_add(1);
         if self.contradiction_lines.pass(self.now).is_none() {
             return;

@@ -144,7 +144,6 @@ impl Follower {
 
     /// The leader has said something. None: it is not the one that this node follows.
     fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
-        self.election_at = common.election_at();
         if self.following.is_none() {
             let (me, term) = (common.me, common.hard_state.term);
             tracing::info!(%me, %term, leader = %from, "follows a leader");
@@ -167,9 +166,12 @@ impl Follower {
         });
         if following.leader != from {
             let leader = following.leader;
+            // One of them lies, and it may be the first. If that says no more, this node campaigns,
+            // and as a candidate it hears whoever leads.
             tracing::error!(%from, %leader, "ignored a second leader of this term");
             return None;
         }
+        self.election_at = common.election_at();
         following.last_contact = common.now;
         following.acted = true;
         Some(following)
@@ -345,8 +347,9 @@ impl Follower {
             && following.leader == from
         {
             let index = index.filter(|_| !following.contradicts);
-            following.questions.on_reply(common, sequence, index);
-            following.learn_commit(common, index.unwrap_or(0));
+            if following.questions.on_reply(common, sequence, index) {
+                following.learn_commit(common, index.unwrap_or(0));
+            }
         }
     }
 

@@ -153,11 +153,19 @@ impl Questions {
         }
     }
 
-    pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, index: Option<Index>) {
-        if let Some(asked) = self.asked.take_if(|asked| asked.sequence == sequence) {
-            let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
-            common.out.reads.extend(asked.tickets.into_iter().map(|ticket| (ticket, outcome)));
-        }
+    /// Answers those who wait. Whether this was asked.
+    pub(super) fn on_reply(
+        &mut self,
+        common: &mut Common,
+        sequence: u64,
+        index: Option<Index>,
+    ) -> bool {
+        let Some(asked) = self.asked.take_if(|asked| asked.sequence == sequence) else {
+            return false;
+        };
+        let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
+        common.out.reads.extend(asked.tickets.into_iter().map(|ticket| (ticket, outcome)));
+        true
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {

@@ -392,6 +392,45 @@ fn a_term_that_is_far_ahead_is_followed_by_steps() {
     }
 }
 
+/// Whoever has pretended to lead in a term keeps its leader out no longer than a leader that has
+/// died, though the leader goes on talking.
+#[test]
+fn a_second_leader_of_a_term_does_not_put_off_the_next_election() {
+    let mut outline = Outline::default();
+    outline.push(&first(members(&[1, 2, 3])));
+    let hard_state = HardState { term: Term(1), voted_for: None };
+    let mut node = engine(Recovered { hard_state, outline, ..Recovered::default() });
+    let heartbeat = |from| {
+        let (prev, entries) = (LogId::FIRST, Entries::default());
+        message(from, 1, Body::Append { prev, committed: 0, round: 0, durable: 0, entries })
+    };
+    after(&mut node, heartbeat(9));
+    let due = output_of(&mut node).wake_at.expect("it is a voter");
+    node.step(Instant::default() + Config::default().election_timeout, heartbeat(2));
+    assert_eq!(node.leader().map(|leader| leader.id), Some(9));
+    node.step(due, Input::Wake);
+    assert_eq!((node.role(), node.leader()), (Role::PreCandidate, None));
+    node.step(due, heartbeat(2));
+    assert_eq!(node.leader().map(|leader| leader.id), Some(2));
+}
+
+/// The leader's answer to a read tells what is committed. One to a read that nobody asked is forged.
+#[test]
+fn an_answer_to_no_question_commits_nothing() {
+    let answer = |sequence| says(Body::ReadIndexReply { sequence, index: Some(3), time: 0 });
+    let mut follower = follower(0, 3);
+    after(&mut follower, append(3, 3, 0, 0));
+    after(&mut follower, answer(u64::MAX));
+    assert_eq!(follower.committed(), 0);
+    let asked = after(&mut follower, Input::Read { ticket: 1 });
+    let sequence = asked.messages.iter().find_map(|message| match message.body {
+        Body::ReadIndex { sequence } => Some(sequence),
+        _ => None,
+    });
+    after(&mut follower, answer(sequence.expect("it asks the leader")));
+    assert_eq!(follower.committed(), 3);
+}
+
 #[test]
 fn nobody_campaigns_beyond_the_last_term() {
     for (term, role) in [(Term(u64::MAX / 2 - 1), Role::PreCandidate), (Term::LAST, Role::Follower)]

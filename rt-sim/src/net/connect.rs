@@ -61,6 +61,7 @@ impl SimStream {
         from: &Rc<HostState>,
         to: SocketAddr,
     ) -> io::Result<Self> {
+        from.take_socket(world)?;
         let connecting = Rc::new(Connecting {
             world: Rc::clone(world),
             from: Rc::clone(from),

@@ -117,6 +117,8 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     async fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
+        // (The kernel takes a descriptor first, and then a connection for it.)
+        self.host.take_socket(&self.world)?;
         poll_fn(|context| self.listening.poll_accept(&self.world, context)).await
     }
 

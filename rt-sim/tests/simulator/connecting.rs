@@ -258,3 +258,21 @@ fn a_host_listens_on_its_own_addresses_and_on_each_port_once() {
         assert!(pair.on_a.connect(at(&pair.b)).await.is_ok());
     });
 }
+
+#[test]
+fn without_descriptors_nothing_is_opened_or_accepted_and_nothing_is_lost() {
+    const EMFILE: Option<i32> = Some(24);
+    let pair = Pair::new(1);
+    let mut listener = pair.wait(pair.on_b.listen(at(&pair.b))).unwrap();
+    pair.b.refuse_sockets(1.0);
+    let (_reader, _writer) = pair.try_to_connect().0.expect("the kernel takes it in").split();
+    for _ in 0..2 {
+        let accepted = pair.wait(listener.accept());
+        assert_eq!(accepted.map(drop).unwrap_err().raw_os_error(), EMFILE);
+    }
+    let opened = pair.wait(pair.on_b.connect(at(&pair.a)));
+    assert_eq!(opened.map(drop).unwrap_err().raw_os_error(), EMFILE);
+    pair.b.refuse_sockets(0.0);
+    assert!(pair.wait(listener.accept()).is_ok(), "it has waited");
+    assert_eq!(pair.simulation.counts()["socket refused"], 3);
+}

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use futures::future::{Either, select};
 use futures::pin_mut;
 use quorate::rt::Task;
 use quorate::rt::channel::oneshot;
-use quorate::sim::{Crash, DiskImage, Generator, Host, Network, Sim, Simulation};
+use quorate::sim::{
+    Crash, DiskImage, Generator, Host, NameConfig, Names, Network, Sim, Simulation,
+};
 use quorate::{
     AsyncRuntime, Fatal, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError,
-    StoreError, TcpTransport,
+    StoreError, TcpConfig, TcpTransport,
 };
 
 use super::atlas::Atlas;
@@ -22,7 +24,7 @@ use super::faults::Fault;
 use super::ledger::Ledger;
 use super::observed::Observed;
 use super::observer::{DATA, Observer, now};
-use super::plan::Plan;
+use super::plan::{Naming, Plan};
 use super::workload::clients;
 
 pub const PORT: u16 = 7000;
@@ -53,6 +55,7 @@ pub struct Cluster {
     pub plan: Plan,
     pub observer: Rc<Observer>,
     pub network: Network,
+    pub names: Names,
     pub hosts: BTreeMap<NodeId, Host>,
     /// Where those live who make things go wrong.
     pub control: Host,
@@ -119,11 +122,12 @@ impl Cluster {
             .collect();
         let network = simulation.network();
         network.configure(plan.network.clone());
-        Rc::new(Self {
+        let cluster = Rc::new(Self {
             members: RefCell::new(hosts.keys().map(|id| (*id, Member::told(&hosts))).collect()),
             plan: plan.clone(),
             observer,
             network,
+            names: simulation.names(),
             hosts,
             control,
             outside,
@@ -136,7 +140,9 @@ impl Cluster {
             workload: Generator::new(plan.seed, "workload"),
             phase: Cell::new(Phase::Faults),
             counts: RefCell::default(),
-        })
+        });
+        cluster.heal_names();
+        cluster
     }
 
     /// Whether these may go on without the others: the cluster is formed, and a quorum of its
@@ -155,6 +161,25 @@ impl Cluster {
 
     pub fn address(&self, id: NodeId) -> SocketAddr {
         SocketAddr::new(self.host(id).ip(), PORT)
+    }
+
+    /// Where a node is by the lists, and in what it says of itself.
+    fn listed_address(&self, id: NodeId) -> String {
+        match self.plan.names {
+            Naming::Addresses => self.address(id).to_string(),
+            Naming::Names | Naming::NamesThatSwallow => {
+                format!("{}:{PORT}", self.host(id).name())
+            }
+        }
+    }
+
+    /// All names are right, and looked up soon.
+    pub fn heal_names(&self) {
+        self.names.configure(NameConfig::default());
+        let first = (self.plan.names == Naming::NamesThatSwallow).then(|| swallows(0));
+        for host in self.hosts.values() {
+            self.names.set(host.name(), first.into_iter().chain([host.ip()]));
+        }
     }
 
     /// Whether the disk of this node may be damaged, lost, or put back: as many as the cluster
@@ -261,7 +286,12 @@ impl Cluster {
         let (node, observer) = (id, Rc::clone(&self.observer));
         let store = Observed { inner: store, node, life, observer, rt: rt.clone() };
         let address = self.address(id).to_string();
-        let transport = TcpTransport::bind_with(rt, &address, self.plan.tcp.clone()).await;
+        let advertise = match self.plan.names {
+            Naming::Addresses => None,
+            Naming::Names | Naming::NamesThatSwallow => Some(self.listed_address(id)),
+        };
+        let tcp = TcpConfig { advertise, ..self.plan.tcp.clone() };
+        let transport = TcpTransport::bind_with(rt, &address, tcp).await;
         let transport = transport.expect("nobody else listens there");
         let observer = Rc::clone(&self.observer);
         let transport = Observed { inner: transport, node, life, observer, rt: rt.clone() };
@@ -308,7 +338,7 @@ impl Cluster {
         let id = raft.id();
         let told = self.members.borrow()[&id].told.clone();
         let address = |id: NodeId| match self.hosts.contains_key(&id) {
-            true => self.address(id).to_string(),
+            true => self.listed_address(id),
             false => format!("{}:{PORT}", self.control.ip()),
         };
         let members: Vec<_> = told.iter().map(|id| (*id, address(*id))).collect();
@@ -453,6 +483,11 @@ impl Cluster {
             self.start(id);
         }
     }
+}
+
+/// An address that no host has: what is sent there is lost.
+pub fn swallows(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 9, 9, number).into()
 }
 
 fn is_damage(error: &StoreError) -> bool {

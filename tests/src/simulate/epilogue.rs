@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{Either, join, join_all, select};
-use quorate::sim::{Crash, Sim};
+use quorate::sim::{Crash, NetworkConfig, Sim};
 use quorate::{AsyncRuntime, NodeId, Role, Term};
 
 use super::checks::Verdict;
@@ -51,6 +51,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::UnreadableLeader => scene.unreadable_leader(follower).await,
         Epilogue::LateOrder => scene.late_order().await,
         Epilogue::BothDisks => scene.both_disks().await,
+        Epilogue::Burst => scene.burst(follower).await,
         Epilogue::PutBackUnseen => return scene.put_back_unseen().await,
     }?;
     converges(cluster, rt, core).await
@@ -172,6 +173,37 @@ impl Scene<'_> {
         }
         join_all(followers().map(|id| clients::write_many_large(cluster, id, 30))).await;
         Ok(())
+    }
+
+    /// While nothing fails, each write that is passed on has an outcome that is known (R20).
+    async fn burst(&self, follower: NodeId) -> Verdict {
+        const BYTES: usize = 2 << 20;
+        const MOST: usize = 500;
+        let Self { cluster, leader, .. } = *self;
+        let (network, command) = (&cluster.network, cluster.plan.config.max_command_bytes);
+        let before = network.config();
+        // So that nothing takes so long that it counts as lost.
+        network.configure(NetworkConfig {
+            latency: Duration::from_micros(50)..Duration::from_micros(200),
+            bandwidth: 1 << 30,
+            window: 256 << 10..1 << 20,
+            segment: 16 << 10..64 << 10,
+            ..before.clone()
+        });
+        let led = || cluster.metrics(follower).map(|metrics| (metrics.leader, metrics.term));
+        let leads = led();
+        let count = (BYTES / command).clamp(10, MOST);
+        let unknown = clients::write_many_large(cluster, follower, count).await;
+        network.configure(before);
+        let stays = leads == Some((Some(leader), self.term)) && led() == leads;
+        cluster.count(if stays { "burst, of one leader" } else { "burst, of several leaders" });
+        match unknown {
+            count if count > 0 && stays => Err(format!(
+                "node {follower} has passed a burst on, nothing has failed, and nobody knows what \
+                 became of {count} writes"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// All nodes start at once, and find a leader within a few election timeouts.

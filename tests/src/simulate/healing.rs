@@ -31,14 +31,16 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         hang: 0.0,
         ..cluster.plan.network.clone()
     });
+    cluster.heal_names();
     for host in cluster.hosts.values() {
         host.resume();
+        host.refuse_sockets(0.0);
         host.set_slowness(1);
         host.disk().resume();
         host.disk().configure(cluster.plan.disk.clone());
     }
     let mut core = ids.clone();
-    if cluster.plan.profile != Profile::Endings && draw.chance(0.4) {
+    if !matches!(cluster.plan.profile, Profile::Endings | Profile::Outside) && draw.chance(0.4) {
         // Any majority, if all that are not whole come on top.
         let majority = ids.len() / 2 + 1;
         draw.shuffle(&mut core);

@@ -132,6 +132,7 @@ impl Observer {
     /// From now on no check looks, as a disk has broken its promises. What the run itself waits for
     /// is all that still counts.
     pub fn look_away(&self) {
+        self.noticed.borrow_mut().clear(); // A lie may have been taken for that.
         self.looks_away.set(true);
     }
 
@@ -407,18 +408,30 @@ impl Observer {
             }
             self.late.choose(&sent).clone()
         };
-        let node = message.to.id;
-        // A disk that was put back may hear of a peer only after that has told what it remembers.
-        let is_put_back = self.with_model(|model| {
-            model.nodes.get(&node).is_none_or(|of| of.is_put_back)
-                || model.remembering.contains_key(&node)
-        });
+        let is_put_back = self.is_put_back(message.to.id);
         // A leader takes an answer of this kind for a sign of life of a disk that it exchanges,
         // gives that up, and can't let the new disk in later, which is not empty any more.
         let is_sign_of_life =
             matches!(message.body, Body::AppendReply { .. } | Body::SnapshotReply { .. })
                 && self.with_model(|model| model.replica(message.from.id) != Some(message.from));
         !is_put_back && !is_sign_of_life && self.deliver(message, boot)
+    }
+
+    /// Delivers a message that nobody has sent. Whether there was a node for it.
+    pub fn forge(&self, message: Message) -> bool {
+        if self.is_put_back(message.to.id) || self.looks_away() {
+            return false;
+        }
+        let boot = self.boot_of(message.from);
+        self.deliver(message, boot)
+    }
+
+    /// A disk that was put back may hear of a peer only after that has told what it remembers.
+    fn is_put_back(&self, node: NodeId) -> bool {
+        self.with_model(|model| {
+            model.nodes.get(&node).is_none_or(|of| of.is_put_back)
+                || model.remembering.contains_key(&node)
+        })
     }
 
     /// Delivers a message that was sent in that boot, to whatever store its node has now. Whether
@@ -428,7 +441,7 @@ impl Observer {
         let inbox = self.inboxes.borrow().get(&node).cloned();
         let runs = self.hosts.borrow().get(&node).is_some_and(Host::is_running);
         let Some(inbox) = inbox.filter(|_| runs) else { return false };
-        self.tell(now(), || format!("node {node} gets late {message:?}"));
+        self.tell(now(), || format!("node {node} is told {message:?}"));
         let from = message.from;
         inbox.met(from, boot);
         inbox.deliver(message);

@@ -29,6 +29,7 @@ pub struct Plan {
     pub tcp: TcpConfig,
     pub file: FileConfig,
     pub network: NetworkConfig,
+    pub names: Naming,
     pub disk: DiskConfig,
     /// What goes wrong, and how long it goes well in between, on average.
     pub faults: Vec<(Fault, Duration)>,
@@ -39,6 +40,17 @@ pub struct Plan {
     pub recoveries: f64,
     /// What is tried when all is well again.
     pub epilogue: Epilogue,
+}
+
+/// How the nodes are named in their lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// By their addresses.
+    Addresses,
+    /// By names.
+    Names,
+    /// By names of two addresses each, the first of which swallows packets, even when all is well.
+    NamesThatSwallow,
 }
 
 /// What the clients do.
@@ -98,6 +110,9 @@ pub enum Epilogue {
     PutBackUnseen,
     /// An order to take over comes late: the leader has gone on, and has said so. It stays.
     LateOrder,
+    /// More is written through a follower, all at once, than fits into any window on the way to the
+    /// leader. As nothing fails, each write is known to be done, or refused.
+    Burst,
     /// A node campaigns, loses its disk, and campaigns in the same term with the next one. Who has
     /// voted for the first disk must not vote for the second.
     BothDisks,
@@ -150,6 +165,7 @@ impl Plan {
             tcp: tcp(draw, &config),
             file: file(draw, profile),
             network: network(draw, profile),
+            names: Naming::Addresses,
             disk: disk(draw),
             faults: profile.faults(&draw.0, wall_clocks, identities),
             load: load(draw, &config, profile),
@@ -158,6 +174,7 @@ impl Plan {
             epilogue: epilogue(draw, profile),
             config,
         };
+        plan.names = naming(&plan);
         // Values in pieces of a few bytes each would be all that such a run consists of.
         let segment = &mut plan.network.segment;
         segment.end = segment.end.max(plan.load.value_bytes.end / 16);
@@ -178,7 +195,13 @@ impl Plan {
     /// How long it may take a cluster that is well to do anything: to notice what is broken (TCP's
     /// part of that is seconds, whatever the election timeout), to elect, and to catch up.
     pub fn patience(&self) -> Duration {
+        // A look-up that has begun to hang is waited for.
+        let look_up = match self.names {
+            Naming::Addresses => Duration::ZERO,
+            Naming::Names | Naming::NamesThatSwallow => Duration::from_secs(30),
+        };
         Duration::from_secs(30)
+            + look_up
             + 20 * self.config.election_timeout
             + 4 * self.config.request_timeout
     }
@@ -277,6 +300,17 @@ fn network(draw: &Draw, profile: Profile) -> NetworkConfig {
     }
 }
 
+/// Where names go wrong there are names, and in some other runs.
+fn naming(plan: &Plan) -> Naming {
+    let draw = Generator::new(plan.seed, "plan of names");
+    let has_names = plan.has(Fault::Names) || draw.chance(0.1);
+    match (has_names, draw.chance(0.3)) {
+        (false, _) => Naming::Addresses,
+        (true, false) => Naming::Names,
+        (true, true) => Naming::NamesThatSwallow,
+    }
+}
+
 fn disk(draw: &Draw) -> DiskConfig {
     let micros = Duration::from_micros;
     DiskConfig {
@@ -303,6 +337,11 @@ fn load(draw: &Draw, config: &Config, profile: Profile) -> Load {
 }
 
 fn epilogue(draw: &Draw, profile: Profile) -> Epilogue {
+    if profile == Profile::Outside && draw.0.chance(0.7) {
+        // The latter takes as long as many of the others.
+        let [burst, siege] = [Epilogue::Burst, Epilogue::Siege];
+        return *draw.0.choose(&[burst, burst, burst, siege]);
+    }
     let always = profile == Profile::Endings;
     if !always && draw.0.chance(0.4) {
         return Epilogue::None;
@@ -329,6 +368,7 @@ impl fmt::Display for Plan {
         writeln!(f, "  {:?}", self.tcp)?;
         writeln!(f, "  {:?}", self.file)?;
         writeln!(f, "  {:?}", self.network)?;
+        writeln!(f, "  {:?}", self.names)?;
         writeln!(f, "  {:?}", self.disk)?;
         let Self { slow_applying, recoveries, epilogue, .. } = self;
         write!(

@@ -34,14 +34,7 @@ pub fn shows(bug: Bug) -> Shows {
             reason: "no membership but the first, which is the same everywhere",
             test: "core/src/outline/tests.rs: the_last_membership_is_in_force_until_it_is_truncated",
         },
-        Bug::I7 => Elsewhere {
-            reason: "no strangers speak there",
-            test: "core/tests/leader.rs: forwards_and_questions_of_strangers_are_refused",
-        },
-        Bug::I9 => Elsewhere {
-            reason: "nobody lies there",
-            test: "core/tests/follower/main.rs: a_term_that_is_far_ahead_is_followed_by_steps",
-        },
+        Bug::I7 | Bug::I9 | Bug::X11 | Bug::P5 | Bug::P7 | Bug::P10 | Bug::R20 => In(&[Outside]),
         Bug::D9 => Elsewhere {
             reason: "a state machine that writes only what it can read",
             test: "tests/tests/snapshots.rs: a_snapshot_that_cannot_be_read_back_stands_for_nothing",

@@ -33,12 +33,14 @@ pub enum Profile {
     Formation,
     /// Disks are lost, put back, copied and swapped, and messages of earlier lives come.
     Identity,
+    /// What lies around the nodes fails, and whoever is outside speaks nonsense and lies.
+    Outside,
     /// A little goes wrong for a moment, and then something of which it is known what must come of it.
     Endings,
 }
 
 impl Profile {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Default,
         Self::Calm,
         Self::Network,
@@ -49,6 +51,7 @@ impl Profile {
         Self::Snapshots,
         Self::Formation,
         Self::Identity,
+        Self::Outside,
         Self::Endings,
     ];
 
@@ -56,7 +59,7 @@ impl Profile {
     pub fn sizes(self) -> &'static [u64] {
         match self {
             Self::Calm => &[5],
-            Self::Endings | Self::Identity => &[3, 3, 3, 4, 5, 5, 7],
+            Self::Endings | Self::Identity | Self::Outside => &[3, 3, 3, 4, 5, 5, 7],
             Self::Formation => &[1, 2, 2, 3, 3, 3, 3, 4, 5],
             _ => &[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7],
         }
@@ -121,6 +124,9 @@ impl Profile {
             Self::Identity => {
                 &[Upheavals, PutBacks, Copies, Swaps, LateMessages, Crashes, Partitions, Wipes]
             }
+            Self::Outside => {
+                &[Strangers, Liars, Names, Descriptors, Partitions, Resets, Crashes, Restarts]
+            }
         };
         let wanted = match self {
             Self::Default => 0.4,
@@ -141,6 +147,9 @@ impl Profile {
             );
             // Most runs of other kinds are to go on with the disks that they have.
             let wanted = match self {
+                Self::Default | Self::Snapshots if matches!(fault, Liars | Names | Descriptors) => {
+                    0.1
+                }
                 Self::Default | Self::Snapshots if fault.draws_alone() => 0.2,
                 _ => wanted,
             };
@@ -165,6 +174,7 @@ impl fmt::Display for Profile {
             Self::Snapshots => "snapshots",
             Self::Formation => "formation",
             Self::Identity => "identity",
+            Self::Outside => "outside",
             Self::Endings => "endings",
         })
     }

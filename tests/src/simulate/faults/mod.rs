@@ -3,9 +3,12 @@
 mod clocks;
 mod copies;
 mod crashes;
+mod descriptors;
 mod disks;
 mod formation;
 mod late;
+mod liars;
+mod names;
 mod network;
 mod processes;
 mod put_backs;
@@ -49,10 +52,13 @@ pub enum Fault {
     LateMessages,
     Formation,
     Strangers,
+    Liars,
+    Names,
+    Descriptors,
 }
 
 impl Fault {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -76,6 +82,9 @@ impl Fault {
         Self::LateMessages,
         Self::Formation,
         Self::Strangers,
+        Self::Liars,
+        Self::Names,
+        Self::Descriptors,
     ];
 
     /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others:
@@ -91,6 +100,9 @@ impl Fault {
                 | Self::LateMessages
                 | Self::Formation
                 | Self::Strangers
+                | Self::Liars
+                | Self::Names
+                | Self::Descriptors
         )
     }
 }
@@ -121,6 +133,9 @@ impl fmt::Display for Fault {
             Self::LateMessages => "late-messages",
             Self::Formation => "formation",
             Self::Strangers => "strangers",
+            Self::Liars => "liars",
+            Self::Names => "names",
+            Self::Descriptors => "descriptors",
         })
     }
 }
@@ -163,6 +178,9 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::LateMessages => late::late_messages(calm).await,
         Fault::Formation => formation::formation(calm).await,
         Fault::Strangers => strangers::strangers(calm).await,
+        Fault::Liars => liars::liars(calm).await,
+        Fault::Names => names::names(calm).await,
+        Fault::Descriptors => descriptors::descriptors(calm).await,
     }
 }
 

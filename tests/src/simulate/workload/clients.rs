@@ -208,14 +208,16 @@ pub async fn write_many(cluster: &Cluster, node: NodeId, count: usize) {
     join_all(writes.collect::<Vec<_>>()).await;
 }
 
-/// Writes so often through a node, all at once, values that are as large as may be.
-pub async fn write_many_large(cluster: &Cluster, node: NodeId, count: usize) {
-    let Some(raft) = cluster.raft(node) else { return };
+/// Writes so often through a node, all at once, values that are as large as may be. Gives of how
+/// many nobody knows what became of them.
+pub async fn write_many_large(cluster: &Cluster, node: NodeId, count: usize) -> usize {
+    let Some(raft) = cluster.raft(node) else { return 0 };
     let (handle, load) = (Handle::Shared(raft), &cluster.plan.load);
     let bytes = most_padding_bytes(cluster);
     let key = || cluster.workload.below(load.keys);
     let writes = (0..count).map(|_| write_padded(cluster, &handle, key(), bytes));
-    join_all(writes.collect::<Vec<_>>()).await;
+    let answers = join_all(writes.collect::<Vec<_>>()).await;
+    answers.into_iter().filter(|answer| *answer == Answer::Unknown).count()
 }
 
 /// Writes so often through a node, one after the other, values that are as large as may be.
