@@ -167,7 +167,9 @@ impl Follower {
         });
         if following.leader != from {
             let leader = following.leader;
-            tracing::error!(%from, %leader, "ignored a second leader of this term");
+            if let Some(left_out) = common.tells_of_peer() {
+                tracing::error!(%from, %leader, left_out, "ignored a second leader of this term");
+            }
             return None;
         }
         following.last_contact = common.now;
