@@ -18,7 +18,7 @@ use crate::dialling::{in_order, open};
 use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
 use crate::memories;
 use crate::outbox::Link;
-use crate::sessions::{Control, ECHO_REPORT, PING_REPORT, Session, Way};
+use crate::sessions::{Asked, Control, ECHO_REPORT, PING_REPORT, Session, Way};
 use crate::transport::State;
 use crate::wait::{read_until, resolve, within};
 
@@ -261,7 +261,8 @@ async fn shake_hands<R: AsyncRuntime>(
     let mut remember = Vec::new();
     let verdict = match judged {
         Ok(proven) => {
-            match state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot).await {
+            let asked = if proven { Asked::Proven } else { Asked::All };
+            match state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot, asked).await {
                 Ok(()) => {
                     remember = memories::recall(&state, peer).await;
                     let is_older = memories::is_older(boot, &remember);
