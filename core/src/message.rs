@@ -37,6 +37,9 @@ impl Message {
                 commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum()
             }
             Body::Snapshot { meta, chunk, .. } => meta.membership.bytes() + chunk.len(),
+            Body::ForwardReply { outcome: ForwardOutcome::Partly { refused, .. }, .. } => {
+                refused.iter().map(|refusal| size_of::<Refusal>() + refusal.reason.len()).sum()
+            }
             Body::Claim(claim) => claim.list.values().map(|address| 16 + address.len()).sum(),
             _ => 0,
         };

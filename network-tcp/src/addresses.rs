@@ -37,6 +37,12 @@ impl Addresses {
         Some(Address { at, is_configured: false })
     }
 
+    /// Whether a group names just this replica, or its node whichever store that has, and not only
+    /// another replica of its node.
+    pub(crate) fn names(&self, replica: Replica) -> bool {
+        self.of_groups.values().any(|peers| peers.contains_key(&replica))
+    }
+
     pub(crate) fn set(&mut self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let known = peers.iter().filter(|(_, address)| !address.is_empty());
         let known = known.map(|(replica, address)| (*replica, address.clone())).collect();

@@ -28,6 +28,8 @@ pub(crate) enum FrameError {
     Misdirected { from: Replica, to: Replica, peer: Replica, node: Replica },
     #[error("a message of a member of the cluster, which the peer has not proven to be")]
     Unproven,
+    #[error("a message of {bytes} bytes, of which only {known} are known")]
+    Unknown { bytes: usize, known: usize },
     #[error("a message on the connection of another kind, {0:?}")]
     Lane(Lane),
 }

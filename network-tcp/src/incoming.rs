@@ -83,6 +83,11 @@ impl<R: AsyncRuntime> Accepted<R> {
         refusals.codes.insert(refusal.code())
     }
 
+    /// How many connections have said who they are, and proven nothing.
+    pub(crate) fn unproven(&self) -> usize {
+        self.places.count(Class::Hello) + self.places.count(Class::Listed)
+    }
+
     /// Why a peer was refused when it has dialled last.
     pub(crate) fn obstacle(&self, peer: Replica) -> Option<Obstacle> {
         let is_it = |dialler: &Replica| match peer.is_known() {
@@ -268,9 +273,15 @@ async fn serve<R: AsyncRuntime>(
         state.count(|stats| stats.bad_frames += 1);
     }
     match ended {
-        Ok(()) if proven => tracing::info!(%peer, %address, "a peer has closed its connection"),
+        Ok(()) if proven => {
+            if let Some(left_out) = state.lines.pass(Cause::Closes, state.rt.now()) {
+                tracing::info!(%peer, %address, left_out, "a peer has closed its connection");
+            }
+        }
         Err(error) if proven => {
-            tracing::warn!(%peer, %address, %error, "the connection of a peer is closed");
+            if let Some(left_out) = state.lines.pass(Cause::Closed, state.rt.now()) {
+                tracing::warn!(%peer, %address, %error, left_out, "the connection of a peer is closed");
+            }
         }
         Err(error @ ServeError::Frame(_)) => {
             if let Some(left_out) = state.lines.pass(Cause::Unproven, state.rt.now()) {

@@ -1,4 +1,5 @@
-//! How often lines of the log are written that anybody can cause who reaches the port.
+//! How often lines of the log are written that others can cause: whoever reaches the port, or a
+//! peer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,8 +26,14 @@ pub(crate) enum Cause {
     NoHandshake,
     /// One was refused for this reason, by its code; all codes that are unknown are one.
     Refused(u8),
+    /// What is said of connections to replicas that no group names.
+    Unnamed,
     /// What is said of a connection that has proven nothing.
     Unproven,
+    /// A peer has closed its connection.
+    Closes,
+    /// That of a peer was closed.
+    Closed,
     /// More groups than a handshake tells of.
     Groups,
     /// A task has panicked.

@@ -166,7 +166,9 @@ fn close<R: AsyncRuntime>(state: &State<R>, id: u64, session: &Session, why: Clo
         Closed::Vanished => "nothing has come for long: the peer has vanished",
     };
     if proven {
-        tracing::warn!(%peer, reason, "the connection of a peer is closed");
+        if let Some(left_out) = state.lines.pass(Cause::Closed, state.rt.now()) {
+            tracing::warn!(%peer, reason, left_out, "the connection of a peer is closed");
+        }
     } else if let Some(left_out) = state.lines.pass(Cause::Unproven, state.rt.now()) {
         tracing::warn!(%peer, reason, left_out, "an unproven connection is closed");
     }

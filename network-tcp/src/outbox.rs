@@ -1,6 +1,6 @@
 //! The outbox of a peer's lane: what waits for the task that writes it. No I/O.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::rc::Rc;
 
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     outbox: RefCell<Outbox>,
     /// Raised when there is something to write.
     pub(crate) filled: Rc<Signal>,
+    /// It is connected to even if there is nothing to say to it.
+    wanted: Cell<bool>,
     /// What came of the last attempt to connect, or of the last connection, if that was no good.
     trouble: RefCell<Option<Obstacle>>,
 }
@@ -80,6 +82,7 @@ impl Link {
             address,
             outbox: RefCell::default(),
             filled: Rc::default(),
+            wanted: Cell::new(false),
             trouble: RefCell::default(),
         }
     }
@@ -91,6 +94,25 @@ impl Link {
 
     pub(crate) fn set_trouble(&self, trouble: Option<Obstacle>) {
         self.trouble.replace(trouble);
+    }
+
+    /// From now on it is connected to even if there is nothing to say to it, or not any more.
+    pub(crate) fn set_wanted(&self, wanted: bool) {
+        if !self.wanted.replace(wanted) && wanted {
+            self.filled.raise();
+        }
+    }
+
+    /// Waits until it is to be connected to.
+    pub(crate) async fn until_wanted(&self) {
+        while !self.wanted.get() && self.has_nothing() {
+            self.filled.wait().await;
+        }
+    }
+
+    fn has_nothing(&self) -> bool {
+        let outbox = self.outbox.borrow();
+        outbox.formation.waiting.is_empty() && outbox.others.waiting.is_empty()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -150,14 +172,9 @@ impl Link {
         self.outbox.borrow().bytes()
     }
 
-    pub(crate) async fn until_filled(&self, session: Option<&Session>) {
-        let is_empty = || {
-            let outbox = self.outbox.borrow();
-            outbox.formation.waiting.is_empty()
-                && outbox.others.waiting.is_empty()
-                && !session.is_some_and(Session::is_due)
-        };
-        while is_empty() {
+    /// Waits until there is something to write over this connection.
+    pub(crate) async fn until_filled(&self, session: &Session) {
+        while self.has_nothing() && !session.is_due() {
             self.filled.wait().await;
         }
     }

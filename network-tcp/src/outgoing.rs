@@ -17,9 +17,10 @@ use thiserror::Error;
 
 use crate::dialling::{in_order, open};
 use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
+use crate::lines::{Cause, LeftOut};
 use crate::memories;
 use crate::outbox::Link;
-use crate::sessions::{Control, ECHO_REPORT, PING_REPORT, Session, Way};
+use crate::sessions::{Asked, Control, ECHO_REPORT, PING_REPORT, Session, Way};
 use crate::transport::State;
 use crate::wait::{read_until, resolve, within};
 
@@ -62,18 +63,18 @@ fn unreachable_at(address: &str, reason: impl ToString) -> Obstacle {
 /// Connects whenever there is something to send, and writes it; to a member of the cluster at once.
 /// Never ends; its handle is dropped.
 ///
+/// To a replica that no group names it connects only as often as there is something to send: each
+/// stranger may name itself after a listed node, with an incarnation of its own.
+///
 /// Members stay connected even if they have nothing to say to each other, as two followers: another
 /// process on a copy of a member's folder is known as such only where that member is connected.
 pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
     let (to, lane, address) = (link.to, link.lane, link.address.at.as_str());
     let mut failures = 0;
-    let mut is_wanted = lane == Lane::Main && to.is_known() && link.address.is_configured;
     // So that a peer that is away for long is one line of the log, and not one a second.
     let mut logged = String::new();
     loop {
-        if !is_wanted {
-            link.until_filled(None).await;
-        }
+        link.until_wanted().await;
         link.attempt_begins();
         let lost = match connect(&state, &link).await {
             Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
@@ -84,10 +85,12 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 logged.clear();
                 link.set_trouble(None);
                 let (peer, proven) = (connection.peer, connection.proven);
-                tracing::info!(%to, %peer, ?lane, address, proven, "connected");
+                if let Some(left_out) = pass(&state, to) {
+                    tracing::info!(%to, %peer, ?lane, address, proven, left_out, "connected");
+                }
                 match serve(&state, &link, connection).await {
                     Ok(End::Idle) => {
-                        is_wanted = false; // It has proven nothing.
+                        link.set_wanted(false); // It has proven nothing.
                         tracing::debug!(%to, ?lane, address, "closed, as it is idle");
                     }
                     Ok(End::Again) => {
@@ -104,7 +107,9 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                         continue;
                     }
                     Err(reason) => {
-                        tracing::warn!(%to, ?lane, address, %reason, "the connection is lost");
+                        if let Some(left_out) = pass(&state, to) {
+                            tracing::warn!(%to, ?lane, address, %reason, left_out, "the connection is lost");
+                        }
                         link.set_trouble(Some(unreachable_at(address, reason)));
                     }
                 }
@@ -114,12 +119,17 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
                 let refusal = error.refusal();
                 link.set_trouble(error.obstacle(address));
                 let reason = error.to_string();
-                if reason == logged {
-                    tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached");
-                } else if refusal.is_some_and(Refusal::is_grave) {
-                    tracing::error!(%to, ?lane, address, %reason, "a peer can't be reached");
-                } else {
-                    tracing::warn!(%to, ?lane, address, %reason, "a peer can't be reached; trying on");
+                let told = if reason == logged { None } else { pass(&state, to) };
+                match told {
+                    None => {
+                        tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached")
+                    }
+                    Some(left_out) if refusal.is_some_and(Refusal::is_grave) => {
+                        tracing::error!(%to, ?lane, address, %reason, left_out, "a peer can't be reached");
+                    }
+                    Some(left_out) => {
+                        tracing::warn!(%to, ?lane, address, %reason, left_out, "a peer can't be reached; trying on");
+                    }
                 }
                 logged = reason;
                 link.attempt_has_failed()
@@ -128,6 +138,15 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
         state.count(|stats| stats.dropped_out += lost);
         pause(&state, failures).await;
         failures += 1;
+    }
+}
+
+/// Whether a line about a peer is written, and then how many were left out. Strangers cause those
+/// of replicas that no group names.
+fn pass<R: AsyncRuntime>(state: &State<R>, to: Replica) -> Option<LeftOut> {
+    match state.addresses.borrow().names(to) {
+        true => Some(None),
+        false => state.lines.pass(Cause::Unnamed, state.rt.now()),
     }
 }
 
@@ -265,7 +284,8 @@ async fn shake_hands<R: AsyncRuntime>(
     let mut remember = Vec::new();
     let verdict = match judged {
         Ok(proven) => {
-            match state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot).await {
+            let asked = if proven { Asked::Proven } else { Asked::All };
+            match state.sessions.check_twin(&state.rt, state.timing.ping, peer, boot, asked).await {
                 Ok(()) => {
                     remember = memories::recall(&state, peer).await;
                     let is_older = memories::is_older(boot, &remember);
@@ -352,7 +372,7 @@ async fn write_outbox<R: AsyncRuntime>(
         _ => Some(state.timing.idle),
     };
     loop {
-        let filled = link.until_filled(Some(&session));
+        let filled = link.until_filled(&session);
         match idle {
             None => filled.await,
             Some(idle) => {

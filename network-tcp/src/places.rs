@@ -67,6 +67,11 @@ impl Places {
         self.classes.iter_mut().find_map(|class| class.remove(&id))
     }
 
+    /// How many connections are of a class.
+    pub(crate) fn count(&self, class: Class) -> usize {
+        self.classes[class as usize].len()
+    }
+
     fn insert(&mut self, id: u64, class: Class, origin: IpAddr) -> Option<u64> {
         let all = &mut self.classes[class as usize];
         if all.len() >= class.places() && planted(Bug::P10) {

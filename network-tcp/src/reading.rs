@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::select;
-use quorate_core::codec::decode_message;
+use quorate_core::codec::decode_message_within;
 use quorate_core::{Body, Message, Replica};
-use quorate_rt::{AsyncRuntime, ReadHalf, WriteHalf};
+use quorate_rt::{AsyncRuntime, ReadHalf, WriteHalf, yield_now};
 use thiserror::Error;
 
 use crate::budget::Share;
@@ -23,6 +23,20 @@ use crate::watch;
 /// The largest message where nothing is proven: one that forms a cluster has up to 64 addresses of
 /// 512 bytes. It needs no memory beyond the chunk that each connection has.
 const MAX_UNPROVEN_BYTES: usize = FrameReader::CHUNK_BYTES - HEADER_BYTES;
+
+/// Where nothing is proven, one message is taken in this time, over all such connections: whoever
+/// reaches the port may send without end. A cluster that is formed, and a disk that is let in, take
+/// a few messages for each heartbeat.
+const UNPROVEN_PAUSE: Duration = Duration::from_millis(1);
+
+/// So much is taken from a connection before the other tasks of the thread get their turn, even if
+/// there is more. A runtime may not look before a hundred reads.
+const MAX_BYTES_IN_A_ROW: usize = FrameReader::CHUNK_BYTES;
+
+/// The most bytes of a message besides what it is counted as, with fields of later versions, which
+/// are skipped. A command keeps the whole frame alive in which it came, for as long as it is in the
+/// log: with more than this, a few would take memory without bound.
+const MAX_UNKNOWN_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Error)]
 pub(crate) enum ServeError {
@@ -63,11 +77,17 @@ impl<R: AsyncRuntime> Reader<'_, R> {
         let mut frames = FrameReader::new(rest, limit);
         // What the frame under way has of the memory for all.
         let mut share = None;
+        let mut in_a_row = 0;
         loop {
             while let Some(body) = frames.next()? {
                 share = None;
                 self.arrived.add_frame();
                 self.take(body)?;
+                if !self.session.proven {
+                    // However many there are, they leave the thread to the others.
+                    let all = state.accepted.borrow().unproven() as u32;
+                    state.rt.sleep(UNPROVEN_PAUSE * all.max(1)).await;
+                }
             }
             self.arrived.set_partial(frames.is_partial());
             if share.is_none()
@@ -82,6 +102,11 @@ impl<R: AsyncRuntime> Reader<'_, R> {
                 count => {
                     self.arrived.add(count);
                     state.count(|stats| stats.bytes_in += count as u64);
+                    in_a_row += count;
+                    if in_a_row >= MAX_BYTES_IN_A_ROW {
+                        in_a_row = 0;
+                        yield_now().await;
+                    }
                 }
             }
         }
@@ -123,7 +148,12 @@ impl<R: AsyncRuntime> Reader<'_, R> {
     }
 
     fn decode(&self, body: Bytes) -> Result<Message, FrameError> {
-        let message = decode_message(body)?;
+        let bytes = body.len();
+        let message = decode_message_within(body, self.state.config.max_frame_bytes)?;
+        // What a message keeps of its frame keeps all of it.
+        if bytes > message.bytes() + MAX_UNKNOWN_BYTES {
+            return Err(FrameError::Unknown { bytes, known: message.bytes() });
+        }
         let (peer, node) = (self.session.peer, self.node);
         let Message { from, to, ref body, .. } = message;
         let is_for_any = matches!(body, Body::Who { .. } | Body::Claim(_));

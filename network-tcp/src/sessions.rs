@@ -154,6 +154,16 @@ impl Session {
     }
 }
 
+/// Which connections of a replica can show that it has a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Those that are proven, where the other side proves that it is of the cluster: anybody can
+    /// name himself after a member, connect first, and answer pings.
+    Proven,
+    /// Also the others, where it proves nothing more than they do.
+    All,
+}
+
 /// Waits for an echo on any of some connections, each of which holds it until then.
 #[derive(Default)]
 struct Check {
@@ -238,7 +248,7 @@ impl Sessions {
     }
 
     /// Whether a replica may connect, or be connected to, in this boot as far as others of it are
-    /// connected. It waits for the answer of an older one.
+    /// connected. It waits for the answer of an older one among those who are asked.
     ///
     /// Errors: that one answers.
     pub(crate) async fn check_twin(
@@ -247,12 +257,16 @@ impl Sessions {
         limit: Duration,
         peer: Replica,
         boot: Boot,
+        asked: Asked,
     ) -> Result<(), Refusal> {
         let check = Rc::new(Check::default());
         let _over = Over(&check);
         let mut pinged = false;
         for session in self.open.borrow().values() {
-            if session.peer == peer && session.boot.tag != boot.tag {
+            if session.peer == peer
+                && session.boot.tag != boot.tag
+                && (session.proven || asked == Asked::All)
+            {
                 session.ping(&check);
                 pinged = true;
             }

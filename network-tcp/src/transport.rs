@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
-    Body, Credentials, GroupId, Inbox, Message, MessageLimit, NodeId, Obstacle, Replica,
+    Body, Credentials, GroupId, Inbox, MAX_NODES, Message, MessageLimit, NodeId, Obstacle, Replica,
     StoreState, Transport,
 };
 use quorate_rt::channel::Signal;
@@ -73,6 +73,8 @@ pub(crate) struct State<R: AsyncRuntime> {
 
 struct Peer<R: AsyncRuntime> {
     link: Rc<Link>,
+    /// The order in which they were made.
+    number: u64,
     /// Connects and writes until it is dropped.
     _task: R::Task<()>,
 }
@@ -154,6 +156,12 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     #[cfg(test)]
     pub(crate) fn state(&self) -> &Rc<State<R>> {
         &self.handle.state
+    }
+
+    /// To how many replicas and lanes there are ways.
+    #[cfg(test)]
+    pub(crate) fn ways(&self) -> usize {
+        self.handle.state.peers.borrow().len()
     }
 
     #[cfg(test)]
@@ -280,10 +288,31 @@ impl<R: AsyncRuntime> State<R> {
             return Some(Rc::clone(&peer.link));
         }
         let address = self.addresses.borrow().get(to)?;
+        self.make_room(to);
         let link = Rc::new(Link::new(to, lane, address));
         let task = self.rt.spawn(watch::peer(Rc::clone(self), Rc::clone(&link)));
-        self.peers.borrow_mut().insert((to, lane), Peer { link: Rc::clone(&link), _task: task });
+        let peer = Peer { link: Rc::clone(&link), number: self.next_id(), _task: task };
+        self.peers.borrow_mut().insert((to, lane), peer);
         Some(link)
+    }
+
+    /// Gives the oldest way up to a replica that no group names, if another would be one too many;
+    /// where it can, one that leads nowhere.
+    fn make_room(&self, to: Replica) {
+        let oldest = {
+            let (addresses, peers) = (self.addresses.borrow(), &mut *self.peers.borrow_mut());
+            let unnamed = peers.iter().filter(|((replica, _), _)| !addresses.names(*replica));
+            if addresses.names(to) || unnamed.clone().count() < MAX_UNNAMED {
+                return;
+            }
+            let oldest = unnamed.min_by_key(|(_, peer)| (peer.link.is_connected(), peer.number));
+            let oldest = oldest.map(|(key, _)| *key);
+            oldest.and_then(|key| peers.remove(&key))
+        };
+        let Some(oldest) = oldest else { return };
+        let lost = oldest.link.clear();
+        self.count(|stats| stats.dropped_out += lost);
+        // Dropped here, where nothing is borrowed.
     }
 
     /// Where the others reach this node: as they know it from the configuration or the list, if
@@ -337,6 +366,12 @@ impl<R: AsyncRuntime> State<R> {
 /// some hundred. A heartbeat, a vote or an answer must not be dropped because a large entry fills
 /// the outbox: the outcome of forwarded writes would be unknown, or a leader thought dead.
 const WORD_BYTES: usize = 64 << 10;
+
+/// To how many replicas there are ways that no group names. They are answered where they say that
+/// they are, or where their node is listed: new stores of members, nodes while a cluster is formed,
+/// and whatever strangers make up. More than there are [learned addresses](Addresses::learn), so
+/// that connections to strangers leave room.
+const MAX_UNNAMED: usize = 2 * MAX_NODES;
 
 /// Whether a message carries commands, entries or a piece of a snapshot.
 fn has_content(body: &Body) -> bool {
@@ -402,8 +437,9 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
 
     fn is_ready(&self, to: Replica) -> bool {
         let state = &self.handle.state;
-        let link = state.link(to, Lane::Main);
-        link.is_some_and(|link| link.is_ready(state.config.max_outbox_bytes))
+        let Some(link) = state.link(to, Lane::Main) else { return false };
+        link.set_wanted(true); // Whoever asks has something to send once it is.
+        link.is_ready(state.config.max_outbox_bytes)
     }
 
     fn message_limit(&self) -> Option<MessageLimit> {
@@ -453,7 +489,8 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
         state.change_addresses(|addresses| addresses.set(group, peers));
         let own = state.own.get().map(|own| own.replica.id);
         let members = peers.keys().filter(|peer| peer.is_known() && Some(peer.id) != own);
-        members.for_each(|member| drop(state.link(*member, Lane::Main)));
+        let links = members.filter_map(|member| state.link(*member, Lane::Main));
+        links.for_each(|link| link.set_wanted(true));
     }
 
     /// What came of the last attempt to connect; otherwise why that peer was refused when it has

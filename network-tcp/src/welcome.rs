@@ -4,13 +4,14 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use quorate_core::{Credentials, GroupId, Memory, Replica};
+use quorate_core::{Credentials, GroupId, Memory, Replica, StoreState};
 use quorate_rt::{AsyncRuntime, Stream, WriteHalf};
 use thiserror::Error;
 
 use crate::handshake::{Answer, Confirm, Hello, MAX_HELLO_BYTES, Party, Refusal, Role, judge, mac};
 use crate::memories;
 use crate::places::Class;
+use crate::sessions::Asked;
 use crate::transport::State;
 use crate::wait::read_until;
 
@@ -71,9 +72,14 @@ pub(crate) async fn welcome<R: AsyncRuntime>(
         state.rise(id, if state.is_listed(*replica) { Class::Listed } else { Class::Hello });
     }
     let node = Party::new(&own, state.nonce());
+    // Who may still prove that it is of the cluster is not held up by those who have not.
+    let may_prove = |hello: &Hello| own.cluster.is_some() && hello.from.state != StoreState::Empty;
     let peer = hello.as_ref().ok().map(|hello| hello.from.replica);
     let verdict = match hello {
-        Ok(hello) => check(&state, &own, &hello).await.map(|()| hello),
+        Ok(hello) => {
+            let asked = if may_prove(&hello) { Asked::Proven } else { Asked::All };
+            check(&state, &own, &hello, asked).await.map(|()| hello)
+        }
         Err(refusal) => Err(refusal),
     };
     let hello = match verdict {
@@ -98,6 +104,12 @@ pub(crate) async fn welcome<R: AsyncRuntime>(
         return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
     }
     let proven = judged.map_err(refused)?;
+    if !proven && may_prove(&hello) {
+        let Party { replica, boot, .. } = hello.from;
+        let twin =
+            state.sessions.check_twin(&state.rt, state.timing.ping, replica, boot, Asked::All);
+        twin.await.map_err(refused)?;
+    }
     Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
 }
 
@@ -105,10 +117,11 @@ async fn check<R: AsyncRuntime>(
     state: &State<R>,
     own: &Credentials,
     hello: &Hello,
+    asked: Asked,
 ) -> Result<(), Refusal> {
     let Party { replica, boot, .. } = hello.from;
     hello.check(own)?;
-    state.sessions.check_twin(&state.rt, state.timing.ping, replica, boot).await?;
+    state.sessions.check_twin(&state.rt, state.timing.ping, replica, boot, asked).await?;
     match memories::is_older(boot, &memories::recall(state, replica).await) {
         true => Err(Refusal::OlderBoot),
         false => Ok(()),

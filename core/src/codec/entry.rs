@@ -158,11 +158,14 @@ pub(super) fn put_runs(to: &mut Gather, entries: &[Entry]) {
     }
 }
 
-/// Takes all of `from` as the runs of entries after this one.
+/// Takes all of `from` as the runs of entries after this one, at most so many entries.
 ///
 /// Errors: indexes don't follow each other, terms or times fall.
-pub(super) fn take_runs(mut from: Bytes, prev: LogId) -> Result<Entries, DecodeError> {
+pub(super) fn take_runs(mut from: Bytes, prev: LogId, most: usize) -> Result<Entries, DecodeError> {
     let count = take_u32(&mut from, "entries")? as usize;
+    if count > most {
+        return Err(DecodeError::Invalid(format!("{count} entries, and {most} may be")));
+    }
     // The count is only a claim: as many as it says must fit into what is there.
     if count > from.len() / SHORT_HEADER_BYTES {
         let (needs, has) = (count.saturating_mul(SHORT_HEADER_BYTES), from.len());

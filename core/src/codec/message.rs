@@ -14,7 +14,7 @@ use super::{DecodeError, Gather, length, take_bytes, take_u32};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Replica};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
-use crate::types::Term;
+use crate::types::{Entry, Term};
 
 const PRE_VOTE: u8 = 1;
 const PRE_VOTE_REPLY: u8 = 2;
@@ -187,7 +187,22 @@ fn put_body(to: &mut Gather, body: &Body) {
 }
 
 /// Decodes a message, which must be all there is in `from`.
-pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
+pub fn decode_message(from: Bytes) -> Result<Message, DecodeError> {
+    decode_message_within(from, usize::MAX)
+}
+
+/// Decodes a message, which must be all there is in `from`, and whose entries or commands are
+/// counted as at most so many bytes, each with its
+/// [overhead](crate::types::Entry::OVERHEAD_BYTES). In memory the smallest take many times the
+/// bytes that they have here.
+///
+/// # Errors
+/// Also where there are more; nothing is allocated for them.
+pub fn decode_message_within(
+    mut from: Bytes,
+    max_content_bytes: usize,
+) -> Result<Message, DecodeError> {
+    let most = max_content_bytes / Entry::OVERHEAD_BYTES;
     let Some(mut header) = from.first_chunk::<HEADER_BYTES>().map(|header| &header[..]) else {
         return Err(DecodeError::Short { what: "message", needs: HEADER_BYTES, has: from.len() });
     };
@@ -205,12 +220,14 @@ pub fn decode_message(mut from: Bytes) -> Result<Message, DecodeError> {
     }
     from.advance(HEADER_BYTES);
     let mut fields = Fields::new("message", from);
-    let body = take_body(&mut fields, kind)?;
+    let body = take_body(&mut fields, kind, most)?;
     fields.finish()?;
     Ok(Message { group, cluster, from: sender, to, term, body })
 }
 
-fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
+/// `most` is how many entries or commands there may be.
+fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeError> {
+    let too_many = || DecodeError::Invalid(format!("more than {most} entries or commands"));
     Ok(match kind {
         PRE_VOTE => {
             let last_log_id = fields.log_id(ONE)?;
@@ -237,7 +254,7 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
             let durable = fields.number(FOUR)?;
             let entries = match fields.bytes(FIVE)? {
                 none if none.is_empty() => Entries::default(),
-                runs => take_runs(runs, prev)?,
+                runs => take_runs(runs, prev, most)?,
             };
             Body::Append { prev, committed, round, durable, entries }
         }
@@ -258,6 +275,9 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
             let mut from = fields.bytes(THREE)?;
             let mut commands = Vec::new();
             while !from.is_empty() {
+                if commands.len() == most {
+                    return Err(too_many());
+                }
                 let len = take_u32(&mut from, "forward")? as usize;
                 commands.push(take_bytes(&mut from, len, "forwarded command")?);
             }
@@ -276,7 +296,8 @@ fn take_body(fields: &mut Fields, kind: u8) -> Result<Body, DecodeError> {
                 }
             } else {
                 let first = fields.log_id(FIVE)?;
-                ForwardOutcome::Partly { first, refused: take_refusals(fields.bytes(SIX)?)? }
+                let refused = take_refusals(fields.bytes(SIX)?, most)?;
+                ForwardOutcome::Partly { first, refused }
             };
             Body::ForwardReply { boot, sequence, outcome }
         }
@@ -322,7 +343,7 @@ fn put_refusals(to: &mut Gather, refused: &[Refusal]) {
     }
 }
 
-fn take_refusals(mut from: Bytes) -> Result<Vec<Refusal>, DecodeError> {
+fn take_refusals(mut from: Bytes, most: usize) -> Result<Vec<Refusal>, DecodeError> {
     const WHAT: &str = "refusal";
     let mut refused: Vec<Refusal> = Vec::new();
     while !from.is_empty() {
@@ -331,6 +352,9 @@ fn take_refusals(mut from: Bytes) -> Result<Vec<Refusal>, DecodeError> {
         let invalid = |what| DecodeError::Invalid(format!("{WHAT} of command {place}: {what}"));
         if refused.last().is_some_and(|before| before.place >= place) {
             return Err(invalid("out of order"));
+        }
+        if refused.len() == most {
+            return Err(invalid("too many"));
         }
         if len > Refusal::MAX_REASON_BYTES {
             return Err(invalid("too long a reason"));

@@ -96,7 +96,7 @@ pub use limits::{
 pub use membership::{
     membership_bytes, put_membership, put_snapshot_meta, take_membership, take_snapshot_meta,
 };
-pub use message::{decode_message, put_message};
+pub use message::{decode_message, decode_message_within, put_message};
 pub use state::{
     put_claim, put_hard_state, put_marks, put_standing, take_claim, take_hard_state, take_marks,
     take_standing,

@@ -74,6 +74,10 @@ pub(super) struct Common {
     /// How often a leader has contradicted what is committed, and how often the log says so.
     pub(super) contradictions: u64,
     contradiction_lines: Limited,
+    /// How often the log tells of messages that are ignored: of those that anybody can send, and of
+    /// those of peers that have proven to be of the cluster.
+    stranger_lines: Limited,
+    peer_lines: Limited,
     /// The last number given to a forward, a question or an attempt to be elected.
     pub(super) sequence: u64,
     /// How long voters take to answer this replica as a candidate.
@@ -158,6 +162,8 @@ impl Common {
             receiving: None,
             contradictions: 0,
             contradiction_lines: Limited::new(1, CONTRADICTIONS_PAUSE),
+            stranger_lines: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
+            peer_lines: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
             sequence,
             round_trips: RoundTrips::default(),
             refused: Vec::new(),
@@ -555,6 +561,20 @@ impl Common {
         );
     }
 
+    /// Whether the log tells of a message that anybody can send and that is ignored, and then how
+    /// many it has not told of.
+    #[cold]
+    pub(super) fn tells_of_stranger(&self) -> Option<LeftOut> {
+        self.stranger_lines.pass(self.now).map(|left_out| (left_out > 0).then_some(left_out))
+    }
+
+    /// Whether the log tells of a message of a peer that is ignored, and then how many it has not
+    /// told of.
+    #[cold]
+    pub(super) fn tells_of_peer(&self) -> Option<LeftOut> {
+        self.peer_lines.pass(self.now).map(|left_out| (left_out > 0).then_some(left_out))
+    }
+
     /// The term in which this replica may campaign now, if it may.
     pub(super) fn next_term(&self) -> Option<Term> {
         // A snapshot that is being put in the place of the log must not meet a leader. (What covers
@@ -595,6 +615,13 @@ const MARKS_PAUSE: u32 = 10;
 /// Marks that no other write has taken along for so many heartbeats are written by themselves: what
 /// happened last before a quiet time is remembered over a restart of all nodes, too.
 const LONELY_MARKS: u32 = 3;
+
+/// How many lines were not written since the last one; none is not worth a word.
+type LeftOut = Option<u64>;
+
+/// So many messages that are ignored are told of at once, and then one in so long.
+const IGNORED_BURST: u32 = 8;
+const IGNORED_PAUSE: Duration = Duration::from_secs(10);
 
 /// A leader that contradicts what is committed does so with each heartbeat.
 const CONTRADICTIONS_PAUSE: Duration = Duration::from_secs(1);

@@ -93,26 +93,34 @@ impl Leader {
         }
         let founders = membership.founders().clone();
         if !told.is_empty() && *told != founders {
-            tracing::warn!(%from, ?told, ?founders, "a new disk is not let in: its node was told another list");
+            if let Some(left_out) = common.tells_of_stranger() {
+                tracing::warn!(%from, ?told, ?founders, left_out, "a new disk is not let in: its node was told another list");
+            }
             return;
         }
         // One with a log was let in before, and that exchange was given up.
         let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
         match situation {
             Situation::Member { founders: theirs, .. } if !is_ours(&theirs) => {
-                tracing::warn!(
-                    %from, ?theirs, ?founders,
-                    "the store where a silent voter was belongs to another cluster; it is not let in"
-                );
+                if let Some(left_out) = common.tells_of_stranger() {
+                    tracing::warn!(
+                        %from, ?theirs, ?founders,
+                        left_out,
+                        "the store where a silent voter was belongs to another cluster; it is not let in"
+                    );
+                }
             }
             // Its promises as a voter were counted, and are not to be made again by less than it
             // had.
             Situation::Member { voter: true, .. } => {
-                tracing::warn!(
-                    %from, ?lost,
-                    "the store where a silent voter was is one that another has replaced; it is not let in: \
-                     start the node with its last folder, or with an empty one"
-                );
+                if let Some(left_out) = common.tells_of_stranger() {
+                    tracing::warn!(
+                        %from, ?lost,
+                        left_out,
+                        "the store where a silent voter was is one that another has replaced; it is not let in: \
+                         start the node with its last folder, or with an empty one"
+                    );
+                }
             }
             Situation::Empty | Situation::Claimed { .. } => {
                 let cluster = membership.cluster();
@@ -130,7 +138,9 @@ impl Leader {
                 self.reconfigure(common, next);
             }
             Situation::Elsewhere | Situation::Spent => {
-                tracing::warn!(%from, ?situation, "the store where a silent voter was is not empty; it is not let in");
+                if let Some(left_out) = common.tells_of_stranger() {
+                    tracing::warn!(%from, ?situation, left_out, "the store where a silent voter was is not empty; it is not let in");
+                }
             }
         }
     }

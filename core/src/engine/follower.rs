@@ -168,7 +168,9 @@ impl Follower {
             let leader = following.leader;
             // One of them lies, and it may be the first. If that says no more, this node campaigns,
             // and as a candidate it hears whoever leads.
-            tracing::error!(%from, %leader, "ignored a second leader of this term");
+            if let Some(left_out) = common.tells_of_peer() {
+                tracing::error!(%from, %leader, left_out, "ignored a second leader of this term");
+            }
             return None;
         }
         self.election_at = common.election_at();

@@ -318,6 +318,11 @@ impl Common {
     }
 
     /// A member of a cluster lets this replica in.
+    ///
+    /// Anybody can say so to an empty store. So the word of another cluster takes the place of an
+    /// earlier one, as long as there is no log: until then this replica's vote counts in no
+    /// cluster, and none has an acknowledgement of it. At most a learner is lost where it was let
+    /// in before, which gives way when it is silent.
     pub(super) fn on_admit(
         &mut self,
         cluster: ClusterId,
@@ -330,6 +335,10 @@ impl Common {
             // A member of a cluster with this list exists, so no attempt for it can succeed any
             // more.
             (Situation::Claimed { ids, .. }, _) => ids == *founders,
+            (Situation::Elsewhere, Standing::Admitted(_)) => {
+                let has_none = self.log.last() == LogId::ZERO && self.receiving.is_none();
+                has_none && self.cluster.is_none()
+            }
             _ => false,
         };
         if accepts && fits {

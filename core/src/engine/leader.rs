@@ -262,7 +262,9 @@ impl Leader {
         let (AppendOutcome::Accepted { matched: about }
         | AppendOutcome::Rejected { prev: about, .. }) = outcome;
         if round > latest_round || about > last {
-            tracing::error!(%from, "ignored an answer to what was never sent");
+            if let Some(left_out) = common.tells_of_peer() {
+                tracing::error!(%from, left_out, "ignored an answer to what was never sent");
+            }
             return;
         }
         progress.last_contact = common.now;

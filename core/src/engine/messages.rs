@@ -42,7 +42,9 @@ impl Engine {
         if let (Some(theirs), Some(ours)) = (cluster, common.cluster)
             && theirs != ours
         {
-            tracing::warn!(%from, "ignored a message of another cluster");
+            if let Some(left_out) = common.tells_of_stranger() {
+                tracing::warn!(%from, left_out, "ignored a message of another cluster");
+            }
             return;
         }
         if let Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. } =
@@ -55,7 +57,9 @@ impl Engine {
         if term > ours {
             match &body {
                 _ if term > Term::LAST => {
-                    tracing::error!(%from, %term, "ignored a message of a term that can't be");
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::error!(%from, %term, left_out, "ignored a message of a term that can't be");
+                    }
                     return;
                 }
                 // A question that binds nobody, and the answer to ours.
@@ -67,10 +71,13 @@ impl Engine {
                     return;
                 }
                 _ if term.0 - ours.0 > MAX_TERM_STEP && !planted(Bug::I9) => {
-                    tracing::warn!(
-                        %from, %term, %ours,
-                        "a message is too far ahead in its term: followed by a step"
-                    );
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::warn!(
+                            %from, %term, %ours,
+                            left_out,
+                            "a message is too far ahead in its term: followed by a step"
+                        );
+                    }
                     self.become_follower(Term(ours.0 + MAX_TERM_STEP));
                     return;
                 }
@@ -106,14 +113,18 @@ impl Engine {
             }
             Body::Append { prev, committed, round, durable, entries } => {
                 if !entries_follow(prev, &entries, term) {
-                    tracing::error!(%from, %prev, "ignored an append whose entries can't be");
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::error!(%from, %prev, left_out, "ignored an append whose entries can't be");
+                    }
                     return;
                 }
                 let is_empty = self.common.log.last().index == 0;
                 // Commands in a log that has begun are as good as their leader.
                 let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
                 if !is_usual && !self.accepts_entries(from, prev, &entries) {
-                    tracing::warn!(%from, %prev, "ignored an append of another cluster");
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::warn!(%from, %prev, left_out, "ignored an append of another cluster");
+                    }
                     return;
                 }
                 let begins = is_empty && !entries.is_empty();
@@ -126,7 +137,9 @@ impl Engine {
                         follower.learn_durable(from, durable);
                     }
                     State::Candidate(_) | State::Leader(_) => {
-                        tracing::error!(%from, %term, "ignored a second leader of this node's term");
+                        if let Some(left_out) = self.common.tells_of_peer() {
+                            tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
+                        }
                     }
                 }
                 if begins && self.common.membership().is_some() {
@@ -166,11 +179,15 @@ impl Engine {
             Body::Snapshot { meta, offset, chunk } => {
                 let last = common.log.last().index;
                 if !snapshot_can_be(&meta, offset, chunk.len(), term, last) {
-                    tracing::error!(%from, at = %meta.log_id, "ignored a snapshot that can't be");
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::error!(%from, at = %meta.log_id, left_out, "ignored a snapshot that can't be");
+                    }
                     return;
                 }
                 if !self.accepts_configuration(from, &meta.membership) {
-                    tracing::warn!(%from, at = %meta.log_id, "ignored a snapshot of another cluster");
+                    if let Some(left_out) = self.common.tells_of_peer() {
+                        tracing::warn!(%from, at = %meta.log_id, left_out, "ignored a snapshot of another cluster");
+                    }
                     return;
                 }
                 match &mut self.role {
@@ -180,7 +197,9 @@ impl Engine {
                     // The leader's next append makes it a follower.
                     State::Candidate(_) => {}
                     State::Leader(_) => {
-                        tracing::error!(%from, %term, "ignored a second leader of this node's term");
+                        if let Some(left_out) = self.common.tells_of_peer() {
+                            tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
+                        }
                     }
                 }
             }
@@ -220,7 +239,9 @@ impl Engine {
                 let ids = claim.ids();
                 let by_founder = claim.founder == from && ids.first() == Some(&from.id);
                 if !by_founder || !ids.contains(&common.me.id) || !from.is_known() {
-                    tracing::warn!(%from, "ignored a claim that can't be");
+                    if let Some(left_out) = common.tells_of_stranger() {
+                        tracing::warn!(%from, left_out, "ignored a claim that can't be");
+                    }
                     return;
                 }
                 common.on_claim((**claim).clone(), ours);

@@ -213,7 +213,7 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     pub(crate) card: Card,
     requests: RefCell<Vec<LocalRequest<SM>>>,
     events: RefCell<Vec<Event<SM>>>,
-    inbox_bytes: Cell<usize>,
+    inbox: Cell<Waiting>,
     signal: Signal,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
     pub(crate) pending_reads: Rc<Cell<usize>>,
@@ -232,7 +232,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             card,
             requests: RefCell::default(),
             events: RefCell::default(),
-            inbox_bytes: Cell::default(),
+            inbox: Cell::default(),
             signal: Signal::default(),
             queued_bytes: Rc::default(),
             pending_reads: Rc::default(),
@@ -253,7 +253,7 @@ impl<SM: StateMachine> Mailbox<SM> {
                 pending_reads: Arc::default(),
                 state: Mutex::new(SharedState {
                     requests: Vec::new(),
-                    inbox_bytes: 0,
+                    inbox: Waiting::default(),
                     waker: None,
                     ended: self.ended.borrow().clone(),
                 }),
@@ -298,8 +298,10 @@ impl<SM: StateMachine> Mailbox<SM> {
     }
 
     pub(crate) fn deliver(&self, message: Message) {
-        if let Some(bytes) = inbox_with(self.inbox_bytes.get(), &message) {
-            self.inbox_bytes.set(bytes);
+        let mut inbox = self.inbox.get();
+        let takes = inbox.takes(&message);
+        self.inbox.set(inbox);
+        if takes {
             self.event(Event::Message(message));
         }
     }
@@ -323,7 +325,7 @@ impl<SM: StateMachine> Mailbox<SM> {
     /// Takes what has come into `events`, which are none so far.
     pub(crate) fn take_events(&self, events: &mut Vec<Event<SM>>) {
         assert!(events.is_empty(), "what was taken is not looked at");
-        self.inbox_bytes.set(0);
+        self.inbox.set(Waiting::default());
         mem::swap(&mut *self.events.borrow_mut(), events);
     }
 
@@ -411,7 +413,7 @@ pub(crate) struct SharedMailbox<SM: StateMachine> {
 
 struct SharedState<SM: StateMachine> {
     requests: Vec<SharedRequest<SM>>,
-    inbox_bytes: usize,
+    inbox: Waiting,
     waker: Option<Waker>,
     ended: Option<End>,
 }
@@ -439,8 +441,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 
     pub(crate) fn deliver(&self, message: Message) {
         let mut state = self.lock();
-        if let Some(bytes) = inbox_with(state.inbox_bytes, &message) {
-            state.inbox_bytes = bytes;
+        if state.inbox.takes(&message) {
             drop(state);
             let _ = self.request(Request::Deliver(Box::new(message)));
         }
@@ -449,7 +450,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 
 impl<SM: StateMachine> SharedState<SM> {
     fn take(&mut self, requests: &mut Vec<SharedRequest<SM>>) {
-        self.inbox_bytes = 0;
+        self.inbox = Waiting::default();
         mem::swap(&mut self.requests, requests);
     }
 
@@ -464,12 +465,26 @@ impl<SM: StateMachine> SharedState<SM> {
     }
 }
 
-/// The bytes in an inbox with this message, or none if it is too much.
-fn inbox_with(bytes: usize, message: &Message) -> Option<usize> {
-    let sum = bytes + message.bytes();
-    if sum > MAX_INBOX_BYTES {
-        tracing::warn!(from = %message.from, "dropped a message: {bytes} bytes wait already");
-        return None;
+/// The messages that wait for a node's next turn.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    bytes: usize,
+    /// Some were dropped, which was told.
+    has_dropped: bool,
+}
+
+impl Waiting {
+    /// Whether a message is taken.
+    fn takes(&mut self, message: &Message) -> bool {
+        let sum = self.bytes + message.bytes();
+        if sum <= MAX_INBOX_BYTES {
+            self.bytes = sum;
+            return true;
+        }
+        if !mem::replace(&mut self.has_dropped, true) {
+            let bytes = self.bytes;
+            tracing::warn!(from = %message.from, "dropped a message: {bytes} bytes wait already");
+        }
+        false
     }
-    Some(sum)
 }

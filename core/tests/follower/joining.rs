@@ -86,3 +86,30 @@ fn a_configuration_of_another_cluster_is_not_taken() {
     );
     assert_eq!(engine.last_log_id(), LogId::FIRST);
 }
+
+/// Anybody can say to an empty store that it is let in.
+#[test]
+fn a_new_disk_that_a_stranger_has_let_in_is_let_in_by_its_cluster_all_the_same() {
+    let let_in = |engine: &mut Engine, from: Replica, cluster| {
+        let admit = Body::Admit { cluster, founders: [1, 2, 3].into() };
+        let output = after(engine, sent(from, node(1), 0, admit));
+        let (write, _) = output.write.expect("it is noted");
+        let output = after(engine, Input::Persisted { write });
+        assert_eq!(situation(&output), Some(&Situation::Admitted));
+    };
+    let mut engine = newcomer();
+    output_of(&mut engine);
+    let stranger = Replica::new(9, 1);
+    let_in(&mut engine, stranger, ClusterId(8));
+    let_in(&mut engine, node(2), CLUSTER);
+    assert_eq!(*engine.standing(), Standing::Admitted(CLUSTER));
+    let begin = vec![first(members(&[1, 2, 3]))].into();
+    let body =
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries: begin };
+    after(&mut engine, message(2, 1, body));
+    // From here on it belongs there.
+    let admit = Body::Admit { cluster: ClusterId(8), founders: [1, 2, 3].into() };
+    after(&mut engine, sent(stranger, node(1), 0, admit));
+    assert_eq!(*engine.standing(), Standing::Admitted(CLUSTER));
+    assert_eq!(engine.cluster(), Some(CLUSTER));
+}

@@ -238,3 +238,50 @@ fn a_second_group_of_a_running_node_is_no_other_boot() {
         assert_eq!(two.transport.stats().refused_handshakes, 0);
     });
 }
+
+/// Who doesn't know the cluster's id may connect first, under a member's name, and answer pings.
+#[test]
+fn a_stranger_who_answers_in_the_name_of_a_member_locks_that_member_out_of_nothing() {
+    run(async |rt| {
+        let one = Node::start_with(&rt, member(1), ANYWHERE, config(), patient(LONG)).await;
+        let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
+        let claims = Credentials { cluster: None, ..rebooted(rebooted(member(2))) };
+        let mut stranger = welcomed(&rt, &one, claims).await;
+        until(&rt, || one.transport.stats().accepts == 1).await;
+        // It needs not even be asked.
+        stranger.send(frame(&[2])).await;
+
+        let mut dials = welcomed(&rt, &one, member(2)).await;
+        dials.send(frame(&encode(&message(2, 1, Body::ReadIndex { sequence: 1 })))).await;
+        until(&rt, || one.transport.stats().frames_in == 1).await;
+        drop(dials);
+
+        let mut stranger = welcomed(&rt, &one, claims).await;
+        until(&rt, || one.transport.stats().accepts == 3).await;
+        one.meet(&[(2, listener.local_addr().unwrap().to_string())]);
+        one.send_number(2, 2);
+        let (mut is_dialled, _) = Wire::welcome(&mut listener, 2).await;
+        is_dialled.expect(&message(1, 2, Body::ReadIndex { sequence: 2 })).await;
+        stranger.until_closed().await;
+        assert!(stranger.buffer.is_empty(), "nor is it asked: {:?}", stranger.buffer);
+        assert_eq!(one.transport.stats().twins, 0);
+    });
+}
+
+/// Of two who prove nothing, the one that is there and answers is taken for the first.
+#[test]
+fn a_copy_that_proves_nothing_is_refused_by_the_answer_of_another() {
+    run(async |rt| {
+        let one = Node::start_with(&rt, member(1), ANYWHERE, config(), patient(LONG)).await;
+        let claims = Credentials { cluster: None, ..member(2) };
+        let mut first = welcomed(&rt, &one, claims).await;
+        until(&rt, || one.transport.stats().accepts == 1).await;
+        let mut second = welcomed(&rt, &one, rebooted(claims)).await;
+        while first.buffer.len() < 8 {
+            assert!(first.more().await);
+        }
+        first.send(frame(&[2])).await;
+        second.until_closed().await;
+        assert_eq!((one.transport.stats().accepts, one.transport.stats().twins), (1, 1));
+    });
+}

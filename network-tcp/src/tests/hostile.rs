@@ -217,3 +217,100 @@ fn a_dropped_transport_closes_its_connections_in_both_directions() {
         incoming.until_closed().await;
     });
 }
+
+/// Each stranger may name itself after a listed node, with a store of its own, and gets an answer
+/// where that node is.
+#[test]
+fn a_store_that_no_list_names_is_dialled_once_for_a_message_and_leaves_nothing() {
+    run(async |rt| {
+        let timing = Timing { backoff_max: Duration::from_millis(1), ..Timing::DEFAULT };
+        let mut one = Node::start_with(&rt, member(1), ANYWHERE, config(), timing).await;
+        let two = Node::start(&rt, 2).await;
+        one.meet(&[(2, two.address())]);
+        two.meet(&[(1, one.address())]);
+        for incarnation in 1..=1000 {
+            one.send_to(Replica::new(2, incarnation), situation());
+        }
+        let ways = one.transport.ways();
+        assert!(ways <= 2 * quorate_core::MAX_NODES, "{ways}");
+        let refused = || two.transport.stats().refused_handshakes;
+        until(&rt, || refused() >= ways as u64).await;
+        // It would be dialled many times until all this has gone to and fro.
+        for sequence in 1..100 {
+            two.send_number(1, sequence);
+            assert_eq!(one.number().await, sequence);
+            rt.sleep(timing.backoff_max).await;
+        }
+        assert_eq!(refused(), ways as u64);
+        let stats = one.transport.stats();
+        assert_eq!((stats.dropped_out, stats.connects), (1000, 0));
+    });
+}
+
+#[test]
+fn who_proves_nothing_and_sends_without_end_holds_up_nobody() {
+    run(async |rt| {
+        let mut node = Node::start(&rt, 1).await;
+        let bystander = Wire::welcomed(&rt, &node, 3).await;
+        let mut stranger = Wire::connect(&rt, &node).await;
+        stranger.shake_hands(&hello_by(empty(2), replica(1)), None).await;
+        let many = 2000;
+        stranger.send(frame(&encode(&message(2, 1, who()))).repeat(many)).await;
+        let mut bystander = bystander;
+        assert_eq!(node.inbox.recv().await.unwrap().body, who());
+        bystander.send(frame(&encode(&message(3, 1, Body::ReadIndex { sequence: 1 })))).await;
+        let mut before = 0;
+        while node.inbox.recv().await.unwrap().body == who() {
+            before += 1;
+        }
+        assert!(before < many / 2, "{before} were taken first");
+    });
+}
+
+#[test]
+fn a_frame_that_is_mostly_of_fields_that_nobody_knows_closes_its_connection() {
+    run(async |rt| {
+        let mut node = Node::start(&rt, 1).await;
+        let mut wire = Wire::welcomed(&rt, &node, 2).await;
+        let commands = vec![Bytes::from_static(b"set")];
+        let forward = encode(&message(2, 1, Body::Forward { boot: 3, sequence: 1, commands }));
+        let with = |bytes: usize| {
+            let field = [&[9, 0xFF][..], &(bytes as u32).to_le_bytes(), &vec![0; bytes]].concat();
+            frame(&[&forward[..], &field].concat())
+        };
+        // What a later version may have to say.
+        wire.send(with(1000)).await;
+        assert!(matches!(node.inbox.recv().await.unwrap().body, Body::Forward { .. }));
+        wire.send(with(100_000)).await;
+        wire.until_closed().await;
+        until(&rt, || node.transport.stats().bad_frames == 1).await;
+        assert_eq!(node.inbox.try_recv(), None);
+    });
+}
+
+#[test]
+fn entries_and_commands_that_take_more_memory_than_a_frame_may_close_their_connection() {
+    run(async |rt| {
+        let small = TcpConfig { max_frame_bytes: 64_000, ..config() };
+        let mut node = Node::start_with(&rt, member(1), ANYWHERE, small, Timing::DEFAULT).await;
+        let append = |count: u64| {
+            let entries: Vec<Entry> = (11..11 + count).map(|index| command(index, 0)).collect();
+            let prev = LogId::new(2, 1, 10);
+            let entries = entries.into();
+            Body::Append { prev, committed: 9, round: 77, durable: 0, entries }
+        };
+        let forward = |count: u64| {
+            let commands = vec![Bytes::new(); count as usize];
+            Body::Forward { boot: 3, sequence: 1, commands }
+        };
+        for (bad, of_so_many) in [(1, append as fn(u64) -> Body), (2, forward)] {
+            let mut wire = Wire::welcomed(&rt, &node, 2).await;
+            wire.send(frame(&encode(&message(2, 1, of_so_many(1000))))).await;
+            assert_eq!(node.inbox.recv().await.unwrap().body, of_so_many(1000));
+            wire.send(frame(&encode(&message(2, 1, of_so_many(1001))))).await;
+            wire.until_closed().await;
+            until(&rt, || node.transport.stats().bad_frames == bad).await;
+            assert_eq!(node.inbox.try_recv(), None);
+        }
+    });
+}

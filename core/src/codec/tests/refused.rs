@@ -255,3 +255,30 @@ fn a_snapshot_holds_the_entry_of_its_configuration() {
         is_invalid(take_snapshot_meta(&mut bytes.clone()), "outside of the snapshot");
     }
 }
+
+/// The smallest entry has 5 bytes in a message, and many times that in memory.
+#[test]
+fn more_entries_or_commands_than_the_limit_counts_are_refused() {
+    let entries = |count: u64| {
+        let blank = |index| entry(4, index, 0, Payload::Blank);
+        let entries: Vec<_> = (78..78 + count).map(blank).collect();
+        let (prev, entries) = (LogId::new(4, 2, 77), entries.into());
+        Body::Append { prev, committed: 0, round: 0, durable: 0, entries }
+    };
+    let commands = |count: u64| {
+        let commands = vec![Bytes::new(); count as usize];
+        Body::Forward { boot: 1, sequence: 2, commands }
+    };
+    let refusals = |count: u64| {
+        let refused = (0..count as u32).map(|place| Refusal::new(place, String::new())).collect();
+        let outcome = ForwardOutcome::Partly { first: LogId::new(4, 2, 77), refused };
+        Body::ForwardReply { boot: 1, sequence: 2, outcome }
+    };
+    let limit = 10 * Entry::OVERHEAD_BYTES;
+    for of_so_many in [entries as fn(u64) -> Body, commands, refusals] {
+        let most = message(of_so_many(10));
+        assert_eq!(decode_message_within(encode(&most), limit), Ok(most));
+        let more = decode_message_within(encode(&message(of_so_many(11))), limit);
+        assert!(matches!(more, Err(DecodeError::Invalid(_))), "{more:?}");
+    }
+}
