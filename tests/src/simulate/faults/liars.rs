@@ -153,14 +153,15 @@ fn far_log_id(draw: &Generator, ours: &Ours) -> LogId {
 fn of_no_consequence(draw: &Generator, ours: &Ours) -> Body {
     let sequence = far(draw);
     match draw.below(9) {
-        0 => Body::PreVote { last_log_id: far_log_id(draw, ours) },
-        1 => Body::PreVoteReply { granted: draw.chance(0.5) },
-        2 => Body::VoteReply { granted: false },
+        0 => Body::PreVote { last_log_id: far_log_id(draw, ours), attempt: sequence },
+        1 => Body::PreVoteReply { granted: draw.chance(0.5), attempt: sequence },
+        2 => Body::VoteReply { granted: false, attempt: sequence },
         3 => {
             let leader = *draw.choose(&[ours.me, ours.leader.unwrap_or_default()]);
             let handover = Some(Handover { leader, term: ours.term, round: u64::MAX });
             // The log of who asks is empty.
-            Body::Vote { last_log_id: LogId::ZERO, handover: handover.filter(|_| draw.chance(0.5)) }
+            let handover = handover.filter(|_| draw.chance(0.5));
+            Body::Vote { last_log_id: LogId::ZERO, handover, attempt: sequence }
         }
         4 => Body::AppendReply {
             round: 0,
