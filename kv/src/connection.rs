@@ -466,7 +466,9 @@ impl<R: AsyncRuntime> Connection<'_, R> {
         while !answers.is_empty() {
             let rest = split_off(&mut answers, PIECE_BYTES);
             left -= answers.iter().map(Bytes::len).sum::<usize>();
-            let written = self.seat.unread.waiting(self.writer.write_all(answers));
+            // Pinned here, as a future that is handed on takes its place twice.
+            let mut write = pin!(self.writer.write_all(answers));
+            let written = self.seat.unread.waiting(write.as_mut());
             match self.alarm.within(limit, written).await {
                 Some(Some(Ok(()))) => {}
                 Some(Some(Err(error))) => {

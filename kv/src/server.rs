@@ -145,7 +145,8 @@ impl<R: AsyncRuntime> Server<R> {
             debug!(%from, id, "a client has connected");
             let task = async move {
                 let time = Rc::clone(&seat.server.thread_time);
-                time.measured(connection::serve(&seat, stream, id)).await;
+                // Boxed, as a future that is handed on takes its place twice.
+                time.measured(Box::pin(connection::serve(&seat, stream, id))).await;
                 debug!(id, "a client has gone");
             };
             self.rt.spawn(task).detach();

@@ -146,25 +146,25 @@ fn clients_that_never_end_a_long_request() {
         request.extend_from_slice(b"\r\n$1\r\nb\r\n$8000000\r\nx");
         let mut endless: Vec<_> = (0..CLIENTS).map(|_| open(cluster)).collect();
         let refusal = b"-ERR the requests of all clients are too long together";
+        for stream in &mut endless {
+            stream.write_all(&request).expect("those who came before make room");
+            is_served(other);
+        }
         let mut refused = 0;
         endless.retain_mut(|stream| {
-            // The node may close it in between.
-            let sent = stream.write_all(&request).is_ok();
-            is_served(other);
-            // It is refused as it grows, or waits.
             stream.set_nonblocking(true).expect("can be set");
             let mut answer = vec![0; refusal.len()];
             let told = stream.read(&mut answer);
             stream.set_nonblocking(false).expect("can be set");
             let waits = told.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
             if let Ok(len) = told {
-                assert_eq!(answer[..len], refusal[..], "sent: {sent}");
+                assert_eq!(answer[..len], refusal[..]);
             }
             refused += usize::from(!waits);
             waits
         });
         eprintln!("{refused} of {CLIENTS} were refused");
-        assert!(refused > 0 && refused < CLIENTS);
+        assert!(refused >= CLIENTS / 5 && refused < CLIENTS);
         assert_flat(cluster, before, ALLOWED_BYTES + MARGIN_BYTES);
         drop(endless);
         // There is room again.

@@ -144,6 +144,12 @@ impl Follower {
 
     /// The leader has said something. None: it is not the one that this node follows.
     fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
+        // Without a log this node is part of no cluster. An attempt that was given up, and the
+        // cluster that was formed in its place, may have leaders of the same term.
+        let is_new = common.log.last() == LogId::ZERO;
+        if is_new && self.leader().is_some_and(|leader| leader != from) {
+            self.leave_leader(common);
+        }
         if self.following.is_none() {
             let (me, term) = (common.me, common.hard_state.term);
             tracing::info!(%me, %term, leader = %from, "follows a leader");

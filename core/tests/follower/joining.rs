@@ -113,3 +113,36 @@ fn a_new_disk_that_a_stranger_has_let_in_is_let_in_by_its_cluster_all_the_same()
     assert_eq!(*engine.standing(), Standing::Admitted(CLUSTER));
     assert_eq!(engine.cluster(), Some(CLUSTER));
 }
+
+/// Its founder lost its disk, and the next attempt has a leader of the same term. A late word of the
+/// first one must not keep a node without a log from that.
+#[test]
+fn a_newcomer_hears_the_next_leader_of_a_term() {
+    let mut engine = newcomer();
+    let late = Body::Append {
+        prev: LogId::FIRST,
+        committed: 0,
+        round: 0,
+        durable: 0,
+        entries: vec![entry(1, 2, 2)].into(),
+    };
+    let output = after(&mut engine, sent(Replica::new(3, 9), node(1), 1, late));
+    assert_eq!(engine.leader(), Some(Replica::new(3, 9)));
+    assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()));
+    let begin = vec![first(members(&[1, 2, 3]))].into();
+    let body =
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries: begin };
+    after(&mut engine, message(2, 1, body));
+    assert_eq!(engine.leader(), Some(node(2)));
+    assert_eq!(engine.last_log_id(), LogId::FIRST);
+    // It is part of a cluster now, in which a term has one leader.
+    let other = Body::Append {
+        prev: LogId::FIRST,
+        committed: 0,
+        round: 0,
+        durable: 0,
+        entries: Vec::new().into(),
+    };
+    after(&mut engine, sent(Replica::new(3, 9), node(1), 1, other));
+    assert_eq!(engine.leader(), Some(node(2)));
+}

@@ -113,7 +113,16 @@ impl<T: Transport> Transport for Observed<T> {
             return true; // It is lost on its way.
         }
         self.observer.sends(self.node, &message);
-        !self.observer.passes(&message) || self.inner.send(message)
+        if !self.observer.passes(&message) {
+            return true;
+        }
+        let kept = self.observer.is_to_keep().then(|| message.clone());
+        let is_taken = self.inner.send(message);
+        // What was not taken must never arrive: its sender knows that.
+        if is_taken && let Some(message) = kept {
+            self.observer.keep(message);
+        }
+        is_taken
     }
 
     fn is_ready(&self, to: Replica) -> bool {

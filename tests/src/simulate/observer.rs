@@ -378,13 +378,16 @@ impl Observer {
         self.see(&Seen::PutBack { node, boot });
     }
 
-    /// Keeps some of what is sent, to be sent again.
-    fn keep(&self, message: &Message) {
-        if !self.plan.has(Fault::LateMessages) || !self.late.chance(KEEPS) {
-            return;
-        }
+    /// Whether the next message is to be kept.
+    pub fn is_to_keep(&self) -> bool {
+        self.plan.has(Fault::LateMessages) && self.late.chance(KEEPS)
+    }
+
+    /// Keeps what was sent, to be sent again.
+    pub fn keep(&self, message: Message) {
         let mut sent = self.sent.borrow_mut();
-        let kept = (message.clone(), self.boot_of(message.from));
+        let boot = self.boot_of(message.from);
+        let kept = (message, boot);
         match sent.len() < MAX_KEPT {
             true => sent.push(kept),
             false => {
@@ -478,7 +481,6 @@ impl Observer {
     }
 
     pub fn sends(&self, node: NodeId, message: &Message) {
-        self.keep(message);
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.see(&Seen::Sends { node, message });
         if matches!(message.body, Body::TimeoutNow { .. })
