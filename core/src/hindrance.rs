@@ -152,8 +152,7 @@ mod tests {
         let slow = "node 2 is a follower in term 3; a quorum of the voters answers after 1400 ms, \
              but the election timeout is 1000 ms (with a heartbeat interval of 100 ms), so that \
              each leader steps down before it is answered: set election_timeout to at least 4200 \
-             ms and heartbeat_interval to 420 ms on all nodes (quorate-kv: --election-timeout \
-             4200ms --heartbeat 420ms)";
+             ms and heartbeat_interval to 420 ms on all nodes";
         assert_eq!(told(&metrics), slow);
         metrics.unfit_timing = None;
         metrics.leader = Some(1);

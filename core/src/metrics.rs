@@ -161,8 +161,7 @@ impl fmt::Display for UnfitTiming {
             "a quorum of the voters answers after {} ms, but the election timeout is {} ms (with a \
              heartbeat interval of {} ms), so that each leader steps down before it is answered: \
              set election_timeout to at least {election} ms and heartbeat_interval to {heartbeat} \
-             ms on all nodes (quorate-kv: --election-timeout {election}ms --heartbeat \
-             {heartbeat}ms)",
+             ms on all nodes",
             self.round_trip.as_millis(),
             self.election_timeout.as_millis(),
             self.heartbeat_interval.as_millis(),

@@ -5,17 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::rt::Instant;
-use quorate::rt::channel::watch;
 use quorate::{AsyncRuntime, LocalRaft, Metrics, ReadError, WriteError};
 
 use crate::alarm::Alarm;
 use crate::map::drop_in_turns;
-use crate::queue::Queue;
 use crate::read::Read;
 use crate::reply::Reply;
 use crate::server::Server;
 use crate::store::Store;
-use crate::thread_time::ThreadTime;
 use crate::write::Writes;
 
 /// The pause before a refused command is tried again, and the longest that it doubles to.
@@ -36,12 +33,7 @@ const WALK_PAUSE: Duration = Duration::from_millis(1);
 /// that has begun is awaited to its end: the node answers each within a request timeout, unless it
 /// gets on with what came before, and knows which writes have certainly had no effect.
 pub(crate) struct Attempts<R: AsyncRuntime> {
-    rt: R,
-    raft: LocalRaft<Store>,
-    metrics: watch::Receiver<Metrics>,
-    long_reads: Rc<Queue>,
-    thread_time: Rc<ThreadTime<R>>,
-    patience: Duration,
+    server: Rc<Server<R>>,
     deadline: Instant,
     alarm: Alarm<R>,
 }
@@ -68,24 +60,19 @@ impl From<ReadError> for Failure {
 }
 
 impl<R: AsyncRuntime> Attempts<R> {
-    pub(crate) fn new(server: &Server<R>) -> Self {
-        let Server { rt, raft, metrics, long_reads, thread_time, patience, .. } = server;
-        Self {
-            rt: rt.clone(),
-            raft: raft.clone(),
-            metrics: metrics.clone(),
-            long_reads: Rc::clone(long_reads),
-            thread_time: Rc::clone(thread_time),
-            patience: *patience,
-            deadline: rt.now(),
-            alarm: Alarm::new(rt.clone()),
-        }
+    pub(crate) fn new(server: &Rc<Server<R>>) -> Self {
+        let server = Rc::clone(server);
+        Self { deadline: server.rt.now(), alarm: Alarm::new(server.rt.clone()), server }
     }
 
     /// Commands have arrived: they have a patience from now, and again from each success. So a long
     /// pipeline may take its time while it gets on, and is answered soon when it doesn't.
     pub(crate) fn begin(&mut self) {
-        self.deadline = self.rt.now() + self.patience;
+        self.deadline = self.now() + self.server.patience;
+    }
+
+    fn now(&self) -> Instant {
+        self.server.rt.now()
     }
 
     /// Replicates writes and gives a reply for each, or an error that answers all of them.
@@ -99,7 +86,7 @@ impl<R: AsyncRuntime> Attempts<R> {
         reads: Vec<Read>,
     ) -> (Vec<Read>, Result<Vec<Reply>, Reply>) {
         let shared = Rc::new(reads);
-        let time = Rc::clone(&self.thread_time);
+        let time = Rc::clone(&self.server.thread_time);
         let result = self
             .attempt(|raft| {
                 let (reads, time) = (Rc::clone(&shared), Rc::clone(&time));
@@ -122,11 +109,9 @@ impl<R: AsyncRuntime> Attempts<R> {
 
     /// Answers a long read: when it is its turn, from a view of the state.
     async fn walk(&mut self, read: &Read) -> Result<Reply, Reply> {
-        let queue = Rc::clone(&self.long_reads);
-        let deadline = self.deadline;
-        let turn = self.alarm.until(deadline, queue.turn()).await;
+        let turn = self.alarm.until(self.deadline, self.server.long_reads.turn()).await;
         // It may have come together with the deadline.
-        let Some(turn) = turn.filter(|_| self.rt.now() < deadline) else {
+        let Some(turn) = turn.filter(|_| self.now() < self.deadline) else {
             return Err(Reply::error(
                 "BUSY too many long reads wait on this node (KEYS, SCAN, MGET, EXISTS), try again later",
             ));
@@ -134,7 +119,7 @@ impl<R: AsyncRuntime> Attempts<R> {
         // What it has waited for the others is not taken from its own time.
         self.begin();
         let view = self.attempt(|raft| raft.read(|store| store.values.clone())).await?;
-        let rt = self.rt.clone();
+        let rt = self.server.rt.clone();
         let answer = read.in_parts(&view, async || rt.sleep(WALK_PAUSE).await);
         let answer = self.alarm.within(WALKS_FOR, answer).await;
         drop_in_turns(view.into_parts()).await;
@@ -148,7 +133,7 @@ impl<R: AsyncRuntime> Attempts<R> {
         F: Future<Output = Result<T, E>>,
         Failure: From<E>,
     {
-        if self.rt.now() >= self.deadline {
+        if self.now() >= self.deadline {
             return Err(Reply::error(
                 "CLUSTERDOWN a command before this one was not answered in time",
             ));
@@ -157,21 +142,21 @@ impl<R: AsyncRuntime> Attempts<R> {
         loop {
             // What is not proposed before there is a leader is refused with certainty.
             if !self.has_leader().await {
-                let why = self.metrics.borrow().hindrance();
+                let why = self.server.metrics.borrow().hindrance();
                 let text = format!("CLUSTERDOWN no leader, nothing was executed: {why}");
                 return Err(Reply::error(text));
             }
-            let failure = match start(&self.raft).await {
+            let failure = match start(&self.server.raft).await {
                 Ok(value) => {
                     self.begin();
                     return Ok(value);
                 }
                 Err(error) => Failure::from(error),
             };
-            if !failure.again || self.rt.now() + pause >= self.deadline {
+            if !failure.again || self.now() + pause >= self.deadline {
                 return Err(Reply::error(failure.text));
             }
-            self.rt.sleep(pause).await;
+            self.server.rt.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -180,10 +165,10 @@ impl<R: AsyncRuntime> Attempts<R> {
     /// False: not before the deadline.
     async fn has_leader(&mut self) -> bool {
         let is_known = |metrics: &Metrics| metrics.leader.is_some() || metrics.fatal.is_some();
-        if is_known(&self.metrics.borrow()) {
+        if is_known(&self.server.metrics.borrow()) {
             return true;
         }
-        let mut metrics = self.metrics.clone();
+        let mut metrics = self.server.metrics.clone();
         // It is an error where the node has ended.
         self.alarm.until(self.deadline, metrics.wait_for(is_known)).await.is_some()
     }

@@ -64,9 +64,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_queue_at_a_time_and_in_order() {
+    fn one_has_the_turn_at_a_time_and_in_order() {
         let queue = Rc::new(Queue::default());
-        let first = queue.turn().now_or_never().expect("nobody queue");
+        let first = queue.turn().now_or_never().expect("nobody has it");
         let mut second = pin!(queue.turn());
         let mut third = Box::pin(queue.turn());
         let mut fourth = pin!(queue.turn());
@@ -79,13 +79,13 @@ mod tests {
         let second = second.now_or_never().expect("its turn");
         drop(second);
         drop(fourth.now_or_never().expect("its turn"));
-        drop(queue.turn().now_or_never().expect("nobody queue"));
+        drop(queue.turn().now_or_never().expect("nobody has it"));
     }
 
     #[test]
     fn a_turn_that_nobody_takes_is_passed_on() {
         let queue = Rc::new(Queue::default());
-        let first = queue.turn().now_or_never().expect("nobody queue");
+        let first = queue.turn().now_or_never().expect("nobody has it");
         let mut second = Box::pin(queue.turn());
         let mut third = pin!(queue.turn());
         assert!(second.as_mut().now_or_never().is_none());

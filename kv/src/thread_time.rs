@@ -17,8 +17,8 @@ use quorate::rt::Instant;
 
 use crate::queue::Queue;
 
-/// So long clients have the thread. A write waits for that a few times on its way: for a turn of the
-/// node, for the disk's answer to be heard, and until it is applied.
+/// So long clients have the thread. A write waits for that a few times on its way: for a turn of
+/// the node, for the disk's answer to be heard, and until it is applied.
 const SPELL: Duration = Duration::from_millis(5);
 
 /// So long the others must have had it meanwhile. Most of the time they have: what clients ask for
@@ -36,7 +36,7 @@ pub(crate) struct ThreadTime<R> {
     /// What clients have taken since the others had [`REST`].
     taken: Cell<Duration>,
     /// What the others have had since `taken` was zero.
-    left: Cell<Duration>,
+    rested: Cell<Duration>,
     /// Since when a client has the thread; otherwise since when none has.
     since: Cell<Instant>,
     has_it: Cell<bool>,
@@ -49,7 +49,7 @@ impl<R: AsyncRuntime> ThreadTime<R> {
         Self {
             rt,
             taken: Cell::default(),
-            left: Cell::default(),
+            rested: Cell::default(),
             since,
             has_it: Cell::default(),
             queue: Rc::default(),
@@ -78,10 +78,10 @@ impl<R: AsyncRuntime> ThreadTime<R> {
             self.taken.set(self.taken.get() + time);
             return;
         }
-        let left = self.left.get() + time;
-        self.left.set(left);
-        if left >= REST {
-            self.left.set(Duration::ZERO);
+        let rested = self.rested.get() + time;
+        self.rested.set(rested);
+        if rested >= REST {
+            self.rested.set(Duration::ZERO);
             self.taken.set(Duration::ZERO);
         }
     }
@@ -112,8 +112,8 @@ mod tests {
 
     const WORK: Duration = Duration::from_micros(100);
 
-    /// In the simulation time passes in sleeps only: a sleep within `measured` is none of it, so work
-    /// is told by hand.
+    /// In the simulation time passes in sleeps only: a sleep within `measured` is none of it, so
+    /// work is told by hand.
     fn works(time: &ThreadTime<Sim>) {
         time.taken.set(time.taken.get() + WORK);
     }

@@ -440,8 +440,8 @@ impl Host {
         self.state.slowness.set(times.max(1));
     }
 
-    /// How likely its process gets no descriptor for a connection that it opens or accepts, from now
-    /// on (`EMFILE`). One that is not accepted waits. Files are not concerned, nor listening.
+    /// How likely its process gets no descriptor for a connection that it opens or accepts, from
+    /// now on (`EMFILE`). One that is not accepted waits. Files are not concerned, nor listening.
     pub fn refuse_sockets(&self, probability: f64) {
         self.state.refused_sockets.set(probability);
     }

@@ -213,7 +213,7 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     pub(crate) card: Card,
     requests: RefCell<Vec<LocalRequest<SM>>>,
     events: RefCell<Vec<Event<SM>>>,
-    inbox: Cell<Waiting>,
+    inbox: Cell<InboxLoad>,
     signal: Signal,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
     pub(crate) pending_reads: Rc<Cell<usize>>,
@@ -253,7 +253,7 @@ impl<SM: StateMachine> Mailbox<SM> {
                 pending_reads: Arc::default(),
                 state: Mutex::new(SharedState {
                     requests: Vec::new(),
-                    inbox: Waiting::default(),
+                    inbox: InboxLoad::default(),
                     waker: None,
                     ended: self.ended.borrow().clone(),
                 }),
@@ -325,7 +325,7 @@ impl<SM: StateMachine> Mailbox<SM> {
     /// Takes what has come into `events`, which are none so far.
     pub(crate) fn take_events(&self, events: &mut Vec<Event<SM>>) {
         assert!(events.is_empty(), "what was taken is not looked at");
-        self.inbox.set(Waiting::default());
+        self.inbox.set(InboxLoad::default());
         mem::swap(&mut *self.events.borrow_mut(), events);
     }
 
@@ -413,7 +413,7 @@ pub(crate) struct SharedMailbox<SM: StateMachine> {
 
 struct SharedState<SM: StateMachine> {
     requests: Vec<SharedRequest<SM>>,
-    inbox: Waiting,
+    inbox: InboxLoad,
     waker: Option<Waker>,
     ended: Option<End>,
 }
@@ -450,7 +450,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 
 impl<SM: StateMachine> SharedState<SM> {
     fn take(&mut self, requests: &mut Vec<SharedRequest<SM>>) {
-        self.inbox = Waiting::default();
+        self.inbox = InboxLoad::default();
         mem::swap(&mut self.requests, requests);
     }
 
@@ -467,13 +467,13 @@ impl<SM: StateMachine> SharedState<SM> {
 
 /// The messages that wait for a node's next turn.
 #[derive(Clone, Copy, Default)]
-struct Waiting {
+struct InboxLoad {
     bytes: usize,
     /// Some were dropped, which was told.
     has_dropped: bool,
 }
 
-impl Waiting {
+impl InboxLoad {
     /// Whether a message is taken.
     fn takes(&mut self, message: &Message) -> bool {
         let sum = self.bytes + message.bytes();

@@ -80,8 +80,8 @@ impl<SM: StateMachine> Replies<SM> {
         !self.placed.is_empty()
     }
 
-    /// The entry `log_id` has been applied, with this response if it was a command. `refusal` is for
-    /// writes whose place another entry has taken.
+    /// The entry `log_id` has been applied, with this response if it was a command. `refusal` is
+    /// for writes whose place another entry has taken.
     pub(crate) fn applied(
         &mut self,
         log_id: LogId,

@@ -136,8 +136,8 @@ impl Waits {
         }
     }
 
-    /// Where the round trip is too long for the settings, leaders are elected and step down, so that
-    /// the node is never without one for long: this is told at once.
+    /// Where the round trip is too long for the settings, leaders are elected and step down, so
+    /// that the node is never without one for long: this is told at once.
     fn tell_unfit_timing(&self, now: Instant, group: GroupId, config: &Config, engine: &Engine) {
         let unfit = engine.round_trip().and_then(|time| UnfitTiming::of(time, config));
         if let Some(unfit) = unfit

@@ -114,8 +114,8 @@ fn a_new_disk_that_a_stranger_has_let_in_is_let_in_by_its_cluster_all_the_same()
     assert_eq!(engine.cluster(), Some(CLUSTER));
 }
 
-/// Its founder lost its disk, and the next attempt has a leader of the same term. A late word of the
-/// first one must not keep a node without a log from that.
+/// Its founder lost its disk, and the next attempt has a leader of the same term. A late word of
+/// the first one must not keep a node without a log from that.
 #[test]
 fn a_newcomer_hears_the_next_leader_of_a_term() {
     let mut engine = newcomer();

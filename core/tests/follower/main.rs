@@ -74,7 +74,8 @@ fn append(after: Index, upto: Index, committed: Index, round: u64) -> Input {
     })
 }
 
-/// Node 1, whose log goes from behind `purged` to `last` and is durable. It has heard from nobody yet.
+/// Node 1, whose log goes from behind `purged` to `last` and is durable. It has heard from
+/// nobody yet.
 fn follower(purged: Index, last: Index) -> Engine {
     let mut outline = match purged {
         0 => Outline::default(),
@@ -212,7 +213,8 @@ fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
     assert_eq!(output.messages.into_iter().map(|m| m.body).collect::<Vec<_>>(), [reply]);
 }
 
-/// A draft that is gone: the disk is at a piece of it while an old offer comes again after a newer one.
+/// A draft that is gone: the disk is at a piece of it while an old offer comes again after a
+/// newer one.
 #[test]
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     let now = Instant::default();
@@ -414,7 +416,8 @@ fn a_second_leader_of_a_term_does_not_put_off_the_next_election() {
     assert_eq!(node.leader().map(|leader| leader.id), Some(2));
 }
 
-/// The leader's answer to a read tells what is committed. One to a read that nobody asked is forged.
+/// The leader's answer to a read tells what is committed. One to a read that nobody asked is
+/// forged.
 #[test]
 fn an_answer_to_no_question_commits_nothing() {
     let answer = |sequence| says(Body::ReadIndexReply { sequence, index: Some(3), time: 0 });

@@ -233,8 +233,8 @@ impl Scene<'_> {
         comes_true(cluster, control, "a besieged cluster finds a leader", limit, led).await
     }
 
-    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it tells
-    /// another to, or leads on and takes what is new (3.10).
+    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it
+    /// tells another to, or leads on and takes what is new (3.10).
     async fn failed_handover(&self) -> Verdict {
         let cluster = self.cluster;
         let of = Rc::clone(cluster);

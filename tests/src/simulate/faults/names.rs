@@ -1,5 +1,5 @@
-//! Names of nodes: look-ups that are slow, hang, are refused, or tell what is not so; and names that
-//! change to an address that swallows packets, to another node's, or to none. Connections are
+//! Names of nodes: look-ups that are slow, hang, are refused, or tell what is not so; and names
+//! that change to an address that swallows packets, to another node's, or to none. Connections are
 //! broken meanwhile, or nobody would look anything up.
 
 use std::net::IpAddr;
