@@ -13,7 +13,8 @@ mod writing;
 use bytes::Bytes;
 use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use rmp_serde::decode::Error::InvalidMarkerRead;
-use serde::de::DeserializeOwned;
+use serde::de::value::UnitDeserializer;
+use serde::de::{DeserializeOwned, value};
 use serde::{Deserialize, Serialize};
 
 use self::reading::Bounded;
@@ -28,6 +29,9 @@ pub(crate) const MAX_DEPTH: usize = 128;
 
 /// The memory with which an encoding begins: most commands fit without a second allocation.
 const CAPACITY: usize = 128;
+
+/// MessagePack's nil, as which `()` and `None` are written.
+const NIL: u8 = 0xc0;
 
 /// Each byte.
 static BYTES: [u8; 256] = {
@@ -62,6 +66,13 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
 ///
 /// A sentence that says what is wrong with the bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // A command without content is nil alone. It needs no reader: 13 instructions instead of 58. What
+    // nil may stand for and serde's unit may not, a newtype say, is read as everything else.
+    if *bytes == [NIL]
+        && let Ok(value) = T::deserialize(UnitDeserializer::<value::Error>::new())
+    {
+        return Ok(value);
+    }
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     let value = T::deserialize(Bounded::new(&mut deserializer));
     let value = value.map_err(|error| error.to_string())?;

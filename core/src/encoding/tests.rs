@@ -261,6 +261,38 @@ fn it_holds_enums_and_structs_of_every_form() {
 }
 
 #[test]
+fn it_holds_nil_alone_whatever_it_stands_for() {
+    #[derive(Serialize, Deserialize, Debug, Clone)]
+    struct Newtype<T>(T);
+
+    #[derive(Serialize, Deserialize, Debug, Clone)]
+    #[serde(transparent)]
+    struct Transparent<T> {
+        inner: T,
+    }
+
+    #[derive(Serialize, Deserialize, Debug, Clone)]
+    #[serde(untagged)]
+    enum Untagged {
+        Named { a: u8 },
+        Nothing,
+    }
+
+    holds(());
+    holds(None::<u8>);
+    holds(Value::Null);
+    holds(Newtype(()));
+    holds(Newtype(Newtype(None::<u8>)));
+    holds(Newtype(Value::Null));
+    holds(Transparent { inner: None::<u8> });
+    holds(Untagged::Nothing);
+    holds(Untagged::Named { a: 1 });
+    let not_nil = decode::<u8>(&encode(&()).unwrap()).unwrap_err();
+    assert!(not_nil.contains("unit value, expected u8"), "{not_nil}");
+    decode::<()>(&[NIL, NIL]).unwrap_err();
+}
+
+#[test]
 fn it_holds_scalars_and_what_the_standard_library_has() {
     holds(());
     holds(Unit);
