@@ -10,7 +10,7 @@ use compio::buf::{IntoInner, IoBuf};
 use compio::fs::OpenOptions;
 use compio::io::{AsyncReadAt, AsyncWriteAt};
 use compio::runtime::Runtime;
-use quorate_rt::blocking::{self, BlockingFile, offload};
+use quorate_rt::blocking::{self, BlockingFile, offload, ring_has_no_thread};
 use quorate_rt::executor::complete;
 use quorate_rt::{File, OpenMode};
 
@@ -34,9 +34,9 @@ enum Kind {
 
 impl CompioFile {
     pub(crate) async fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
-        if Runtime::with_current(|runtime| runtime.driver_type().is_polling()) {
-            let file = BlockingFile::open(&Compio, path, mode).await?;
-            return Ok(Self { kind: Kind::Blocking(file) });
+        let is_polling = Runtime::with_current(|runtime| runtime.driver_type().is_polling());
+        if is_polling {
+            return Self::open_blocking(path, mode).await;
         }
         let mut options = OpenOptions::new();
         options.read(true);
@@ -45,21 +45,34 @@ impl CompioFile {
             OpenMode::Write => options.write(true),
             OpenMode::CreateNew => options.write(true).create_new(true),
         };
-        let path = path.to_owned();
-        complete(async move {
-            let file = options.open(&path).await?;
-            let durable = match mode {
-                OpenMode::Read => None,
-                OpenMode::Write | OpenMode::CreateNew => {
-                    let mut options = OpenOptions::new();
-                    options.write(true).custom_flags(blocking::WRITES_ARE_DURABLE);
-                    Some(options.open(&path).await?)
-                }
-            };
-            Ok(Self { kind: Kind::Ring { file, durable } })
-        })
-        .await
+        let file = match open_in_ring(options, path).await {
+            Err(error) if ring_has_no_thread(&error) => {
+                return Self::open_blocking(path, mode).await;
+            }
+            opened => opened?,
+        };
+        if mode == OpenMode::Read {
+            return Ok(Self { kind: Kind::Ring { file, durable: None } });
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(blocking::WRITES_ARE_DURABLE);
+        match open_in_ring(options, path).await {
+            Err(error) if ring_has_no_thread(&error) => {
+                Self::open_blocking(path, OpenMode::Write).await // It is there by now.
+            }
+            durable => Ok(Self { kind: Kind::Ring { file, durable: Some(durable?) } }),
+        }
     }
+
+    async fn open_blocking(path: &Path, mode: OpenMode) -> io::Result<Self> {
+        let file = BlockingFile::open(&Compio, path, mode).await?;
+        Ok(Self { kind: Kind::Blocking(file) })
+    }
+}
+
+async fn open_in_ring(options: OpenOptions, path: &Path) -> io::Result<compio::fs::File> {
+    let path = path.to_owned();
+    complete(async move { options.open(&path).await }).await
 }
 
 impl File for CompioFile {
@@ -80,6 +93,13 @@ impl File for CompioFile {
                 BufResult(result, spare) = file.read_at(spare, offset).await;
                 match result {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if ring_has_no_thread(&error) => {
+                        let into = spare.into_inner();
+                        let read = move |file: &_| Ok(blocking::read_at(file, into, offset));
+                        return on_thread(&file, read)
+                            .await
+                            .unwrap_or_else(|error| (Err(error), BytesMut::new()));
+                    }
                     result => return (result, spare.into_inner()),
                 }
             }
@@ -98,7 +118,15 @@ impl File for CompioFile {
         match &self.kind {
             Kind::Ring { file, .. } => {
                 let file = file.clone();
-                complete(async move { file.sync_data().await }).await
+                complete(async move {
+                    match file.sync_data().await {
+                        Err(error) if ring_has_no_thread(&error) => {
+                            on_thread(&file, std::fs::File::sync_data).await
+                        }
+                        synced => synced,
+                    }
+                })
+                .await
             }
             Kind::Blocking(file) => file.sync_data().await,
         }
@@ -127,8 +155,8 @@ impl File for CompioFile {
     async fn len(&self) -> io::Result<u64> {
         match &self.kind {
             Kind::Ring { file, .. } => {
-                let file = file.clone();
-                complete(async move { Ok(file.metadata().await?.len()) }).await
+                // The ring would take a thread of the kernel for it, too.
+                on_thread(file, |file| Ok(file.metadata()?.len())).await
             }
             Kind::Blocking(file) => file.len().await,
         }
@@ -147,10 +175,10 @@ impl File for CompioFile {
 }
 
 /// Works on the file of a ring on a blocking thread.
-async fn on_thread(
+async fn on_thread<T: Send + 'static>(
     file: &compio::fs::File,
-    work: impl FnOnce(&std::fs::File) -> io::Result<()> + Send + 'static,
-) -> io::Result<()> {
+    work: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let file = std::fs::File::from(file.as_fd().try_clone_to_owned()?);
     offload(&Compio, move || work(&file)).await
 }
@@ -165,6 +193,11 @@ async fn write(mut file: compio::fs::File, from: Vec<Bytes>, mut offset: u64) ->
                 offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if ring_has_no_thread(&error) => {
+                let from: Vec<Bytes> = left.buffers.into();
+                let write = move |file: &_| blocking::write_all_at(file, &from, offset);
+                return on_thread(&file, write).await;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::join_all;
 use monoio::buf::SliceMut;
-use quorate_rt::blocking::{BlockingFile, WRITES_ARE_DURABLE, offload};
+use quorate_rt::blocking::{BlockingFile, WRITES_ARE_DURABLE, offload, ring_has_no_thread};
 use quorate_rt::executor::complete;
 use quorate_rt::{File, OpenMode};
 
@@ -29,14 +29,19 @@ pub struct MonoioFile {
 
 #[derive(Debug)]
 enum Kind {
-    Ring {
-        file: Rc<monoio::fs::File>,
-        /// The same file, unless that may only be read; a write through this one is durable when it is done.
-        durable: Option<Rc<monoio::fs::File>>,
-        /// The same open file, for what monoio has no operation for.
-        blocking: BlockingFile<Monoio>,
-    },
+    Ring(Rc<Ring>),
     Blocking(BlockingFile<Monoio>),
+}
+
+#[derive(Debug)]
+struct Ring {
+    file: monoio::fs::File,
+    /// The same file, unless that may only be read; a write through this one is durable when it is
+    /// done.
+    durable: Option<monoio::fs::File>,
+    /// The same open file, for what monoio has no operation for, and for what the kernel has no
+    /// thread for.
+    blocking: BlockingFile<Monoio>,
 }
 
 impl MonoioFile {
@@ -46,7 +51,7 @@ impl MonoioFile {
             return Ok(Self { kind: Kind::Blocking(file) });
         }
         let blocking = BlockingFile::open(&Monoio, path, mode).await?;
-        let file = Rc::new(monoio::fs::File::from_std(blocking.try_clone()?)?);
+        let file = monoio::fs::File::from_std(blocking.try_clone()?)?;
         let durable = match mode {
             OpenMode::Read => None,
             OpenMode::Write | OpenMode::CreateNew => {
@@ -54,24 +59,25 @@ impl MonoioFile {
                 options.write(true).custom_flags(WRITES_ARE_DURABLE);
                 let path = path.to_owned();
                 let file = offload(&Monoio, move || options.open(path)).await?;
-                Some(Rc::new(monoio::fs::File::from_std(file)?))
+                Some(monoio::fs::File::from_std(file)?)
             }
         };
-        Ok(Self { kind: Kind::Ring { file, durable, blocking } })
+        Ok(Self { kind: Kind::Ring(Rc::new(Ring { file, durable, blocking })) })
     }
 
     /// To work on it on a blocking thread.
     fn blocking(&self) -> &BlockingFile<Monoio> {
         match &self.kind {
-            Kind::Ring { blocking, .. } | Kind::Blocking(blocking) => blocking,
+            Kind::Ring(ring) => &ring.blocking,
+            Kind::Blocking(file) => file,
         }
     }
 }
 
 impl File for MonoioFile {
     async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
-        let file = match &self.kind {
-            Kind::Ring { file, .. } => Rc::clone(file),
+        let ring = match &self.kind {
+            Kind::Ring(ring) => Rc::clone(ring),
             Kind::Blocking(file) => return file.read_at(into, offset).await,
         };
         let (begin, end) = (into.len(), into.capacity());
@@ -84,9 +90,12 @@ impl File for MonoioFile {
             let mut spare = SliceMut::new(into, begin, end);
             loop {
                 let result;
-                (result, spare) = file.read_at(spare, offset).await;
+                (result, spare) = ring.file.read_at(spare, offset).await;
                 match result {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if ring_has_no_thread(&error) => {
+                        return ring.blocking.read_at(spare.into_inner(), offset).await;
+                    }
                     result => return (result, spare.into_inner()),
                 }
             }
@@ -95,20 +104,20 @@ impl File for MonoioFile {
     }
 
     async fn write_all_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
-        let (file, blocking) = match &self.kind {
-            Kind::Ring { file, blocking, .. } => (Rc::clone(file), blocking),
+        let ring = match &self.kind {
+            Kind::Ring(ring) => Rc::clone(ring),
             Kind::Blocking(file) => return file.write_all_at(from, offset).await,
         };
         let buffers: Vec<Bytes> = gather(from).collect();
         if buffers.len() > MOST_IN_RING {
-            return blocking.write_all_at(buffers, offset).await;
+            return ring.blocking.write_all_at(buffers, offset).await;
         }
         complete(async move {
             let mut end = offset;
             let writes = buffers.into_iter().map(|buffer| {
                 let place = end;
                 end = end.saturating_add(buffer.len() as u64); // The kernel refuses it long before it saturates.
-                write_one_at(&file, buffer, place)
+                ring.write_at(buffer, place)
             });
             // After an error, too: nothing is to be under way when this is over.
             join_all(writes).await.into_iter().collect()
@@ -118,28 +127,34 @@ impl File for MonoioFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         match &self.kind {
-            Kind::Ring { file, .. } => {
-                let file = Rc::clone(file);
-                complete(async move { file.sync_data().await }).await
+            Kind::Ring(ring) => {
+                let ring = Rc::clone(ring);
+                complete(async move {
+                    match ring.file.sync_data().await {
+                        Err(error) if ring_has_no_thread(&error) => ring.blocking.sync_data().await,
+                        synced => synced,
+                    }
+                })
+                .await
             }
             Kind::Blocking(file) => file.sync_data().await,
         }
     }
 
     async fn write_durably_at(&self, from: Vec<Bytes>, offset: u64) -> io::Result<()> {
-        let Kind::Ring { durable: Some(durable), .. } = &self.kind else {
-            return self.blocking().write_durably_at(from, offset).await;
+        let ring = match &self.kind {
+            Kind::Ring(ring) => Rc::clone(ring),
+            Kind::Blocking(file) => return file.write_durably_at(from, offset).await,
         };
         let mut buffers: Vec<Bytes> = gather(from).collect();
         match buffers.pop() {
             Some(buffer) if buffers.is_empty() => {
-                let file = Rc::clone(durable);
-                complete(async move { write_one_at(&file, buffer, offset).await }).await
+                complete(async move { ring.write_durably_at(buffer, offset).await }).await
             }
             // Each would be synced by itself.
             last => {
                 buffers.extend(last);
-                self.blocking().write_durably_at(buffers, offset).await
+                ring.blocking.write_durably_at(buffers, offset).await
             }
         }
     }
@@ -157,22 +172,49 @@ impl File for MonoioFile {
     }
 }
 
-async fn write_one_at(
-    file: &monoio::fs::File,
-    mut buffer: Bytes,
-    mut offset: u64,
-) -> io::Result<()> {
-    while !buffer.is_empty() {
-        let part = buffer.slice(..buffer.len().min(LONGEST_TRANSFER));
-        match file.write_at(part, offset).await.0 {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                buffer.advance(written);
-                offset = offset.saturating_add(written as u64);
+impl Ring {
+    async fn write_at(&self, buffer: Bytes, offset: u64) -> io::Result<()> {
+        let mut left = Unwritten { buffer, offset };
+        match left.write(&self.file).await {
+            Err(error) if ring_has_no_thread(&error) => {
+                self.blocking.write_all_at(vec![left.buffer], left.offset).await
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            written => written,
         }
     }
-    Ok(())
+
+    async fn write_durably_at(&self, buffer: Bytes, offset: u64) -> io::Result<()> {
+        let mut left = Unwritten { buffer, offset };
+        let file = self.durable.as_ref().unwrap_or(&self.file); // What may only be read refuses.
+        match left.write(file).await {
+            Err(error) if ring_has_no_thread(&error) => {
+                self.blocking.write_durably_at(vec![left.buffer], left.offset).await
+            }
+            written => written,
+        }
+    }
+}
+
+/// What is left of a write.
+struct Unwritten {
+    buffer: Bytes,
+    offset: u64,
+}
+
+impl Unwritten {
+    async fn write(&mut self, file: &monoio::fs::File) -> io::Result<()> {
+        while !self.buffer.is_empty() {
+            let part = self.buffer.slice(..self.buffer.len().min(LONGEST_TRANSFER));
+            match file.write_at(part, self.offset).await.0 {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.buffer.advance(written);
+                    self.offset = self.offset.saturating_add(written as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }

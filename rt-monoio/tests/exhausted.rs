@@ -1,6 +1,8 @@
 //! Where the operating system refuses threads and descriptors.
 
-use quorate_rt::conformance::exhausted::{alone, descriptors_are_used_up, threads_are_refused};
+use quorate_rt::conformance::exhausted::{
+    alone, descriptors_are_used_up, threads_are_refused, threads_of_the_ring_are_refused,
+};
 use quorate_rt::{Driver, Launch};
 use quorate_rt_monoio::Monoio;
 
@@ -12,6 +14,13 @@ fn launch(driver: Driver) -> Launch {
 fn work_goes_on_while_threads_are_refused_uring() {
     alone("work_goes_on_while_threads_are_refused_uring", || {
         threads_are_refused::<Monoio>(&launch(Driver::Uring))
+    });
+}
+
+#[test]
+fn files_outlive_a_lack_of_the_rings_threads() {
+    alone("files_outlive_a_lack_of_the_rings_threads", || {
+        threads_of_the_ring_are_refused::<Monoio>(&launch(Driver::Uring))
     });
 }
 

@@ -9,12 +9,13 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, OFlags};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
-use crate::{AsyncRuntime, File, OpenMode};
+use crate::{AsyncRuntime, File, Instant, Limited, OpenMode};
 
 /// The most buffers that Linux takes in one gathered write (`UIO_MAXIOV`).
 pub const IOV_MAX: usize = 1024;
@@ -22,6 +23,30 @@ pub const IOV_MAX: usize = 1024;
 /// The flag for [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags) with which each write is durable when it is done.
 /// Through a ring a write and a sync are a trip to a worker of the kernel each; with it they are one.
 pub const WRITES_ARE_DURABLE: i32 = OFlags::DSYNC.bits() as i32;
+
+/// How often the log says that a ring has no thread.
+const WORKER_PAUSE: Duration = Duration::from_secs(60);
+
+/// Whether an operation of io_uring was cancelled because the kernel has no thread for it: what
+/// can't be done at once needs one, and where `RLIMIT_NPROC` or the control group refuses even the
+/// first, the kernel gives the operation up. It is to be done on a blocking thread then, of which
+/// there is always one. A line of the log says so, at most one a minute.
+pub fn ring_has_no_thread(error: &io::Error) -> bool {
+    thread_local! {
+        static LINES: Limited = Limited::new(1, WORKER_PAUSE);
+    }
+    let is_cancelled = error.raw_os_error() == Some(Errno::CANCELED.raw_os_error());
+    if is_cancelled
+        && let Some(left_out) = LINES.with(|lines| lines.pass(Instant::from_system_clock()))
+    {
+        tracing::warn!(
+            left_out,
+            "the kernel has no thread for an operation of io_uring (see RLIMIT_NPROC, and pids of \
+             the control group); it is done on a blocking thread"
+        );
+    }
+    is_cancelled
+}
 
 /// Runs `work` where it may block, and waits for it. Dropping the future leaves open whether the work is done.
 ///

@@ -7,13 +7,15 @@ use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::process::Command;
 
+use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, getrlimit, getuid, setrlimit};
+use rustix::thread::set_thread_uid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::net::any_port;
 use super::refused::network_and_files_work;
-use crate::{AsyncRuntime, Launch, Listener};
+use crate::{AsyncRuntime, File as _, Launch, Listener, OpenMode};
 
 const EAGAIN: u32 = 11;
 
@@ -72,6 +74,40 @@ fn refuse_threads() {
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
     seccompiler::apply_filter_all_threads(&program).unwrap();
+}
+
+/// Checks that file work goes on where io_uring is refused its threads, which are the kernel's own
+/// and pass no filter of system calls: opening, writing, syncing and reading.
+///
+/// Limits on processes don't hold for root, so the runtime's thread gives that up.
+pub fn threads_of_the_ring_are_refused<R: AsyncRuntime>(launch: &Launch) {
+    const NOBODY: u32 = 65534;
+    R::run(launch, async |rt: R| {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nproc);
+        setrlimit(Resource::Nproc, Rlimit { current: Some(0), maximum }).unwrap();
+        if getuid().is_root() {
+            set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+        }
+        network_and_files_work(rt.clone()).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = rt.open(&path, OpenMode::CreateNew).await.unwrap();
+        for buffers in [1, 2, 100] {
+            let from: Vec<Bytes> = (0..buffers).map(|byte| vec![byte; 5_000].into()).collect();
+            let written = from.concat();
+            file.write_durably_at(from.clone(), 0).await.unwrap();
+            file.write_all_at(from, written.len() as u64).await.unwrap();
+            file.sync_data().await.unwrap();
+            let (result, read) = file.read_at(BytesMut::with_capacity(2 * written.len()), 0).await;
+            assert_eq!(result.unwrap(), read.len());
+            assert!(read == [&written[..], &written].concat());
+            assert_eq!(file.len().await.unwrap(), read.len() as u64);
+        }
+        let again = rt.open(&path, OpenMode::Read).await.unwrap();
+        let refused = again.write_durably_at(vec![Bytes::from_static(b"x")], 0).await;
+        assert!(refused.is_err(), "it may only be read");
+    })
+    .unwrap();
 }
 
 /// Checks that a listener that finds no descriptor for a connection says so each time, and accepts
