@@ -9,8 +9,9 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Instant, Limited};
 
 use super::Local;
+use super::forward::{Forwards, Seen};
 use super::log::{Beside, Log};
-use super::output::{Output, Proposal};
+use super::output::Output;
 use super::round_trips::RoundTrips;
 use super::snapshot::Receiving;
 use crate::config::Config;
@@ -82,6 +83,9 @@ pub(super) struct Common {
     pub(super) sequence: u64,
     /// How long voters take to answer this replica as a candidate.
     pub(super) round_trips: RoundTrips,
+    /// What was passed on to leaders, and the forwards that this replica has seen as one.
+    pub(super) forwards: Forwards,
+    pub(super) seen: Seen,
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
@@ -166,6 +170,8 @@ impl Common {
             peer_lines: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
             sequence,
             round_trips: RoundTrips::default(),
+            forwards: Forwards::default(),
+            seen: Seen::default(),
             refused: Vec::new(),
             out: Box::default(),
         };
@@ -595,16 +601,6 @@ impl Common {
         let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         let extra = if planted(Bug::E9) { 0 } else { extra };
         self.now + timeout + Duration::from_nanos(extra)
-    }
-
-    /// The leader that took what was placed may not be able to commit it any more.
-    pub(super) fn placed_are_lost(&mut self) {
-        self.out.placed_are_lost = true;
-        for (_, outcome) in &mut self.out.proposals {
-            if let Proposal::Placed(_) = outcome {
-                *outcome = Proposal::Unknown;
-            }
-        }
     }
 }
 

@@ -4,15 +4,13 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
-use super::forward::Forwards;
-use super::messages::LAST_INDEX;
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::identity::Replica;
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover};
+use crate::message::{AppendOutcome, Body, Handover};
 use crate::snapshot::SnapshotMeta;
-use crate::types::{Index, LogId, Term};
+use crate::types::{Index, LogId};
 
 pub(super) struct Follower {
     election_at: Instant,
@@ -42,7 +40,6 @@ struct Following {
     acknowledged: Index,
     /// The leader waits for an answer even if nothing has become durable.
     reply_due: bool,
-    forwards: Forwards,
     questions: Questions,
 }
 
@@ -102,18 +99,13 @@ impl Follower {
 
     pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
         let election = common.is_voter().then_some(self.election_at);
-        let requests = self.following.as_ref().and_then(|following| {
-            [following.forwards.wake_at(), following.questions.wake_at()]
-                .into_iter()
-                .flatten()
-                .min()
-        });
-        [election, requests].into_iter().flatten().min()
+        let following = self.following.as_ref();
+        let questions = following.and_then(|following| following.questions.wake_at());
+        [election, questions].into_iter().flatten().min()
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {
         if let Some(following) = &mut self.following {
-            following.forwards.on_time(common);
             following.questions.on_time(common, following.leader);
         }
     }
@@ -122,8 +114,7 @@ impl Follower {
     pub(super) fn leave_leader(&mut self, common: &mut Common) {
         self.remember_leader(common);
         if let Some(following) = self.following.take() {
-            common.placed_are_lost();
-            following.forwards.abandon(common);
+            common.leave_forwards();
             following.questions.abandon(common);
         }
     }
@@ -167,7 +158,6 @@ impl Follower {
             acted: false,
             acknowledged: 0,
             reply_due: false,
-            forwards: Forwards::default(),
             questions: Questions::default(),
         });
         if following.leader != from {
@@ -307,40 +297,19 @@ impl Follower {
 
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
         match &mut self.following {
-            Some(following) => following.forwards.propose(common, ticket, command),
+            Some(_) => common.forward(ticket, command),
             None => common.out.tell(ticket, Proposal::NotLeader),
         }
     }
 
     pub(super) fn takes(&self, common: &Common, bytes: usize) -> bool {
-        let following = self.following.as_ref();
-        following.is_some_and(|following| following.forwards.has_room(&common.config, bytes))
-    }
-
-    pub(super) fn forward_not_taken(&mut self, sequence: u64) -> Vec<Ticket> {
-        let following = self.following.as_mut();
-        following.map_or_else(Vec::new, |following| following.forwards.not_taken(sequence))
+        self.following.is_some() && common.forwards.has_room(&common.config, bytes)
     }
 
     pub(super) fn read(&mut self, common: &mut Common, ticket: Ticket) {
         match &mut self.following {
             Some(following) => following.questions.read(ticket),
             None => common.out.reads.push((ticket, ReadOutcome::NotLeader)),
-        }
-    }
-
-    pub(super) fn on_forward_reply(
-        &mut self,
-        common: &mut Common,
-        from: Replica,
-        sequence: u64,
-        outcome: ForwardOutcome,
-    ) {
-        if let Some(following) = &mut self.following
-            && following.leader == from
-            && is_placed_by(from, common.hard_state.term, &outcome)
-        {
-            following.forwards.on_reply(common, sequence, outcome);
         }
     }
 
@@ -371,7 +340,7 @@ impl Follower {
             let outcome = AppendOutcome::Accepted { matched };
             common.promise(following.leader, Body::AppendReply { round: following.echo, outcome });
         }
-        following.forwards.send(common, following.leader);
+        common.send_forwards(following.leader);
         following.questions.send(common, following.leader);
     }
 }
@@ -382,17 +351,6 @@ impl Following {
         // What lies beyond the agreed part may not be what the leader has committed there.
         let agreed = if planted(Bug::X3) { common.log.last().index } else { self.agreed };
         common.commit_to(self.committed.min(agreed).max(common.committed));
-    }
-}
-
-/// Whether the leader of this term can have given forwarded commands such a place, if any. Other
-/// answers say nothing: the outcome stays unknown.
-fn is_placed_by(leader: Replica, term: Term, outcome: &ForwardOutcome) -> bool {
-    match outcome {
-        ForwardOutcome::Appended(first) | ForwardOutcome::Partly { first, .. } => {
-            (first.term, first.leader) == (term, leader.id) && first.index <= LAST_INDEX
-        }
-        ForwardOutcome::NotLeader | ForwardOutcome::Busy => true,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writes that a follower's clients bring, passed on to the leader: both ends of it.
 //!
-//! A forward is sent once, to the leader of one term, which takes it at most once. So whatever gets lost or repeated on the way, no
-//! command takes effect twice; what no word came back for has an unknown outcome.
+//! A forward is sent once, to the leader of one term, which takes it in that term or never, and at
+//! most once. So whatever gets lost or repeated on the way, no command takes effect twice. Its
+//! answer counts whoever leads by then; where none comes back, the outcome is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -10,12 +11,13 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
+use super::messages::LAST_INDEX;
 use super::{Common, Proposal, Ticket};
 use crate::config::Config;
 use crate::identity::Replica;
 use crate::membership::MAX_NODES;
 use crate::message::{Body, ForwardOutcome};
-use crate::types::Entry;
+use crate::types::{Entry, Term};
 
 /// The follower's end.
 ///
@@ -35,12 +37,28 @@ pub(super) struct Forwards {
 }
 
 struct Sent {
+    to: Replica,
+    /// That in which it leads.
+    term: Term,
     tickets: Vec<Ticket>,
     bytes: usize,
     /// Then it leaves the window: it was most likely lost, and a connection that has broken while
     /// the window was full must not keep all others waiting until the deadline.
     leaves_at: Instant,
     deadline: Instant,
+}
+
+impl Sent {
+    /// Whether it can have been given such a place, if any. Other answers say nothing: the outcome
+    /// stays unknown.
+    fn may_have(&self, outcome: &ForwardOutcome) -> bool {
+        match outcome {
+            ForwardOutcome::Appended(first) | ForwardOutcome::Partly { first, .. } => {
+                (first.term, first.leader) == (self.term, self.to.id) && first.index <= LAST_INDEX
+            }
+            ForwardOutcome::NotLeader | ForwardOutcome::Busy => true,
+        }
+    }
 }
 
 impl Forwards {
@@ -50,42 +68,6 @@ impl Forwards {
         planted(Bug::R20)
             || self.under_way == 0
             || self.under_way + bytes <= config.max_inflight_bytes
-    }
-
-    pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
-        if self.has_room(&common.config, command.len()) {
-            self.under_way += command.len() + Entry::OVERHEAD_BYTES;
-            self.fresh.push((ticket, command));
-        } else {
-            common.out.tell(ticket, Proposal::Busy);
-        }
-    }
-
-    /// Sends what this turn has brought, in messages of limited size.
-    pub(super) fn send(&mut self, common: &mut Common, leader: Replica) {
-        if self.fresh.is_empty() {
-            return;
-        }
-        let timeout = common.config.request_timeout;
-        let (leaves_at, deadline) = (common.now + timeout / 2, common.now + timeout);
-        // A leader takes a forward as a whole.
-        let uncommitted = common.config.max_uncommitted_bytes.saturating_sub(Entry::OVERHEAD_BYTES);
-        let most = common.config.max_append_bytes.min(uncommitted);
-        let mut fresh = mem::take(&mut self.fresh).into_iter().peekable();
-        while fresh.peek().is_some() {
-            let (mut tickets, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((ticket, command)) =
-                fresh.next_if(|(_, command)| bytes == 0 || bytes + command.len() <= most)
-            {
-                bytes += command.len() + Entry::OVERHEAD_BYTES;
-                tickets.push(ticket);
-                commands.push(command);
-            }
-            common.sequence += 1;
-            let (boot, sequence) = (common.boot.number, common.sequence);
-            common.send(leader, Body::Forward { boot, sequence, commands });
-            self.sent.insert(sequence, Sent { tickets, bytes, leaves_at, deadline });
-        }
     }
 
     fn take(&mut self, sequence: u64) -> Option<Sent> {
@@ -101,9 +83,67 @@ impl Forwards {
         self.take(sequence).map_or_else(Vec::new, |sent| sent.tickets)
     }
 
-    pub(super) fn on_reply(&mut self, common: &mut Common, sequence: u64, outcome: ForwardOutcome) {
+    /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.sent.first_key_value().map(|(_, sent)| sent.deadline)
+    }
+}
+
+impl Common {
+    /// Passes a command on to the leader, at the end of the turn.
+    pub(super) fn forward(&mut self, ticket: Ticket, command: Bytes) {
+        let Self { forwards, config, out, .. } = self;
+        if forwards.has_room(config, command.len()) {
+            forwards.under_way += command.len() + Entry::OVERHEAD_BYTES;
+            forwards.fresh.push((ticket, command));
+        } else {
+            out.tell(ticket, Proposal::Busy);
+        }
+    }
+
+    /// Sends what this turn has brought, in messages of limited size.
+    pub(super) fn send_forwards(&mut self, to: Replica) {
+        if self.forwards.fresh.is_empty() {
+            return;
+        }
+        let timeout = self.config.request_timeout;
+        let (leaves_at, deadline) = (self.now + timeout / 2, self.now + timeout);
+        // A leader takes a forward as a whole.
+        let uncommitted = self.config.max_uncommitted_bytes.saturating_sub(Entry::OVERHEAD_BYTES);
+        let most = self.config.max_append_bytes.min(uncommitted);
+        let mut fresh = mem::take(&mut self.forwards.fresh).into_iter().peekable();
+        while fresh.peek().is_some() {
+            let (mut tickets, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((ticket, command)) =
+                fresh.next_if(|(_, command)| bytes == 0 || bytes + command.len() <= most)
+            {
+                bytes += command.len() + Entry::OVERHEAD_BYTES;
+                tickets.push(ticket);
+                commands.push(command);
+            }
+            self.sequence += 1;
+            let (boot, sequence, term) = (self.boot.number, self.sequence, self.hard_state.term);
+            self.send(to, Body::Forward { boot, sequence, commands });
+            let sent = Sent { to, term, tickets, bytes, leaves_at, deadline };
+            self.forwards.sent.insert(sequence, sent);
+        }
+    }
+
+    pub(super) fn on_forward_reply(
+        &mut self,
+        from: Replica,
+        boot: u64,
+        sequence: u64,
+        outcome: ForwardOutcome,
+    ) {
+        let forwards = &mut self.forwards;
+        let sent = forwards.sent.get(&sequence);
+        let answers = sent.is_some_and(|sent| sent.to == from && sent.may_have(&outcome));
+        if boot != self.boot.number || !answers {
+            return;
+        }
         // A second answer, or one that came too late, finds nobody who waits (R16).
-        let Some(sent) = self.take(sequence) else { return };
+        let Some(sent) = forwards.take(sequence) else { return };
         let (first, refused) = match outcome {
             ForwardOutcome::Appended(first) => (Proposal::Placed(first), Vec::new()),
             ForwardOutcome::NotLeader => (Proposal::NotLeader, Vec::new()),
@@ -113,56 +153,95 @@ impl Forwards {
         let (mut next, mut refused) = (first, refused.into_iter().peekable());
         for (ticket, place) in sent.tickets.into_iter().zip(0..) {
             if let Some(refusal) = refused.next_if(|refusal| refusal.place == place) {
-                common.out.refused.push((ticket, refusal.reason));
+                self.out.refused.push((ticket, refusal.reason));
                 continue;
             }
-            common.out.tell(ticket, next);
+            self.out.tell(ticket, next);
             if let Proposal::Placed(placed) = &mut next {
                 placed.index = placed.index.saturating_add(1);
             }
         }
     }
 
-    /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.sent.first_key_value().map(|(_, sent)| sent.deadline)
+    /// A peer is in another boot than before: it can't answer for what it was sent in that one.
+    pub(super) fn lose_forwards_to(&mut self, peer: Replica) {
+        let sent = self.forwards.sent.iter().filter(|(_, sent)| sent.to == peer);
+        for sequence in sent.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
+            for ticket in self.forwards.not_taken(sequence) {
+                self.out.tell(ticket, Proposal::Unknown);
+            }
+        }
     }
 
-    pub(super) fn on_time(&mut self, common: &mut Common) {
-        for (sequence, sent) in self.sent.range(self.window_begin..) {
-            if sent.leaves_at > common.now {
+    /// Whether a forward can come from this boot of a peer. A number that is far from the boot in
+    /// which the peer was met would drive others out of what has been seen.
+    pub(super) fn may_be_of(&self, peer: Replica, boot: u64) -> bool {
+        self.met(peer).is_none_or(|met| met.number.abs_diff(boot) <= MAX_BOOTS_APART)
+    }
+
+    /// Answers a forward to the leader of a term in which this replica leads no more. Where another
+    /// copy may have been taken, only silence is true.
+    pub(super) fn refuse_missed(&mut self, term: Term, from: Replica, boot: u64, sequence: u64) {
+        let has_led = term == self.seen.term;
+        let is_member = self.membership().is_some_and(|membership| membership.is_member(from));
+        if has_led
+            && is_member
+            && self.may_be_of(from, boot)
+            && self.seen.is_first(from, boot, sequence)
+        {
+            let outcome = ForwardOutcome::NotLeader;
+            self.send(from, Body::ForwardReply { boot, sequence, outcome });
+        }
+    }
+
+    /// Gives up what has waited for too long, whoever leads by now.
+    pub(super) fn give_up_forwards(&mut self) {
+        let Self { forwards, out, now, .. } = self;
+        for (sequence, sent) in forwards.sent.range(forwards.window_begin..) {
+            if sent.leaves_at > *now {
                 break;
             }
-            self.under_way -= sent.bytes;
-            self.window_begin = sequence + 1;
+            forwards.under_way -= sent.bytes;
+            forwards.window_begin = sequence + 1;
         }
-        while let Some(first) = self.sent.first_entry()
-            && first.get().deadline <= common.now
+        while let Some(first) = forwards.sent.first_entry()
+            && first.get().deadline <= *now
         {
             for ticket in first.remove().tickets {
-                common.out.tell(ticket, Proposal::Unknown);
+                out.tell(ticket, Proposal::Unknown);
             }
         }
     }
 
-    /// The leader is not to be waited for any more.
-    pub(super) fn abandon(self, common: &mut Common) {
-        for (ticket, _) in self.fresh {
-            common.out.tell(ticket, Proposal::NotLeader);
+    /// The leader is followed no more. What was not sent has no effect; what was is answered by it
+    /// even so, unless it has failed. The way to the next leader is free.
+    pub(super) fn leave_forwards(&mut self) {
+        let Self { forwards, out, sequence, .. } = self;
+        for (ticket, _) in forwards.fresh.drain(..) {
+            out.tell(ticket, Proposal::NotLeader);
         }
+        forwards.under_way = 0;
+        forwards.window_begin = *sequence + 1;
         if planted(Bug::R16) {
-            return;
+            forwards.sent.clear();
         }
-        let outcome = if planted(Bug::X1) { Proposal::NotLeader } else { Proposal::Unknown };
-        for ticket in self.sent.into_values().flat_map(|sent| sent.tickets) {
-            common.out.tell(ticket, outcome);
+        if planted(Bug::X1) {
+            for ticket in mem::take(&mut forwards.sent).into_values().flat_map(|s| s.tickets) {
+                out.tell(ticket, Proposal::NotLeader);
+            }
         }
     }
 }
 
-/// The leader's end: which forwards it has seen in its term.
+/// How far the boot that a forward names may be from the one in which its sender has been met. They
+/// differ where several groups of a node count a start each, and where a forward comes late.
+const MAX_BOOTS_APART: u64 = 1 << 16;
+
+/// The leader's end: which forwards it has seen in the term in which it led last. It is kept when it
+/// leads no more: of a forward that comes too late it then knows whether another copy was taken.
 #[derive(Default)]
 pub(super) struct Seen {
+    term: Term,
     /// By the number of the boot.
     windows: BTreeMap<Replica, BTreeMap<u64, Window>>,
 }
@@ -175,6 +254,10 @@ struct Window {
 }
 
 impl Seen {
+    pub(super) fn of_term(term: Term) -> Self {
+        Self { term, windows: BTreeMap::new() }
+    }
+
     /// How many boots of a peer are remembered, the latest ones. A forward of an earlier one is
     /// taken for a repetition.
     const BOOTS: usize = 8;

@@ -29,7 +29,6 @@ pub(super) struct Leader {
     pub(super) first: Index,
     heartbeat_at: Instant,
     rounds: Rounds,
-    seen: Seen,
     /// What it has appended and not yet committed, by index and in bytes.
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
@@ -48,10 +47,6 @@ struct Handover {
     /// When it tells again, if it still leads: an order may be lost, or its peer gone.
     tell_at: Instant,
 }
-
-/// How far the boot that a forward names may be from the one in which its sender has been met. They
-/// differ where several groups of a node count a start each, and where a forward comes late.
-const MAX_BOOTS_APART: u64 = 1 << 16;
 
 /// Why a leader leads no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +74,13 @@ impl Leader {
             first: first.index,
             heartbeat_at: now + common.config.heartbeat_interval,
             rounds: Rounds::default(),
-            seen: Seen::default(),
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
             asked_at: now,
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
         };
+        common.seen = Seen::of_term(first.term);
         leader.reconcile(common);
         common.hasten_marks();
         leader.append(common, Payload::Blank);
@@ -113,13 +108,14 @@ impl Leader {
     }
 
     /// Makes the peers those of the configuration in force.
-    fn reconcile(&mut self, common: &Common) {
-        let Some(membership) = common.membership() else { return };
+    fn reconcile(&mut self, common: &mut Common) {
+        let Common { log, seen, me, now, .. } = common;
+        let Some(membership) = log.membership() else { return };
         self.peers.retain(|peer, _| membership.is_member(*peer));
-        self.seen.tidy(|peer| membership.is_member(peer));
-        let next = common.log.last().index + 1;
-        for peer in membership.members().keys().filter(|peer| **peer != common.me) {
-            self.peers.entry(*peer).or_insert_with(|| Progress::new(next, common.now));
+        seen.tidy(|peer| membership.is_member(peer));
+        let next = log.last().index + 1;
+        for peer in membership.members().keys().filter(|peer| *peer != me) {
+            self.peers.entry(*peer).or_insert_with(|| Progress::new(next, *now));
         }
     }
 
@@ -212,18 +208,18 @@ impl Leader {
         let refused = mem::take(&mut common.refused);
         if !self.peers.contains_key(&from) && !planted(Bug::I7) {
             // One that has left may have had it taken before: then only silence is true.
-            if !self.seen.knows(from) {
+            if !common.seen.knows(from) {
                 let outcome = ForwardOutcome::NotLeader;
                 common.send(from, Body::ForwardReply { boot, sequence, outcome });
             }
             return;
         }
-        if common.met(from).is_some_and(|met| met.number.abs_diff(boot) > MAX_BOOTS_APART) {
-            return; // Such a run there can't have been, and its number would drive out others.
+        if !common.may_be_of(from, boot) {
+            return;
         }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
         let nothing = commands.is_empty() && refused.is_empty();
-        if nothing || !self.seen.is_first(from, boot, sequence) {
+        if nothing || !common.seen.is_first(from, boot, sequence) {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();

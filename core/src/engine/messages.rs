@@ -89,7 +89,7 @@ impl Engine {
             {
                 self.note_answer(from, granted, attempt);
             }
-            self.on_old_term(from, body);
+            self.on_old_term(from, term, body);
             return;
         }
         let common = &mut self.common;
@@ -155,19 +155,15 @@ impl Engine {
                 State::Leader(leader) => {
                     leader.on_forward(common, from, boot, sequence, commands);
                 }
-                // A leader that has stepped down may have taken another copy of it: then only silence is true.
-                _ if common.hard_state.voted_for == Some(common.me) => {}
-                _ => {
+                // It has not led in this term.
+                _ if common.hard_state.voted_for != Some(common.me) => {
                     let outcome = ForwardOutcome::NotLeader;
                     common.send(from, Body::ForwardReply { boot, sequence, outcome });
                 }
+                _ => common.refuse_missed(term, from, boot, sequence),
             },
             Body::ForwardReply { boot, sequence, outcome } => {
-                if let State::Follower(follower) = &mut self.role
-                    && boot == common.boot.number
-                {
-                    follower.on_forward_reply(common, from, sequence, outcome);
-                }
+                common.on_forward_reply(from, boot, sequence, outcome);
             }
             Body::ReadIndex { sequence } => match &mut self.role {
                 State::Leader(leader) => leader.on_read_index(common, from, sequence),
@@ -379,7 +375,7 @@ impl Engine {
     }
 
     /// A message of an earlier term: whoever sent it learns of ours, so that it stops waiting or leading.
-    fn on_old_term(&mut self, from: Replica, body: Body) {
+    fn on_old_term(&mut self, from: Replica, term: Term, body: Body) {
         let common = &mut self.common;
         let reply = match body {
             Body::PreVote { attempt, .. } => Body::PreVoteReply { granted: false, attempt },
@@ -391,7 +387,10 @@ impl Engine {
                 Body::AppendReply { round: 0, outcome }
             }
             Body::Forward { boot, sequence, .. } => {
-                Body::ForwardReply { boot, sequence, outcome: ForwardOutcome::NotLeader }
+                return common.refuse_missed(term, from, boot, sequence);
+            }
+            Body::ForwardReply { boot, sequence, outcome } => {
+                return common.on_forward_reply(from, boot, sequence, outcome);
             }
             Body::ReadIndex { sequence } => {
                 Body::ReadIndexReply { sequence, index: None, time: common.log.time() }
@@ -399,7 +398,6 @@ impl Engine {
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
             | Body::AppendReply { .. }
-            | Body::ForwardReply { .. }
             | Body::ReadIndexReply { .. }
             | Body::TimeoutNow { .. }
             | Body::Who { .. }

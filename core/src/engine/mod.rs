@@ -182,10 +182,7 @@ impl Engine {
     /// The transport has not taken this [`Body::Forward`](crate::Body::Forward). Gives the tickets
     /// of its writes, which have no effect.
     pub fn forward_not_taken(&mut self, sequence: u64) -> Vec<Ticket> {
-        match &mut self.role {
-            State::Follower(follower) => follower.forward_not_taken(sequence),
-            State::Candidate(_) | State::Leader(_) => Vec::new(),
-        }
+        self.common.forwards.not_taken(sequence)
     }
 
     /// Before a [`Body::Forward`](crate::Body::Forward) is stepped, the leader's caller takes out
@@ -286,7 +283,8 @@ impl Engine {
             State::Candidate(candidate) => Some(candidate.election_at),
         };
         let forming_at = self.formation.as_ref().map(Formation::wake_at);
-        common.out.wake_at = [role_at, forming_at].into_iter().flatten().min();
+        let forwards_at = common.forwards.wake_at();
+        common.out.wake_at = [role_at, forming_at, forwards_at].into_iter().flatten().min();
         mem::swap(&mut common.out, output);
         common.out.clear();
     }
@@ -391,6 +389,7 @@ impl Engine {
         }
         self.remember_others();
         self.common.set_met(replica, boot);
+        self.common.lose_forwards_to(replica);
         match &mut self.role {
             State::Leader(leader) => leader.met(replica),
             State::Follower(follower) => follower.met(replica),
@@ -534,6 +533,7 @@ impl Engine {
         if let Some(formation) = &mut self.formation {
             formation.on_time(&mut self.common);
         }
+        self.common.give_up_forwards();
         match &mut self.role {
             State::Follower(follower) => {
                 if follower.election_is_due(&self.common) {
@@ -619,7 +619,6 @@ impl Engine {
                     self.common.round_trips.forget();
                 }
                 leader.leave(&mut self.common);
-                self.common.placed_are_lost();
             }
         }
     }

@@ -38,9 +38,6 @@ pub struct Output {
     pub proposals: Vec<(Range<Ticket>, Proposal)>,
     /// Proposals that were passed on to the leader and that it can't read, and why. No effect.
     pub refused: Vec<(Ticket, String)>,
-    /// Leadership was lost, here or at the leader that took them: of the proposals placed so far, those above the commit index have an
-    /// unknown outcome from now on. It precedes `proposals`.
-    pub placed_are_lost: bool,
     /// What became of reads.
     pub reads: Vec<(Ticket, ReadOutcome)>,
     /// The membership in force has changed to this; none while there is none.
@@ -69,7 +66,6 @@ impl Output {
             committed,
             proposals,
             refused,
-            placed_are_lost,
             reads,
             membership,
             addresses_changed,
@@ -86,7 +82,6 @@ impl Output {
         *committed = None;
         proposals.clear();
         refused.clear();
-        *placed_are_lost = false;
         reads.clear();
         *membership = None;
         *addresses_changed = false;
@@ -152,7 +147,7 @@ pub enum Incoming {
 /// What became of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
-    /// It has this place in the leader's log, and those that follow it in its range of tickets have the following ones. It takes effect if that entry is applied, and never if another one is applied in its place.
+    /// It has this place in the leader's log, and those that follow it in its range of tickets have the following ones. It takes effect if that entry is applied, and never if an entry of a later term is applied before it or in its place.
     Placed(LogId),
     /// No leader took it. No effect.
     NotLeader,
@@ -237,7 +232,6 @@ mod tests {
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
             refused: vec![(2, "why".to_owned())],
-            placed_are_lost: true,
             reads: vec![(1, ReadOutcome::NotLeader)],
             wake_at: Some(Instant::default()),
         };

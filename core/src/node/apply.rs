@@ -68,6 +68,10 @@ impl<SM: StateMachine> Applying<SM> {
         self.applied.get().index
     }
 
+    pub(crate) fn last_applied(&self) -> LogId {
+        self.applied.get()
+    }
+
     pub(crate) fn commit(&self, index: Index) {
         assert!(index > self.committed.get(), "the commit index only rises");
         self.committed.set(index);
@@ -283,7 +287,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         self.time = self.time.max(*time);
         self.since_view = Applied::default();
         self.applying.applied.set(*log_id);
-        self.replies.borrow_mut().restored(log_id.index);
+        self.replies.borrow_mut().restored(*log_id, || self.refusals.of_write());
         Ok(())
     }
 

@@ -31,9 +31,12 @@ impl<C> Default for Kept<C> {
 
 impl<C> Kept<C> {
     /// Keeps a command that takes so many bytes encoded, if there is room. Nothing is kept behind
-    /// it.
+    /// it: what is there was placed in an earlier term, and is not in this node's log any more.
     #[inline]
     pub(crate) fn keep(&mut self, log_id: LogId, encoded: usize, inner: C) {
+        if self.commands.back().is_some_and(|last| last.log_id.index >= log_id.index) {
+            self.lose_beyond(log_id.index - 1);
+        }
         let bytes = size_of::<Command<C>>() + encoded;
         if self.bytes + bytes <= MAX_KEPT_BYTES {
             self.bytes += bytes;
@@ -41,8 +44,7 @@ impl<C> Kept<C> {
         }
     }
 
-    /// What lies beyond may never be committed: the leadership is lost, or it got no place in the
-    /// log.
+    /// What lies beyond is not in the log.
     pub(crate) fn lose_beyond(&mut self, index: Index) {
         while let Some(lost) = self.commands.pop_back_if(|last| last.log_id.index > index) {
             self.bytes -= lost.bytes;
@@ -89,7 +91,6 @@ mod tests {
     fn what_may_never_be_committed_is_not_kept() {
         let mut kept = Kept::default();
         (1..=4).for_each(|index| kept.keep(at(2, index), 10, index));
-        kept.lose_beyond(2);
         kept.keep(at(4, 3), 10, 33);
         let taken: Vec<_> = [at(2, 1), at(2, 2), at(4, 3), at(4, 4)].map(|at| kept.take(at)).into();
         assert_eq!(taken, [Some(1), Some(2), Some(33), None]);

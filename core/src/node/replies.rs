@@ -16,8 +16,9 @@ pub(crate) struct Replies<SM: StateMachine> {
     pub(crate) proposed: Waiting<Reply<SM>>,
     /// Reads that the engine has, by ticket.
     pub(crate) reads: Waiting<LocalRead<SM>>,
-    /// Writes that have their place in the log, by index.
-    placed: VecDeque<(LogId, Reply<SM>)>,
+    /// Writes that have their place in the log, by index: those of each leadership, of which there
+    /// is mostly one.
+    placed: Vec<VecDeque<(LogId, Reply<SM>)>>,
     /// Reads that the leader has confirmed at an index that is not yet known to be committed here.
     ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
     /// Requests that wait for a leader.
@@ -37,7 +38,7 @@ impl<SM: StateMachine> Default for Replies<SM> {
         Self {
             proposed: Waiting::default(),
             reads: Waiting::default(),
-            placed: VecDeque::new(),
+            placed: Vec::new(),
             ahead: BTreeMap::new(),
             parked: Parked::new(),
             unsent: Parked::new(),
@@ -49,25 +50,32 @@ impl<SM: StateMachine> Default for Replies<SM> {
 }
 
 impl<SM: StateMachine> Replies<SM> {
-    /// A write has got its place; what is applied already can't answer it any more.
-    pub(crate) fn place(&mut self, log_id: LogId, reply: Reply<SM>, applied: Index) {
-        if log_id.index <= applied {
-            return reply.answer(Err(WriteError::Unknown));
+    /// A write has got its place; what is applied already can't answer it any more. `refusal` is
+    /// for one that can't be committed any more.
+    pub(crate) fn place(
+        &mut self,
+        log_id: LogId,
+        reply: Reply<SM>,
+        applied: LogId,
+        refusal: impl Fn() -> WriteError,
+    ) {
+        if is_decided(log_id, applied) {
+            let is_covered = log_id.index <= applied.index;
+            return reply.answer(Err(if is_covered { WriteError::Unknown } else { refusal() }));
         }
+        let of_leader = |run: &VecDeque<(LogId, _)>| {
+            run.back().is_some_and(|(last, _)| is_of_one_leader(*last, log_id))
+        };
+        let run = match self.placed.iter().rposition(of_leader) {
+            Some(at) => &mut self.placed[at],
+            None => self.placed.push_mut(VecDeque::new()),
+        };
         // Mostly they come in order.
-        if self.placed.back().is_none_or(|(last, _)| last.index < log_id.index) {
-            return self.placed.push_back((log_id, reply));
+        if run.back().is_none_or(|(last, _)| last.index < log_id.index) {
+            return run.push_back((log_id, reply));
         }
-        let position = self.placed.partition_point(|(placed, _)| placed.index < log_id.index);
-        self.placed.insert(position, (log_id, reply));
-    }
-
-    /// The leader that placed them may be unable to commit what lies beyond.
-    pub(crate) fn lose_beyond(&mut self, committed: Index) {
-        let keep = self.placed.partition_point(|(placed, _)| placed.index <= committed);
-        for (_, reply) in self.placed.drain(keep..) {
-            reply.answer(Err(WriteError::Unknown));
-        }
+        let position = run.partition_point(|(placed, _)| placed.index < log_id.index);
+        run.insert(position, (log_id, reply));
     }
 
     /// Whether requests are kept that were sent to nobody.
@@ -81,7 +89,7 @@ impl<SM: StateMachine> Replies<SM> {
     }
 
     /// The entry `log_id` has been applied, with this response if it was a command. `refusal` is
-    /// for writes whose place another entry has taken.
+    /// for writes that can't be committed any more.
     pub(crate) fn applied(
         &mut self,
         log_id: LogId,
@@ -89,25 +97,32 @@ impl<SM: StateMachine> Replies<SM> {
         refusal: impl Fn() -> WriteError,
     ) {
         let mut response = response;
-        while let Some((placed, _)) = self.placed.front()
-            && placed.index <= log_id.index
-            && let Some((placed, reply)) = self.placed.pop_front()
-        {
-            reply.answer(if placed == log_id {
-                response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
-            } else {
-                // Another entry was committed in its place, so it never will be.
-                Err(refusal())
-            });
-        }
+        self.placed.retain_mut(|run| {
+            while let Some((placed, reply)) =
+                run.pop_front_if(|(placed, _)| is_decided(*placed, log_id))
+            {
+                reply.answer(if placed == log_id {
+                    response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
+                } else {
+                    Err(refusal())
+                });
+            }
+            !run.is_empty()
+        });
     }
 
-    /// The state is that of a snapshot now, which tells of no single write up to `index` what became of it.
-    pub(crate) fn restored(&mut self, index: Index) {
-        let covered = self.placed.partition_point(|(placed, _)| placed.index <= index);
-        for (_, reply) in self.placed.drain(..covered) {
-            reply.answer(Err(WriteError::Unknown));
-        }
+    /// The state is that of a snapshot up to `log_id` now, which tells of no single write up to
+    /// there what became of it. `refusal` is for writes that can't be committed any more.
+    pub(crate) fn restored(&mut self, log_id: LogId, refusal: impl Fn() -> WriteError) {
+        self.placed.retain_mut(|run| {
+            while let Some((placed, reply)) =
+                run.pop_front_if(|(placed, _)| is_decided(*placed, log_id))
+            {
+                let is_covered = placed.index <= log_id.index;
+                reply.answer(Err(if is_covered { WriteError::Unknown } else { refusal() }));
+            }
+            !run.is_empty()
+        });
     }
 
     /// Somebody wants a snapshot that covers `index`.
@@ -159,12 +174,21 @@ impl<SM: StateMachine> Replies<SM> {
     /// Whether anybody waits for more than this to be committed.
     pub(crate) fn awaits_beyond(&self, committed: Index) -> bool {
         !self.ahead.is_empty()
-            || self.placed.back().is_some_and(|(placed, _)| placed.index > committed)
+            || self
+                .placed
+                .iter()
+                .any(|run| run.back().is_some_and(|(placed, _)| placed.index > committed))
     }
 
     /// The commit index has stood still for too long for those who wait for it.
     pub(crate) fn give_up_beyond(&mut self, committed: Index) -> Vec<LocalRead<SM>> {
-        self.lose_beyond(committed);
+        self.placed.retain_mut(|run| {
+            let keep = run.partition_point(|(placed, _)| placed.index <= committed);
+            for (_, reply) in run.drain(keep..) {
+                reply.answer(Err(WriteError::Unknown));
+            }
+            !run.is_empty()
+        });
         mem::take(&mut self.ahead).into_values().flatten().collect()
     }
 
@@ -181,7 +205,7 @@ impl<SM: StateMachine> Replies<SM> {
             snapshots,
             purging,
         } = self;
-        let placed = placed.into_iter().map(|(_, reply)| reply);
+        let placed = placed.into_iter().flatten().map(|(_, reply)| reply);
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
         let reads = reads.drain().chain(ahead.into_values().flatten());
         reads.for_each(|read| read(Err::<&SM, ReadError>(end.read_error())));
@@ -193,6 +217,16 @@ impl<SM: StateMachine> Replies<SM> {
             let _ = reply.send(Err(end.snapshot_error()));
         }
     }
+}
+
+fn is_of_one_leader(one: LogId, other: LogId) -> bool {
+    (one.term, one.leader) == (other.term, other.leader)
+}
+
+/// Whether it is known what became of an entry once another, or it itself, is committed. In a log
+/// terms never fall, so nothing of an earlier term can follow on what is committed.
+fn is_decided(placed: LogId, committed: LogId) -> bool {
+    placed.index <= committed.index || placed.term < committed.term
 }
 
 /// Waiters by ticket. Tickets are given out in order, and mostly answered in order.

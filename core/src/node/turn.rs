@@ -380,7 +380,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             committed,
             proposals,
             refused,
-            placed_are_lost,
             reads,
             membership,
             addresses_changed,
@@ -414,7 +413,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
         self.publish(membership.take());
-        self.answer(*placed_are_lost, proposals, refused, reads);
+        self.answer(proposals, refused, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore.take() {
             self.restore(snapshot, false);
@@ -502,23 +501,19 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     fn answer(
         &mut self,
-        placed_are_lost: bool,
         proposals: &mut Vec<(Range<Ticket>, Proposal)>,
         refused: &mut Vec<(Ticket, String)>,
         reads: &mut Vec<(Ticket, ReadOutcome)>,
     ) {
         let mut replies = self.replies.borrow_mut();
-        if placed_are_lost {
-            replies.lose_beyond(self.engine.committed());
-            self.applying.kept.borrow_mut().lose_beyond(self.engine.committed());
-        }
         for (tickets, proposal) in proposals.drain(..) {
             for (ticket, offset) in tickets.zip(0..) {
                 let reply = replies.proposed.take(ticket);
                 match proposal {
                     Proposal::Placed(first) => {
                         let log_id = LogId { index: first.index + offset, ..first };
-                        replies.place(log_id, reply, self.applying.applied());
+                        let refusal = || self.refusals.of_write();
+                        replies.place(log_id, reply, self.applying.last_applied(), refusal);
                     }
                     Proposal::NotLeader => {
                         reply.answer(Err(self.refusals.of_write()));

@@ -13,7 +13,7 @@ use quorate_core::engine::{
 };
 use quorate_core::{
     Boot, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message,
-    NodeId, Payload, Replica, Role, SnapshotMeta,
+    NodeId, Payload, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -76,7 +76,7 @@ struct Node {
     built: VecDeque<SnapshotMeta>,
     applied: Index,
     /// Writes of this node's clients that have a place in the log, by index.
-    placed: BTreeMap<Index, (LogId, Ticket)>,
+    placed: BTreeMap<(Index, Term), (LogId, Ticket)>,
     /// Requests that the engine has not answered.
     open: BTreeSet<Ticket>,
 }
@@ -562,10 +562,11 @@ impl Cluster {
         let node = self.node(id);
         assert!(meta.log_id.index > node.applied, "the state goes back (S2)");
         node.applied = meta.log_id.index;
-        let rest = node.placed.split_off(&(meta.log_id.index + 1));
+        let rest = node.placed.split_off(&(meta.log_id.index + 1, Term::default()));
         for (_, ticket) in std::mem::replace(&mut node.placed, rest).into_values() {
             self.tell(false, format!("{id} answers {}: unknown", self.request(ticket)));
         }
+        self.decide(id, meta.log_id);
     }
 
     fn apply(&mut self, id: NodeId, committed: Option<Index>) {
@@ -584,30 +585,42 @@ impl Cluster {
         }
         let node = self.node(id);
         node.applied = committed;
-        let rest = node.placed.split_off(&(committed + 1));
-        let done = std::mem::replace(&mut node.placed, rest);
-        for (log_id, ticket) in done.into_values() {
+        let last = node.disk.submitted().log_id(committed).expect("it is in the log");
+        self.decide(id, last);
+    }
+
+    /// Answers the writes of which it is known what became of them once this entry is committed:
+    /// nothing of an earlier term can follow on it.
+    fn decide(&mut self, id: NodeId, committed: LogId) {
+        let decided = self.node(id).placed.extract_if(.., |_, (placed, _)| {
+            placed.index <= committed.index || placed.term < committed.term
+        });
+        for (_, (log_id, ticket)) in decided.collect::<Vec<_>>() {
             self.done(id, log_id, ticket);
         }
     }
 
     fn done(&mut self, id: NodeId, log_id: LogId, ticket: Ticket) {
-        let entry = self.nodes[&id].disk.submitted().entry(log_id.index).expect("it is applied");
+        let node = &self.nodes[&id];
+        let entry = node.disk.submitted().entry(log_id.index);
+        let entry = entry.filter(|entry| entry.log_id == log_id && log_id.index <= node.applied);
         let Request::Write(command) = &self.requests[ticket as usize] else {
             panic!("a read has a place in the log")
         };
-        let kept = entry.log_id == log_id;
-        assert!(!kept || entry.payload == Payload::Command(command.clone()), "{log_id}: not its");
-        let what = if kept { "done" } else { "void" };
+        let what = match entry {
+            Some(entry) => {
+                assert!(entry.payload == Payload::Command(command.clone()), "{log_id}: not its");
+                "done"
+            }
+            None => {
+                self.safety.on_refused(command);
+                "void"
+            }
+        };
         self.tell(false, format!("{id} answers {}: {what}", self.request(ticket)));
     }
 
     fn answer(&mut self, id: NodeId, output: &mut Output) {
-        if output.placed_are_lost {
-            for (_, ticket) in std::mem::take(&mut self.node(id).placed).into_values() {
-                self.tell(false, format!("{id} answers {}: unknown", self.request(ticket)));
-            }
-        }
         let proposals = output.proposals.drain(..).flat_map(|(tickets, proposal)| {
             tickets.zip(0..).map(move |(ticket, offset)| match proposal {
                 Proposal::Placed(first) => {
@@ -624,7 +637,8 @@ impl Cluster {
                     self.tell(false, format!("{id} places {name} at {log_id}"));
                     let node = self.node(id);
                     if log_id.index > node.applied {
-                        let before = node.placed.insert(log_id.index, (log_id, ticket));
+                        let place = (log_id.index, log_id.term);
+                        let before = node.placed.insert(place, (log_id, ticket));
                         assert!(before.is_none(), "two writes have one place");
                     } else {
                         self.done(id, log_id, ticket);
