@@ -64,6 +64,7 @@ scenarios! {
     forward
     forward_room
     forward_limit
+    forward_handover
     forward_leader_change
     handover
     handover_alone
