@@ -18,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::channel::mpsc;
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
     ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Obstacle,
     Payload, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
-use quorate_rt::channel::mpsc;
 use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
 use quorate_rt_tokio::{Tokio, TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};
 
@@ -93,7 +93,7 @@ fn rebooted(own: Credentials) -> Credentials {
 struct Node {
     own: Credentials,
     transport: TcpTransport<Tokio>,
-    inbox: mpsc::Receiver<Message>,
+    inbox: mpsc::UnboundedReceiver<Message>,
 }
 
 impl Node {
@@ -113,8 +113,8 @@ impl Node {
         timing: Timing,
     ) -> Self {
         let transport = TcpTransport::bind_timed(rt, address, config, timing).await.unwrap();
-        let (sender, inbox) = mpsc::channel(10_000);
-        let deliver = move |message| sender.try_send(message).unwrap();
+        let (sender, inbox) = mpsc::unbounded();
+        let deliver = move |message| sender.unbounded_send(message).unwrap();
         transport.attach(GROUP, own, Inbox::new(deliver));
         Self { own, transport, inbox }
     }
@@ -161,7 +161,7 @@ impl Node {
     async fn reach(&self, rt: &Tokio, to: &mut Node, sequence: u64) {
         until(rt, || {
             self.send_number(to.own.replica.id, sequence);
-            std::iter::from_fn(|| to.inbox.try_recv())
+            std::iter::from_fn(|| to.inbox.try_recv().ok())
                 .any(|message| message.body == Body::ReadIndex { sequence })
         })
         .await;

@@ -71,7 +71,7 @@ fn whatever_an_unproven_peer_sends_beside_formation_closes_its_connection() {
                     wire.until_closed().await;
                     bad += 1;
                     until(&rt, || node.transport.stats().bad_frames == bad).await;
-                    assert_eq!(node.inbox.try_recv(), None);
+                    assert_eq!(node.inbox.try_recv().ok(), None);
                 }
             }
         }
@@ -203,7 +203,7 @@ fn a_mac_of_another_connection_or_of_the_other_role_proves_nothing() {
         let own = wire.greet(&hello).await;
         wire.send(Confirm { mac: own.mac, ..Confirm::default() }.encode()).await;
         wire.until_closed().await;
-        assert_eq!((node.transport.stats().accepts, node.inbox.try_recv()), (0, None));
+        assert_eq!((node.transport.stats().accepts, node.inbox.try_recv().ok()), (0, None));
         Wire::connect(&rt, &node).await.shake_hands(&hello, Some(CLUSTER)).await;
         until(&rt, || node.transport.stats().accepts == 1).await;
     });

@@ -11,12 +11,12 @@ use crate::watch;
 
 /// An inbox that panics when it hears of a peer for the first time, and delivers to `node`'s.
 fn panics_once(node: &mut Node) -> Rc<Cell<u32>> {
-    let (sender, inbox) = mpsc::channel(10_000);
+    let (sender, inbox) = mpsc::unbounded();
     node.inbox = inbox;
     let met = Rc::new(Cell::new(0));
     let meets = Rc::clone(&met);
     let inbox = Inbox::with_memory(
-        move |message| sender.try_send(message).unwrap(),
+        move |message| sender.unbounded_send(message).unwrap(),
         |_| None,
         |_, _| (),
         move |_, _| {

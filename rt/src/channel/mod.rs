@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-pub mod mpsc;
 pub mod oneshot;
 mod signal;
 pub mod watch;

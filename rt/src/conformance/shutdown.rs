@@ -236,10 +236,10 @@ pub fn outlived_by_a_handle<R: AsyncRuntime>(launch: Launch) {
 
 pub fn outlived_by_a_waker<R: AsyncRuntime>(launch: Launch) {
     let wakers = R::run(&launch, async |rt| {
-        let (show, mut shown) = crate::channel::mpsc::channel::<Waker>(2);
+        let (show, mut shown) = futures::channel::mpsc::unbounded::<Waker>();
         rt.spawn(async move {
             poll_fn(|context| {
-                show.try_send(context.waker().clone()).unwrap();
+                show.unbounded_send(context.waker().clone()).unwrap();
                 Poll::<()>::Pending
             })
             .await;

@@ -169,12 +169,12 @@ impl Drop for DroppedOn {
 pub async fn tasks_die_at_home<R: AsyncRuntime>(rt: R) {
     for cancel in [true, false] {
         let (dropped, dropped_on) = oneshot::channel();
-        let (show, mut shown) = crate::channel::mpsc::channel(1);
+        let (show, mut shown) = foreign::unbounded();
         let (go, gone) = oneshot::channel::<()>();
         let task = rt.spawn(async move {
             let _here = DroppedOn(Some(dropped));
             let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-            show.try_send(waker).unwrap();
+            show.unbounded_send(waker).unwrap();
             if gone.await.is_err() {
                 pending::<()>().await;
             }
