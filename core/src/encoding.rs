@@ -10,6 +10,8 @@ mod reading;
 mod tests;
 mod writing;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use rmp_serde::decode::Error::InvalidMarkerRead;
@@ -27,8 +29,14 @@ use crate::state_machine::Command;
 /// less than the 2 MiB that a thread has.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// The memory with which an encoding begins: most commands fit without a second allocation.
+/// The memory with which an encoding begins: most commands fit.
 const CAPACITY: usize = 128;
+
+thread_local! {
+    /// Memory for the next encoding: what is small is copied out of it, into an allocation that is
+    /// just as long, and a single byte takes none.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// MessagePack's nil, as which `()` and `None` are written.
 const NIL: u8 = 0xc0;
@@ -48,8 +56,8 @@ static BYTES: [u8; 256] = {
 /// # Errors
 ///
 /// A sentence that says what in the value the encoding can't hold.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(CAPACITY);
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
+    let mut bytes = spare();
     // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says
     // of itself. So it has to be written like that: else an IP address in such a struct could not
     // be read back.
@@ -57,7 +65,29 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
         rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
     let checked = Checked::<_, true>::new(&mut serializer);
     value.serialize(checked).map_err(|error| error.to_string())?;
-    Ok(bytes)
+    Ok(kept(bytes))
+}
+
+#[inline]
+fn spare() -> Vec<u8> {
+    let mut bytes = SPARE.take();
+    bytes.clear();
+    bytes.reserve(CAPACITY);
+    bytes
+}
+
+#[inline]
+fn kept(bytes: Vec<u8>) -> Bytes {
+    if let [byte] = bytes[..] {
+        SPARE.set(bytes);
+        return Bytes::from_static(&BYTES[byte as usize..=byte as usize]);
+    }
+    if bytes.len() > CAPACITY {
+        return bytes.into();
+    }
+    let kept = Bytes::copy_from_slice(&bytes);
+    SPARE.set(bytes);
+    kept
 }
 
 /// Deserializes a value from the default encoding, which must fill `bytes`.
@@ -66,8 +96,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
 ///
 /// A sentence that says what is wrong with the bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    // A command without content is nil alone. It needs no reader: 13 instructions instead of 58. What
-    // nil may stand for and serde's unit may not, a newtype say, is read as everything else.
+    // A command without content is nil alone, and needs no reader: 13 instructions instead of 58.
+    // What nil may stand for and serde's unit may not, a newtype say, is read as everything else.
     if *bytes == [NIL]
         && let Ok(value) = T::deserialize(UnitDeserializer::<value::Error>::new())
     {
@@ -88,12 +118,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     fn encode(self) -> Result<Bytes, String> {
-        let bytes = encode(&self)?;
-        // A unit, a small number and the like need no memory of their own.
-        Ok(match bytes[..] {
-            [byte] => Bytes::from_static(&BYTES[byte as usize..=byte as usize]),
-            _ => bytes.into(),
-        })
+        encode(&self)
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {
@@ -133,11 +158,11 @@ pub struct Compact<T>(pub T);
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for Compact<T> {
     fn encode(self) -> Result<Bytes, String> {
-        let output = ExtendFlavor::new(Vec::with_capacity(CAPACITY));
+        let output = ExtendFlavor::new(spare());
         let mut serializer = postcard::Serializer { output };
         let checked = Checked::<_, false>::new(&mut serializer);
         self.0.serialize(checked).map_err(|error| error.to_string())?;
-        serializer.output.finalize().map(Bytes::from).map_err(|error| error.to_string())
+        serializer.output.finalize().map(kept).map_err(|error| error.to_string())
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, String> {

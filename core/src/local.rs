@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{oneshot, watch};
 
@@ -11,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::node::handle::{
     End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult, take_local,
 };
-use crate::raft::{ReadResult, encode, list, look, seen};
+use crate::raft::{ReadResult, encode, list, look, seen, written};
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, NodeId};
 
@@ -42,8 +43,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
-        let written = self.write_with_log_id(command);
-        async move { written.await.map(|(_, response)| response) }
+        self.write_with_log_id(command).map(|written| written.map(|(_, response)| response))
     }
 
     /// See [`Raft::write_with_log_id`](crate::Raft::write_with_log_id).
@@ -51,8 +51,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<(LogId, SM::Response), WriteError>> + use<SM> {
-        let queued = self.queue_write(command);
-        async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
+        written(self.queue_write(command))
     }
 
     fn queue_write(

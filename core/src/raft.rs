@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
 use crate::config::Config;
@@ -54,8 +56,7 @@ impl<SM: StateMachine> Raft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
-        let written = self.write_with_log_id(command);
-        async move { written.await.map(|(_, response)| response) }
+        self.write_with_log_id(command).map(|written| written.map(|(_, response)| response))
     }
 
     /// Writes as [`write`](Self::write) does, and gives the place of the command in the log as
@@ -67,8 +68,7 @@ impl<SM: StateMachine> Raft<SM> {
         &self,
         command: SM::Command,
     ) -> impl Future<Output = Result<(LogId, SM::Response), WriteError>> + use<SM> {
-        let queued = self.queue_write(command);
-        async move { queued?.await.unwrap_or(Err(WriteError::Unknown)) }
+        written(self.queue_write(command))
     }
 
     fn queue_write(
@@ -203,6 +203,19 @@ impl<SM: StateMachine> Raft<SM> {
 impl<SM: StateMachine> std::fmt::Debug for Raft<SM> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Raft").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which
+/// would hold what it waits for twice: a client's task is copied with it.)
+pub(crate) fn written<T, E>(
+    queued: Result<impl Future<Output = Result<Result<T, WriteError>, E>>, WriteError>,
+) -> impl Future<Output = Result<T, WriteError>> {
+    match queued {
+        Ok(queued) => {
+            Either::Left(queued.map(|written| written.unwrap_or(Err(WriteError::Unknown))))
+        }
+        Err(refusal) => Either::Right(ready(Err(refusal))),
     }
 }
 

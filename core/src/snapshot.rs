@@ -166,14 +166,14 @@ pub trait Snapshot: Sized + 'static {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Snapshot for T {
-    type View = Vec<u8>;
+    type View = Bytes;
 
     fn view(&self) -> Result<Self::View, SnapshotError> {
         encoding::encode(self).map_err(SnapshotError::StateMachine)
     }
 
     async fn write(view: Self::View, to: &mut SnapshotWriter) -> Result<(), SnapshotError> {
-        to.write_bytes(view.into()).await
+        to.write_bytes(view).await
     }
 
     async fn check(from: &mut SnapshotReader) -> Result<(), SnapshotError> {

@@ -36,6 +36,10 @@ impl AsyncRuntime for Monoio {
         Instant::from_system_clock()
     }
 
+    fn coarse_now(&self) -> Instant {
+        Instant::from_coarse_system_clock()
+    }
+
     fn wall_clock(&self) -> u64 {
         system_wall_clock()
     }

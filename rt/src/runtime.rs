@@ -32,6 +32,12 @@ pub trait AsyncRuntime: Clone + 'static {
     /// The runtime's clock: monotonic, and virtual in a simulator.
     fn now(&self) -> Instant;
 
+    /// Returns the same clock as it was a few milliseconds ago at the most. It is for finding what
+    /// takes long: where it costs less than [`now`](AsyncRuntime::now), it may be read often.
+    fn coarse_now(&self) -> Instant {
+        self.now()
+    }
+
     /// Returns the machine's wall clock, in milliseconds since the Unix epoch (1970-01-01 UTC); 0
     /// if it is set to a time before that. It may be wrong, and goes back when the machine's clock
     /// is set back. Measure durations and deadlines with [`now`](AsyncRuntime::now).

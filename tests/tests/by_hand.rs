@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::rt::channel::mpsc;
+use futures::channel::mpsc;
 use quorate::{
     AppendOutcome, AsyncRuntime, Body, ClusterId, Completion, Config, Digest, Entries, Entry,
     Fatal, ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore,
@@ -35,7 +35,7 @@ on_each_runtime!(
 
 /// What the test gets, and what it says of the way.
 struct Wire {
-    sent: mpsc::Sender<Message>,
+    sent: mpsc::UnboundedSender<Message>,
     way: Way,
 }
 
@@ -54,7 +54,7 @@ impl Transport for Wire {
     fn send(&self, message: Message) -> bool {
         let (_, is_full) = self.way.0.get();
         let taken = !is_full || !matches!(message.body, Body::Forward { .. });
-        taken && self.sent.try_send(message).is_ok()
+        taken && self.sent.unbounded_send(message).is_ok()
     }
 
     fn is_ready(&self, _: Replica) -> bool {
@@ -67,7 +67,7 @@ struct Follower {
     store: FaultyStore,
     node: Node<Journal>,
     raft: LocalRaft<Journal>,
-    sent: mpsc::Receiver<Message>,
+    sent: mpsc::UnboundedReceiver<Message>,
     way: Way,
     round: u64,
 }
@@ -123,7 +123,7 @@ impl Follower {
     }
 
     async fn start_with<R: AsyncRuntime>(rt: &R, config: Config) -> Self {
-        let (sender, sent) = mpsc::channel(1000);
+        let (sender, sent) = mpsc::unbounded();
         let way = Way::default();
         let store = FaultyStore::over(store());
         let node = Node::builder(1)

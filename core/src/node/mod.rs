@@ -187,7 +187,7 @@ impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
         let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
         transport.attach(group, credentials, inbox);
         let clock = rt.clone();
-        let delays = Rc::new(Delays::new(move || clock.now()));
+        let delays = Rc::new(Delays::new(move || clock.coarse_now()));
         let apply = Apply {
             group,
             delays: Rc::clone(&delays),

@@ -17,7 +17,7 @@ pub(crate) struct Replies<SM: StateMachine> {
     /// Reads that the engine has, by ticket.
     pub(crate) reads: Waiting<LocalRead<SM>>,
     /// Writes that have their place in the log, by index: those of each leadership, of which there
-    /// is mostly one.
+    /// is mostly one. One is there even without writes, to be used again.
     placed: Vec<VecDeque<(LogId, Reply<SM>)>>,
     /// Reads that the leader has confirmed at an index that is not yet known to be committed here.
     ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
@@ -63,10 +63,10 @@ impl<SM: StateMachine> Replies<SM> {
             let is_covered = log_id.index <= applied.index;
             return reply.answer(Err(if is_covered { WriteError::Unknown } else { refusal() }));
         }
-        let of_leader = |run: &VecDeque<(LogId, _)>| {
-            run.back().is_some_and(|(last, _)| is_of_one_leader(*last, log_id))
+        let may_take = |run: &VecDeque<(LogId, _)>| {
+            run.back().is_none_or(|(last, _)| is_of_one_leader(*last, log_id))
         };
-        let run = match self.placed.iter().rposition(of_leader) {
+        let run = match self.placed.iter().position(may_take) {
             Some(at) => &mut self.placed[at],
             None => self.placed.push_mut(VecDeque::new()),
         };
@@ -85,7 +85,7 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// Whether anybody waits for an entry to be applied.
     pub(crate) fn awaits_entries(&self) -> bool {
-        !self.placed.is_empty()
+        self.placed.iter().any(|run| !run.is_empty())
     }
 
     /// The entry `log_id` has been applied, with this response if it was a command. `refusal` is
@@ -97,31 +97,42 @@ impl<SM: StateMachine> Replies<SM> {
         refusal: impl Fn() -> WriteError,
     ) {
         let mut response = response;
-        self.placed.retain_mut(|run| {
+        let answer = |placed, reply: Reply<SM>| {
+            reply.answer(if placed == log_id {
+                response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
+            } else {
+                Err(refusal())
+            });
+        };
+        self.decide(log_id, answer);
+    }
+
+    /// Takes those out of which it is known what became of them, now that `committed` is.
+    #[inline]
+    fn decide(&mut self, committed: LogId, mut decided: impl FnMut(LogId, Reply<SM>)) {
+        for run in &mut self.placed {
             while let Some((placed, reply)) =
-                run.pop_front_if(|(placed, _)| is_decided(*placed, log_id))
+                run.pop_front_if(|(placed, _)| is_decided(*placed, committed))
             {
-                reply.answer(if placed == log_id {
-                    response.take().map(|response| (log_id, response)).ok_or(WriteError::Unknown)
-                } else {
-                    Err(refusal())
-                });
+                decided(placed, reply);
             }
-            !run.is_empty()
-        });
+        }
+        self.tidy();
+    }
+
+    #[inline]
+    fn tidy(&mut self) {
+        if self.placed.len() > 1 {
+            self.placed.retain(|run| !run.is_empty());
+        }
     }
 
     /// The state is that of a snapshot up to `log_id` now, which tells of no single write up to
     /// there what became of it. `refusal` is for writes that can't be committed any more.
     pub(crate) fn restored(&mut self, log_id: LogId, refusal: impl Fn() -> WriteError) {
-        self.placed.retain_mut(|run| {
-            while let Some((placed, reply)) =
-                run.pop_front_if(|(placed, _)| is_decided(*placed, log_id))
-            {
-                let is_covered = placed.index <= log_id.index;
-                reply.answer(Err(if is_covered { WriteError::Unknown } else { refusal() }));
-            }
-            !run.is_empty()
+        self.decide(log_id, |placed, reply| {
+            let is_covered = placed.index <= log_id.index;
+            reply.answer(Err(if is_covered { WriteError::Unknown } else { refusal() }));
         });
     }
 
@@ -164,7 +175,7 @@ impl<SM: StateMachine> Replies<SM> {
         let Self { proposed, reads, placed, ahead, parked, unsent, initializing, .. } = self;
         proposed.is_empty()
             && reads.is_empty()
-            && placed.is_empty()
+            && placed.iter().all(VecDeque::is_empty)
             && ahead.is_empty()
             && parked.is_empty()
             && unsent.is_empty()
@@ -182,13 +193,13 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// The commit index has stood still for too long for those who wait for it.
     pub(crate) fn give_up_beyond(&mut self, committed: Index) -> Vec<LocalRead<SM>> {
-        self.placed.retain_mut(|run| {
+        for run in &mut self.placed {
             let keep = run.partition_point(|(placed, _)| placed.index <= committed);
             for (_, reply) in run.drain(keep..) {
                 reply.answer(Err(WriteError::Unknown));
             }
-            !run.is_empty()
-        });
+        }
+        self.tidy();
         mem::take(&mut self.ahead).into_values().flatten().collect()
     }
 
