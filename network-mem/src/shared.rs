@@ -274,8 +274,9 @@ mod tests {
     use std::task::{Wake, Waker};
     use std::thread;
 
+    use futures::channel::mpsc::{UnboundedReceiver, unbounded};
     use quorate_core::{Body, Boot, Entry, LogId, Payload, Replica, StoreState, Term};
-    use quorate_rt::{Launch, channel};
+    use quorate_rt::Launch;
     use quorate_rt_tokio::Tokio;
 
     use super::*;
@@ -299,9 +300,10 @@ mod tests {
     }
 
     /// Attaches node `id`, whose messages come out of the channel.
-    fn listen(transport: &SharedTransport<Tokio>, id: NodeId) -> channel::mpsc::Receiver<Message> {
-        let (sender, receiver) = channel::mpsc::channel(100_000);
-        let inbox = Inbox::new(move |message| sender.try_send(message).expect("a test's receiver"));
+    fn listen(transport: &SharedTransport<Tokio>, id: NodeId) -> UnboundedReceiver<Message> {
+        let (sender, receiver) = unbounded();
+        let inbox =
+            Inbox::new(move |message| sender.unbounded_send(message).expect("a test's receiver"));
         let (boot, state) = (Boot::default(), StoreState::Member);
         let credentials = Credentials { replica: Replica::new(id, 1), boot, state, cluster: None };
         transport.attach(GROUP, credentials, inbox);
