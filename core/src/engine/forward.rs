@@ -237,8 +237,8 @@ impl Common {
 /// differ where several groups of a node count a start each, and where a forward comes late.
 const MAX_BOOTS_APART: u64 = 1 << 16;
 
-/// The leader's end: which forwards it has seen in the term in which it led last. It is kept when it
-/// leads no more: of a forward that comes too late it then knows whether another copy was taken.
+/// The leader's end: which forwards it has seen in the term in which it led last. It is kept when
+/// it leads no more: of a forward that comes too late it then knows whether another copy was taken.
 #[derive(Default)]
 pub(super) struct Seen {
     term: Term,

@@ -147,7 +147,9 @@ pub enum Incoming {
 /// What became of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
-    /// It has this place in the leader's log, and those that follow it in its range of tickets have the following ones. It takes effect if that entry is applied, and never if an entry of a later term is applied before it or in its place.
+    /// It has this place in the leader's log, and those that follow it in its range of tickets have
+    /// the following ones. It takes effect if that entry is applied, and never if an entry of a
+    /// later term is applied before it or in its place.
     Placed(LogId),
     /// No leader took it. No effect.
     NotLeader,
