@@ -98,13 +98,19 @@ impl Follower {
     }
 
     pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
-        let election = common.is_voter().then_some(self.election_at);
+        let waits = common.is_voter() || self.following.is_some();
+        let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
         let questions = following.and_then(|following| following.questions.wake_at());
         [election, questions].into_iter().flatten().min()
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {
+        // Who has no vote does not campaign, and would follow for ever. Its leader may lie, or be
+        // of an attempt to form the group that was given up, and another lead in the same term.
+        if common.now >= self.election_at && !common.is_voter() {
+            self.leave_leader(common);
+        }
         if let Some(following) = &mut self.following {
             following.questions.on_time(common, following.leader);
         }
@@ -135,12 +141,6 @@ impl Follower {
 
     /// The leader has said something. None: it is not the one that this node follows.
     fn hear(&mut self, common: &mut Common, from: Replica) -> Option<&mut Following> {
-        // Without a log this node is part of no cluster. An attempt that was given up, and the
-        // cluster that was formed in its place, may have leaders of the same term.
-        let is_new = common.log.last() == LogId::ZERO;
-        if is_new && self.leader().is_some_and(|leader| leader != from) {
-            self.leave_leader(common);
-        }
         if self.following.is_none() {
             let (me, term) = (common.me, common.hard_state.term);
             tracing::info!(%me, %term, leader = %from, "follows a leader");
@@ -162,8 +162,8 @@ impl Follower {
         });
         if following.leader != from {
             let leader = following.leader;
-            // One of them lies, and it may be the first. If that says no more, this node campaigns,
-            // and as a candidate it hears whoever leads.
+            // One of them lies, and it may be the first. When that has said nothing for an election
+            // timeout, this node hears whoever leads.
             if let Some(left_out) = common.tells_of_peer() {
                 tracing::error!(%from, %leader, left_out, "ignored a second leader of this term");
             }

@@ -97,6 +97,7 @@ fn what_was_lost_leaves_the_window_before_its_deadline() {
     let timeout = Config::default().request_timeout;
     let mut engine = passing();
     let step = |after, engine: &mut Engine| {
+        engine.step(Instant::default() + after, heartbeat(1));
         engine.step(Instant::default() + after, Input::Wake);
         output_of(engine).proposals
     };

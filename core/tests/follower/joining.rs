@@ -115,7 +115,8 @@ fn a_new_disk_that_a_stranger_has_let_in_is_let_in_by_its_cluster_all_the_same()
 }
 
 /// Its founder lost its disk, and the next attempt has a leader of the same term. A late word of
-/// the first one must not keep a node without a log from that.
+/// the first one must not keep a node without a log from that: it has no vote, and so it waits for
+/// whoever leads when its leader has been silent for an election timeout.
 #[test]
 fn a_newcomer_hears_the_next_leader_of_a_term() {
     let mut engine = newcomer();
@@ -127,22 +128,40 @@ fn a_newcomer_hears_the_next_leader_of_a_term() {
         entries: vec![entry(1, 2, 2)].into(),
     };
     let output = after(&mut engine, sent(Replica::new(3, 9), node(1), 1, late));
-    assert_eq!(engine.leader(), Some(Replica::new(3, 9)));
     assert!(output.write.is_none_or(|(_, write)| write.entries.is_empty()));
-    let begin = vec![first(members(&[1, 2, 3]))].into();
-    let body =
-        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries: begin };
-    after(&mut engine, message(2, 1, body));
-    assert_eq!(engine.leader(), Some(node(2)));
-    assert_eq!(engine.last_log_id(), LogId::FIRST);
-    // It is part of a cluster now, in which a term has one leader.
-    let other = Body::Append {
-        prev: LogId::FIRST,
-        committed: 0,
-        round: 0,
-        durable: 0,
-        entries: Vec::new().into(),
+    let begins = || {
+        let entries = vec![first(members(&[1, 2, 3]))].into();
+        Body::Append { prev: LogId::ZERO, committed: 0, round: 0, durable: 0, entries }
     };
-    after(&mut engine, sent(Replica::new(3, 9), node(1), 1, other));
-    assert_eq!(engine.leader(), Some(node(2)));
+    hears_another_leader(&mut engine, Replica::new(3, 9), node(2), begins);
+    assert_eq!(engine.last_log_id(), LogId::FIRST);
+}
+
+/// The same for one that has a log, but no vote: its leader is false, and says no more.
+#[test]
+fn a_learner_hears_another_leader_of_the_term_when_its_own_is_silent() {
+    let mut engine = follower(0, 3);
+    let heartbeat = || {
+        let (prev, entries) = (LogId::new(1, 2, 3), Entries::default());
+        Body::Append { prev, committed: 0, round: 0, durable: 0, entries }
+    };
+    after(&mut engine, sent(Replica::new(9, 1), node(1), 1, heartbeat()));
+    hears_another_leader(&mut engine, Replica::new(9, 1), node(2), heartbeat);
+}
+
+/// It follows `leader` until that has been silent for an election timeout.
+fn hears_another_leader(
+    engine: &mut Engine,
+    leader: Replica,
+    other: Replica,
+    says: impl Fn() -> Body,
+) {
+    assert_eq!(engine.leader(), Some(leader));
+    let output = after(engine, sent(other, node(1), 1, says()));
+    assert_eq!(engine.leader(), Some(leader), "a term has one leader");
+    let silent_at = output.wake_at.expect("it waits for its leader");
+    engine.step(silent_at, Input::Wake);
+    assert_eq!(engine.leader(), None);
+    engine.step(silent_at, sent(other, node(1), 1, says()));
+    assert_eq!(engine.leader(), Some(other));
 }
