@@ -56,6 +56,7 @@ static BYTES: [u8; 256] = {
 /// # Errors
 ///
 /// A sentence that says what in the value the encoding can't hold.
+#[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
     let mut bytes = spare();
     // Serde reads what is tagged, untagged or flattened as human-readable, whatever the format says
@@ -117,10 +118,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Command for T {
+    #[inline]
     fn encode(self) -> Result<Bytes, String> {
         encode(&self)
     }
 
+    #[inline]
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         decode(bytes)
     }

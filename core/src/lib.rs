@@ -14,7 +14,6 @@ mod error;
 pub mod fuzzing;
 mod hindrance;
 mod identity;
-mod local;
 mod log_store;
 mod membership;
 mod message;
@@ -22,7 +21,6 @@ mod metrics;
 mod node;
 mod outline;
 pub mod quorum;
-mod raft;
 mod snapshot;
 mod state_machine;
 mod transport;
@@ -40,14 +38,12 @@ pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,
 };
-pub use local::LocalRaft;
 pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
 pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
 pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
-pub use node::{Node, NodeBuilder};
+pub use node::{LocalRaft, Node, NodeBuilder, Raft};
 pub use outline::Outline;
-pub use raft::Raft;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};
 pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};

@@ -10,13 +10,13 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{AsyncRuntime, Instant};
 
 use super::mailbox::KEPT_PLACES;
+use super::raft::too_large;
 use super::turn::Turns;
 use crate::engine::Input;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
 use crate::message::{Body, Message, Refusal};
 use crate::metrics::Role;
-use crate::raft::too_large;
 use crate::state_machine::{Command, StateMachine};
 use crate::transport::Transport;
 use crate::types::{Index, LogId};

@@ -4,10 +4,12 @@ mod apply;
 mod commands;
 mod delays;
 mod kept;
+mod local;
 mod mailbox;
 mod parked;
 mod passing;
 mod quota;
+mod raft;
 mod refusals;
 mod replies;
 mod snapshots;
@@ -15,14 +17,8 @@ mod timer;
 mod turn;
 mod waits;
 
-pub(crate) mod handle {
-    //! What the two handles are made of.
-    pub(crate) use super::mailbox::{
-        End, LocalReply, LocalRequest, Mailbox, Reply, Request, SharedMailbox, SharedReply,
-        SharedRequest, SnapshotReply, WriteResult,
-    };
-    pub(crate) use super::quota::{take_local, take_shared};
-}
+pub use self::local::LocalRaft;
+pub use self::raft::Raft;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -51,10 +47,8 @@ use crate::config::Config;
 use crate::engine::{Engine, Local};
 use crate::error::{Fatal, StartError};
 use crate::identity::{Boot, Identity, Replica};
-use crate::local::LocalRaft;
 use crate::log_store::LogStore;
 use crate::metrics::{Metrics, Role};
-use crate::raft::Raft;
 use crate::state_machine::{At, StateMachine};
 use crate::transport::{Inbox, Receiver, Transport};
 use crate::types::{GroupId, NodeId};

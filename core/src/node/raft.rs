@@ -11,15 +11,15 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
+use super::mailbox::{
+    End, Request, SharedMailbox, SharedReply, SharedRequest, SnapshotReply, WriteResult,
+};
+use super::quota::take_shared;
 use crate::config::Config;
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
 use crate::membership::check_list;
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::node::handle::{
-    End, Request, SharedMailbox, SharedReply, SharedRequest, SnapshotReply, WriteResult,
-    take_shared,
-};
 use crate::state_machine::{Command, StateMachine};
 use crate::types::{Entry, LogId, NodeId};
 
@@ -233,6 +233,7 @@ pub(crate) fn seen<T>(result: ReadResult<T>) -> Result<T, ReadError> {
 }
 
 /// The bytes of a command, and what it is counted as.
+#[inline]
 pub(crate) fn encode<SM: StateMachine>(
     command: SM::Command,
     config: &Config,

@@ -6,13 +6,14 @@ use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{oneshot, watch};
 
+use super::mailbox::{
+    End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult,
+};
+use super::quota::take_local;
+use super::raft::{ReadResult, encode, list, look, seen, written};
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::node::handle::{
-    End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult, take_local,
-};
-use crate::raft::{ReadResult, encode, list, look, seen, written};
 use crate::state_machine::StateMachine;
 use crate::types::{LogId, NodeId};
 
