@@ -6,9 +6,8 @@ use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{oneshot, watch};
 
-use super::mailbox::{
-    End, LocalReply, LocalRequest, Mailbox, Reply, Request, SnapshotReply, WriteResult,
-};
+use super::admin::{Admin, Answer, answered};
+use super::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
 use super::quota::take_local;
 use super::raft::{ReadResult, encode, list, look, seen, written};
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
@@ -66,7 +65,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
             .ok_or(WriteError::Busy)?;
         let (to, result) = oneshot::channel();
         let reply = Reply::Local(LocalReply { to, permit });
-        mailbox.request(Request::Write { command, reply }).map_err(|end| end.write_error())?;
+        mailbox.request(Request::Write { command, reply }).map_err(|end| WriteError::from(&end))?;
         Ok(result)
     }
 
@@ -91,7 +90,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
             drop(permit);
             let _ = to.send(state.map(|state| look(state, read)));
         };
-        mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
+        mailbox.request(Request::Read(Box::new(read))).map_err(|end| ReadError::from(&end))?;
         Ok(result)
     }
 
@@ -101,33 +100,26 @@ impl<SM: StateMachine> LocalRaft<SM> {
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
     ) -> Result<(), InitializeError> {
         let list = list(members)?;
-        let (reply, result) = shared_oneshot::channel();
-        self.mailbox
-            .request(Request::Initialize { list, reply })
-            .map_err(|end| end.initialize_error())?;
-        result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+        self.ask(|answer| Admin::Initialize { list, answer }).await
     }
 
     /// See [`Raft::snapshot`](crate::Raft::snapshot).
     pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
-        self.compact(Request::Snapshot)
+        self.ask(Admin::Snapshot)
     }
 
     /// See [`Raft::purge`](crate::Raft::purge).
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
-        self.compact(Request::Purge)
+        self.ask(Admin::Purge)
     }
 
-    fn compact(
+    fn ask<T, E: for<'a> From<&'a End>, F: FnOnce(Answer<T, E>) -> Admin>(
         &self,
-        request: fn(SnapshotReply) -> LocalRequest<SM>,
-    ) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
-        let (reply, result) = shared_oneshot::channel();
-        let queued = self.mailbox.request(request(reply)).map_err(|end| end.snapshot_error());
-        async move {
-            queued?;
-            result.await.unwrap_or(Err(SnapshotError::Shutdown))
-        }
+        request: F,
+    ) -> impl Future<Output = Result<T, E>> + use<SM, T, E, F> {
+        let (answer, receiver) = shared_oneshot::channel();
+        let taken = self.mailbox.request(Request::Admin(request(answer)));
+        answered(taken, receiver, self.metrics())
     }
 
     /// See [`Raft::metrics`](crate::Raft::metrics).

@@ -4,7 +4,6 @@
 //! only if nothing was there before, so at most once a batch.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,12 +16,13 @@ use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{Signal, oneshot, watch};
 use quorate_rt::planted::{Bug, planted};
 
+use super::admin::Admin;
 use super::quota::{LocalPermit, SharedPermit};
 use super::snapshots::View;
 use crate::config::Config;
 use crate::engine::{Fetch, Input, PieceRead};
 use crate::entries::Entries;
-use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, StoreError, WriteError};
+use crate::error::{Fatal, ReadError, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Memory, Replica};
 use crate::message::Message;
 use crate::metrics::Metrics;
@@ -91,12 +91,7 @@ pub(crate) enum Request<W, R> {
         reply: W,
     },
     Read(R),
-    Initialize {
-        list: BTreeMap<NodeId, String>,
-        reply: InitializeReply,
-    },
-    Snapshot(SnapshotReply),
-    Purge(SnapshotReply),
+    Admin(Admin),
     /// Boxed, so that the queues' places are of a write's size.
     Deliver(Box<Message>),
 }
@@ -106,9 +101,6 @@ pub(crate) type WriteResult<SM> = Result<(LogId, <SM as StateMachine>::Response)
 /// A read: called once, with the state machine or with the reason why not.
 pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
 pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>) + Send>;
-pub(crate) type InitializeReply = shared_oneshot::Sender<Result<(), InitializeError>>;
-/// It gets the entry up to which a snapshot was taken, or the log purged.
-pub(crate) type SnapshotReply = shared_oneshot::Sender<Result<LogId, SnapshotError>>;
 
 pub(crate) struct LocalReply<SM: StateMachine> {
     pub(crate) to: oneshot::Sender<WriteResult<SM>>,
@@ -155,9 +147,7 @@ impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
                 Self::Write { command, reply: Reply::Shared(reply) }
             }
             Request::Read(read) => Self::Read(read),
-            Request::Initialize { list, reply } => Self::Initialize { list, reply },
-            Request::Snapshot(reply) => Self::Snapshot(reply),
-            Request::Purge(reply) => Self::Purge(reply),
+            Request::Admin(admin) => Self::Admin(admin),
             Request::Deliver(message) => Self::Deliver(message),
         }
     }
@@ -168,36 +158,6 @@ impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
 pub(crate) enum End {
     Shutdown,
     Fatal(Fatal),
-}
-
-impl End {
-    pub(crate) fn write_error(&self) -> WriteError {
-        match self {
-            Self::Shutdown => WriteError::Shutdown,
-            Self::Fatal(fatal) => WriteError::Fatal(fatal.clone()),
-        }
-    }
-
-    pub(crate) fn read_error(&self) -> ReadError {
-        match self {
-            Self::Shutdown => ReadError::Shutdown,
-            Self::Fatal(fatal) => ReadError::Fatal(fatal.clone()),
-        }
-    }
-
-    pub(crate) fn initialize_error(&self) -> InitializeError {
-        match self {
-            Self::Shutdown => InitializeError::Shutdown,
-            Self::Fatal(fatal) => InitializeError::Fatal(fatal.clone()),
-        }
-    }
-
-    pub(crate) fn snapshot_error(&self) -> SnapshotError {
-        match self {
-            Self::Shutdown => SnapshotError::Shutdown,
-            Self::Fatal(fatal) => SnapshotError::Fatal(fatal.clone()),
-        }
-    }
 }
 
 /// What all handles know of their node.
@@ -391,15 +351,9 @@ impl<SM: StateMachine> Receiver for Mailbox<SM> {
 /// Answers a request that the node has not looked at.
 pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
     match request {
-        Request::Write { reply, .. } => reply.answer(Err(end.write_error())),
-        Request::Read(read) => read(Err(end.read_error())),
-        Request::Initialize { reply, .. } => {
-            let _ = reply.send(Err(end.initialize_error()));
-        }
-        Request::Snapshot(reply) | Request::Purge(reply) => {
-            let _ = reply.send(Err(end.snapshot_error()));
-        }
-        Request::Deliver(_) => {}
+        Request::Write { reply, .. } => reply.answer(Err(end.into())),
+        Request::Read(read) => read(Err(end.into())),
+        Request::Admin(_) | Request::Deliver(_) => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! A node: it drives an engine on a runtime, between a log store, a transport and a state machine.
 
+mod admin;
 mod apply;
 mod commands;
 mod delays;
@@ -322,7 +323,7 @@ impl<SM: StateMachine, T: Transport> Closing<SM, T> {
         let reads = self.applying.take_reads();
         // Taken out first: an answer may run code of whoever waits for it.
         let replies = self.replies.take();
-        reads.into_iter().for_each(|(_, read)| read(Err(end.read_error())));
+        reads.into_iter().for_each(|(_, read)| read(Err(end.into())));
         replies.abandon(end);
         self.transport.detach(self.group);
     }

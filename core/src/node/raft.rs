@@ -11,9 +11,8 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::mailbox::{
-    End, Request, SharedMailbox, SharedReply, SharedRequest, SnapshotReply, WriteResult,
-};
+use super::admin::{Admin, Answer, answered};
+use super::mailbox::{End, Request, SharedMailbox, SharedReply, WriteResult};
 use super::quota::take_shared;
 use crate::config::Config;
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
@@ -82,7 +81,7 @@ impl<SM: StateMachine> Raft<SM> {
             .ok_or(WriteError::Busy)?;
         let (to, result) = oneshot::channel();
         let reply = SharedReply { to, permit };
-        mailbox.request(Request::Write { command, reply }).map_err(|end| end.write_error())?;
+        mailbox.request(Request::Write { command, reply }).map_err(|end| WriteError::from(&end))?;
         Ok(result)
     }
 
@@ -114,7 +113,7 @@ impl<SM: StateMachine> Raft<SM> {
             drop(permit);
             let _ = to.send(state.map(|state| look(state, read)));
         };
-        mailbox.request(Request::Read(Box::new(read))).map_err(|end| end.read_error())?;
+        mailbox.request(Request::Read(Box::new(read))).map_err(|end| ReadError::from(&end))?;
         Ok(result)
     }
 
@@ -142,11 +141,7 @@ impl<SM: StateMachine> Raft<SM> {
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
     ) -> Result<(), InitializeError> {
         let list = list(members)?;
-        let (reply, result) = oneshot::channel();
-        self.mailbox
-            .request(Request::Initialize { list, reply })
-            .map_err(|end| end.initialize_error())?;
-        result.await.unwrap_or(Err(End::Shutdown.initialize_error()))
+        self.ask(|answer| Admin::Initialize { list, answer }).await
     }
 
     /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers once a restart would find it; at once if
@@ -160,7 +155,7 @@ impl<SM: StateMachine> Raft<SM> {
     /// node goes on then, and the group's snapshot is the one before. Where the node ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
     /// is a new one.
     pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
-        self.compact(Request::Snapshot)
+        self.ask(Admin::Snapshot)
     }
 
     /// Purges from this node's log all that its snapshot covers, [`Config::retained_bytes`] as well, and gives the last entry that is purged, once a restart
@@ -171,19 +166,16 @@ impl<SM: StateMachine> Raft<SM> {
     ///
     /// Errors: the node ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was purged.
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
-        self.compact(Request::Purge)
+        self.ask(Admin::Purge)
     }
 
-    fn compact(
+    fn ask<T: Send, E: Send + for<'a> From<&'a End>, F: FnOnce(Answer<T, E>) -> Admin>(
         &self,
-        request: fn(SnapshotReply) -> SharedRequest<SM>,
-    ) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
-        let (reply, result) = oneshot::channel();
-        let queued = self.mailbox.request(request(reply)).map_err(|end| end.snapshot_error());
-        async move {
-            queued?;
-            result.await.unwrap_or(Err(SnapshotError::Shutdown))
-        }
+        request: F,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<SM, T, E, F> {
+        let (answer, receiver) = oneshot::channel();
+        let taken = self.mailbox.request(Request::Admin(request(answer)));
+        answered(taken, receiver, self.metrics())
     }
 
     /// What the node tells of itself, now and whenever it changes.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
-use super::mailbox::{End, InitializeReply, LocalRead, Reply, SnapshotReply, refuse};
+use super::admin::Answer;
+use super::mailbox::{End, LocalRead, Reply, refuse};
 use super::parked::Parked;
 use crate::engine::Ticket;
-use crate::error::{ReadError, SnapshotError, WriteError};
+use crate::error::{InitializeError, SnapshotError, WriteError};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, LogId};
 
@@ -26,11 +27,11 @@ pub(crate) struct Replies<SM: StateMachine> {
     /// Writes that wait for room on the way to the leader, and were sent to nobody.
     pub(crate) unsent: Parked<SM>,
     /// Those who have formed the cluster and wait until that is durable.
-    pub(crate) initializing: Vec<InitializeReply>,
+    pub(crate) initializing: Vec<Answer<(), InitializeError>>,
     /// Those who want a snapshot, and of how much at least.
-    snapshots: Vec<(Index, SnapshotReply)>,
+    snapshots: Vec<(Index, Answer<LogId, SnapshotError>)>,
     /// Those who have purged the log and wait until that is durable.
-    pub(crate) purging: Vec<SnapshotReply>,
+    pub(crate) purging: Vec<Answer<LogId, SnapshotError>>,
 }
 
 impl<SM: StateMachine> Default for Replies<SM> {
@@ -137,7 +138,7 @@ impl<SM: StateMachine> Replies<SM> {
     }
 
     /// Somebody wants a snapshot that covers `index`.
-    pub(crate) fn await_snapshot(&mut self, index: Index, reply: SnapshotReply) {
+    pub(crate) fn await_snapshot(&mut self, index: Index, reply: Answer<LogId, SnapshotError>) {
         self.snapshots.push((index, reply));
     }
 
@@ -205,28 +206,12 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// The node has ended: nobody can tell what becomes of what the engine had.
     pub(crate) fn abandon(self, end: &End) {
-        let Self {
-            mut proposed,
-            mut reads,
-            placed,
-            ahead,
-            mut parked,
-            mut unsent,
-            initializing,
-            snapshots,
-            purging,
-        } = self;
+        let Self { mut proposed, mut reads, placed, ahead, mut parked, mut unsent, .. } = self;
         let placed = placed.into_iter().flatten().map(|(_, reply)| reply);
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
         let reads = reads.drain().chain(ahead.into_values().flatten());
-        reads.for_each(|read| read(Err::<&SM, ReadError>(end.read_error())));
+        reads.for_each(|read| read(Err(end.into())));
         unsent.drain().chain(parked.drain()).for_each(|(_, request)| refuse(request, end));
-        for reply in initializing {
-            let _ = reply.send(Err(end.initialize_error()));
-        }
-        for reply in snapshots.into_iter().map(|(_, reply)| reply).chain(purging) {
-            let _ = reply.send(Err(end.snapshot_error()));
-        }
     }
 }
 

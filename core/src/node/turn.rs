@@ -15,9 +15,7 @@ use quorate_rt::{AsyncRuntime, Instant, Task};
 
 use super::apply::Applying;
 use super::delays::Delays;
-use super::mailbox::{
-    End, Event, InitializeReply, KEPT_PLACES, LocalRequest, Mailbox, Request, SnapshotReply, refuse,
-};
+use super::mailbox::{End, Event, KEPT_PLACES, LocalRequest, Mailbox, Request, refuse};
 use super::refusals::Refusals;
 use super::replies::Replies;
 use super::snapshots::{self, Snapshots};
@@ -25,7 +23,7 @@ use super::timer::Timer;
 use super::waits::Waits;
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
-use crate::error::{Fatal, InitializeError, SnapshotError, StoreError, WriteError};
+use crate::error::{Fatal, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Completion, LogStore, LogWrite};
 use crate::membership::Membership;
@@ -33,7 +31,7 @@ use crate::metrics::{Metrics, Obstacle, Role, UnfitTiming};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
-use crate::types::{GroupId, Index, LogId, NodeId, Term};
+use crate::types::{GroupId, Index, LogId, Term};
 
 /// The wall clock is read again after so long: entries tell it in milliseconds, and a reading costs
 /// as much as a hundredth of a lone write.
@@ -194,10 +192,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let kept = replies.unsent.drain().chain(replies.parked.drain());
         drop(replies);
         kept.for_each(|(_, request)| refuse(request, &End::Shutdown));
-        // A group may not be formed for long.
-        for reply in self.replies.borrow_mut().initializing.drain(..) {
-            let _ = reply.send(Err(End::Shutdown.initialize_error()));
-        }
+        self.replies.borrow_mut().initializing.clear(); // A group may not be formed for long.
     }
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
@@ -249,43 +244,12 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Initialize { list, reply } => self.initialize(now, list, reply),
-            Request::Snapshot(reply) => self.snapshot(reply),
-            Request::Purge(reply) => {
-                self.engine.step(now, Input::Purge);
-                self.replies.borrow_mut().purging.push(reply);
-            }
-        }
-    }
-
-    fn initialize(&mut self, now: Instant, list: BTreeMap<NodeId, String>, reply: InitializeReply) {
-        let id = self.engine.replica().id;
-        let checked = match list.contains_key(&id) {
-            true => self.transport.check_list(id, &list),
-            false => Err(format!("this node, {id}, is not in it")),
-        };
-        let begun = checked
-            .map_err(InitializeError::Membership)
-            .and_then(|()| self.engine.initialize(now, list));
-        match begun {
-            Ok(()) => self.replies.borrow_mut().initializing.push(reply),
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-            }
-        }
-    }
-
-    fn snapshot(&mut self, reply: SnapshotReply) {
-        let wanted = self.applying.applied().max(self.covered());
-        if wanted == 0 {
-            let _ = reply.send(Err(SnapshotError::Nothing));
-        } else {
-            self.replies.borrow_mut().await_snapshot(wanted, reply);
+            Request::Admin(admin) => self.administer(now, admin),
         }
     }
 
     /// Up to where the snapshot covers the log.
-    fn covered(&self) -> Index {
+    pub(super) fn covered(&self) -> Index {
         self.engine.snapshot().map_or(0, |snapshot| snapshot.log_id.index)
     }
 
@@ -432,23 +396,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let waits_at = self.waits.wake_at();
         let times = [*wake_at, expires_at, passing_at, self.stalled_at, stop_at, waits_at];
         self.timer.set(times.into_iter().flatten().min());
-        self.answer_initialize();
-        self.answer_snapshots();
-    }
-
-    fn answer_initialize(&self) {
-        let initializing = &mut self.replies.borrow_mut().initializing;
-        if initializing.is_empty() {
-            return;
-        }
-        let outcome = match self.engine.is_part() {
-            true => Ok(()),
-            false if *self.engine.standing() == Standing::Spent => Err(InitializeError::Spent),
-            false => return,
-        };
-        for reply in initializing.drain(..) {
-            let _ = reply.send(outcome.clone());
-        }
+        self.answer_admins();
     }
 
     /// Tells the transport where others are reached, and what this node can show them.
@@ -465,21 +413,6 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let mailbox = Rc::clone(&self.mailbox);
         let done = move |outcome| mailbox.persisted(write, outcome);
         self.store.append(self.group, content, Completion::new(done));
-    }
-
-    fn answer_snapshots(&mut self) {
-        let mut replies = self.replies.borrow_mut();
-        if self.engine.compaction_is_durable() {
-            if let Some(snapshot) = self.engine.snapshot() {
-                replies.answer_snapshots(snapshot.log_id, &Ok(()));
-            }
-            for reply in replies.purging.drain(..) {
-                let _ = reply.send(Ok(self.engine.purged()));
-            }
-        }
-        if replies.awaits_snapshot_beyond(self.covered()) && !self.snapshots.is_building() {
-            self.applying.want_view();
-        }
     }
 
     /// A leader may be heard, and yet nothing be committed, or nothing of it arrive here: disks that hang, an entry that the transport

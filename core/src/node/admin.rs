@@ -1,0 +1,140 @@
+//! What is asked of a node beside writes and reads: administrative requests. Another one is a variant
+//! of [`Admin`], an arm in [`Turns::administer`], and a method in each handle.
+
+use std::collections::BTreeMap;
+
+use futures::channel::oneshot;
+use quorate_rt::channel::watch;
+use quorate_rt::{AsyncRuntime, Instant};
+
+use super::mailbox::End;
+use super::turn::Turns;
+use crate::engine::Input;
+use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
+use crate::identity::Standing;
+use crate::log_store::LogStore;
+use crate::metrics::Metrics;
+use crate::state_machine::StateMachine;
+use crate::transport::Transport;
+use crate::types::{LogId, NodeId};
+
+pub(crate) enum Admin {
+    /// Form the group of these nodes.
+    Initialize { list: BTreeMap<NodeId, String>, answer: Answer<(), InitializeError> },
+    /// Take a snapshot. The answer is the entry up to which there is one.
+    Snapshot(Answer<LogId, SnapshotError>),
+    /// Purge the log. The answer is the last entry that is purged.
+    Purge(Answer<LogId, SnapshotError>),
+}
+
+/// Whom to answer. To drop it is to answer how the node has ended: see [`answered`].
+pub(crate) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
+
+/// Waits for the answer to a request, if it was taken. Where there is none, the node has ended, and
+/// `metrics` tell how.
+pub(crate) async fn answered<T, E: for<'a> From<&'a End>>(
+    taken: Result<(), End>,
+    answer: oneshot::Receiver<Result<T, E>>,
+    metrics: watch::Receiver<Metrics>,
+) -> Result<T, E> {
+    taken.map_err(|end| E::from(&end))?;
+    answer.await.unwrap_or_else(|_| {
+        let fatal = metrics.borrow().fatal.clone();
+        Err(E::from(&fatal.map_or(End::Shutdown, End::Fatal)))
+    })
+}
+
+macro_rules! how_a_node_has_ended {
+    ($($error:ident)*) => {$(
+        impl From<&End> for $error {
+            fn from(end: &End) -> Self {
+                match end {
+                    End::Shutdown => Self::Shutdown,
+                    End::Fatal(fatal) => Self::Fatal(fatal.clone()),
+                }
+            }
+        }
+    )*};
+}
+
+how_a_node_has_ended! { WriteError ReadError InitializeError SnapshotError }
+
+impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
+    pub(super) fn administer(&mut self, now: Instant, admin: Admin) {
+        match admin {
+            Admin::Initialize { list, answer } => self.initialize(now, list, answer),
+            Admin::Snapshot(answer) => self.snapshot(answer),
+            Admin::Purge(answer) => {
+                self.engine.step(now, Input::Purge);
+                self.replies.borrow_mut().purging.push(answer);
+            }
+        }
+    }
+
+    /// Answers those whose requests are done.
+    pub(super) fn answer_admins(&self) {
+        self.answer_initialize();
+        self.answer_snapshots();
+    }
+
+    fn initialize(
+        &mut self,
+        now: Instant,
+        list: BTreeMap<NodeId, String>,
+        answer: Answer<(), InitializeError>,
+    ) {
+        let id = self.engine.replica().id;
+        let checked = match list.contains_key(&id) {
+            true => self.transport.check_list(id, &list),
+            false => Err(format!("this node, {id}, is not in it")),
+        };
+        let begun = checked
+            .map_err(InitializeError::Membership)
+            .and_then(|()| self.engine.initialize(now, list));
+        match begun {
+            Ok(()) => self.replies.borrow_mut().initializing.push(answer),
+            Err(refusal) => {
+                let _ = answer.send(Err(refusal));
+            }
+        }
+    }
+
+    fn snapshot(&mut self, answer: Answer<LogId, SnapshotError>) {
+        let wanted = self.applying.applied().max(self.covered());
+        if wanted == 0 {
+            let _ = answer.send(Err(SnapshotError::Nothing));
+        } else {
+            self.replies.borrow_mut().await_snapshot(wanted, answer);
+        }
+    }
+
+    fn answer_initialize(&self) {
+        let initializing = &mut self.replies.borrow_mut().initializing;
+        if initializing.is_empty() {
+            return;
+        }
+        let outcome = match self.engine.is_part() {
+            true => Ok(()),
+            false if *self.engine.standing() == Standing::Spent => Err(InitializeError::Spent),
+            false => return,
+        };
+        for answer in initializing.drain(..) {
+            let _ = answer.send(outcome.clone());
+        }
+    }
+
+    fn answer_snapshots(&self) {
+        let mut replies = self.replies.borrow_mut();
+        if self.engine.compaction_is_durable() {
+            if let Some(snapshot) = self.engine.snapshot() {
+                replies.answer_snapshots(snapshot.log_id, &Ok(()));
+            }
+            for answer in replies.purging.drain(..) {
+                let _ = answer.send(Ok(self.engine.purged()));
+            }
+        }
+        if replies.awaits_snapshot_beyond(self.covered()) && !self.snapshots.is_building() {
+            self.applying.want_view();
+        }
+    }
+}
