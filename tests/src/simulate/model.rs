@@ -223,6 +223,9 @@ pub struct Model {
     pub committed: Vec<Committed>,
     /// For each node whose disk was put back: the peers that remember what it has forgotten.
     pub remembering: BTreeMap<NodeId, BTreeMap<NodeId, Memory>>,
+    /// Nodes of which a copy runs, or has run since they were started: what comes from their
+    /// replica may be the copy's, which remembers less.
+    pub copied: BTreeSet<NodeId>,
 }
 
 impl Model {

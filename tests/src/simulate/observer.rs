@@ -227,6 +227,7 @@ impl Observer {
         });
         self.see(&Seen::Recovered { node, recovered });
         self.change_model(|model| {
+            model.copied.remove(&node);
             let replicas: BTreeMap<_, _> =
                 model.remembering.keys().map(|of| (*of, model.replica(*of))).collect();
             let Model { nodes, entries, .. } = model;

@@ -26,9 +26,10 @@ impl Check for RolledBack {
                 self.warned.remove(node);
             }
             Seen::Receives { node, message } => {
-                let remembering = model.remembering.get(node);
-                if remembering.is_some_and(|peers| peers.contains_key(&message.from.id)) {
-                    self.warned.entry(*node).or_default().insert(message.from.id);
+                let (remembering, from) = (model.remembering.get(node), message.from.id);
+                let remembers = remembering.is_some_and(|peers| peers.contains_key(&from));
+                if remembers && !model.copied.contains(&from) {
+                    self.warned.entry(*node).or_default().insert(from);
                 }
             }
             Seen::Sends { node, message } => {

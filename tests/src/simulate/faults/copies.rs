@@ -31,6 +31,9 @@ pub(super) async fn copies(calm: Calm) {
         }
         cluster.count("folder copied");
         cluster.tell(|| format!("a copy of the folder of node {id} is started elsewhere"));
+        cluster.observer.change_model(|model| {
+            model.copied.insert(id);
+        });
         let host = &cluster.copies;
         host.disk().replace(&cluster.host(id).disk().durable());
         let of = Rc::clone(cluster);
