@@ -34,7 +34,8 @@ const CAPACITY: usize = 128;
 
 thread_local! {
     /// Memory for the next encoding: what is small is copied out of it, into an allocation that is
-    /// just as long, and a single byte takes none.
+    /// just as long, and a single byte takes none. Otherwise each takes this much for as long as it
+    /// is kept, and a second allocation unless it fills it.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

@@ -3,7 +3,7 @@
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 
 /// A point in time of a runtime's clock, in nanoseconds since an origin that means nothing by itself. Instants of one
 /// process compare; those of two processes don't.
@@ -23,18 +23,18 @@ impl Instant {
 
     /// The monotonic clock of the operating system, for production backends.
     pub fn from_system_clock() -> Self {
-        Self::from_clock(ClockId::Monotonic)
+        Self::from_clock(ClockId::CLOCK_MONOTONIC)
     }
 
     /// The same clock as it was a few milliseconds ago, at the kernel's last tick, for a fifth of
     /// the cost: see [`AsyncRuntime::coarse_now`](crate::AsyncRuntime::coarse_now).
     pub fn from_coarse_system_clock() -> Self {
-        Self::from_clock(ClockId::MonotonicCoarse)
+        Self::from_clock(ClockId::CLOCK_MONOTONIC_COARSE)
     }
 
     fn from_clock(clock: ClockId) -> Self {
-        let since_boot = clock_gettime(clock);
-        let [seconds, nanos] = [since_boot.tv_sec, since_boot.tv_nsec].map(i64::cast_unsigned);
+        let since_boot = clock.now().expect("every Linux has these clocks");
+        let [seconds, nanos] = [since_boot.tv_sec(), since_boot.tv_nsec()].map(i64::cast_unsigned);
         Self(seconds * 1_000_000_000 + nanos) // 2^64 ns are 584 years.
     }
 
