@@ -20,7 +20,7 @@ on_each_runtime!(
     what_is_applied_before_its_word_comes_has_an_unknown_outcome,
     words_may_come_in_any_order,
     a_write_in_whose_place_another_entry_is_committed_has_no_effect,
-    the_word_of_a_leader_that_is_left_in_the_same_turn_is_worth_nothing,
+    what_a_leader_has_placed_before_it_is_left_in_the_same_turn_is_decided_by_the_log,
     what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect,
     a_second_leader_of_a_term_is_ignored,
     what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader,
@@ -256,7 +256,9 @@ async fn a_write_in_whose_place_another_entry_is_committed_has_no_effect<R: Asyn
     assert!(follower.journal(3, 2, 3).await.is_empty());
 }
 
-async fn the_word_of_a_leader_that_is_left_in_the_same_turn_is_worth_nothing<R: AsyncRuntime>(
+async fn what_a_leader_has_placed_before_it_is_left_in_the_same_turn_is_decided_by_the_log<
+    R: AsyncRuntime,
+>(
     rt: R,
 ) {
     let mut follower = Follower::start(&rt).await;
@@ -266,11 +268,10 @@ async fn the_word_of_a_leader_that_is_left_in_the_same_turn_is_worth_nothing<R: 
     follower.hears_of(&forward, ForwardOutcome::Appended(LogId::new(1, 2, 3)));
     let command = Payload::Command(forward.commands[0].clone());
     follower.hears(3, 2, append(BEGIN, 2, vec![entry(1, 2, 3, command)]));
-    let write = write.await;
-    assert!(matches!(write, Err(WriteError::Unknown)), "the next leader may have it: {write:?}");
     let begin = entry(2, 3, 4, Payload::Blank);
     follower.hears(3, 2, append(LogId::new(1, 2, 3), 4, vec![begin]));
-    assert_eq!(follower.journal(3, 2, 4).await, ["a"], "and it has");
+    assert_eq!(write.await.expect("the next leader has it"), 1);
+    assert_eq!(follower.journal(3, 2, 4).await, ["a"]);
 }
 
 async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: AsyncRuntime>(rt: R) {
@@ -314,8 +315,9 @@ async fn what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader<R: Asyn
     let forward = follower.forwards().await;
     assert_eq!(forward.commands[0][1..], *b"bbbbbbbbbb");
     follower.hears(3, 2, append(BEGIN, 3, vec![entry(2, 3, 3, Payload::Blank)]));
+    follower.hears_of(&forward, ForwardOutcome::NotLeader);
     let b = b.await;
-    assert!(matches!(b, Err(WriteError::Unknown)), "the leader that is gone may have it: {b:?}");
+    assert!(matches!(b, Err(WriteError::NotLeader { .. })), "who leads no more knows it: {b:?}");
     let forward = follower.sends(|message| match message.body {
         Body::Forward { boot, sequence, .. } => Some((message.to, boot, sequence)),
         _ => None,
