@@ -511,6 +511,7 @@ async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: AsyncRuntime>(rt:
     assert!(raft.metrics().borrow().fatal.is_none());
     assert_eq!(cluster.journal(old).await, ["kept"]);
     for write in lost {
-        assert!(matches!(write.await, Err(WriteError::Unknown)));
+        let write = write.await;
+        assert!(matches!(write, Err(WriteError::NotLeader { .. })), "others are there: {write:?}");
     }
 }
