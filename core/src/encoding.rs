@@ -32,10 +32,13 @@ pub(crate) const MAX_DEPTH: usize = 128;
 /// The memory with which an encoding begins: most commands fit.
 const CAPACITY: usize = 128;
 
+/// What is longer is not copied: it keeps the memory that it was written to. So a thread has no
+/// more than twice as much to spare.
+const LONGEST_COPIED: usize = 4 << 10;
+
 thread_local! {
-    /// Memory for the next encoding: what is small is copied out of it, into an allocation that is
-    /// just as long, and a single byte takes none. Otherwise each takes this much for as long as it
-    /// is kept, and a second allocation unless it fills it.
+    /// Memory that the next encoding is written to. The bytes that are kept are copied out of it, so
+    /// that they are allocated once and take no more than they are long.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -70,25 +73,25 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> 
     Ok(kept(bytes))
 }
 
+/// Empty memory to write to. (None is to spare where the thread is about to end.)
 #[inline]
 fn spare() -> Vec<u8> {
-    let mut bytes = SPARE.take();
+    let mut bytes = SPARE.try_with(Cell::take).unwrap_or_default();
     bytes.clear();
     bytes.reserve(CAPACITY);
     bytes
 }
 
+/// What was written, to be kept.
 #[inline]
 fn kept(bytes: Vec<u8>) -> Bytes {
-    if let [byte] = bytes[..] {
-        SPARE.set(bytes);
-        return Bytes::from_static(&BYTES[byte as usize..=byte as usize]);
-    }
-    if bytes.len() > CAPACITY {
-        return bytes.into();
-    }
-    let kept = Bytes::copy_from_slice(&bytes);
-    SPARE.set(bytes);
+    let kept = match bytes[..] {
+        // A unit, a small number and the like need no memory of their own.
+        [byte] => Bytes::from_static(&BYTES[byte as usize..=byte as usize]),
+        _ if bytes.len() <= LONGEST_COPIED => Bytes::copy_from_slice(&bytes),
+        _ => return bytes.into(),
+    };
+    let _ = SPARE.try_with(|spare| spare.set(bytes));
     kept
 }
 

@@ -1,5 +1,5 @@
-//! What is asked of a node beside writes and reads: administrative requests. Another one is a variant
-//! of [`Admin`], an arm in [`Turns::administer`], and a method in each handle.
+//! What is asked of a node beside writes and reads: administrative requests. Another one is a
+//! variant of [`Admin`], an arm in [`Turns::administer`], and a method in each handle.
 
 use std::collections::BTreeMap;
 

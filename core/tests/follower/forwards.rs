@@ -114,3 +114,19 @@ fn what_was_lost_leaves_the_window_before_its_deadline() {
     engine.step(Instant::default() + timeout, late);
     assert!(!engine.takes(1), "an answer that comes too late makes no room");
 }
+
+/// A leader that comes back in another boot knows nothing of what it was sent before: nobody waits
+/// for its answer until the deadline. Whoever leads by now, the one it was sent to is asked.
+#[test]
+fn what_was_sent_to_an_earlier_boot_has_an_unknown_outcome_at_once() {
+    let mut engine = passing();
+    let met = |id, number| Input::Met { replica: node(id), boot: Boot { number, tag: number } };
+    after(&mut engine, met(2, 5));
+    let sent = forwards(&propose(&mut engine, 1, &[1, 1]));
+    assert_eq!(after(&mut engine, met(2, 5)).proposals, []);
+    assert_eq!(after(&mut engine, met(3, 9)).proposals, [], "another peer's");
+    let proposals = after(&mut engine, met(2, 6)).proposals;
+    assert_eq!(proposals, [(1..2, Proposal::Unknown), (2..3, Proposal::Unknown)]);
+    let late = answered(sent[0].0, ForwardOutcome::NotLeader);
+    assert_eq!(after(&mut engine, late).proposals, [], "it is answered once (R16)");
+}
