@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use quorate_core::{Credentials, GroupId, Inbox, Message, NodeId, Replica, Transport};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 /// What may wait for one node, in bytes. Beyond it messages are lost, as on any network: Raft sends
 /// what matters again. It is a few times what all the peers of a node keep in flight, so that only
@@ -36,7 +36,7 @@ impl SharedNetwork {
     }
 
     /// A transport for one node on this thread, of any number of groups.
-    pub fn transport<R: AsyncRuntime>(&self, rt: &R) -> SharedTransport<R> {
+    pub fn transport<R: Executor>(&self, rt: &R) -> SharedTransport<R> {
         let inner = Inner {
             rt: rt.clone(),
             network: self.clone(),
@@ -128,13 +128,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A node's place in a [`SharedNetwork`]. It stays on the node's thread. A clone is the same place;
 /// with the last one the node leaves.
-pub struct SharedTransport<R: AsyncRuntime> {
+pub struct SharedTransport<R: Executor> {
     inner: Rc<Inner<R>>,
 }
 
 type Inboxes = Rc<RefCell<BTreeMap<GroupId, Inbox>>>;
 
-struct Inner<R: AsyncRuntime> {
+struct Inner<R: Executor> {
     rt: R,
     network: SharedNetwork,
     inboxes: Inboxes,
@@ -146,20 +146,20 @@ struct Inner<R: AsyncRuntime> {
 }
 
 /// What there is from the first `attach` on.
-struct Node<R: AsyncRuntime> {
+struct Node<R: Executor> {
     id: NodeId,
     mailbox: Arc<Mailbox>,
     /// Delivers until it is dropped.
     _task: R::Task<()>,
 }
 
-impl<R: AsyncRuntime> Clone for SharedTransport<R> {
+impl<R: Executor> Clone for SharedTransport<R> {
     fn clone(&self) -> Self {
         Self { inner: Rc::clone(&self.inner) }
     }
 }
 
-impl<R: AsyncRuntime> Inner<R> {
+impl<R: Executor> Inner<R> {
     fn join(&self, id: NodeId) -> Node<R> {
         let mailbox = Arc::new(Mailbox::default());
         let before = lock(&self.network.mailboxes).insert(id, Arc::clone(&mailbox));
@@ -198,7 +198,7 @@ impl<R: AsyncRuntime> Inner<R> {
     }
 }
 
-impl<R: AsyncRuntime> Drop for Inner<R> {
+impl<R: Executor> Drop for Inner<R> {
     fn drop(&mut self) {
         let Some(node) = self.node.take() else { return };
         node.mailbox.close();
@@ -228,7 +228,7 @@ async fn deliver(mailbox: Arc<Mailbox>, inboxes: Inboxes) {
     .await;
 }
 
-impl<R: AsyncRuntime> Transport for SharedTransport<R> {
+impl<R: Executor> Transport for SharedTransport<R> {
     fn send(&self, message: Message) -> bool {
         let taken = self.inner.post(message);
         if !taken {
@@ -261,7 +261,7 @@ impl<R: AsyncRuntime> Transport for SharedTransport<R> {
     }
 }
 
-impl<R: AsyncRuntime> fmt::Debug for SharedTransport<R> {
+impl<R: Executor> fmt::Debug for SharedTransport<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedTransport").finish_non_exhaustive()
     }

@@ -3,13 +3,13 @@
 use quorate_core::conformance::transport::TransportFactory;
 use quorate_core::transport_suite;
 use quorate_network_mem::{LocalNetwork, LocalTransport, SharedNetwork, SharedTransport};
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Executor, Launch};
 use quorate_rt_tokio::Tokio;
 
 #[derive(Default)]
 struct Local(LocalNetwork);
 
-impl<R: AsyncRuntime> TransportFactory<R> for Local {
+impl<R: Executor> TransportFactory<R> for Local {
     type Transport = LocalTransport;
 
     async fn transport(&self, _rt: &R) -> (LocalTransport, String) {
@@ -20,7 +20,7 @@ impl<R: AsyncRuntime> TransportFactory<R> for Local {
 #[derive(Default)]
 struct Shared(SharedNetwork);
 
-impl<R: AsyncRuntime> TransportFactory<R> for Shared {
+impl<R: Executor> TransportFactory<R> for Shared {
     type Transport = SharedTransport<R>;
 
     async fn transport(&self, rt: &R) -> (SharedTransport<R>, String) {

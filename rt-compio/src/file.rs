@@ -11,7 +11,7 @@ use compio::fs::OpenOptions;
 use compio::io::{AsyncReadAt, AsyncWriteAt};
 use compio::runtime::Runtime;
 use quorate_rt::blocking::{self, BlockingFile, offload, ring_has_no_thread};
-use quorate_rt::executor::complete;
+use quorate_rt::local_executor::complete;
 use quorate_rt::{File, OpenMode};
 
 use crate::{Compio, LONGEST_TRANSFER, Unwritten};
@@ -26,7 +26,8 @@ pub struct CompioFile {
 enum Kind {
     Ring {
         file: compio::fs::File,
-        /// The same file, unless that may only be read; a write through this one is durable when it is done.
+        /// The same file, unless that may only be read; a write through this one is durable when it
+        /// is done.
         durable: Option<compio::fs::File>,
     },
     Blocking(BlockingFile<Compio>),
@@ -190,7 +191,8 @@ async fn write(mut file: compio::fs::File, from: Vec<Bytes>, mut offset: u64) ->
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 left.advance(written);
-                offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
+                // The kernel refuses it long before it saturates.
+                offset = offset.saturating_add(written as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if ring_has_no_thread(&error) => {

@@ -1,6 +1,8 @@
-//! Quorate on compio: io_uring where the kernel grants it, otherwise epoll with file work on blocking threads.
+//! Quorate on compio: io_uring where the kernel grants it, otherwise epoll with file work on
+//! blocking threads.
 //!
-//! Tasks and timers are those of [`quorate_rt::executor`]; of compio there are the drivers, and what they complete.
+//! Tasks and timers are those of [`quorate_rt::local_executor`]; of compio there are the drivers,
+//! and what they complete.
 
 mod file;
 mod net;
@@ -13,7 +15,8 @@ pub use file::CompioFile;
 pub use net::{CompioListener, CompioReadHalf, CompioStream, CompioWriteHalf};
 pub use runtime::Compio;
 
-/// The most that one operation moves, in bytes. io_uring's lengths have 32 bits; the kernel stops at 2 GiB anyway.
+/// The most that one operation moves, in bytes. io_uring's lengths have 32 bits; the kernel stops
+/// at 2 GiB anyway.
 const LONGEST_TRANSFER: usize = 1 << 30;
 
 /// What is left of a gathered write.
@@ -26,7 +29,8 @@ impl Unwritten {
         Self { buffers: buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect() }
     }
 
-    /// As many buffers as one operation takes; none when nothing is left. They share their content with what is left.
+    /// As many buffers as one operation takes; none when nothing is left. They share their content
+    /// with what is left.
     fn batch(&self) -> Option<Vec<Bytes>> {
         let mut space = LONGEST_TRANSFER;
         let mut batch = Vec::with_capacity(self.buffers.len().min(IOV_MAX));

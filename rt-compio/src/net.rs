@@ -8,7 +8,7 @@ use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpSocket, TcpStream};
-use quorate_rt::executor::cooperate;
+use quorate_rt::local_executor::cooperate;
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf, sockets};
 
 use crate::{LONGEST_TRANSFER, Unwritten};

@@ -11,25 +11,24 @@ use compio::driver::{DriverType, ProactorBuilder};
 use compio::runtime::{Runtime, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::blocking_threads::BlockingThreads;
-use quorate_rt::executor::{self, LocalTask, Sleep};
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
+use quorate_rt::local_executor::{self, LocalTask, Sleep};
+use quorate_rt::{
+    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    system_wall_clock,
+};
 
 use crate::{CompioFile, CompioListener, CompioStream};
 
 /// compio, on one thread.
 ///
-/// When [`run`](AsyncRuntime::run) ends it waits for the file operations and the blocking work that have begun, so
-/// that nothing is written behind the back of who opens the same files next.
+/// When [`run`](Executor::run) ends it waits for the file operations and the blocking work that
+/// have begun, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compio;
 
-impl AsyncRuntime for Compio {
+impl Executor for Compio {
     type Task<T: 'static> = LocalTask<T>;
     type Sleep = Sleep;
-    type Listener = CompioListener;
-    type Stream = CompioStream;
-    type File = CompioFile;
-    type FileLock = FileLock;
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
@@ -37,6 +36,10 @@ impl AsyncRuntime for Compio {
 
     fn coarse_now(&self) -> Instant {
         Instant::from_coarse_system_clock()
+    }
+
+    fn continuous_now(&self) -> ContinuousInstant {
+        ContinuousInstant::from_system_clock()
     }
 
     fn wall_clock(&self) -> u64 {
@@ -53,7 +56,7 @@ impl AsyncRuntime for Compio {
         F: Future + 'static,
         F::Output: 'static,
     {
-        executor::spawn(future)
+        local_executor::spawn(future)
     }
 
     fn spawn_blocking<F, T>(&self, work: F) -> LocalTask<T>
@@ -61,28 +64,11 @@ impl AsyncRuntime for Compio {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        executor::spawn_blocking(work)
+        local_executor::spawn_blocking(work)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        executor::sleep_until(deadline)
-    }
-
-    async fn listen(&self, on: SocketAddr) -> io::Result<CompioListener> {
-        CompioListener::bind(on)
-    }
-
-    async fn connect(&self, to: SocketAddr) -> io::Result<CompioStream> {
-        CompioStream::connect(to).await
-    }
-
-    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<CompioFile> {
-        CompioFile::open(path, mode).await
-    }
-
-    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
-        let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
+        local_executor::sleep_until(deadline)
     }
 
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
@@ -90,7 +76,7 @@ impl AsyncRuntime for Compio {
         F: AsyncFnOnce(Self) -> T,
         T: 'static,
     {
-        if executor::is_running() {
+        if local_executor::is_running() {
             return Err(io::Error::other("a runtime runs on this thread already"));
         }
         let threads = BlockingThreads::start()?;
@@ -106,9 +92,37 @@ impl AsyncRuntime for Compio {
             })?,
         };
         let main = async { main(Self).await };
-        let outcome = runtime.block_on(executor::run(threads, main, compio::runtime::time::sleep));
+        let outcome =
+            runtime.block_on(local_executor::run(threads, main, compio::runtime::time::sleep));
         drop(runtime);
         outcome.map_err(|panic| resume_unwind(panic))
+    }
+}
+
+impl Network for Compio {
+    type Listener = CompioListener;
+    type Stream = CompioStream;
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<CompioListener> {
+        CompioListener::bind(on)
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<CompioStream> {
+        CompioStream::connect(to).await
+    }
+}
+
+impl Files for Compio {
+    type File = CompioFile;
+    type FileLock = FileLock;
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<CompioFile> {
+        CompioFile::open(path, mode).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
     }
 }
 
@@ -116,7 +130,8 @@ fn start(driver: DriverType) -> io::Result<Runtime> {
     let mut proactor = ProactorBuilder::new();
     // Named, so that the choice is ours: compio's own fallback tells nobody why.
     proactor.driver_type(driver);
-    // First without a look at the operations: a ring that is refused has a reason, and their probe has none.
+    // First without a look at the operations: a ring that is refused has a reason, and their probe
+    // has none.
     let runtime = RuntimeBuilder::new().with_proactor(proactor.clone()).build()?;
     if driver.is_iouring() {
         proactor.detect_opcode_support(OpCodeFlag::basic());

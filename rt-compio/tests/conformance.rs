@@ -1,7 +1,7 @@
 //! The suite of `quorate-rt`, on both of compio's drivers.
 
 use quorate_rt::conformance::files;
-use quorate_rt::{AsyncRuntime, Driver, Launch, conformance_suite};
+use quorate_rt::{Driver, Executor, Launch, conformance_suite};
 use quorate_rt_compio::Compio;
 
 conformance_suite!(uring, Compio, Launch { driver: Driver::Uring, ..Launch::default() });

@@ -9,19 +9,21 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::future::join_all;
 use monoio::buf::SliceMut;
 use quorate_rt::blocking::{BlockingFile, WRITES_ARE_DURABLE, offload, ring_has_no_thread};
-use quorate_rt::executor::complete;
+use quorate_rt::local_executor::complete;
 use quorate_rt::{File, OpenMode};
 
 use crate::gather::gather;
 use crate::{LONGEST_TRANSFER, Monoio};
 
-/// The most buffers that a write hands to the ring, all at once. With more, one gathered write on a blocking thread takes less
-/// of the processor than an operation for each (monoio has no gathered write at an offset).
+/// The most buffers that a write hands to the ring, all at once. With more, one gathered write on a
+/// blocking thread takes less of the processor than an operation for each (monoio has no gathered
+/// write at an offset).
 const MOST_IN_RING: usize = 8;
 
-/// An open file. Where there is io_uring, buffers below 4 KiB that follow each other are copied into one before
-/// they are written; larger ones are written from where they are. Where more than a few are left, they are written on a blocking thread,
-/// and so is what is to be durable at once, unless it is a single one.
+/// An open file. Where there is io_uring, buffers below 4 KiB that follow each other are copied
+/// into one before they are written; larger ones are written from where they are. Where more than a
+/// few are left, they are written on a blocking thread, and so is what is to be durable at once,
+/// unless it is a single one.
 #[derive(Debug)]
 pub struct MonoioFile {
     kind: Kind,
@@ -116,7 +118,8 @@ impl File for MonoioFile {
             let mut end = offset;
             let writes = buffers.into_iter().map(|buffer| {
                 let place = end;
-                end = end.saturating_add(buffer.len() as u64); // The kernel refuses it long before it saturates.
+                // The kernel refuses it long before it saturates.
+                end = end.saturating_add(buffer.len() as u64);
                 ring.write_at(buffer, place)
             });
             // After an error, too: nothing is to be under way when this is over.

@@ -1,13 +1,15 @@
-//! Gathering small buffers. monoio's vectored operations take `Vec<u8>`s (or raw pointers), know no offset and lack
-//! `MSG_NOSIGNAL`, so a list of `Bytes` goes out as single writes (but for many into a file): large buffers as they are,
-//! runs of small ones copied into one, for copying a few KiB costs less than one more operation.
+//! Gathering small buffers. monoio's vectored operations take `Vec<u8>`s (or raw pointers), know no
+//! offset and lack `MSG_NOSIGNAL`, so a list of `Bytes` goes out as single writes (but for many
+//! into a file): large buffers as they are, runs of small ones copied into one, for copying a few
+//! KiB costs less than one more operation.
 
 use bytes::{Bytes, BytesMut};
 
 /// From this length on, in bytes, a buffer is never copied.
 const LARGE: usize = 4 * 1024;
 
-/// The longest run of small buffers that is copied together, in bytes. It bounds what a write allocates at a time.
+/// The longest run of small buffers that is copied together, in bytes. It bounds what a write
+/// allocates at a time.
 const LONGEST_RUN: usize = 64 * 1024;
 
 /// The same bytes in fewer buffers, none of them empty.

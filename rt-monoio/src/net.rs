@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use monoio::buf::SliceMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::{TcpListener, TcpStream};
-use quorate_rt::executor::cooperate;
+use quorate_rt::local_executor::cooperate;
 use quorate_rt::{Listener, ReadHalf, Stream, WriteHalf, sockets};
 
 use crate::LONGEST_TRANSFER;
@@ -34,8 +34,9 @@ impl MonoioListener {
 
 impl Drop for MonoioListener {
     fn drop(&mut self) {
-        // monoio closes by way of the ring, after an accept that may be under way: too late for who wants the port
-        // next. This ends the listening now; it fails only where that has happened before.
+        // monoio closes by way of the ring, after an accept that may be under way: too late for who
+        // wants the port next. This ends the listening now; it fails only where that has happened
+        // before.
         let _ = rustix::net::shutdown(&self.twin, rustix::net::Shutdown::Both);
     }
 }
@@ -88,8 +89,8 @@ impl Stream for MonoioStream {
     }
 }
 
-/// Where a write half goes when it is dropped: monoio's sends the end of the stream then, and ours must not while
-/// the read half lives.
+/// Where a write half goes when it is dropped: monoio's sends the end of the stream then, and ours
+/// must not while the read half lives.
 type LeftBehind = Rc<Cell<Option<OwnedWriteHalf<TcpStream>>>>;
 
 /// The reading side of a connection.
@@ -118,8 +119,8 @@ impl std::fmt::Debug for MonoioReadHalf {
     }
 }
 
-/// The writing side of a connection. Buffers below 4 KiB that follow each other are copied into one; larger
-/// ones are sent from where they are.
+/// The writing side of a connection. Buffers below 4 KiB that follow each other are copied into
+/// one; larger ones are sent from where they are.
 pub struct MonoioWriteHalf {
     /// Taken when this is dropped.
     half: Option<OwnedWriteHalf<TcpStream>>,

@@ -10,8 +10,11 @@ use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::blocking_threads::BlockingThreads;
-use quorate_rt::executor::{self, LocalTask, Sleep};
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
+use quorate_rt::local_executor::{self, LocalTask, Sleep};
+use quorate_rt::{
+    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    system_wall_clock,
+};
 
 use crate::{MonoioFile, MonoioListener, MonoioStream};
 
@@ -19,18 +22,14 @@ type Runtime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>
 
 /// monoio, on one thread.
 ///
-/// When [`run`](AsyncRuntime::run) ends it waits for the file operations and the blocking work that have begun, so
-/// that nothing is written behind the back of who opens the same files next.
+/// When [`run`](Executor::run) ends it waits for the file operations and the blocking work that
+/// have begun, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Monoio;
 
-impl AsyncRuntime for Monoio {
+impl Executor for Monoio {
     type Task<T: 'static> = LocalTask<T>;
     type Sleep = Sleep;
-    type Listener = MonoioListener;
-    type Stream = MonoioStream;
-    type File = MonoioFile;
-    type FileLock = FileLock;
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
@@ -38,6 +37,10 @@ impl AsyncRuntime for Monoio {
 
     fn coarse_now(&self) -> Instant {
         Instant::from_coarse_system_clock()
+    }
+
+    fn continuous_now(&self) -> ContinuousInstant {
+        ContinuousInstant::from_system_clock()
     }
 
     fn wall_clock(&self) -> u64 {
@@ -54,7 +57,7 @@ impl AsyncRuntime for Monoio {
         F: Future + 'static,
         F::Output: 'static,
     {
-        executor::spawn(future)
+        local_executor::spawn(future)
     }
 
     fn spawn_blocking<F, T>(&self, work: F) -> LocalTask<T>
@@ -62,28 +65,11 @@ impl AsyncRuntime for Monoio {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        executor::spawn_blocking(work)
+        local_executor::spawn_blocking(work)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        executor::sleep_until(deadline)
-    }
-
-    async fn listen(&self, on: SocketAddr) -> io::Result<MonoioListener> {
-        MonoioListener::bind(on)
-    }
-
-    async fn connect(&self, to: SocketAddr) -> io::Result<MonoioStream> {
-        MonoioStream::connect(to).await
-    }
-
-    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MonoioFile> {
-        MonoioFile::open(path, mode).await
-    }
-
-    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
-        let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
+        local_executor::sleep_until(deadline)
     }
 
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
@@ -91,7 +77,7 @@ impl AsyncRuntime for Monoio {
         F: AsyncFnOnce(Self) -> T,
         T: 'static,
     {
-        if executor::is_running() {
+        if local_executor::is_running() {
             return Err(io::Error::other("a runtime runs on this thread already"));
         }
         let threads = BlockingThreads::start()?;
@@ -107,9 +93,36 @@ impl AsyncRuntime for Monoio {
             })?,
         };
         let main = async { main(Self).await };
-        let outcome = runtime.block_on(executor::run(threads, main, monoio::time::sleep));
+        let outcome = runtime.block_on(local_executor::run(threads, main, monoio::time::sleep));
         drop(runtime);
         outcome.map_err(|panic| resume_unwind(panic))
+    }
+}
+
+impl Network for Monoio {
+    type Listener = MonoioListener;
+    type Stream = MonoioStream;
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<MonoioListener> {
+        MonoioListener::bind(on)
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<MonoioStream> {
+        MonoioStream::connect(to).await
+    }
+}
+
+impl Files for Monoio {
+    type File = MonoioFile;
+    type FileLock = FileLock;
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MonoioFile> {
+        MonoioFile::open(path, mode).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
     }
 }
 

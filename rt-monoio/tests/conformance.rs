@@ -1,7 +1,7 @@
 //! The suite of `quorate-rt`, on both of monoio's drivers.
 
 use quorate_rt::conformance::files;
-use quorate_rt::{AsyncRuntime, Driver, Launch, conformance_suite};
+use quorate_rt::{Driver, Executor, Launch, conformance_suite};
 use quorate_rt_monoio::Monoio;
 
 conformance_suite!(uring, Monoio, Launch { driver: Driver::Uring, ..Launch::default() });

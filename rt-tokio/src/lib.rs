@@ -1,4 +1,5 @@
-//! Quorate on tokio: a `LocalRuntime` (one thread, no `Send`), epoll for TCP, and file work on tokio's blocking threads.
+//! Quorate on tokio: a `LocalRuntime` (one thread, no `Send`), epoll for TCP, and file work on
+//! tokio's blocking threads.
 
 mod net;
 mod runtime;

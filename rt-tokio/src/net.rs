@@ -1,5 +1,5 @@
-//! TCP on tokio's sockets. The halves share one socket by `Rc`; tokio's own owned halves would send the end of
-//! the stream when the writing one is dropped.
+//! TCP on tokio's sockets. The halves share one socket by `Rc`; tokio's own owned halves would send
+//! the end of the stream when the writing one is dropped.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -73,8 +73,8 @@ impl ReadHalf for TokioReadHalf {
         if into.len() == into.capacity() {
             return (Err(io::ErrorKind::InvalidInput.into()), into);
         }
-        // Waiting for readiness first, rather than trying first, also yields now and then to the other tasks when a peer
-        // sends without end.
+        // Waiting for readiness first, rather than trying first, also yields now and then to the
+        // other tasks when a peer sends without end.
         let result = poll_fn(|context| {
             loop {
                 ready!(self.stream.poll_read_ready(context))?;

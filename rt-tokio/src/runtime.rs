@@ -7,26 +7,26 @@ use std::path::Path;
 
 use quorate_rt::blocking::{self, BlockingFile, FileLock, offload};
 use quorate_rt::blocking_threads::BlockingThreads;
-use quorate_rt::{AsyncRuntime, Driver, Instant, Launch, OpenMode, system_wall_clock};
+use quorate_rt::{
+    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    system_wall_clock,
+};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::Sleep;
 
 use crate::{TokioListener, TokioStream, TokioTask};
 
-/// tokio, on one thread. It has no io_uring: [`Driver::Uring`] is refused, `Auto` and `Poll` are epoll.
+/// tokio, on one thread. It has no io_uring: [`Driver::Uring`] is refused, `Auto` and `Poll` are
+/// epoll.
 ///
-/// When [`run`](AsyncRuntime::run) ends it waits for the blocking work that has begun, file operations
+/// When [`run`](Executor::run) ends it waits for the blocking work that has begun, file operations
 /// among it, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tokio;
 
-impl AsyncRuntime for Tokio {
+impl Executor for Tokio {
     type Task<T: 'static> = TokioTask<T>;
     type Sleep = Sleep;
-    type Listener = TokioListener;
-    type Stream = TokioStream;
-    type File = BlockingFile<Self>;
-    type FileLock = FileLock;
 
     fn now(&self) -> Instant {
         Instant::from_system_clock()
@@ -34,6 +34,10 @@ impl AsyncRuntime for Tokio {
 
     fn coarse_now(&self) -> Instant {
         Instant::from_coarse_system_clock()
+    }
+
+    fn continuous_now(&self) -> ContinuousInstant {
+        ContinuousInstant::from_system_clock()
     }
 
     fn wall_clock(&self) -> u64 {
@@ -70,23 +74,6 @@ impl AsyncRuntime for Tokio {
         tokio::time::sleep(deadline - self.now())
     }
 
-    async fn listen(&self, on: SocketAddr) -> io::Result<TokioListener> {
-        TokioListener::bind(on)
-    }
-
-    async fn connect(&self, to: SocketAddr) -> io::Result<TokioStream> {
-        TokioStream::connect(to).await
-    }
-
-    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<BlockingFile<Self>> {
-        BlockingFile::open(self, path, mode).await
-    }
-
-    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
-        let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
-    }
-
     fn run<F, T>(options: &Launch, main: F) -> io::Result<T>
     where
         F: AsyncFnOnce(Self) -> T,
@@ -100,6 +87,33 @@ impl AsyncRuntime for Tokio {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         Ok(runtime.block_on(main(Self)))
+    }
+}
+
+impl Network for Tokio {
+    type Listener = TokioListener;
+    type Stream = TokioStream;
+
+    async fn listen(&self, on: SocketAddr) -> io::Result<TokioListener> {
+        TokioListener::bind(on)
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<TokioStream> {
+        TokioStream::connect(to).await
+    }
+}
+
+impl Files for Tokio {
+    type File = BlockingFile<Self>;
+    type FileLock = FileLock;
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<BlockingFile<Self>> {
+        BlockingFile::open(self, path, mode).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
+        let path = path.to_owned();
+        offload(self, move || blocking::lock_file(&path)).await
     }
 }
 

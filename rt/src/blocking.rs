@@ -1,8 +1,9 @@
-//! File work in its blocking form, the building blocks of the production backends: plain functions over `std::fs`
-//! that a backend runs on a thread which may block, and [`BlockingFile`], which does so for a [`File`].
+//! File work in its blocking form, the building blocks of the production backends: plain functions
+//! over `std::fs` that a backend runs on a thread which may block, and [`BlockingFile`], which does
+//! so for a [`File`].
 //!
-//! None of the functions may be called on a runtime's own thread. They fulfil the contracts of the methods
-//! of [`AsyncRuntime`] and [`File`] that have the same names.
+//! None of the functions may be called on a runtime's own thread. They fulfil the contracts of the
+//! methods of [`Files`](crate::Files) and [`File`] that have the same names.
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -15,13 +16,14 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::{AsyncRuntime, File, Instant, Limited, OpenMode};
+use crate::{Executor, File, Instant, Limited, OpenMode};
 
 /// The most buffers that Linux takes in one gathered write (`UIO_MAXIOV`).
 pub const IOV_MAX: usize = 1024;
 
-/// The flag for [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags) with which each write is durable when it is done.
-/// Through a ring a write and a sync are a trip to a worker of the kernel each; with it they are one.
+/// The flag for [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags) with which each
+/// write is durable when it is done. Through a ring a write and a sync are a trip to a worker of
+/// the kernel each; with it they are one.
 pub const WRITES_ARE_DURABLE: i32 = OFlags::DSYNC.bits() as i32;
 
 /// How often the log says that a ring has no thread.
@@ -48,15 +50,19 @@ pub fn ring_has_no_thread(error: &io::Error) -> bool {
     is_cancelled
 }
 
-/// Runs `work` where it may block, and waits for it. Dropping the future leaves open whether the work is done.
+/// Runs `work` where it may block, and waits for it.
 ///
-/// Errors: those of `work`; a panic in it is one of kind `Other`.
+/// # Errors
+/// Those of `work`; a panic in it is one of kind `Other`.
+///
+/// # Cancellation
+/// Dropping the future leaves open whether the work is done.
 pub async fn offload<R, T>(
     runtime: &R,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T>
 where
-    R: AsyncRuntime,
+    R: Executor,
     T: Send + 'static,
 {
     runtime.spawn_blocking(work).await.unwrap_or_else(|gone| Err(io::Error::other(gone)))
@@ -69,8 +75,8 @@ pub struct BlockingFile<R> {
     file: Arc<fs::File>,
 }
 
-impl<R: AsyncRuntime> BlockingFile<R> {
-    /// Opens a file; see [`AsyncRuntime::open`].
+impl<R: Executor> BlockingFile<R> {
+    /// Opens a file; see [`Files::open`](crate::Files::open).
     pub async fn open(runtime: &R, path: &Path, mode: OpenMode) -> io::Result<Self> {
         let path = path.to_owned();
         let file = offload(runtime, move || open(&path, mode)).await?;
@@ -91,7 +97,7 @@ impl<R: AsyncRuntime> BlockingFile<R> {
     }
 }
 
-impl<R: AsyncRuntime> File for BlockingFile<R> {
+impl<R: Executor> File for BlockingFile<R> {
     async fn read_at(&self, into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
         match self.offload(move |file| Ok(read_at(file, into, offset))).await {
             Ok(answer) => answer,
@@ -140,10 +146,11 @@ pub fn open(path: &Path, mode: OpenMode) -> io::Result<fs::File> {
     .open(path)
 }
 
-/// Reads into the spare capacity, appending.
+/// Reads at `offset` into the spare capacity, appending. Returns how many bytes were read.
 pub fn read_at(file: &fs::File, mut into: BytesMut, offset: u64) -> (io::Result<usize>, BytesMut) {
     let kept = into.len();
-    // Zeroing what the kernel overwrites at once is the price of no `unsafe`; it is small beside the hop between threads.
+    // Zeroing what the kernel overwrites at once is the price of no `unsafe`; it is small beside
+    // the hop between threads.
     into.resize(into.capacity(), 0);
     let result = loop {
         match file.read_at(&mut into[kept..], offset) {
@@ -155,7 +162,10 @@ pub fn read_at(file: &fs::File, mut into: BytesMut, offset: u64) -> (io::Result<
     (result, into)
 }
 
-/// Writes all of the buffers, gathered.
+/// Writes all of the buffers at `offset`, gathered.
+///
+/// # Errors
+/// Those of the file system. Some of it may have been written.
 pub fn write_all_at(file: &fs::File, from: &[Bytes], mut offset: u64) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = from
         .iter()
@@ -170,12 +180,16 @@ pub fn write_all_at(file: &fs::File, from: &[Bytes], mut offset: u64) -> io::Res
             return Err(io::ErrorKind::WriteZero.into());
         }
         IoSlice::advance_slices(&mut left, written);
-        offset = offset.saturating_add(written as u64); // The kernel refuses it long before it saturates.
+        // The kernel refuses it long before it saturates.
+        offset = offset.saturating_add(written as u64);
     }
     Ok(())
 }
 
-/// Gives the first `len` bytes space on the disk.
+/// Gives the first `len` bytes space on the disk, extending the file with zeros if it is shorter.
+///
+/// # Errors
+/// `StorageFull` where there is not enough space; those of the file system.
 pub fn allocate(file: &fs::File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(()); // The kernel calls that an invalid argument.
@@ -200,7 +214,10 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     sync_dir(above)
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
+///
+/// # Errors
+/// `InvalidData` for a name that is not UTF-8; those of the file system.
 pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -214,7 +231,10 @@ pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Renames within one directory, durably. Two different directories are `InvalidInput`.
+/// Renames within one directory, durably.
+///
+/// # Errors
+/// `InvalidInput` for two different directories; those of the file system.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let directory = directory_of(to);
     if directory_of(from) != directory {
@@ -241,7 +261,10 @@ pub struct FileLock {
     _held: fs::File,
 }
 
-/// Takes the lock on a file, without waiting.
+/// Takes the lock on a file, which is created if it is missing, without waiting.
+///
+/// # Errors
+/// `WouldBlock` where somebody else holds it; those of the file system.
 pub fn lock_file(path: &Path) -> io::Result<FileLock> {
     let file =
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;

@@ -8,7 +8,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// How a runtime talks to the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
-    /// io_uring where the backend and the kernel have it, otherwise polling. A fallback is logged once, as a warning.
+    /// io_uring where the backend and the kernel have it, otherwise polling. A fallback is logged
+    /// once, as a warning.
     #[default]
     Auto,
     /// io_uring or an error.
@@ -20,7 +21,7 @@ pub enum Driver {
 /// How to start a runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
-    /// The name of the thread that [`AsyncRuntime::launch`](crate::AsyncRuntime::launch) starts.
+    /// The name of the thread that [`Executor::launch`](crate::Executor::launch) starts.
     pub name: String,
     /// The core to which that thread is pinned; none leaves it to the kernel's scheduler.
     pub core: Option<usize>,

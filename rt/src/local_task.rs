@@ -1,5 +1,5 @@
-//! A task for an executor that has nothing of the kind: its future, and its handle, as the contract of [`Task`] wants them. The executors of
-//! monoio and compio, and the simulator's, run these.
+//! A task for an executor that has nothing of the kind: its future, and its handle, as the contract
+//! of [`Task`] wants them. The executors of monoio and compio, and the simulator's, run these.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -69,8 +69,9 @@ impl<T> std::fmt::Debug for LocalTask<T> {
     }
 }
 
-/// The task in its executor, which polls it until it is ready, each time with wakers that wake the same. It never panics: what panics in it, its
-/// destructors too, ends up in the outcome or nowhere. Dropping it ends it.
+/// The task in its executor, which polls it until it is ready, each time with wakers that wake the
+/// same. It never panics: what panics in it, its destructors too, ends up in the outcome or
+/// nowhere. Dropping it ends it.
 pub struct Entry<F, T> {
     /// None when it has ended.
     future: Option<Pin<Box<F>>>,
@@ -92,7 +93,8 @@ impl<F, T> Entry<F, T> {
 
     fn end(&mut self, outcome: Result<T, TaskError>) {
         let future = self.future.take();
-        // First the future, then the news: who waits for the task may count on what it held being free.
+        // First the future, then the news: who waits for the task may count on what it held being
+        // free.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
         self.state.waker.take();
         self.state.outcome.set(Some(outcome));

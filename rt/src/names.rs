@@ -19,8 +19,10 @@ const MOST_THREADS: usize = 4;
 /// How many names may wait for one of the threads: more than a node's peers and clients need.
 const MOST_WAITING: usize = 256;
 
-/// The parts of `host:port`, if it is that; the host may be an IP address, that of IPv6 in
-/// brackets.
+/// Returns the parts of `host:port`; the host may be an IP address, that of IPv6 in brackets.
+///
+/// # Errors
+/// `InvalidInput` where it is not `host:port`.
 pub fn split(host_and_port: &str) -> io::Result<(&str, u16)> {
     let parts = host_and_port.rsplit_once(':');
     let parts = parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
@@ -30,7 +32,7 @@ pub fn split(host_and_port: &str) -> io::Result<(&str, u16)> {
     })
 }
 
-/// The addresses of `host:port`; see [`AsyncRuntime::resolve`](crate::AsyncRuntime::resolve).
+/// Returns the addresses of `host:port`; see [`Network::resolve`](crate::Network::resolve).
 pub(crate) async fn resolve(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     static LOOKUPS: LazyLock<Arc<Lookups>> = LazyLock::new(|| {
         // The port is put in later, so that look-ups of a name are one whatever the port.

@@ -1,5 +1,6 @@
-//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only with the feature `planted`, which no
-//! build but that of the simulations has; without it [`planted`] is the constant false, and what it guards isn't there.
+//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only
+//! with the feature `planted`, which no build but that of the simulations has; without it
+//! [`planted`] is the constant false, and what it guards isn't there.
 
 use std::fmt;
 
@@ -51,6 +52,12 @@ bugs! {
     R4,
     /// The progress of the peers is not sorted.
     R5,
+    /// A leader's node counts as alive in whatever boot.
+    V1,
+    /// The end of a leadership is not told.
+    V2,
+    /// A group that rests waits for the node of its leader for ever.
+    V3,
     /// A leader without peers commits nothing.
     R7,
     /// A leader counts what its own disk does not have yet.
@@ -151,7 +158,8 @@ bugs! {
     P10,
     /// A segment that is shorter than it was made is taken for one with a torn tail.
     D7,
-    /// A write that was passed on, and of which nobody knows what became, is told to have been refused.
+    /// A write that was passed on, and of which nobody knows what became, is told to have been
+    /// refused.
     X1,
     /// A promise goes out when anything has become durable.
     X2,

@@ -35,6 +35,9 @@ pub const VANISHED: Duration = Duration::from_secs(
 /// Connections that it accepts have `TCP_NODELAY`, keepalive, and `TCP_USER_TIMEOUT`: they break
 /// when nothing of what was sent arrives for [`VANISHED`], for keepalive is silent as long as
 /// something is on its way.
+///
+/// # Errors
+/// `AddrInUse`, `AddrNotAvailable`, and those of sockets.
 pub fn listen(on: SocketAddr) -> io::Result<TcpListener> {
     let socket = new(on)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -48,7 +51,10 @@ pub fn listen(on: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// A socket to connect to `to` with, with `TCP_NODELAY` and keepalive.
+/// Returns a socket to connect to `to` with, with `TCP_NODELAY` and keepalive.
+///
+/// # Errors
+/// Those of sockets, as that there is no descriptor for one (`EMFILE`).
 pub fn unconnected(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from(new(to)?))
 }
@@ -70,8 +76,8 @@ fn set_options(socket: impl AsFd) -> io::Result<()> {
     Ok(sockopt::set_socket_keepalive(socket, true)?)
 }
 
-/// The address of the other end of an accepted connection. One that came by IPv4 to a socket of
-/// IPv6 shows as its IPv4 address, and not as `::ffff:10.0.0.1`.
+/// Returns the address of the other end of an accepted connection. One that came by IPv4 to a
+/// socket of IPv6 shows as its IPv4 address, and not as `::ffff:10.0.0.1`.
 pub fn peer_address(seen: SocketAddr) -> SocketAddr {
     match seen.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, seen.port()),

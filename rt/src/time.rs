@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 
-/// A point in time of a runtime's clock, in nanoseconds since an origin that means nothing by itself. Instants of one
-/// process compare; those of two processes don't.
+/// A point in time of a runtime's clock, in nanoseconds since an origin that means nothing by
+/// itself. Instants of one process compare; those of two processes don't.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -27,15 +27,45 @@ impl Instant {
     }
 
     /// The same clock as it was a few milliseconds ago, at the kernel's last tick, for a fifth of
-    /// the cost: see [`AsyncRuntime::coarse_now`](crate::AsyncRuntime::coarse_now).
+    /// the cost: see [`Executor::coarse_now`](crate::Executor::coarse_now).
     pub fn from_coarse_system_clock() -> Self {
         Self::from_clock(ClockId::CLOCK_MONOTONIC_COARSE)
     }
 
     fn from_clock(clock: ClockId) -> Self {
-        let since_boot = clock.now().expect("every Linux has these clocks");
-        let [seconds, nanos] = [since_boot.tv_sec(), since_boot.tv_nsec()].map(i64::cast_unsigned);
-        Self(seconds * 1_000_000_000 + nanos) // 2^64 ns are 584 years.
+        Self(nanos(clock).expect("every Linux has these clocks"))
+    }
+
+    /// Returns how long after `earlier` this is; zero if it is not after.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A point in time of a clock that also counts the time in which the machine is suspended, in
+/// nanoseconds since an origin that means nothing by itself; see
+/// [`Executor::continuous_now`](crate::Executor::continuous_now). It is a type of its own, because
+/// it does not compare with an [`Instant`], and no timer goes by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContinuousInstant(u64);
+
+impl ContinuousInstant {
+    /// From nanoseconds since the clock's origin (for simulators and tests).
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The clock of the operating system that counts time in suspend (`CLOCK_BOOTTIME`), for
+    /// production backends; where there is none, its monotonic clock.
+    pub fn from_system_clock() -> Self {
+        // The kernel has it or not, so no process reads now the one and now the other.
+        let boot_time = nanos(ClockId::CLOCK_BOOTTIME);
+        Self(boot_time.unwrap_or_else(|_| Instant::from_system_clock().as_nanos()))
     }
 
     /// How long after `earlier` this is; zero if it is not after.
@@ -44,8 +74,30 @@ impl Instant {
     }
 }
 
+impl Add<Duration> for ContinuousInstant {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self((Instant(self.0) + duration).0)
+    }
+}
+
+impl Sub for ContinuousInstant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+fn nanos(clock: ClockId) -> nix::Result<u64> {
+    let time = clock.now()?;
+    let [seconds, nanos] = [time.tv_sec(), time.tv_nsec()].map(i64::cast_unsigned);
+    Ok(seconds * 1_000_000_000 + nanos) // 2^64 ns are 584 years.
+}
+
 /// The wall clock of the operating system, for production backends: see
-/// [`AsyncRuntime::wall_clock`](crate::AsyncRuntime::wall_clock).
+/// [`Executor::wall_clock`](crate::Executor::wall_clock).
 #[expect(clippy::disallowed_methods, reason = "for production backends")]
 pub fn system_wall_clock() -> u64 {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

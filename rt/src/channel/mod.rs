@@ -1,4 +1,5 @@
-//! Channels and signals between the tasks of one thread, and a watch that also works across threads.
+//! Channels and signals between the tasks of one thread, and a watch that also works across
+//! threads.
 
 use std::fmt;
 

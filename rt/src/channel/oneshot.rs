@@ -30,8 +30,8 @@ pub struct Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Hands over the value, or gives it back where the receiver is gone. `Ok` does not mean that the
-    /// receiver will look at it.
+    /// Hands over the value, or gives it back where the receiver is gone. `Ok` does not mean that
+    /// the receiver will look at it.
     pub fn send(self, value: T) -> Result<(), T> {
         if self.is_closed() {
             return Err(value);
@@ -61,8 +61,8 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// The receiving side: a future of the value, or of [`Closed`] where the sender was dropped unused. The value
-/// comes once; a later poll gives `Closed`.
+/// The receiving side: a future of the value, or of [`Closed`] where the sender was dropped unused.
+/// The value comes once; a later poll gives `Closed`.
 #[must_use = "a receiver that is dropped closes the channel"]
 pub struct Receiver<T> {
     shared: Rc<Shared<T>>,

@@ -5,8 +5,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// A flag, raised by anyone on this thread, and the one task that waits for it. That task is woken once, however often the flag is
-/// raised before it looks.
+/// A flag, raised by anyone on this thread, and the one task that waits for it. That task is woken
+/// once, however often the flag is raised before it looks.
 #[derive(Default)]
 pub struct Signal {
     raised: Cell<bool>,
@@ -23,7 +23,8 @@ impl Signal {
         }
     }
 
-    /// Ready, and lowered, if it was raised since the last time. Of several tasks that poll, the last one is woken.
+    /// Ready, and lowered, if it was raised since the last time. Of several tasks that poll, the
+    /// last one is woken.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.raised.replace(false) {
             return Poll::Ready(());

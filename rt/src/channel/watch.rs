@@ -1,6 +1,7 @@
 //! The latest value of something, for readers on any thread: metrics, status, a flag to stop.
 //!
-//! The only channel here that crosses threads, hence the lock. Readers see the newest value and may miss those in between.
+//! The only channel here that crosses threads, hence the lock. Readers see the newest value and may
+//! miss those in between.
 
 use std::fmt;
 use std::ops::Deref;
@@ -22,7 +23,8 @@ pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
     (Sender { shared: Arc::clone(&shared) }, Receiver { shared, seen: 0 })
 }
 
-/// Wakers are woken and dropped only after the lock is released, as they may run code that comes back here.
+/// Wakers are woken and dropped only after the lock is released, as they may run code that comes
+/// back here.
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
@@ -35,7 +37,8 @@ struct State<T> {
 }
 
 impl<T> Shared<T> {
-    /// A panic in a caller's closure leaves the state's own fields whole, so poison means nothing here.
+    /// A panic in a caller's closure leaves the state's own fields whole, so poison means nothing
+    /// here.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,8 +56,8 @@ impl<T> Sender<T> {
         self.send_modify(|current| std::mem::swap(current, &mut old));
     }
 
-    /// Changes the value in place and wakes the receivers. `change` runs under the lock: keep it short, and don't
-    /// touch this channel in it.
+    /// Changes the value in place and wakes the receivers. `change` runs under the lock: keep it
+    /// short, and don't touch this channel in it.
     pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
         let waiting = {
             let mut state = self.shared.lock();
@@ -94,8 +97,8 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// A look at the value, under its lock: the sender and the other readers wait while it lives. Don't keep it, and take no
-/// second one meanwhile.
+/// A look at the value, under its lock: the sender and the other readers wait while it lives. Don't
+/// keep it, and take no second one meanwhile.
 pub struct Borrowed<'a, T>(MutexGuard<'a, State<T>>);
 
 impl<T> Deref for Borrowed<'_, T> {
@@ -124,16 +127,17 @@ impl<T> Receiver<T> {
         Borrowed(self.shared.lock())
     }
 
-    /// Waits for a change since the last one seen, then counts the newest as seen. [`Closed`] where none can come any more.
-    /// Dropping the future loses nothing.
+    /// Waits for a change since the last one seen, then counts the newest as seen. [`Closed`] where
+    /// none can come any more. Dropping the future loses nothing.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         Changed { shared: &self.shared, seen: &mut self.seen, ticket: None }.await
     }
 
-    /// Waits until the value satisfies `wanted`, beginning with the present one, and gives a copy of that
-    /// very value. [`Closed`] where the last value doesn't and no other can come.
+    /// Waits until the value satisfies `wanted`, beginning with the present one, and gives a copy
+    /// of that very value. [`Closed`] where the last value doesn't and no other can come.
     ///
-    /// `wanted` runs under the lock, as in [`Sender::send_modify`]. Dropping the future loses nothing.
+    /// `wanted` runs under the lock, as in [`Sender::send_modify`]. Dropping the future loses
+    /// nothing.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<T, Closed>
     where
         T: Clone,
@@ -175,7 +179,8 @@ impl<T> Future for Changed<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut waker = context.waker().clone(); // Outlives the lock, as does what it is swapped for.
+        // Outlives the lock, as does what it is swapped for.
+        let mut waker = context.waker().clone();
         let mut state = this.shared.lock();
         if state.version != *this.seen {
             *this.seen = state.version;

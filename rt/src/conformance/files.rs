@@ -12,7 +12,7 @@ use super::net::{cut, pattern};
 use super::{guard, yield_now};
 use crate::blocking::WRITES_ARE_DURABLE;
 use crate::channel::oneshot;
-use crate::{AsyncRuntime, File, OpenMode};
+use crate::{File, Files, OpenMode};
 
 /// An empty directory, deleted at the end.
 pub(super) struct Scratch {
@@ -21,7 +21,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) async fn new<R: AsyncRuntime>(rt: &R) -> Self {
+    pub(super) async fn new<R: Files>(rt: &R) -> Self {
         let delete = TempDir::with_prefix("quorate-conformance-").unwrap();
         let path = delete.path().join("scratch");
         rt.create_dir_all(&path).await.unwrap();
@@ -33,7 +33,7 @@ impl Scratch {
     }
 }
 
-pub(super) async fn create<R: AsyncRuntime>(rt: &R, path: &Path, content: &[u8]) -> R::File {
+pub(super) async fn create<R: Files>(rt: &R, path: &Path, content: &[u8]) -> R::File {
     let file = rt.open(path, OpenMode::CreateNew).await.unwrap();
     file.write_all_at(vec![Bytes::copy_from_slice(content)], 0).await.unwrap();
     file
@@ -53,7 +53,7 @@ async fn content(file: &impl File) -> BytesMut {
     }
 }
 
-pub async fn reads_what_was_written<R: AsyncRuntime>(rt: R) {
+pub async fn reads_what_was_written<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"0123456789").await;
     assert_eq!(content(&file).await, "0123456789");
@@ -67,7 +67,7 @@ pub async fn reads_what_was_written<R: AsyncRuntime>(rt: R) {
     assert_eq!(content(&other).await, "0123abc789");
 }
 
-pub async fn reads_past_the_end<R: AsyncRuntime>(rt: R) {
+pub async fn reads_past_the_end<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"0123456789").await;
     let (result, got) = file.read_at(BytesMut::with_capacity(100), 7).await;
@@ -80,7 +80,7 @@ pub async fn reads_past_the_end<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn reads_append<R: AsyncRuntime>(rt: R) {
+pub async fn reads_append<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"0123456789").await;
     let mut into = BytesMut::with_capacity(7);
@@ -107,7 +107,7 @@ pub async fn reads_append<R: AsyncRuntime>(rt: R) {
     assert_eq!(past, "abc");
 }
 
-pub async fn gathered_writes<R: AsyncRuntime>(rt: R) {
+pub async fn gathered_writes<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"head").await;
     let buffers = [&b"one"[..], b"", b"two", b"three", b""].map(Bytes::from_static);
@@ -128,7 +128,7 @@ pub async fn gathered_writes<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn used_by_many_tasks<R: AsyncRuntime>(rt: R) {
+pub async fn used_by_many_tasks<R: Files>(rt: R) {
     const TASKS: usize = 100;
     const LEN: usize = 5_000;
     let scratch = Scratch::new(&rt).await;
@@ -155,7 +155,7 @@ pub async fn used_by_many_tasks<R: AsyncRuntime>(rt: R) {
     assert!(content(&*file).await == whole);
 }
 
-pub async fn syncs<R: AsyncRuntime>(rt: R) {
+pub async fn syncs<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"one").await;
     file.sync_data().await.unwrap();
@@ -167,7 +167,7 @@ pub async fn syncs<R: AsyncRuntime>(rt: R) {
     assert_eq!(content(&file).await, "onetwo");
 }
 
-pub async fn writes_durably<R: AsyncRuntime>(rt: R) {
+pub async fn writes_durably<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"0123456789").await;
     file.write_durably_at(vec![Bytes::from_static(b"abc")], 4).await.unwrap();
@@ -186,9 +186,10 @@ pub async fn writes_durably<R: AsyncRuntime>(rt: R) {
     assert!(refused.is_err(), "a file that is open for reading only");
 }
 
-/// Not in the suite, but for backends that write through a ring: a file that may be written has a descriptor whose writes are
-/// durable when they are done. That they are, nothing short of a power cut tells.
-pub async fn has_a_descriptor_for_durable_writes<R: AsyncRuntime>(rt: R) {
+/// Not in the suite, but for backends that write through a ring: a file that may be written has a
+/// descriptor whose writes are durable when they are done. That they are, nothing short of a power
+/// cut tells.
+pub async fn has_a_descriptor_for_durable_writes<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let path = scratch.path("a");
     let _created = create(&rt, &path, b"content").await;
@@ -205,7 +206,7 @@ pub async fn has_a_descriptor_for_durable_writes<R: AsyncRuntime>(rt: R) {
     assert_eq!(durable.count(), 2);
 }
 
-pub async fn allocates<R: AsyncRuntime>(rt: R) {
+pub async fn allocates<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"data").await;
     file.allocate(100_000).await.unwrap();
@@ -225,7 +226,7 @@ pub async fn allocates<R: AsyncRuntime>(rt: R) {
     assert_eq!(file.len().await.unwrap(), 100_000);
 }
 
-pub async fn cuts_and_extends<R: AsyncRuntime>(rt: R) {
+pub async fn cuts_and_extends<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let file = create(&rt, &scratch.path("a"), b"0123456789").await;
     file.set_len(4).await.unwrap();
@@ -237,7 +238,7 @@ pub async fn cuts_and_extends<R: AsyncRuntime>(rt: R) {
     assert_eq!(content(&file).await, "");
 }
 
-pub async fn open_modes<R: AsyncRuntime>(rt: R) {
+pub async fn open_modes<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let path = scratch.path("a");
     for mode in [OpenMode::Read, OpenMode::Write] {
@@ -258,7 +259,7 @@ pub async fn open_modes<R: AsyncRuntime>(rt: R) {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-pub async fn renames<R: AsyncRuntime>(rt: R) {
+pub async fn renames<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let (new, old) = (scratch.path("new"), scratch.path("old"));
     let file = create(&rt, &new, b"new").await;
@@ -276,7 +277,7 @@ pub async fn renames<R: AsyncRuntime>(rt: R) {
     assert_eq!(content(&renamed).await, "NEW");
 }
 
-pub async fn directories<R: AsyncRuntime>(rt: R) {
+pub async fn directories<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let deep = scratch.path("x/y/z");
     rt.create_dir_all(&deep).await.unwrap();
@@ -301,7 +302,7 @@ pub async fn directories<R: AsyncRuntime>(rt: R) {
     assert!(rt.create_dir_all(&deep.join("a/b")).await.is_err(), "a file is in its way");
 }
 
-pub async fn names_that_are_not_utf8<R: AsyncRuntime>(rt: R) {
+pub async fn names_that_are_not_utf8<R: Files>(rt: R) {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
@@ -312,7 +313,7 @@ pub async fn names_that_are_not_utf8<R: AsyncRuntime>(rt: R) {
     assert_eq!(error.kind(), ErrorKind::InvalidData);
 }
 
-pub async fn locks<R: AsyncRuntime>(rt: R) {
+pub async fn locks<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     let path = scratch.path("lock");
     for _ in 0..3 {
@@ -329,7 +330,7 @@ pub async fn locks<R: AsyncRuntime>(rt: R) {
     assert_eq!(content(&file).await, "kept", "locking cuts nothing");
 }
 
-pub async fn cancelled_operations<R: AsyncRuntime>(rt: R) {
+pub async fn cancelled_operations<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     for round in 0..20 {
         let path = scratch.path(&round.to_string());
@@ -355,7 +356,7 @@ pub async fn cancelled_operations<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn many_files<R: AsyncRuntime>(rt: R) {
+pub async fn many_files<R: Files>(rt: R) {
     let scratch = Scratch::new(&rt).await;
     for number in 0..100 {
         let file = create(&rt, &scratch.path(&number.to_string()), b"x").await;

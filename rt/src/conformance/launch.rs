@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::channel::watch;
-use crate::{AsyncRuntime, Launch};
+use crate::{Executor, Launch};
 
-pub fn on_a_thread_of_its_own<R: AsyncRuntime>(launch: Launch) {
+pub fn on_a_thread_of_its_own<R: Executor>(launch: Launch) {
     let launch = Launch { name: "conformance-7".to_owned(), ..launch };
     let text = "from outside".to_owned();
     let started = R::launch(launch, async move |rt| {
@@ -30,7 +30,7 @@ fn cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
 }
 
-pub fn pinned<R: AsyncRuntime>(launch: Launch) {
+pub fn pinned<R: Executor>(launch: Launch) {
     let before = cores();
     for core in before.iter().copied().take(4) {
         let launch = Launch { core: Some(core), ..launch.clone() };
@@ -45,8 +45,9 @@ pub fn pinned<R: AsyncRuntime>(launch: Launch) {
     assert_eq!(unpinned.unwrap().join().unwrap().unwrap(), before);
 }
 
-pub fn core_that_does_not_exist<R: AsyncRuntime>(launch: Launch) {
-    // 1023, the last that can be named, is missing on any machine that runs this; then two that can't be named.
+pub fn core_that_does_not_exist<R: Executor>(launch: Launch) {
+    // 1023, the last that can be named, is missing on any machine that runs this; then two that
+    // can't be named.
     for core in [CpuSet::MAX_CPU - 1, CpuSet::MAX_CPU, usize::MAX] {
         let launch = Launch { core: Some(core), ..launch.clone() };
         let started = R::launch(launch, async |_| panic!("it must not start"));
@@ -56,7 +57,7 @@ pub fn core_that_does_not_exist<R: AsyncRuntime>(launch: Launch) {
     }
 }
 
-pub fn panicking<R: AsyncRuntime>(launch: Launch) {
+pub fn panicking<R: Executor>(launch: Launch) {
     let (go, mut gone) = watch::channel(false);
     let bystander =
         R::launch(launch.clone(), async move |_| gone.wait_for(|go| *go).await).unwrap();
@@ -71,7 +72,7 @@ pub fn panicking<R: AsyncRuntime>(launch: Launch) {
     assert_eq!(bystander.join().unwrap().unwrap(), Ok(true), "other runtimes go on");
 }
 
-pub fn several_at_once<R: AsyncRuntime>(launch: Launch) {
+pub fn several_at_once<R: Executor>(launch: Launch) {
     const RUNTIMES: usize = 4;
     const ROUNDS: u64 = 1_000;
     // A ring in which each passes on what its predecessor says, plus one.

@@ -1,8 +1,9 @@
-//! The suite that checks a backend against the contract of [`AsyncRuntime`]: every backend runs it as its tests,
-//! through [`conformance_suite!`](crate::conformance_suite), which makes a `#[test]` of each case.
+//! The suite that checks a backend against the contract of [`AsyncRuntime`](crate::AsyncRuntime):
+//! every backend runs it as its tests, through [`conformance_suite!`](crate::conformance_suite),
+//! which makes a `#[test]` of each case.
 //!
-//! A case is a scenario of its own and measures no time, except that nothing may come early. What does not end
-//! within [`LIMIT`] counts as hung.
+//! A case is a scenario of its own and measures no time, except that nothing may come early. What
+//! does not end within [`LIMIT`] counts as hung.
 #![expect(
     clippy::disallowed_methods,
     reason = "runtimes are woken from other threads, and are given up when they hang"
@@ -16,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::channel::oneshot;
-use crate::{AsyncRuntime, Launch};
+use crate::{Executor, Launch};
 
 pub mod exhausted;
 #[doc(hidden)]
@@ -46,11 +47,13 @@ pub mod wakes;
 /// After this time a case has hung. Far longer than any takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes the tests of a backend: `conformance_suite!(epoll, Tokio, Launch::default());` gives a module `epoll` with
-/// a test for each case, run on `Tokio` with that [`Launch`](crate::Launch) (its name and core are not used).
+/// Makes the tests of a backend: `conformance_suite!(epoll, Tokio, Launch::default());` gives a
+/// module `epoll` with a test for each case, run on `Tokio` with that [`Launch`](crate::Launch)
+/// (its name and core are not used).
 ///
-/// A runtime that is a world of its own, as a simulator is, adds `isolated`: it is spared the cases that need the operating system's network, or two
-/// runtimes that are not the same. Its time must be virtual: one more case sleeps for an hour.
+/// A runtime that is a world of its own, as a simulator is, adds `isolated`: it is spared the cases
+/// that need the operating system's network, or two runtimes that are not the same. Its time must
+/// be virtual: two more cases sleep for an hour.
 #[macro_export]
 macro_rules! conformance_suite {
     ($name:ident, $runtime:ty, $launch:expr) => {
@@ -80,7 +83,9 @@ macro_rules! conformance_suite {
             $crate::conformance_suite!(@isolated $runtime, $launch);
             // In virtual time.
             $crate::conformance_cases! { $runtime, $launch,
-                inside { time_virtual { wall_clock_goes_with_the_time } }
+                inside {
+                    time_virtual { wall_clock_goes_with_the_time, continuous_goes_with_the_time }
+                }
                 around {}
             }
         }
@@ -91,16 +96,18 @@ macro_rules! conformance_suite {
                 inside {
                     tasks {
                         gives_its_result, is_woken_by_another, cancelled_by_its_handle,
-                        cancelled_before_its_first_poll, cancelled_by_itself, cancelled_with_its_owner,
+                        cancelled_before_its_first_poll, cancelled_by_itself,
+                        cancelled_with_its_owner,
                         awaited_to_the_end_then_dropped, detached, panic_reaches_the_joiner_alone,
                         panic_without_a_joiner, many, blocking_gives_its_result, blocking_panics,
                         blocking_does_not_block_the_others, blocking_forgotten, blocking_many,
                         random_numbers_differ
                     }
                     time {
-                        never_goes_back, never_ends_early, many_never_end_early, past_deadlines_end,
-                        ends_in_order, armed_when_created, far_deadlines, dropped_timers,
-                        wall_clock_is_plausible
+                        never_goes_back, continuous_never_goes_back,
+                        continuous_goes_on_at_least_as_now_does, never_ends_early,
+                        many_never_end_early, past_deadlines_end, ends_in_order, armed_when_created,
+                        far_deadlines, dropped_timers, wall_clock_is_plausible
                     }
                     wakes {
                         burst_to_main, burst_to_a_task, burst_through_another_crate,
@@ -109,7 +116,8 @@ macro_rules! conformance_suite {
                     }
                     names { addresses_stay, a_name, without_a_host_or_a_port, many_at_once }
                     net {
-                        echoes, ipv6, both_families, short_reads, reads_append, reads_without_room, half_close,
+                        echoes, ipv6, both_families, short_reads, reads_append, reads_without_room,
+                        half_close,
                         end_of_a_stream_that_is_waited_for, empty_writes,
                         writes_larger_than_the_socket_buffer, writes_of_many_buffers,
                         without_the_reading_half, without_the_writing_half, closed_unsplit,
@@ -134,7 +142,8 @@ macro_rules! conformance_suite {
                     shutdown {
                         returns_the_value, drops_tasks_that_wait, drops_tasks_never_polled,
                         drops_tasks_that_know_each_other, ends_with_blocking_work,
-                        frees_what_tasks_held, outlived_by_a_handle, outlived_by_a_waker, again_and_again
+                        frees_what_tasks_held, outlived_by_a_handle, outlived_by_a_waker,
+                        again_and_again
                     }
                 }
             }
@@ -168,7 +177,7 @@ macro_rules! conformance_cases {
 }
 
 /// Runs a case inside a runtime, on a thread of its own.
-pub fn run<R: AsyncRuntime>(launch: Launch, case: impl AsyncFnOnce(R) + Send + 'static) {
+pub fn run<R: Executor>(launch: Launch, case: impl AsyncFnOnce(R) + Send + 'static) {
     within_limit(move || R::run(&launch, case).expect("the runtime starts"));
 }
 

@@ -10,10 +10,10 @@ use futures::future::{join, join_all};
 
 use super::{guard, yield_now};
 use crate::channel::oneshot;
-use crate::{AsyncRuntime, Listener, ReadHalf, Stream, Task, WriteHalf};
+use crate::{Listener, Network, ReadHalf, Stream, Task, WriteHalf};
 
-type Reader<R> = <<R as AsyncRuntime>::Stream as Stream>::ReadHalf;
-type Writer<R> = <<R as AsyncRuntime>::Stream as Stream>::WriteHalf;
+type Reader<R> = <<R as Network>::Stream as Stream>::ReadHalf;
+type Writer<R> = <<R as Network>::Stream as Stream>::WriteHalf;
 type Halves<R> = (Reader<R>, Writer<R>);
 
 pub(super) fn any_port() -> SocketAddr {
@@ -21,7 +21,7 @@ pub(super) fn any_port() -> SocketAddr {
 }
 
 /// The two ends of a connection: who connected, and who accepted.
-async fn pair<R: AsyncRuntime>(rt: &R) -> (Halves<R>, Halves<R>) {
+async fn pair<R: Network>(rt: &R) -> (Halves<R>, Halves<R>) {
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (connected, accepted) = join(rt.connect(address), listener.accept()).await;
@@ -75,7 +75,7 @@ pub(super) fn cut(mut whole: Bytes, pieces: usize) -> Vec<Bytes> {
     cut
 }
 
-pub async fn echoes<R: AsyncRuntime>(rt: R) {
+pub async fn echoes<R: Network>(rt: R) {
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     assert_ne!(address.port(), 0);
@@ -100,7 +100,7 @@ pub async fn echoes<R: AsyncRuntime>(rt: R) {
     assert!(peer.ip().is_loopback() && peer.port() != 0, "the address of the other end: {peer}");
 }
 
-pub async fn ipv6<R: AsyncRuntime>(rt: R) {
+pub async fn ipv6<R: Network>(rt: R) {
     let Ok(mut listener) = rt.listen(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))).await else {
         return super::skipped("net::ipv6", "this machine has no IPv6");
     };
@@ -114,7 +114,7 @@ pub async fn ipv6<R: AsyncRuntime>(rt: R) {
     assert_eq!(read_until(&mut reader, 3).await, "six");
 }
 
-pub async fn both_families<R: AsyncRuntime>(rt: R) {
+pub async fn both_families<R: Network>(rt: R) {
     let Ok(mut listener) = rt.listen(SocketAddr::from(([0; 8], 0))).await else {
         return super::skipped("net::both_families", "this machine has no IPv6");
     };
@@ -128,7 +128,7 @@ pub async fn both_families<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn short_reads<R: AsyncRuntime>(rt: R) {
+pub async fn short_reads<R: Network>(rt: R) {
     let ((_, mut writer), (mut reader, _)) = pair(&rt).await;
     writer.write_all(text("abc")).await.unwrap();
     let (result, got) = reader.read(BytesMut::with_capacity(4096)).await;
@@ -137,7 +137,7 @@ pub async fn short_reads<R: AsyncRuntime>(rt: R) {
     assert_eq!(got, "abc".as_bytes()[..read]);
 }
 
-pub async fn reads_append<R: AsyncRuntime>(rt: R) {
+pub async fn reads_append<R: Network>(rt: R) {
     let ((_, mut writer), (mut reader, _)) = pair(&rt).await;
     writer.write_all(text("0123456789")).await.unwrap();
     let mut into = BytesMut::with_capacity(7);
@@ -164,7 +164,7 @@ pub async fn reads_append<R: AsyncRuntime>(rt: R) {
     assert_eq!(right.len(), 5 + read);
 }
 
-pub async fn reads_without_room<R: AsyncRuntime>(rt: R) {
+pub async fn reads_without_room<R: Network>(rt: R) {
     let ((_, mut writer), (mut reader, _)) = pair(&rt).await;
     writer.write_all(text("x")).await.unwrap();
     let mut full = BytesMut::with_capacity(4);
@@ -179,7 +179,7 @@ pub async fn reads_without_room<R: AsyncRuntime>(rt: R) {
     assert_eq!(read_until(&mut reader, 1).await, "x", "the stream is as it was");
 }
 
-pub async fn half_close<R: AsyncRuntime>(rt: R) {
+pub async fn half_close<R: Network>(rt: R) {
     let ((mut reader, mut writer), (mut peer_reader, mut peer_writer)) = pair(&rt).await;
     writer.write_all(text("question")).await.unwrap();
     writer.shutdown().await.unwrap();
@@ -197,7 +197,7 @@ pub async fn half_close<R: AsyncRuntime>(rt: R) {
     answering.await.unwrap();
 }
 
-pub async fn end_of_a_stream_that_is_waited_for<R: AsyncRuntime>(rt: R) {
+pub async fn end_of_a_stream_that_is_waited_for<R: Network>(rt: R) {
     let ((_reader, mut writer), (mut peer_reader, _peer_writer)) = pair(&rt).await;
     let waiting = rt.spawn(async move { read_to_end(&mut peer_reader).await });
     yield_now().await;
@@ -205,7 +205,7 @@ pub async fn end_of_a_stream_that_is_waited_for<R: AsyncRuntime>(rt: R) {
     assert_eq!(waiting.await.unwrap(), "");
 }
 
-pub async fn empty_writes<R: AsyncRuntime>(rt: R) {
+pub async fn empty_writes<R: Network>(rt: R) {
     let ((_reader, mut writer), (mut peer_reader, _peer_writer)) = pair(&rt).await;
     writer.write_all(Vec::new()).await.unwrap();
     writer.write_all(vec![Bytes::new(); 3]).await.unwrap();
@@ -214,7 +214,7 @@ pub async fn empty_writes<R: AsyncRuntime>(rt: R) {
 }
 
 /// Sends it both ways at once, in `pieces` buffers.
-async fn exchange<R: AsyncRuntime>(rt: R, len: usize, pieces: usize) {
+async fn exchange<R: Network>(rt: R, len: usize, pieces: usize) {
     let (one, other) = pair(&rt).await;
     let whole = pattern(len);
     let ends = [one, other].map(|(mut reader, mut writer)| {
@@ -235,18 +235,18 @@ async fn exchange<R: AsyncRuntime>(rt: R, len: usize, pieces: usize) {
     }
 }
 
-pub async fn writes_larger_than_the_socket_buffer<R: AsyncRuntime>(rt: R) {
+pub async fn writes_larger_than_the_socket_buffer<R: Network>(rt: R) {
     exchange(rt, 16 << 20, 1).await;
 }
 
-pub async fn writes_of_many_buffers<R: AsyncRuntime>(rt: R) {
+pub async fn writes_of_many_buffers<R: Network>(rt: R) {
     exchange(rt.clone(), 8 << 20, 100).await;
     // More than one gathered write takes (IOV_MAX is 1024).
     exchange(rt.clone(), 20_000, 5_000).await;
     exchange(rt, 8 << 20, 5_000).await;
 }
 
-pub async fn without_the_reading_half<R: AsyncRuntime>(rt: R) {
+pub async fn without_the_reading_half<R: Network>(rt: R) {
     let ((reader, mut writer), (mut peer_reader, _peer_writer)) = pair(&rt).await;
     drop(reader);
     for _ in 0..100 {
@@ -257,7 +257,7 @@ pub async fn without_the_reading_half<R: AsyncRuntime>(rt: R) {
     assert_eq!(read_to_end(&mut peer_reader).await, "");
 }
 
-pub async fn without_the_writing_half<R: AsyncRuntime>(rt: R) {
+pub async fn without_the_writing_half<R: Network>(rt: R) {
     let ((mut reader, writer), (mut peer_reader, mut peer_writer)) = pair(&rt).await;
     let ended = Rc::new(Cell::new(false));
     let waiting = rt.spawn({
@@ -278,7 +278,7 @@ pub async fn without_the_writing_half<R: AsyncRuntime>(rt: R) {
     assert_eq!(waiting.await.unwrap(), "");
 }
 
-pub async fn closed_unsplit<R: AsyncRuntime>(rt: R) {
+pub async fn closed_unsplit<R: Network>(rt: R) {
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (connected, accepted) = join(rt.connect(address), listener.accept()).await;
@@ -286,7 +286,7 @@ pub async fn closed_unsplit<R: AsyncRuntime>(rt: R) {
     assert_eq!(read_to_end(&mut accepted.unwrap().0.split().0).await, "");
 }
 
-pub async fn closed_under_a_cancelled_read<R: AsyncRuntime>(rt: R) {
+pub async fn closed_under_a_cancelled_read<R: Network>(rt: R) {
     let ((mut reader, writer), (mut peer_reader, _peer_writer)) = pair(&rt).await;
     let (guard, dropped) = guard();
     let reading = rt.spawn(async move {
@@ -300,7 +300,7 @@ pub async fn closed_under_a_cancelled_read<R: AsyncRuntime>(rt: R) {
     assert_eq!(read_to_end(&mut peer_reader).await, "", "a read under way does not keep it open");
 }
 
-pub async fn closed_under_a_cancelled_write<R: AsyncRuntime>(rt: R) {
+pub async fn closed_under_a_cancelled_write<R: Network>(rt: R) {
     let ((reader, mut writer), (mut peer_reader, _peer_writer)) = pair(&rt).await;
     let (guard, dropped) = guard();
     let (begun, has_begun) = oneshot::channel();
@@ -317,14 +317,14 @@ pub async fn closed_under_a_cancelled_write<R: AsyncRuntime>(rt: R) {
     assert!(read_to_end(&mut peer_reader).await.len() < 64 << 20);
 }
 
-pub async fn refused<R: AsyncRuntime>(rt: R) {
+pub async fn refused<R: Network>(rt: R) {
     // Bound and not listening: nobody else gets that port, and nobody answers on it.
     let bound = super::net_os::bound_socket();
     let error = rt.connect(bound.address).await.err().expect("nobody listens");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-pub async fn port_in_use<R: AsyncRuntime>(rt: R) {
+pub async fn port_in_use<R: Network>(rt: R) {
     let listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let error = rt.listen(address).await.err().expect("another one listens");
@@ -333,13 +333,13 @@ pub async fn port_in_use<R: AsyncRuntime>(rt: R) {
     rt.listen(address).await.expect("free again");
 }
 
-pub async fn address_of_another_machine<R: AsyncRuntime>(rt: R) {
+pub async fn address_of_another_machine<R: Network>(rt: R) {
     // 192.0.2.0/24 is for documentation.
     let error = rt.listen(SocketAddr::from(([192, 0, 2, 1], 0))).await.err().expect("not ours");
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
-pub async fn listens_again_after_connections<R: AsyncRuntime>(rt: R) {
+pub async fn listens_again_after_connections<R: Network>(rt: R) {
     let mut address = any_port();
     for _ in 0..3 {
         let mut listener = rt.listen(address).await.unwrap();
@@ -351,7 +351,7 @@ pub async fn listens_again_after_connections<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn listens_again_after_a_cancelled_accept<R: AsyncRuntime>(rt: R) {
+pub async fn listens_again_after_a_cancelled_accept<R: Network>(rt: R) {
     let mut address = any_port();
     for _ in 0..10 {
         let mut listener = rt.listen(address).await.unwrap();
@@ -370,7 +370,7 @@ pub async fn listens_again_after_a_cancelled_accept<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn connections_wait_for_accept<R: AsyncRuntime>(rt: R) {
+pub async fn connections_wait_for_accept<R: Network>(rt: R) {
     const CONNECTIONS: usize = 200;
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -383,7 +383,7 @@ pub async fn connections_wait_for_accept<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn many_connections<R: AsyncRuntime>(rt: R) {
+pub async fn many_connections<R: Network>(rt: R) {
     const CONNECTIONS: usize = 200;
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();

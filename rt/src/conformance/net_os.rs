@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt}
 
 use super::net::{any_port, pattern};
 use crate::sockets::KEEPALIVE_IDLE;
-use crate::{AsyncRuntime, Listener, ReadHalf, Stream, WriteHalf};
+use crate::{Listener, Network, ReadHalf, Stream, WriteHalf};
 
 /// A socket that has a port and doesn't listen on it.
 pub(super) struct BoundSocket {
@@ -33,7 +33,7 @@ fn reset(stream: TcpStream) {
 }
 
 /// A connection that the runtime accepted, and its other end.
-async fn pair<R: AsyncRuntime>(rt: &R) -> (R::Stream, TcpStream) {
+async fn pair<R: Network>(rt: &R) -> (R::Stream, TcpStream) {
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let peer = rt.spawn_blocking(move || TcpStream::connect(address).unwrap());
@@ -45,7 +45,7 @@ fn is_of_a_vanished_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-pub async fn reset_under_a_read<R: AsyncRuntime>(rt: R) {
+pub async fn reset_under_a_read<R: Network>(rt: R) {
     let (stream, peer) = pair(&rt).await;
     let (mut reader, mut writer) = stream.split();
     let reading = rt.spawn(async move { reader.read(BytesMut::with_capacity(64)).await.0 });
@@ -56,7 +56,7 @@ pub async fn reset_under_a_read<R: AsyncRuntime>(rt: R) {
     assert!(is_of_a_vanished_peer(&error), "{error:?}");
 }
 
-pub async fn reset_before_a_read<R: AsyncRuntime>(rt: R) {
+pub async fn reset_before_a_read<R: Network>(rt: R) {
     let (stream, peer) = pair(&rt).await;
     reset(peer);
     let (mut reader, _writer) = stream.split();
@@ -65,7 +65,7 @@ pub async fn reset_before_a_read<R: AsyncRuntime>(rt: R) {
     assert!(buffer.is_empty() && buffer.capacity() >= 64, "the buffer comes back all the same");
 }
 
-pub async fn reset_under_a_write<R: AsyncRuntime>(rt: R) {
+pub async fn reset_under_a_write<R: Network>(rt: R) {
     let (stream, mut peer) = pair(&rt).await;
     let (_reader, mut writer) = stream.split();
     // More than the kernel buffers, so that it waits for the peer to read.
@@ -82,7 +82,7 @@ pub async fn reset_under_a_write<R: AsyncRuntime>(rt: R) {
     assert!(is_of_a_vanished_peer(&error), "{error:?}");
 }
 
-pub async fn closed_before_a_write<R: AsyncRuntime>(rt: R) {
+pub async fn closed_before_a_write<R: Network>(rt: R) {
     let (stream, peer) = pair(&rt).await;
     let (_reader, mut writer) = stream.split();
     drop(peer); // It would still answer the first bytes, with a reset.
@@ -95,11 +95,12 @@ pub async fn closed_before_a_write<R: AsyncRuntime>(rt: R) {
     assert!(is_of_a_vanished_peer(&error), "{error:?}");
 }
 
-pub async fn reset_before_accept<R: AsyncRuntime>(rt: R) {
+pub async fn reset_before_accept<R: Network>(rt: R) {
     let mut listener = rt.listen(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
     rt.spawn_blocking(move || reset(TcpStream::connect(address).unwrap())).await.unwrap();
-    // Linux hands the dead connection out; whether an error comes of it here or later is the backend's matter.
+    // Linux hands the dead connection out; whether an error comes of it here or later is the
+    // backend's matter.
     if let Ok((stream, _)) = listener.accept().await {
         let (result, _) = stream.split().0.read(BytesMut::with_capacity(64)).await;
         assert!(is_of_a_vanished_peer(&result.unwrap_err()));
@@ -109,7 +110,7 @@ pub async fn reset_before_accept<R: AsyncRuntime>(rt: R) {
     alive.await.unwrap();
 }
 
-pub async fn connects_to_a_foreign_listener<R: AsyncRuntime>(rt: R) {
+pub async fn connects_to_a_foreign_listener<R: Network>(rt: R) {
     let listener = TcpListener::bind(any_port()).unwrap();
     let address = listener.local_addr().unwrap();
     let (mut reader, mut writer) = rt.connect(address).await.unwrap().split();
@@ -152,7 +153,7 @@ fn shown_sockets() -> Vec<Shown> {
     fs::read_to_string("/proc/self/net/tcp").unwrap().lines().skip(1).map(shown).collect()
 }
 
-pub async fn vanished_peers_are_noticed<R: AsyncRuntime>(rt: R) {
+pub async fn vanished_peers_are_noticed<R: Network>(rt: R) {
     const KEEPALIVE_TIMER: u8 = 2;
     let mut listener = rt.listen(any_port()).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -170,7 +171,7 @@ pub async fn vanished_peers_are_noticed<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn connecting_ends_with_its_task<R: AsyncRuntime>(rt: R) {
+pub async fn connecting_ends_with_its_task<R: Network>(rt: R) {
     // One that waits to be accepted is all that this listener keeps; further packets are dropped.
     let bound = bound_socket();
     rustix::net::listen(&bound.socket, 0).unwrap();

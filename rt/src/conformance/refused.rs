@@ -1,5 +1,5 @@
-//! What happens where the kernel refuses io_uring. It needs a process of its own: the refusal, the choice made after it and the
-//! warning are all for the life of a process.
+//! What happens where the kernel refuses io_uring. It needs a process of its own: the refusal, the
+//! choice made after it and the warning are all for the life of a process.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -15,8 +15,8 @@ use crate::{AsyncRuntime, Driver, File, Launch, Listener, OpenMode, ReadHalf, St
 const SYS_IO_URING_SETUP: i64 = 425;
 const EPERM: u32 = 1;
 
-/// Refuses io_uring to this thread, and checks that the backend `R`, which the warning calls `name`, falls back to epoll, with one warning. The only
-/// test of its process.
+/// Refuses io_uring to this thread, and checks that the backend `R`, which the warning calls
+/// `name`, falls back to epoll, with one warning. The only test of its process.
 pub fn falls_back_with_one_warning<R: AsyncRuntime>(name: &str) {
     let log = Log::default();
     let writer = log.clone();

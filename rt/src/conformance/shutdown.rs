@@ -84,7 +84,8 @@ pub fn drops_tasks_that_wait<R: AsyncRuntime>(launch: Launch) {
             immortals
                 .start(async move {
                     let _unread = unread;
-                    blocked.write_all(vec![pattern(64 << 20)]).await // More than the kernel buffers.
+                    // More than the kernel buffers.
+                    blocked.write_all(vec![pattern(64 << 20)]).await
                 })
                 .await;
         }

@@ -11,9 +11,9 @@ use std::thread;
 
 use super::{guard, yield_now};
 use crate::channel::{Closed, oneshot, watch};
-use crate::{AsyncRuntime, Task, TaskError};
+use crate::{Executor, Task, TaskError};
 
-pub async fn gives_its_result<R: AsyncRuntime>(rt: R) {
+pub async fn gives_its_result<R: Executor>(rt: R) {
     let shared = Rc::new(7); // Not `Send`: what belongs to a core stays there.
     let here = thread::current().id();
     let inner = rt.clone();
@@ -25,7 +25,7 @@ pub async fn gives_its_result<R: AsyncRuntime>(rt: R) {
     assert_eq!(Rc::strong_count(&shared), 1);
 }
 
-pub async fn is_woken_by_another<R: AsyncRuntime>(rt: R) {
+pub async fn is_woken_by_another<R: Executor>(rt: R) {
     let (ping, pinged) = oneshot::channel();
     let (pong, ponged) = oneshot::channel();
     let echo = rt.spawn(async move { pong.send(pinged.await.unwrap()) });
@@ -56,7 +56,7 @@ impl Future for Watched {
     }
 }
 
-pub async fn cancelled_by_its_handle<R: AsyncRuntime>(rt: R) {
+pub async fn cancelled_by_its_handle<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     let (started, has_started) = oneshot::channel();
     let polls = Rc::new(Cell::new(0));
@@ -82,7 +82,7 @@ pub async fn cancelled_by_its_handle<R: AsyncRuntime>(rt: R) {
     assert_eq!(polls.get(), 1, "a cancelled task is never polled again");
 }
 
-pub async fn cancelled_before_its_first_poll<R: AsyncRuntime>(rt: R) {
+pub async fn cancelled_before_its_first_poll<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     let ran = Rc::new(Cell::new(false));
     let task = rt.spawn({
@@ -98,7 +98,7 @@ pub async fn cancelled_before_its_first_poll<R: AsyncRuntime>(rt: R) {
     assert!(!ran.get());
 }
 
-pub async fn cancelled_by_itself<R: AsyncRuntime>(rt: R) {
+pub async fn cancelled_by_itself<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     let own = Rc::new(RefCell::new(None));
     let polls_after = Rc::new(Cell::new(0));
@@ -120,7 +120,7 @@ pub async fn cancelled_by_itself<R: AsyncRuntime>(rt: R) {
     assert_eq!(polls_after.get(), 1, "only the poll in which it dropped its handle");
 }
 
-pub async fn cancelled_with_its_owner<R: AsyncRuntime>(rt: R) {
+pub async fn cancelled_with_its_owner<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     let (started, has_started) = oneshot::channel();
     let inner = rt.clone();
@@ -137,7 +137,7 @@ pub async fn cancelled_with_its_owner<R: AsyncRuntime>(rt: R) {
     assert_eq!(dropped.await, Ok(()));
 }
 
-pub async fn awaited_to_the_end_then_dropped<R: AsyncRuntime>(rt: R) {
+pub async fn awaited_to_the_end_then_dropped<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     let (ended, has_ended) = oneshot::channel();
     let task = rt.spawn(async move {
@@ -154,7 +154,7 @@ pub async fn awaited_to_the_end_then_dropped<R: AsyncRuntime>(rt: R) {
     drop(task);
 }
 
-pub async fn detached<R: AsyncRuntime>(rt: R) {
+pub async fn detached<R: Executor>(rt: R) {
     let (go, gone) = oneshot::channel();
     let (done, is_done) = oneshot::channel();
     rt.spawn(async move {
@@ -167,7 +167,7 @@ pub async fn detached<R: AsyncRuntime>(rt: R) {
     assert_eq!(is_done.await, Ok(7));
 }
 
-pub async fn panic_reaches_the_joiner_alone<R: AsyncRuntime>(rt: R) {
+pub async fn panic_reaches_the_joiner_alone<R: Executor>(rt: R) {
     let (go, gone) = oneshot::channel();
     let bystander = rt.spawn(gone);
     let (guard, dropped) = guard();
@@ -188,7 +188,7 @@ pub async fn panic_reaches_the_joiner_alone<R: AsyncRuntime>(rt: R) {
     assert_eq!(rt.spawn(async { 7 }).await, Ok(7), "and so does the runtime");
 }
 
-pub async fn panic_without_a_joiner<R: AsyncRuntime>(rt: R) {
+pub async fn panic_without_a_joiner<R: Executor>(rt: R) {
     let (guard, dropped) = guard();
     rt.spawn(async move {
         let _guard = guard;
@@ -199,7 +199,7 @@ pub async fn panic_without_a_joiner<R: AsyncRuntime>(rt: R) {
     assert_eq!(rt.spawn(async { 7 }).await, Ok(7));
 }
 
-pub async fn many<R: AsyncRuntime>(rt: R) {
+pub async fn many<R: Executor>(rt: R) {
     const TASKS: u64 = 10_000;
     let tasks: Vec<_> = (0..TASKS)
         .map(|number| {
@@ -218,20 +218,20 @@ pub async fn many<R: AsyncRuntime>(rt: R) {
     assert_eq!(sum, TASKS * (TASKS - 1) / 2);
 }
 
-pub async fn blocking_gives_its_result<R: AsyncRuntime>(rt: R) {
+pub async fn blocking_gives_its_result<R: Executor>(rt: R) {
     let here = thread::current().id();
     let elsewhere = rt.spawn_blocking(|| thread::current().id()).await.unwrap();
     assert_ne!(here, elsewhere);
 }
 
-pub async fn blocking_panics<R: AsyncRuntime>(rt: R) {
+pub async fn blocking_panics<R: Executor>(rt: R) {
     let panicking = rt.spawn_blocking(|| panic!("expected by the test: {}", 2));
     let result: Result<(), TaskError> = panicking.await;
     assert_eq!(result, Err(TaskError::Panicked("expected by the test: 2".to_owned())));
     assert_eq!(rt.spawn_blocking(|| 7).await, Ok(7), "others go on");
 }
 
-pub async fn blocking_does_not_block_the_others<R: AsyncRuntime>(rt: R) {
+pub async fn blocking_does_not_block_the_others<R: Executor>(rt: R) {
     let (go, gone) = mpsc::channel();
     let blocked = rt.spawn_blocking(move || gone.recv());
     let other = rt.spawn(async move {
@@ -242,7 +242,7 @@ pub async fn blocking_does_not_block_the_others<R: AsyncRuntime>(rt: R) {
     assert_eq!(blocked.await, Ok(Ok(7)));
 }
 
-pub async fn blocking_forgotten<R: AsyncRuntime>(rt: R) {
+pub async fn blocking_forgotten<R: Executor>(rt: R) {
     let (state, mut watched) = watch::channel("not begun");
     let (go, gone) = mpsc::channel::<()>();
     let task = rt.spawn_blocking(move || {
@@ -257,7 +257,7 @@ pub async fn blocking_forgotten<R: AsyncRuntime>(rt: R) {
     assert_eq!(watched.changed().await, Err(Closed));
 }
 
-pub async fn blocking_many<R: AsyncRuntime>(rt: R) {
+pub async fn blocking_many<R: Executor>(rt: R) {
     let jobs: Vec<_> = (0..1_000_u64).map(|job| rt.spawn_blocking(move || job * 2)).collect();
     let mut sum = 0;
     for job in jobs {
@@ -266,7 +266,7 @@ pub async fn blocking_many<R: AsyncRuntime>(rt: R) {
     assert_eq!(sum, 999_000);
 }
 
-pub async fn random_numbers_differ<R: AsyncRuntime>(rt: R) {
+pub async fn random_numbers_differ<R: Executor>(rt: R) {
     let numbers: BTreeSet<u64> = (0..1_000).map(|_| rt.random()).collect();
     assert_eq!(numbers.len(), 1_000);
     let all = numbers.iter().fold(0, |bits, number| bits | number);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::future::{join, join_all, select};
 
 use super::yield_now;
-use crate::{AsyncRuntime, Instant};
+use crate::{Executor, Instant};
 
-pub async fn never_goes_back<R: AsyncRuntime>(rt: R) {
+pub async fn never_goes_back<R: Executor>(rt: R) {
     let mut last = rt.now();
     for _ in 0..1_000 {
         let coarse = rt.coarse_now();
@@ -23,7 +23,27 @@ pub async fn never_goes_back<R: AsyncRuntime>(rt: R) {
     assert!(rt.coarse_now() > last, "it goes on");
 }
 
-pub async fn never_ends_early<R: AsyncRuntime>(rt: R) {
+pub async fn continuous_never_goes_back<R: Executor>(rt: R) {
+    let mut last = rt.continuous_now();
+    for _ in 0..1_000 {
+        let now = rt.continuous_now();
+        assert!(now >= last);
+        last = now;
+        yield_now().await;
+    }
+}
+
+pub async fn continuous_goes_on_at_least_as_now_does<R: Executor>(rt: R) {
+    // Read around the other one, it has at least as much time, also where neither is suspended.
+    let (continuous, begun) = (rt.continuous_now(), rt.now());
+    for _ in 0..20 {
+        rt.sleep(Duration::from_millis(5)).await;
+        let passed = rt.now() - begun;
+        assert!(rt.continuous_now() - continuous >= passed);
+    }
+}
+
+pub async fn never_ends_early<R: Executor>(rt: R) {
     // Around the granularity that timers commonly have, a millisecond.
     for micros in [0, 1, 10, 999, 1_000, 1_001, 1_500, 1_999, 2_000, 10_300, 25_999] {
         let duration = Duration::from_micros(micros);
@@ -36,7 +56,7 @@ pub async fn never_ends_early<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn many_never_end_early<R: AsyncRuntime>(rt: R) {
+pub async fn many_never_end_early<R: Executor>(rt: R) {
     let timers: Vec<_> = (0..10_000_u64)
         .map(|number| {
             let rt = rt.clone();
@@ -53,7 +73,7 @@ pub async fn many_never_end_early<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn past_deadlines_end<R: AsyncRuntime>(rt: R) {
+pub async fn past_deadlines_end<R: Executor>(rt: R) {
     rt.sleep(Duration::from_millis(2)).await;
     let now = rt.now();
     rt.sleep_until(Instant::from_nanos(0)).await;
@@ -62,7 +82,7 @@ pub async fn past_deadlines_end<R: AsyncRuntime>(rt: R) {
     rt.sleep(Duration::ZERO).await;
 }
 
-pub async fn ends_in_order<R: AsyncRuntime>(rt: R) {
+pub async fn ends_in_order<R: Executor>(rt: R) {
     let begun = rt.now();
     let ended = Rc::new(RefCell::new(Vec::new()));
     let timers = [90, 15, 60, 30, 1, 120, 45].map(|millis| {
@@ -79,7 +99,7 @@ pub async fn ends_in_order<R: AsyncRuntime>(rt: R) {
     assert_eq!(*ended.borrow(), [1, 15, 30, 45, 60, 90, 120]);
 }
 
-pub async fn armed_when_created<R: AsyncRuntime>(rt: R) {
+pub async fn armed_when_created<R: Executor>(rt: R) {
     let ended = RefCell::new(Vec::new());
     let old = rt.sleep(Duration::from_millis(60));
     rt.sleep(Duration::from_millis(80)).await;
@@ -99,7 +119,7 @@ pub async fn armed_when_created<R: AsyncRuntime>(rt: R) {
     assert_eq!(*ended.borrow(), ["old", "new"]);
 }
 
-pub async fn far_deadlines<R: AsyncRuntime>(rt: R) {
+pub async fn far_deadlines<R: Executor>(rt: R) {
     let far = [
         rt.sleep_until(Instant::from_nanos(u64::MAX)),
         rt.sleep(Duration::MAX),
@@ -111,7 +131,7 @@ pub async fn far_deadlines<R: AsyncRuntime>(rt: R) {
     yield_now().await;
 }
 
-pub async fn dropped_timers<R: AsyncRuntime>(rt: R) {
+pub async fn dropped_timers<R: Executor>(rt: R) {
     for _ in 0..5_000 {
         drop(rt.sleep(Duration::from_secs(3_600))); // Never polled.
     }
@@ -124,7 +144,7 @@ pub async fn dropped_timers<R: AsyncRuntime>(rt: R) {
     rt.sleep(Duration::from_millis(1)).await; // The clockwork is still whole.
 }
 
-pub async fn wall_clock_is_plausible<R: AsyncRuntime>(rt: R) {
+pub async fn wall_clock_is_plausible<R: Executor>(rt: R) {
     // The years 2020 and 2200. Seconds would be below, and microseconds above.
     const PLAUSIBLE: Range<u64> = 1_577_836_800_000..7_258_118_400_000;
     let begun = rt.wall_clock();

@@ -4,9 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::net::any_port;
 use crate::channel::watch;
-use crate::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
+use crate::{Launch, Listener, Network, ReadHalf, Stream, WriteHalf};
 
-pub fn talking_to_each_other<R: AsyncRuntime>(launch: Launch) {
+pub fn talking_to_each_other<R: Network>(launch: Launch) {
     let (address_known, mut address) = watch::channel(None);
     let server = R::launch(launch.clone(), async move |rt| {
         let mut listener = rt.listen(any_port()).await.unwrap();
@@ -39,7 +39,7 @@ pub fn talking_to_each_other<R: AsyncRuntime>(launch: Launch) {
     server.unwrap().join().unwrap().unwrap();
 }
 
-pub fn random_numbers_differ<R: AsyncRuntime>(launch: Launch) {
+pub fn random_numbers_differ<R: Network>(launch: Launch) {
     let numbers = || {
         let started = R::launch(launch.clone(), async |rt| [(); 4].map(|()| rt.random())).unwrap();
         started.join().unwrap().unwrap()

@@ -1,4 +1,5 @@
-//! Wake-ups from other threads: none is lost, in whatever number they come, and only the waker crosses.
+//! Wake-ups from other threads: none is lost, in whatever number they come, and only the waker
+//! crosses.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -12,7 +13,7 @@ use futures::channel::mpsc as foreign;
 use futures::future::join_all;
 
 use super::yield_now;
-use crate::AsyncRuntime;
+use crate::Executor;
 use crate::channel::{oneshot, watch};
 
 const THREADS: u64 = 4;
@@ -65,14 +66,14 @@ fn burst(push: impl Fn(u64) + Clone + Send + 'static) {
 
 const SUM: u64 = THREADS * BURST * (BURST - 1) / 2;
 
-pub async fn burst_to_main<R: AsyncRuntime>(_rt: R) {
+pub async fn burst_to_main<R: Executor>(_rt: R) {
     let inbox = Inbox::default();
     let pushing = inbox.clone();
     burst(move |value| pushing.push(value));
     assert_eq!(inbox.sum(THREADS * BURST).await, SUM);
 }
 
-pub async fn burst_to_a_task<R: AsyncRuntime>(rt: R) {
+pub async fn burst_to_a_task<R: Executor>(rt: R) {
     let inbox = Inbox::default();
     let pushing = inbox.clone();
     let task = rt.spawn(async move { inbox.sum(THREADS * BURST).await });
@@ -81,7 +82,7 @@ pub async fn burst_to_a_task<R: AsyncRuntime>(rt: R) {
     assert_eq!(task.await, Ok(SUM));
 }
 
-pub async fn burst_through_another_crate<R: AsyncRuntime>(rt: R) {
+pub async fn burst_through_another_crate<R: Executor>(rt: R) {
     let (sender, mut receiver) = foreign::unbounded();
     let task = rt.spawn(async move {
         let mut sum = 0;
@@ -94,7 +95,7 @@ pub async fn burst_through_another_crate<R: AsyncRuntime>(rt: R) {
     assert_eq!(task.await, Ok(SUM));
 }
 
-pub async fn burst_to_many_tasks<R: AsyncRuntime>(rt: R) {
+pub async fn burst_to_many_tasks<R: Executor>(rt: R) {
     const TASKS: usize = 1_000;
     let inboxes: Arc<[Inbox]> = (0..TASKS).map(|_| Inbox::default()).collect();
     let tasks: Vec<_> = inboxes
@@ -108,7 +109,7 @@ pub async fn burst_to_many_tasks<R: AsyncRuntime>(rt: R) {
     assert_eq!(sums.into_iter().map(Result::unwrap).sum::<u64>(), SUM);
 }
 
-pub async fn burst_through_a_watch<R: AsyncRuntime>(rt: R) {
+pub async fn burst_through_a_watch<R: Executor>(rt: R) {
     let (sender, receiver) = watch::channel(0);
     let tasks: Vec<_> = (0..100)
         .map(|_| {
@@ -122,14 +123,15 @@ pub async fn burst_through_a_watch<R: AsyncRuntime>(rt: R) {
     }
 }
 
-pub async fn from_idle<R: AsyncRuntime>(rt: R) {
+pub async fn from_idle<R: Executor>(rt: R) {
     let inbox = Inbox::default();
     let (ask, asked) = mpsc::channel();
     let answering = inbox.clone();
     thread::spawn(move || asked.iter().for_each(|value| answering.push(value)));
     for value in 0..1_000 {
         ask.send(value).unwrap();
-        assert_eq!(inbox.pop().await, value); // There is nothing else to do meanwhile: the thread sleeps.
+        // There is nothing else to do meanwhile: the thread sleeps.
+        assert_eq!(inbox.pop().await, value);
     }
     // The same for a task that is not the main one.
     let task = rt.spawn(async move {
@@ -141,7 +143,7 @@ pub async fn from_idle<R: AsyncRuntime>(rt: R) {
     assert_eq!(task.await, Ok(()));
 }
 
-pub async fn after_the_end_of_a_task<R: AsyncRuntime>(rt: R) {
+pub async fn after_the_end_of_a_task<R: Executor>(rt: R) {
     let wakers: Vec<Waker> = {
         let tasks =
             (0..100).map(|_| rt.spawn(poll_fn(|context| Poll::Ready(context.waker().clone()))));
@@ -166,7 +168,7 @@ impl Drop for DroppedOn {
     }
 }
 
-pub async fn tasks_die_at_home<R: AsyncRuntime>(rt: R) {
+pub async fn tasks_die_at_home<R: Executor>(rt: R) {
     for cancel in [true, false] {
         let (dropped, dropped_on) = oneshot::channel();
         let (show, mut shown) = foreign::unbounded();
@@ -180,7 +182,8 @@ pub async fn tasks_die_at_home<R: AsyncRuntime>(rt: R) {
             }
         });
         let waker: Waker = shown.recv().await.unwrap();
-        // The other thread holds a waker before, while and after the task ends, and drops the last one.
+        // The other thread holds a waker before, while and after the task ends, and drops the last
+        // one.
         let (release, released) = mpsc::channel::<()>();
         let holding = rt.spawn_blocking(move || {
             for _ in 0..100 {

@@ -12,7 +12,8 @@ use crate::Instant;
 /// The timers that someone waits for.
 #[derive(Default)]
 pub(super) struct Timers {
-    /// By deadline; the number tells apart those with the same one, and keeps the order of their creation.
+    /// By deadline; the number tells apart those with the same one, and keeps the order of their
+    /// creation.
     waiting: BTreeMap<(Instant, u64), Waker>,
     created: u64,
 }
@@ -44,7 +45,7 @@ pub(super) fn fire(timers: &RefCell<Timers>) {
     }
 }
 
-/// A timer; see [`AsyncRuntime::Sleep`](crate::AsyncRuntime::Sleep).
+/// A timer; see [`Executor::Sleep`](crate::Executor::Sleep).
 pub struct Sleep {
     key: (Instant, u64),
     core: Rc<Core>,

@@ -26,7 +26,8 @@ impl Signal {
         self.state.swap(AT_WORK, Ordering::AcqRel);
     }
 
-    /// The executor has found nothing runnable. False if something has become so in the meantime: look again.
+    /// The executor has found nothing runnable. False if something has become so in the meantime:
+    /// look again.
     pub(super) fn leave(&self) -> bool {
         let idle =
             self.state.compare_exchange(AT_WORK, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();

@@ -1,10 +1,12 @@
-//! An executor for backends whose own tasks don't fulfil the contract of [`AsyncRuntime`](crate::AsyncRuntime): monoio's
-//! know no cancellation and take their thread down when they panic, its timers starve while tasks are runnable, and it
-//! leaks what still waits when the runtime ends; compio's wake-ups from other threads spin on a queue of 64 places.
+//! An executor for backends whose own tasks don't fulfil the contract of
+//! [`Executor`](crate::Executor): monoio's know no cancellation and take their thread down when
+//! they panic, its timers starve while tasks are runnable, and it leaks what still waits when the
+//! runtime ends; compio's wake-ups from other threads spin on a queue of 64 places.
 //!
-//! [`run`] is one future that a backend's own `block_on` drives. All the tasks live in it, so the backend
-//! sees a single waker: a burst of wake-ups, from whichever thread, costs one wake-up of the backend. The backend is
-//! left with what it is good at: completing I/O, and one timer for the time that nothing is runnable.
+//! [`run`] is one future that a backend's own `block_on` drives. All the tasks live in it, so the
+//! backend sees a single waker: a burst of wake-ups, from whichever thread, costs one wake-up of
+//! the backend. The backend is left with what it is good at: completing I/O, and one timer for the
+//! time that nothing is runnable.
 
 mod signal;
 #[cfg(test)]
@@ -31,15 +33,16 @@ use crate::local_task::Entry;
 pub use crate::local_task::LocalTask;
 use crate::{Instant, TaskError};
 
-/// How often tasks are polled before the backend gets to its I/O: enough to make a system call per turn cheap,
-/// and few enough that a socket waits for microseconds.
+/// How often tasks are polled before the backend gets to its I/O: enough to make a system call per
+/// turn cheap, and few enough that a socket waits for microseconds.
 const POLLS_PER_TURN: u32 = 128;
 
 /// The backend's timer is set at most this far ahead; monoio's can't go beyond two years.
 const LONGEST_NAP: Duration = Duration::from_secs(3600);
 
-/// How long the backend runs on when everything is dropped. The kernel cancels what waits on a socket in the
-/// very call that asks for it, so one turn is enough; after it no buffer of a dropped operation is in use.
+/// How long the backend runs on when everything is dropped. The kernel cancels what waits on a
+/// socket in the very call that asks for it, so one turn is enough; after it no buffer of a dropped
+/// operation is in use.
 const LAST_TURN: Duration = Duration::from_millis(1);
 
 /// How many operations in a row a task may do that need no waiting.
@@ -84,7 +87,7 @@ pub fn is_running() -> bool {
     CURRENT.with_borrow(Option::is_some)
 }
 
-/// Starts a task; see [`AsyncRuntime::spawn`](crate::AsyncRuntime::spawn).
+/// Starts a task; see [`Executor::spawn`](crate::Executor::spawn).
 pub fn spawn<F>(future: F) -> LocalTask<F::Output>
 where
     F: Future + 'static,
@@ -98,8 +101,9 @@ where
     task
 }
 
-/// Runs an operation to its end, even if this future is dropped, or the main one ends, before. For operations that
-/// use a buffer or a file until they complete, and that complete by themselves. A panic in it goes on here.
+/// Runs an operation to its end, even if this future is dropped, or the main one ends, before. For
+/// operations that use a buffer or a file until they complete, and that complete by themselves. A
+/// panic in it goes on here.
 pub async fn complete<F>(operation: F) -> F::Output
 where
     F: Future + 'static,
@@ -135,8 +139,8 @@ fn counted(
     }))
 }
 
-/// Runs work on a blocking thread; see [`AsyncRuntime::spawn_blocking`](crate::AsyncRuntime::spawn_blocking).
-/// [`run`] waits for it.
+/// Runs work on a blocking thread; see
+/// [`Executor::spawn_blocking`](crate::Executor::spawn_blocking). [`run`] waits for it.
 pub fn spawn_blocking<F, T>(work: F) -> LocalTask<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -145,8 +149,9 @@ where
     start_vital(current().blocking.run(work))
 }
 
-/// Awaited before an operation that may be complete at once, as on a socket that is polled and always ready: lets the
-/// others have their turn once in a while, which no peer may prevent by sending without end.
+/// Awaited before an operation that may be complete at once, as on a socket that is polled and
+/// always ready: lets the others have their turn once in a while, which no peer may prevent by
+/// sending without end.
 pub async fn cooperate() {
     poll_fn(|context| {
         let core = current();
@@ -162,13 +167,14 @@ pub async fn cooperate() {
     .await;
 }
 
-/// A timer; see [`AsyncRuntime::sleep_until`](crate::AsyncRuntime::sleep_until).
+/// A timer; see [`Executor::sleep_until`](crate::Executor::sleep_until).
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep::new(deadline, current())
 }
 
-/// Runs `main` and the tasks that it starts, until `main` ends. Then drops the tasks, waits for the vital ones and the
-/// blocking work, and gives the backend a last turn. `nap` makes a timer of the backend: it may be late, and should not be early.
+/// Runs `main` and the tasks that it starts, until `main` ends. Then drops the tasks, waits for the
+/// vital ones and the blocking work, and gives the backend a last turn. `nap` makes a timer of the
+/// backend: it may be late, and should not be early.
 ///
 /// The error is what `main` panicked with.
 pub async fn run<M, S>(
@@ -257,12 +263,14 @@ where
     N: Fn(Duration) -> S,
     S: Future,
 {
-    /// Polls what is runnable, until `done`, until nothing is runnable, or until it is the backend's turn.
+    /// Polls what is runnable, until `done`, until nothing is runnable, or until it is the
+    /// backend's turn.
     fn poll_until(&mut self, backend: &mut Context<'_>, done: impl Fn(&Self) -> bool) -> Poll<()> {
         self.signal.enter(backend.waker());
         self.core.polls.set(0);
         loop {
-            // Here and not only in the backend's timer, which it may not look at while we are runnable.
+            // Here and not only in the backend's timer, which it may not look at while we are
+            // runnable.
             timer::fire(&self.core.timers);
             self.poll_tasks();
             if done(self) {
@@ -308,8 +316,9 @@ where
             self.nap = None;
             return false;
         };
-        // A nap that ends before the deadline is kept: waking once too often is cheaper than setting it anew
-        // whenever a timer moves on, and timers that are pushed back over and over are the rule here.
+        // A nap that ends before the deadline is kept: waking once too often is cheaper than
+        // setting it anew whenever a timer moves on, and timers that are pushed back over and over
+        // are the rule here.
         let (_, nap) = match self.nap.take() {
             Some(nap) if nap.0 <= deadline => self.nap.insert(nap),
             _ => {

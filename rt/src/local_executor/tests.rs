@@ -1,4 +1,5 @@
-//! What the conformance suite can't see from outside: what the executor spares its backend, and what it owes it.
+//! What the conformance suite can't see from outside: what the executor spares its backend, and
+//! what it owes it.
 #![expect(clippy::disallowed_methods, reason = "an executor is woken by real threads")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
