@@ -1,5 +1,6 @@
-//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that stands still until the work is done. So work that wakes
-//! tasks, or waits for them, is as deterministic as threads are.
+//! Blocking work. It runs on a real thread, but its end comes at a time of the simulation's: that
+//! stands still until the work is done. So work that wakes tasks, or waits for them, is as
+//! deterministic as threads are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;

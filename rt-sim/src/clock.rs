@@ -1,4 +1,5 @@
-//! A host's clock: it runs at its own rate, begins at its own time, and may jump ahead. It is monotonic, so it never goes back.
+//! A host's clock: it runs at its own rate, begins at its own time, and may jump ahead. It is
+//! monotonic, so it never goes back.
 //!
 //! A host also has a wall clock. It goes with the world's time, off by an offset that may change.
 
@@ -23,7 +24,8 @@ pub(crate) struct Clock {
     world: u64,
     /// … it was this on the host, …
     host: u64,
-    /// … and from there on it runs at this rate: so many nanoseconds in a millisecond of the world's.
+    /// … and from there on it runs at this rate: so many nanoseconds in a millisecond of the
+    /// world's.
     rate: u64,
 }
 

@@ -1,4 +1,5 @@
-//! What is to happen, in the order of its time; at the same time, in the order in which it was planned.
+//! What is to happen, in the order of its time; at the same time, in the order in which it was
+//! planned.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -10,7 +11,8 @@ use crate::world::World;
 pub(crate) enum Event {
     /// A host's process gets the processor.
     Run(HostId),
-    /// A timer of a host's process may be due. The ticket tells whether this is still what was planned last.
+    /// A timer of a host's process may be due. The ticket tells whether this is still what was
+    /// planned last.
     Timers(HostId, u64),
     /// Anything else.
     Action(Action),

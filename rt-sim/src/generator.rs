@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A generator of its own: what it gives depends on the seed, its name, and what was drawn from it, and on no other generator.
+/// A generator of its own: what it gives depends on the seed, its name, and what was drawn from it,
+/// and on no other generator.
 #[derive(Debug)]
 pub struct Generator(RefCell<fastrand::Rng>);
 
@@ -12,7 +13,8 @@ impl Generator {
     /// The generator of this name.
     pub fn new(seed: u64, name: &str) -> Self {
         let name = u64::from(crc32fast::hash(name.as_bytes()));
-        // Through a generator: seeds that differ in one bit give streams that have nothing in common.
+        // Through a generator: seeds that differ in one bit give streams that have nothing in
+        // common.
         let mut mixed = fastrand::Rng::with_seed(seed);
         Self(RefCell::new(fastrand::Rng::with_seed(mixed.u64(..) ^ name << 17)))
     }

@@ -10,7 +10,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use quorate_rt::local_task::{Entry, LocalTask};
-use quorate_rt::{Instant, TaskError};
+use quorate_rt::{ContinuousInstant, Instant, TaskError};
 
 use crate::clock::{Clock, RIGHT, wall_clock};
 use crate::disk::{Disk, DiskState};
@@ -25,16 +25,20 @@ use crate::world::World;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub usize);
 
-/// How a process dies. In either case its tasks are dropped between two polls, in an order of no meaning.
+/// How a process dies. In either case its tasks are dropped between two polls, in an order of no
+/// meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// It is killed. The kernel closes its sockets, and keeps what was written to files, synced or not.
+    /// It is killed. The kernel closes its sockets, and keeps what was written to files, synced or
+    /// not.
     Process,
-    /// The machine loses its power: its peers hear nothing more of it, and of what was not synced any part may be lost.
+    /// The machine loses its power: its peers hear nothing more of it, and of what was not synced
+    /// any part may be lost.
     Power,
 }
 
-/// How long it takes a process to do what it does in one poll of a task. A moment, so that time passes while tasks are always runnable.
+/// How long it takes a process to do what it does in one poll of a task. A moment, so that time
+/// passes while tasks are always runnable.
 const POLL: Range<u64> = 300..5_000;
 
 /// How much longer a poll takes now and then, when the kernel has something better to do.
@@ -45,6 +49,8 @@ pub(crate) struct HostState {
     pub(crate) name: String,
     pub(crate) address: IpAddr,
     pub(crate) clock: Cell<Clock>,
+    /// For how many nanoseconds it was suspended.
+    suspended: Cell<u64>,
     /// How many milliseconds its wall clock is ahead of the right one.
     wall_clock_offset: Cell<i64>,
     pub(crate) timers: RefCell<Timers>,
@@ -83,6 +89,7 @@ impl HostState {
             name,
             address: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
             clock: Cell::new(Clock::new(offset)),
+            suspended: Cell::new(0),
             wall_clock_offset: Cell::new(0),
             timers: RefCell::default(),
             disk: Rc::new(DiskState::new(id)),
@@ -108,6 +115,11 @@ impl HostState {
         self.clock.get().now(world.now())
     }
 
+    pub(crate) fn continuous_now(&self, world: &World) -> ContinuousInstant {
+        let awake = self.now(world).as_nanos();
+        ContinuousInstant::from_nanos(awake.saturating_add(self.suspended.get()))
+    }
+
     pub(crate) fn wall_clock(&self, world: &World) -> u64 {
         wall_clock(world.now(), self.wall_clock_offset.get())
     }
@@ -120,7 +132,8 @@ impl HostState {
         self.powered.get()
     }
 
-    /// Destructors run of a process that is over. What they begin, does not happen: a process that is really killed runs none.
+    /// Destructors run of a process that is over. What they begin, does not happen: a process that
+    /// is really killed runs none.
     pub(crate) fn is_dying(&self) -> bool {
         self.dying.get()
     }
@@ -331,7 +344,8 @@ impl HostState {
     }
 }
 
-/// A machine of a simulation. A clone is the same machine. Its methods may be called from anywhere in the simulation, from tasks of other hosts, too.
+/// A machine of a simulation. A clone is the same machine. Its methods may be called from anywhere
+/// in the simulation, from tasks of other hosts, too.
 #[derive(Clone)]
 pub struct Host {
     pub(crate) world: Rc<World>,
@@ -354,7 +368,8 @@ impl Host {
         self.state.address
     }
 
-    /// Starts a process. When its main future ends, it exits: its tasks are dropped and its sockets closed.
+    /// Starts a process. When its main future ends, it exits: its tasks are dropped and its sockets
+    /// closed.
     ///
     /// # Panics
     /// Where one is running.
@@ -387,8 +402,8 @@ impl Host {
         self.state.incarnation.get()
     }
 
-    /// Kills the process, if there is one; without its power, a machine without a process loses what a machine loses. From one of its own tasks: after this
-    /// poll of it.
+    /// Kills the process, if there is one; without its power, a machine without a process loses
+    /// what a machine loses. From one of its own tasks: after this poll of it.
     pub fn crash(&self, crash: Crash) {
         if self.state.polling.get() {
             self.state.dies_after.set(Some((0, crash)));
@@ -414,7 +429,8 @@ impl Host {
         self.state.tasks.borrow().len()
     }
 
-    /// The process gets no processor, as by `SIGSTOP`. What the kernel does, goes on: sockets take what arrives, disks write.
+    /// The process gets no processor, as by `SIGSTOP`. What the kernel does, goes on: sockets take
+    /// what arrives, disks write.
     pub fn pause(&self) {
         if self.is_running() && !self.state.paused.replace(true) {
             self.world.note(self.id(), "pauses", 0, 0);
@@ -446,8 +462,8 @@ impl Host {
         self.state.refused_sockets.set(probability);
     }
 
-    /// Its clock runs by so many parts per million faster (or slower) than the world's, from now on. At -1,000,000 and below it would stand still: it
-    /// runs at a millionth then.
+    /// Its clock runs by so many parts per million faster (or slower) than the world's, from now
+    /// on. At -1,000,000 and below it would stand still: it runs at a millionth then.
     pub fn set_drift(&self, parts_per_million: i64) {
         let rate = i64::try_from(RIGHT).unwrap_or(i64::MAX).saturating_add(parts_per_million);
         let mut clock = self.state.clock.get();
@@ -457,7 +473,7 @@ impl Host {
         self.world.spread_wakes();
     }
 
-    /// Its clock jumps ahead.
+    /// Its clock jumps ahead, and with it the one that counts time in suspend.
     pub fn jump(&self, by: Duration) {
         let mut clock = self.state.clock.get();
         clock.jump(self.world.now(), nanos(by));
@@ -465,12 +481,22 @@ impl Host {
         self.state.replan_timers(&self.world);
     }
 
+    /// Lets it have been suspended for so long: [`continuous_now`] jumps ahead, and the other
+    /// clocks and the timers don't. No time of the simulation passes; [`pause`](Self::pause) it,
+    /// too, for peers that notice.
+    ///
+    /// [`continuous_now`]: quorate_rt::Executor::continuous_now
+    pub fn suspend(&self, by: Duration) {
+        self.world.note(self.id(), "suspended", nanos(by), 0);
+        self.state.suspended.set(self.state.suspended.get().saturating_add(nanos(by)));
+    }
+
     /// Sets its wall clock to be `millis` ahead of the right time, or behind it if negative.
     ///
     /// The right time is 2026-01-01 UTC when the simulation begins, and goes with the simulation's
     /// time. A host's wall clock is right until it is set. The offset outlives processes and
-    /// crashes. [`set_drift`](Self::set_drift) and [`jump`](Self::jump) change the monotonic clock
-    /// only.
+    /// crashes. [`set_drift`](Self::set_drift), [`jump`](Self::jump) and
+    /// [`suspend`](Self::suspend) don't change it.
     pub fn set_wall_clock_offset(&self, millis: i64) {
         self.world.note(self.id(), "wall clock set", millis.cast_unsigned(), 0);
         self.state.wall_clock_offset.set(millis);

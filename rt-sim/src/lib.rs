@@ -1,11 +1,14 @@
-//! A runtime that simulates: tasks, time, TCP and files of any number of hosts on one thread, all of it decided by a seed.
+//! A runtime that simulates: tasks, time, TCP and files of any number of hosts on one thread, all
+//! of it decided by a seed.
 //!
-//! [`Sim`] implements [`AsyncRuntime`](quorate_rt::AsyncRuntime), so what runs on it is the code that ships. A [`Simulation`] has [`Host`]s; on each one
-//! process runs at a time, and dies by a [`Crash`]. Their clocks, their [`Network`] and their [`Disk`]s do what real ones do at their
+//! [`Sim`] implements [`AsyncRuntime`](quorate_rt::AsyncRuntime), so what runs on it is the code
+//! that ships. A [`Simulation`] has [`Host`]s; on each one process runs at a time, and dies by a
+//! [`Crash`]. Their clocks, their [`Network`] and their [`Disk`]s do what real ones do at their
 //! worst, when they are told to; otherwise they are merely slow, each time in another way.
 //!
-//! The same seed and the same program give the same run, event by event: see [`Simulation::hash`]. What draws from the seed draws from a
-//! [`Generator`] of its own, so that one draw more in the network does not shift those of the scheduler.
+//! The same seed and the same program give the same run, event by event: see [`Simulation::hash`].
+//! What draws from the seed draws from a [`Generator`] of its own, so that one draw more in the
+//! network does not shift those of the scheduler.
 //!
 //! | file | concern |
 //! | --- | --- |
@@ -15,7 +18,7 @@
 //! | `generator.rs` | the generators |
 //! | `host.rs` | [`Host`]: a machine and its process, how it is started, paused and killed |
 //! | `tasks.rs` | a process' tasks, and how they are woken |
-//! | `clock.rs`, `timers.rs` | a host's clock, which may run fast and jump, and the timers on it; the wall clock |
+//! | `clock.rs`, `timers.rs` | a host's clocks, which may run fast and jump, and its timers |
 //! | `runtime.rs` | [`Sim`] |
 //! | `blocking.rs` | blocking work, on real threads |
 //! | `net/` | connections, listeners, and what can go wrong between two hosts |

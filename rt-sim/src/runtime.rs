@@ -7,7 +7,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use quorate_rt::local_task::LocalTask;
-use quorate_rt::{AsyncRuntime, Instant, Launch, OpenMode, TaskError};
+use quorate_rt::{
+    ContinuousInstant, Executor, Files, Instant, Launch, Network, OpenMode, TaskError,
+};
 
 use crate::blocking;
 use crate::disk::{SimFile, SimFileLock};
@@ -20,8 +22,8 @@ use crate::world::World;
 
 /// The runtime of one process on a host of a [`Simulation`].
 ///
-/// [`AsyncRuntime::run`] makes a simulation with a single host, the same one each time; that is for code that is written for any runtime. To simulate more
-/// than that, begin with a [`Simulation`].
+/// [`Executor::run`] makes a simulation with a single host, the same one each time; that is for
+/// code that is written for any runtime. To simulate more than that, begin with a [`Simulation`].
 #[derive(Clone)]
 pub struct Sim {
     world: Rc<World>,
@@ -46,16 +48,16 @@ impl Sim {
     }
 }
 
-impl AsyncRuntime for Sim {
+impl Executor for Sim {
     type Task<T: 'static> = LocalTask<T>;
     type Sleep = SimSleep;
-    type Listener = SimListener;
-    type Stream = SimStream;
-    type File = SimFile;
-    type FileLock = SimFileLock;
 
     fn now(&self) -> Instant {
         self.host.now(&self.world)
+    }
+
+    fn continuous_now(&self) -> ContinuousInstant {
+        self.host.continuous_now(&self.world)
     }
 
     fn wall_clock(&self) -> u64 {
@@ -88,6 +90,28 @@ impl AsyncRuntime for Sim {
         SimSleep::new(Rc::clone(&self.world), Rc::clone(&self.host), deadline)
     }
 
+    fn run<F, T>(_: &Launch, main: F) -> io::Result<T>
+    where
+        F: AsyncFnOnce(Self) -> T,
+        T: 'static,
+    {
+        let simulation = Simulation::new(0);
+        let host = simulation.host("localhost");
+        // A process, so that there are tasks; `main` may borrow, and so can't be one of them.
+        host.start(async |_| std::future::pending().await);
+        let woken = std::sync::Arc::clone(&simulation.world().woken);
+        let ended = simulation.drive(&host, main, || {
+            woken.wait_until(|| false);
+            true
+        });
+        ended.map_err(io::Error::other)
+    }
+}
+
+impl Network for Sim {
+    type Listener = SimListener;
+    type Stream = SimStream;
+
     async fn listen(&self, on: SocketAddr) -> io::Result<SimListener> {
         SimListener::bind(&self.world, &self.host, on)
     }
@@ -99,6 +123,11 @@ impl AsyncRuntime for Sim {
     async fn connect(&self, to: SocketAddr) -> io::Result<SimStream> {
         SimStream::connect(&self.world, &self.host, to).await
     }
+}
+
+impl Files for Sim {
+    type File = SimFile;
+    type FileLock = SimFileLock;
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
         self.host.disk.open(&self.world, path, mode).await
@@ -126,23 +155,6 @@ impl AsyncRuntime for Sim {
 
     async fn lock_file(&self, path: &Path) -> io::Result<SimFileLock> {
         self.host.disk.lock_file(&self.world, path).await
-    }
-
-    fn run<F, T>(_: &Launch, main: F) -> io::Result<T>
-    where
-        F: AsyncFnOnce(Self) -> T,
-        T: 'static,
-    {
-        let simulation = Simulation::new(0);
-        let host = simulation.host("localhost");
-        // A process, so that there are tasks; `main` may borrow, and so can't be one of them.
-        host.start(async |_| std::future::pending().await);
-        let woken = std::sync::Arc::clone(&simulation.world().woken);
-        let ended = simulation.drive(&host, main, || {
-            woken.wait_until(|| false);
-            true
-        });
-        ended.map_err(io::Error::other)
     }
 }
 

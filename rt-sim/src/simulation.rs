@@ -21,7 +21,7 @@ use crate::world::{Step, World};
 /// ```
 /// use std::time::Duration;
 ///
-/// use quorate_rt::AsyncRuntime;
+/// use quorate_rt::Executor;
 /// use quorate_rt_sim::{Crash, Simulation};
 ///
 /// let simulation = Simulation::new(42);
@@ -54,7 +54,8 @@ impl Simulation {
         Self { world: World::new(seed) }
     }
 
-    /// A machine more, without a process. Machines have the addresses 10.0.0.1 and on, in the order in which they were made.
+    /// A machine more, without a process. Machines have the addresses 10.0.0.1 and on, in the order
+    /// in which they were made.
     pub fn host(&self, name: impl Into<String>) -> Host {
         self.host_whose_clock_shows(name, Duration::ZERO)
     }
@@ -96,7 +97,8 @@ impl Simulation {
         self.run_until(duration, || false);
     }
 
-    /// Lets it go on until `done`, which is asked after each event, or until so much time has passed; whether it was done.
+    /// Lets it go on until `done`, which is asked after each event, or until so much time has
+    /// passed; whether it was done.
     pub fn run_until(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
         let end = self.world.now().saturating_add(nanos(limit));
         loop {
@@ -112,14 +114,17 @@ impl Simulation {
         }
     }
 
-    /// Drives the simulation until `main` ends, which runs on `host`, outside of its process: it is not killed with that, and costs no time.
+    /// Drives the simulation until `main` ends, which runs on `host`, outside of its process: it is
+    /// not killed with that, and costs no time.
     ///
-    /// Errors: [`Stuck`] where nothing can happen any more.
+    /// # Errors
+    /// [`Stuck`] where nothing can happen any more.
     pub fn block_on<T>(&self, host: &Host, main: impl AsyncFnOnce(Sim) -> T) -> Result<T, Stuck> {
         self.drive(host, main, || false)
     }
 
-    /// The same; where nothing can happen any more, `wait` may wait for what happens outside, and says whether there is such a thing.
+    /// The same; where nothing can happen any more, `wait` may wait for what happens outside, and
+    /// says whether there is such a thing.
     pub(crate) fn drive<T>(
         &self,
         host: &Host,

@@ -119,7 +119,8 @@ pub(crate) struct Woken {
 #[derive(Default)]
 struct List {
     keys: Vec<TaskKey>,
-    /// The simulation's thread waits for more. Telling it costs a system call, which is rarely needed.
+    /// The simulation's thread waits for more. Telling it costs a system call, which is rarely
+    /// needed.
     is_waited_for: bool,
 }
 
@@ -154,7 +155,8 @@ impl Woken {
         self.more.notify_one();
     }
 
-    /// Blocks this thread until another one has woken somebody, or `done`, about which it is to be [nudged](Self::nudge).
+    /// Blocks this thread until another one has woken somebody, or `done`, about which it is to be
+    /// [nudged](Self::nudge).
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
         let mut list = self.lock();
         list.is_waited_for = true;

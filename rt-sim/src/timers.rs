@@ -16,7 +16,8 @@ use crate::world::World;
 /// The timers that someone waits for.
 #[derive(Default)]
 pub(crate) struct Timers {
-    /// By deadline; the number tells apart those with the same one, and keeps the order of their creation.
+    /// By deadline; the number tells apart those with the same one, and keeps the order of their
+    /// creation.
     waiting: BTreeMap<(Instant, u64), Waker>,
     created: u64,
     /// The event that was planned last, and for when.
@@ -72,7 +73,7 @@ impl HostState {
     }
 }
 
-/// A timer; see [`AsyncRuntime::Sleep`](quorate_rt::AsyncRuntime::Sleep).
+/// A timer; see [`Executor::Sleep`](quorate_rt::Executor::Sleep).
 pub struct SimSleep {
     world: Rc<World>,
     host: Rc<HostState>,

@@ -1,4 +1,5 @@
-//! What has happened: a hash over all of it, how often each kind, and, if asked for, the last of it.
+//! What has happened: a hash over all of it, how often each kind, and, if asked for, the last of
+//! it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

@@ -20,8 +20,8 @@ thread_local! {
     static CURRENT: Cell<Moment> = const { Cell::new(None) };
 }
 
-/// The time of the simulation whose code runs on this thread right now, from its begin, and the host that it runs on. For logs and the like: code under test has
-/// no business with it.
+/// The time of the simulation whose code runs on this thread right now, from its begin, and the
+/// host that it runs on. For logs and the like: code under test has no business with it.
 pub fn current() -> Option<(Duration, HostId)> {
     CURRENT.get().map(|(now, host)| (Duration::from_nanos(now), host))
 }
@@ -108,7 +108,8 @@ impl World {
         self.trace.note(self.now(), Some(host), what, detail, more);
     }
 
-    /// What runs from now on, runs on this host, until it [leaves](Self::leave) for where it came from.
+    /// What runs from now on, runs on this host, until it [leaves](Self::leave) for where it came
+    /// from.
     pub(crate) fn enter(&self, host: HostId) -> Moment {
         CURRENT.replace(Some((self.now(), host)))
     }

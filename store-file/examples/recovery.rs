@@ -19,7 +19,7 @@ use quorate_core::{
     Replica, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Executor, Launch};
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::FileStore;
 
@@ -136,7 +136,7 @@ async fn compact(rt: &Tokio, dir: &Path, count: u64) -> Outcome<()> {
 fn submit(store: &FileStore<Tokio>, write: LogWrite) -> oneshot::Receiver<Result<(), StoreError>> {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| drop(sender.send(outcome));
-    store.append(GROUP, write, Completion::new(tell));
+    let _pending = store.append(GROUP, write, Completion::new(tell));
     receiver
 }
 

@@ -75,6 +75,17 @@ impl Batches {
         Position::first_in(next.expect("2^32 segments are more than any disk holds"))
     }
 
+    /// Where a record goes while the disk is full: into the segment that holds the end, or into
+    /// the one that the reserve of so many bytes is to become. None if it fits into neither.
+    pub(crate) fn place_small(&self, body_bytes: u64, reserve: Option<u64>) -> Option<Position> {
+        let bytes = record_bytes(body_bytes);
+        if self.end.offset + bytes <= self.room {
+            return Some(self.end);
+        }
+        let next = Position::first_in(self.end.segment.checked_add(1)?);
+        reserve.filter(|reserve| next.offset + bytes <= *reserve).map(|_| next)
+    }
+
     /// Adds the record that `encoder` has just encoded, at its [`place`](Self::place).
     pub(crate) fn add(
         &mut self,
@@ -83,6 +94,32 @@ impl Batches {
         at: Position,
         body_bytes: u64,
         done: Completion,
+    ) {
+        self.put(encoder, group, at, body_bytes, self.segment_bytes);
+        self.tell(done);
+    }
+
+    /// Who is told of the record that was put last.
+    pub(crate) fn tell(&mut self, done: Completion) {
+        self.done.push(done);
+    }
+
+    /// Forgets the place of all that is not durable. The log goes on at `end`, in a segment that
+    /// was made with `room` bytes.
+    pub(crate) fn reset(&mut self, end: Position, room: u64) {
+        assert!(self.full.is_empty() && self.content.is_empty(), "they were taken out");
+        (self.end, self.start, self.durable, self.room) = (end, end, end, room);
+    }
+
+    /// Adds the record that `encoder` has just encoded. If it is the first of its segment, that is
+    /// made with `room` bytes, or for this record.
+    pub(crate) fn put(
+        &mut self,
+        encoder: &mut Encoder,
+        group: GroupId,
+        at: Position,
+        body_bytes: u64,
+        room: u64,
     ) {
         let bytes = record_bytes(body_bytes);
         if at != self.end || self.content.len() as u64 + bytes > self.max_batch_bytes as u64 {
@@ -93,13 +130,12 @@ impl Batches {
             self.durable = self.end;
         }
         if at.segment != self.end.segment {
-            self.room = self.segment_bytes; // After a larger record there is none.
+            self.room = room; // After a larger record there is none.
         }
         if planted(Bug::X6) {
             self.durable = self.end;
         }
         encoder.put(&mut self.content, group, at, self.durable);
-        self.done.push(done);
         self.end = Position { offset: at.offset + bytes, ..at };
         assert_eq!(self.start.offset + self.content.len() as u64, self.end.offset);
     }

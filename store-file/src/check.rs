@@ -8,7 +8,7 @@ use quorate_core::{
     ClusterId, GroupId, HardState, Index, LogId, Marks, Membership, NodeId, SnapshotError,
     SnapshotMeta, SnapshotReader, Standing, StoreError,
 };
-use quorate_rt::{AsyncRuntime, File, OpenMode};
+use quorate_rt::{File, Files, OpenMode};
 
 use crate::folder::{LOCK, SNAPSHOTS, check_is_folder};
 use crate::index::Logs;
@@ -106,7 +106,7 @@ pub struct LogEnd {
     pub torn_bytes: u64,
 }
 
-pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
+pub(crate) async fn check<R: Files>(rt: &R, dir: &Path) -> Result<StoreReport, StoreError> {
     check_is_folder(rt, dir).await?;
     let held = lock_if_possible(rt, &dir.join(LOCK)).await?;
     let segments = Segments::new(rt.clone(), dir);
@@ -169,7 +169,7 @@ pub(crate) async fn check<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<StoreRe
 /// Reads a snapshot once through.
 ///
 /// Errors: it is damaged, in a block or as a whole; or can't be read.
-async fn verify<R: AsyncRuntime>(
+async fn verify<R: Files>(
     snapshots: &Snapshots<R>,
     store: u64,
     group: GroupId,
@@ -201,7 +201,7 @@ async fn verify<R: AsyncRuntime>(
 }
 
 /// The lock, if there is a file for it that may be locked: making one would be a change.
-async fn lock_if_possible<R: AsyncRuntime>(
+async fn lock_if_possible<R: Files>(
     rt: &R,
     path: &Path,
 ) -> Result<Option<R::FileLock>, StoreError> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use quorate_core::{GroupId, SnapshotDraft, SnapshotMeta, StoreError};
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, File, OpenMode, Task};
+use quorate_rt::{File, Files, OpenMode, Task};
 
 use crate::segment::failed;
 use crate::snapshots::{BLOCK_BYTES, SnapshotHeader, block_seed, place};
@@ -22,7 +22,7 @@ use crate::trash::Garbage;
 /// is not yet written.
 const SYNC_BYTES: u64 = 8 << 20;
 
-pub(crate) struct Draft<R: AsyncRuntime> {
+pub(crate) struct Draft<R: Files> {
     unfinished: Unfinished<R>,
     group: GroupId,
     file: R::File,
@@ -35,12 +35,13 @@ pub(crate) struct Draft<R: AsyncRuntime> {
     failed: Option<StoreError>,
 }
 
-impl<R: AsyncRuntime> Draft<R> {
+impl<R: Files> Draft<R> {
     pub(crate) async fn create(shared: &Rc<Shared<R>>, group: GroupId) -> Result<Self, StoreError> {
         let _lock = shared.lock()?;
         shared.verify_folder().await?;
         let path = shared.snapshots.draft_path();
-        let unfinished = Unfinished { shared: Rc::clone(shared), path, renamed: false };
+        shared.snapshots.begin_draft(group);
+        let unfinished = Unfinished { shared: Rc::clone(shared), group, path, renamed: false };
         let file = shared.segments.rt.open(&unfinished.path, OpenMode::CreateNew).await;
         let file = file.map_err(|error| failed("making", &unfinished.path, error))?;
         let crc = Hasher::new_with_initial(block_seed(shared.store, group, 0));
@@ -135,7 +136,7 @@ impl<R: AsyncRuntime> Draft<R> {
 
 // (The bodies are not in here: what a macro has rewritten, coverage does not see.)
 #[async_trait(?Send)]
-impl<R: AsyncRuntime> SnapshotDraft for Draft<R> {
+impl<R: Files> SnapshotDraft for Draft<R> {
     async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
         self.append(chunk).await
     }
@@ -147,14 +148,16 @@ impl<R: AsyncRuntime> SnapshotDraft for Draft<R> {
 }
 
 /// The file of a draft: garbage when this is dropped, if it was not renamed before.
-struct Unfinished<R: AsyncRuntime> {
+struct Unfinished<R: Files> {
     shared: Rc<Shared<R>>,
+    group: GroupId,
     path: PathBuf,
     renamed: bool,
 }
 
-impl<R: AsyncRuntime> Drop for Unfinished<R> {
+impl<R: Files> Drop for Unfinished<R> {
     fn drop(&mut self) {
+        self.shared.snapshots.end_draft(self.group);
         if !self.renamed {
             self.shared.throw_away(Garbage::Snapshot(mem::take(&mut self.path)));
         }

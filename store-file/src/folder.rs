@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use quorate_core::StoreError;
-use quorate_rt::{AsyncRuntime, File, OpenMode};
+use quorate_rt::{File, Files, OpenMode};
 
 use crate::segment::{self, failed};
 use crate::snapshots;
@@ -38,7 +38,7 @@ const NAMED_FILES: usize = 5;
 /// Checks that this is a folder, or nothing yet.
 ///
 /// Errors: it, or what it should be in, is a file.
-pub(crate) async fn check_is_folder<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<(), StoreError> {
+pub(crate) async fn check_is_folder<R: Files>(rt: &R, dir: &Path) -> Result<(), StoreError> {
     let mut file = None;
     for path in dir.ancestors() {
         match rt.read_dir(path).await {
@@ -62,7 +62,7 @@ type IsOurs = fn(&str) -> bool;
 /// Checks that a store is in this folder, or may be made there. Changes nothing.
 ///
 /// Errors: it is no folder; or something else is in it, and no store.
-pub(crate) async fn check_content<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result<(), StoreError> {
+pub(crate) async fn check_content<R: Files>(rt: &R, dir: &Path) -> Result<(), StoreError> {
     check_is_folder(rt, dir).await?;
     let mut foreign = Vec::new();
     let places: [(_, _, IsOurs); 3] = [
@@ -102,7 +102,7 @@ pub(crate) async fn check_content<R: AsyncRuntime>(rt: &R, dir: &Path) -> Result
 }
 
 /// The folder of a store that is open, whose lock is held.
-pub(crate) struct Folder<R: AsyncRuntime> {
+pub(crate) struct Folder<R: Files> {
     rt: R,
     dir: PathBuf,
     /// What this opening has written into the lock's file.
@@ -112,17 +112,23 @@ pub(crate) struct Folder<R: AsyncRuntime> {
     gone: RefCell<Option<StoreError>>,
 }
 
-impl<R: AsyncRuntime> Folder<R> {
+impl<R: Files> Folder<R> {
     /// Marks the folder as that of this opening. The lock must be held.
     ///
-    /// The mark has always the same length, so that a full disk does not refuse it, and is not
-    /// synced: it is of no use after a crash.
+    /// The mark has always the same length, so that a full disk does not refuse it. It is of no use
+    /// after a crash, so only the first one is synced: for the space that it takes.
     pub(crate) async fn mark(rt: &R, dir: &Path) -> Result<Self, StoreError> {
         let mark = Bytes::from(format!("{:016x}{:016x}\n", rt.random(), rt.random()));
         let path = dir.join(LOCK);
         let written = async {
             let file = rt.open(&path, OpenMode::Write).await?;
-            file.write_all_at(vec![mark.clone()], 0).await
+            let is_first = file.len().await? < mark.len() as u64;
+            file.write_all_at(vec![mark.clone()], 0).await?;
+            if is_first {
+                file.sync_data().await?;
+                rt.sync_dir(dir).await?;
+            }
+            Ok(())
         };
         written.await.map_err(|error| failed("marking", &path, error))?;
         Ok(Self { rt: rt.clone(), dir: dir.to_owned(), mark, gone: RefCell::default() })

@@ -12,7 +12,8 @@
 //! skipped or refused, as its tag says; it is never taken for a torn tail. So the format grows
 //! without a new version, and a new one is for another layout only. A store of any version from 3
 //! on is opened by all later builds, which upgrade it in place: `tests/data` holds a folder of each
-//! version. A store of version 2 is refused with the advice what to do.
+//! version. A store of version 2 is refused with the advice what to do. A build from before a kind
+//! of record was introduced, such as the removal, refuses a store that has one.
 //!
 //! # Segments
 //!
@@ -55,6 +56,7 @@
 //! | 2, refuse | a witness (see "The tail") | empty |
 //! | 3, refuse | a begin (see "The begin") | field 1, refuse: the number of a segment (8 bytes) |
 //! | 4, refuse | an owner: whose store it is from now on | fields, see below |
+//! | 5, refuse | a removal: nothing that was told of the group before is left of it | empty |
 //!
 //! The body of a write is the length of its fields (4), the fields, and its entries, to the end of
 //! the body: for each its CRC (4) and the entry. All parts of a write, and all entries, have the
@@ -93,6 +95,25 @@
 //! group's log then begins with the first entry that is found of it, until it is known where: by a
 //! purge of the entry before that, or of a later one. A group whose entries do not follow on its
 //! last purge misses some.
+//!
+//! A removal is not told again: before its segment goes, all those go that hold something of the
+//! group from before it.
+//!
+//! # A full disk
+//!
+//! The file `wal/reserve` is space for what must be written while the disk is full (see
+//! [`waiting`](crate::waiting)): allocated, and without meaning. When it is needed it gets a header
+//! with its own length and is renamed to the next segment. An opening that does not find it makes
+//! it; builds from before it was introduced ignore it.
+//!
+//! While entries wait for space, the rest of what a group writes goes ahead of them. So two things
+//! can stand in a log that no order of writes explains, and mean this:
+//!
+//! - The purge of field 7 may be of an entry that the log does hold. Nothing is left of the log all
+//!   the same: it was to be replaced by entries that were purged before they were written.
+//! - A group's log may end before its snapshot does. The entries in between waited and were lost in
+//!   a crash. The snapshot stands for them, so the opening tells a purge (field 7) of all that it
+//!   covers.
 //!
 //! # Checksums
 //!
@@ -144,6 +165,9 @@ const NUMBER: u8 = REFUSE | 1;
 const INCARNATION: u8 = REFUSE | 2;
 const MADE_WITH: u8 = REFUSE | 3;
 
+/// Where a record stands that has no place yet: behind all that has one.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
 /// A place in the log. Ordered as the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -152,6 +176,16 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// Stands for what waits for a place, by a number of its own.
+    pub(crate) fn nowhere(number: u64) -> Self {
+        Self { segment: NOWHERE, offset: number }
+    }
+
+    /// Whether this is a place on the disk.
+    pub(crate) fn is_somewhere(self) -> bool {
+        self.segment != NOWHERE
+    }
+
     /// Of the first record of a segment.
     pub(crate) fn first_in(segment: u32) -> Self {
         Self { segment, offset: HEADER_BYTES }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use quorate_core::{Entries, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
+use quorate_core::{Entries, Entry, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
 use crate::format::Position;
 use crate::log::{Log, Place};
@@ -83,6 +83,7 @@ impl Logs {
             }
             log.check_covered().map_err(|reason| (of_group(reason), None))?;
         }
+        self.logs.retain(|_, log| !log.is_vacant()); // They were removed.
         self.whole = true;
         Ok(())
     }
@@ -121,7 +122,9 @@ impl Logs {
             && self.owner.cluster != Some(cluster)
         {
             self.owner = self.owner.joined(cluster)?;
-            self.owner_told = self.owner_told.or(Some(at.segment));
+            if at.is_somewhere() {
+                self.owner_told = self.owner_told.or(Some(at.segment));
+            }
         }
         let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
         let noted = log.note(write, replaces, spans, at).and_then(|released| {
@@ -140,8 +143,68 @@ impl Logs {
     pub(crate) fn note_owner(&mut self, owner: Owner, at: Position) -> Result<(), String> {
         self.owner.check_next(&owner)?;
         self.owner = owner;
-        self.owner_told = Some(at.segment);
+        if at.is_somewhere() {
+            self.owner_told = Some(at.segment);
+        }
         Ok(())
+    }
+
+    /// What was noted without a place stands at `at` now.
+    pub(crate) fn placed(
+        &mut self,
+        group: GroupId,
+        write: &LogWrite,
+        spans: &[Span],
+        at: Position,
+    ) {
+        if write.cluster.is_some() {
+            self.owner_told = self.owner_told.or(Some(at.segment));
+        }
+        if let Some(log) = self.logs.get_mut(&group) {
+            log.placed(write, spans, at);
+        }
+    }
+
+    /// The owner's record stands there.
+    pub(crate) fn placed_owner(&mut self, at: Position) {
+        self.owner_told = Some(at.segment);
+    }
+
+    /// A write that was noted with a place has lost it.
+    pub(crate) fn lose_place(&mut self, group: GroupId, write: &LogWrite) {
+        if write.cluster.is_some() {
+            self.owner_told = Some(0);
+        }
+        if let Some(log) = self.logs.get_mut(&group) {
+            log.lose_place(write);
+        }
+    }
+
+    /// The entries of these that the group's log still holds.
+    pub(crate) fn still_held(&self, group: GroupId, entries: &Entries) -> Entries {
+        let Some(log) = self.logs.get(&group) else { return Entries::default() };
+        let is_held = |entry: &Entry| log.outline.log_id(entry.log_id.index) == Some(entry.log_id);
+        // What was purged lies before them, and what was replaced behind them.
+        let first = entries.iter().position(is_held).unwrap_or(entries.len());
+        let held = entries[first..].iter().take_while(|entry| is_held(entry)).count();
+        entries.slice(first..first + held)
+    }
+
+    /// Nothing is left of a group.
+    pub(crate) fn remove(&mut self, group: GroupId) {
+        if let Some(log) = self.logs.remove(&group) {
+            self.cached -= log.recent.bytes();
+        }
+        if !self.whole {
+            // Whatever comes of it from now on, nothing before is missing.
+            self.logs.insert(group, Log::new(true));
+        }
+    }
+
+    /// The groups whose log does not reach their snapshot, and the end of that.
+    pub(crate) fn unreached_snapshots(&self) -> Vec<(GroupId, LogId)> {
+        let unreached = |(group, log): (&GroupId, &Log)| Some((*group, log.unreached_snapshot()?));
+        self.logs.iter().filter_map(unreached).collect()
     }
 
     /// Whose store it is, if a part of that was last told before this segment.

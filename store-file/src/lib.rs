@@ -23,6 +23,7 @@ mod segment;
 mod snapshots;
 mod store;
 mod trash;
+mod waiting;
 mod writer;
 
 pub use check::{GroupReport, IdentityReport, LogEnd, SnapshotReport, StoreReport};

@@ -15,7 +15,7 @@ use quorate_core::{
 };
 use quorate_rt::planted::{Bug, planted};
 
-use crate::format::Position;
+use crate::format::{NOWHERE, Position};
 use crate::record::{ENTRY_OVERHEAD_BYTES, Span};
 
 /// No log gets beyond this index in thousands of years, and a sum of two does not overflow.
@@ -145,7 +145,8 @@ impl Log {
         spans: &[Span],
         at: Position,
     ) -> Result<usize, String> {
-        let told = Some(at.segment);
+        // What waits for a place is not told yet: what was told before still counts.
+        let told = |before| at.is_somewhere().then_some(at.segment).or(before);
         check_readable(write)?;
         if let Some(new) = write.hard_state {
             let old = self.hard_state;
@@ -154,15 +155,15 @@ impl Log {
                 return Err(format!("the hard state goes back from {old:?} to {new:?}"));
             }
             self.hard_state = new;
-            self.told.hard_state = told;
+            self.told.hard_state = told(self.told.hard_state);
         }
         if let Some(standing) = &write.standing {
             self.standing = (**standing).clone();
-            self.told.standing = told;
+            self.told.standing = told(self.told.standing);
         }
         if let Some(marks) = &write.marks {
             self.marks = (**marks).clone();
-            self.told.marks = told;
+            self.told.marks = told(self.told.marks);
         }
         if let Some(new) = &write.snapshot {
             let old = self.snapshot.as_ref().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
@@ -170,12 +171,12 @@ impl Log {
                 return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
             }
             self.snapshot = Some((**new).clone());
-            self.told.snapshot = told;
+            self.told.snapshot = told(self.told.snapshot);
         }
         let mut released = 0;
         if let Some(to) = write.purge {
             released += self.purge(to, replaces)?;
-            self.told.purge = told;
+            self.told.purge = told(self.told.purge);
         }
         Ok(released + self.add(&write.entries, spans, at)?)
     }
@@ -185,9 +186,10 @@ impl Log {
         if to.index > MAX_INDEX {
             return Err(format!("{to} is to be purged"));
         }
-        if self.anchored && replaces != self.replaces(to) {
-            let does = if replaces { "does" } else { "doesn't" };
-            return Err(format!("{to} is to be purged as if the log {does} not hold it"));
+        // The other way round is sound: a purge that went ahead of entries which waited for space
+        // may have found the very entry that they were to replace and bring back.
+        if self.anchored && !replaces && self.replaces(to) {
+            return Err(format!("{to} is to be purged as if the log did hold it"));
         }
         if to.index < self.purged.index || to == self.purged && self.anchored {
             return Ok(0); // As it is already.
@@ -198,7 +200,7 @@ impl Log {
         self.purged = to;
         if replaces {
             // One that is not anchored may seem to begin behind it.
-            if !self.anchored {
+            if !self.anchored || self.outline.contains(to) {
                 self.outline = Outline::after(to);
             }
             self.anchored = true;
@@ -223,6 +225,72 @@ impl Log {
             self.places.shrink_to(2 * left);
         }
         Ok(self.release_all_but(to.index + 1..self.outline.last().index + 1))
+    }
+
+    /// What was noted without a place stands at `at` now, with its entries where `spans` say.
+    /// Entries that others have replaced, or that are purged, are none of this log's any more.
+    pub(crate) fn placed(&mut self, write: &LogWrite, spans: &[Span], at: Position) {
+        let parts = [
+            (write.hard_state.is_some(), &mut self.told.hard_state),
+            (write.standing.is_some(), &mut self.told.standing),
+            (write.marks.is_some(), &mut self.told.marks),
+            (write.snapshot.is_some(), &mut self.told.snapshot),
+            (write.purge.is_some(), &mut self.told.purge),
+        ];
+        for (is_there, told) in parts {
+            if is_there {
+                *told = Some(at.segment);
+            }
+        }
+        for (entry, span) in write.entries.iter().zip(spans) {
+            let place = Place {
+                offset: at.offset + span.offset as u64,
+                segment: at.segment,
+                len: span.len as u32,
+            };
+            self.set_place(entry.log_id, place);
+        }
+    }
+
+    /// A write that was noted with a place has lost it. What it has told may be told again from
+    /// anywhere; its entries are in memory.
+    pub(crate) fn lose_place(&mut self, write: &LogWrite) {
+        if write.standing.is_some() {
+            // It may wait, while what was told before must not go.
+            self.told.standing = Some(0);
+        }
+        for entry in &write.entries {
+            let index = entry.log_id.index;
+            if let Some(place) = self.place(index) {
+                self.set_place(entry.log_id, Place { segment: NOWHERE, ..place });
+            }
+        }
+    }
+
+    fn set_place(&mut self, log_id: LogId, place: Place) {
+        if self.outline.log_id(log_id.index) != Some(log_id) {
+            return;
+        }
+        let at = log_id.index.checked_sub(self.outline.purged().index + 1);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        if let Some(known) = at.and_then(|at| self.places.get_mut(at)) {
+            *known = place;
+        }
+    }
+
+    /// Whether nothing was ever told of it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        let Told { hard_state, standing, marks, snapshot, purge } = self.told;
+        let told = [hard_state, standing, marks, snapshot, purge];
+        self.places.is_empty() && told.iter().all(Option::is_none)
+    }
+
+    /// The snapshot's last entry, if the log does not reach it: the entries before it waited for
+    /// space when the snapshot was taken, and were lost in a crash. The snapshot stands for them.
+    pub(crate) fn unreached_snapshot(&self) -> Option<LogId> {
+        let covered = self.snapshot.as_ref()?.log_id;
+        let is_beyond = covered.index > self.outline.purged().index;
+        (is_beyond && !self.outline.contains(covered)).then_some(covered)
     }
 
     /// Lets go of the entries in memory that are not in this range. Gives their bytes.

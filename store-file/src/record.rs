@@ -23,6 +23,7 @@ pub(crate) const KIND_WRITE: u32 = REFUSE_KIND | 1;
 pub(crate) const KIND_WITNESS: u32 = REFUSE_KIND | 2;
 pub(crate) const KIND_BEGIN: u32 = REFUSE_KIND | 3;
 pub(crate) const KIND_OWNER: u32 = REFUSE_KIND | 4;
+pub(crate) const KIND_REMOVE: u32 = REFUSE_KIND | 5;
 
 const HARD_STATE: u8 = REFUSE | 1;
 const CLUSTER: u8 = REFUSE | 2;
@@ -130,6 +131,8 @@ impl RecordHeader {
                 fields.finish()?;
                 Ok(Some(Content::Owner(owner)))
             }
+            KIND_REMOVE if body.is_empty() => Ok(Some(Content::Remove)),
+            KIND_REMOVE => Err(Refused::damaged("a removal with a body")),
             kind if kind & REFUSE_KIND == 0 => Ok(Some(Content::Skipped)),
             kind => {
                 Err(Refused::newer(format!("a record of unknown kind {}", kind & !REFUSE_KIND)))
@@ -205,8 +208,36 @@ pub(crate) enum Content {
     Begin(u64),
     /// Whose store it is.
     Owner(Owner),
+    /// Nothing is left of the group.
+    Remove,
     /// Something that a later version has written, and that is to be skipped.
     Skipped,
+}
+
+/// The records in `bytes`, which stand at `at`, with the end of each.
+///
+/// # Panics
+///
+/// If they are not whole: they were encoded by this store and have not left its memory.
+pub(crate) fn take_records(
+    store: u64,
+    mut at: Position,
+    bytes: &Bytes,
+) -> Vec<(GroupId, Content, Position)> {
+    let mut rest = bytes.clone();
+    let mut records = Vec::new();
+    while let Some(first) = rest.first_chunk() {
+        let seed = record_seed(store, at);
+        let header = RecordHeader::decode(first, seed).expect("a record was encoded here");
+        let body_bytes = header.body_bytes as usize;
+        let body = rest.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes);
+        let content = header.content(store, body, seed).ok().flatten();
+        let len = record_bytes(header.body_bytes);
+        at.offset += len;
+        rest = rest.split_off(len as usize);
+        records.push((header.group, content.expect("the record is whole"), at));
+    }
+    records
 }
 
 /// The record which says that the log is durable up to this place, where it stands.
@@ -239,6 +270,10 @@ impl Encoder {
     pub(crate) fn new(store: u64) -> Self {
         let (body, summed, spans) = (Gather::new(), Vec::new(), Vec::new());
         Self { store, kind: KIND_WRITE, body, summed, spans, entry_crc: EntryCrc::new(store, 0) }
+    }
+
+    pub(crate) fn store(&self) -> u64 {
+        self.store
     }
 
     /// Encodes the body of a write's record, and gives its length and where the entries stand in
@@ -286,6 +321,13 @@ impl Encoder {
     pub(crate) fn encode_owner(&mut self, owner: &Owner) -> u64 {
         self.begin(KIND_OWNER);
         owner.put(&mut self.body);
+        self.sum_body();
+        self.body.len() as u64
+    }
+
+    /// Encodes the body of a removal. Gives its length.
+    pub(crate) fn encode_remove(&mut self) -> u64 {
+        self.begin(KIND_REMOVE);
         self.sum_body();
         self.body.len() as u64
     }

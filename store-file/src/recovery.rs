@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use quorate_core::StoreError;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, File};
+use quorate_rt::{File, Files};
 use tracing::info;
 
 use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader, record_seed};
@@ -16,6 +16,7 @@ use crate::record::{
     Content, Decoded, RECORD_HEADER_BYTES, RecordHeader, WITNESS_BYTES, record_bytes,
 };
 use crate::segment::{Segments, failed};
+use crate::waiting::RESERVE_BYTES;
 
 /// A segment is read in pieces of this size, or of a larger record's: few enough that an opening is
 /// not all waiting for threads.
@@ -41,7 +42,7 @@ pub(crate) struct Found<F> {
 
 /// Makes what was examined durable, so that there is nothing behind it but a witness, and removes
 /// the segments that are not of the log: those after its end, and those before its begin.
-pub(crate) async fn repair<R: AsyncRuntime>(
+pub(crate) async fn repair<R: Files>(
     segments: &Segments<R>,
     numbers: &[u32],
     Examined { store, first, tail, room, torn }: Examined,
@@ -56,7 +57,12 @@ pub(crate) async fn repair<R: AsyncRuntime>(
     }
     // From the last one down, so that a crash leaves no gap in the numbers.
     for segment in numbers.iter().rev().filter(|segment| **segment > end.segment) {
-        segments.remove(*segment).await?;
+        // One that was the reserve, and got no record before a crash, becomes that again: its space
+        // may be all there is.
+        let is_missing = segments.find_reserve().await?.is_none();
+        if !(is_missing && segments.restore_reserve(*segment, RESERVE_BYTES).await?) {
+            segments.remove(*segment).await?;
+        }
     }
     let file = rewrite_tail(segments, tail, torn.end).await?;
     // The begin is durable now, if it was not before.
@@ -81,7 +87,7 @@ pub(crate) struct Examined {
 /// nothing. Those before a gap are not read: they must be left over.
 ///
 /// Errors: something is damaged that was durable once; `logs` holds what stands before that.
-pub(crate) async fn examine<R: AsyncRuntime>(
+pub(crate) async fn examine<R: Files>(
     segments: &Segments<R>,
     numbers: &[u32],
     logs: &mut Logs,
@@ -158,7 +164,7 @@ impl Tail {
 
 /// Notes the records of a segment, from `tail.end` on, if that is in it, up to the first that can't
 /// be read.
-async fn note_records<R: AsyncRuntime>(
+async fn note_records<R: Files>(
     reader: &mut Reader<'_, R>,
     mut tail: Tail,
     logs: &mut Logs,
@@ -187,6 +193,7 @@ async fn note_records<R: AsyncRuntime>(
                     return damaged(reason);
                 }
             }
+            Content::Remove => logs.remove(record.group),
             Content::Skipped => {}
             Content::Write(Decoded { write, replaces, spans }) => {
                 if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
@@ -212,7 +219,7 @@ pub(crate) struct Leftover {
 ///
 /// Errors: a record there is a witness that the log was durable beyond that end, so it is damaged
 /// there.
-async fn look_behind<R: AsyncRuntime>(
+async fn look_behind<R: Files>(
     segments: &Segments<R>,
     store: u64,
     tail: Tail,
@@ -275,7 +282,7 @@ async fn look_behind<R: AsyncRuntime>(
 /// clean without being on the disk (Rebello et al., ATC 2020), and a process that dies of it starts
 /// again and lands here. Not so if it has a witness, which is written only after a sync that
 /// worked.
-async fn rewrite_tail<R: AsyncRuntime>(
+async fn rewrite_tail<R: Files>(
     segments: &Segments<R>,
     tail: Tail,
     leftover_end: u64,
@@ -306,7 +313,7 @@ async fn rewrite_tail<R: AsyncRuntime>(
 }
 
 /// Reads a segment from front to back.
-struct Reader<'a, R: AsyncRuntime> {
+struct Reader<'a, R: Files> {
     segments: &'a Segments<R>,
     store: u64,
     segment: u32,
@@ -317,7 +324,7 @@ struct Reader<'a, R: AsyncRuntime> {
     window_at: u64,
 }
 
-impl<'a, R: AsyncRuntime> Reader<'a, R> {
+impl<'a, R: Files> Reader<'a, R> {
     /// Opens a segment and checks its header and length, and that it belongs to `store`, if that is
     /// known yet.
     async fn open(

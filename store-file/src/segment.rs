@@ -8,13 +8,19 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use quorate_core::StoreError;
-use quorate_rt::{AsyncRuntime, File, OpenMode};
+use quorate_rt::{File, Files, OpenMode};
 
 use crate::folder::{Folder, WAL};
-use crate::format::SegmentHeader;
+use crate::format::{HEADER_BYTES, SegmentHeader};
 
 /// A segment in the making. The name of a segment appears only when it is whole.
 const UNFINISHED: &str = "next.tmp";
+
+/// The space for what must be written while the disk is full; see [`waiting`](crate::waiting).
+const RESERVE: &str = "reserve";
+
+/// What a crash has left of one that was being made may be shorter.
+const MIN_RESERVE_BYTES: u64 = 4 * HEADER_BYTES;
 
 /// The segments open at once, for reading. Those who are behind read upwards, so the lowest is
 /// closed first.
@@ -31,13 +37,13 @@ pub(crate) fn is_finished(name: &str) -> bool {
     number(name).is_some()
 }
 
-/// Whether this is the name of a segment, or of one in the making.
+/// Whether this is the name of a segment, of one in the making, or of the reserve.
 pub(crate) fn is_file_name(name: &str) -> bool {
-    is_finished(name) || name == UNFINISHED
+    is_finished(name) || [UNFINISHED, RESERVE].contains(&name)
 }
 
 /// The directory of a log's segments.
-pub(crate) struct Segments<R: AsyncRuntime> {
+pub(crate) struct Segments<R: Files> {
     pub(crate) rt: R,
     dir: PathBuf,
     /// None where nothing may be changed.
@@ -47,7 +53,7 @@ pub(crate) struct Segments<R: AsyncRuntime> {
     first: Cell<u32>,
 }
 
-impl<R: AsyncRuntime> Segments<R> {
+impl<R: Files> Segments<R> {
     /// Those of the store in `dir`, of which nothing is changed yet.
     pub(crate) fn new(rt: R, dir: &Path) -> Self {
         let (open, first) = (RefCell::default(), Cell::new(1));
@@ -122,6 +128,86 @@ impl<R: AsyncRuntime> Segments<R> {
             Err(_) => drop(self.rt.remove_file(&unfinished).await),
         }
         renamed
+    }
+
+    /// The length of the reserve, if that is there and not too short for a segment.
+    pub(crate) async fn find_reserve(&self) -> Result<Option<u64>, StoreError> {
+        let path = self.dir.join(RESERVE);
+        let len = match self.rt.open(&path, OpenMode::Read).await {
+            Ok(file) => file.len().await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => Err(error),
+        };
+        let len = len.map_err(|error| failed("measuring", &path, error))?;
+        Ok(Some(len).filter(|len| *len >= MIN_RESERVE_BYTES))
+    }
+
+    /// Makes the reserve with this length, in the place of one that is too short.
+    pub(crate) async fn make_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        let path = self.dir.join(RESERVE);
+        self.verify().await?;
+        remove(&self.rt, &path).await?;
+        let made = async {
+            let file = self.rt.open(&path, OpenMode::CreateNew).await?;
+            file.allocate(bytes).await?;
+            file.sync_data().await
+        };
+        let made = made.await.map_err(|error| failed("making", &path, error));
+        match made {
+            Ok(()) => self.sync().await,
+            Err(error) => {
+                // What of it is there is of no use; the next opening tries again.
+                drop(self.rt.remove_file(&path).await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a segment of the reserve, which takes no space. Gives its length, too.
+    pub(crate) async fn use_reserve(
+        &self,
+        store: u64,
+        segment: u32,
+    ) -> Result<(Rc<R::File>, u64), StoreError> {
+        let (reserve, path) = (self.dir.join(RESERVE), self.path(segment));
+        self.verify().await?;
+        let made = async {
+            let file = self.rt.open(&reserve, OpenMode::Write).await?;
+            let bytes = file.len().await?;
+            let header = SegmentHeader { store, bytes }.encode(segment);
+            file.write_all_at(vec![header], 0).await?;
+            file.sync_data().await?;
+            self.rt.rename(&reserve, &path).await?;
+            Ok((Rc::new(file), bytes))
+        };
+        let (file, bytes) = made.await.map_err(|error| failed("making", &path, error))?;
+        self.keep_open(segment, &file);
+        Ok((file, bytes))
+    }
+
+    /// Makes the reserve of a segment that is not needed, if that is no longer than `max_bytes`.
+    /// Gives whether it was. Takes no space.
+    pub(crate) async fn restore_reserve(
+        &self,
+        segment: u32,
+        max_bytes: u64,
+    ) -> Result<bool, StoreError> {
+        let (path, file) = (self.path(segment), self.file(segment).await?);
+        let len = file.len().await.map_err(|error| failed("measuring", &path, error))?;
+        if len > max_bytes {
+            return Ok(false);
+        }
+        self.verify().await?;
+        // What was torn in it must not be read as a record when it is a segment again.
+        let restored = async {
+            let zeros = Bytes::from(vec![0; len.saturating_sub(HEADER_BYTES) as usize]);
+            file.write_all_at(vec![zeros], HEADER_BYTES).await?;
+            file.sync_data().await?;
+            self.rt.rename(&path, &self.dir.join(RESERVE)).await
+        };
+        restored.await.map_err(|error| failed("making the reserve of", &path, error))?;
+        self.open.borrow_mut().remove(&segment);
+        Ok(true)
     }
 
     /// A segment.
@@ -214,7 +300,7 @@ pub(crate) async fn read_exact<F: File>(
 }
 
 /// Removes a file, if it is there.
-pub(crate) async fn remove<R: AsyncRuntime>(rt: &R, path: &Path) -> Result<(), StoreError> {
+pub(crate) async fn remove<R: Files>(rt: &R, path: &Path) -> Result<(), StoreError> {
     match rt.remove_file(path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed("removing", path, error))

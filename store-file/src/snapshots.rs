@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use quorate_core::codec::{DecodeError, Fields, REFUSE, put_field, put_log_id};
 use quorate_core::{Digest, GroupId, LogId, SnapshotContent, SnapshotMeta, StoreError};
-use quorate_rt::{AsyncRuntime, File, OpenMode};
+use quorate_rt::{File, Files, OpenMode};
 
 use crate::format::crc;
 use crate::header::{self, HEADER_BYTES, Refused, open_header, put_number};
@@ -126,18 +126,26 @@ impl SnapshotHeader {
 }
 
 /// The directory of the snapshots.
-pub(crate) struct Snapshots<R: AsyncRuntime> {
+pub(crate) struct Snapshots<R: Files> {
     rt: R,
     pub(crate) dir: PathBuf,
     /// Those that are finished: each group's, and later ones.
     finished: RefCell<BTreeMap<GroupId, Vec<SnapshotMeta>>>,
     /// How many drafts there were.
     drafts: Cell<u64>,
+    /// How many there are of each group.
+    drafting: RefCell<BTreeMap<GroupId, usize>>,
 }
 
-impl<R: AsyncRuntime> Snapshots<R> {
+impl<R: Files> Snapshots<R> {
     pub(crate) fn new(rt: R, dir: PathBuf) -> Self {
-        Self { rt, dir, finished: RefCell::default(), drafts: Cell::new(0) }
+        Self {
+            rt,
+            dir,
+            finished: RefCell::default(),
+            drafts: Cell::new(0),
+            drafting: RefCell::default(),
+        }
     }
 
     fn name(group: GroupId, meta: &SnapshotMeta) -> String {
@@ -194,6 +202,29 @@ impl<R: AsyncRuntime> Snapshots<R> {
         let names = self.list().await?;
         let others = names.iter().filter(|name| !keep.contains(*name));
         Ok(others.map(|name| self.dir.join(name)).collect())
+    }
+
+    /// A draft of the group begins; [`end_draft`](Self::end_draft) ends it.
+    pub(crate) fn begin_draft(&self, group: GroupId) {
+        *self.drafting.borrow_mut().entry(group).or_default() += 1;
+    }
+
+    pub(crate) fn end_draft(&self, group: GroupId) {
+        let mut drafting = self.drafting.borrow_mut();
+        match drafting.get_mut(&group) {
+            Some(drafts) if *drafts > 1 => *drafts -= 1,
+            _ => drop(drafting.remove(&group)),
+        }
+    }
+
+    pub(crate) fn is_drafting(&self, group: GroupId) -> bool {
+        self.drafting.borrow().contains_key(&group)
+    }
+
+    /// Nothing is left of the group. Gives the files of its snapshots.
+    pub(crate) fn forget(&self, group: GroupId) -> Vec<PathBuf> {
+        let finished = self.finished.borrow_mut().remove(&group).unwrap_or_default();
+        finished.iter().map(|one| self.path(group, one)).collect()
     }
 
     /// One has been finished.
@@ -268,7 +299,7 @@ impl<R: AsyncRuntime> Snapshots<R> {
 }
 
 /// An open snapshot.
-pub(crate) struct Content<R: AsyncRuntime> {
+pub(crate) struct Content<R: Files> {
     file: R::File,
     pub(crate) path: PathBuf,
     store: u64,
@@ -276,7 +307,7 @@ pub(crate) struct Content<R: AsyncRuntime> {
     bytes: u64,
 }
 
-impl<R: AsyncRuntime> Content<R> {
+impl<R: Files> Content<R> {
     async fn read_verified(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(max_bytes as u64).min(self.bytes);
         if offset >= end {
@@ -312,7 +343,7 @@ impl<R: AsyncRuntime> Content<R> {
 
 // (The body is not in here: what a macro has rewritten, coverage does not see.)
 #[async_trait(?Send)]
-impl<R: AsyncRuntime> SnapshotContent for Content<R> {
+impl<R: Files> SnapshotContent for Content<R> {
     async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
         self.read_verified(offset, max_bytes).await
     }

@@ -1,6 +1,7 @@
 //! The store itself: opening, submitting and reading.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -12,13 +13,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use quorate_core::{
-    ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId,
-    Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    Appended, ClusterId, Completion, Entries, Entry, GroupId, Identity, Index, LogStore, LogWrite,
+    NodeId, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
-use quorate_rt::AsyncRuntime;
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
-use tracing::error;
+use quorate_rt::{Files, Task};
+use tracing::{error, warn};
 
 use crate::batch::Batches;
 use crate::check::{StoreReport, check};
@@ -30,11 +31,12 @@ use crate::header::Refused;
 use crate::index::{Logs, Part};
 use crate::log::Place;
 use crate::owner::Owner;
-use crate::record::{Encoder, take_checked_entry};
+use crate::record::{ENTRY_OVERHEAD_BYTES, Encoder, Span, take_checked_entry};
 use crate::recovery::{Examined, Found, examine, repair};
 use crate::segment::{Segments, failed, remove};
 use crate::snapshots::Snapshots;
 use crate::trash::{Garbage, Trash};
+use crate::waiting::{RESERVE_BYTES, Waiting, What, is_full};
 use crate::writer::Writer;
 
 /// A write-ahead log and snapshots in a directory, for all the groups of a core. A clone is the
@@ -44,6 +46,13 @@ use crate::writer::Writer;
 /// under way. A write or sync that fails is never tried again: it fails with its cause, all later
 /// writes fail with [`StoreError::Poisoned`], and reads may go on.
 ///
+/// A full disk is no failure. Space is allocated a segment at a time, before anything is written
+/// there. If there is none, entries wait, and the store tries again once a second and whenever it
+/// has removed a file. What a node needs besides, such as votes and purges, goes into a reserve of
+/// 1 MiB that is allocated beforehand. Opening a store that exists needs no space. (A file system
+/// that refuses to write or to sync what it has allocated, for lack of space, is a failed disk: it
+/// can't be told what of such a write is durable. Those that copy on write may do so.)
+///
 /// A snapshot is a file of its own. What fails while it is written concerns nobody else. Files that
 /// aren't needed any more are removed in the background: segments of the log when all groups have
 /// purged what is in them, and snapshots that others have superseded.
@@ -51,15 +60,15 @@ use crate::writer::Writer;
 /// When the last clone is dropped, what is being written is written to its end, and only then is
 /// the lock free; what waits behind it is dropped, and its completions tell so. Nothing that was
 /// reported as durable is lost.
-pub struct FileStore<R: AsyncRuntime> {
+pub struct FileStore<R: Files> {
     handle: Rc<Handle<R>>,
 }
 
 /// Exists once; dropping it closes the store.
-struct Handle<R: AsyncRuntime>(Rc<Shared<R>>);
+struct Handle<R: Files>(Rc<Shared<R>>);
 
 /// What the store and its tasks share.
-pub(crate) struct Shared<R: AsyncRuntime> {
+pub(crate) struct Shared<R: Files> {
     pub(crate) segments: Segments<R>,
     pub(crate) snapshots: Snapshots<R>,
     dir: PathBuf,
@@ -74,9 +83,15 @@ pub(crate) struct Shared<R: AsyncRuntime> {
 }
 
 pub(crate) struct State {
-    encoder: Encoder,
+    pub(crate) encoder: Encoder,
     pub(crate) batches: Batches,
-    logs: Logs,
+    pub(crate) logs: Logs,
+    /// The groups that are recovered and not released.
+    open: BTreeSet<GroupId>,
+    /// While the disk is full.
+    pub(crate) waiting: Option<Waiting>,
+    /// The length of the reserve, while that is there.
+    pub(crate) reserve: Option<u64>,
     /// The end of what is durable.
     pub(crate) durable: Position,
     /// The first segment that is needed, as was told last.
@@ -111,9 +126,14 @@ impl State {
     /// Notes a write, of which it takes the entries, and queues its record.
     ///
     /// Panics if it makes no sense: a bug of the caller.
-    fn submit(&mut self, group: GroupId, write: &mut LogWrite, done: Completion) {
+    ///
+    /// Gives where the record ends.
+    fn submit(&mut self, group: GroupId, write: &mut LogWrite, done: Completion) -> Position {
+        let replaces = self.logs.replaces(group, write);
+        if self.waiting.is_some() {
+            return self.submit_to_full_disk(group, mem::take(write), replaces, done);
+        }
         let Self { encoder, batches, logs, durable, .. } = self;
-        let replaces = logs.replaces(group, write);
         let (body_bytes, spans) = encoder.encode(group, write, replaces);
         let at = batches.place(body_bytes);
         if let Err(reason) = logs.note(group, write, replaces, spans, at) {
@@ -122,15 +142,76 @@ impl State {
         batches.add(encoder, group, at, body_bytes, done);
         logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
+        batches.end()
+    }
+
+    fn submit_to_full_disk(
+        &mut self,
+        group: GroupId,
+        write: LogWrite,
+        replaces: bool,
+        done: Completion,
+    ) -> Position {
+        let bytes = |entry: &Entry| ENTRY_OVERHEAD_BYTES + entry.bytes() - Entry::OVERHEAD_BYTES;
+        let span = |entry| Span { offset: 0, len: bytes(entry) };
+        let spans: Vec<Span> = write.entries.iter().map(span).collect();
+        let noted = self.logs.note(group, &write, replaces, &spans, Position::nowhere(0));
+        if let Err(reason) = noted {
+            panic!("a write that makes no sense: {reason}");
+        }
+        self.logs.keep(group, write.entries.clone());
+        self.sort(group, write, replaces, done)
+    }
+
+    /// Something was removed: there may be space again.
+    pub(crate) fn has_freed(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.freed = true;
+            self.wake_writer();
+        }
+    }
+
+    /// Takes out all that wait, for a store that has failed or is closed.
+    pub(crate) fn take_all(&mut self) -> Vec<Completion> {
+        let mut all = Vec::new();
+        while let Some(batch) = self.batches.take() {
+            all.extend(batch.done);
+        }
+        all.extend(self.waiting.iter_mut().flat_map(Waiting::take_all));
+        all
+    }
+
+    /// Forgets a group, and queues the record that says so. Gives where that ends.
+    fn remove(&mut self, group: GroupId, done: Completion) -> Position {
+        self.logs.remove(group);
+        self.put(group, What::Remove, done)
+    }
+
+    /// Queues a record of which everything is noted. Gives where it ends.
+    fn put(&mut self, group: GroupId, what: What, done: Completion) -> Position {
+        if self.waiting.is_some() {
+            return self.queue(group, what, done);
+        }
+        let Self { encoder, batches, logs, .. } = self;
+        let body_bytes = match &what {
+            What::Owner(owner) => encoder.encode_owner(owner),
+            What::Begin(first) => encoder.encode_begin(*first),
+            What::Remove => encoder.encode_remove(),
+            What::Write(write, replaces) => encoder.encode(group, write, *replaces).0,
+        };
+        let at = batches.place(body_bytes);
+        if matches!(what, What::Owner(_)) {
+            logs.placed_owner(at);
+        }
+        batches.add(encoder, group, at, body_bytes, done);
+        batches.end()
     }
 
     /// Notes whose store it is from now on, and queues its record.
     fn tell_owner(&mut self, owner: Owner, done: Completion) {
-        let Self { encoder, batches, logs, .. } = self;
-        let body_bytes = encoder.encode_owner(&owner);
-        let at = batches.place(body_bytes);
-        logs.note_owner(owner, at).expect("it is the owner that was, and what has come of it");
-        batches.add(encoder, 0, at, body_bytes, done);
+        let noted = self.logs.note_owner(owner, Position::nowhere(0));
+        noted.expect("it is the owner that was, and what has come of it");
+        self.put(0, What::Owner(owner), done);
     }
 
     /// Where the first segments hold no entry any more, queues what must be durable before they
@@ -139,7 +220,8 @@ impl State {
     /// Gives the new begin.
     fn move_begin(&mut self) -> Option<u32> {
         let end = self.batches.end().segment;
-        let first = self.logs.first_segment().unwrap_or(end);
+        // The first of entries that wait for space has none.
+        let first = self.logs.first_segment().unwrap_or(end).min(end);
         if first == self.first {
             return None;
         }
@@ -150,12 +232,9 @@ impl State {
         for (group, mut state) in self.logs.states_before(told_before) {
             self.submit(group, &mut state, unobserved());
         }
-        let Self { encoder, batches, .. } = self;
-        let body_bytes = encoder.encode_begin(first);
-        let at = batches.place(body_bytes);
-        batches.add(encoder, 0, at, body_bytes, unobserved());
+        let told = self.put(0, What::Begin(first), unobserved());
         for segment in self.first..first {
-            self.trash.put(batches.end(), Garbage::Segment(segment));
+            self.trash.put(told, Garbage::Segment(segment));
         }
         self.first = first;
         Some(first)
@@ -164,11 +243,11 @@ impl State {
 
 /// The completion of a write that nobody waits for. If it fails, the store has failed, and others
 /// are told.
-fn unobserved() -> Completion {
+pub(crate) fn unobserved() -> Completion {
     Completion::new(|_| ())
 }
 
-impl<R: AsyncRuntime> Shared<R> {
+impl<R: Files> Shared<R> {
     /// What must be held while files are changed.
     ///
     /// Errors: the store is closed.
@@ -202,13 +281,14 @@ impl<R: AsyncRuntime> Shared<R> {
         let poisoned = StoreError::Poisoned(Arc::new(cause.clone()));
         loop {
             let mut state = self.state.borrow_mut();
-            let Some(batch) = state.batches.take() else {
+            let all = state.take_all();
+            if all.is_empty() {
                 state.failed = Some(poisoned);
                 state.settling.clear();
                 return;
-            };
+            }
             drop(state);
-            for done in batch.done {
+            for done in all {
                 done.complete(Err(poisoned.clone()));
             }
         }
@@ -228,7 +308,7 @@ impl<R: AsyncRuntime> Shared<R> {
     }
 }
 
-impl<R: AsyncRuntime> FileStore<R> {
+impl<R: Files> FileStore<R> {
     /// Opens the store in `dir`, with the default settings. See [`open_with`](Self::open_with).
     pub async fn open(rt: &R, dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(rt, dir, FileConfig::default()).await
@@ -289,10 +369,18 @@ impl<R: AsyncRuntime> FileStore<R> {
             remove(rt, &path).await?;
         }
         let Found { store, first, end, room, .. } = found;
+        let reserve = match segments.find_reserve().await? {
+            None => make_reserve(&segments, &config).await?,
+            found => found,
+        };
         let mut state = State {
             encoder: Encoder::new(store),
             batches: Batches::new(end, room, &config),
             logs,
+            open: BTreeSet::new(),
+            // Without the reserve, what is left in the last segment is kept for small writes.
+            waiting: reserve.is_none().then(Waiting::default),
+            reserve,
             durable: end,
             first,
             trash: Trash::default(),
@@ -300,6 +388,12 @@ impl<R: AsyncRuntime> FileStore<R> {
             writer: None,
             settling: Vec::new(),
         };
+        // Entries that a snapshot covers may have waited for space, and be lost. It stands for
+        // them.
+        for (group, covered) in state.logs.unreached_snapshots() {
+            let mut purge = LogWrite { purge: Some(covered), ..LogWrite::default() };
+            state.submit(group, &mut purge, unobserved());
+        }
         // A crash may have let a purge survive and not the begin that followed on it, and the next
         // purge may be far.
         segments.forget_before(state.move_begin().unwrap_or(first));
@@ -393,7 +487,7 @@ pub(crate) struct Examination {
 /// Looks through the whole store, and changes nothing.
 ///
 /// Errors: something is damaged that was durable once; `logs` holds what stands before that.
-pub(crate) async fn look_through<R: AsyncRuntime>(
+pub(crate) async fn look_through<R: Files>(
     segments: &Segments<R>,
     snapshots: &Snapshots<R>,
     logs: &mut Logs,
@@ -412,15 +506,28 @@ pub(crate) async fn look_through<R: AsyncRuntime>(
     Ok(Examination { numbers, found: Some(examined), leftovers })
 }
 
+/// Makes the reserve, and gives its length; none if the disk is full.
+pub(crate) async fn make_reserve<R: Files>(
+    segments: &Segments<R>,
+    config: &FileConfig,
+) -> Result<Option<u64>, StoreError> {
+    let bytes = RESERVE_BYTES.min(config.segment_bytes);
+    match segments.make_reserve(bytes).await {
+        Ok(()) => Ok(Some(bytes)),
+        Err(cause) if is_full(&cause) => {
+            warn!(%cause, "the disk is full: entries of the log wait until there is space");
+            Ok(None)
+        }
+        Err(cause) => Err(cause),
+    }
+}
+
 /// How long an opening waits for the lock, and how often it tries: a store that was dropped, or a
 /// process that was killed, may be in the middle of its last write.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-pub(crate) async fn lock<R: AsyncRuntime>(
-    rt: &R,
-    path: PathBuf,
-) -> Result<R::FileLock, StoreError> {
+pub(crate) async fn lock<R: Files>(rt: &R, path: PathBuf) -> Result<R::FileLock, StoreError> {
     let deadline = rt.now() + LOCK_PATIENCE;
     loop {
         match rt.lock_file(&path).await {
@@ -434,7 +541,7 @@ pub(crate) async fn lock<R: AsyncRuntime>(
     }
 }
 
-impl<R: AsyncRuntime> LogStore for FileStore<R> {
+impl<R: Files> LogStore for FileStore<R> {
     /// Dropping the future gives up; the start may still be counted.
     async fn identify(&self, node: NodeId) -> Result<Identity, StoreError> {
         assert!(node != 0, "a node id must not be 0");
@@ -478,25 +585,58 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
     }
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
-        Ok(self.handle.0.state.borrow().logs.recovered(group))
+        let mut state = self.handle.0.state.borrow_mut();
+        if !state.open.insert(group) {
+            return Err(StoreError::GroupInUse(group));
+        }
+        Ok(state.logs.recovered(group))
+    }
+
+    fn release(&self, group: GroupId) {
+        self.handle.0.state.borrow_mut().open.remove(&group);
+    }
+
+    async fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+        let Shared { state, snapshots, segments, .. } = &*self.handle.0;
+        let (sender, removed) = oneshot::channel();
+        {
+            let mut state = state.borrow_mut();
+            if let Some(failed) = state.failed.clone() {
+                return Err(failed);
+            }
+            let waits = state.waiting.as_ref().is_some_and(|waiting| waiting.is_of(group));
+            if state.open.contains(&group) || waits || snapshots.is_drafting(group) {
+                return Err(StoreError::GroupInUse(group));
+            }
+            let done = Completion::new(move |outcome| drop(sender.send(outcome)));
+            let end = state.remove(group, done);
+            for path in snapshots.forget(group) {
+                state.trash.put(end, Garbage::Snapshot(path));
+            }
+            if let Some(first) = state.move_begin() {
+                segments.forget_before(first);
+            }
+            state.wake_writer();
+        }
+        removed.await.unwrap_or(Err(StoreError::Abandoned))
     }
 
     /// Panics where the entries don't follow each other or the log, the hard state or the snapshot
     /// goes back, the snapshot isn't finished, what is purged is beyond it, the store changes its
     /// cluster, or something could not be read again: bugs of the caller.
-    fn append(&self, group: GroupId, mut write: LogWrite, done: Completion) {
+    fn append(&self, group: GroupId, mut write: LogWrite, done: Completion) -> Appended {
         let Shared { state, snapshots, segments, .. } = &*self.handle.0;
         let mut state = state.borrow_mut();
         if let Some(failed) = state.failed.clone() {
-            drop(state); // What is told may call back.
-            done.complete(Err(failed));
-            return;
+            // Not before this returns.
+            segments.rt.spawn(async move { done.complete(Err(failed)) }).detach();
+            return Appended::Pending;
         }
         let snapshot = write.snapshot.as_ref();
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
-        state.submit(group, &mut write, done);
-        let end = if planted(Bug::S8) { state.durable } else { state.batches.end() };
+        let end = state.submit(group, &mut write, done);
+        let end = if planted(Bug::S8) { state.durable } else { end };
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));
         }
@@ -504,6 +644,7 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
             segments.forget_before(first);
         }
         state.wake_writer();
+        Appended::Pending
     }
 
     async fn read(
@@ -543,27 +684,24 @@ impl<R: AsyncRuntime> LogStore for FileStore<R> {
     }
 }
 
-impl<R: AsyncRuntime> Clone for FileStore<R> {
+impl<R: Files> Clone for FileStore<R> {
     fn clone(&self) -> Self {
         Self { handle: Rc::clone(&self.handle) }
     }
 }
 
-impl<R: AsyncRuntime> fmt::Debug for FileStore<R> {
+impl<R: Files> fmt::Debug for FileStore<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileStore").finish_non_exhaustive()
     }
 }
 
-impl<R: AsyncRuntime> Drop for Handle<R> {
+impl<R: Files> Drop for Handle<R> {
     fn drop(&mut self) {
         let shared = &self.0;
         shared.lock.take();
-        let mut waiting = Vec::new();
         let mut state = shared.state.borrow_mut();
-        while let Some(batch) = state.batches.take() {
-            waiting.push(batch);
-        }
+        let waiting = state.take_all();
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use quorate_core::StoreError;
-use quorate_rt::{AsyncRuntime, Task};
+use quorate_rt::{Files, Task};
 use tracing::warn;
 
 use crate::format::Position;
@@ -35,6 +35,13 @@ impl Trash {
         self.waiting.push((when_durable, what));
     }
 
+    /// The log's record that ended at `from` ends at `to` now.
+    pub(crate) fn move_to(&mut self, from: Position, to: Position) {
+        for (when, _) in self.waiting.iter_mut().filter(|(when, _)| *when == from) {
+            *when = to;
+        }
+    }
+
     /// Whether there is something to do that nobody does.
     pub(crate) fn is_due(&self, durable: Position) -> bool {
         !self.sweeping && self.waiting.iter().any(|(when, _)| *when <= durable)
@@ -53,7 +60,7 @@ impl Trash {
 }
 
 /// Removes what is due.
-pub(crate) fn sweep<R: AsyncRuntime>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLock>) {
+pub(crate) fn sweep<R: Files>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLock>) {
     shared.state.borrow_mut().trash.sweeping = true;
     let task = Rc::clone(shared);
     let sweeping = async move {
@@ -89,17 +96,14 @@ pub(crate) fn sweep<R: AsyncRuntime>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLoc
             if let Err(cause) = sync(&task, of_log, of_snapshots).await {
                 warn!(%cause, "a file that was removed may come back after a crash");
             }
+            task.state.borrow_mut().has_freed();
         }
         drop(lock);
     };
     shared.segments.rt.spawn(sweeping).detach();
 }
 
-async fn sync<R: AsyncRuntime>(
-    shared: &Shared<R>,
-    log: bool,
-    snapshots: bool,
-) -> Result<(), StoreError> {
+async fn sync<R: Files>(shared: &Shared<R>, log: bool, snapshots: bool) -> Result<(), StoreError> {
     if log {
         shared.segments.sync().await?;
     }

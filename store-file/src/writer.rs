@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use quorate_core::StoreError;
+use quorate_core::{Completion, StoreError};
 use quorate_rt::channel::oneshot;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, File, Task};
-use tracing::warn;
+use quorate_rt::{File, Files, Instant, Task};
+use tracing::{info, warn};
 
 use crate::batch::Batch;
 use crate::format::Position;
@@ -20,27 +20,50 @@ use crate::recovery::Found;
 use crate::segment::failed;
 use crate::store::Shared;
 use crate::trash::sweep;
+use crate::waiting::{RESERVE_BYTES, Untold, is_full};
 
 /// How long nothing must be written before the last batch gets its witness. Under load there are no
 /// witnesses, and they cost nothing; but it is short beside the seconds after which the system
 /// writes out what it keeps in memory.
 const WITNESS_PAUSE: Duration = Duration::from_millis(10);
 
-pub(crate) struct Writer<R: AsyncRuntime> {
+/// How long the writer waits before it tries again to find space: short beside what an operator
+/// takes to make some, long beside the system calls.
+const SPACE_PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Writer<R: Files> {
     shared: Rc<Shared<R>>,
     segment: u32,
     file: Rc<R::File>,
-    /// The segment after it.
-    next: oneshot::Receiver<Result<Rc<R::File>, StoreError>>,
+    /// The length that the segment was made with.
+    room: u64,
+    /// The segment after it. None while the disk is full: then it is made when there is space.
+    next: Option<Next<R::File>>,
+    /// When it is tried again to make that.
+    retry_at: Instant,
     /// The end of the last batch, if that is durable and still without a witness. The lock is not
     /// free until it has one.
     unwitnessed: Option<(Position, Rc<R::FileLock>)>,
+}
+
+/// A segment that is made in the background, and its length.
+type Next<F> = oneshot::Receiver<Result<(Rc<F>, u64), StoreError>>;
+
+/// Why a batch was not written.
+enum Unwritten {
+    /// There is no space for its segment. Nothing of it was written.
+    NoSpace(StoreError, Batch),
+    Failed(StoreError, Vec<Completion>),
 }
 
 /// What the writer is to do.
 enum Turn<L> {
     /// Writing; the lock is not free meanwhile.
     Write(Batch, L),
+    /// Telling those who wait for space, before anything goes ahead of them.
+    Tell(Untold),
+    /// Looking whether there is space again; the lock is not free meanwhile.
+    Retry(L),
     /// Removing what is not needed any more.
     Sweep(L),
     /// Nothing has come for a while.
@@ -49,16 +72,18 @@ enum Turn<L> {
     Closed,
 }
 
-impl<R: AsyncRuntime> Writer<R> {
+impl<R: Files> Writer<R> {
     /// Starts it, at the end of the log. It ends by itself when the store is closed or has failed.
     pub(crate) fn start(shared: Rc<Shared<R>>, found: Found<R::File>) {
         let Some(lock) = shared.lock.borrow().clone() else { return };
-        let Found { end, file, witness, .. } = found;
+        let Found { end, file, witness, room, .. } = found;
         let segment = end.segment;
-        let next = prepare(&shared, segment + 1, Rc::clone(&lock));
+        let is_full = shared.state.borrow().waiting.is_some();
+        let next = (!is_full).then(|| prepare(&shared, segment + 1, Rc::clone(&lock)));
         let rt = shared.segments.rt.clone();
+        let retry_at = rt.now() + SPACE_PAUSE;
         let unwitnessed = (!witness).then_some((end, lock));
-        let writer = Self { shared, segment, file, next, unwitnessed };
+        let writer = Self { shared, segment, file, room, next, retry_at, unwitnessed };
         // An operation that has begun ends, whatever becomes of the store; until then the task
         // holds the lock.
         rt.spawn(writer.run()).detach();
@@ -68,6 +93,17 @@ impl<R: AsyncRuntime> Writer<R> {
         loop {
             let (batch, lock) = match self.turn().await {
                 Turn::Write(batch, lock) => (batch, lock),
+                Turn::Tell(untold) => {
+                    untold.iter().for_each(|(_, done)| done.delayed());
+                    if let Some(waiting) = &mut self.shared.state.borrow_mut().waiting {
+                        waiting.put_back(untold);
+                    }
+                    continue;
+                }
+                Turn::Retry(lock) => match self.retry(lock).await {
+                    Ok(()) => continue,
+                    Err(cause) => return self.shared.fail(&cause),
+                },
                 Turn::Sweep(lock) => {
                     sweep(&self.shared, lock);
                     continue;
@@ -82,11 +118,17 @@ impl<R: AsyncRuntime> Writer<R> {
                 }
                 Turn::Closed => return self.testify().await,
             };
-            let Batch { start, end, chunks, mut done } = batch;
-            let written = self.write(start, end, chunks, &lock).await;
+            let end = batch.end;
+            let written = self.write(batch, &lock).await;
+            if let Err(Unwritten::NoSpace(cause, batch)) = written {
+                warn!(%cause, "the disk is full: entries of the log wait until there is space");
+                self.retry_at = self.shared.segments.rt.now() + SPACE_PAUSE;
+                self.shared.state.borrow_mut().begin_to_wait(batch, self.room);
+                continue;
+            }
             self.unwitnessed = written.is_ok().then_some((end, lock));
             match written {
-                Ok(()) => {
+                Ok(mut done) => {
                     self.shared.state.borrow_mut().wrote(end);
                     if planted(Bug::R10) {
                         done.reverse();
@@ -95,12 +137,13 @@ impl<R: AsyncRuntime> Writer<R> {
                         done.complete(Ok(()));
                     }
                 }
-                Err(cause) => {
+                Err(Unwritten::Failed(cause, done)) => {
                     for done in done {
                         done.complete(Err(cause.clone()));
                     }
                     return self.shared.fail(&cause);
                 }
+                Err(Unwritten::NoSpace(..)) => unreachable!("it waits"),
             }
         }
     }
@@ -109,6 +152,9 @@ impl<R: AsyncRuntime> Writer<R> {
     async fn turn(&self) -> Turn<Rc<R::FileLock>> {
         let pause = self.unwitnessed.as_ref().map(|_| self.shared.segments.rt.sleep(WITNESS_PAUSE));
         let mut pause = pin!(pause);
+        let is_full = self.shared.state.borrow().waiting.is_some();
+        let retry = is_full.then(|| self.shared.segments.rt.sleep_until(self.retry_at));
+        let mut retry = pin!(retry);
         poll_fn(|context| {
             let Some(lock) = self.shared.lock.borrow().clone() else {
                 return Poll::Ready(Turn::Closed);
@@ -117,6 +163,11 @@ impl<R: AsyncRuntime> Writer<R> {
             if state.trash.is_due(state.durable) {
                 return Poll::Ready(Turn::Sweep(lock));
             }
+            if let Some(waiting) = &mut state.waiting
+                && waiting.has_untold()
+            {
+                return Poll::Ready(Turn::Tell(waiting.take_untold()));
+            }
             if let Some(batch) = state.batches.take() {
                 return Poll::Ready(Turn::Write(batch, lock));
             }
@@ -124,6 +175,12 @@ impl<R: AsyncRuntime> Writer<R> {
                 return Poll::Ready(Turn::Idle);
             }
             state.writer = Some(context.waker().clone());
+            if let Some(waiting) = &mut state.waiting {
+                let due = retry.as_mut().as_pin_mut().is_some_and(|at| at.poll(context).is_ready());
+                if mem::take(&mut waiting.freed) || due {
+                    return Poll::Ready(Turn::Retry(lock));
+                }
+            }
             match pause.as_mut().as_pin_mut() {
                 Some(pause) => pause.poll(context).map(|()| Turn::Idle),
                 None => Poll::Pending,
@@ -146,24 +203,22 @@ impl<R: AsyncRuntime> Writer<R> {
 
     async fn write(
         &mut self,
-        start: Position,
-        end: Position,
-        chunks: Vec<bytes::Bytes>,
+        batch: Batch,
         lock: &Rc<R::FileLock>,
-    ) -> Result<(), StoreError> {
-        let Position { segment, offset } = start;
+    ) -> Result<Vec<Completion>, Unwritten> {
+        let Position { segment, offset } = batch.start;
         if segment != self.segment {
             assert_eq!(segment, self.segment + 1);
-            let Shared { segments, store, config, .. } = &*self.shared;
-            self.file = match (&mut self.next).await {
-                Ok(Ok(file)) if end.offset <= config.segment_bytes => file,
-                // What has been removed since may have made room; or the record needs a larger one
-                // in its place.
-                _ => segments.create(*store, segment, config.segment_bytes.max(end.offset)).await?,
-            };
-            self.segment = segment;
-            self.next = prepare(&self.shared, segment + 1, Rc::clone(lock));
+            match self.next_segment(segment, batch.end, lock).await {
+                Ok(()) => {}
+                // What goes into the reserve takes no space.
+                Err(cause) if is_full(&cause) && !self.is_waiting() => {
+                    return Err(Unwritten::NoSpace(cause, batch));
+                }
+                Err(cause) => return Err(Unwritten::Failed(cause, batch.done)),
+            }
         }
+        let Batch { chunks, done, .. } = batch;
         let mut written = if planted(Bug::D5) {
             let _ = self.file.write_all_at(chunks, offset).await;
             self.file.sync_data().await
@@ -173,28 +228,109 @@ impl<R: AsyncRuntime> Writer<R> {
         if planted(Bug::D3) && written.is_err() {
             written = self.file.sync_data().await;
         }
-        written.map_err(|error| failed("writing", &self.shared.segments.path(segment), error))
+        // Also for lack of space: the place was allocated, and it is not known what became of it.
+        match written {
+            Ok(()) => Ok(done),
+            Err(error) => {
+                let path = self.shared.segments.path(segment);
+                Err(Unwritten::Failed(failed("writing", &path, error), done))
+            }
+        }
+    }
+
+    /// Goes on to a segment whose first batch ends at `end`.
+    async fn next_segment(
+        &mut self,
+        segment: u32,
+        end: Position,
+        lock: &Rc<R::FileLock>,
+    ) -> Result<(), StoreError> {
+        let Shared { segments, store, config, state, .. } = &*self.shared;
+        if state.borrow().waiting.is_some() {
+            // What goes ahead while the disk is full goes into the reserve.
+            let (file, bytes) = segments.use_reserve(*store, segment).await?;
+            (self.file, self.segment, self.room, self.next) = (file, segment, bytes, None);
+            return Ok(());
+        }
+        let made = match self.next.take() {
+            Some(next) => next.await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let (file, bytes) = match made {
+            Some((file, bytes)) if end.offset <= bytes => (file, bytes),
+            // What has been removed since may have made room; or the record needs a larger one in
+            // its place.
+            too_short => {
+                let bytes = config.segment_bytes.max(end.offset);
+                let created = segments.create(*store, segment, bytes).await;
+                if created.is_err() && too_short.is_some() {
+                    // The larger one may need its space. If it stays, an opening removes it.
+                    drop(segments.remove(segment).await);
+                }
+                (created?, bytes)
+            }
+        };
+        (self.file, self.segment, self.room) = (file, segment, bytes);
+        self.next = Some(prepare(&self.shared, segment + 1, Rc::clone(lock)));
+        Ok(())
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.shared.state.borrow().waiting.is_some()
+    }
+
+    /// Looks whether there is space again: for the reserve, if that was used, and for the next
+    /// segment. If there is, all that waits goes on.
+    ///
+    /// Errors: something else is wrong with the disk.
+    async fn retry(&mut self, lock: Rc<R::FileLock>) -> Result<(), StoreError> {
+        let Shared { segments, store, config, state, .. } = &*self.shared;
+        self.retry_at = segments.rt.now() + SPACE_PAUSE;
+        let reserve = state.borrow().reserve;
+        if reserve.is_none() {
+            let bytes = RESERVE_BYTES.min(config.segment_bytes);
+            match segments.make_reserve(bytes).await {
+                Ok(()) => state.borrow_mut().reserve = Some(bytes),
+                Err(cause) if is_full(&cause) => return Ok(()),
+                Err(cause) => return Err(cause),
+            }
+        }
+        let reserve = state.borrow().reserve;
+        let bytes = state.borrow_mut().first_bytes().max(config.segment_bytes);
+        let file = match segments.create(*store, self.segment + 1, bytes).await {
+            Ok(file) => file,
+            Err(cause) if is_full(&cause) => return Ok(()),
+            Err(cause) => return Err(cause),
+        };
+        let (sender, next) = oneshot::channel();
+        let _it_is_received = sender.send(Ok((file, bytes)));
+        self.next = Some(next);
+        let mut state = state.borrow_mut();
+        // What was to make a segment of it meanwhile goes into this one.
+        state.reserve = reserve;
+        state.end_to_wait();
+        drop(state);
+        drop(lock);
+        info!("there is space on the disk again: the log goes on");
+        Ok(())
     }
 }
 
 /// Makes a segment in the background, so that it is there before the one before it is full.
-fn prepare<R: AsyncRuntime>(
-    shared: &Rc<Shared<R>>,
-    segment: u32,
-    lock: Rc<R::FileLock>,
-) -> oneshot::Receiver<Result<Rc<R::File>, StoreError>> {
+fn prepare<R: Files>(shared: &Rc<Shared<R>>, segment: u32, lock: Rc<R::FileLock>) -> Next<R::File> {
     let (sender, receiver) = oneshot::channel();
     let task = Rc::clone(shared);
     let made = async move {
         let made = task.segments.create(task.store, segment, task.config.segment_bytes).await;
         drop(lock);
+        let made = made.map(|file| (file, task.config.segment_bytes));
         if let Err(cause) = &made
             && !task.fail_without_folder()
         {
             warn!(
                 %cause,
                 "the next segment of the log can't be made; if it still can't when this one is \
-                 full, the log fails"
+                 full, entries wait until there is space"
             );
         }
         let _ = sender.send(made); // Nobody waits for it where the store was closed.

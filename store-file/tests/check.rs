@@ -13,7 +13,7 @@ use quorate_core::{
     Membership, Payload, Replica, SnapshotMeta, StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Executor, Files, Launch};
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::{FileConfig, FileStore, StoreReport};
 
@@ -42,7 +42,7 @@ async fn close(rt: &Tokio, dir: &Path, store: Store) {
 async fn put(store: &Store, group: GroupId, write: LogWrite) {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| drop(sender.send(outcome));
-    store.append(group, write, Completion::new(tell));
+    let _pending = store.append(group, write, Completion::new(tell));
     receiver.await.unwrap().unwrap();
 }
 

@@ -3,7 +3,7 @@
 
 use quorate_core::conformance::log_store::StoreFactory;
 use quorate_core::log_store_suite;
-use quorate_rt::{AsyncRuntime, Driver, Launch};
+use quorate_rt::{self as rt, Driver, Launch};
 use quorate_rt_compio::Compio;
 use quorate_rt_monoio::Monoio;
 use quorate_rt_tokio::Tokio;
@@ -15,12 +15,18 @@ struct Files {
     config: FileConfig,
 }
 
-impl<R: AsyncRuntime> StoreFactory<R> for Files {
+impl<R: rt::Files> StoreFactory<R> for Files {
     type Store = FileStore<R>;
 
     async fn open(&self, rt: &R) -> FileStore<R> {
         let store = FileStore::open_with(rt, self.dir.path(), self.config.clone());
         store.await.expect("the store opens")
+    }
+
+    /// A real disk keeps what was written as long as its machine has power. The suite of a disk in
+    /// memory, which does lose it, is in `src/tests/power.rs`.
+    async fn lose_power(&self, _rt: &R) -> bool {
+        false
     }
 }
 

@@ -8,7 +8,7 @@ use quorate_core::{
     ClusterId, Digest, LogId, LogStore, Membership, Replica, SnapshotMeta, SnapshotReader,
     SnapshotWriter,
 };
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Executor, Launch};
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::FileStore;
 

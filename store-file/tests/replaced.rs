@@ -13,7 +13,7 @@ use quorate_core::{
     SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Files, Launch};
 use quorate_rt_compio::Compio;
 use quorate_rt_monoio::Monoio;
 use quorate_rt_tokio::Tokio;
@@ -33,12 +33,12 @@ macro_rules! on_each_runtime {
     }};
 }
 
-fn run<R: AsyncRuntime>(scenario: impl AsyncFnOnce(&R, &Path)) {
+fn run<R: Files>(scenario: impl AsyncFnOnce(&R, &Path)) {
     let dir = tempfile::tempdir().unwrap();
     R::run(&Launch::default(), async |rt| scenario(&rt, dir.path()).await).unwrap();
 }
 
-async fn open<R: AsyncRuntime>(rt: &R, dir: &Path) -> FileStore<R> {
+async fn open<R: Files>(rt: &R, dir: &Path) -> FileStore<R> {
     let config = FileConfig { segment_bytes: SEGMENT_BYTES, ..FileConfig::default() };
     let store = FileStore::open_with(rt, dir, config).await.unwrap();
     // The next segment is made in the background.
@@ -46,23 +46,24 @@ async fn open<R: AsyncRuntime>(rt: &R, dir: &Path) -> FileStore<R> {
     store
 }
 
-async fn until<R: AsyncRuntime>(rt: &R, condition: impl Fn() -> bool) {
+async fn until<R: Files>(rt: &R, condition: impl Fn() -> bool) {
     while !condition() {
         rt.sleep(Duration::from_millis(1)).await;
     }
 }
 
 /// Drops it, and waits until it has written its last into the folder that is there now.
-async fn close<R: AsyncRuntime>(rt: &R, dir: &Path, store: FileStore<R>) {
+async fn close<R: Files>(rt: &R, dir: &Path, store: FileStore<R>) {
     drop(store);
     while rt.lock_file(&dir.join("LOCK")).await.is_err() {
         rt.sleep(Duration::from_millis(1)).await;
     }
 }
 
-async fn put<R: AsyncRuntime>(store: &FileStore<R>, write: LogWrite) -> Result<(), StoreError> {
+async fn put<R: Files>(store: &FileStore<R>, write: LogWrite) -> Result<(), StoreError> {
     let (sender, receiver) = oneshot::channel();
-    store.append(1, write, Completion::new(move |outcome| drop(sender.send(outcome))));
+    let _pending =
+        store.append(1, write, Completion::new(move |outcome| drop(sender.send(outcome))));
     receiver.await.unwrap()
 }
 
@@ -85,7 +86,7 @@ fn meta(index: u64) -> SnapshotMeta {
 }
 
 /// Takes a snapshot, as a node does.
-async fn snapshot<R: AsyncRuntime>(store: &FileStore<R>, index: u64) -> Result<(), StoreError> {
+async fn snapshot<R: Files>(store: &FileStore<R>, index: u64) -> Result<(), StoreError> {
     let mut draft = store.draft(1).await?;
     draft.write(Bytes::from_static(CONTENT)).await?;
     draft.finish(&meta(index)).await?;
@@ -129,14 +130,14 @@ fn tells(outcome: Result<(), StoreError>, dir: &Path, what: &str) {
 }
 
 /// The store fails for good: its node stops with the next write.
-async fn has_failed<R: AsyncRuntime>(store: &FileStore<R>, index: u64, dir: &Path) {
+async fn has_failed<R: Files>(store: &FileStore<R>, index: u64, dir: &Path) {
     let outcome = put(store, entry(index, 1)).await;
     assert!(matches!(outcome, Err(StoreError::Poisoned(_))), "{outcome:?}");
     tells(outcome, dir, "");
     assert!(store.draft(1).await.is_err());
 }
 
-async fn two_are_swapped<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn two_are_swapped<R: Files>(rt: &R, dir: &Path) {
     let dirs = [dir.join("a"), dir.join("b")];
     let mut stores = Vec::new();
     for dir in &dirs {
@@ -176,7 +177,7 @@ fn two_stores_whose_folders_are_swapped_notice_it_and_damage_nothing() {
     on_each_runtime!(two_are_swapped);
 }
 
-async fn removed<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn removed<R: Files>(rt: &R, dir: &Path) {
     let dir = dir.join("data");
     let store = open(rt, &dir).await;
     put(&store, entry(1, 100)).await.unwrap();
@@ -200,7 +201,7 @@ fn a_store_whose_folder_is_removed_fails_with_the_next_snapshot() {
 }
 
 /// The copy has the same content, that of the lock's file too.
-async fn a_copy_takes_its_place<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn a_copy_takes_its_place<R: Files>(rt: &R, dir: &Path) {
     let (dir, away) = (dir.join("data"), dir.join("away"));
     let store = open(rt, &dir).await;
     put(&store, entry(1, 100)).await.unwrap();
@@ -227,7 +228,7 @@ fn a_copy_in_the_place_of_the_folder_is_not_taken_for_it() {
 }
 
 /// A draft that was begun in one folder gets no name in another.
-async fn replaced_within_a_draft<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn replaced_within_a_draft<R: Files>(rt: &R, dir: &Path) {
     let (dir, away) = (dir.join("data"), dir.join("away"));
     let store = open(rt, &dir).await;
     put(&store, entry(1, 100)).await.unwrap();
@@ -248,7 +249,7 @@ fn a_snapshot_is_not_finished_in_another_folder() {
 }
 
 /// Nobody takes a snapshot: the log goes on to its next segment.
-async fn the_log_goes_on<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn the_log_goes_on<R: Files>(rt: &R, dir: &Path) {
     let (dir, away) = (dir.join("data"), dir.join("away"));
     let store = open(rt, &dir).await;
     fs::rename(&dir, &away).unwrap();
@@ -276,7 +277,7 @@ fn a_segment_is_not_made_in_another_folder() {
 }
 
 /// The purge is in the log already, and its segments are removed from the right folder or not.
-async fn a_purge<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn a_purge<R: Files>(rt: &R, dir: &Path) {
     let (dir, away) = (dir.join("data"), dir.join("away"));
     let store = open(rt, &dir).await;
     for index in 1..=20 {
@@ -308,7 +309,7 @@ fn a_purged_segment_is_not_removed_from_another_folder() {
 }
 
 /// A check neither takes the lock of a store that is open nor changes its mark.
-async fn checked<R: AsyncRuntime>(rt: &R, dir: &Path) {
+async fn checked<R: Files>(rt: &R, dir: &Path) {
     let dir = dir.join("data");
     let store = open(rt, &dir).await;
     let before = fs::read(dir.join("LOCK")).unwrap();
@@ -328,7 +329,7 @@ async fn checked<R: AsyncRuntime>(rt: &R, dir: &Path) {
     close(rt, &dir, store).await;
 }
 
-async fn snapshot_of_second<R: AsyncRuntime>(store: &FileStore<R>) {
+async fn snapshot_of_second<R: Files>(store: &FileStore<R>) {
     put(store, entry(2, 100)).await.unwrap();
     snapshot(store, 2).await.unwrap();
 }

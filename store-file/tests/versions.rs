@@ -16,7 +16,7 @@ use quorate_core::{
     Term,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch};
+use quorate_rt::{Executor, Files, Launch};
 use quorate_rt_tokio::Tokio;
 use quorate_store_file::{FileConfig, FileStore};
 
@@ -136,7 +136,7 @@ async fn close(rt: &Tokio, dir: &Path, store: Store) {
 async fn put(store: &Store, group: GroupId, write: LogWrite) {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| drop(sender.send(outcome));
-    store.append(group, write, Completion::new(tell));
+    let _pending = store.append(group, write, Completion::new(tell));
     receiver.await.unwrap().unwrap();
 }
 

@@ -4,7 +4,7 @@
 //! node: a test of a restart keeps a clone, drops the node and starts another on the clone.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,16 +12,15 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use quorate_core::{
-    ClusterId, Completion, Entries, GroupId, HardState, Identity, Index, LogStore, LogWrite, Marks,
-    NodeId, Outline, Recovered, Runs, SnapshotContent, SnapshotDraft, SnapshotMeta, Standing,
-    StoreError,
+    Appended, ClusterId, Completion, Entries, GroupId, HardState, Identity, Index, LogStore,
+    LogWrite, Marks, NodeId, Outline, Recovered, Runs, SnapshotContent, SnapshotDraft,
+    SnapshotMeta, Standing, StoreError,
 };
 
 #[cfg(test)]
 mod tests;
 
-/// Logs in memory, one per group. A write is complete, and counts as durable, before `append`
-/// returns.
+/// Logs in memory, one per group. A write counts as durable when `append` returns.
 ///
 /// A clone is the same store. A store that is made anew is another one, as after the loss of a
 /// disk: also one that a restarted process makes for the same node.
@@ -52,8 +51,23 @@ impl MemStore {
     pub fn with_incarnation(incarnation: u64) -> Self {
         assert_ne!(incarnation, 0, "0 stands for an incarnation that is not known");
         let logs = BTreeMap::new();
-        let content = Content { incarnation, node: None, boots: 0, cluster: None, logs };
+        let open = BTreeSet::new();
+        let content = Content { incarnation, node: None, boots: 0, cluster: None, logs, open };
         Self { content: Rc::new(RefCell::new(content)) }
+    }
+
+    /// Returns the store as the next process would open it: none of its groups is open. What still
+    /// writes to it must have ended.
+    pub fn reopen(&self) -> Self {
+        self.content.borrow_mut().open.clear();
+        self.clone()
+    }
+
+    /// Returns what the store holds of a group, open or not. Tests look at a running node's log
+    /// with it.
+    pub fn inspect(&self, group: GroupId) -> Recovered {
+        let content = self.content.borrow();
+        content.logs.get(&group).map(Log::recovered).unwrap_or_default()
     }
 }
 
@@ -66,6 +80,8 @@ struct Content {
     boots: u64,
     cluster: Option<ClusterId>,
     logs: BTreeMap<GroupId, Log>,
+    /// The groups that are recovered and not released.
+    open: BTreeSet<GroupId>,
 }
 
 #[derive(Debug, Default)]
@@ -79,9 +95,21 @@ struct Log {
     snapshot: Option<SnapshotMeta>,
     /// Those that are finished: the group's, and later ones.
     finished: Vec<(SnapshotMeta, Rc<[Bytes]>)>,
+    /// How many snapshots are in the making.
+    drafts: usize,
 }
 
 impl Log {
+    fn recovered(&self) -> Recovered {
+        Recovered {
+            hard_state: self.hard_state,
+            standing: self.standing.clone(),
+            marks: self.marks.clone(),
+            snapshot: self.snapshot.clone(),
+            outline: self.outline.clone(),
+        }
+    }
+
     fn apply(&mut self, write: LogWrite) {
         if let Some(hard_state) = write.hard_state {
             let before = self.hard_state;
@@ -137,33 +165,42 @@ impl LogStore for MemStore {
     }
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
-        let logs = &mut self.content.borrow_mut().logs;
+        let Content { logs, open, .. } = &mut *self.content.borrow_mut();
+        if !open.insert(group) {
+            return Err(StoreError::GroupInUse(group));
+        }
         let recovered = logs.get_mut(&group).map(|log| {
             log.finished.retain(|(meta, _)| log.snapshot.as_ref() == Some(meta));
-            Recovered {
-                hard_state: log.hard_state,
-                standing: log.standing.clone(),
-                marks: log.marks.clone(),
-                snapshot: log.snapshot.clone(),
-                outline: log.outline.clone(),
-            }
+            log.recovered()
         });
         Ok(recovered.unwrap_or_default())
+    }
+
+    fn release(&self, group: GroupId) {
+        self.content.borrow_mut().open.remove(&group);
+    }
+
+    async fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+        let Content { logs, open, .. } = &mut *self.content.borrow_mut();
+        let drafts = logs.get(&group).map_or(0, |log| log.drafts);
+        if open.contains(&group) || drafts > 0 {
+            return Err(StoreError::GroupInUse(group));
+        }
+        logs.remove(&group);
+        Ok(())
     }
 
     /// # Panics
     /// If the entries don't follow each other or the log, the hard state goes back, or the store
     /// belongs to another cluster already: these are bugs of the caller.
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+    fn append(&self, group: GroupId, write: LogWrite, done: Completion) -> Appended {
         let mut content = self.content.borrow_mut();
         if let Some(cluster) = write.cluster {
             let belongs = *content.cluster.get_or_insert(cluster);
             assert_eq!(belongs, cluster, "a store belongs to one cluster");
         }
         content.logs.entry(group).or_default().apply(write);
-        // What is told may call back.
-        drop(content);
-        done.complete(Ok(()));
+        done.durable()
     }
 
     async fn read(
@@ -188,6 +225,7 @@ impl LogStore for MemStore {
     }
 
     async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
+        self.content.borrow_mut().logs.entry(group).or_default().drafts += 1;
         Ok(Box::new(MemDraft { store: self.clone(), group, chunks: Vec::new() }))
     }
 
@@ -217,14 +255,23 @@ impl SnapshotDraft for MemDraft {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    async fn finish(mut self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let bytes: u64 = self.chunks.iter().map(|chunk| chunk.len() as u64).sum();
         assert_eq!(bytes, meta.bytes, "the snapshot has another length than it is finished with");
-        let logs = &mut self.store.content.borrow_mut().logs;
-        let finished = &mut logs.entry(self.group).or_default().finished;
+        let mut content = self.store.content.borrow_mut();
+        let finished = &mut content.logs.entry(self.group).or_default().finished;
         finished.retain(|(known, _)| known != meta);
-        finished.push((meta.clone(), self.chunks.into()));
+        finished.push((meta.clone(), std::mem::take(&mut self.chunks).into()));
         Ok(())
+    }
+}
+
+impl Drop for MemDraft {
+    fn drop(&mut self) {
+        let logs = &mut self.store.content.borrow_mut().logs;
+        if let Some(log) = logs.get_mut(&self.group) {
+            log.drafts -= 1;
+        }
     }
 }
 

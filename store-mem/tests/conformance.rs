@@ -14,7 +14,12 @@ impl StoreFactory<Tokio> for Kept {
     type Store = MemStore;
 
     async fn open(&self, _rt: &Tokio) -> MemStore {
-        self.0.clone()
+        self.0.reopen()
+    }
+
+    /// What is durable in memory can't be lost.
+    async fn lose_power(&self, _rt: &Tokio) -> bool {
+        false
     }
 }
 
@@ -26,6 +31,11 @@ impl StoreFactory<Tokio> for Forgotten {
 
     async fn open(&self, _rt: &Tokio) -> MemStore {
         MemStore::new()
+    }
+
+    /// All is lost each time.
+    async fn lose_power(&self, _rt: &Tokio) -> bool {
+        true
     }
 }
 

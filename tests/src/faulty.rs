@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::rt::channel::watch;
 use quorate::{
-    Completion, Entries, Entry, GroupId, Identity, Index, LogStore, LogWrite, MemStore, NodeId,
-    Payload, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
+    Appended, Completion, Entries, Entry, GroupId, Identity, Index, LogStore, LogWrite, MemStore,
+    NodeId, Payload, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 
 /// What becomes of what is handed to the store.
@@ -27,6 +27,9 @@ pub enum Disk {
     ForgetsWrites,
     /// Writes wait until the disk does something else.
     Hangs,
+    /// Writes of entries wait until the disk does something else, and are told so by
+    /// [`tell_full`](FaultyStore::tell_full) or before the next write is completed.
+    Full,
     FailsReads,
     PanicsInReads,
     /// No read gives an entry, nor an error.
@@ -120,6 +123,16 @@ impl Drop for Held {
 }
 
 impl FaultyStore {
+    /// The store as the next process would open it.
+    pub fn reopen(&self) -> Self {
+        Self { log: self.log.reopen(), ..self.clone() }
+    }
+
+    /// What it holds of a group, open or not.
+    pub fn inspect(&self, group: GroupId) -> Recovered {
+        self.log.inspect(group)
+    }
+
     /// Over a log that may hold something already.
     pub fn over(log: MemStore) -> Self {
         Self { log, ..Self::default() }
@@ -130,6 +143,16 @@ impl FaultyStore {
         self.disk.set(disk);
         let waiting = self.waiting.take();
         waiting.into_iter().for_each(|done| done.complete(Ok(())));
+    }
+
+    /// Tells of all writes that wait that the disk is full.
+    pub fn tell_full(&self) {
+        self.waiting.borrow().iter().for_each(Completion::delayed);
+    }
+
+    /// How many writes wait for a disk that hangs or is full.
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
     }
 
     /// What was held goes on.
@@ -201,16 +224,34 @@ impl LogStore for FaultyStore {
         self.log.recover(group).await
     }
 
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
+    fn release(&self, group: GroupId) {
+        self.log.release(group);
+    }
+
+    async fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+        self.log.remove(group).await
+    }
+
+    fn append(&self, group: GroupId, write: LogWrite, done: Completion) -> Appended {
         match self.disk.get() {
             Disk::FailsWrites => done.complete(Err(failed("writing"))),
             Disk::ForgetsWrites => drop(done),
             Disk::Hangs => {
-                self.log.append(group, write, Completion::new(|_| ()));
+                let _its_own = self.log.append(group, write, Completion::new(|_| ()));
                 self.waiting.borrow_mut().push(done);
             }
-            _ => self.log.append(group, write, done),
+            Disk::Full => {
+                self.tell_full();
+                let waits = !write.entries.is_empty();
+                let _its_own = self.log.append(group, write, Completion::new(|_| ()));
+                match waits {
+                    true => self.waiting.borrow_mut().push(done),
+                    false => done.complete(Ok(())),
+                }
+            }
+            _ => return self.log.append(group, write, done),
         }
+        Appended::Pending
     }
 
     async fn read(

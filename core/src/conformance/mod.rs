@@ -28,7 +28,7 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message,
+//! #     Appended, ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message,
 //! #     NodeId, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;
@@ -39,7 +39,9 @@
 //! #     async fn identify(&self, _: NodeId) -> Result<Identity, StoreError> { todo!() }
 //! #     fn cluster(&self) -> Option<ClusterId> { todo!() }
 //! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
-//! #     fn append(&self, _: GroupId, _: LogWrite, _: Completion) {}
+//! #     fn release(&self, _: GroupId) {}
+//! #     async fn remove(&self, _: GroupId) -> Result<(), StoreError> { todo!() }
+//! #     fn append(&self, _: GroupId, _: LogWrite, done: Completion) -> Appended { done.durable() }
 //! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {
 //! #         Ok(Entries::default())
 //! #     }
@@ -66,6 +68,10 @@
 //!
 //!     async fn open(&self, _rt: &Tokio) -> YourStore {
 //!         YourStore::open(&self.dir).await
+//!     }
+//!
+//!     async fn lose_power(&self, _rt: &Tokio) -> bool {
+//!         false // This disk can't. Have another factory whose disk can.
 //!     }
 //! }
 //!

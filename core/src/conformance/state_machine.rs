@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use crate::state_machine::{At, Command, StateMachine};
 use crate::types::LogId;
@@ -118,7 +118,7 @@ async fn apply_batch<F: MachineFactory>(
 
 /// The same commands on several machines give the same responses and the same states, at any time.
 #[doc(hidden)]
-pub async fn is_deterministic<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+pub async fn is_deterministic<R: Executor, F: MachineFactory>(_rt: R, factory: F) {
     let commands = commands(&factory, &mut fastrand::Rng::with_seed(1));
     let mut machines = [factory.machine(), factory.machine(), factory.machine()];
     for some in commands.chunks(50) {
@@ -133,7 +133,7 @@ pub async fn is_deterministic<R: AsyncRuntime, F: MachineFactory>(_rt: R, factor
 
 /// However the log is cut into batches, the responses and the state are those of single commands.
 #[doc(hidden)]
-pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFactory>(
+pub async fn applies_batches_as_single_commands<R: Executor, F: MachineFactory>(
     _rt: R,
     factory: F,
 ) {
@@ -160,7 +160,7 @@ pub async fn applies_batches_as_single_commands<R: AsyncRuntime, F: MachineFacto
 /// Bytes that are no command may be refused and must not panic; what is taken is the same command
 /// on every node.
 #[doc(hidden)]
-pub async fn takes_any_bytes<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+pub async fn takes_any_bytes<R: Executor, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(3);
     let mut machines = [factory.machine(), factory.machine()];
     for Logged { at, bytes } in commands(&factory, &mut random) {

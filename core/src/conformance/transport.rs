@@ -10,7 +10,7 @@ use std::{cell::Cell, rc::Rc};
 
 use bytes::Bytes;
 use futures::channel::mpsc;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use self::messages::{all_kinds, append, claim, command, founders, piece};
 use super::{CLUSTER, replica};
@@ -25,7 +25,7 @@ mod messages;
 pub use self::limits::*;
 
 /// What the suite needs to know of a transport.
-pub trait TransportFactory<R: AsyncRuntime>: 'static {
+pub trait TransportFactory<R: Executor>: 'static {
     /// The implementation.
     type Transport: Transport;
     /// Whether each message arrives, once and in order, as long as nothing fails and no queue is
@@ -69,7 +69,7 @@ struct Node<T> {
 
 impl<T: Transport> Node<T> {
     /// A member of the cluster, in this run of it.
-    async fn start<R: AsyncRuntime>(
+    async fn start<R: Executor>(
         rt: &R,
         factory: &impl TransportFactory<R, Transport = T>,
         id: NodeId,
@@ -82,7 +82,7 @@ impl<T: Transport> Node<T> {
         Self::start_with(rt, factory, credentials, groups).await
     }
 
-    async fn start_with<R: AsyncRuntime>(
+    async fn start_with<R: Executor>(
         rt: &R,
         factory: &impl TransportFactory<R, Transport = T>,
         credentials: Credentials,
@@ -150,7 +150,7 @@ impl<T: Transport> Node<T> {
 
     /// Sends `message` until it arrives, as a transport may lose any. Gives what else came
     /// meanwhile.
-    async fn reach(&self, rt: &impl AsyncRuntime, to: &mut Self, message: Message) -> Vec<Message> {
+    async fn reach(&self, rt: &impl Executor, to: &mut Self, message: Message) -> Vec<Message> {
         let mut others = Vec::new();
         loop {
             self.transport.send(message.clone());
@@ -168,7 +168,7 @@ impl<T: Transport> Node<T> {
 }
 
 /// Two nodes that know and have heard each other.
-async fn pair<R: AsyncRuntime, F: TransportFactory<R>>(
+async fn pair<R: Executor, F: TransportFactory<R>>(
     rt: &R,
     factory: &F,
     groups: &[GroupId],
@@ -195,10 +195,7 @@ fn join<T: Transport>(from: &Node<T>, to: &Node<T>, inbox: Inbox) {
 }
 
 #[doc(hidden)]
-pub async fn carries_all_kinds_unchanged<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn carries_all_kinds_unchanged<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     for body in all_kinds() {
         let message = match body {
@@ -214,7 +211,7 @@ pub async fn carries_all_kinds_unchanged<R: AsyncRuntime, F: TransportFactory<R>
 /// A question and a claim for whoever lives there, and messages for a replica of which only the
 /// node's address is known.
 #[doc(hidden)]
-pub async fn reaches_whichever_store_a_node_has<R: AsyncRuntime, F: TransportFactory<R>>(
+pub async fn reaches_whichever_store_a_node_has<R: Executor, F: TransportFactory<R>>(
     rt: R,
     factory: F,
 ) {
@@ -233,7 +230,7 @@ pub async fn reaches_whichever_store_a_node_has<R: AsyncRuntime, F: TransportFac
 /// Two nodes with empty stores become members of one cluster, and tell their transports so on the
 /// way.
 #[doc(hidden)]
-pub async fn carries_a_formation<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
+pub async fn carries_a_formation<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let empty = |id| {
         let boot = Boot { number: 1, tag: id };
         Credentials { replica: replica(id), boot, state: StoreState::Empty, cluster: None }
@@ -276,7 +273,7 @@ pub async fn carries_a_formation<R: AsyncRuntime, F: TransportFactory<R>>(rt: R,
 /// In both directions at once, in bursts; what arrives is what was sent, and, if the transport says
 /// so, all and in order.
 #[doc(hidden)]
-pub async fn carries_in_order<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
+pub async fn carries_in_order<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     const COUNT: u64 = 2000;
     let (mut one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     for sequence in 1..=COUNT {
@@ -314,7 +311,7 @@ pub async fn carries_in_order<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, fa
 
 /// Of many entries and of one, and a piece of a snapshot.
 #[doc(hidden)]
-pub async fn carries_a_large_message<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
+pub async fn carries_a_large_message<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     let entries = (11..4011).map(|index| command(index, 1000)).collect();
     let chunk: Vec<u8> = (0..4_u32 << 20).map(|n| (n.wrapping_mul(n) >> 8) as u8).collect();
@@ -328,7 +325,7 @@ pub async fn carries_a_large_message<R: AsyncRuntime, F: TransportFactory<R>>(rt
 
 /// The groups of two nodes share their transports, and no message goes to another group.
 #[doc(hidden)]
-pub async fn keeps_groups_apart<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
+pub async fn keeps_groups_apart<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     const GROUPS: [GroupId; 4] = [0, 1, GROUP, u64::MAX];
     let (one, mut two) = pair(&rt, &factory, &GROUPS).await;
     for sequence in 1..100 {
@@ -349,7 +346,7 @@ pub async fn keeps_groups_apart<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, 
 
 /// Messages to nodes that nobody knows, or not any more, do no harm.
 #[doc(hidden)]
-pub async fn drops_what_is_for_unknown_nodes<R: AsyncRuntime, F: TransportFactory<R>>(
+pub async fn drops_what_is_for_unknown_nodes<R: Executor, F: TransportFactory<R>>(
     rt: R,
     factory: F,
 ) {
@@ -372,7 +369,7 @@ pub async fn drops_what_is_for_unknown_nodes<R: AsyncRuntime, F: TransportFactor
 /// A snapshot is sent, piece after piece, while the usual messages come and go: all arrive, in
 /// their order.
 #[doc(hidden)]
-pub async fn carries_pieces_beside_the_rest<R: AsyncRuntime, F: TransportFactory<R>>(
+pub async fn carries_pieces_beside_the_rest<R: Executor, F: TransportFactory<R>>(
     rt: R,
     factory: F,
 ) {
@@ -415,7 +412,7 @@ pub async fn carries_pieces_beside_the_rest<R: AsyncRuntime, F: TransportFactory
 
 /// A node that sends is in the middle of its turn: its own inbox must not be called.
 #[doc(hidden)]
-pub async fn delivers_nothing_within_a_send<R: AsyncRuntime, F: TransportFactory<R>>(
+pub async fn delivers_nothing_within_a_send<R: Executor, F: TransportFactory<R>>(
     rt: R,
     factory: F,
 ) {
@@ -439,10 +436,7 @@ pub async fn delivers_nothing_within_a_send<R: AsyncRuntime, F: TransportFactory
 
 /// Neither what is under way nor what is sent later; the transport's other groups go on.
 #[doc(hidden)]
-pub async fn delivers_nothing_after_detach<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn delivers_nothing_after_detach<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (mut one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     let detached = Rc::new(Cell::new(false));
     let ended = Rc::clone(&detached);
@@ -468,7 +462,7 @@ pub async fn delivers_nothing_after_detach<R: AsyncRuntime, F: TransportFactory<
 /// Once its new address is known, messages go there, though its old place still listens, without
 /// the node.
 #[doc(hidden)]
-pub async fn follows_a_node_that_moves<R: AsyncRuntime, F: TransportFactory<R>>(rt: R, factory: F) {
+pub async fn follows_a_node_that_moves<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, before) = pair(&rt, &factory, &[GROUP]).await;
     one.transport.send(one.number(GROUP, 2, 1));
     before.transport.detach(GROUP);
@@ -481,10 +475,7 @@ pub async fn follows_a_node_that_moves<R: AsyncRuntime, F: TransportFactory<R>>(
 
 /// A node that dies in the middle of something and comes back elsewhere, again and again.
 #[doc(hidden)]
-pub async fn follows_a_node_that_restarts<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn follows_a_node_that_restarts<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (mut one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     for life in 1..=5 {
         for _ in 0..100 {

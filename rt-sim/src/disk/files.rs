@@ -87,7 +87,8 @@ impl DiskState {
         if planted(Bug::D4) {
             return Ok(());
         }
-        // In between, a crash finds the new name, or the old one, or neither if that was not durable.
+        // In between, a crash finds the new name, or the old one, or neither if that was not
+        // durable.
         self.sync_dir(world, &directory).await
     }
 

@@ -193,7 +193,8 @@ impl Inode {
         content.unsynced.iter().filter_map(range).collect()
     }
 
-    /// Flips a bit in what is seen, and where that comes from: the last write there that is not synced, or the disk.
+    /// Flips a bit in what is seen, and where that comes from: the last write there that is not
+    /// synced, or the disk.
     pub(super) fn flip_bit(&self, offset: u64, bit: u8) {
         let content = &mut *self.content.borrow_mut();
         let flip = |bytes: &mut [u8], at: u64| {

@@ -1,8 +1,10 @@
 //! A host's disk: files, their names, what of both is durable, and what can go wrong.
 //!
-//! What is written, made, renamed or removed is visible at once and durable when it is synced: a file's content and length by [`File::sync_data`](quorate_rt::File::sync_data), a
-//! name by a sync of its directory. When the machine loses its power, any part of what was not synced survives: see `power.rs`. A
-//! process that is killed loses nothing that it has written, and an operation under way may or may not be done.
+//! What is written, made, renamed or removed is visible at once and durable when it is synced: a
+//! file's content and length by [`File::sync_data`](quorate_rt::File::sync_data), a name by a sync
+//! of its directory. When the machine loses its power, any part of what was not synced survives:
+//! see `power.rs`. A process that is killed loses nothing that it has written, and an operation
+//! under way may or may not be done.
 
 mod files;
 mod inode;
@@ -41,7 +43,8 @@ pub struct DiskConfig {
     pub read_errors: f64,
     /// How likely a write fails; some of it may have been done.
     pub write_errors: f64,
-    /// How likely a sync fails. What was written before it then looks as if it were synced, and a part of it never will be (Rebello et al., ATC 2020).
+    /// How likely a sync fails. What was written before it then looks as if it were synced, and a
+    /// part of it never will be (Rebello et al., ATC 2020).
     pub sync_errors: f64,
     /// How likely a read gives less than it could.
     pub short_reads: f64,
@@ -115,8 +118,12 @@ impl DiskState {
 
     /// Whether there is room for a file that grows by so much.
     fn has_room(&self, more: u64) -> bool {
+        if more == 0 {
+            return true; // Also on a disk that has more on it than it should.
+        }
         let capacity = self.config.borrow().capacity;
-        // Those that are removed and may come back with the next power loss are rarely what matters.
+        // Those that are removed and may come back with the next power loss are rarely what
+        // matters.
         let at_most: u64 = self.inodes().iter().map(|inode| inode.len()).sum();
         at_most.saturating_add(more) <= capacity || self.used().saturating_add(more) <= capacity
     }
@@ -148,7 +155,8 @@ impl DiskState {
     }
 }
 
-/// The disk of a host. A clone is the same disk. Its methods may be called from anywhere in the simulation.
+/// The disk of a host. A clone is the same disk. Its methods may be called from anywhere in the
+/// simulation.
 #[derive(Clone)]
 pub struct Disk {
     pub(crate) world: Rc<World>,
@@ -164,6 +172,19 @@ impl Disk {
     /// How it is.
     pub fn config(&self) -> DiskConfig {
         self.state.config.borrow().clone()
+    }
+
+    /// Sets how many bytes all files may have together from now on. Files that take more stay as
+    /// they are and can be written within their length, but nothing gets longer.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.state.config.borrow_mut().capacity = capacity;
+        self.world.note(self.state.host, "disk has room for", capacity, 0);
+    }
+
+    /// Fills the disk: no file gets longer until something is removed or cut, or the disk
+    /// [gets room](Self::set_capacity). As when another program takes all that is left.
+    pub fn fill(&self) {
+        self.set_capacity(self.used());
     }
 
     /// Nothing that is under way, or begins, ends before so much time has passed.
@@ -195,8 +216,8 @@ impl Disk {
         self.state.names.borrow().visible().map(|(path, _)| path.clone()).collect()
     }
 
-    /// What of a file was written and not synced, and is not known to be lost: the begin and the end of each write, in bytes, oldest first. None
-    /// where there is no such file.
+    /// What of a file was written and not synced, and is not known to be lost: the begin and the
+    /// end of each write, in bytes, oldest first. None where there is no such file.
     pub fn unsynced(&self, path: &Path) -> Option<Vec<Range<u64>>> {
         Some(self.state.names.borrow().get(&plain(path))?.unsynced())
     }
@@ -231,9 +252,11 @@ impl Disk {
         self.world.note(self.state.host, "disk replaced", image.files.len() as u64, 0);
     }
 
-    /// A bit of a file changes by itself, on the disk and in what is kept of that in memory. An offset beyond the end changes nothing.
+    /// A bit of a file changes by itself, on the disk and in what is kept of that in memory. An
+    /// offset beyond the end changes nothing.
     ///
-    /// Errors: `NotFound`.
+    /// # Errors
+    /// `NotFound`.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let names = self.state.names.borrow();
         let inode = names.get(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
@@ -245,7 +268,8 @@ impl Disk {
 
     /// The next write to a file goes to another place of it, so much further ahead.
     ///
-    /// Errors: `NotFound`.
+    /// # Errors
+    /// `NotFound`.
     pub fn misdirect(&self, path: &Path, ahead: u64) -> io::Result<()> {
         let names = self.state.names.borrow();
         let inode = names.get(&plain(path)).ok_or(io::ErrorKind::NotFound)?;

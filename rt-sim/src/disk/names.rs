@@ -103,7 +103,8 @@ impl Names {
         Ok(())
     }
 
-    /// Errors: there is no such directory.
+    /// # Errors
+    /// There is no such directory.
     fn demand_directory(&self, path: &Path) -> io::Result<()> {
         match self.visible.has_directory(path) {
             true => Ok(()),

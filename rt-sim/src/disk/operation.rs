@@ -74,7 +74,8 @@ pub(super) fn io_error() -> io::Error {
 }
 
 impl DiskState {
-    /// Does something that takes a while: `work` is done at its end, all at once. It gets whether to fail.
+    /// Does something that takes a while: `work` is done at its end, all at once. It gets whether
+    /// to fail.
     ///
     /// `changes` is what it changes in a file, for what a crash in the middle of it leaves.
     pub(super) async fn operate<T: 'static>(
@@ -141,7 +142,9 @@ impl DiskState {
         work: impl FnOnce(&World) -> T + 'static,
     ) {
         if !self.under_way.borrow().operations.contains_key(&number) {
-            return; // The machine has lost its power, or its process has died, and what has become of this was decided then.
+            // The machine has lost its power, or its process has died, and what has become of this
+            // was decided then.
+            return;
         }
         if self.stalled_until.get() > world.now() {
             let disk = Rc::clone(self);

@@ -1,9 +1,11 @@
-//! What of the unsynced survives when a machine loses its power: nothing, all, what was done first, or anything.
+//! What of the unsynced survives when a machine loses its power: nothing, all, what was done first,
+//! or anything.
 
 use crate::disk::DiskState;
 use crate::world::World;
 
-/// How it is decided. One way for all files of a disk, so that whole states of it are seen, old and new ones.
+/// How it is decided. One way for all files of a disk, so that whole states of it are seen, old and
+/// new ones.
 #[derive(Clone, Copy, Debug)]
 enum Survives {
     Nothing,

@@ -76,7 +76,8 @@ impl SimStream {
         let itself = from.has(to.ip());
         if !itself && world.networking.chance(hang) {
             world.trace.count("connecting hangs");
-            connecting.attempts.set(ATTEMPTS); // It is repeated once, in vain, and long after anybody's patience.
+            // It is repeated once, in vain, and long after anybody's patience.
+            connecting.attempts.set(ATTEMPTS);
             repeat(world, &connecting);
         } else {
             ask(world, &connecting);

@@ -48,11 +48,13 @@ pub(crate) struct EndState {
     planned: bool,
     /// Since when it is repeated in vain, how often it was, and until when it will be.
     repeats: Option<Repeats>,
-    /// What of this end's window is in use: what is under way, or has arrived and was not read, or was read and its acknowledgement has not come.
+    /// What of this end's window is in use: what is under way, or has arrived and was not read, or
+    /// was read and its acknowledgement has not come.
     used: usize,
     /// The acknowledgements that have not come.
     unacknowledged: usize,
-    /// What it has sent has arrived, and no acknowledgement of that can come: until when it waits for one.
+    /// What it has sent has arrived, and no acknowledgement of that can come: until when it waits
+    /// for one.
     patient_until: Option<u64>,
     /// It has sent its end.
     pub(crate) shut: bool,
@@ -319,7 +321,8 @@ impl Connection {
         }
     }
 
-    /// What this side has sent has arrived. Where no acknowledgement of it can come, it has patience for so long.
+    /// What this side has sent has arrived. Where no acknowledgement of it can come, it has
+    /// patience for so long.
     fn misses_acknowledgement(self: &Rc<Self>, world: &World, side: Side) {
         let mut state = self.state(side).borrow_mut();
         if self.passes(world, side.other()) || state.patient_until.is_some() {
@@ -376,7 +379,8 @@ impl Connection {
         }
     }
 
-    /// This side tells the other one that there is no connection any more. If that is lost, the other one learns of it when it sends something.
+    /// This side tells the other one that there is no connection any more. If that is lost, the
+    /// other one learns of it when it sends something.
     fn send_reset(self: &Rc<Self>, world: &Rc<World>, side: Side) {
         if !self.host(side).is_powered() {
             return;

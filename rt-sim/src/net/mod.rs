@@ -1,7 +1,9 @@
 //! What lies between the hosts: links, and what can go wrong with them.
 //!
-//! A link is one direction from one host to another. What is sent over a link that is cut, is lost; TCP repeats it until it arrives or the connection is given
-//! up, so to a stream a short cut is a delay, and a long one an error. Acknowledgements go over the opposite link, without which a sender's window stays full.
+//! A link is one direction from one host to another. What is sent over a link that is cut, is lost;
+//! TCP repeats it until it arrives or the connection is given up, so to a stream a short cut is a
+//! delay, and a long one an error. Acknowledgements go over the opposite link, without which a
+//! sender's window stays full.
 
 mod connect;
 mod connection;
@@ -32,11 +34,14 @@ pub struct NetworkConfig {
     pub latency: Range<Duration>,
     /// How likely a segment is much later than that, by up to ten times the longest latency.
     pub jitter: f64,
-    /// How likely a segment is lost and comes with its repetition, some 200 ms later, and all that follow it, too.
+    /// How likely a segment is lost and comes with its repetition, some 200 ms later, and all that
+    /// follow it, too.
     pub loss: f64,
-    /// How many bytes a link carries in a second, for all connections together. A host's link to itself has no limit.
+    /// How many bytes a link carries in a second, for all connections together. A host's link to
+    /// itself has no limit.
     pub bandwidth: u64,
-    /// How many bytes of one direction of a connection may be under way, or have arrived and not been read. Drawn for each connection.
+    /// How many bytes of one direction of a connection may be under way, or have arrived and not
+    /// been read. Drawn for each connection.
     pub window: Range<u64>,
     /// How large segments are, in bytes. Drawn for each; so a write is cut anywhere.
     pub segment: Range<u64>,
@@ -65,7 +70,8 @@ impl Default for NetworkConfig {
 /// How long TCP waits before it repeats what was not acknowledged, at first and at most.
 const REPEATS: Range<Duration> = Duration::from_millis(200)..Duration::from_secs(3);
 
-/// How long it repeats before it gives a connection up. (Linux: a quarter of an hour. The shorter, the more of it is seen.)
+/// How long it repeats before it gives a connection up. (Linux: a quarter of an hour. The shorter,
+/// the more of it is seen.)
 const GIVES_UP: Range<Duration> = Duration::from_secs(5)..Duration::from_secs(30);
 
 #[derive(Default)]
@@ -163,7 +169,8 @@ impl Net {
         self.connections.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// A process is gone: the kernel closes what it has left open, unless it has lost its power, too.
+    /// A process is gone: the kernel closes what it has left open, unless it has lost its power,
+    /// too.
     pub(crate) fn close_all_of(&self, world: &Rc<World>, host: HostId) {
         let listening: Vec<_> = {
             let mut all = self.listening.borrow_mut();
@@ -188,7 +195,8 @@ impl Net {
     }
 }
 
-/// The network of a simulation. A clone is the same network. Its methods may be called from anywhere in the simulation.
+/// The network of a simulation. A clone is the same network. Its methods may be called from
+/// anywhere in the simulation.
 #[derive(Clone)]
 pub struct Network {
     pub(crate) world: Rc<World>,

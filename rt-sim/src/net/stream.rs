@@ -12,7 +12,8 @@ use quorate_rt::{ReadHalf, Stream, WriteHalf};
 use super::connection::{Connection, Side};
 use crate::world::World;
 
-/// How much of a write that was dropped still goes out, at most: the operating system may have begun to copy that.
+/// How much of a write that was dropped still goes out, at most: the operating system may have
+/// begun to copy that.
 const STILL_GOES: u64 = 128 << 10;
 
 /// One side of a connection; closes it when it is dropped.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use quorate_rt::{AsyncRuntime, Task, TaskError};
+use quorate_rt::{Executor, Task, TaskError};
 use quorate_rt_sim::Crash;
 
 use crate::common::*;

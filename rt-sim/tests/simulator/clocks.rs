@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 use quorate_rt_sim::{Sim, Simulation};
 
 use crate::common::*;
@@ -194,4 +194,24 @@ fn a_timer_does_not_follow_a_wall_clock() {
     pair.a.set_wall_clock_offset(3_600_000);
     let took = pair.time(sleeping).1;
     assert!(took > 990 * MS && took < 1010 * MS, "{took:?}");
+}
+
+#[test]
+fn time_in_suspend_is_counted_by_the_continuous_clock_alone() {
+    let pair = Pair::new(1);
+    let clocks = |rt: &Sim| (rt.continuous_now(), rt.now(), rt.wall_clock());
+    let begin = [clocks(&pair.on_a), clocks(&pair.on_b)];
+    let rt = pair.on_a.clone();
+    let sleeping = pair.on_a.spawn(async move { rt.sleep(2 * SECOND).await });
+    pair.simulation.run_for(MS);
+    pair.a.suspend(HOUR);
+    let took = pair.time(sleeping).1;
+    assert!(took > 1990 * MS && took < 2010 * MS, "{took:?}");
+    for (rt, begin, suspended) in
+        [(&pair.on_a, begin[0], HOUR), (&pair.on_b, begin[1], Duration::ZERO)]
+    {
+        let end = clocks(rt);
+        assert_eq!(end.0 - begin.0, end.1 - begin.1 + suspended);
+        assert!(end.2 - begin.2 < 3_000);
+    }
 }

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{Either, join, select};
 use futures::pin_mut;
-use quorate_rt::{AsyncRuntime, File, Listener, OpenMode, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Executor, File, Files, Listener, Network, OpenMode, ReadHalf, Stream, WriteHalf};
 use quorate_rt_sim::{Host, NetworkConfig, Sim, SimFile, SimStream, Simulation};
 
 /// Where servers listen.

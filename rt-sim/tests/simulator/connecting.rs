@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use quorate_rt::{AsyncRuntime, Listener, Stream};
+use quorate_rt::{Executor, Listener, Network, Stream};
 use quorate_rt_sim::{Crash, NetworkConfig, SimStream};
 
 use crate::common::*;

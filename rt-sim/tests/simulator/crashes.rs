@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate_rt::{AsyncRuntime, Listener, Task, TaskError, yield_now};
+use quorate_rt::{Executor, Files, Listener, Network, Task, TaskError, yield_now};
 use quorate_rt_sim::{Crash, Simulation};
 
 use crate::common::*;

@@ -1,10 +1,11 @@
-//! What destructors do while their process dies: in a process that is really killed, none of them runs. So nothing of it may be seen.
+//! What destructors do while their process dies: in a process that is really killed, none of them
+//! runs. So nothing of it may be seen.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use futures::FutureExt;
-use quorate_rt::{AsyncRuntime, File, Task, TaskError, WriteHalf};
+use quorate_rt::{Executor, File, Files, Network, Task, TaskError, WriteHalf};
 use quorate_rt_sim::{Crash, Sim, SimFile};
 
 use crate::common::*;

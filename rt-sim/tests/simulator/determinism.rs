@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_rt::{AsyncRuntime, File, Listener, OpenMode, Stream, Task, yield_now};
+use quorate_rt::{Executor, File, Files, Listener, Network, OpenMode, Stream, Task, yield_now};
 use quorate_rt_sim::{
     Crash, DiskConfig, Generator, Happened, Host, NetworkConfig, Sim, Simulation,
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join;
-use quorate_rt::{AsyncRuntime, File, OpenMode, Task};
+use quorate_rt::{Executor, File, Files, OpenMode, Task};
 use quorate_rt_sim::{Crash, DiskConfig, Sim, SimFile};
 
 use crate::common::*;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_rt::{AsyncRuntime, File, OpenMode, Task};
+use quorate_rt::{Executor, File, Files, OpenMode, Task};
 use quorate_rt_sim::{Crash, DiskConfig, DiskImage};
 
 use crate::common::*;
@@ -228,6 +228,30 @@ fn a_full_disk_takes_no_more_until_something_is_removed_or_cut() {
         drop(other);
         assert_eq!(pair.a.disk().used(), 1499);
         file.sync_data().await.expect("what is there can be synced");
+    });
+}
+
+#[test]
+fn a_disk_is_filled_and_emptied_while_it_is_used() {
+    let pair = Pair::new(1);
+    let file = pair.file(vec![1; 1000]);
+    let disk = pair.a.disk();
+    let full = Some(ErrorKind::StorageFull);
+    pair.wait(async {
+        write_at(&file, 1000, vec![2; 500]).await.expect("there is room");
+        disk.fill();
+        assert_eq!(kind(write_at(&file, 1500, "x").await), full);
+        write_at(&file, 0, vec![3; 1500]).await.expect("it is there already");
+        file.sync_data().await.expect("what is there can be synced");
+        // Less than is there already.
+        disk.set_capacity(100);
+        write_at(&file, 0, vec![4; 1500]).await.expect("it is there already");
+        assert_eq!(kind(file.allocate(1501).await), full);
+        file.set_len(50).await.unwrap();
+        write_at(&file, 50, vec![5; 50]).await.expect("there is room for it");
+        assert_eq!(kind(write_at(&file, 100, "x").await), full);
+        disk.set_capacity(1 << 20);
+        write_at(&file, 100, vec![6; 5000]).await.expect("there is room again");
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join;
-use quorate_rt::{AsyncRuntime, ReadHalf, WriteHalf};
+use quorate_rt::{Executor, ReadHalf, WriteHalf};
 use quorate_rt_sim::{Crash, Host, HostId, Simulation};
 
 use crate::common::*;

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Network;
 use quorate_rt_sim::NameConfig;
 
 use crate::common::*;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate_rt::{AsyncRuntime, Listener, Task, yield_now};
+use quorate_rt::{Executor, Listener, Network, Task, yield_now};
 use quorate_rt_sim::{Crash, Host, Simulation, Step};
 
 use crate::common::*;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join;
-use quorate_rt::{AsyncRuntime, Listener, ReadHalf, WriteHalf};
+use quorate_rt::{Executor, Listener, Network, ReadHalf, WriteHalf};
 use quorate_rt_sim::NetworkConfig;
 
 use crate::common::*;

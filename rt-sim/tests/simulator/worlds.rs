@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Task};
+use quorate_rt::{Executor, Task};
 use quorate_rt_sim::{Crash, HostId, Simulation, Step, Stuck, current};
 
 use crate::common::*;

@@ -1,7 +1,6 @@
 //! What fuzz targets check of this crate. Not part of its API.
 
 mod image;
-mod memory;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,9 +12,9 @@ use quorate_core::{
     Recovered, Replica, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
+use quorate_rt::testing::Memory;
 
 use self::image::{SEGMENT_BYTES, STORE, header, image, repair};
-use self::memory::Memory;
 use crate::format::{EntryCrc, Position, record_seed};
 use crate::record::{
     Content, Encoder, KIND_BEGIN, KIND_OWNER, KIND_WITNESS, KIND_WRITE, RECORD_HEADER_BYTES,
@@ -78,18 +77,18 @@ pub fn recovery(data: &[u8]) {
     let rt = Memory::default();
     let dir = Path::new("d");
     for (number, content) in (1..).zip(image(data)) {
-        rt.put(&dir.join(format!("wal/{number:016}.wal")), content);
+        rt.disk.put(dir.join(format!("wal/{number:016}.wal")), content);
     }
-    rt.put(&dir.join("LOCK"), Vec::new());
-    let before = rt.files();
+    rt.disk.put(dir.join("LOCK"), []);
+    let before = rt.disk.now();
     let checked = rt.wait(FileStore::check(&rt, dir));
-    assert!(rt.files() == before, "a check changes nothing");
+    assert!(rt.disk.now() == before, "a check changes nothing");
     let report = match checked {
         Ok(report) => report,
         Err(StoreError::Unsupported { .. }) => {
             let opened = rt.wait(open(&rt, dir));
             assert!(matches!(opened, Err(StoreError::Unsupported { .. })));
-            assert!(rt.files() == before, "what is refused is left as it is");
+            assert!(rt.disk.now() == before, "what is refused is left as it is");
             return;
         }
         Err(error) => panic!("{error}"),
@@ -99,7 +98,7 @@ pub fn recovery(data: &[u8]) {
         (Err(refused), Some(damage)) => {
             assert_eq!(refused.to_string(), damage.to_string());
             assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-            assert!(rt.files() == before, "what is refused is left as it is");
+            assert!(rt.disk.now() == before, "what is refused is left as it is");
             return;
         }
         (opened, damage) => {
@@ -181,7 +180,7 @@ pub fn snapshots(data: &[u8]) {
     drop(store);
     rt.finish();
 
-    let mut files = rt.files().into_iter().filter(|(path, _)| path.starts_with("d/snapshots"));
+    let mut files = rt.disk.now().into_iter().filter(|(path, _)| path.starts_with("d/snapshots"));
     let (path, mut file) = files.next().unwrap();
     assert!(files.next().is_none(), "one snapshot, one file");
     let whole = file.clone();
@@ -201,7 +200,7 @@ pub fn snapshots(data: &[u8]) {
         changes = rest;
     }
     let same = file == whole;
-    rt.put(&path, file);
+    rt.disk.put(&path, file);
     let damage = rt.wait(FileStore::check(&rt, dir)).unwrap().damage;
     assert!(!same || damage.is_none(), "{damage:?}");
     read_snapshot(&rt, dir, GROUP, &meta, &content, (!same).then_some(damage.is_some()));
@@ -247,7 +246,7 @@ fn read_snapshot(
 fn put(rt: &Memory, store: &FileStore<Memory>, group: u64, write: LogWrite) {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| drop(sender.send(outcome));
-    store.append(group, write, Completion::new(tell));
+    let _pending = store.append(group, write, Completion::new(tell));
     rt.wait(receiver).unwrap().unwrap();
 }
 

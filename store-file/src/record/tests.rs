@@ -308,8 +308,8 @@ fn what_is_unknown_is_skipped_or_refused_as_it_says_and_never_torn() {
     for kind in [0, 1, 5] {
         let found = content(kind, b"anything", b"anything");
         assert!(matches!(found, Ok(Some(Content::Skipped))), "{found:?}");
-        let reason = unsupported(content(REFUSE_KIND | (kind + 5), b"anything", b"anything"));
-        assert!(reason.starts_with(&format!("a record of unknown kind {}", kind + 5)), "{reason}");
+        let reason = unsupported(content(REFUSE_KIND | (kind + 6), b"anything", b"anything"));
+        assert!(reason.starts_with(&format!("a record of unknown kind {}", kind + 6)), "{reason}");
     }
     for kind in [KIND_BEGIN, KIND_OWNER] {
         let mut body = Gather::new();

@@ -7,11 +7,10 @@ use std::rc::Rc;
 use quorate_core::{Marks, Standing};
 
 use super::images::*;
-use super::memory::{Image, Memory, Moment};
 use super::state::*;
 use super::*;
 
-type MemoryStore = FileStore<Memory<Tokio>>;
+type MemoryStore = FileStore<Memory>;
 
 /// The states of some groups, one after each write.
 #[derive(Clone)]
@@ -34,7 +33,7 @@ impl History {
     }
 
     /// Submits a write, and keeps the disk informed of what has been submitted and acknowledged.
-    fn submit(&mut self, rt: &Memory<Tokio>, store: &MemoryStore, group: usize, write: LogWrite) {
+    fn submit(&mut self, rt: &Memory, store: &MemoryStore, group: usize, write: LogWrite) {
         let mut now = self.now().clone();
         now[group].apply(&write);
         self.states.push(now);
@@ -45,11 +44,11 @@ impl History {
             let (acknowledged, submitted) = disk.progress.get();
             disk.progress.set((acknowledged + usize::from(outcome.is_ok()), submitted));
         });
-        store.append(group as GroupId, write, done);
+        let _pending = store.append(group as GroupId, write, done);
     }
 
     /// The moment's image holds one of the states that it may.
-    async fn survives(&self, rt: &Memory<Tokio>, moment: &Moment) -> (Memory<Tokio>, usize) {
+    async fn survives(&self, rt: &Memory, moment: &Moment) -> (Memory, usize) {
         let rt = rt.with(&moment.image);
         let report = FileStore::check(&rt, DIR).await.unwrap();
         assert!(report.damage.is_none(), "{report:?}");
@@ -99,7 +98,7 @@ fn told(term: u64) -> LogWrite {
     }
 }
 
-async fn run(rt: &Memory<Tokio>) -> (History, Vec<Moment>) {
+async fn run(rt: &Memory) -> (History, Vec<Moment>) {
     let rt = rt.with(&Image::new());
     rt.disk.record_moments();
     let store = open(&rt).await.unwrap();
@@ -174,7 +173,7 @@ async fn run(rt: &Memory<Tokio>) -> (History, Vec<Moment>) {
 }
 
 /// Until everything has happened that waits for nothing.
-async fn settle(rt: &Memory<Tokio>) {
+async fn settle(rt: &Memory) {
     loop {
         let before = rt.disk.progress.get();
         for _ in 0..50 {
@@ -276,7 +275,7 @@ fn what_a_purge_left_goes_with_the_next_opening_if_its_begin_was_lost() {
             image.get_mut(&last.file).unwrap()[last.begin..].fill(0);
             let rt = rt.with(&image);
             let Ok(store) = open(&rt).await else { continue };
-            if store.recover(1).await.unwrap().outline.purged() != at {
+            if recovered(&store, 1).await.outline.purged() != at {
                 continue;
             }
             lost += usize::from(images_of_segments(&image) > 3);
@@ -305,5 +304,6 @@ fn a_log_without_entries_does_not_grow_with_the_starts() {
 }
 
 fn images_of_segments(image: &Image) -> usize {
-    image.keys().filter(|file| file.starts_with("/store/wal")).count()
+    let is_segment = |file: &&PathBuf| file.extension().is_some_and(|is| is == "wal");
+    image.keys().filter(is_segment).count()
 }

@@ -7,12 +7,11 @@ use std::pin::pin;
 use std::task::Poll;
 
 use super::images::*;
-use super::memory::{Image, Memory};
 use super::*;
 
 /// A log of one group, in the moment of a crash: a batch has been written and not synced yet.
 struct Crash {
-    rt: Memory<Tokio>,
+    rt: Memory,
     /// What was submitted.
     written: Vec<Entry>,
     /// How much of it was acknowledged.
@@ -26,12 +25,7 @@ struct Crash {
 impl Crash {
     /// Writes the acknowledged entries one by one, then the others as one batch. The sizes are
     /// those of the entries' commands.
-    async fn make(
-        rt: &Memory<Tokio>,
-        acknowledged: &[usize],
-        batch: &[usize],
-        witness: bool,
-    ) -> Self {
+    async fn make(rt: &Memory, acknowledged: &[usize], batch: &[usize], witness: bool) -> Self {
         let written: Vec<_> = (acknowledged.iter().chain(batch).zip(1..))
             .map(|(size, index)| entry(1, index, vec![0x40 + index as u8; *size]))
             .collect();
@@ -50,7 +44,7 @@ impl Crash {
         while !ends_with_an_empty_segment(&rt.disk.now()) {
             yield_now().await;
         }
-        rt.disk.hold_syncs.set(true);
+        rt.disk.faults.hold_syncs.close();
         for entry in others {
             drop(submit(&store, 1, entries([entry.clone()])));
         }
@@ -63,7 +57,7 @@ impl Crash {
     }
 
     /// Cases which differ in where the batch stands.
-    async fn all(rt: &Memory<Tokio>) -> Vec<Self> {
+    async fn all(rt: &Memory) -> Vec<Self> {
         let mut crashes = Vec::new();
         let batch = [10, 700, 0, 300, 900];
         for witness in [false, true] {
@@ -75,7 +69,7 @@ impl Crash {
     }
 
     /// Opens a disk with this content: what it finds must be right, and is how many entries.
-    async fn survives(&self, image: &Image, what: &str) -> (Memory<Tokio>, usize) {
+    async fn survives(&self, image: &Image, what: &str) -> (Memory, usize) {
         let rt = self.rt.with(image);
         let report = FileStore::check(&rt, DIR).await.unwrap();
         assert!(rt.disk.now() == *image, "{what}: a check has changed something");
@@ -146,11 +140,14 @@ fn a_crash_in_a_recovery_loses_nothing_either() {
                 let missing = subset(&sectors, mask);
                 let image = without(&crash.synced, &crash.now, &missing);
                 let rt = crash.rt.with(&image);
-                rt.disk.hold_syncs.set(true);
+                rt.disk.faults.hold_syncs.close();
                 let mut opening = pin!(open(&rt));
                 let waits =
                     poll_fn(|context| Poll::Ready(opening.as_mut().poll(context).is_pending()));
-                assert!(waits.await && rt.disk.held.get() == 1, "nothing else can be waited for");
+                assert!(
+                    waits.await && rt.disk.faults.hold_syncs.waiting() == 1,
+                    "nothing else can be waited for"
+                );
                 let (old, new) = (rt.disk.synced(), rt.disk.now());
                 let sectors = differences(&old, &new);
                 for at in 0..=sectors.len() {
@@ -266,7 +263,7 @@ fn an_entry_that_is_cut_off_an_open_store_is_damage() {
         let store = scene.open().await;
         put(&store, 1, entries([entry(1, 1, vec![1; 3000]), entry(1, 2, vec![2; 3000])])).await;
         let at = HEADER_BYTES + 4000;
-        fs::OpenOptions::new().write(true).open(scene.segment(1)).unwrap().set_len(at).unwrap();
+        scene.set_content(1, &scene.content(1)[..at as usize]);
         assert_eq!(store.read(1, 1..2, 1).await.unwrap(), [entry(1, 1, vec![1; 3000])]);
         match store.read(1, 2..3, 1).await {
             Err(StoreError::Damaged { file, offset, .. }) => {

@@ -167,7 +167,7 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
     scene(async |scene| {
         let store = scene.open().await;
         let mut index = 0;
-        while !scene.segment(3).exists() {
+        while !scene.has(3) {
             index += 1;
             put(&store, 1, entries([entry(1, index, vec![1; 1000])])).await;
             scene.made(2).await;
@@ -184,7 +184,7 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
         scene.set_content(2, &content);
         let store = scene.open().await;
         assert_eq!(last(&store, 1).await, index - 1);
-        assert!(!scene.segment(3).exists(), "what comes after the tail is made anew");
+        assert!(!scene.has(3), "what comes after the tail is made anew");
         put(&store, 1, entries([entry(2, index, vec![2; 1000])])).await;
         drop(store);
         let store = scene.open().await;
@@ -216,7 +216,7 @@ fn zeros_over_acknowledged_records_are_damage_where_any_later_record_survives() 
             let mut content = whole.clone();
             content[at as usize..(at + BLOCK) as usize].fill(0);
             scene.set_content(1, &content);
-            let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+            let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap();
             assert!(report.damage.is_some() && report.end.is_none(), "zeros at {at}: {report:?}");
             let (file, offset) = scene.damage().await;
             assert_eq!(file, "0000000000000001.wal");
@@ -231,7 +231,7 @@ fn zeros_over_acknowledged_records_are_damage_where_any_later_record_survives() 
 fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
     scene(async |scene| {
         let (whole, end) = closed_with_ten(&scene).await;
-        let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap().end.unwrap();
+        let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap().end.unwrap();
         assert!(
             report.is_witnessed && report.torn_bytes == 0 && report.offset == end,
             "{report:?}"
@@ -241,7 +241,7 @@ fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
             let mut content = whole.clone();
             content[begin as usize..(begin + BLOCK).min(SMALL.segment_bytes) as usize].fill(0);
             scene.set_content(1, &content);
-            let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+            let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap();
             assert!(report.damage.is_none(), "{report:?}");
             let (_, last) = report.groups[&1].entries.unwrap();
             assert!((6..10).contains(&last.index), "{last}");
@@ -267,7 +267,7 @@ fn a_missing_or_foreign_segment_is_refused() {
         drop(store);
         drop(scene.open().await);
         let second = scene.content(2);
-        fs::remove_file(scene.segment(2)).unwrap();
+        scene.disk().remove(scene.segment(2));
         assert_eq!(scene.damage().await, ("0000000000000002.wal".to_owned(), 0));
 
         let header = segment_header(&second, 2);
@@ -292,7 +292,7 @@ fn a_missing_or_foreign_segment_is_refused() {
 
         scene.set_content(2, &second);
         assert_eq!(last(&scene.open().await, 1).await, 40);
-        fs::remove_file(scene.segment(1)).unwrap();
+        scene.disk().remove(scene.segment(1));
         assert_eq!(scene.damage().await, ("0000000000000001.wal".to_owned(), 0));
     });
 }
@@ -304,12 +304,12 @@ fn a_half_made_segment_is_made_anew() {
         scene.made(2).await;
         put(&store, 1, entries([entry(1, 1, "a")])).await;
         drop(store);
-        fs::write(scene.dir.path().join("wal/next.tmp"), b"QUO").unwrap();
-        fs::write(scene.dir.path().join("wal/notes.txt"), b"a stranger").unwrap();
+        scene.disk().put(scene.dir.join("wal/next.tmp"), b"QUO");
+        scene.disk().put(scene.dir.join("wal/notes.txt"), b"a stranger");
         let store = scene.open().await;
         assert_eq!(last(&store, 1).await, 1);
         scene.made(2).await;
-        assert!(!scene.dir.path().join("wal/next.tmp").exists());
+        assert!(!scene.disk().has(scene.dir.join("wal/next.tmp")));
     });
 }
 

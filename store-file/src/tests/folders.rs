@@ -1,19 +1,30 @@
 //! Folders in which a store is made, or not: other data, files, and what a crash has left of a
 //! store in the making.
 
-use std::io;
 use std::path::Path;
+use std::{fs, io};
+
+use quorate_rt_tokio::Tokio;
 
 use super::images::{DIR, in_memory, open};
-use super::memory::Image;
 use super::*;
 
+/// A scenario in a real folder, as a disk in memory has none.
+fn on_disk(scenario: impl AsyncFnOnce(&Tokio, &Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    Tokio::run(&Launch::named("test"), async |rt| scenario(&rt, dir.path()).await).unwrap();
+}
+
+async fn open_in(rt: &Tokio, dir: &Path) -> FileStore<Tokio> {
+    FileStore::open_with(rt, dir, SMALL).await.unwrap()
+}
+
 /// A store is refused there, and nothing is changed. Gives what is said.
-async fn refused(scene: &Scene, dir: &Path, kind: io::ErrorKind) -> String {
-    let before = listing(scene.dir.path());
-    let opened = FileStore::open_with(&scene.rt, dir, SMALL).await;
+async fn refused(rt: &Tokio, root: &Path, dir: &Path, kind: io::ErrorKind) -> String {
+    let before = listing(root);
+    let opened = FileStore::open_with(rt, dir, SMALL).await;
     let error = opened.map(drop).expect_err("no folder for a store");
-    assert_eq!(listing(scene.dir.path()), before);
+    assert_eq!(listing(root), before);
     let StoreError::Io { source, .. } = &error else { panic!("{error}") };
     assert_eq!(source.kind(), kind, "{error}");
     let said = error.to_string();
@@ -37,72 +48,72 @@ fn listing(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_folder_with_other_data_is_refused_and_some_of_them_are_named() {
-    scene(async |scene| {
-        let dir = scene.dir.path().join("home");
+    on_disk(async |rt, root| {
+        let dir = root.join("home");
         fs::create_dir_all(dir.join("Documents")).unwrap();
         fs::write(dir.join(".bashrc"), "").unwrap();
-        let said = refused(&scene, &dir, io::ErrorKind::DirectoryNotEmpty).await;
+        let said = refused(rt, root, &dir, io::ErrorKind::DirectoryNotEmpty).await;
         assert!(said.contains("it holds .bashrc, Documents;"), "{said}");
         for number in 0..20 {
             fs::write(dir.join(format!("{number:02}.txt")), "").unwrap();
         }
-        let said = refused(&scene, &dir, io::ErrorKind::DirectoryNotEmpty).await;
+        let said = refused(rt, root, &dir, io::ErrorKind::DirectoryNotEmpty).await;
         assert!(said.contains(".bashrc, 00.txt, 01.txt, 02.txt, 03.txt and 17 more"), "{said}");
     });
 }
 
 #[test]
 fn another_programs_log_or_lock_is_not_taken_for_a_stores() {
-    scene(async |scene| {
+    on_disk(async |rt, root| {
         for (number, file) in
             ["wal/0.wal", "wal/0000000000000000-0000000000000000.wal", "snapshots/a", "CURRENT"]
                 .into_iter()
                 .enumerate()
         {
-            let dir = scene.dir.path().join(number.to_string());
+            let dir = root.join(number.to_string());
             let path = dir.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "theirs").unwrap();
             fs::write(dir.join("LOCK"), "").unwrap();
-            let said = refused(&scene, &dir, io::ErrorKind::DirectoryNotEmpty).await;
+            let said = refused(rt, root, &dir, io::ErrorKind::DirectoryNotEmpty).await;
             assert!(said.contains(&format!("it holds {file};")), "{said}");
         }
-        let dir = scene.dir.path().join("file");
+        let dir = root.join("file");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("wal"), "theirs").unwrap();
-        let said = refused(&scene, &dir, io::ErrorKind::DirectoryNotEmpty).await;
+        let said = refused(rt, root, &dir, io::ErrorKind::DirectoryNotEmpty).await;
         assert!(said.contains("it holds wal"), "{said}");
     });
 }
 
 #[test]
 fn a_file_in_the_place_of_the_folder_is_called_a_file() {
-    scene(async |scene| {
-        let file = scene.dir.path().join("file");
+    on_disk(async |rt, root| {
+        let file = root.join("file");
         fs::write(&file, "").unwrap();
-        let said = refused(&scene, &file, io::ErrorKind::NotADirectory).await;
+        let said = refused(rt, root, &file, io::ErrorKind::NotADirectory).await;
         assert!(said.contains("it is a file"), "{said}");
-        let said = refused(&scene, &file.join("a/b"), io::ErrorKind::NotADirectory).await;
+        let said = refused(rt, root, &file.join("a/b"), io::ErrorKind::NotADirectory).await;
         assert!(said.contains(&format!("{} is a file", file.display())), "{said}");
-        let checked = FileStore::check(&scene.rt, &file).await.unwrap_err().to_string();
+        let checked = FileStore::check(rt, &file).await.unwrap_err().to_string();
         assert!(checked.contains("it is a file"), "{checked}");
     });
 }
 
 #[test]
 fn the_root_of_a_file_system_may_hold_a_store() {
-    scene(async |scene| {
-        fs::create_dir(scene.dir.path().join("lost+found")).unwrap();
-        put(&scene.open().await, 1, entries([entry(1, 1, "a")])).await;
+    on_disk(async |rt, root| {
+        fs::create_dir(root.join("lost+found")).unwrap();
+        put(&open_in(rt, root).await, 1, entries([entry(1, 1, "a")])).await;
     });
 }
 
 #[test]
 fn files_beside_a_store_do_not_keep_it_from_opening() {
-    scene(async |scene| {
-        put(&scene.open().await, 1, entries([entry(1, 1, "a")])).await;
-        fs::write(scene.dir.path().join("notes.txt"), "the admin's").unwrap();
-        assert_eq!(last(&scene.open().await, 1).await, 1);
+    on_disk(async |rt, root| {
+        put(&open_in(rt, root).await, 1, entries([entry(1, 1, "a")])).await;
+        fs::write(root.join("notes.txt"), "the admin's").unwrap();
+        assert_eq!(last(&open_in(rt, root).await, 1).await, 1);
     });
 }
 
@@ -130,12 +141,11 @@ fn a_folder_is_opened_whatever_a_crash_has_left_of_its_creation() {
     });
 }
 
-/// With folders, which a disk in memory does not have.
 #[test]
 fn a_folder_is_opened_with_any_part_of_a_store_that_holds_nothing() {
-    scene(async |scene| {
+    on_disk(async |rt, root| {
         for parts in 0..32 {
-            let dir = scene.dir.path().join(parts.to_string());
+            let dir = root.join(parts.to_string());
             fs::create_dir(&dir).unwrap();
             let has = |part: u32| parts >> part & 1 == 1;
             if has(0) {
@@ -155,7 +165,7 @@ fn a_folder_is_opened_with_any_part_of_a_store_that_holds_nothing() {
                 fs::create_dir_all(dir.join("snapshots")).unwrap();
                 fs::write(dir.join("snapshots/1.tmp"), "half").unwrap();
             }
-            let store = FileStore::open_with(&scene.rt, &dir, SMALL).await.unwrap();
+            let store = open_in(rt, &dir).await;
             put(&store, 1, entries([entry(1, 1, "a")])).await;
         }
     });

@@ -26,7 +26,7 @@ impl Forger {
         drop(scene.open().await);
         scene.made(2).await;
         scene.closed().await;
-        fs::remove_file(scene.segment(2)).unwrap();
+        scene.disk().remove(scene.segment(2));
         let store = segment_header(&scene.content(1), 1).store;
         let mut forger = Self { scene, store, segments: Vec::new() };
         forger.clear();
@@ -208,7 +208,7 @@ fn a_record_of_an_unknown_kind_is_skipped_or_refused() {
         forger.save();
         let before = forger.scene.content(1);
         let (path, offset) = (forger.scene.segment(1), at.offset);
-        let checked = FileStore::check(&forger.scene.rt, forger.scene.dir.path()).await;
+        let checked = FileStore::check(&forger.scene.rt, &forger.scene.dir).await;
         for error in [forger.scene.try_open().await.map(drop), checked.map(drop)] {
             match error {
                 Err(StoreError::Unsupported { file, offset: found, reason }) => {

@@ -4,7 +4,6 @@
 use quorate_core::{Identity, Marks, Standing};
 
 use super::images::{DIR, closed, in_memory, open};
-use super::memory::{Image, Memory};
 use super::state::*;
 use super::*;
 
@@ -15,7 +14,7 @@ fn join(cluster: ClusterId) -> LogWrite {
     LogWrite { cluster: Some(cluster), ..LogWrite::default() }
 }
 
-async fn start<R: AsyncRuntime>(store: &FileStore<R>) -> Identity {
+async fn start<R: Files>(store: &FileStore<R>) -> Identity {
     store.identify(1).await.unwrap()
 }
 
@@ -39,7 +38,7 @@ fn the_first_node_is_the_only_one_and_each_of_its_starts_is_counted() {
         let before = scene.content(1);
         match store.identify(2).await {
             Err(StoreError::OtherNode { place, holds: 1, wanted: 2 }) => {
-                assert_eq!(place, scene.dir.path().display().to_string());
+                assert_eq!(place, scene.dir.display().to_string());
             }
             other => panic!("{other:?}"),
         }
@@ -51,7 +50,7 @@ fn the_first_node_is_the_only_one_and_each_of_its_starts_is_counted() {
     scene(async |scene| {
         let one = start(&scene.open().await).await;
         let mut other = scene;
-        other.dir = tempfile::tempdir().unwrap();
+        other.dir = PathBuf::from("/other");
         assert!(start(&other.open().await).await.incarnation != one.incarnation);
     });
 }
@@ -128,12 +127,12 @@ fn what_was_told_in_segments_that_are_removed_is_still_known() {
             finish(&store, 1, &meta).await.unwrap();
             put(&store, 1, named(&meta, Some(meta.log_id))).await;
             let removed = index as u32 / 8;
-            scene.until(|| !scene.segment(removed).exists()).await;
+            scene.until(|| !scene.has(removed)).await;
             drop(store);
             store = scene.open().await;
             let expected = Identity { cluster: Some(CLUSTER), boot, ..first };
             assert_eq!(start(&store).await, expected);
-            let recovered = store.recover(2).await.unwrap();
+            let recovered = recovered(&store, 2).await;
             assert_eq!((&recovered.standing, &recovered.marks), (&standing, &marks));
         }
     });
@@ -151,7 +150,7 @@ enum Step {
 
 /// Takes the steps one by one, and keeps the disk informed of how many have begun and are
 /// acknowledged.
-async fn run(rt: &Memory<Tokio>, steps: &[Step]) {
+async fn run(rt: &Memory, steps: &[Step]) {
     let mut store = open(rt).await.unwrap();
     let mut index = 0;
     for (at, step) in steps.iter().enumerate() {
@@ -227,7 +226,7 @@ fn a_crash_at_any_operation_leaves_the_identity_that_was_acknowledged() {
             let identity = start(&store).await;
             assert_eq!((identity.boot, identity.cluster), (held.0 + 1, held.1));
             // It is bound to its cluster together with the entry.
-            let recovered = store.recover(1).await.unwrap();
+            let recovered = recovered(&store, 1).await;
             assert_eq!(held.1.is_some(), recovered.outline.last().index > 0);
         }
         assert!(lost > 10, "{lost}");
@@ -246,7 +245,7 @@ fn a_report_says_whose_store_it_is() {
         drop(scene.open().await);
         scene.closed().await;
         let identity = async || {
-            let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+            let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap();
             report.identity
         };
         let nobodys = identity().await.unwrap();
@@ -260,7 +259,7 @@ fn a_report_says_whose_store_it_is() {
         assert_eq!((held.node, held.boots, held.cluster), (Some(1), 1, Some(CLUSTER)));
         assert_eq!(held.incarnation, started.incarnation);
         // As far as it can be read.
-        fs::write(scene.segment(1), b"").unwrap();
+        scene.disk().put(scene.segment(1), b"");
         assert_eq!(identity().await, None);
     });
 }

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use super::memory::{Image, Memory};
 use super::*;
 use crate::format::{HEADER_BYTES, record_seed};
 use crate::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
@@ -24,12 +23,12 @@ pub(super) struct Place {
     pub(super) witness: bool,
 }
 
-pub(super) async fn open(rt: &Memory<Tokio>) -> Result<FileStore<Memory<Tokio>>, StoreError> {
+pub(super) async fn open(rt: &Memory) -> Result<FileStore<Memory>, StoreError> {
     FileStore::open_with(rt, DIR, SMALL).await
 }
 
 /// What is there once a dropped store has written its last.
-pub(super) async fn closed(rt: &Memory<Tokio>) -> Image {
+pub(super) async fn closed(rt: &Memory) -> Image {
     while rt.lock_file(&Path::new(DIR).join("LOCK")).await.is_err() {
         yield_now().await;
     }
@@ -105,6 +104,6 @@ pub(super) fn places(image: &Image) -> Vec<Place> {
     places
 }
 
-pub(super) fn in_memory(scenario: impl AsyncFnOnce(Memory<Tokio>)) {
+pub(super) fn in_memory(scenario: impl AsyncFnOnce(Memory)) {
     Memory::run(&Launch::named("test"), scenario).unwrap();
 }

@@ -8,10 +8,10 @@ use super::*;
 fn an_empty_directory_is_an_empty_store() {
     scene(async |scene| {
         let store = scene.open().await;
-        assert_eq!(store.recover(1).await.unwrap(), Recovered::default());
+        assert_eq!(recovered(&store, 1).await, Recovered::default());
         drop(store);
         let store = scene.open().await;
-        assert_eq!(store.recover(1).await.unwrap(), Recovered::default());
+        assert_eq!(recovered(&store, 1).await, Recovered::default());
         assert!(matches!(store.read(1, 1..2, 100).await, Err(StoreError::Missing(1))));
     });
 }
@@ -51,7 +51,7 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
         let mut outline = Outline::default();
         written.iter().for_each(|entry| outline.push(entry));
         assert_eq!(
-            store.recover(9).await.unwrap(),
+            recovered(&store, 9).await,
             Recovered { hard_state, outline, ..Recovered::default() }
         );
         assert_eq!(all(&store, 9).await, written);
@@ -66,7 +66,7 @@ fn the_last_hard_state_counts() {
             put(&store, 1, hard_state(term, vote)).await;
         }
         drop(store);
-        let recovered = scene.open().await.recover(1).await.unwrap();
+        let recovered = recovered(&scene.open().await, 1).await;
         assert_eq!(
             recovered.hard_state,
             HardState { term: Term(7), voted_for: Some(Replica::new(2, 7)) }
@@ -232,7 +232,7 @@ fn the_log_moves_on_to_further_segments() {
         for entry in &log {
             put(&store, 1, entries([entry.clone()])).await;
         }
-        assert!(scene.segment(5).exists());
+        assert!(scene.has(5));
         assert_eq!(all(&store, 1).await, log);
         drop(store);
         let store = scene.open().await;
@@ -282,7 +282,7 @@ fn a_write_larger_than_a_segment_gets_one_of_its_size() {
         // The first write needs another segment than the first one, and all records stand within
         // the length that theirs was made with.
         scene.fits();
-        assert!(!scene.segment(8).exists());
+        assert!(!scene.has(8));
     });
 }
 

@@ -1,51 +1,47 @@
 //! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They
-//! run on tokio, and could on any runtime.
+//! run in memory, but for those that need folders.
 
 mod compaction;
 mod crashes;
 mod damage;
 mod failure;
-mod faults;
 mod folders;
 mod forged;
+mod full;
 mod identity;
 mod images;
 mod log;
-mod memory;
 mod model;
+mod power;
 mod records;
 mod refused;
+mod removed;
 mod snapshots;
 mod state;
 
-use std::fs;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::{
-    ClusterId, Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite, Payload,
-    Recovered, Replica, StoreError, Term,
+    Appended, ClusterId, Completion, Entry, GroupId, HardState, Index, LogId, LogStore, LogWrite,
+    Payload, Recovered, Replica, StoreError, Term,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::{AsyncRuntime, Launch, yield_now};
-use quorate_rt_tokio::Tokio;
-use tempfile::TempDir;
+use quorate_rt::testing::{Disk, Faults, Image, Memory, Moment};
+use quorate_rt::{Executor, Files, Launch, yield_now};
 
-use self::faults::{Faults, Faulty};
 use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader};
 use crate::record::{WITNESS_BYTES, witness};
 use crate::{FileConfig, FileStore};
 
-type Rt = Faulty<Tokio>;
-type Store = FileStore<Rt>;
+type Store = FileStore<Memory>;
 type Outcome = oneshot::Receiver<Result<(), StoreError>>;
 
 /// A runtime, a directory and settings.
 struct Scene {
-    rt: Rt,
-    dir: TempDir,
+    rt: Memory,
+    dir: PathBuf,
     config: FileConfig,
 }
 
@@ -54,30 +50,41 @@ const SMALL: FileConfig =
     FileConfig { segment_bytes: 16 << 10, cache_bytes: 0, max_batch_bytes: 8 << 10 };
 
 fn scene(scenario: impl AsyncFnOnce(Scene)) {
-    let dir = tempfile::tempdir().unwrap();
-    Rt::run(&Launch::named("test"), async |rt| scenario(Scene { rt, dir, config: SMALL }).await)
-        .unwrap();
+    Memory::run(&Launch::named("test"), async |rt| {
+        // A store reads it beside whatever else it does.
+        rt.disk.faults.spared.set(Some("LOCK"));
+        scenario(Scene { rt, dir: PathBuf::from("/store"), config: SMALL }).await;
+    })
+    .unwrap();
 }
 
 impl Scene {
     async fn try_open(&self) -> Result<Store, StoreError> {
-        FileStore::open_with(&self.rt, self.dir.path(), self.config.clone()).await
+        FileStore::open_with(&self.rt, &self.dir, self.config.clone()).await
     }
 
     async fn open(&self) -> Store {
         self.try_open().await.unwrap()
     }
 
-    fn faults(&self) -> &Rc<Faults> {
-        &self.rt.faults
+    fn disk(&self) -> &Disk {
+        &self.rt.disk
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.disk().faults
     }
 
     fn segment(&self, number: u32) -> PathBuf {
-        self.dir.path().join(format!("wal/{number:016}.wal"))
+        self.dir.join(format!("wal/{number:016}.wal"))
+    }
+
+    fn has(&self, segment: u32) -> bool {
+        self.disk().has(self.segment(segment))
     }
 
     fn content(&self, segment: u32) -> Vec<u8> {
-        fs::read(self.segment(segment)).unwrap()
+        self.disk().get(self.segment(segment)).unwrap()
     }
 
     /// The end of a segment's records.
@@ -95,7 +102,7 @@ impl Scene {
 
     /// Each record stands within the length that its segment was made with.
     fn fits(&self) {
-        for number in (1..).take_while(|number| self.segment(*number).exists()) {
+        for number in (1..).take_while(|number| self.has(*number)) {
             let made_with = segment_header(&self.content(number), number).bytes;
             assert!(self.end(number) <= made_with, "segment {number}");
         }
@@ -109,19 +116,19 @@ impl Scene {
     }
 
     fn set_content(&self, segment: u32, content: &[u8]) {
-        fs::write(self.segment(segment), content).unwrap();
+        self.disk().put(self.segment(segment), content);
     }
 
     /// Until a segment is there: they are made in the background.
     async fn made(&self, segment: u32) {
-        while !self.segment(segment).exists() {
+        while !self.has(segment) {
             self.rt.sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// Until a store that was dropped has written its last.
     async fn closed(&self) {
-        let lock = self.dir.path().join("LOCK");
+        let lock = self.dir.join("LOCK");
         while self.rt.lock_file(&lock).await.is_err() {
             self.rt.sleep(Duration::from_millis(1)).await;
         }
@@ -171,26 +178,35 @@ fn hard_state(term: u64, vote: u64) -> LogWrite {
 }
 
 /// Submits, without waiting.
-fn submit<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId, write: LogWrite) -> Outcome {
+fn submit<R: Files>(store: &FileStore<R>, group: GroupId, write: LogWrite) -> Outcome {
     let (sender, receiver) = oneshot::channel();
     let tell = move |outcome| {
         let _ = sender.send(outcome);
     };
-    store.append(group, write, Completion::new(tell));
+    let Appended::Pending = store.append(group, write, Completion::new(tell)) else {
+        panic!("a file is never durable at once")
+    };
     receiver
 }
 
 /// Writes durably.
-async fn put<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId, write: LogWrite) {
+async fn put<R: Files>(store: &FileStore<R>, group: GroupId, write: LogWrite) {
     submit(store, group, write).await.unwrap().unwrap();
 }
 
 /// The whole log of a group.
-async fn all<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Vec<Entry> {
+async fn all<R: Files>(store: &FileStore<R>, group: GroupId) -> Vec<Entry> {
     let last = last(store, group).await;
     store.read(group, 1..last + 1, usize::MAX).await.unwrap().to_vec()
 }
 
-async fn last<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Index {
-    store.recover(group).await.unwrap().outline.last().index
+async fn last<R: Files>(store: &FileStore<R>, group: GroupId) -> Index {
+    recovered(store, group).await.outline.last().index
+}
+
+/// What the store holds of a group, which is not opened by that.
+async fn recovered<R: Files>(store: &FileStore<R>, group: GroupId) -> Recovered {
+    let recovered = store.recover(group).await.unwrap();
+    store.release(group);
+    recovered
 }

@@ -62,7 +62,7 @@ fn random_writes_reads_and_openings_agree_with_a_list() {
 }
 
 fn first_segment(scene: &Scene) -> usize {
-    (1..).find(|number| scene.segment(*number).exists()).unwrap() as usize
+    (1..).find(|number| scene.has(*number)).unwrap() as usize
 }
 
 /// A write that makes sense now: of entries at the end or in place of some, and now and then with a

@@ -4,7 +4,6 @@
 use quorate_core::{Marks, Standing};
 
 use super::images::*;
-use super::memory::{Image, Memory};
 use super::state::*;
 use super::*;
 
@@ -22,7 +21,7 @@ fn told() -> LogWrite {
 /// that is durable. Group 2 has all that it is told only there, and so has the store what it knows
 /// of itself.
 struct Crash {
-    rt: Memory<Tokio>,
+    rt: Memory,
     /// Of group 1: before and after.
     states: [State; 2],
     synced: Image,
@@ -30,7 +29,7 @@ struct Crash {
 }
 
 impl Crash {
-    async fn make(rt: &Memory<Tokio>, received: bool) -> Self {
+    async fn make(rt: &Memory, received: bool) -> Self {
         let rt = rt.with(&Image::new());
         let store = open(&rt).await.unwrap();
         store.identify(1).await.unwrap();
@@ -55,7 +54,7 @@ impl Crash {
         while !ends_with_an_empty_segment(&rt.disk.now()) {
             yield_now().await;
         }
-        rt.disk.hold_syncs.set(true);
+        rt.disk.faults.hold_syncs.close();
         drop(submit(&store, 1, write));
         let (synced, mut now) = (rt.disk.synced(), rt.disk.now());
         while differences(&synced, &now).is_empty() {

@@ -33,7 +33,7 @@ fn what_can_not_be_read_is_no_damage() {
         scene.faults().fail_read.set(true);
         refused(scene.try_open().await.unwrap_err(), "reading");
         scene.closed().await;
-        let checked = FileStore::check(&scene.rt, scene.dir.path()).await;
+        let checked = FileStore::check(&scene.rt, &scene.dir).await;
         refused(checked.unwrap_err(), "reading");
         scene.faults().fail_read.set(false);
         let store = scene.open().await;
@@ -59,7 +59,7 @@ fn what_may_not_be_listed_or_opened_is_told() {
             let kind = refused(scene.try_open().await.unwrap_err(), what);
             assert_eq!(kind, io::ErrorKind::PermissionDenied, "{name}");
             scene.closed().await;
-            let checked = FileStore::check(&scene.rt, scene.dir.path()).await;
+            let checked = FileStore::check(&scene.rt, &scene.dir).await;
             assert_eq!(refused(checked.unwrap_err(), what), kind, "{name}");
         }
         scene.faults().refuse.set(None);
@@ -71,7 +71,7 @@ fn what_may_not_be_listed_or_opened_is_told() {
 fn what_may_not_be_locked_is_not_opened_but_may_be_checked() {
     scene(async |scene| {
         closed(&scene).await;
-        let check = async || FileStore::check(&scene.rt, scene.dir.path()).await;
+        let check = async || FileStore::check(&scene.rt, &scene.dir).await;
         assert!(check().await.unwrap().locked);
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
             scene.faults().refuse_lock.set(Some(kind));
@@ -92,10 +92,10 @@ fn a_snapshot_that_is_superseded_while_it_is_opened_is_missing() {
         closed(&scene).await;
         let store = scene.open().await;
         let (old, new) = (meta(LogId::new(1, 1, 2), 3), meta(LogId::new(1, 1, 9), 3));
-        let path = store.recover(1).await.unwrap().snapshot;
+        let path = recovered(&store, 1).await.snapshot;
         assert_eq!(path.as_ref(), Some(&old));
         finish(&store, 1, &new).await.unwrap();
-        let snapshots = || fs::read_dir(scene.dir.path().join("snapshots")).unwrap().count();
+        let snapshots = || scene.files().len();
         scene.faults().hold_opens.close();
         let reader = store.clone();
         let opening = scene.rt.spawn(async move { reader.snapshot(1, &old).await.map(|_| ()) });
@@ -171,7 +171,7 @@ fn so_many_segments_are_open_and_none_that_is_removed() {
         let read = scene.rt.spawn(async move { reader.read(1, 1..2, 1).await });
         scene.until(|| scene.faults().open.borrow().contains(&scene.segment(1))).await;
         put(&store, 1, named(&last, Some(last.log_id))).await;
-        scene.until(|| !scene.segment(SEGMENTS as u32 - 1).exists()).await;
+        scene.until(|| !scene.has(SEGMENTS as u32 - 1)).await;
         scene.faults().hold_opened.open();
         assert!(matches!(read.await.unwrap(), Err(StoreError::Missing(1))));
         assert!(!scene.faults().open.borrow().contains(&scene.segment(1)));

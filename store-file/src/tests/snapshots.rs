@@ -6,24 +6,21 @@ use std::io;
 use quorate_core::SnapshotMeta;
 
 use super::images::{DIR, closed, in_memory, open};
-use super::memory::{Image, Memory};
 use super::state::*;
 use super::*;
 use crate::snapshots::{BLOCK_BYTES, place};
 
 impl Scene {
     /// The files of snapshots.
-    fn files(&self) -> Vec<String> {
-        let files = fs::read_dir(self.dir.path().join("snapshots")).unwrap();
-        let mut names: Vec<_> =
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+    pub(super) fn files(&self) -> Vec<String> {
+        let image = self.disk().now();
+        let files = image.keys().filter(|path| path.starts_with(self.dir.join("snapshots")));
+        files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     }
 }
 
 /// Ten entries, the last four in another segment than the first six.
-async fn put_ten<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) {
+async fn put_ten<R: Files>(store: &FileStore<R>, group: GroupId) {
     for entry in ten() {
         put(store, group, entries([entry])).await;
     }
@@ -73,10 +70,10 @@ fn what_is_finished_is_read_and_what_is_named_is_kept() {
         // written when its name is free.
         scene.until(|| scene.files().len() == 4).await;
         drop(store);
-        fs::write(scene.dir.path().join("snapshots/7.tmp"), "half").unwrap();
-        fs::write(scene.dir.path().join("snapshots/notes.txt"), "a stranger's").unwrap();
+        scene.disk().put(scene.dir.join("snapshots/7.tmp"), "half");
+        scene.disk().put(scene.dir.join("snapshots/notes.txt"), "a stranger's");
         scene.closed().await;
-        let report = FileStore::check(&scene.rt, scene.dir.path()).await.unwrap();
+        let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap();
         assert!(report.damage.is_none() && report.leftovers.len() == 4, "{report:?}");
         let store = scene.open().await;
         assert_eq!(scene.files().len(), 2, "{:?}", scene.files());
@@ -141,7 +138,7 @@ fn a_read_that_a_purge_overtakes_names_what_is_missing() {
         let read = scene.rt.spawn(async move { reader.read(1, 2..11, usize::MAX).await });
         scene.until(|| scene.faults().hold_reads.waiting() == 1).await;
         put(&store, 1, named(&meta, Some(at(9)))).await;
-        scene.until(|| !scene.segment(1).exists()).await;
+        scene.until(|| !scene.has(1)).await;
         scene.faults().hold_reads.open();
         assert!(matches!(read.await.unwrap(), Err(StoreError::Missing(2))));
         assert_eq!(store.read(1, 10..11, 1).await.unwrap(), ten()[9..]);
@@ -161,11 +158,11 @@ fn what_cannot_be_removed_is_removed_the_next_time() {
         put(&store, 1, entries([entry(1, 11, "the log goes on")])).await;
         // The draft comes before it.
         scene.until(|| scene.faults().removes.borrow().contains(&scene.segment(1))).await;
-        assert!(scene.segment(1).exists());
+        assert!(scene.has(1));
         scene.faults().fail_remove.set(false);
         finish(&store, 1, &new).await.unwrap();
         put(&store, 1, named(&new, None)).await;
-        scene.until(|| !scene.segment(1).exists() && scene.files().len() == 1).await;
+        scene.until(|| !scene.has(1) && scene.files().len() == 1).await;
     });
 }
 
@@ -278,8 +275,8 @@ fn space_that_comes_in_time_saves_the_log() {
         for index in 1..10 {
             put(&store, 1, entries([entry(1, index, vec![1; 1900])])).await;
         }
-        scene.until(|| !scene.dir.path().join("wal/next.tmp").exists()).await;
-        assert!(!scene.segment(3).exists());
+        scene.until(|| !scene.disk().has(scene.dir.join("wal/next.tmp"))).await;
+        assert!(!scene.has(3));
         scene.faults().full.set(false);
         for index in 10..30 {
             put(&store, 1, entries([entry(1, index, vec![1; 1900])])).await;
@@ -290,7 +287,7 @@ fn space_that_comes_in_time_saves_the_log() {
 }
 
 /// A store with a snapshot of two blocks in group 1 and another in group 2, closed.
-async fn with_snapshots(rt: &Memory<Tokio>) -> (Image, [SnapshotMeta; 2]) {
+async fn with_snapshots(rt: &Memory) -> (Image, [SnapshotMeta; 2]) {
     let rt = rt.with(&Image::new());
     let store = open(&rt).await.unwrap();
     let metas = [meta(at(10), 70_000), meta(at(9), 70_000)];
@@ -313,7 +310,7 @@ fn file(image: &Image, group: GroupId) -> PathBuf {
     found.unwrap().clone()
 }
 
-async fn refusal(rt: &Memory<Tokio>, image: &Image) -> (PathBuf, u64, String) {
+async fn refusal(rt: &Memory, image: &Image) -> (PathBuf, u64, String) {
     let rt = rt.with(image);
     let report = FileStore::check(&rt, DIR).await.unwrap();
     let damage = report.damage.expect("unnoticed by a check");

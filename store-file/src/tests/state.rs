@@ -43,8 +43,8 @@ impl State {
     }
 
     /// What is there, read through. What the store says of it must agree with itself.
-    pub(super) async fn of<R: AsyncRuntime>(store: &FileStore<R>, group: GroupId) -> Self {
-        let recovered = store.recover(group).await.unwrap();
+    pub(super) async fn of<R: Files>(store: &FileStore<R>, group: GroupId) -> Self {
+        let recovered = recovered(store, group).await;
         let (purged, last) = (recovered.outline.purged(), recovered.outline.last());
         let range = purged.index + 1..last.index + 1;
         let entries = store.read(group, range.clone(), usize::MAX).await.unwrap();
@@ -84,7 +84,7 @@ pub(super) fn meta(log_id: LogId, bytes: u64) -> SnapshotMeta {
 }
 
 /// Writes and finishes the snapshot.
-pub(super) async fn finish<R: AsyncRuntime>(
+pub(super) async fn finish<R: Files>(
     store: &FileStore<R>,
     group: GroupId,
     meta: &SnapshotMeta,
@@ -96,7 +96,7 @@ pub(super) async fn finish<R: AsyncRuntime>(
     draft.finish(meta).await
 }
 
-pub(super) async fn read_snapshot<R: AsyncRuntime>(
+pub(super) async fn read_snapshot<R: Files>(
     store: &FileStore<R>,
     group: GroupId,
     meta: &SnapshotMeta,

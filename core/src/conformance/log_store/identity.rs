@@ -1,7 +1,7 @@
 //! Who a store is: its incarnation, how often a node has started on it, and the cluster it belongs
 //! to.
 
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use super::{CLUSTER, NODE, Scene, StoreFactory, durable, entries, hard_state, marks, standing};
 use crate::{GroupId, LogStore, LogWrite, StoreError};
@@ -15,7 +15,7 @@ fn join() -> LogWrite {
 /// With nothing written, with writes of one group, and with nothing more. The scene compares the
 /// identities.
 #[doc(hidden)]
-pub async fn counts_its_starts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn counts_its_starts<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     for _ in 0..3 {
         scene = scene.reopen().await;
@@ -30,7 +30,7 @@ pub async fn counts_its_starts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, facto
 
 /// A store is another node's, whatever is in it. A refusal changes nothing, and is no start.
 #[doc(hidden)]
-pub async fn refuses_another_node<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn refuses_another_node<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     for life in 1..4 {
         if !F::DURABLE {
@@ -54,7 +54,7 @@ pub async fn refuses_another_node<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fa
 
 /// Two stores of one kind, whoever starts on them.
 #[doc(hidden)]
-pub async fn tells_stores_apart<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, one: F, other: F) {
+pub async fn tells_stores_apart<R: Executor, F: StoreFactory<R>>(rt: R, one: F, other: F) {
     let one = Scene::open(rt.clone(), one, &[GROUP]).await;
     let other = Scene::open(rt, other, &[GROUP]).await;
     assert_ne!(one.identity.incarnation, other.identity.incarnation, "they are two stores");
@@ -65,7 +65,7 @@ pub async fn tells_stores_apart<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, one:
 /// The store is dropped while it is told of its cluster, with entries and without: it belongs to
 /// that cluster exactly if the write is there. From then on it does, whatever is purged.
 #[doc(hidden)]
-pub async fn joins_a_cluster_with_the_write_that_says_so<R: AsyncRuntime, F: StoreFactory<R>>(
+pub async fn joins_a_cluster_with_the_write_that_says_so<R: Executor, F: StoreFactory<R>>(
     rt: R,
     factory: F,
 ) {

@@ -2,7 +2,7 @@
 //! nothing is left.
 
 use bytes::Bytes;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use super::{Scene, StoreFactory, content, durable, entries, entry};
 use crate::{Digest, GroupId, LogId, LogStore, LogWrite, SnapshotContent, SnapshotMeta};
@@ -24,7 +24,7 @@ async fn check_in_pieces(content: &dyn SnapshotContent, piece: usize, written: &
 
 /// Of no bytes, of few and of many, each in the place of the one before.
 #[doc(hidden)]
-pub async fn keeps_snapshots<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn keeps_snapshots<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
     scene.put(GROUP, entries(1, 1, 50)).await;
     let sizes = [0, 1, 4095, 4096, 65_536, 262_144, 262_145, 3_000_000, 0, 7];
@@ -41,7 +41,7 @@ pub async fn keeps_snapshots<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory
 
 /// From any offset, as much as is wanted, over the end and at it.
 #[doc(hidden)]
-pub async fn reads_snapshots_from_anywhere<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn reads_snapshots_from_anywhere<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(4);
     let scene = Scene::open(rt, factory, &[GROUP]).await;
     for size in [0, 1, 600_000] {
@@ -75,7 +75,7 @@ pub async fn reads_snapshots_from_anywhere<R: AsyncRuntime, F: StoreFactory<R>>(
 /// Another group's, another log id's, another content's: none of them is opened in the place of
 /// what was asked for.
 #[doc(hidden)]
-pub async fn opens_nothing_else<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn opens_nothing_else<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
     let absent = scene.log(GROUP).meta(LogId::new(1, 1, 5), b"");
     assert!(scene.store.snapshot(GROUP, &absent).await.is_err(), "there is none at all");
@@ -98,7 +98,7 @@ pub async fn opens_nothing_else<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, fact
 /// Those that are dropped, before and after something was written, and those that a crash leaves.
 /// What was written into them is lost.
 #[doc(hidden)]
-pub async fn forgets_drafts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn forgets_drafts<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, entries(1, 1, 20)).await;
     for life in 1..5 {
@@ -133,7 +133,7 @@ pub async fn forgets_drafts<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory:
 /// What is finished waits for its name: until the store is opened again, or until a later one is
 /// named. One that is later still waits on, for it may be one that a leader has sent.
 #[doc(hidden)]
-pub async fn forgets_what_is_not_named<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn forgets_what_is_not_named<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, entries(1, 1, 40)).await;
     let earlier = scene.finish(GROUP, entry(1, 10).log_id, content(1, 9000)).await;
@@ -168,7 +168,7 @@ pub async fn forgets_what_is_not_named<R: AsyncRuntime, F: StoreFactory<R>>(rt: 
 
 /// Two of one group and one of another, piece by piece in turn. Writes go on meanwhile.
 #[doc(hidden)]
-pub async fn writes_snapshots_side_by_side<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn writes_snapshots_side_by_side<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
     let mut drafts = Vec::new();
     for (group, index) in [(GROUP, 10), (GROUP, 20), (GROUP + 1, 10)] {
@@ -196,7 +196,7 @@ pub async fn writes_snapshots_side_by_side<R: AsyncRuntime, F: StoreFactory<R>>(
 
 /// A leader may send the same one again, before it is named and after.
 #[doc(hidden)]
-pub async fn finishes_a_snapshot_again<R: AsyncRuntime, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn finishes_a_snapshot_again<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     scene.put(GROUP, entries(1, 1, 20)).await;
     let write = async |scene: &mut Scene<R, F>| {
@@ -220,7 +220,7 @@ pub async fn finishes_a_snapshot_again<R: AsyncRuntime, F: StoreFactory<R>>(rt: 
 /// One that is being sent stays readable to its end, though a later one is named, and the store
 /// gone.
 #[doc(hidden)]
-pub async fn reads_a_snapshot_that_is_superseded<R: AsyncRuntime, F: StoreFactory<R>>(
+pub async fn reads_a_snapshot_that_is_superseded<R: Executor, F: StoreFactory<R>>(
     rt: R,
     factory: F,
 ) {

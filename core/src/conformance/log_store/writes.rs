@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use super::super::{CLUSTER, replica};
 use super::model::Log;
@@ -106,7 +106,7 @@ pub(super) fn content(seed: u64, len: usize) -> Bytes {
     content.into()
 }
 
-impl<R: AsyncRuntime, F: StoreFactory<R>> Scene<R, F> {
+impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
     /// Submits a write as a node could make it in this state: entries at the end or in place of
     /// some, a hard state, a snapshot that was taken or received, a purge, or several of these.
     pub(super) async fn submit_random(

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use super::{Logged, MachineFactory, apply_batch, apply_each, commands, commands_after};
 use crate::state_machine::StateMachine;
@@ -82,7 +82,7 @@ async fn restore<M: StateMachine>(machine: &mut M, content: &Bytes) -> Result<()
 /// Into a machine that is new, one that is ahead and one that is elsewhere: from then on they do as
 /// the one that was written.
 #[doc(hidden)]
-pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+pub async fn restores_what_was_written<R: Executor, F: MachineFactory>(_rt: R, factory: F) {
     let mut random = fastrand::Rng::with_seed(4);
     let commands = commands(&factory, &mut random);
     let last = commands.last().expect("there are some").at;
@@ -115,7 +115,7 @@ pub async fn restores_what_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: 
 
 /// However much is applied before it is written, and however many there are.
 #[doc(hidden)]
-pub async fn keeps_a_view_as_it_was<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+pub async fn keeps_a_view_as_it_was<R: Executor, F: MachineFactory>(_rt: R, factory: F) {
     let commands = commands(&factory, &mut fastrand::Rng::with_seed(5));
     let mut machine = factory.machine();
     let mut views = vec![(view::<F>(&machine), snapshot::<F>(&machine).await)];
@@ -137,7 +137,7 @@ pub async fn keeps_a_view_as_it_was<R: AsyncRuntime, F: MachineFactory>(_rt: R, 
 /// Of one machine, of another with the same history, of one that was restored on the way: or
 /// replicas can't be compared by their snapshots.
 #[doc(hidden)]
-pub async fn writes_the_same_state_as_the_same_bytes<R: AsyncRuntime, F: MachineFactory>(
+pub async fn writes_the_same_state_as_the_same_bytes<R: Executor, F: MachineFactory>(
     _rt: R,
     factory: F,
 ) {
@@ -159,7 +159,7 @@ pub async fn writes_the_same_state_as_the_same_bytes<R: AsyncRuntime, F: Machine
 /// Cut anywhere, with any bit flipped, or overwritten: an error, or some state. (A node compares
 /// the digest before it believes it.)
 #[doc(hidden)]
-pub async fn restores_damaged_bytes_without_a_panic<R: AsyncRuntime, F: MachineFactory>(
+pub async fn restores_damaged_bytes_without_a_panic<R: Executor, F: MachineFactory>(
     _rt: R,
     factory: F,
 ) {
@@ -195,7 +195,7 @@ pub async fn restores_damaged_bytes_without_a_panic<R: AsyncRuntime, F: MachineF
 
 /// A snapshot with something behind it is none.
 #[doc(hidden)]
-pub async fn refuses_more_than_was_written<R: AsyncRuntime, F: MachineFactory>(_rt: R, factory: F) {
+pub async fn refuses_more_than_was_written<R: Executor, F: MachineFactory>(_rt: R, factory: F) {
     let commands = commands(&factory, &mut fastrand::Rng::with_seed(8));
     let mut machine = factory.machine();
     for some in commands.chunks(100) {

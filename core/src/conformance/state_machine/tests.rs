@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use quorate_rt::Launch;
-use quorate_rt_tokio::Tokio;
+use quorate_rt::testing::Memory;
+use quorate_rt::{Executor, Launch};
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -84,10 +84,10 @@ impl MachineFactory for Registers {
     }
 }
 
-crate::state_machine_suite!(register, Tokio, Launch::default(), with(Mistake::None));
+crate::state_machine_suite!(register, Memory, Launch::default(), with(Mistake::None));
 
-fn run(case: impl AsyncFnOnce(Tokio)) {
-    Tokio::run(&Launch::default(), case).expect("the runtime starts");
+fn run(case: impl AsyncFnOnce(Memory)) {
+    Memory::run(&Launch::default(), case).expect("the runtime starts");
 }
 
 #[test]
@@ -215,7 +215,7 @@ impl MachineFactory for Tables {
     }
 }
 
-crate::state_machine_suite!(table, Tokio, Launch::default(), slipping(Slip::None));
+crate::state_machine_suite!(table, Memory, Launch::default(), slipping(Slip::None));
 
 #[test]
 #[should_panic(expected = "has changed since it was taken")]

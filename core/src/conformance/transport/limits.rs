@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 
 use super::super::replica;
 use super::messages::{append_one, piece};
@@ -52,10 +52,7 @@ async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pieces: bool, pause: im
 /// A peer that has been here, and one that never was, though its address is known. Meanwhile the
 /// others are reached.
 #[doc(hidden)]
-pub async fn never_waits_for_who_is_away<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn never_waits_for_who_is_away<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, two) = pair(&rt, &factory, &[GROUP]).await;
     let mut three = Node::start(&rt, &factory, 3, 1, &[GROUP]).await;
     let (gone, address) = factory.transport(&rt).await;
@@ -72,10 +69,7 @@ pub async fn never_waits_for_who_is_away<R: AsyncRuntime, F: TransportFactory<R>
 
 /// A peer that does not get to run while it is sent to.
 #[doc(hidden)]
-pub async fn never_waits_for_who_is_slow<R: AsyncRuntime, F: TransportFactory<R>>(
-    rt: R,
-    factory: F,
-) {
+pub async fn never_waits_for_who_is_slow<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     // What is delivered waits no longer.
     join(&one, &two, Inbox::new(drop));

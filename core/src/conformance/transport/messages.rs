@@ -132,6 +132,7 @@ fn requests() -> Vec<Body> {
         answer(ForwardOutcome::Appended(LogId::new(2, 1, 10))),
         answer(ForwardOutcome::NotLeader),
         answer(ForwardOutcome::Busy),
+        answer(ForwardOutcome::StorageFull),
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(u64::MAX), time: u64::MAX },
         Body::ReadIndexReply { sequence: 9, index: None, time: 0 },

@@ -1,0 +1,224 @@
+//! A full disk: entries wait, and what a node needs besides becomes durable. Cases for factories
+//! that can fill their disk; for others they are skipped, with a line that says so.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quorate_rt::Executor;
+use quorate_rt::channel::oneshot;
+
+use super::{NODE, StoreFactory, entries, hard_state, skipped};
+use crate::{
+    Appended, Completes, Completion, Entry, GroupId, Index, LogId, LogStore, LogWrite, Payload,
+    Recovered, StoreError,
+};
+
+const GROUP: GroupId = 7;
+const OTHER: GroupId = 8;
+
+/// So much is written before a disk that is full must show it.
+const MOST_WRITES: u64 = 40_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Delayed,
+    Durable,
+}
+
+/// What is told of writes, in order, and who waits for the next.
+#[derive(Default)]
+struct Teller {
+    told: RefCell<VecDeque<(u64, Told)>>,
+    waiting: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+impl Teller {
+    fn tell(&self, write: u64, told: Told) {
+        self.told.borrow_mut().push_back((write, told));
+        if let Some(waiting) = self.waiting.take() {
+            let _it_may_wait_no_more = waiting.send(());
+        }
+    }
+
+    async fn next(&self) -> (u64, Told) {
+        loop {
+            if let Some(next) = self.told.borrow_mut().pop_front() {
+                return next;
+            }
+            let (sender, receiver) = oneshot::channel();
+            self.waiting.replace(Some(sender));
+            let _told = receiver.await;
+        }
+    }
+}
+
+impl Completes for Teller {
+    fn completed(&self, write: u64, outcome: Result<(), StoreError>) {
+        match outcome {
+            Ok(()) => self.tell(write, Told::Durable),
+            Err(StoreError::Abandoned) => {} // The store was dropped.
+            Err(error) => panic!("a full disk is not a failed one: {error}"),
+        }
+    }
+
+    fn delayed(&self, write: u64) {
+        self.tell(write, Told::Delayed);
+    }
+}
+
+/// A store on a disk that has just become full, and the entries that were written.
+struct Full<S> {
+    store: S,
+    teller: Rc<Teller>,
+    /// Up to here the entries of `GROUP` are durable; the next one waits.
+    durable: Index,
+    writes: u64,
+}
+
+fn large(index: Index) -> LogWrite {
+    let payload = Payload::Command(Bytes::from(vec![index as u8; 4000]));
+    let entry = Entry { log_id: LogId::new(1, 1, index), time: 1, payload };
+    LogWrite { entries: vec![entry].into(), ..LogWrite::default() }
+}
+
+impl<S: LogStore> Full<S> {
+    /// None if the factory can't fill the disk.
+    async fn make<R: Executor, F: StoreFactory<R, Store = S>>(
+        rt: &R,
+        factory: &F,
+        case: &str,
+    ) -> Option<Self> {
+        let store = factory.open(rt).await;
+        store.identify(NODE).await.expect("the store is this node's");
+        for group in [GROUP, OTHER] {
+            store.recover(group).await.expect("the store recovers");
+        }
+        let mut full = Self { store, teller: Rc::default(), durable: 0, writes: 0 };
+        if !factory.set_full(true) {
+            skipped(case, "its disk can't be filled");
+            return None;
+        }
+        loop {
+            assert!(full.writes < MOST_WRITES, "the disk is full, and writes go on");
+            let write = full.submit(GROUP, large(full.durable + 1));
+            match full.teller.next().await {
+                (told, Told::Delayed) => {
+                    assert_eq!(told, write);
+                    return Some(full);
+                }
+                (told, Told::Durable) => assert_eq!(told, write),
+            }
+            full.durable += 1;
+        }
+    }
+
+    fn submit(&mut self, group: GroupId, write: LogWrite) -> u64 {
+        self.writes += 1;
+        let target: Rc<Teller> = Rc::clone(&self.teller);
+        match self.store.append(group, write, Completion::to(target, self.writes)) {
+            Appended::Durable => self.teller.tell(self.writes, Told::Durable),
+            Appended::Pending => {}
+        }
+        self.writes
+    }
+
+    /// The next that is told is this.
+    async fn hears(&self, write: u64, told: Told) {
+        assert_eq!(self.teller.next().await, (write, told));
+    }
+
+    async fn reads(&self, end: Index) {
+        for index in [1, self.durable, self.durable + 1, end] {
+            let read = self.store.read(GROUP, index..index + 1, usize::MAX).await;
+            assert_eq!(read.expect("it can be read"), large(index).entries);
+        }
+    }
+}
+
+async fn reopen<R: Executor, F: StoreFactory<R>>(
+    rt: &R,
+    factory: &F,
+    full: Full<F::Store>,
+) -> (F::Store, Recovered) {
+    drop(full.store);
+    factory.lose_power(rt).await;
+    let store = factory.open(rt).await;
+    store.identify(NODE).await.expect("a restart needs no space");
+    let recovered = store.recover(GROUP).await.expect("the store recovers");
+    (store, recovered)
+}
+
+/// Entries wait, can be read meanwhile, and become durable in order when there is space.
+#[doc(hidden)]
+pub async fn waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+    let Some(mut full) = Full::make(&rt, &factory, "waits_for_space").await else { return };
+    let first = full.writes;
+    for index in full.durable + 2..full.durable + 20 {
+        let write = full.submit(GROUP, large(index));
+        full.hears(write, Told::Delayed).await;
+    }
+    let last = full.submit(OTHER, entries(1, 1, 3));
+    full.hears(last, Told::Delayed).await;
+    let end = full.durable + 19;
+    full.reads(end).await;
+    factory.set_full(false);
+    for write in first..=last {
+        full.hears(write, Told::Durable).await;
+    }
+    full.reads(end).await;
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(recovered.outline.last().index, end);
+        let other = store.recover(OTHER).await.expect("the store recovers");
+        assert_eq!(other.outline.last().index, 3);
+    }
+}
+
+/// Votes become durable while entries wait, of the same group and of another. After a crash they
+/// are there, and of the entries none that was not reported. The node starts again on the full
+/// disk.
+#[doc(hidden)]
+pub async fn votes_on_a_full_disk<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+    let Some(mut full) = Full::make(&rt, &factory, "votes_on_a_full_disk").await else { return };
+    for term in 2..20 {
+        for group in [GROUP, OTHER] {
+            let write = full.submit(group, hard_state(term, Some(3)));
+            full.hears(write, Told::Durable).await;
+        }
+    }
+    full.reads(full.durable + 1).await;
+    let durable = full.durable;
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(Some(recovered.hard_state), hard_state(19, Some(3)).hard_state);
+        assert_eq!(recovered.outline.last().index, durable, "the rest was never durable");
+        let other = store.recover(OTHER).await.expect("the store recovers");
+        assert_eq!(Some(other.hard_state), hard_state(19, Some(3)).hard_state);
+    }
+}
+
+/// Another leader has replaced entries that wait. What is there in the end is what was submitted
+/// last.
+#[doc(hidden)]
+pub async fn replaces_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+    let case = "replaces_what_waits_for_space";
+    let Some(mut full) = Full::make(&rt, &factory, case).await else { return };
+    let (first, begin) = (full.writes, full.durable + 1);
+    let second = full.submit(GROUP, large(begin + 1));
+    full.hears(second, Told::Delayed).await;
+    let newer = LogWrite { ..entries(2, begin, begin + 4) };
+    let third = full.submit(GROUP, newer.clone());
+    full.hears(third, Told::Delayed).await;
+    factory.set_full(false);
+    for write in first..=third {
+        full.hears(write, Told::Durable).await;
+    }
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(recovered.outline.last(), LogId { index: begin + 4, ..newer.entries[0].log_id });
+        let read = store.read(GROUP, begin..begin + 5, usize::MAX).await;
+        assert_eq!(read.expect("it can be read"), newer.entries);
+    }
+}
