@@ -24,10 +24,9 @@ fn main() -> quorate::Result<()> {
         let node = Node::builder(1)
             .log_store(FileStore::open(&rt, "data/1").await?)
             .transport(TcpTransport::bind(&rt, "127.0.0.1:7001").await?)
-            .state_machine(Counter::default())
             .start(&rt)
             .await?;
-        let raft = node.raft(); // Clone + Send + Sync
+        let raft = node.group(0).open(Counter::default()).await?; // Clone + Send + Sync
         raft.initialize([(1, "127.0.0.1:7001")]).await?;
         let total = raft.write(5).await?; // replicated, durable, applied
         let seen = raft.read(|counter| counter.total).await?; // linearizable

@@ -85,16 +85,16 @@ impl<S: Seen> Cluster<S> {
     async fn serve(&self, rt: &Sim, id: u64) -> quorate::Result<()> {
         let files = FileConfig { segment_bytes: 64 << 10, ..FileConfig::default() };
         let node = Node::builder(id)
-            .config(Config { snapshot_after_entries: 10, ..Config::default() })
             .log_store(FileStore::open_with(rt, "data", files).await?)
             .transport(TcpTransport::bind(rt, &self.address(id)).await?)
-            .state_machine(Account::default())
             .start(rt)
             .await?;
+        let config = Config { snapshot_after_entries: 10, ..Config::default() };
+        let raft = node.group(0).config(config).open(Account::default()).await?;
         let members = self.hosts.keys().map(|&id| (id, self.address(id)));
-        let _is_formed_already = node.raft().initialize(members).await;
-        self.rafts.borrow_mut().insert(id, node.raft());
-        Ok(node.stopped().await?)
+        let _is_formed_already = raft.initialize(members).await;
+        self.rafts.borrow_mut().insert(id, raft.clone());
+        Ok(raft.stopped().await?)
     }
 
     fn crash(&self, id: u64, how: Crash) {

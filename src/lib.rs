@@ -39,7 +39,7 @@ struct Simulating;
 pub use quorate_core::*;
 /// The runtime that everything is written against.
 pub use quorate_rt as rt;
-pub use quorate_rt::{Driver, Launch};
+pub use quorate_rt::{Driver, Executor, Files, Launch, Network};
 
 pub use parts::*;
 
@@ -76,7 +76,9 @@ mod parts {
     }
     cfg_if::cfg_if! {
         if #[cfg(feature = "mem")] {
-            pub use quorate_network_mem::{LocalNetwork, SharedNetwork};
+            pub use quorate_network_mem::{
+                LocalNetwork, LocalTransport, SharedNetwork, SharedTransport,
+            };
             pub use quorate_store_mem::MemStore;
         }
     }
@@ -96,11 +98,14 @@ pub mod prelude {
         At, Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
         Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
     };
+    // Their methods, not their names: a service may have a `Network` of its own.
+    pub use crate::{Executor as _, Files as _, Network as _};
 }
 
 /// Runs `main` on this thread, on a runtime of the kind `R` with its best driver, until it ends.
 ///
-/// Errors: those of `main`, and [`Error::Io`] where the runtime can't be built.
-pub fn run<R: AsyncRuntime, T: 'static>(main: impl AsyncFnOnce(R) -> Result<T>) -> Result<T> {
+/// # Errors
+/// Those of `main`, and [`Error::Io`] where the runtime can't be built.
+pub fn run<R: Executor, T: 'static>(main: impl AsyncFnOnce(R) -> Result<T>) -> Result<T> {
     R::run(&Launch::default(), main)?
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::report::{Column, Unit};
@@ -113,7 +113,7 @@ impl Load {
 }
 
 /// Measures so many clients, on this thread.
-pub(crate) async fn on_this_thread<R: AsyncRuntime, C: Client + 'static>(
+pub(crate) async fn on_this_thread<R: Executor, C: Client + 'static>(
     rt: &R,
     clients: usize,
     duration: Duration,

@@ -9,18 +9,20 @@ use crate::error::ConfigError;
 use crate::transport::MessageLimit;
 use crate::types::Entry;
 
-/// The settings of a node. All nodes of a cluster should have the same; the defaults suit a local network.
+/// The settings of a node. All nodes of a cluster should have the same; the defaults suit a local
+/// network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How often an idle leader lets its followers hear of it; default 100 ms. It bounds how long a lost message goes
-    /// unnoticed. Too short: idle nodes burn CPU and small delays count. Too long: a lost append waits, and the election
-    /// timeout must be longer still.
+    /// How often an idle leader lets its followers hear of it; default 100 ms. It bounds how long a
+    /// lost message goes unnoticed. Too short: idle nodes burn CPU and small delays count. Too
+    /// long: a lost append waits, and the election timeout must be longer still.
     pub heartbeat_interval: Duration,
 
-    /// How long a follower waits for a leader before it campaigns; each wait is drawn from this to twice this. Default 1 s.
-    /// Also how long a leader goes on without hearing from a quorum (check-quorum), and how long a node that has heard from a leader refuses
-    /// others its vote. Too short: a pause of the leader, or of its disk, costs an election. Too long: writes wait that
-    /// long after a leader's death. At least three heartbeat intervals.
+    /// How long a follower waits for a leader before it campaigns; each wait is drawn from this to
+    /// twice this. Default 1 s. Also how long a leader goes on without hearing from a quorum
+    /// (check-quorum), and how long a node that has heard from a leader refuses others its vote.
+    /// Too short: a pause of the leader, or of its disk, costs an election. Too long: writes wait
+    /// that long after a leader's death. At least three heartbeat intervals.
     pub election_timeout: Duration,
 
     /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when
@@ -73,24 +75,27 @@ pub struct Config {
     /// under bursts. Too large: memory. At least `max_command_bytes` and [`Entry::OVERHEAD_BYTES`].
     pub max_queued_bytes: usize,
 
-    /// The entries handed to the state machine in one batch, in bytes; default 1 MiB. One entry may always go. Too small: the batch's fixed
-    /// cost per entry. Too large: reads wait behind it.
+    /// The entries handed to the state machine in one batch, in bytes; default 1 MiB. One entry may
+    /// always go. Too small: the batch's fixed cost per entry. Too large: reads wait behind it.
     pub max_apply_bytes: usize,
 
-    /// A snapshot is taken when the entries applied since the last one take more than this, in bytes; default 256 MiB. Too small: the
-    /// state is written again and again. Too large: a restart replays for long, and the log takes much space. At least 1.
+    /// A snapshot is taken when the entries applied since the last one take more than this, in
+    /// bytes; default 256 MiB. Too small: the state is written again and again. Too large: a
+    /// restart replays for long, and the log takes much space. At least 1.
     pub snapshot_after_bytes: u64,
 
     /// … or are more than this; default 1,000,000. At least 1.
     pub snapshot_after_entries: u64,
 
-    /// Of the log behind a snapshot so many bytes are kept, for peers that are a little behind; default 16 MiB. Too small: a peer that was away for
-    /// a moment gets a whole snapshot. Too large: disk space.
+    /// Of the log behind a snapshot so many bytes are kept, for peers that are a little behind;
+    /// default 16 MiB. Too small: a peer that was away for a moment gets a whole snapshot. Too
+    /// large: disk space.
     pub retained_bytes: u64,
 
-    /// A leader keeps what the peers that are there still need of its log, and what follows on a snapshot that it is sending, up to so many bytes behind
-    /// its newest snapshot; default 4 GiB. Too small: a slow transfer is out of date when it ends, and has to be followed by another. Too
-    /// large: disk space. At least `retained_bytes`.
+    /// A leader keeps what the peers that are there still need of its log, and what follows on a
+    /// snapshot that it is sending, up to so many bytes behind its newest snapshot; default 4 GiB.
+    /// Too small: a slow transfer is out of date when it ends, and has to be followed by another.
+    /// Too large: disk space. At least `retained_bytes`.
     pub max_retained_bytes: u64,
 
     /// Whether the leader lets the empty disk of a node in for one that has been silent for ten
@@ -98,7 +103,8 @@ pub struct Config {
     /// less.
     pub replace_lost_disks: bool,
 
-    /// The reads that wait for a confirmation, for the state machine, or for their turn; default 100,000. At the limit a read gets `Busy`.
+    /// The reads that wait for a confirmation, for the state machine, or for their turn; default
+    /// 100,000. At the limit a read gets `Busy`.
     pub max_pending_reads: usize,
 }
 

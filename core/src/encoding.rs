@@ -37,8 +37,8 @@ const CAPACITY: usize = 128;
 const LONGEST_COPIED: usize = 4 << 10;
 
 thread_local! {
-    /// Memory that the next encoding is written to. The bytes that are kept are copied out of it, so
-    /// that they are allocated once and take no more than they are long.
+    /// Memory that the next encoding is written to. The bytes that are kept are copied out of it,
+    /// so that they are allocated once and take no more than they are long.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

@@ -1,4 +1,5 @@
-//! A run of entries that follow each other, shared by all who need them; and a part of a log, run by run.
+//! A run of entries that follow each other, shared by all who need them; and a part of a log, run
+//! by run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 
 use crate::types::{Entry, Index, LogId, Payload};
 
-/// Entries that follow each other in a log: a leader's messages to its peers, the writes to its log, the recent entries in a store's memory and what
-/// is applied are parts of the same few runs. A clone, or a part, is a reference: no entry is copied.
+/// Entries that follow each other in a log: a leader's messages to its peers, the writes to its
+/// log, the recent entries in a store's memory and what is applied are parts of the same few runs.
+/// A clone, or a part, is a reference: no entry is copied.
 ///
 /// It is a slice of [`Entry`] to whoever reads it. It may go to other threads.
 #[derive(Clone, Default)]
@@ -26,8 +28,9 @@ impl Entries {
         self.bytes
     }
 
-    /// Whether all are of one term and leader, and none holds a membership, as is the rule: who has seen the first of such a run knows what
-    /// all are. False may also mean that it is not known, of a part.
+    /// Whether all are of one term and leader, and none holds a membership, as is the rule: who has
+    /// seen the first of such a run knows what all are. False may also mean that it is not known,
+    /// of a part.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain
     }
@@ -253,8 +256,8 @@ impl Runs {
         }
     }
 
-    /// Entries from `range.start` on, as many as there are in the range and fit into so many bytes, but at least one. None where that
-    /// one is not there.
+    /// Entries from `range.start` on, as many as there are in the range and fit into so many bytes,
+    /// but at least one. None where that one is not there.
     ///
     /// Where they are of one run, nothing is copied.
     pub fn read(&self, range: Range<Index>, max_bytes: usize) -> Entries {

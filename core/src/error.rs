@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::hindrance::Hindrance;
 use crate::identity::Replica;
-use crate::types::NodeId;
+use crate::types::{GroupId, NodeId};
 
 /// Why a log store failed.
 #[derive(Clone, Debug, Error)]
@@ -63,6 +63,11 @@ pub enum StoreError {
         /// The node that was to start.
         wanted: NodeId,
     },
+    /// The group is open already, or something of it is still under way.
+    #[error(
+        "group {0} of this store is in use: it was opened twice, by two nodes of this process or by one, or it is to be removed while it is open; close it first"
+    )]
+    GroupInUse(GroupId),
     /// An earlier failure; the store does nothing any more.
     #[error("the store has failed before: {0}")]
     Poisoned(Arc<StoreError>),
@@ -126,6 +131,16 @@ pub enum Fatal {
     },
 }
 
+impl Fatal {
+    /// Whether it concerns what the groups of a node share, so that all of them end with it.
+    pub(crate) fn is_of_node(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Transport(_) | Self::Dropped | Self::RolledBack { .. } => true,
+            Self::Bug(_) | Self::Snapshot { .. } | Self::Command { .. } => false,
+        }
+    }
+}
+
 /// The leader, as far as a node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
@@ -135,7 +150,8 @@ pub struct Leader {
     pub address: String,
 }
 
-/// Why a write was not answered. Except after [`Unknown`](WriteError::Unknown) it has had no effect and will have none.
+/// Why a write was not answered. Except after [`Unknown`](WriteError::Unknown) it has had no effect
+/// and will have none.
 #[derive(Clone, Debug, Error)]
 pub enum WriteError {
     /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or
@@ -157,17 +173,23 @@ pub enum WriteError {
         /// refused for the same reason share it.
         why: Arc<Hindrance>,
     },
-    /// A limit in bytes is reached: [`Config::max_queued_bytes`](crate::Config::max_queued_bytes) here or
-    /// [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the leader. Try again later.
+    /// A limit in bytes is reached: [`Config::max_queued_bytes`](crate::Config::max_queued_bytes)
+    /// here or [`Config::max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) at the
+    /// leader. Try again later.
     #[error("too much is in flight")]
     Busy,
+    /// The disk of the leader is full. It was refused before it was proposed. Reads go on. Try
+    /// again when there is space on that disk, or when another node leads: the leader hands over if
+    /// a quorum of the others has space.
+    #[error("the disk of the leader is full, nothing was written")]
+    StorageFull,
     /// The command can't be encoded, is larger than
     /// [`Config::max_command_bytes`](crate::Config::max_command_bytes), or the leader can't read
     /// what it was encoded to. Trying again does not help.
     #[error("the command can't be proposed: {0}")]
     Command(String),
-    /// Leadership or the connection to the leader was lost in between, or its word didn't come in time: the write may
-    /// or may not take effect.
+    /// Leadership or the connection to the leader was lost in between, or its word didn't come in
+    /// time: the write may or may not take effect.
     #[error("the outcome of the write is unknown")]
     Unknown,
     /// The node is stopping.
@@ -191,7 +213,8 @@ pub enum ReadError {
         /// refused for the same reason share it.
         why: Arc<Hindrance>,
     },
-    /// [`Config::max_pending_reads`](crate::Config::max_pending_reads) wait already. Try again later.
+    /// [`Config::max_pending_reads`](crate::Config::max_pending_reads) wait already. Try again
+    /// later.
     #[error("too many reads are waiting")]
     Busy,
     /// The node is stopping.
@@ -304,7 +327,7 @@ pub struct ConfigError {
     pub reason: String,
 }
 
-/// Why a node did not start.
+/// Why a node did not start, or a group was not opened or removed.
 #[derive(Clone, Debug, Error)]
 pub enum StartError {
     /// The configuration can't work.
@@ -313,6 +336,18 @@ pub enum StartError {
     /// A node id must not be 0.
     #[error("a node id must not be 0")]
     NodeId,
+    /// The largest number is no group's id, as it stands for the node itself.
+    #[error("{} can't be the id of a group", GroupId::MAX)]
+    GroupId,
+    /// The node has this group already: it is open, or being opened, stopped or removed.
+    #[error("group {0} is open on this node already, or is being opened, stopped or removed")]
+    GroupIsOpen(GroupId),
+    /// The node is stopping, or has stopped.
+    #[error("the node is stopping")]
+    Shutdown,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Fatal(Fatal),
     /// The log can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -44,6 +44,8 @@ pub struct Hindrance {
     pub answering: BTreeSet<NodeId>,
     /// The settings don't fit the network.
     pub unfit_timing: Option<UnfitTiming>,
+    /// The node's disk is full: see [`Metrics::storage_full`].
+    pub storage_full: bool,
 }
 
 impl Hindrance {
@@ -57,20 +59,22 @@ impl Hindrance {
             waits_for: metrics.waits_for.clone(),
             answering: answering(metrics),
             unfit_timing: metrics.unfit_timing,
+            storage_full: metrics.storage_full,
         }
     }
 
     /// Whether the same would be told of these metrics. It copies little: thousands of requests
     /// may be refused at a time.
     pub(crate) fn is_of(&self, metrics: &Metrics) -> bool {
-        let Self { node, is_formed, role, term, leader, waits_for, answering: told, unfit_timing } =
-            self;
+        let Self { node, is_formed, role, term, leader, waits_for, .. } = self;
+        let Self { answering: told, unfit_timing, storage_full, .. } = self;
         *node == metrics.id
             && *is_formed == metrics.membership.is_some()
             && *role == metrics.role
             && *term == metrics.term
             && *leader == metrics.leader
             && *unfit_timing == metrics.unfit_timing
+            && *storage_full == metrics.storage_full
             && *waits_for == metrics.waits_for
             && *told == answering(metrics)
     }
@@ -110,9 +114,12 @@ impl fmt::Display for Hindrance {
                 write!(f, "; node {voter} answers")?;
             }
         }
-        match &self.unfit_timing {
-            Some(unfit) => write!(f, "; {unfit}"),
-            None => Ok(()),
+        if let Some(unfit) = &self.unfit_timing {
+            write!(f, "; {unfit}")?;
+        }
+        match self.storage_full {
+            true => write!(f, "; the disk of node {node} is full: make space on it"),
+            false => Ok(()),
         }
     }
 }
@@ -159,6 +166,10 @@ mod tests {
         assert_eq!(told(&metrics), "node 1 leads, and node 2 has no answer of it");
         metrics.leader = Some(2);
         assert_eq!(told(&metrics), "node 2 leads, and no quorum has answered it");
+        metrics.storage_full = true;
+        let full = "node 2 leads, and no quorum has answered it; the disk of node 2 is full: make \
+             space on it";
+        assert_eq!(told(&metrics), full);
     }
 
     #[test]
@@ -186,6 +197,7 @@ mod tests {
         let trip = Duration::from_secs(2);
         let unfit = UnfitTiming::of(trip, &Config::default());
         assert!(is_old(&|metrics| metrics.unfit_timing = unfit));
+        assert!(is_old(&|metrics| metrics.storage_full = true));
         assert!(!is_old(&|metrics| metrics.committed = 9));
     }
 }

@@ -38,11 +38,16 @@ pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,
 };
-pub use log_store::{Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft};
+pub use log_store::{
+    Appended, Completes, Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft,
+};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
-pub use message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
+pub use message::{
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, NODE_GROUP, Refusal,
+    Situation,
+};
 pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
-pub use node::{LocalRaft, Node, NodeBuilder, Raft};
+pub use node::{GroupBuilder, LocalRaft, Node, NodeBuilder, Raft};
 pub use outline::Outline;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, Replica};
+use crate::identity::{Boot, Claim, ClusterId, Replica};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
@@ -21,8 +21,8 @@ pub struct Message {
     /// Who shall get it. Only [`Body::Who`] and [`Body::Claim`] may be for whichever store the node
     /// has now.
     pub to: Replica,
-    /// The sender's term; in [`Body::PreVote`] the term in which it would campaign, and in a granted
-    /// [`Body::PreVoteReply`] that same one.
+    /// The sender's term; in [`Body::PreVote`] the term in which it would campaign, and in a
+    /// granted [`Body::PreVoteReply`] that same one.
     pub term: Term,
     /// What it says.
     pub body: Body,
@@ -40,6 +40,7 @@ impl Message {
             Body::ForwardReply { outcome: ForwardOutcome::Partly { refused, .. }, .. } => {
                 refused.iter().map(|refusal| size_of::<Refusal>() + refusal.reason.len()).sum()
             }
+            Body::Alive(alive) => size_of::<Alive>() + 16 * alive.departures.len(),
             Body::Claim(claim) => claim.list.values().map(|address| 16 + address.len()).sum(),
             _ => 0,
         };
@@ -124,15 +125,15 @@ pub enum Body {
         /// The number of the request; 0 if it had none.
         attempt: u64,
     },
-    /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost append
-    /// is noticed by the next message, whatever that is.
+    /// Entries, or none: a heartbeat (thesis 3.5). A heartbeat checks `prev` too, so that a lost
+    /// append is noticed by the next message, whatever that is.
     Append {
         /// The entry before the first of `entries`.
         prev: LogId,
         /// The leader's commit index.
         committed: Index,
-        /// The leader's latest round (thesis 6.4): an echo of it proves that the sender was the leader after
-        /// the round began.
+        /// The leader's latest round (thesis 6.4): an echo of it proves that the sender was the
+        /// leader after the round began.
         round: u64,
         /// Up to here the leader's own log is durable. The receiver remembers it, so that the
         /// leader learns of it if its disk is put back.
@@ -147,8 +148,8 @@ pub enum Body {
         /// What became of it.
         outcome: AppendOutcome,
     },
-    /// Writes that the sender's clients brought, passed on to the leader of this message's term. It is sent once, and
-    /// the leader takes it at most once.
+    /// Writes that the sender's clients brought, passed on to the leader of this message's term. It
+    /// is sent once, and the leader takes it at most once.
     Forward {
         /// The sender's boot: a restarted node's sequence begins anew.
         boot: u64,
@@ -168,7 +169,8 @@ pub enum Body {
     },
     /// "Up to where must I have applied to answer a read that I have now?" (thesis 6.4)
     ReadIndex {
-        /// The sender's number for this question. It covers all reads that waited when it was asked.
+        /// The sender's number for this question. It covers all reads that waited when it was
+        /// asked.
         sequence: u64,
     },
     /// The answer to a read index, after a round of the leader's has confirmed it.
@@ -180,8 +182,9 @@ pub enum Body {
         /// The largest time of an entry in the leader's log, in milliseconds since the Unix epoch.
         time: u64,
     },
-    /// A piece of the leader's snapshot, for a follower whose log ends before the leader's begins (thesis 5.3). Without content at offset 0 it is
-    /// an offer: the answer tells from where on the pieces are wanted. A transport should send these apart from other messages, so that no
+    /// A piece of the leader's snapshot, for a follower whose log ends before the leader's begins
+    /// (thesis 5.3). Without content at offset 0 it is an offer: the answer tells from where on the
+    /// pieces are wanted. A transport should send these apart from other messages, so that no
     /// heartbeat waits behind one.
     Snapshot {
         /// The snapshot. Boxed, so that all messages are of the size of the frequent ones.
@@ -191,7 +194,8 @@ pub enum Body {
         /// The piece.
         chunk: Bytes,
     },
-    /// The answer to a piece, once it is written. When all are, and the log begins anew after the snapshot, an [`Body::AppendReply`] says so.
+    /// The answer to a piece, once it is written. When all are, and the log begins anew after the
+    /// snapshot, an [`Body::AppendReply`] says so.
     SnapshotReply {
         /// The digest of the snapshot.
         digest: Digest,
@@ -222,6 +226,24 @@ pub enum Body {
     },
     /// "Be part of a cluster that I form." A store accepts it, or says what stands against it.
     Claim(Box<Claim>),
+    /// "You have all that there is, as I do. Count on my node from now on": in place of a
+    /// heartbeat. It ends with the next append.
+    Rest {
+        /// The last entry of the log, which is committed.
+        last_log_id: LogId,
+        /// The leader's latest round.
+        round: u64,
+        /// The boot of the leader's node.
+        boot: Boot,
+    },
+    /// "I count on your node": the answer to [`Body::Rest`].
+    Rests {
+        /// The last entry of the sender's log.
+        last_log_id: LogId,
+    },
+    /// "This node is alive": between nodes, for all of their groups. It is of the group
+    /// [`NODE_GROUP`] and of term 0.
+    Alive(Box<Alive>),
     /// "You are let into this cluster", from its leader to an empty store that is to take the place
     /// of a lost one.
     Admit {
@@ -230,6 +252,38 @@ pub enum Body {
         /// The ids of the list that it was founded with.
         founders: BTreeSet<NodeId>,
     },
+}
+
+/// The group of messages that nodes exchange for all of their groups. No group has this id.
+pub const NODE_GROUP: GroupId = GroupId::MAX;
+
+/// What nodes tell each other in each heartbeat interval.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alive {
+    /// The boot of the sender.
+    pub boot: Boot,
+    /// The boot of the receiver, as far as the sender knows, and the number of the last departure
+    /// that it has heard of in that boot.
+    pub heard: (u64, u64),
+    /// The number of the last of `departures`, which are counted for each receiver.
+    pub last: u64,
+    /// What the sender's replicas are no more. They are repeated until the receiver has heard of
+    /// them.
+    pub departures: Vec<Departure>,
+}
+
+impl Alive {
+    /// How many departures one message may tell of.
+    pub const MAX_DEPARTURES: usize = 4096;
+}
+
+/// The sender's replica of a group leads no more, or begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The group.
+    pub group: GroupId,
+    /// What the replica was in this term and in earlier ones, it is no more.
+    pub term: Term,
 }
 
 /// What became of an append.
@@ -244,8 +298,8 @@ pub enum AppendOutcome {
     Rejected {
         /// The index of that `prev`.
         prev: Index,
-        /// The last entry of the sender's log that could agree: its index is below `prev`'s or the log's end, and its term
-        /// not above `prev`'s.
+        /// The last entry of the sender's log that could agree: its index is below `prev`'s or the
+        /// log's end, and its term not above `prev`'s.
         hint: LogId,
     },
 }
@@ -259,6 +313,8 @@ pub enum ForwardOutcome {
     NotLeader,
     /// Too much is uncommitted. No effect.
     Busy,
+    /// The receiver's disk is full. No effect.
+    StorageFull,
     /// The leader can't read some of the commands, and these have no effect. It has appended the
     /// others.
     Partly {

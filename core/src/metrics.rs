@@ -36,7 +36,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a node tells of itself: a watch, published at the end of each of its turns in which something changed.
+/// What a node tells of itself: a watch, published at the end of each of its turns in which
+/// something changed.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// The node.
@@ -66,6 +67,11 @@ pub struct Metrics {
     pub leader: Option<NodeId>,
     /// The last entry of its log.
     pub last_log_id: LogId,
+    /// The disk is full: entries of this group wait for space. It takes no commands as leader, goes
+    /// on reading, and goes on by itself when there is space. It still votes, and may campaign: if
+    /// all nodes that have space are gone, somebody must lead for reads to go on, and a leader that
+    /// is not needed hands over.
+    pub storage_full: bool,
     /// Up to here its log is durable.
     pub durable: Index,
     /// Up to here it knows the log to be committed.
@@ -80,7 +86,8 @@ pub struct Metrics {
     pub snapshot: LogId,
     /// The last entry that is purged from its log.
     pub purged: LogId,
-    /// Why the last snapshot that this node wanted to take was not taken or written; none after one that was. The node goes on, and its log grows.
+    /// Why the last snapshot that this node wanted to take was not taken or written; none after one
+    /// that was. The node goes on, and its log grows.
     pub snapshot_error: Option<SnapshotError>,
     /// The configuration in force; none before the cluster is formed.
     pub membership: Option<Membership>,
@@ -280,7 +287,8 @@ impl fmt::Display for Obstacle {
 pub struct PeerMetrics {
     /// Up to here the peer's log is known to be the leader's, and durable.
     pub matched: Index,
-    /// How long ago the peer was last heard from, when this was published; none if never in this term.
+    /// How long ago the peer was last heard from, when this was published; none if never in this
+    /// term.
     pub last_contact: Option<Duration>,
     /// What has been sent to it and not been acknowledged, in bytes.
     pub inflight_bytes: usize,

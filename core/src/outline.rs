@@ -1,4 +1,5 @@
-//! The shape of a log, without its content: its bounds, the terms of its entries, the memberships in it, and roughly its size.
+//! The shape of a log, without its content: its bounds, the terms of its entries, the memberships
+//! in it, and roughly its size.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,17 +10,19 @@ use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::types::{Entry, Index, LogId, Payload, Term};
 
-/// What an engine needs to know of its log at any time: the identity of every entry, and the memberships. It costs memory
-/// by the number of terms, not of entries, since the entries of one leader follow each other. A store fills it while it
-/// recovers.
+/// What an engine needs to know of its log at any time: the identity of every entry, and the
+/// memberships. It costs memory by the number of terms, not of entries, since the entries of one
+/// leader follow each other. A store fills it while it recovers.
 #[derive(Clone, Debug, Default)]
 pub struct Outline {
     /// The entry before the first one.
     purged: LogId,
-    /// The first log id of each run of entries with the same term and leader, in order. The first run may begin before the log does.
+    /// The first log id of each run of entries with the same term and leader, in order. The first
+    /// run may begin before the log does.
     runs: Vec<LogId>,
     last: LogId,
-    /// By the index of the entry that brought it; the one in force where the log begins is among them, though its entry may be purged.
+    /// By the index of the entry that brought it; the one in force where the log begins is among
+    /// them, though its entry may be purged.
     memberships: BTreeMap<Index, Membership>,
     /// Every so many bytes an entry, and the size of all up to it.
     marks: Vec<(Index, u64)>,
@@ -29,7 +32,8 @@ pub struct Outline {
     time: u64,
 }
 
-/// How far the marks are apart, in bytes, to within as much again: so a mark costs nothing beside what it stands for, and sizes are nearly right.
+/// How far the marks are apart, in bytes, to within as much again: so a mark costs nothing beside
+/// what it stands for, and sizes are nearly right.
 const MARK_BYTES: u64 = 64 << 10;
 
 impl PartialEq for Outline {
@@ -72,7 +76,8 @@ impl Outline {
 
     /// Notes an entry at the end.
     ///
-    /// Panics if it doesn't follow the last one: a store checks that before, where it reads from disk ([`Outline::follows`]).
+    /// Panics if it doesn't follow the last one: a store checks that before, where it reads from
+    /// disk ([`Outline::follows`]).
     pub fn push(&mut self, entry: &Entry) {
         self.note(entry.log_id, entry.log_id.index, entry.time, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {
@@ -112,7 +117,8 @@ impl Outline {
         Ok(())
     }
 
-    /// Notes entries at the end that are all of the term and leader of the first, and hold no membership, by their sizes.
+    /// Notes entries at the end that are all of the term and leader of the first, and hold no
+    /// membership, by their sizes.
     ///
     /// Panics where the first doesn't follow.
     pub(crate) fn extend_plain(
@@ -152,7 +158,8 @@ impl Outline {
         }
     }
 
-    /// Whether an entry with this log id can be the next: the next index, and a term that does not fall.
+    /// Whether an entry with this log id can be the next: the next index, and a term that does not
+    /// fall.
     pub fn follows(&self, log_id: LogId) -> bool {
         let same_leader = log_id.term > self.last.term
             || self.last.index == 0
@@ -180,8 +187,8 @@ impl Outline {
         self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);
     }
 
-    /// Forgets the entry `to` and all before it. If the log does not hold this very entry, all of it is forgotten, and it begins
-    /// after that one. What is purged already changes nothing.
+    /// Forgets the entry `to` and all before it. If the log does not hold this very entry, all of
+    /// it is forgotten, and it begins after that one. What is purged already changes nothing.
     pub fn purge(&mut self, to: LogId) {
         if to.index < self.purged.index {
             return;
@@ -211,12 +218,14 @@ impl Outline {
             .drain(..self.marks.partition_point(|(index, _)| *index <= to.index).saturating_sub(1));
     }
 
-    /// Notes the membership in force where the log begins, which a snapshot tells: the entry at `index` brought it.
+    /// Notes the membership in force where the log begins, which a snapshot tells: the entry at
+    /// `index` brought it.
     pub fn set_membership(&mut self, index: Index, membership: Membership) {
         self.memberships.insert(index, membership);
     }
 
-    /// The identity of the entry at `index`: [`LogId::ZERO`] at 0, that of the entry before the first; none before that and beyond the end.
+    /// The identity of the entry at `index`: [`LogId::ZERO`] at 0, that of the entry before the
+    /// first; none before that and beyond the end.
     pub fn log_id(&self, index: Index) -> Option<LogId> {
         if index == 0 {
             return Some(LogId::ZERO);
@@ -238,12 +247,14 @@ impl Outline {
         Some(LogId { index, ..*run })
     }
 
-    /// Whether the log holds this very entry, or begins right after it. It always holds [`LogId::ZERO`].
+    /// Whether the log holds this very entry, or begins right after it. It always holds
+    /// [`LogId::ZERO`].
     pub fn contains(&self, log_id: LogId) -> bool {
         self.log_id(log_id.index) == Some(log_id)
     }
 
-    /// The last entry at or before `index` whose term is not above `term`; [`LogId::ZERO`] if that would be a purged one.
+    /// The last entry at or before `index` whose term is not above `term`; [`LogId::ZERO`] if that
+    /// would be a purged one.
     pub fn last_at_most(&self, index: Index, term: Term) -> LogId {
         let mut at = self.log_id(index.min(self.last.index)).unwrap_or_default();
         while at.term > term {
@@ -254,7 +265,8 @@ impl Outline {
         at
     }
 
-    /// The membership in force: the last one in the log, committed or not (thesis 4.1), and where it stands.
+    /// The membership in force: the last one in the log, committed or not (thesis 4.1), and where
+    /// it stands.
     pub fn membership(&self) -> Option<(Index, &Membership)> {
         self.memberships.last_key_value().map(|(index, membership)| (*index, membership))
     }
@@ -270,8 +282,9 @@ impl Outline {
         self.time
     }
 
-    /// How far back from the entry at `index` one may go before the entries after it, up to that one, take more than about `bytes`
-    /// bytes: to within 64 KiB, and not beyond where the log begins.
+    /// How far back from the entry at `index` one may go before the entries after it, up to that
+    /// one, take more than about `bytes` bytes: to within 64 KiB, and not beyond where the log
+    /// begins.
     pub fn back_by(&self, index: Index, bytes: u64) -> Index {
         if bytes == 0 {
             return index.clamp(self.purged.index, self.last.index);

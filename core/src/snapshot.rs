@@ -1,4 +1,5 @@
-//! Snapshots: what they are of, how a state machine writes and restores them, and the serde form for one that is small.
+//! Snapshots: what they are of, how a state machine writes and restores them, and the serde form
+//! for one that is small.
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,8 @@ use crate::log_store::{SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
 use crate::types::{Index, LogId};
 
-/// What a snapshot is of, and how to tell that it is whole. Two with the same digest and log id are the same.
+/// What a snapshot is of, and how to tell that it is whole. Two with the same digest and log id are
+/// the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMeta {
     /// The last entry that it covers.
@@ -83,8 +85,9 @@ impl Digester {
 
 /// How the content of a state machine becomes a snapshot, and is restored from one.
 ///
-/// Whatever serde can serialize and deserialize has it already, and its view is its serialized form: good for a state that is small. A
-/// large one implements this itself (and not serde's traits): its view is cheap, such as a persistent map's clone, and is written as a stream.
+/// Whatever serde can serialize and deserialize has it already, and its view is its serialized
+/// form: good for a state that is small. A large one implements this itself (and not serde's
+/// traits): its view is cheap, such as a persistent map's clone, and is written as a stream.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -130,8 +133,9 @@ pub trait Snapshot: Sized + 'static {
     /// Errors: it can't be taken. The node goes on without a new snapshot.
     fn view(&self) -> Result<Self::View, SnapshotError>;
 
-    /// Writes what a view shows. The same state must give the same bytes wherever it is written, or replicas can't be compared by them. It shares its
-    /// thread with the node: each [`write`](SnapshotWriter::write) lets that go on from time to time, but what is computed in
+    /// Writes what a view shows. The same state must give the same bytes wherever it is written, or
+    /// replicas can't be compared by them. It shares its thread with the node: each
+    /// [`write`](SnapshotWriter::write) lets that go on from time to time, but what is computed in
     /// between should be short.
     ///
     /// Errors: those of the writer, or of its own. The node goes on without a new snapshot.
@@ -191,7 +195,8 @@ async fn decode<T: DeserializeOwned>(from: &mut SnapshotReader) -> Result<T, Sna
     encoding::decode(&content).map_err(SnapshotError::StateMachine)
 }
 
-/// What is handed to the store at once, in bytes: large enough that its fixed cost vanishes, small enough to take no time.
+/// What is handed to the store at once, in bytes: large enough that its fixed cost vanishes, small
+/// enough to take no time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Takes the content of a snapshot. It holds at most one chunk of 256 KiB in memory.
@@ -269,7 +274,8 @@ impl fmt::Debug for SnapshotWriter {
     }
 }
 
-/// Gives the content of a snapshot, from front to back. It holds one chunk of 256 KiB in memory, besides what was asked for.
+/// Gives the content of a snapshot, from front to back. It holds one chunk of 256 KiB in memory,
+/// besides what was asked for.
 pub struct SnapshotReader {
     content: Box<dyn SnapshotContent>,
     bytes: u64,
@@ -278,7 +284,8 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
-    /// Reads a content of so many bytes. (The node makes these; a test of a state machine may, too.)
+    /// Reads a content of so many bytes. (The node makes these; a test of a state machine may,
+    /// too.)
     pub fn new(content: Box<dyn SnapshotContent>, bytes: u64) -> Self {
         Self { content, bytes, chunk: Bytes::new(), digester: Digester::default() }
     }
@@ -290,13 +297,15 @@ impl SnapshotReader {
 
     /// The next `len` bytes.
     ///
-    /// Errors: the store's, or there are not so many. A claim of many bytes allocates no more than there are.
+    /// Errors: the store's, or there are not so many. A claim of many bytes allocates no more than
+    /// there are.
     pub async fn read(&mut self, len: u64) -> Result<Bytes, SnapshotError> {
         if len > self.remaining() {
             let reason = format!("{len} bytes wanted where {} are left", self.remaining());
             return Err(SnapshotError::state_machine(reason));
         }
-        // It can't be more than there are on this machine's disk, but may be more than it addresses.
+        // It can't be more than there are on this machine's disk, but may be more than it
+        // addresses.
         let len = usize::try_from(len).map_err(SnapshotError::state_machine)?;
         if self.chunk.is_empty() {
             self.fill().await?;

@@ -1,4 +1,5 @@
-//! The trait of a replicated state machine, which every user implements, and of the commands it takes.
+//! The trait of a replicated state machine, which every user implements, and of the commands it
+//! takes.
 
 use bytes::Bytes;
 
@@ -7,8 +8,8 @@ use crate::types::LogId;
 
 /// What is replicated: commands go in, in the order of the log, and each gives a response.
 ///
-/// It must be deterministic: the same commands in the same order give the same state on every node, so it reads no clock, draws no
-/// random numbers and iterates over no hash map.
+/// It must be deterministic: the same commands in the same order give the same state on every node,
+/// so it reads no clock, draws no random numbers and iterates over no hash map.
 ///
 /// It is also a [`Snapshot`], which whatever serde can serialize and deserialize is by itself.
 pub trait StateMachine: Snapshot {
@@ -19,11 +20,12 @@ pub trait StateMachine: Snapshot {
 
     /// Applies one committed command; `at` is its place in the log.
     ///
-    /// It may take its time and may await: heartbeats go on meanwhile, only this group's applying and its reads wait.
+    /// It may take its time and may await: heartbeats go on meanwhile, only this group's applying
+    /// and its reads wait.
     async fn apply(&mut self, command: Self::Command, at: At) -> Self::Response;
 
-    /// Applies committed commands, in order, and gives a response for each. The default applies one after the other; override it where
-    /// doing many at once is cheaper.
+    /// Applies committed commands, in order, and gives a response for each. The default applies one
+    /// after the other; override it where doing many at once is cheaper.
     async fn apply_batch(&mut self, commands: Vec<(Self::Command, At)>) -> Vec<Self::Response> {
         let mut responses = Vec::with_capacity(commands.len());
         let mut progress = progress::Progress::default();
@@ -57,7 +59,8 @@ impl At {
     }
 }
 
-/// A command: it becomes bytes once, where it is proposed, and is read back from these bytes on every node.
+/// A command: it becomes bytes once, where it is proposed, and is read back from these bytes on
+/// every node.
 pub trait Command: Sized + 'static {
     /// The bytes that are replicated.
     ///
@@ -76,6 +79,14 @@ pub trait Command: Sized + 'static {
     /// committed stops, as to skip it would make the replicas differ: its command type is older
     /// than the leader's.
     fn decode(bytes: &Bytes) -> Result<Self, String>;
+}
+
+/// A state machine without a state, for tests that need any.
+impl StateMachine for () {
+    type Command = ();
+    type Response = ();
+
+    async fn apply(&mut self, (): (), _: At) {}
 }
 
 /// A command that is its own bytes: nothing is encoded or copied.

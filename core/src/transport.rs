@@ -106,8 +106,10 @@ pub enum StoreState {
     /// No log and no promise.
     #[default]
     Empty,
-    /// No log; it has accepted a claim, or was let in.
+    /// No log; it has accepted a claim.
     Claimed,
+    /// No log; a member of a cluster has let it in.
+    Admitted,
     /// A log or a snapshot.
     Member,
     /// It was removed from its cluster.

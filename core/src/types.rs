@@ -10,7 +10,8 @@ use crate::membership::Membership;
 /// A node of a cluster. Never 0: that stands for "none" on the wire and on disk.
 pub type NodeId = u64;
 
-/// A Raft group. Every frame and every log record names its group, so that one connection and one log serve many.
+/// A Raft group. Every frame and every log record names its group, so that one connection and one
+/// log serve many.
 pub type GroupId = u64;
 
 /// A position in a log. The first entry has index 1; 0 means "before the first".
@@ -36,8 +37,8 @@ impl fmt::Display for Term {
     }
 }
 
-/// The identity of an entry: who proposed it, when, and where it stands. Two entries with the same log id
-/// have the same content, and so have the logs before them (log matching).
+/// The identity of an entry: who proposed it, when, and where it stands. Two entries with the same
+/// log id have the same content, and so have the logs before them (log matching).
 ///
 /// The order is term first and index second, as the comparison of logs in an election needs it; the
 /// leader stands between them but never decides, as a term has one leader only. For the same reason
@@ -105,7 +106,8 @@ pub struct Entry {
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing: a new leader's first entry, by which it commits what its predecessors left (thesis 3.6.2, 6.4).
+    /// Nothing: a new leader's first entry, by which it commits what its predecessors left (thesis
+    /// 3.6.2, 6.4).
     Blank,
     /// A command for the state machine, in the bytes that its proposer encoded.
     Command(Bytes),
@@ -114,8 +116,8 @@ pub enum Payload {
 }
 
 impl Entry {
-    /// What an entry is counted as beyond its command, where bytes are bounded: its log id and its place in queues.
-    /// It makes an endless stream of empty commands hit the limits, too.
+    /// What an entry is counted as beyond its command, where bytes are bounded: its log id and its
+    /// place in queues. It makes an endless stream of empty commands hit the limits, too.
     pub const OVERHEAD_BYTES: usize = 64;
 
     /// Its size in bytes, as all limits count it.

@@ -5,18 +5,18 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::rt::Instant;
 
 /// Limits the time of one wait after the other. A timer that an earlier wait has left is used
 /// again, so a busy connection arms one now and then and not one for each wait.
-pub(crate) struct Alarm<R: AsyncRuntime> {
+pub(crate) struct Alarm<R: Executor> {
     rt: R,
     /// With the time at which it ends.
     timer: Option<(Instant, Pin<Box<R::Sleep>>)>,
 }
 
-impl<R: AsyncRuntime> Alarm<R> {
+impl<R: Executor> Alarm<R> {
     pub(crate) fn new(rt: R) -> Self {
         Self { rt, timer: None }
     }

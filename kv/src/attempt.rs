@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::rt::Instant;
-use quorate::{AsyncRuntime, LocalRaft, Metrics, ReadError, WriteError};
+use quorate::{LocalRaft, Metrics, Network, ReadError, WriteError};
 
 use crate::alarm::Alarm;
 use crate::map::drop_in_turns;
@@ -32,7 +32,7 @@ const WALK_PAUSE: Duration = Duration::from_millis(1);
 /// patience is over: a request timeout of the node. Then it is refused, with certainty. An attempt
 /// that has begun is awaited to its end: the node answers each within a request timeout, unless it
 /// gets on with what came before, and knows which writes have certainly had no effect.
-pub(crate) struct Attempts<R: AsyncRuntime> {
+pub(crate) struct Attempts<R: Network> {
     server: Rc<Server<R>>,
     deadline: Instant,
     alarm: Alarm<R>,
@@ -47,7 +47,12 @@ struct Failure {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let again = matches!(error, WriteError::NotLeader { .. } | WriteError::Busy);
-        let word = if matches!(error, WriteError::Command(_)) { "ERR" } else { "CLUSTERDOWN" };
+        let word = match error {
+            WriteError::Command(_) => "ERR",
+            // The word of Redis where it takes no writes because it can't persist them.
+            WriteError::StorageFull => "MISCONF",
+            _ => "CLUSTERDOWN",
+        };
         Self { again, text: format!("{word} {error}") }
     }
 }
@@ -59,7 +64,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-impl<R: AsyncRuntime> Attempts<R> {
+impl<R: Network> Attempts<R> {
     pub(crate) fn new(server: &Rc<Server<R>>) -> Self {
         let server = Rc::clone(server);
         Self { deadline: server.rt.now(), alarm: Alarm::new(server.rt.clone()), server }

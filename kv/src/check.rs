@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use quorate::{AsyncRuntime, FileStore, Launch, Replica, Standing, StoreReport, Tokio};
+use quorate::{Executor, FileStore, Launch, Replica, Standing, StoreReport, Tokio};
 
 use crate::members;
 

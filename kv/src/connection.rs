@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate::AsyncRuntime;
+use quorate::Network;
 use quorate::codec::Gather;
 use quorate::rt::{Instant, ReadHalf, Stream, WriteHalf};
 use tracing::debug;
@@ -62,7 +62,7 @@ pub(crate) const NO_ROOM: &str =
 const ARGUMENTS_PER_LOOK: usize = 256;
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve<R: AsyncRuntime>(seat: &Seat<R>, stream: R::Stream, id: u64) {
+pub(crate) async fn serve<R: Network>(seat: &Seat<R>, stream: R::Stream, id: u64) {
     let server = &seat.server;
     let (mut reader, writer) = stream.split();
     let mut connection = Connection {
@@ -114,7 +114,7 @@ struct Unfinished {
     bytes: u64,
 }
 
-struct Connection<'a, R: AsyncRuntime> {
+struct Connection<'a, R: Network> {
     seat: &'a Seat<R>,
     attempts: Attempts<R>,
     /// For what concerns the client.
@@ -133,7 +133,7 @@ struct Connection<'a, R: AsyncRuntime> {
     writer: <R::Stream as Stream>::WriteHalf,
 }
 
-impl<R: AsyncRuntime> Connection<'_, R> {
+impl<R: Network> Connection<'_, R> {
     /// Reads and answers until the connection ends.
     async fn run(&mut self, reader: &mut <R::Stream as Stream>::ReadHalf) -> Closed {
         let mut buffer = BytesMut::new();

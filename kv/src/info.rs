@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::{AsyncRuntime, LogId, Metrics, Replica, SnapshotError};
+use quorate::{LogId, Metrics, Network, Replica, SnapshotError};
 
 use crate::glob::Matching;
 use crate::members;
@@ -38,7 +38,7 @@ pub(crate) fn hello(id: u64, protocol: Protocol) -> Reply {
 const MAX_PATTERN_STEPS: usize = 1 << 16;
 
 /// The answer to CONFIG GET: the settings that clients look at and whose names match a pattern.
-pub(crate) fn config<R: AsyncRuntime>(server: &Server<R>, patterns: &[Bytes]) -> Reply {
+pub(crate) fn config<R: Network>(server: &Server<R>, patterns: &[Bytes]) -> Reply {
     settings(server.max_clients, server.limits.client_timeout, patterns)
 }
 
@@ -99,6 +99,7 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         ("applied".to_owned(), metrics.applied.to_string()),
         ("snapshot".to_owned(), metrics.snapshot.index.to_string()),
         ("purged".to_owned(), metrics.purged.index.to_string()),
+        ("storage_full".to_owned(), if metrics.storage_full { "yes" } else { "no" }.to_owned()),
         ("dropped_messages".to_owned(), metrics.dropped_messages.to_string()),
         ("contradictions".to_owned(), metrics.contradictions.to_string()),
     ];
@@ -140,7 +141,7 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
 
 /// The text of INFO: all sections, or those named.
 #[expect(clippy::disallowed_methods, reason = "an operator wants to know it")]
-pub(crate) fn info<R: AsyncRuntime>(server: &Server<R>, wanted: &[Bytes]) -> String {
+pub(crate) fn info<R: Network>(server: &Server<R>, wanted: &[Bytes]) -> String {
     let pairs = |pairs: &[(&str, String)]| -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     };
@@ -255,6 +256,7 @@ mod tests {
                 "applied:8",
                 "snapshot:7",
                 "purged:6",
+                "storage_full:no",
                 "dropped_messages:5",
                 "contradictions:1",
                 "waits_for4:nothing is heard of it",

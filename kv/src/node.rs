@@ -12,8 +12,9 @@ use futures::{FutureExt, select_biased};
 use quorate::rt::channel::watch;
 use quorate::rt::{Listener, Task};
 use quorate::{
-    AsyncRuntime, Config, Credentials, FileStore, GroupId, Inbox, InitializeError, LocalRaft,
-    Message, MessageLimit, Node, NodeId, Obstacle, Replica, TcpTransport, Transport,
+    AsyncRuntime, Config, Credentials, Executor, FileStore, GroupId, Inbox, InitializeError,
+    LocalRaft, Message, MessageLimit, Network, Node, NodeId, Obstacle, Replica, TcpTransport,
+    Transport,
 };
 use tracing::info;
 
@@ -76,32 +77,31 @@ pub(crate) async fn run<R: AsyncRuntime>(
     let keys = store.count();
     let patience = config.request_timeout;
     let node = Node::builder(id)
-        .config(config)
         .log_store(log_store)
         .transport(Addressed { tcp, members: members.clone() })
-        .state_machine(store)
         .start(rt)
         .await
         .map_err(|error| error.to_string())?;
-    let raft = node.local();
+    let raft = node.group(0).config(config).open_local(store).await;
+    let raft = raft.map_err(|error| error.to_string())?;
     info!(id, %client, %peer, data = %data.display(), "serving");
     let server = Server::new(rt.clone(), raft.clone(), keys, port, max_clients, limits, patience);
     let server = Rc::new(server);
     // Dropping it closes the listener.
     let accepting = rt.spawn(Rc::clone(&server).accept(listener));
-    let waiting = rt.clone();
+    let (waiting, asked) = (rt.clone(), raft.clone());
     rt.spawn(async move {
-        if let Some(leader) = first_leader(&waiting, &raft).await {
+        if let Some(leader) = first_leader(&waiting, &asked).await {
             on_ready(leader);
         }
     })
     .detach();
 
     {
-        let mut stopped = pin!(node.stopped().fuse());
+        let mut stopped = pin!(raft.stopped().fuse());
         let mut asked = pin!(stop.wait_for(|stop| *stop).fuse());
         // It serves meanwhile, if only to say for whom it waits.
-        let mut forming = pin!(form(rt, id, node.local(), members).fuse());
+        let mut forming = pin!(form(rt, id, raft.clone(), members).fuse());
         loop {
             select_biased! {
                 outcome = stopped => {
@@ -120,7 +120,7 @@ pub(crate) async fn run<R: AsyncRuntime>(
 }
 
 /// Tries again while the port is in use, for a while.
-async fn once_free<R: AsyncRuntime, T>(
+async fn once_free<R: Executor, T>(
     rt: &R,
     listen: impl AsyncFn() -> io::Result<T>,
 ) -> io::Result<T> {
@@ -135,7 +135,7 @@ async fn once_free<R: AsyncRuntime, T>(
     }
 }
 
-async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listener> {
+async fn listen<R: Network>(rt: &R, address: &str) -> io::Result<R::Listener> {
     let mut result = Err(io::Error::other("the name has no address"));
     for resolved in rt.resolve(address).await? {
         result = rt.listen(resolved).await;
@@ -148,7 +148,7 @@ async fn listen<R: AsyncRuntime>(rt: &R, address: &str) -> io::Result<R::Listene
 
 /// Waits until a linearizable read succeeds, and gives the leader at that time. None: the node has
 /// ended.
-async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Option<NodeId> {
+async fn first_leader<R: Executor>(rt: &R, raft: &LocalRaft<Store>) -> Option<NodeId> {
     let mut metrics = raft.metrics();
     loop {
         let leader = metrics.wait_for(|metrics| metrics.leader.is_some()).await.ok()?.leader;
@@ -162,7 +162,7 @@ async fn first_leader<R: AsyncRuntime>(rt: &R, raft: &LocalRaft<Store>) -> Optio
 /// Waits until this node is part of a cluster that was founded with this list.
 ///
 /// Errors: it can't be.
-async fn form<R: AsyncRuntime>(
+async fn form<R: Executor>(
     rt: &R,
     id: NodeId,
     raft: LocalRaft<Store>,
@@ -195,12 +195,12 @@ async fn form<R: AsyncRuntime>(
 /// TCP, to the addresses of the command line. The log has those with which the cluster was formed;
 /// a node that has moved since, or a demo on other ports, is not where the log says. They were
 /// checked before the node started.
-struct Addressed<R: AsyncRuntime> {
+struct Addressed<R: Network> {
     tcp: TcpTransport<R>,
     members: BTreeMap<NodeId, String>,
 }
 
-impl<R: AsyncRuntime> Transport for Addressed<R> {
+impl<R: Network> Transport for Addressed<R> {
     fn send(&self, message: Message) -> bool {
         self.tcp.send(message)
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate::rt::channel::watch;
 use quorate::rt::{Instant, Limited, Listener, ReadHalf, Stream, Task, WriteHalf};
-use quorate::{AsyncRuntime, LocalRaft, Metrics};
+use quorate::{LocalRaft, Metrics, Network};
 use tracing::{debug, info, warn};
 
 use crate::alarm::Alarm;
@@ -48,7 +48,7 @@ const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 const CLIENTS_STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the connections of a node share. They all live on the node's thread.
-pub(crate) struct Server<R: AsyncRuntime> {
+pub(crate) struct Server<R: Network> {
     pub(crate) rt: R,
     pub(crate) raft: LocalRaft<Store>,
     pub(crate) metrics: watch::Receiver<Metrics>,
@@ -85,7 +85,7 @@ pub(crate) struct Server<R: AsyncRuntime> {
     at_end: RefCell<Option<Waker>>,
 }
 
-impl<R: AsyncRuntime> Server<R> {
+impl<R: Network> Server<R> {
     /// A server before its first connection.
     pub(crate) fn new(
         rt: R,
@@ -220,7 +220,7 @@ impl<R: AsyncRuntime> Server<R> {
 
 /// A connection's place among the clients, and its parts of the budgets, given back however its
 /// task ends.
-pub(crate) struct Seat<R: AsyncRuntime> {
+pub(crate) struct Seat<R: Network> {
     pub(crate) server: Rc<Server<R>>,
     pub(crate) unread: Share,
     pub(crate) unfinished: Share,
@@ -228,7 +228,7 @@ pub(crate) struct Seat<R: AsyncRuntime> {
     waker: Rc<RefCell<Option<Waker>>>,
 }
 
-impl<R: AsyncRuntime> Seat<R> {
+impl<R: Network> Seat<R> {
     fn take(server: Rc<Server<R>>, id: u64) -> Self {
         server.clients.set(server.clients.get() + 1);
         let waker = Rc::new(RefCell::new(None));
@@ -252,7 +252,7 @@ impl<R: AsyncRuntime> Seat<R> {
     }
 }
 
-impl<R: AsyncRuntime> Drop for Seat<R> {
+impl<R: Network> Drop for Seat<R> {
     fn drop(&mut self) {
         self.server.waiting.borrow_mut().remove(&self.id);
         self.server.clients.set(self.server.clients.get() - 1);

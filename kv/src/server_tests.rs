@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use clap::Parser;
 use quorate::rt::ReadHalf;
-use quorate::{Config, Launch, LocalNetwork, MemStore, Node, Tokio};
+use quorate::{Config, Executor, Launch, LocalNetwork, LocalTransport, MemStore, Node, Tokio};
 
 use super::*;
 use crate::connection::NO_ROOM;
@@ -14,8 +14,8 @@ use crate::connection::NO_ROOM;
 struct Running {
     server: Rc<Server<Tokio>>,
     address: SocketAddr,
-    accepting: RefCell<Option<<Tokio as AsyncRuntime>::Task<()>>>,
-    _node: Node<Store>,
+    accepting: RefCell<Option<<Tokio as Executor>::Task<()>>>,
+    _node: Node<Tokio, MemStore, LocalTransport>,
 }
 
 const MAX_CLIENTS: usize = 100;
@@ -36,11 +36,10 @@ async fn start(rt: &Tokio, limits: Limits) -> Running {
     let node = Node::builder(1)
         .log_store(MemStore::new())
         .transport(LocalNetwork::new().transport())
-        .state_machine(store)
         .start(rt)
         .await
         .unwrap();
-    let raft = node.local();
+    let raft = node.group(0).open_local(store).await.unwrap();
     raft.initialize([(1, "here")]).await.unwrap();
     raft.read(|_| ()).await.unwrap();
     let listener = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -64,7 +63,7 @@ fn with_limits(options: &str, test: impl AsyncFnOnce(&Tokio, &Running)) {
     .unwrap();
 }
 
-struct Client<R: AsyncRuntime> {
+struct Client<R: Network> {
     reader: <R::Stream as Stream>::ReadHalf,
     writer: <R::Stream as Stream>::WriteHalf,
     received: BytesMut,
@@ -334,11 +333,11 @@ fn raft_status_and_info_tell_the_same() {
         let members = format!("membership:voter\r\nmembers:1/{incarnation:016x}=voter\r\n");
         let counts = "dropped_messages:0\r\ncontradictions:0\r\n";
         let raft = format!(
-            "# Raft\r\n{identity}{raft}committed:{index}\r\napplied:{index}\r\nsnapshot:0\r\npurged:0\r\n{counts}{members}"
+            "# Raft\r\n{identity}{raft}committed:{index}\r\napplied:{index}\r\nsnapshot:0\r\npurged:0\r\nstorage_full:no\r\n{counts}{members}"
         );
         let info = format!("{raft}\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n");
         client.expect(&format!("${}\r\n{info}\r\n", info.len())).await;
-        client.expect("*30\r\n$2\r\nid\r\n$1\r\n1\r\n").await;
+        client.expect("*32\r\n$2\r\nid\r\n$1\r\n1\r\n").await;
         client.expect(&format!("$11\r\nincarnation\r\n$16\r\n{incarnation:016x}\r\n")).await;
     });
 }

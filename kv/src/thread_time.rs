@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::rt::Instant;
 
 use crate::queue::Queue;
@@ -43,7 +43,7 @@ pub(crate) struct ThreadTime<R> {
     queue: Rc<Queue>,
 }
 
-impl<R: AsyncRuntime> ThreadTime<R> {
+impl<R: Executor> ThreadTime<R> {
     pub(crate) fn new(rt: R) -> Self {
         let since = Cell::new(rt.now());
         Self {

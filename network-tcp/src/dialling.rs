@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Network;
 
 use crate::config::Timing;
 use crate::wait::within;
@@ -36,7 +36,7 @@ pub(crate) fn in_order(found: &[SocketAddr]) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// That of the only address; otherwise one that names them all.
-pub(crate) async fn open<R: AsyncRuntime>(
+pub(crate) async fn open<R: Network>(
     rt: &R,
     timing: &Timing,
     addresses: &[SocketAddr],
@@ -60,7 +60,7 @@ pub(crate) async fn open<R: AsyncRuntime>(
 }
 
 /// In a task of its own, which ends with the future.
-async fn attempt<R: AsyncRuntime>(
+async fn attempt<R: Network>(
     rt: &R,
     timing: &Timing,
     to: SocketAddr,

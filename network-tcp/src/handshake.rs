@@ -293,7 +293,7 @@ fn check_wanted(asked: Replica, lives: Replica, state: StoreState) -> Result<(),
         return Err(Refusal::Node { asked, lives });
     }
     if asked.is_known() && asked != lives {
-        let is_empty = matches!(state, StoreState::Empty | StoreState::Claimed);
+        let is_empty = !matches!(state, StoreState::Member | StoreState::Spent);
         return Err(Refusal::Replica { asked, lives, is_empty });
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_core::{MAX_NODES, Obstacle, Replica};
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Listener, Task, yield_now};
+use quorate_rt::{Listener, Network, Task, yield_now};
 
 use crate::handshake::{Hello, Party, Refusal};
 use crate::lines::{Cause, LeftOut};
@@ -31,7 +31,7 @@ const MAX_REFUSED: usize = 2 * MAX_NODES;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The accepted connections.
-pub(crate) struct Accepted<R: AsyncRuntime> {
+pub(crate) struct Accepted<R: Network> {
     tasks: BTreeMap<u64, R::Task<()>>,
     places: Places,
     /// Those whose handshake has succeeded.
@@ -49,7 +49,7 @@ struct Refusals {
     last: Option<Obstacle>,
 }
 
-impl<R: AsyncRuntime> Default for Accepted<R> {
+impl<R: Network> Default for Accepted<R> {
     fn default() -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -60,7 +60,7 @@ impl<R: AsyncRuntime> Default for Accepted<R> {
     }
 }
 
-impl<R: AsyncRuntime> Accepted<R> {
+impl<R: Network> Accepted<R> {
     fn take(&mut self, id: u64) -> Option<R::Task<()>> {
         self.places.leave(id);
         self.watched.remove(&id);
@@ -98,7 +98,7 @@ impl<R: AsyncRuntime> Accepted<R> {
     }
 }
 
-impl<R: AsyncRuntime> State<R> {
+impl<R: Network> State<R> {
     /// A connection has shown more: it changes its class, and one of that may have to go for it.
     pub(crate) fn rise(&self, id: u64, class: Class) {
         let closed = self.accepted.borrow_mut().places.rise(id, class);
@@ -125,7 +125,7 @@ impl<R: AsyncRuntime> State<R> {
 /// Accepts until its handle is dropped.
 pub(crate) async fn accept<R, L>(state: Rc<State<R>>, mut listener: L)
 where
-    R: AsyncRuntime,
+    R: Network,
     L: Listener<Stream = R::Stream>,
 {
     loop {
@@ -148,7 +148,7 @@ where
     }
 }
 
-fn begin<R: AsyncRuntime>(state: &Rc<State<R>>, stream: R::Stream, address: SocketAddr) {
+fn begin<R: Network>(state: &Rc<State<R>>, stream: R::Stream, address: SocketAddr) {
     let id = state.next_id();
     let closed = state.accepted.borrow_mut().places.enter(id, address.ip());
     state.crowd_out(closed);
@@ -169,7 +169,7 @@ fn begin<R: AsyncRuntime>(state: &Rc<State<R>>, stream: R::Stream, address: Sock
 }
 
 /// One connection, from its first byte to its last.
-async fn connection<R: AsyncRuntime>(
+async fn connection<R: Network>(
     state: &Rc<State<R>>,
     id: u64,
     stream: R::Stream,
@@ -194,7 +194,7 @@ async fn connection<R: AsyncRuntime>(
     }
 }
 
-fn log_refused<R: AsyncRuntime>(state: &State<R>, address: SocketAddr, error: &WelcomeError) {
+fn log_refused<R: Network>(state: &State<R>, address: SocketAddr, error: &WelcomeError) {
     let pass = |cause| state.lines.pass(cause, state.rt.now());
     let (WelcomeError::Refused(peer, refusal) | WelcomeError::Told(peer, refusal)) = error else {
         if let Some(left_out) = pass(Cause::NoHandshake) {
@@ -217,7 +217,7 @@ fn log_refused<R: AsyncRuntime>(state: &State<R>, address: SocketAddr, error: &W
     }
 }
 
-fn learn<R: AsyncRuntime>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
+fn learn<R: Network>(state: &Rc<State<R>>, hello: &Hello, seen: SocketAddr) {
     if !hello.address.is_empty() {
         let address = complete(&hello.address, seen);
         let is_connected = |replica| state.sessions.is_connected(replica);
@@ -236,7 +236,7 @@ fn complete(address: &str, seen: SocketAddr) -> String {
 }
 
 /// From the handshake to the end.
-async fn serve<R: AsyncRuntime>(
+async fn serve<R: Network>(
     state: &Rc<State<R>>,
     id: u64,
     guest: Guest<R::Stream>,
@@ -296,7 +296,7 @@ async fn serve<R: AsyncRuntime>(
 }
 
 /// Ends all connections.
-pub(crate) fn close_all<R: AsyncRuntime>(accepted: &RefCell<Accepted<R>>) {
+pub(crate) fn close_all<R: Network>(accepted: &RefCell<Accepted<R>>) {
     let Accepted { tasks, .. } = accepted.take();
     drop(tasks);
 }

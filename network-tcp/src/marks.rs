@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use quorate_rt::channel::Signal;
-use quorate_rt::{AsyncRuntime, Instant};
+use quorate_rt::{Instant, Network};
 
 use crate::config::Timing;
 use crate::handshake::Lane;
@@ -128,7 +128,7 @@ impl Watched {
 }
 
 /// Looks at all connections now and then, as long as there are any.
-pub(crate) async fn sweep<R: AsyncRuntime>(state: Rc<State<R>>) {
+pub(crate) async fn sweep<R: Network>(state: Rc<State<R>>) {
     let pause = state.timing.sweep;
     loop {
         while state.accepted.borrow().watched.is_empty() {
@@ -155,7 +155,7 @@ pub(crate) async fn sweep<R: AsyncRuntime>(state: Rc<State<R>>) {
     }
 }
 
-fn close<R: AsyncRuntime>(state: &State<R>, id: u64, session: &Session, why: Closed) {
+fn close<R: Network>(state: &State<R>, id: u64, session: &Session, why: Closed) {
     let (peer, proven) = (session.peer, session.proven);
     state.count(|stats| match why {
         Closed::Stalled => stats.stalled += 1,

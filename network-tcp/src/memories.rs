@@ -2,17 +2,14 @@
 //! [`Memory`](quorate_core::Memory).
 
 use quorate_core::{Boot, GroupId, Memory, Replica};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Network;
 
 use crate::handshake::MAX_MEMORIES;
 use crate::lines::Cause;
 use crate::transport::State;
 
 /// What the groups of this node remember of a peer.
-pub(crate) async fn recall<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-) -> Vec<(GroupId, Memory)> {
+pub(crate) async fn recall<R: Network>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
     if groups.len() > MAX_MEMORIES
         && let Some(left_out) = state.lines.pass(Cause::Groups, state.rt.now())
@@ -35,11 +32,7 @@ pub(crate) fn is_older(boot: Boot, remembered: &[(GroupId, Memory)]) -> bool {
 }
 
 /// A peer of the cluster has said what it remembers of this node.
-pub(crate) fn hear<R: AsyncRuntime>(
-    state: &State<R>,
-    peer: Replica,
-    remember: Vec<(GroupId, Memory)>,
-) {
+pub(crate) fn hear<R: Network>(state: &State<R>, peer: Replica, remember: Vec<(GroupId, Memory)>) {
     for (group, memory) in remember {
         if let Some(inbox) = state.inbox(group) {
             inbox.remembered(peer, memory);

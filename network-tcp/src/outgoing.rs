@@ -12,7 +12,7 @@ use futures::future::{Either, select};
 use quorate_core::{Boot, Credentials, Obstacle, Replica};
 use quorate_rt::channel::Signal;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Instant, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Executor, Instant, Network, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
 use crate::dialling::{in_order, open};
@@ -68,7 +68,7 @@ fn unreachable_at(address: &str, reason: impl ToString) -> Obstacle {
 ///
 /// Members stay connected even if they have nothing to say to each other, as two followers: another
 /// process on a copy of a member's folder is known as such only where that member is connected.
-pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
+pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
     let (to, lane, address) = (link.to, link.lane, link.address.at.as_str());
     let mut failures = 0;
     // So that a peer that is away for long is one line of the log, and not one a second.
@@ -143,7 +143,7 @@ pub(crate) async fn run<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
 
 /// Whether a line about a peer is written, and then how many were left out. Strangers cause those
 /// of replicas that no group names.
-fn pass<R: AsyncRuntime>(state: &State<R>, to: Replica) -> Option<LeftOut> {
+fn pass<R: Network>(state: &State<R>, to: Replica) -> Option<LeftOut> {
     match state.addresses.borrow().names(to) {
         true => Some(None),
         false => state.lines.pass(Cause::Unnamed, state.rt.now()),
@@ -151,12 +151,12 @@ fn pass<R: AsyncRuntime>(state: &State<R>, to: Replica) -> Option<LeftOut> {
 }
 
 /// The connection is gone; what waits is for the next one.
-fn keep_waiting<R: AsyncRuntime>(state: &State<R>, link: &Link) {
+fn keep_waiting<R: Network>(state: &State<R>, link: &Link) {
     let lost = link.disconnected();
     state.count(|stats| stats.dropped_out += lost);
 }
 
-async fn pause<R: AsyncRuntime>(state: &State<R>, failures: u32) {
+async fn pause<R: Network>(state: &State<R>, failures: u32) {
     state.rt.sleep(state.timing.backoff(failures, state.rt.random())).await;
 }
 
@@ -175,7 +175,7 @@ struct Connection<S: Stream> {
 
 /// Connects to one of the addresses of a peer. As long as looking its name up takes, and where it
 /// fails, those are tried that the name had before: the handshake shows whether they are still its.
-async fn connect<R: AsyncRuntime>(
+async fn connect<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
 ) -> Result<Connection<R::Stream>, ConnectError> {
@@ -224,7 +224,7 @@ async fn connect<R: AsyncRuntime>(
 
 /// Connects to the first of the addresses at which the handshake succeeds: at one of them there may
 /// be another node, or nothing that answers.
-async fn reach<R: AsyncRuntime>(
+async fn reach<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
     mut addresses: Vec<SocketAddr>,
@@ -255,7 +255,7 @@ async fn reach<R: AsyncRuntime>(
     }
 }
 
-async fn shake_hands<R: AsyncRuntime>(
+async fn shake_hands<R: Network>(
     state: Rc<State<R>>,
     link: Rc<Link>,
     stream: R::Stream,
@@ -321,7 +321,7 @@ enum End {
 
 /// Writes until the connection is idle, is asked to end, or breaks, and says why it did. Whichever
 /// task ends first, the others are dropped, and with them the socket.
-async fn serve<R: AsyncRuntime>(
+async fn serve<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
     connection: Connection<R::Stream>,
@@ -359,7 +359,7 @@ async fn serve<R: AsyncRuntime>(
 }
 
 /// Ends well when the connection is idle and need not stay.
-async fn write_outbox<R: AsyncRuntime>(
+async fn write_outbox<R: Network>(
     state: Rc<State<R>>,
     link: Rc<Link>,
     session: Rc<Session>,
@@ -402,7 +402,7 @@ async fn write_outbox<R: AsyncRuntime>(
     }
 }
 
-async fn read_reports<R: AsyncRuntime>(
+async fn read_reports<R: Executor>(
     rt: R,
     mut read: impl ReadHalf,
     mut reports: BytesMut,
@@ -467,7 +467,7 @@ impl Progress {
     }
 
     /// Ends once the peer has owed a report for so long. There is no timer while it owes none.
-    async fn until_silent<R: AsyncRuntime>(&self, rt: &R, limit: Duration) {
+    async fn until_silent<R: Executor>(&self, rt: &R, limit: Duration) {
         loop {
             while let Some(since) = self.waiting_since.get() {
                 let deadline = since + limit;

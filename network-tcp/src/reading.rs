@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::select;
 use quorate_core::codec::decode_message_within;
 use quorate_core::{Body, Message, Replica};
-use quorate_rt::{AsyncRuntime, ReadHalf, WriteHalf, yield_now};
+use quorate_rt::{Executor, Network, ReadHalf, WriteHalf, yield_now};
 use thiserror::Error;
 
 use crate::budget::Share;
@@ -47,7 +47,7 @@ pub(crate) enum ServeError {
 }
 
 /// What reads the frames of a connection.
-pub(crate) struct Reader<'a, R: AsyncRuntime> {
+pub(crate) struct Reader<'a, R: Network> {
     pub(crate) state: &'a Rc<State<R>>,
     /// The number of the connection.
     pub(crate) id: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Reader<'a, R: AsyncRuntime> {
     pub(crate) lane: Lane,
 }
 
-impl<R: AsyncRuntime> Reader<'_, R> {
+impl<R: Network> Reader<'_, R> {
     /// Reads until the peer closes.
     pub(crate) async fn run(
         &self,
@@ -170,7 +170,7 @@ impl<R: AsyncRuntime> Reader<'_, R> {
     }
 }
 
-fn deliver<R: AsyncRuntime>(state: &State<R>, message: Message) {
+fn deliver<R: Network>(state: &State<R>, message: Message) {
     // Not borrowed while the inbox is called: it may attach, detach or drop the transport.
     let inbox = state.inbox(message.group);
     state.count(|stats| {
@@ -185,7 +185,7 @@ fn deliver<R: AsyncRuntime>(state: &State<R>, message: Message) {
 
 /// Tells the peer how many bytes have arrived: at once after a silence, else at most once in a
 /// pause. Pings and echoes go at once.
-async fn report<R: AsyncRuntime>(
+async fn report<R: Executor>(
     rt: R,
     mut write: impl WriteHalf,
     arrived: Rc<Arrived>,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use quorate_core::{Boot, Replica};
-use quorate_rt::AsyncRuntime;
+use quorate_rt::Executor;
 use quorate_rt::channel::Signal;
 
 use crate::handshake::{Lane, Refusal};
@@ -253,7 +253,7 @@ impl Sessions {
     /// Errors: that one answers.
     pub(crate) async fn check_twin(
         &self,
-        rt: &impl AsyncRuntime,
+        rt: &impl Executor,
         limit: Duration,
         peer: Replica,
         boot: Boot,

@@ -13,7 +13,7 @@ use quorate_core::{
     StoreState, Transport,
 };
 use quorate_rt::channel::Signal;
-use quorate_rt::{AsyncRuntime, Listener};
+use quorate_rt::{Listener, Network};
 
 use crate::addresses::Addresses;
 use crate::budget::Budget;
@@ -33,18 +33,18 @@ use crate::watch;
 ///
 /// It stays on its thread. When the last clone is dropped, its listener and all its connections
 /// close, as soon as the runtime gets to it; what was still to be written is lost.
-pub struct TcpTransport<R: AsyncRuntime> {
+pub struct TcpTransport<R: Network> {
     handle: Rc<Handle<R>>,
 }
 
 /// Ends the tasks, which hold the state themselves.
-struct Handle<R: AsyncRuntime> {
+struct Handle<R: Network> {
     state: Rc<State<R>>,
 }
 
 /// Nothing that may run other code (an inbox, a task being dropped) is called while one of the
 /// cells is borrowed.
-pub(crate) struct State<R: AsyncRuntime> {
+pub(crate) struct State<R: Network> {
     pub(crate) rt: R,
     pub(crate) config: TcpConfig,
     pub(crate) timing: Timing,
@@ -71,7 +71,7 @@ pub(crate) struct State<R: AsyncRuntime> {
     body: RefCell<Gather>,
 }
 
-struct Peer<R: AsyncRuntime> {
+struct Peer<R: Network> {
     link: Rc<Link>,
     /// The order in which they were made.
     number: u64,
@@ -79,7 +79,7 @@ struct Peer<R: AsyncRuntime> {
     _task: R::Task<()>,
 }
 
-enum Acceptor<R: AsyncRuntime> {
+enum Acceptor<R: Network> {
     /// Until the first `attach`, the kernel keeps who connects.
     Idle(R::Listener),
     Accepting {
@@ -89,7 +89,7 @@ enum Acceptor<R: AsyncRuntime> {
     Closed,
 }
 
-impl<R: AsyncRuntime> TcpTransport<R> {
+impl<R: Network> TcpTransport<R> {
     /// Listens on `address` (`host:port`; port 0 takes a free one) with the default settings.
     ///
     /// Errors: those of [`bind_with`](Self::bind_with).
@@ -171,11 +171,7 @@ impl<R: AsyncRuntime> TcpTransport<R> {
     }
 }
 
-async fn listen<R: AsyncRuntime>(
-    rt: &R,
-    timing: &Timing,
-    address: &str,
-) -> io::Result<R::Listener> {
+async fn listen<R: Network>(rt: &R, timing: &Timing, address: &str) -> io::Result<R::Listener> {
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for on in resolve(rt, timing, address).await? {
         match rt.listen(on).await {
@@ -186,7 +182,7 @@ async fn listen<R: AsyncRuntime>(
     Err(failed)
 }
 
-impl<R: AsyncRuntime> State<R> {
+impl<R: Network> State<R> {
     pub(crate) fn count(&self, change: impl FnOnce(&mut Stats)) {
         change(&mut self.stats.borrow_mut());
     }
@@ -391,8 +387,10 @@ fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Creden
         let state = match own.state {
             StoreState::Empty => 0,
             StoreState::Claimed => 1,
-            StoreState::Spent => 2,
-            StoreState::Member => 3,
+            // Its word is a member's, and an attempt to form another group may be in vain.
+            StoreState::Admitted => 2,
+            StoreState::Spent => 3,
+            StoreState::Member => 4,
         };
         (own.cluster.is_some(), state)
     };
@@ -402,18 +400,18 @@ fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Creden
 }
 
 /// A connection that counts as open until this is dropped.
-pub(crate) struct Open<R: AsyncRuntime> {
+pub(crate) struct Open<R: Network> {
     state: Rc<State<R>>,
     id: u64,
 }
 
-impl<R: AsyncRuntime> Drop for Open<R> {
+impl<R: Network> Drop for Open<R> {
     fn drop(&mut self) {
         self.state.sessions.end(self.id);
     }
 }
 
-impl<R: AsyncRuntime> Drop for Handle<R> {
+impl<R: Network> Drop for Handle<R> {
     fn drop(&mut self) {
         let state = &self.state;
         let _acceptor = state.acceptor.replace(Acceptor::Closed);
@@ -423,7 +421,7 @@ impl<R: AsyncRuntime> Drop for Handle<R> {
     }
 }
 
-impl<R: AsyncRuntime> Transport for TcpTransport<R> {
+impl<R: Network> Transport for TcpTransport<R> {
     /// # Panics
     /// Where `message.from` is not the attached replica.
     fn send(&self, message: Message) -> bool {
@@ -531,13 +529,13 @@ impl<R: AsyncRuntime> Transport for TcpTransport<R> {
     }
 }
 
-impl<R: AsyncRuntime> Clone for TcpTransport<R> {
+impl<R: Network> Clone for TcpTransport<R> {
     fn clone(&self) -> Self {
         Self { handle: Rc::clone(&self.handle) }
     }
 }
 
-impl<R: AsyncRuntime> fmt::Debug for TcpTransport<R> {
+impl<R: Network> fmt::Debug for TcpTransport<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let local_addr = self.handle.state.local_addr;
         f.debug_struct("TcpTransport").field("local_addr", &local_addr).finish_non_exhaustive()

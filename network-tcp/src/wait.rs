@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::future::{Either, select};
-use quorate_rt::{AsyncRuntime, ReadHalf};
+use quorate_rt::{Executor, Network, ReadHalf};
 
 use crate::config::Timing;
 use crate::handshake::Refusal;
@@ -18,7 +18,7 @@ use crate::handshake::Refusal;
 /// Errors: `TimedOut`, or `Other` where the task panicked.
 pub(crate) async fn within<R, F, T>(rt: &R, limit: Duration, io: F) -> io::Result<T>
 where
-    R: AsyncRuntime,
+    R: Executor,
     F: Future<Output = T> + 'static,
     T: 'static,
 {
@@ -55,8 +55,8 @@ pub(crate) async fn read_until<T>(
 /// The addresses of `host:port`.
 ///
 /// # Errors
-/// `TimedOut`, and those of [`AsyncRuntime::resolve`].
-pub(crate) async fn resolve<R: AsyncRuntime>(
+/// `TimedOut`, and those of [`Network::resolve`].
+pub(crate) async fn resolve<R: Network>(
     rt: &R,
     timing: &Timing,
     address: &str,

@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use futures::FutureExt;
-use quorate_rt::{AsyncRuntime, TaskError};
+use quorate_rt::{Network, TaskError};
 
 use crate::lines::Cause;
 use crate::outbox::Link;
@@ -21,7 +21,7 @@ use crate::outgoing;
 use crate::transport::State;
 
 /// Runs what the node can't do without, and ends the node if that panics.
-pub(crate) async fn or_fail<R: AsyncRuntime>(
+pub(crate) async fn or_fail<R: Network>(
     state: Rc<State<R>>,
     what: &'static str,
     task: impl Future<Output = ()>,
@@ -34,7 +34,7 @@ pub(crate) async fn or_fail<R: AsyncRuntime>(
 }
 
 /// Runs what may end alone. Gives whether it has panicked.
-pub(crate) async fn alone<R: AsyncRuntime>(
+pub(crate) async fn alone<R: Network>(
     state: &State<R>,
     what: &'static str,
     task: impl Future<Output = ()>,
@@ -48,7 +48,7 @@ pub(crate) async fn alone<R: AsyncRuntime>(
 }
 
 /// Connects and writes to a peer, for as long as it is not dropped.
-pub(crate) async fn peer<R: AsyncRuntime>(state: Rc<State<R>>, link: Rc<Link>) {
+pub(crate) async fn peer<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
     let mut failures = 0;
     loop {
         let run = outgoing::run(Rc::clone(&state), Rc::clone(&link));

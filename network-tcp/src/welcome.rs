@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 use quorate_core::{Credentials, GroupId, Memory, Replica, StoreState};
-use quorate_rt::{AsyncRuntime, Stream, WriteHalf};
+use quorate_rt::{Network, Stream, WriteHalf};
 use thiserror::Error;
 
 use crate::handshake::{Answer, Confirm, Hello, MAX_HELLO_BYTES, Party, Refusal, Role, judge, mac};
@@ -55,7 +55,7 @@ impl WelcomeError {
     }
 }
 
-pub(crate) async fn welcome<R: AsyncRuntime>(
+pub(crate) async fn welcome<R: Network>(
     state: Rc<State<R>>,
     id: u64,
     stream: R::Stream,
@@ -113,7 +113,7 @@ pub(crate) async fn welcome<R: AsyncRuntime>(
     Ok(Guest { hello, own, proven, remember: confirm.remember, read, write, rest })
 }
 
-async fn check<R: AsyncRuntime>(
+async fn check<R: Network>(
     state: &State<R>,
     own: &Credentials,
     hello: &Hello,

@@ -3,14 +3,14 @@
 use quorate_core::conformance::transport::TransportFactory;
 use quorate_core::transport_suite;
 use quorate_network_tcp::TcpTransport;
-use quorate_rt::{AsyncRuntime, Driver, Launch};
+use quorate_rt::{Driver, Launch, Network};
 use quorate_rt_compio::Compio;
 use quorate_rt_monoio::Monoio;
 use quorate_rt_tokio::Tokio;
 
 struct Tcp;
 
-impl<R: AsyncRuntime> TransportFactory<R> for Tcp {
+impl<R: Network> TransportFactory<R> for Tcp {
     type Transport = TcpTransport<R>;
 
     async fn transport(&self, rt: &R) -> (TcpTransport<R>, String) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_core::Node;
 use quorate_network_tcp::TcpTransport;
-use quorate_rt::{AsyncRuntime, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Executor, Network, ReadHalf, Stream, WriteHalf};
 use quorate_rt_sim::{Crash, Host, Sim, Simulation};
 use quorate_store_mem::MemStore;
 
@@ -78,14 +78,14 @@ impl Cluster {
             let node = Node::builder(id)
                 .log_store(store)
                 .transport(transport)
-                .state_machine(())
                 .start(&rt)
                 .await
                 .expect("starts");
             let _strangers = strangers(&rt, &visited);
-            node.local().initialize(list).await.expect("forms, or goes on");
+            let raft = node.group(0).open_local(()).await.expect("opens");
+            raft.initialize(list).await.expect("forms, or goes on");
             loop {
-                let rest = match node.local().write(()).await {
+                let rest = match raft.write(()).await {
                     Ok(()) => Duration::from_secs(1),
                     Err(_) => Duration::from_millis(50),
                 };
@@ -115,7 +115,7 @@ impl Cluster {
 }
 
 /// So many strangers at each of the ports, one after the other of each kind.
-fn strangers(rt: &Sim, ports: &[SocketAddr]) -> Vec<<Sim as AsyncRuntime>::Task<()>> {
+fn strangers(rt: &Sim, ports: &[SocketAddr]) -> Vec<<Sim as Executor>::Task<()>> {
     let says: [&'static [u8]; 4] =
         [b"", b"quorate\n\x03", b"GET / HTTP/1.1\r\n\r\n", &[0xFF; 5000]];
     let each = ports.iter().flat_map(|port| (0..STRANGERS).map(move |number| (*port, number)));

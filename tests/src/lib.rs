@@ -5,19 +5,21 @@
 mod faulty;
 mod lossy;
 pub mod simulate;
+mod single;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, At, Config, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, Node,
-    NodeId, PeerMetrics, StateMachine,
+    At, Config, Executor, Launch, LocalNetwork, LocalRaft, LogStore, MemStore, Metrics, NodeId,
+    PeerMetrics, StateMachine,
 };
 use serde::{Deserialize, Serialize};
 
 pub use faulty::{Disk, FaultyStore};
 pub use lossy::{Fate, Faults, Lossy};
+pub use single::Single;
 
 /// A cluster that finds a new leader within a moment.
 pub fn quick() -> Config {
@@ -39,7 +41,7 @@ macro_rules! on_each_runtime {
     };
 }
 
-pub fn run<R: AsyncRuntime>(case: impl AsyncFnOnce(R)) {
+pub fn run<R: Executor>(case: impl AsyncFnOnce(R)) {
     R::run(&Launch::default(), case).expect("the runtime starts");
 }
 
@@ -71,10 +73,10 @@ pub struct Cluster<R, S = MemStore> {
     pub faults: Faults,
     pub config: Config,
     pub stores: BTreeMap<NodeId, S>,
-    nodes: BTreeMap<NodeId, Node<Journal>>,
+    nodes: BTreeMap<NodeId, Single<Journal>>,
 }
 
-impl<R: AsyncRuntime> Cluster<R> {
+impl<R: Executor> Cluster<R> {
     /// Starts nodes `1..=size`, not yet a cluster.
     pub async fn start(rt: &R, size: u64, config: Config) -> Self {
         Self::start_on(rt, size, config).await
@@ -86,7 +88,7 @@ impl<R: AsyncRuntime> Cluster<R> {
     }
 }
 
-impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
+impl<R: Executor, S: LogStore + Clone + Default> Cluster<R, S> {
     /// Starts nodes `1..=size` on stores of the kind `S`, not yet a cluster.
     pub async fn start_on(rt: &R, size: u64, config: Config) -> Self {
         let mut cluster = Self {
@@ -124,14 +126,16 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
     /// Starts a node on what its store holds; one that runs crashes first.
     pub async fn restart(&mut self, id: NodeId) {
         self.crash(id);
-        let node = Node::builder(id)
-            .config(self.config.clone())
-            .log_store(self.stores[&id].clone())
-            .transport(Lossy::new(self.network.transport(), self.faults.clone()))
-            .state_machine(Journal::default())
-            .start(&self.rt)
-            .await
-            .expect("starts");
+        let node = Single::start(
+            &self.rt,
+            id,
+            self.config.clone(),
+            self.stores[&id].clone(),
+            Lossy::new(self.network.transport(), self.faults.clone()),
+            Journal::default(),
+        )
+        .await
+        .expect("starts");
         self.nodes.insert(id, node);
     }
 
@@ -145,7 +149,7 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
         self.nodes.remove(&id);
     }
 
-    pub fn node(&self, id: NodeId) -> &Node<Journal> {
+    pub fn node(&self, id: NodeId) -> &Single<Journal> {
         &self.nodes[&id]
     }
 
@@ -184,7 +188,7 @@ impl<R: AsyncRuntime, S: LogStore + Clone + Default> Cluster<R, S> {
 }
 
 /// Times enough for all that can run now to have run.
-pub async fn settle<R: AsyncRuntime>(rt: &R) {
+pub async fn settle<R: Executor>(rt: &R) {
     for _ in 0..20 {
         rt.spawn(async {}).await.expect("ends");
     }

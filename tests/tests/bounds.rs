@@ -13,10 +13,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate::rt::channel::watch;
 use quorate::{
-    AsyncRuntime, At, Body, Config, LocalNetwork, LocalRaft, Message, Node, NodeId, Raw,
-    StateMachine, Term, WriteError,
+    At, Body, Config, Executor, LocalNetwork, LocalRaft, Message, NodeId, Raw, StateMachine, Term,
+    WriteError,
 };
-use quorate_tests::{Disk, Fate, Faults, FaultyStore, Lossy, on_each_runtime, quick, wait_for};
+use quorate_tests::{
+    Disk, Fate, Faults, FaultyStore, Lossy, Single, on_each_runtime, quick, wait_for,
+};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -105,7 +107,7 @@ impl StateMachine for Gated {
 
 /// A node, and what the test does to it.
 struct Part {
-    node: Node<Gated>,
+    node: Single<Gated>,
     store: FaultyStore,
     gate: watch::Sender<bool>,
     /// The most bytes of entries from the log that the node held while it applied.
@@ -115,18 +117,18 @@ struct Part {
 struct Three {
     parts: BTreeMap<NodeId, Part>,
     leader: NodeId,
-    /// How many appends without entries the nodes have sent.
+    /// How often a node has told another that it is alive: six times in a heartbeat interval.
     heartbeats: Rc<Cell<usize>>,
 }
 
 impl Three {
-    async fn form<R: AsyncRuntime>(rt: &R, config: &Config) -> Self {
+    async fn form<R: Executor>(rt: &R, config: &Config) -> Self {
         let network = LocalNetwork::new();
         let heartbeats = Rc::new(Cell::new(0));
         let faults = Faults::default();
         let count = Rc::clone(&heartbeats);
         faults.set(move |message| {
-            if matches!(&message.body, Body::Append { entries, .. } if entries.is_empty()) {
+            if let Body::Alive(_) = &message.body {
                 count.set(count.get() + 1);
             }
             Fate::Arrives
@@ -142,14 +144,16 @@ impl Three {
                 store: store.clone(),
                 most_held: Rc::clone(&most_held),
             };
-            let node = Node::builder(id)
-                .config(config.clone())
-                .log_store(store.clone())
-                .transport(Lossy::new(network.transport(), faults.clone()))
-                .state_machine(state_machine)
-                .start(rt)
-                .await
-                .expect("starts");
+            let node = Single::start(
+                rt,
+                id,
+                config.clone(),
+                store.clone(),
+                Lossy::new(network.transport(), faults.clone()),
+                state_machine,
+            )
+            .await
+            .expect("starts");
             parts.insert(id, Part { node, store, gate, most_held });
         }
         let raft = parts[&1].node.local();
@@ -167,10 +171,10 @@ impl Three {
         self.parts.keys().copied().filter(|id| *id != self.leader)
     }
 
-    /// Waits until the leader has sent more heartbeats than several election timeouts hold, and is still the leader.
-    async fn stays<R: AsyncRuntime>(&self, rt: &R) {
+    /// Waits for two election timeouts, counted in heartbeats. The leader is still the leader.
+    async fn stays<R: Executor>(&self, rt: &R) {
         let before = self.heartbeats.get();
-        while self.heartbeats.get() < before + 100 {
+        while self.heartbeats.get() < before + 300 {
             rt.sleep(quick().heartbeat_interval).await;
         }
         for part in self.parts.values() {
@@ -198,7 +202,7 @@ fn still_waiting(mut writes: Vec<Pending>) -> Vec<Pending> {
     writes
 }
 
-async fn slow_disks_make_writes_busy_and_no_memory_full<R: AsyncRuntime>(rt: R) {
+async fn slow_disks_make_writes_busy_and_no_memory_full<R: Executor>(rt: R) {
     // The queue lets everything through.
     let config = Config { max_queued_bytes: 1 << 30, ..narrow() };
     let three = Three::form(&rt, &config).await;
@@ -230,7 +234,7 @@ async fn slow_disks_make_writes_busy_and_no_memory_full<R: AsyncRuntime>(rt: R) 
 }
 
 async fn a_slow_state_machine_of_the_leader_makes_writes_busy_and_keeps_no_heartbeat_waiting<
-    R: AsyncRuntime,
+    R: Executor,
 >(
     rt: R,
 ) {
@@ -259,9 +263,7 @@ async fn a_slow_state_machine_of_the_leader_makes_writes_busy_and_keeps_no_heart
     raft.write(live.line()).await.expect("there is room again");
 }
 
-async fn a_slow_state_machine_of_a_follower_gets_its_entries_a_batch_at_a_time<R: AsyncRuntime>(
-    rt: R,
-) {
+async fn a_slow_state_machine_of_a_follower_gets_its_entries_a_batch_at_a_time<R: Executor>(rt: R) {
     const LINES: usize = 1000;
     let config = narrow();
     let three = Three::form(&rt, &config).await;
@@ -285,7 +287,7 @@ async fn a_slow_state_machine_of_a_follower_gets_its_entries_a_batch_at_a_time<R
     assert_eq!(applied, LINES);
 }
 
-async fn messages_beyond_what_an_inbox_holds_are_dropped<R: AsyncRuntime>(rt: R) {
+async fn messages_beyond_what_an_inbox_holds_are_dropped<R: Executor>(rt: R) {
     const MIB: usize = 1 << 20;
     const INBOX_BYTES: usize = 256 * MIB;
     let three = Three::form(&rt, &narrow()).await;

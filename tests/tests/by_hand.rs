@@ -9,12 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::mpsc;
 use quorate::{
-    AppendOutcome, AsyncRuntime, Body, ClusterId, Completion, Config, Digest, Entries, Entry,
-    Fatal, ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore,
-    Membership, Message, Node, NodeId, Payload, Refusal, Replica, SnapshotMeta, Term, Transport,
-    WriteError,
+    AppendOutcome, Body, ClusterId, Completion, Config, Digest, Entries, Entry, Executor, Fatal,
+    ForwardOutcome, Index, Leader, LocalRaft, LogId, LogStore, LogWrite, MemStore, Membership,
+    Message, NodeId, Payload, Refusal, Replica, SnapshotMeta, Term, Transport, WriteError,
 };
-use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use quorate_tests::{Disk, FaultyStore, Journal, Single, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
     what_is_applied_before_its_word_comes_has_an_unknown_outcome,
@@ -65,7 +64,7 @@ impl Transport for Wire {
 /// Node 1, which follows node 2 in term 1 and has applied the first two entries; and what it sends.
 struct Follower {
     store: FaultyStore,
-    node: Node<Journal>,
+    node: Single<Journal>,
     raft: LocalRaft<Journal>,
     sent: mpsc::UnboundedReceiver<Message>,
     way: Way,
@@ -106,7 +105,8 @@ fn store() -> MemStore {
     let first = Entry { log_id: LogId::FIRST, time: 0, payload };
     let entries = vec![first].into();
     let write = LogWrite { cluster: Some(CLUSTER), entries, ..LogWrite::default() };
-    store.append(0, write, Completion::new(|outcome| outcome.expect("it is in memory")));
+    let _durable =
+        store.append(0, write, Completion::new(|outcome| outcome.expect("it is in memory")));
     store
 }
 
@@ -115,25 +115,27 @@ fn append(prev: LogId, committed: Index, entries: Vec<Entry>) -> Body {
 }
 
 impl Follower {
-    async fn start<R: AsyncRuntime>(rt: &R) -> Self {
+    async fn start<R: Executor>(rt: &R) -> Self {
         // It is for the test to say what becomes of its leader and of its writes.
         let long = Duration::from_secs(3600);
         let config = Config { election_timeout: long, request_timeout: long, ..quick() };
         Self::start_with(rt, config).await
     }
 
-    async fn start_with<R: AsyncRuntime>(rt: &R, config: Config) -> Self {
+    async fn start_with<R: Executor>(rt: &R, config: Config) -> Self {
         let (sender, sent) = mpsc::unbounded();
         let way = Way::default();
         let store = FaultyStore::over(store());
-        let node = Node::builder(1)
-            .config(config)
-            .log_store(store.clone())
-            .transport(Wire { sent: sender, way: way.clone() })
-            .state_machine(Journal::default())
-            .start(rt)
-            .await
-            .expect("starts");
+        let node = Single::start(
+            rt,
+            1,
+            config,
+            store.clone(),
+            Wire { sent: sender, way: way.clone() },
+            Journal::default(),
+        )
+        .await
+        .expect("starts");
         let raft = node.local();
         let follower = Self { store, node, raft, sent, way, round: 0 };
         let begin = entry(1, 2, 2, Payload::Blank);
@@ -207,7 +209,7 @@ impl Follower {
     }
 }
 
-async fn what_is_applied_before_its_word_comes_has_an_unknown_outcome<R: AsyncRuntime>(rt: R) {
+async fn what_is_applied_before_its_word_comes_has_an_unknown_outcome<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     let write = follower.raft.write("a".to_owned());
     let forward = follower.forwards().await;
@@ -220,7 +222,7 @@ async fn what_is_applied_before_its_word_comes_has_an_unknown_outcome<R: AsyncRu
     assert_eq!(follower.journal(2, 1, 3).await, ["a"]);
 }
 
-async fn words_may_come_in_any_order<R: AsyncRuntime>(rt: R) {
+async fn words_may_come_in_any_order<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     let (mut writes, mut forwards) = (Vec::new(), Vec::new());
     for line in ["a", "b", "c"] {
@@ -243,7 +245,7 @@ async fn words_may_come_in_any_order<R: AsyncRuntime>(rt: R) {
     assert_eq!(follower.journal(2, 1, 5).await, ["a", "b", "c"]);
 }
 
-async fn a_write_in_whose_place_another_entry_is_committed_has_no_effect<R: AsyncRuntime>(rt: R) {
+async fn a_write_in_whose_place_another_entry_is_committed_has_no_effect<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     let write = follower.raft.write("a".to_owned());
     let forward = follower.forwards().await;
@@ -257,7 +259,7 @@ async fn a_write_in_whose_place_another_entry_is_committed_has_no_effect<R: Asyn
 }
 
 async fn what_a_leader_has_placed_before_it_is_left_in_the_same_turn_is_decided_by_the_log<
-    R: AsyncRuntime,
+    R: Executor,
 >(
     rt: R,
 ) {
@@ -274,7 +276,7 @@ async fn what_a_leader_has_placed_before_it_is_left_in_the_same_turn_is_decided_
     assert_eq!(follower.journal(3, 2, 4).await, ["a"]);
 }
 
-async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: AsyncRuntime>(rt: R) {
+async fn what_was_not_yet_passed_on_when_a_leader_is_left_has_no_effect<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     // Requests and messages of this handle are looked at in order.
     let raft = follower.node.raft();
@@ -304,7 +306,7 @@ fn narrow(timeout: Duration) -> Config {
 }
 
 /// R20: what was not sent has a certain outcome, and goes on with the next leader.
-async fn what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader<R: AsyncRuntime>(rt: R) {
+async fn what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader<R: Executor>(rt: R) {
     let mut follower = Follower::start_with(&rt, narrow(Duration::from_secs(3600))).await;
     let [a, b, c] = ["a", "b", "c"].map(|line| follower.raft.write(line.repeat(10)));
     let forward = follower.forwards().await;
@@ -332,7 +334,7 @@ async fn what_has_no_room_on_the_way_waits_and_may_go_to_the_next_leader<R: Asyn
     assert_eq!(c.await.expect("is applied"), 1);
 }
 
-async fn what_was_not_sent_is_refused_with_certainty_in_the_end<R: AsyncRuntime>(rt: R) {
+async fn what_was_not_sent_is_refused_with_certainty_in_the_end<R: Executor>(rt: R) {
     let follower = Follower::start_with(&rt, narrow(Duration::from_millis(600))).await;
     // The leader answers nothing, and may be given up just before.
     // (What is lost leaves the window half-way to the end, and another takes its place.)
@@ -347,7 +349,7 @@ async fn what_was_not_sent_is_refused_with_certainty_in_the_end<R: AsyncRuntime>
     assert!(matches!(refused, Err(WriteError::NotLeader { .. })), "{refused:?}");
 }
 
-async fn without_a_way_to_the_leader_nothing_is_sent_and_nothing_unknown<R: AsyncRuntime>(rt: R) {
+async fn without_a_way_to_the_leader_nothing_is_sent_and_nothing_unknown<R: Executor>(rt: R) {
     let mut follower = Follower::start_with(&rt, narrow(Duration::from_secs(3600))).await;
     follower.way.set(true, false);
     let waits = follower.raft.write("b".to_owned());
@@ -368,7 +370,7 @@ async fn without_a_way_to_the_leader_nothing_is_sent_and_nothing_unknown<R: Asyn
     drop(next);
 }
 
-async fn what_the_leader_cannot_read_is_refused_and_the_others_are_placed<R: AsyncRuntime>(rt: R) {
+async fn what_the_leader_cannot_read_is_refused_and_the_others_are_placed<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     let writes = ["a", "b", "c", "d"].map(|line| follower.raft.write(line.to_owned()));
     let forward = follower.forwards().await;
@@ -390,7 +392,7 @@ async fn what_the_leader_cannot_read_is_refused_and_the_others_are_placed<R: Asy
 }
 
 /// Its leader could read it: that one's program is newer.
-async fn a_committed_command_that_cannot_be_read_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_committed_command_that_cannot_be_read_stops_its_node<R: Executor>(rt: R) {
     let follower = Follower::start(&rt).await;
     let [readable, unreadable] =
         [&b"\xa1x"[..], b"\xc0"].map(|bytes| Payload::Command(Bytes::from_static(bytes)));
@@ -441,20 +443,20 @@ impl Follower {
 /// Entries "a", "b" and so on, as a `Journal` with serde has them.
 const STATE: &[u8] = b"\x81\xa7entries\x92\xa1a\xa1b";
 
-async fn a_snapshot_that_cannot_be_restored_leaves_the_disk_as_it_was<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_cannot_be_restored_leaves_the_disk_as_it_was<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     follower.raft.snapshot().await.expect("is taken");
-    let before = follower.store.recover(0).await.expect("reads");
+    let before = follower.store.inspect(0);
     assert_eq!(before.snapshot.as_ref().map(|snapshot| snapshot.log_id), Some(BEGIN));
     follower.hears_snapshot(b"\x81\xa7entries\xc0").await;
     let cause = follower.node.stopped().await.expect_err("it has no state");
     let Fatal::Snapshot { index: 10, reason } = &cause else { panic!("{cause}") };
     assert!(reason.contains("expected a sequence"), "{reason}");
-    let after = follower.store.recover(0).await.expect("reads");
+    let after = follower.store.inspect(0);
     assert_eq!(format!("{after:?}"), format!("{before:?}"));
 }
 
-async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     follower.store.set(Disk::HoldsOpenings);
     let meta = follower.hears_snapshot(STATE).await;
@@ -470,14 +472,12 @@ async fn a_snapshot_is_adopted_when_it_is_restored_and_not_before<R: AsyncRuntim
     follower.store.set(Disk::Works);
     follower.store.release();
     follower.acknowledges(10).await;
-    let after = follower.store.recover(0).await.expect("reads");
+    let after = follower.store.inspect(0);
     assert_eq!(after.snapshot, Some(meta));
     assert_eq!(follower.journal(2, 1, 10).await, ["a", "b"]);
 }
 
-async fn a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm<R: AsyncRuntime>(
-    rt: R,
-) {
+async fn a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     follower.store.set(Disk::HoldsOpenings);
     follower.hears_snapshot(STATE).await;
@@ -500,7 +500,7 @@ async fn a_snapshot_that_the_log_overtakes_while_it_is_restored_does_no_harm<R: 
     assert_eq!((metrics.purged, metrics.last_log_id.index), (LogId::ZERO, 12));
 }
 
-async fn a_second_leader_of_a_term_is_ignored<R: AsyncRuntime>(rt: R) {
+async fn a_second_leader_of_a_term_is_ignored<R: Executor>(rt: R) {
     let mut follower = Follower::start(&rt).await;
     // As if it were of the one that it follows.
     let other = Payload::Command(Bytes::from_static(b"\xa1x"));

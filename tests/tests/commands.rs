@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::join_all;
 use quorate::{
-    AsyncRuntime, At, Command, Compact, LocalNetwork, LocalRaft, MemStore, Node, NodeId,
-    StateMachine, WriteError,
+    At, Command, Compact, Executor, LocalNetwork, LocalRaft, MemStore, NodeId, StateMachine,
+    WriteError,
 };
-use quorate_tests::{on_each_runtime, quick, wait_for};
+use quorate_tests::{Single, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -64,22 +64,19 @@ impl StateMachine for Lines {
     }
 }
 
-async fn start<R: AsyncRuntime, SM: StateMachine + Default>(
+async fn start<R: Executor, SM: StateMachine + Default>(
     rt: &R,
     id: NodeId,
     network: &LocalNetwork,
     store: &MemStore,
-) -> Node<SM> {
-    let node = Node::builder(id)
-        .config(quick())
-        .log_store(store.clone())
-        .transport(network.transport())
-        .state_machine(SM::default());
-    node.start(rt).await.expect("starts")
+) -> Single<SM> {
+    Single::start(rt, id, quick(), store.clone(), network.transport(), SM::default())
+        .await
+        .expect("starts")
 }
 
 /// Nodes 1 to 3, formed into a cluster; the leader first.
-async fn formed<R: AsyncRuntime, SM: StateMachine + Default>(rt: &R) -> Vec<Node<SM>> {
+async fn formed<R: Executor, SM: StateMachine + Default>(rt: &R) -> Vec<Single<SM>> {
     let network = LocalNetwork::new();
     let mut nodes = Vec::new();
     for id in 1..=3 {
@@ -107,7 +104,7 @@ fn reason<T>(write: Result<T, WriteError>) -> String {
     }
 }
 
-async fn the_leader_refuses_what_it_cannot_read<R: AsyncRuntime>(rt: R) {
+async fn the_leader_refuses_what_it_cannot_read<R: Executor>(rt: R) {
     let nodes = formed::<R, Lines>(&rt).await;
     let leader = nodes[0].local();
     let before = leader.metrics().borrow().last_log_id;
@@ -126,7 +123,7 @@ async fn the_leader_refuses_what_it_cannot_read<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn a_follower_hears_which_of_its_writes_the_leader_cannot_read<R: AsyncRuntime>(rt: R) {
+async fn a_follower_hears_which_of_its_writes_the_leader_cannot_read<R: Executor>(rt: R) {
     let nodes = formed::<R, Lines>(&rt).await;
     let follower = nodes[1].local();
     let before = nodes[0].local().metrics().borrow().last_log_id;
@@ -151,7 +148,7 @@ async fn a_follower_hears_which_of_its_writes_the_leader_cannot_read<R: AsyncRun
     }
 }
 
-async fn a_leader_decodes_each_command_once<R: AsyncRuntime>(rt: R) {
+async fn a_leader_decodes_each_command_once<R: Executor>(rt: R) {
     let (network, store) = (LocalNetwork::new(), MemStore::new());
     let node = start::<R, Lines>(&rt, 1, &network, &store).await;
     let raft = node.local();
@@ -186,7 +183,7 @@ impl StateMachine for Places {
     }
 }
 
-async fn a_command_sees_its_place_which_is_the_same_on_each_node<R: AsyncRuntime>(rt: R) {
+async fn a_command_sees_its_place_which_is_the_same_on_each_node<R: Executor>(rt: R) {
     let nodes = formed::<R, Places>(&rt).await;
     let begun = rt.wall_clock();
     let mut told = Vec::new();
@@ -243,7 +240,7 @@ impl StateMachine for Sparse {
     }
 }
 
-async fn tagged_commands_and_sparse_states_outlive_the_log<R: AsyncRuntime>(rt: R) {
+async fn tagged_commands_and_sparse_states_outlive_the_log<R: Executor>(rt: R) {
     let (network, store) = (LocalNetwork::new(), MemStore::new());
     let node = start::<R, Sparse>(&rt, 1, &network, &store).await;
     let raft = node.local();
@@ -274,7 +271,7 @@ impl StateMachine for Count {
     }
 }
 
-async fn a_compact_command_that_serde_cannot_read_back_is_refused<R: AsyncRuntime>(rt: R) {
+async fn a_compact_command_that_serde_cannot_read_back_is_refused<R: Executor>(rt: R) {
     let nodes = formed::<R, Count>(&rt).await;
     for node in &nodes {
         let write = node.local().write(Compact(Tagged::Clear)).await;

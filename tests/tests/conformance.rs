@@ -14,7 +14,12 @@ impl StoreFactory<Tokio> for Stores {
     type Store = FaultyStore;
 
     async fn open(&self, _rt: &Tokio) -> FaultyStore {
-        self.0.clone()
+        self.0.reopen()
+    }
+
+    /// What is durable in memory can't be lost.
+    async fn lose_power(&self, _rt: &Tokio) -> bool {
+        false
     }
 }
 

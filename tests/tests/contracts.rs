@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use quorate::{
-    AsyncRuntime, At, Command, Config, ConfigError, Fatal, LocalNetwork, MemStore, Node, NodeId,
-    Role, StartError, StateMachine, StoreError, WriteError,
+    At, Command, Config, ConfigError, Executor, Fatal, LocalNetwork, MemStore, NodeId, Role,
+    StartError, StateMachine, StoreError, WriteError,
 };
-use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use quorate_tests::{
+    Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, wait_for,
+};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -15,14 +17,18 @@ on_each_runtime!(
     a_state_machine_that_leaves_a_command_unanswered_stops_its_node,
 );
 
-async fn what_cannot_work_is_not_started<R: AsyncRuntime>(rt: R) {
+async fn what_cannot_work_is_not_started<R: Executor>(rt: R) {
     let start = async |id: NodeId, config: Config| {
-        let node = Node::builder(id)
-            .config(config)
-            .log_store(MemStore::new())
-            .transport(LocalNetwork::new().transport())
-            .state_machine(Journal::default());
-        node.start(&rt).await.map(|_| ())
+        Single::start(
+            &rt,
+            id,
+            config,
+            MemStore::new(),
+            LocalNetwork::new().transport(),
+            Journal::default(),
+        )
+        .await
+        .map(|_| ())
     };
     let nobody = start(0, quick()).await;
     assert!(matches!(nobody, Err(StartError::NodeId)), "{nobody:?}");
@@ -36,7 +42,7 @@ async fn what_cannot_work_is_not_started<R: AsyncRuntime>(rt: R) {
 }
 
 /// The cause of the end of a node that finds its log like this when something is to be applied.
-async fn end_with<R: AsyncRuntime>(rt: &R, disk: Disk) -> Fatal {
+async fn end_with<R: Executor>(rt: &R, disk: Disk) -> Fatal {
     let cluster = Cluster::<R, FaultyStore>::formed_on(rt, 1, quick()).await;
     let raft = cluster.raft(1);
     raft.write("a".to_owned()).await.expect("writes");
@@ -49,12 +55,12 @@ async fn end_with<R: AsyncRuntime>(rt: &R, disk: Disk) -> Fatal {
     cause
 }
 
-async fn a_log_that_cannot_be_read_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_log_that_cannot_be_read_stops_its_node<R: Executor>(rt: R) {
     let cause = end_with(&rt, Disk::FailsReads).await;
     assert!(matches!(cause, Fatal::Store(StoreError::Io { .. })), "{cause:?}");
 }
 
-async fn a_log_that_answers_nothing_or_something_else_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_log_that_answers_nothing_or_something_else_stops_its_node<R: Executor>(rt: R) {
     let cause = end_with(&rt, Disk::AnswersNothing).await;
     assert!(matches!(&cause, Fatal::Bug(bug) if bug.contains("no entry and no error")), "{cause}");
     let cause = end_with(&rt, Disk::ReadsTooEarly).await;
@@ -103,15 +109,17 @@ impl StateMachine for Counter {
     }
 }
 
-async fn a_state_machine_that_leaves_a_command_unanswered_stops_its_node<R: AsyncRuntime>(rt: R) {
-    let node = Node::builder(1)
-        .config(quick())
-        .log_store(MemStore::new())
-        .transport(LocalNetwork::new().transport())
-        .state_machine(Counter::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+async fn a_state_machine_that_leaves_a_command_unanswered_stops_its_node<R: Executor>(rt: R) {
+    let node = Single::start(
+        &rt,
+        1,
+        quick(),
+        MemStore::new(),
+        LocalNetwork::new().transport(),
+        Counter::default(),
+    )
+    .await
+    .expect("starts");
     let raft = node.raft();
     raft.initialize([(1, "node-1")]).await.expect("forms");
     wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use quorate::{
-    AsyncRuntime, Compio, Config, FileStore, Launch, LocalRaft, Monoio, Node, NodeId, Raft,
-    TcpTransport, Tokio, WriteError,
+    AsyncRuntime, Compio, Config, FileStore, GroupId, Launch, LocalRaft, Monoio, Node, NodeId,
+    Raft, TcpTransport, Tokio, WriteError,
 };
 use quorate_tests::{Journal, on_each_runtime, wait_for};
 use tempfile::TempDir;
@@ -44,10 +43,9 @@ async fn bind<R: AsyncRuntime>(rt: &R, address: &str) -> TcpTransport<R> {
     panic!("{address} stays in use");
 }
 
-/// What nodes are made of. Each of its groups is a node of its own.
+/// A node on a real disk and a real socket.
 struct Host<R: AsyncRuntime> {
-    id: NodeId,
-    store: FileStore<R>,
+    node: Node<R, FileStore<R>, TcpTransport<R>>,
     transport: TcpTransport<R>,
 }
 
@@ -55,23 +53,17 @@ impl<R: AsyncRuntime> Host<R> {
     async fn open(rt: &R, dir: &Path, id: NodeId, address: &str) -> Self {
         let transport = bind(rt, address).await;
         let store = FileStore::open(rt, dir.join(id.to_string())).await.expect("opens");
-        Self { id, store, transport }
+        let builder = Node::builder(id).log_store(store).transport(transport.clone());
+        Self { node: builder.start(rt).await.expect("starts"), transport }
     }
 
-    async fn start(&self, rt: &R, group: u64) -> Node<Journal> {
-        Node::builder(self.id)
-            .group(group)
-            .config(config())
-            .log_store(self.store.clone())
-            .transport(self.transport.clone())
-            .state_machine(Journal::default())
-            .start(rt)
-            .await
-            .expect("starts")
+    async fn open_group(&self, group: GroupId) -> LocalRaft<Journal> {
+        let builder = self.node.group(group).config(config());
+        builder.open_local(Journal::default()).await.expect("opens")
     }
 
     fn member(&self) -> (NodeId, String) {
-        (self.id, self.transport.local_addr().to_string())
+        (self.node.id(), self.transport.local_addr().to_string())
     }
 }
 
@@ -101,17 +93,17 @@ async fn what_was_acknowledged_is_there_after_crashes_with_writes_pending<R: Asy
     let mut running = Vec::new();
     for id in 1..=3 {
         let host = Host::open(&rt, dir.path(), id, "127.0.0.1:0").await;
-        let node = host.start(&rt, 0).await;
-        running.push((host, node));
+        let raft = host.open_group(0).await;
+        running.push((host, raft));
     }
     let members: Vec<_> = running.iter().map(|(host, _)| host.member()).collect();
-    running[0].1.local().initialize(members.clone()).await.expect("forms");
+    running[0].1.initialize(members.clone()).await.expect("forms");
     let mut acknowledged = Vec::new();
     for round in 0..3 {
-        for (host, node) in &running {
-            acknowledged.push(write(&node.local(), &format!("{round} by {}", host.id)).await);
+        for (host, raft) in &running {
+            acknowledged.push(write(raft, &format!("{round} by {}", host.node.id())).await);
         }
-        let rafts: Vec<_> = running.iter().map(|(_, node)| node.local()).collect();
+        let rafts: Vec<_> = running.iter().map(|(_, raft)| raft.clone()).collect();
         let pending: Vec<_> =
             (0..50).map(|n| rafts[n % 3].write(format!("{round}, pending {n}"))).collect();
         // The first ones are on their way to the disks when it crashes.
@@ -130,56 +122,56 @@ async fn what_was_acknowledged_is_there_after_crashes_with_writes_pending<R: Asy
         for index in ids {
             let (id, address) = &members[index];
             let host = Host::open(&rt, dir.path(), *id, address).await;
-            let node = host.start(&rt, 0).await;
-            running.insert(index, (host, node));
+            let raft = host.open_group(0).await;
+            running.insert(index, (host, raft));
         }
     }
-    let journal = read(&running[0].1.local()).await;
-    for (host, node) in &running {
-        let other = read(&node.local()).await;
+    let journal = read(&running[0].1).await;
+    for (host, raft) in &running {
+        let other = read(raft).await;
         for line in &acknowledged {
             let count = other.iter().filter(|other| *other == line).count();
-            assert_eq!(count, 1, "{line} is on node {} so often", host.id);
+            assert_eq!(count, 1, "{line} is on node {} so often", host.node.id());
         }
-        assert_eq!(other[..journal.len()], journal[..], "node {}", host.id);
+        assert_eq!(other[..journal.len()], journal[..], "node {}", host.node.id());
     }
 }
 
 async fn two_groups_share_a_store_and_a_transport<R: AsyncRuntime>(rt: R) {
     const GROUPS: [u64; 2] = [4, 9];
     let dir = TempDir::new().expect("a folder");
-    let mut running = Vec::new();
+    let mut hosts = Vec::new();
     for id in 1..=3 {
         let host = Host::open(&rt, dir.path(), id, "127.0.0.1:0").await;
-        let nodes = [host.start(&rt, GROUPS[0]).await, host.start(&rt, GROUPS[1]).await];
-        running.push((host, nodes.map(Some)));
+        for group in GROUPS {
+            host.open_group(group).await;
+        }
+        hosts.push(host);
     }
-    let members: Vec<_> = running.iter().map(|(host, _)| host.member()).collect();
-    type Running<R> = (Host<R>, [Option<Node<Journal>>; 2]);
-    let raft = |running: &[Running<R>], at: usize, group: usize| {
-        running[at].1[group].as_ref().expect("it runs").local()
-    };
-    let mut lines = [Vec::new(), Vec::new()];
-    for (group, lines) in lines.iter_mut().enumerate() {
-        raft(&running, 0, group).initialize(members.clone()).await.expect("forms");
+    let members: Vec<_> = hosts.iter().map(Host::member).collect();
+    let raft = |at: usize, group| hosts[at].node.find::<Journal>(group).expect("it is open");
+    let mut lines = GROUPS.map(|group| (group, Vec::new()));
+    for (group, lines) in &mut lines {
+        raft(0, *group).initialize(members.clone()).await.expect("forms");
         for at in 0..3 {
-            let raft = raft(&running, at, group);
-            lines.push(write(&raft, &format!("group {group} at {at}")).await);
+            lines.push(write(&raft(at, *group), &format!("group {group} at {at}")).await);
         }
     }
-    // One group loses a node of each host in turn; the other doesn't notice.
-    for at in 0..3 {
-        let node = running[at].1[0].take().expect("it runs");
-        node.shutdown().await.expect("stops");
-        for (group, lines) in lines.iter_mut().enumerate() {
-            let raft = raft(&running, (at + 1 + group) % 3, group);
+    // One group is stopped on each node in turn. The other doesn't notice.
+    for (at, host) in hosts.iter().enumerate() {
+        let stopped = raft(at, GROUPS[0]).stopped();
+        host.node.stop(GROUPS[0]).await;
+        stopped.await.expect("stops in order");
+        assert_eq!(host.node.groups(), [GROUPS[1]]);
+        for (n, (group, lines)) in lines.iter_mut().enumerate() {
+            let raft = raft((at + 1 + n) % 3, *group);
             lines.push(write(&raft, &format!("group {group} without {at}")).await);
         }
-        running[at].1[0] = Some(running[at].0.start(&rt, GROUPS[0]).await);
+        host.open_group(GROUPS[0]).await;
     }
-    for (group, lines) in lines.iter().enumerate() {
+    for (group, lines) in &lines {
         for at in 0..3 {
-            let journal = read(&raft(&running, at, group)).await;
+            let journal = read(&raft(at, *group)).await;
             assert!(lines.iter().all(|line| journal.contains(line)), "{lines:?} {journal:?}");
             let own = format!("group {group} ");
             assert!(journal.iter().all(|line| line.starts_with(&own)), "{journal:?}");
@@ -202,8 +194,8 @@ impl Remote {
         let (crash, crashed) = oneshot::channel::<()>();
         let thread = R::launch(Launch::named(format!("node-{id}")), async move |rt: R| {
             let host = Host::open(&rt, &dir, id, &address).await;
-            let node = Rc::new(host.start(&rt, 0).await);
-            started.send((node.raft(), host.member().1)).expect("somebody waits");
+            let raft = host.open_group(0).await;
+            started.send((raft.shared(), host.member().1)).expect("somebody waits");
             let _ = crashed.await;
         })
         .expect("a thread");

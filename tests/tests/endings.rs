@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use futures::{FutureExt, future};
 use quorate::{
-    AsyncRuntime, At, Body, Config, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, Node, ReadError, Replica, Role, SnapshotError, StateMachine, StoreError,
-    Term, WriteError,
+    At, Body, Config, Executor, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
+    MemStore, Message, ReadError, Replica, Role, SnapshotError, StateMachine, StoreError, Term,
+    WriteError,
 };
-use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use quorate_tests::{
+    Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, wait_for,
+};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -31,25 +33,20 @@ on_each_runtime!(
 );
 
 /// A node that was told to form a cluster of three, of which nobody else is there.
-async fn lonely<R: AsyncRuntime, S: LogStore>(
+async fn lonely<R: Executor, S: LogStore>(
     rt: &R,
     store: S,
     config: Config,
-) -> (Node<Journal>, LocalNetwork) {
+) -> (Single<Journal>, LocalNetwork) {
     let network = LocalNetwork::new();
-    let node = Node::builder(1)
-        .config(config)
-        .log_store(store)
-        .transport(network.transport())
-        .state_machine(Journal::default())
-        .start(rt)
+    let node = Single::start(rt, 1, config, store, network.transport(), Journal::default())
         .await
         .expect("starts");
     (node, network)
 }
 
 /// Of a later term, which the node has to write down.
-fn of_a_later_term(node: &Node<Journal>) -> Message {
+fn of_a_later_term(node: &Single<Journal>) -> Message {
     let to = node.local().metrics().borrow().replica;
     let (from, body) = (Replica::new(2, 1), Body::VoteReply { granted: false, attempt: 0 });
     Message { group: 0, cluster: None, from, to, term: Term(8), body }
@@ -73,15 +70,18 @@ impl StateMachine for Fuse {
 }
 
 /// All of these are applied in one batch, and it is the third which ends the node.
-async fn a_panic_while_applying_names_the_index<R: AsyncRuntime>(rt: R) {
+async fn a_panic_while_applying_names_the_index<R: Executor>(rt: R) {
     let network = LocalNetwork::new();
-    let node = Node::builder(1)
-        .log_store(MemStore::new())
-        .transport(network.transport())
-        .state_machine(Fuse::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+    let node = Single::start(
+        &rt,
+        1,
+        Config::default(),
+        MemStore::new(),
+        network.transport(),
+        Fuse::default(),
+    )
+    .await
+    .expect("starts");
     let raft = node.local();
     raft.initialize([(1, "here")]).await.expect("forms");
     raft.write(1).await.expect("writes");
@@ -95,39 +95,37 @@ async fn a_panic_while_applying_names_the_index<R: AsyncRuntime>(rt: R) {
 }
 
 /// Times enough for all that can run now to have run.
-async fn settle<R: AsyncRuntime>(rt: &R) {
+async fn settle<R: Executor>(rt: &R) {
     for _ in 0..20 {
         rt.spawn(async {}).await.expect("ends");
     }
 }
 
 /// What was on its way to it must not reach the store, on which the next node goes on.
-async fn a_dropped_node_does_nothing_more<R: AsyncRuntime>(rt: R) {
+async fn a_dropped_node_does_nothing_more<R: Executor>(rt: R) {
     let store = MemStore::new();
     let (node, _network) = lonely(&rt, store.clone(), Config::default()).await;
     settle(&rt).await;
     node.local().deliver(of_a_later_term(&node));
     drop(node);
-    let before = store.recover(0).await.expect("recovers").hard_state;
+    let before = store.inspect(0).hard_state;
     settle(&rt).await;
-    let after = store.recover(0).await.expect("recovers").hard_state;
+    let after = store.inspect(0).hard_state;
     assert_eq!((before, after), (HardState::default(), HardState::default()));
 }
 
-async fn a_node_restarts_on_the_transport_of_its_former_life<R: AsyncRuntime>(rt: R) {
+async fn a_node_restarts_on_the_transport_of_its_former_life<R: Executor>(rt: R) {
     let network = LocalNetwork::new();
     let mut nodes = Vec::new();
     let mut parts = Vec::new();
-    let builder = |id: u64, store: &MemStore, transport: &_| {
-        Node::builder(id)
-            .config(quick())
-            .log_store(MemStore::clone(store))
-            .transport(Clone::clone(transport))
-            .state_machine(Journal::default())
+    let start = async |id, store: &MemStore, transport: &_| {
+        let (store, transport) = (store.clone(), Clone::clone(transport));
+        let node = Single::start(&rt, id, quick(), store, transport, Journal::default()).await;
+        node.expect("starts")
     };
     for id in 1..=3 {
         let part = (MemStore::new(), network.transport());
-        nodes.push(builder(id, &part.0, &part.1).start(&rt).await.expect("starts"));
+        nodes.push(start(id, &part.0, &part.1).await);
         parts.push(part);
     }
     let members = [1, 2, 3].map(|id| (id, format!("node-{id}")));
@@ -135,13 +133,13 @@ async fn a_node_restarts_on_the_transport_of_its_former_life<R: AsyncRuntime>(rt
     nodes[0].local().write("before".to_owned()).await.expect("writes");
 
     drop(nodes.remove(0));
-    let node = builder(1, &parts[0].0, &parts[0].1).start(&rt).await.expect("starts");
+    let node = start(1, &parts[0].0, &parts[0].1).await;
     node.local().write("after".to_owned()).await.expect("the node hears its peers");
     let read = node.local().read(|journal| journal.entries.clone()).await;
     assert_eq!(read.expect("reads"), ["before", "after"]);
 }
 
-async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: AsyncRuntime>(rt: R) {
+async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: Executor>(rt: R) {
     let (node, _network) = lonely(&rt, MemStore::new(), Config::default()).await;
     let (local, raft) = (node.local(), node.raft());
     let writes = [local.write("a".to_owned()), local.write("b".to_owned())];
@@ -157,7 +155,7 @@ async fn who_waits_for_a_leader_is_told_of_the_shutdown<R: AsyncRuntime>(rt: R) 
     assert!(matches!(read.await, Err(ReadError::Shutdown)));
 }
 
-async fn who_comes_while_a_node_stops_is_told_at_once<R: AsyncRuntime>(rt: R) {
+async fn who_comes_while_a_node_stops_is_told_at_once<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     // It would wait for long for what it has begun.
     let config = Config { request_timeout: Duration::from_secs(3600), ..quick() };
@@ -182,7 +180,7 @@ async fn who_comes_while_a_node_stops_is_told_at_once<R: AsyncRuntime>(rt: R) {
     stopping.await.expect("stops");
 }
 
-async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
+async fn who_waits_for_a_leader_is_told_of_the_failure<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     let config = Config { request_timeout: Config::default().request_timeout * 100, ..quick() };
     let (node, _network) = lonely(&rt, store.clone(), config).await;
@@ -199,7 +197,7 @@ async fn who_waits_for_a_leader_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
     assert!(matches!(read, Err(ReadError::Fatal(Fatal::Store(_)))), "{read:?}");
 }
 
-async fn who_forms_a_cluster_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
+async fn who_forms_a_cluster_is_told_of_the_failure<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     store.set(Disk::FailsWrites);
     let (node, _network) = lonely(&rt, store, quick()).await;
@@ -208,7 +206,7 @@ async fn who_forms_a_cluster_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
 }
 
 /// It doesn't know yet when they ask.
-async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: AsyncRuntime>(rt: R) {
+async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     let (node, _network) = lonely(&rt, store.clone(), quick()).await;
     let (local, raft) = (node.local(), node.raft());
@@ -231,7 +229,7 @@ async fn who_asks_a_node_that_has_just_failed_is_told_of_it<R: AsyncRuntime>(rt:
     assert!(matches!(purge.await, Err(SnapshotError::Fatal(Fatal::Store(_)))));
 }
 
-async fn a_failing_disk_stops_its_node_and_no_other<R: AsyncRuntime>(rt: R) {
+async fn a_failing_disk_stops_its_node_and_no_other<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
     let failing = cluster.leader().await;
     let raft = cluster.node(failing).raft();
@@ -256,7 +254,7 @@ async fn a_failing_disk_stops_its_node_and_no_other<R: AsyncRuntime>(rt: R) {
     assert_eq!(journal, ["before", "after"]);
 }
 
-async fn a_forgotten_write_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_forgotten_write_stops_its_node<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     cluster.stores[&1].set(Disk::ForgetsWrites);
     let write = cluster.raft(1).write("a".to_owned()).await;
@@ -266,7 +264,7 @@ async fn a_forgotten_write_stops_its_node<R: AsyncRuntime>(rt: R) {
 }
 
 /// The cause of the end of a leader whose disk does this when a peer needs old entries.
-async fn end_of_a_leader_with<R: AsyncRuntime>(rt: &R, disk: Disk) -> Fatal {
+async fn end_of_a_leader_with<R: Executor>(rt: &R, disk: Disk) -> Fatal {
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let away = leader % 3 + 1;
@@ -280,17 +278,17 @@ async fn end_of_a_leader_with<R: AsyncRuntime>(rt: &R, disk: Disk) -> Fatal {
     cluster.node(leader).stopped().await.expect_err("it has failed")
 }
 
-async fn a_log_that_cannot_be_read_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_log_that_cannot_be_read_for_a_peer_stops_its_node<R: Executor>(rt: R) {
     let cause = end_of_a_leader_with(&rt, Disk::FailsReads).await;
     assert!(matches!(cause, Fatal::Store(StoreError::Io { .. })), "{cause:?}");
 }
 
-async fn a_store_that_panics_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_store_that_panics_for_a_peer_stops_its_node<R: Executor>(rt: R) {
     let cause = end_of_a_leader_with(&rt, Disk::PanicsInReads).await.to_string();
     assert!(cause.contains("the store panics"), "{cause}");
 }
 
-async fn a_panic_of_a_read_reaches_its_caller_and_nobody_else<R: AsyncRuntime>(rt: R) {
+async fn a_panic_of_a_read_reaches_its_caller_and_nobody_else<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, quick()).await;
     let (local, raft) = (cluster.raft(1), cluster.node(1).raft());
     raft.write("a".to_owned()).await.expect("writes");
@@ -305,7 +303,7 @@ async fn a_panic_of_a_read_reaches_its_caller_and_nobody_else<R: AsyncRuntime>(r
 }
 
 /// A read runs on the node's thread, from where everything of the node can be reached.
-async fn a_read_may_use_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_read_may_use_its_node<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, quick()).await;
     let raft = cluster.raft(1);
     let of_read = raft.clone();
@@ -327,7 +325,7 @@ async fn a_read_may_use_its_node<R: AsyncRuntime>(rt: R) {
     assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
 }
 
-async fn a_handle_made_after_the_end_knows_it<R: AsyncRuntime>(rt: R) {
+async fn a_handle_made_after_the_end_knows_it<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     store.set(Disk::FailsWrites);
     let (node, _network) = lonely(&rt, store, quick()).await;

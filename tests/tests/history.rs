@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use quorate::{AsyncRuntime, Body, LocalRaft, NodeId, WriteError};
+use quorate::{Body, Executor, LocalRaft, NodeId, WriteError};
 use quorate_tests::{Cluster, Fate, Journal, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
@@ -46,7 +46,7 @@ impl History {
     }
 }
 
-async fn client<R: AsyncRuntime>(rt: R, history: Rc<History>, node: NodeId, name: u64) {
+async fn client<R: Executor>(rt: R, history: Rc<History>, node: NodeId, name: u64) {
     let mut number = 0;
     while !history.stopped.get() {
         let raft = history.handles.borrow()[&node].clone();
@@ -75,7 +75,7 @@ async fn client<R: AsyncRuntime>(rt: R, history: Rc<History>, node: NodeId, name
     }
 }
 
-async fn what_clients_were_told_holds_while_leaders_change<R: AsyncRuntime>(rt: R) {
+async fn what_clients_were_told_holds_while_leaders_change<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 3, quick()).await;
     let history = Rc::new(History::default());
     for id in 1..=3 {
@@ -148,7 +148,7 @@ async fn what_clients_were_told_holds_while_leaders_change<R: AsyncRuntime>(rt: 
 }
 
 /// Each comes twice, and once more when others have overtaken it.
-async fn a_forward_takes_effect_once_however_often_it_comes<R: AsyncRuntime>(rt: R) {
+async fn a_forward_takes_effect_once_however_often_it_comes<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader % 3 + 1);

@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate::{
-    AsyncRuntime, At, Config, Fatal, InitializeError, Node, ReadError, Role, WriteError,
-};
-use quorate_tests::{Cluster, on_each_runtime, quick, wait_for};
+use quorate::{At, Config, Executor, Fatal, InitializeError, ReadError, Role, WriteError};
+use quorate_tests::{Cluster, Single, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -28,7 +26,7 @@ on_each_runtime!(
     metrics_tell_of_the_peers,
 );
 
-async fn a_node_alone_writes_and_reads<R: AsyncRuntime>(rt: R) {
+async fn a_node_alone_writes_and_reads<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, Config::default()).await;
     let raft = cluster.raft(1);
     assert_eq!(raft.write("a".to_owned()).await.expect("writes"), 1);
@@ -36,7 +34,7 @@ async fn a_node_alone_writes_and_reads<R: AsyncRuntime>(rt: R) {
     assert_eq!(cluster.journal(1).await, ["a", "b"]);
 }
 
-async fn every_node_takes_writes_and_reads<R: AsyncRuntime>(rt: R) {
+async fn every_node_takes_writes_and_reads<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let mut expected = Vec::new();
     for (round, id) in [1, 2, 3, 2, 1].into_iter().enumerate() {
@@ -49,7 +47,7 @@ async fn every_node_takes_writes_and_reads<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn a_cluster_is_formed_once<R: AsyncRuntime>(rt: R) {
+async fn a_cluster_is_formed_once<R: Executor>(rt: R) {
     let cluster = Cluster::start(&rt, 3, quick()).await;
     let raft = cluster.raft(1);
     let strangers = raft.initialize([(2, "node-2"), (3, "node-3")]).await;
@@ -78,7 +76,7 @@ async fn a_cluster_is_formed_once<R: AsyncRuntime>(rt: R) {
     assert!(membership.is_voter(metrics.replica) && membership.voters().iter().count() == 3);
 }
 
-async fn a_new_leader_takes_over_and_nothing_is_lost<R: AsyncRuntime>(rt: R) {
+async fn a_new_leader_takes_over_and_nothing_is_lost<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 3, quick()).await;
     let mut expected = Vec::new();
     for round in 0..4 {
@@ -98,7 +96,7 @@ async fn a_new_leader_takes_over_and_nothing_is_lost<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn without_a_majority_requests_are_refused_and_service_resumes<R: AsyncRuntime>(rt: R) {
+async fn without_a_majority_requests_are_refused_and_service_resumes<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader);
@@ -129,7 +127,7 @@ async fn without_a_majority_requests_are_refused_and_service_resumes<R: AsyncRun
     assert_eq!(journal.last().map(String::as_str), Some("after"));
 }
 
-async fn a_restarted_node_catches_up<R: AsyncRuntime>(rt: R) {
+async fn a_restarted_node_catches_up<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let away = leader % 3 + 1;
@@ -146,7 +144,7 @@ async fn a_restarted_node_catches_up<R: AsyncRuntime>(rt: R) {
     assert!(cluster.journal(away).await == expected, "the journals differ");
 }
 
-async fn many_writes_at_once_are_applied_once_each<R: AsyncRuntime>(rt: R) {
+async fn many_writes_at_once_are_applied_once_each<R: Executor>(rt: R) {
     const EACH: usize = 1000;
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let mut writes = Vec::new();
@@ -169,7 +167,7 @@ async fn many_writes_at_once_are_applied_once_each<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn a_dropped_node_leaves_nobody_waiting<R: AsyncRuntime>(rt: R) {
+async fn a_dropped_node_leaves_nobody_waiting<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader);
@@ -183,7 +181,7 @@ async fn a_dropped_node_leaves_nobody_waiting<R: AsyncRuntime>(rt: R) {
     assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
 }
 
-async fn a_leader_that_stops_answers_what_it_has_and_hands_over<R: AsyncRuntime>(rt: R) {
+async fn a_leader_that_stops_answers_what_it_has_and_hands_over<R: Executor>(rt: R) {
     // So long that a successor can't be the work of a timeout, where the machine is not very slow.
     let config = Config {
         election_timeout: Duration::from_secs(2),
@@ -209,17 +207,20 @@ async fn a_leader_that_stops_answers_what_it_has_and_hands_over<R: AsyncRuntime>
     assert_eq!(cluster.journal(cluster.leader().await).await.len(), 100);
 }
 
-async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {
+async fn a_stopped_node_refuses<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, quick()).await;
     let raft = cluster.raft(1);
     let store = quorate::MemStore::new();
-    let node = Node::builder(7)
-        .log_store(store)
-        .transport(cluster.network.transport())
-        .state_machine(quorate_tests::Journal::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+    let node = Single::start(
+        &rt,
+        7,
+        Config::default(),
+        store,
+        cluster.network.transport(),
+        quorate_tests::Journal::default(),
+    )
+    .await
+    .expect("starts");
     let other = node.local();
     node.shutdown().await.expect("stops");
     assert!(matches!(other.write("a".to_owned()).await, Err(WriteError::Shutdown)));
@@ -230,16 +231,18 @@ async fn a_stopped_node_refuses<R: AsyncRuntime>(rt: R) {
 }
 
 /// The other node of the list never comes. (With a pause of an hour, the test would not end.)
-async fn a_node_that_waits_to_be_formed_stops_at_once<R: AsyncRuntime>(rt: R) {
+async fn a_node_that_waits_to_be_formed_stops_at_once<R: Executor>(rt: R) {
     let config = quorate::Config { request_timeout: Duration::from_secs(3600), ..quick() };
-    let node = Node::builder(1)
-        .config(config)
-        .log_store(quorate::MemStore::new())
-        .transport(quorate::LocalNetwork::new().transport())
-        .state_machine(quorate_tests::Journal::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+    let node = Single::start(
+        &rt,
+        1,
+        config,
+        quorate::MemStore::new(),
+        quorate::LocalNetwork::new().transport(),
+        quorate_tests::Journal::default(),
+    )
+    .await
+    .expect("starts");
     let raft = node.local();
     let list = [(1, "a:1"), (2, "b:1")];
     let mut metrics = raft.metrics();
@@ -253,15 +256,17 @@ async fn a_node_that_waits_to_be_formed_stops_at_once<R: AsyncRuntime>(rt: R) {
 }
 
 /// Nothing is refused before the node has waited for a leader, and then it says for whom.
-async fn a_request_before_the_cluster_is_formed_says_for_whom_it_waits<R: AsyncRuntime>(rt: R) {
-    let node = Node::builder(1)
-        .config(quick())
-        .log_store(quorate::MemStore::new())
-        .transport(quorate::LocalNetwork::new().transport())
-        .state_machine(quorate_tests::Journal::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+async fn a_request_before_the_cluster_is_formed_says_for_whom_it_waits<R: Executor>(rt: R) {
+    let node = Single::start(
+        &rt,
+        1,
+        quick(),
+        quorate::MemStore::new(),
+        quorate::LocalNetwork::new().transport(),
+        quorate_tests::Journal::default(),
+    )
+    .await
+    .expect("starts");
     let raft = node.local();
     let why = "the cluster of node 1 is not formed yet; node 2: nothing is heard of it";
     let requests = async {
@@ -291,14 +296,17 @@ impl quorate::StateMachine for Fragile {
     }
 }
 
-async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {
-    let node = Node::builder(1)
-        .log_store(quorate::MemStore::new())
-        .transport(quorate::LocalNetwork::new().transport())
-        .state_machine(Fragile::default())
-        .start(&rt)
-        .await
-        .expect("starts");
+async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: Executor>(rt: R) {
+    let node = Single::start(
+        &rt,
+        1,
+        Config::default(),
+        quorate::MemStore::new(),
+        quorate::LocalNetwork::new().transport(),
+        Fragile::default(),
+    )
+    .await
+    .expect("starts");
     let raft = node.raft();
     raft.initialize([(1, "node-1")]).await.expect("forms");
     wait_for(&mut raft.metrics(), |metrics| metrics.role == Role::Leader).await;
@@ -312,7 +320,7 @@ async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: AsyncRunt
     assert!(raft.metrics().borrow().fatal.is_some());
 }
 
-async fn handles_work_from_other_threads<R: AsyncRuntime>(rt: R) {
+async fn handles_work_from_other_threads<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let mut threads = Vec::new();
     for id in 1..=3 {
@@ -340,7 +348,7 @@ async fn handles_work_from_other_threads<R: AsyncRuntime>(rt: R) {
     assert_eq!(cluster.journal(1).await.len(), 600);
 }
 
-async fn metrics_tell_of_the_peers<R: AsyncRuntime>(rt: R) {
+async fn metrics_tell_of_the_peers<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader);

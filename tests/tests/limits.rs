@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::codec::{APPEND_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES};
 use quorate::{
-    AsyncRuntime, At, Body, Config, LocalRaft, MemStore, Message, Node, NodeId, Raw, ReadError,
+    At, Body, Config, Executor, LocalRaft, MemStore, Message, Network, NodeId, Raw, ReadError,
     StartError, StateMachine, TcpConfig, TcpTransport, WriteError,
 };
-use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, wait_for};
+use quorate_tests::{
+    Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, settle, wait_for,
+};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -24,6 +26,8 @@ on_each_runtime!(
     a_burst_through_a_follower_is_written_or_refused_and_never_unknown,
     a_peer_that_gets_no_entries_keeps_nobody_waiting,
     disks_that_hang_keep_nobody_waiting,
+    a_full_disk_refuses_writes_until_there_is_space,
+    a_leader_whose_disk_is_full_hands_over_and_gets_on_when_there_is_space,
 );
 
 const LINE: usize = 1000;
@@ -42,7 +46,7 @@ fn narrow(config: Config) -> Config {
     Config { max_command_bytes: 2 * LINE, max_queued_bytes: 5 * LINE, ..config }
 }
 
-async fn a_command_that_is_too_large_is_refused<R: AsyncRuntime>(rt: R) {
+async fn a_command_that_is_too_large_is_refused<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, narrow(quick())).await;
     let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
     // A line of this length is encoded with three bytes more.
@@ -57,7 +61,7 @@ async fn a_command_that_is_too_large_is_refused<R: AsyncRuntime>(rt: R) {
     assert_eq!(cluster.journal(1).await, [largest.clone(), largest]);
 }
 
-async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: AsyncRuntime>(rt: R) {
+async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: Executor>(rt: R) {
     let cluster = Cluster::start(&rt, 1, narrow(patient())).await;
     let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
     let of_local: Vec<_> = (0..8).map(|n| local.write(line(n))).collect();
@@ -84,7 +88,7 @@ async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: AsyncRunt
     assert_eq!(cluster.journal(1).await.len(), 8 + 16);
 }
 
-async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: AsyncRuntime>(rt: R) {
+async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: Executor>(rt: R) {
     let config = Config { max_pending_reads: 4, ..patient() };
     let cluster = Cluster::start(&rt, 1, config).await;
     let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
@@ -105,7 +109,7 @@ async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: AsyncRunti
     }
 }
 
-async fn what_is_not_awaited_any_more_is_given_back<R: AsyncRuntime>(rt: R) {
+async fn what_is_not_awaited_any_more_is_given_back<R: Executor>(rt: R) {
     let cluster = Cluster::start(&rt, 1, narrow(quick())).await;
     let raft = cluster.node(1).raft();
     for _ in 0..4 {
@@ -121,9 +125,7 @@ async fn what_is_not_awaited_any_more_is_given_back<R: AsyncRuntime>(rt: R) {
     assert_eq!(cluster.journal(1).await.len(), 4, "what was refused has no effect");
 }
 
-async fn writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable<R: AsyncRuntime>(
-    rt: R,
-) {
+async fn writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable<R: Executor>(rt: R) {
     let config =
         Config { max_command_bytes: 2 * LINE, max_uncommitted_bytes: 5 * LINE, ..patient() };
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, config).await;
@@ -142,7 +144,7 @@ async fn writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable<R:
     assert_eq!(cluster.journal(1).await.len(), 6);
 }
 
-async fn forwards_beyond_what_may_be_uncommitted_are_busy<R: AsyncRuntime>(rt: R) {
+async fn forwards_beyond_what_may_be_uncommitted_are_busy<R: Executor>(rt: R) {
     let config =
         Config { max_command_bytes: 2 * LINE, max_uncommitted_bytes: 5 * LINE, ..patient() };
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, config).await;
@@ -179,7 +181,7 @@ async fn forwards_beyond_what_may_be_uncommitted_are_busy<R: AsyncRuntime>(rt: R
 }
 
 /// R19: what a peer passes on was held against the peer's limit, and the entry must fit everywhere.
-async fn a_forward_beyond_the_leader_s_limit_is_refused_with_the_reason<R: AsyncRuntime>(rt: R) {
+async fn a_forward_beyond_the_leader_s_limit_is_refused_with_the_reason<R: Executor>(rt: R) {
     let mut cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, narrow(patient())).await;
     let (leader, raft) = follower(&cluster).await;
     let id = raft.id();
@@ -195,14 +197,13 @@ async fn a_forward_beyond_the_leader_s_limit_is_refused_with_the_reason<R: Async
 }
 
 /// R19: of each pair of limits.
-async fn a_node_whose_messages_its_transport_cannot_carry_does_not_start<R: AsyncRuntime>(rt: R) {
+async fn a_node_whose_messages_its_transport_cannot_carry_does_not_start<R: Network>(rt: R) {
     const MIB: usize = 1 << 20;
     let start = async |max_frame_bytes, max_command_bytes, max_append_bytes| {
         let tcp = TcpConfig { max_frame_bytes, ..TcpConfig::default() };
         let tcp = TcpTransport::bind_with(&rt, "127.0.0.1:0", tcp).await.expect("binds");
         let config = Config { max_command_bytes, max_append_bytes, ..Config::default() };
-        let node = Node::builder(1).config(config).log_store(MemStore::new()).transport(tcp);
-        node.state_machine(Journal::default()).start(&rt).await.map(drop)
+        Single::start(&rt, 1, config, MemStore::new(), tcp, Journal::default()).await.map(drop)
     };
     let (command, piece) = (MIB - APPEND_OVERHEAD_BYTES, MIB - MAX_SNAPSHOT_OVERHEAD_BYTES);
     start(MIB, command, piece).await.expect("both fit");
@@ -232,7 +233,7 @@ impl StateMachine for Count {
 }
 
 /// Node of a cluster over TCP.
-async fn serve<R: AsyncRuntime>(rt: &R, id: NodeId, store: &MemStore, at: &str) -> Served<R> {
+async fn serve<R: Network>(rt: &R, id: NodeId, store: &MemStore, at: &str) -> Served<R> {
     // No pause of the machine costs an election, and the log is purged as it grows.
     let config = Config {
         heartbeat_interval: Duration::from_millis(50),
@@ -249,17 +250,16 @@ async fn serve<R: AsyncRuntime>(rt: &R, id: NodeId, store: &MemStore, at: &str) 
             Err(_) => rt.sleep(Duration::from_millis(5)).await,
         }
     };
-    let builder = Node::builder(id).config(config).log_store(store.clone()).transport(tcp.clone());
-    (builder.state_machine(Count::default()).start(rt).await.expect("starts"), tcp)
+    let (store, transport) = (store.clone(), tcp.clone());
+    let node = Single::start(rt, id, config, store, transport, Count::default()).await;
+    (node.expect("starts"), tcp)
 }
 
-type Served<R> = (Node<Count>, TcpTransport<R>);
+type Served<R> = (Single<Count>, TcpTransport<R>);
 
 /// R20: 480 writes of 256 KiB at once, which are more than any outbox holds; and again right after
 /// a restart, while the node connects to its leader.
-async fn a_burst_through_a_follower_is_written_or_refused_and_never_unknown<R: AsyncRuntime>(
-    rt: R,
-) {
+async fn a_burst_through_a_follower_is_written_or_refused_and_never_unknown<R: Network>(rt: R) {
     let stores: Vec<_> = (1..=3).map(|_| MemStore::new()).collect();
     let mut nodes = Vec::new();
     for (id, store) in (1..).zip(&stores) {
@@ -270,7 +270,7 @@ async fn a_burst_through_a_follower_is_written_or_refused_and_never_unknown<R: A
     let raft = nodes[0].0.local();
     let leader = wait_for(&mut raft.metrics(), |m| m.leader.is_some()).await.leader.expect("one");
     let at = (leader % 3) as usize; // Of another node.
-    let burst = async |node: &Node<Count>| {
+    let burst = async |node: &Single<Count>| {
         let line = Bytes::from(vec![b'x'; 256 << 10]);
         let raft = node.local();
         let writes: Vec<_> = (0..480).map(|_| raft.write(Raw(line.clone()))).collect();
@@ -298,7 +298,7 @@ async fn a_burst_through_a_follower_is_written_or_refused_and_never_unknown<R: A
 }
 
 /// The leader, and the handle of another node.
-async fn follower<R: AsyncRuntime, S>(cluster: &Cluster<R, S>) -> (NodeId, LocalRaft<Journal>)
+async fn follower<R: Executor, S>(cluster: &Cluster<R, S>) -> (NodeId, LocalRaft<Journal>)
 where
     S: quorate::LogStore + Clone + Default,
 {
@@ -315,7 +315,7 @@ fn has_entries(message: &Message) -> bool {
 }
 
 /// It hears its leader, and so it waits neither for one nor for its word.
-async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: AsyncRuntime>(rt: R) {
+async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: Executor>(rt: R) {
     let cluster: Cluster<R, MemStore> = Cluster::formed(&rt, 3, quick()).await;
     let (leader, raft) = follower(&cluster).await;
     let away = raft.id();
@@ -339,7 +339,7 @@ async fn a_peer_that_gets_no_entries_keeps_nobody_waiting<R: AsyncRuntime>(rt: R
     assert_eq!(journal, ["the cluster works", "missed", "passed on"]);
 }
 
-async fn disks_that_hang_keep_nobody_waiting<R: AsyncRuntime>(rt: R) {
+async fn disks_that_hang_keep_nobody_waiting<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader);
@@ -358,4 +358,52 @@ async fn disks_that_hang_keep_nobody_waiting<R: AsyncRuntime>(rt: R) {
     }
     let journal = cluster.journal(leader).await;
     assert_eq!(journal.iter().filter(|line| *line == "unknown").count(), 1, "it was in the log");
+}
+
+/// A cluster of one: there is nobody to hand over to. What was begun is completed in the end.
+async fn a_full_disk_refuses_writes_until_there_is_space<R: Executor>(rt: R) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, patient()).await;
+    let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
+    raft.write("before".to_owned()).await.expect("writes");
+    store.set(Disk::Full);
+    let waits = raft.write("waits".to_owned());
+    while store.waiting() == 0 {
+        settle(&rt).await;
+    }
+    store.tell_full();
+    let mut metrics = raft.metrics();
+    wait_for(&mut metrics, |metrics| metrics.storage_full).await;
+    let why = metrics.borrow().hindrance().to_string();
+    assert!(why.contains("the disk of node 1 is full"), "{why}");
+    for refused in [raft.write("no".to_owned()).await, raft.shared().write("no".to_owned()).await] {
+        assert!(matches!(refused, Err(WriteError::StorageFull)), "{refused:?}");
+    }
+    assert_eq!(cluster.journal(1).await, ["before"], "reads go on");
+    store.set(Disk::Works);
+    assert_eq!(waits.await.expect("there is space"), 2);
+    wait_for(&mut metrics, |metrics| !metrics.storage_full).await;
+    assert_eq!(raft.write("after".to_owned()).await.expect("writes"), 3);
+    assert_eq!(cluster.journal(1).await, ["before", "waits", "after"]);
+}
+
+async fn a_leader_whose_disk_is_full_hands_over_and_gets_on_when_there_is_space<R: Executor>(
+    rt: R,
+) {
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let (raft, store) = (cluster.raft(leader), &cluster.stores[&leader]);
+    store.set(Disk::Full);
+    raft.write("waits".to_owned()).await.expect("the others have space");
+    store.tell_full();
+    let mut metrics = raft.metrics();
+    wait_for(&mut metrics, |metrics| metrics.storage_full).await;
+    wait_for(&mut metrics, |metrics| metrics.leader.is_some_and(|other| other != leader)).await;
+    // Its clients are served by the next one.
+    raft.write("served".to_owned()).await.expect("the leader has space");
+    assert!(metrics.borrow().storage_full);
+    assert_eq!(cluster.journal(leader).await, ["waits", "served"]);
+    store.set(Disk::Works);
+    wait_for(&mut metrics, |metrics| !metrics.storage_full).await;
+    let durable = cluster.raft(leader).metrics().borrow().last_log_id.index;
+    wait_for(&mut metrics, |metrics| metrics.durable >= durable).await;
 }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate::prelude::*;
-use quorate::rt::{AsyncRuntime, Task};
+use quorate::rt::Task;
 use quorate::sim::{NetworkConfig, Sim, Simulation};
 use quorate::{Metrics, UnfitTiming};
+use quorate_tests::Single;
 
 const ONE_WAY: std::ops::Range<Duration> = Duration::from_millis(690)..Duration::from_millis(700);
 
@@ -58,14 +59,16 @@ type Handles = Rc<RefCell<BTreeMap<u64, Raft<Counter>>>>;
 
 async fn serve(rt: &Sim, config: Config, id: u64, list: Vec<(u64, String)>, handles: Handles) {
     let address = &list[id as usize - 1].1;
-    let node = Node::builder(id)
-        .config(config)
-        .log_store(MemStore::new())
-        .transport(TcpTransport::bind(rt, address).await.expect("nobody else has the port"))
-        .state_machine(Counter::default())
-        .start(rt)
-        .await
-        .expect("the settings are valid");
+    let node = Single::start(
+        rt,
+        id,
+        config,
+        MemStore::new(),
+        TcpTransport::bind(rt, address).await.expect("nobody else has the port"),
+        Counter::default(),
+    )
+    .await
+    .expect("the settings are valid");
     let raft = node.raft();
     handles.borrow_mut().insert(id, raft.clone());
     raft.initialize(list).await.expect("the list is right");

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::join_all;
 use quorate::{
-    AsyncRuntime, At, Config, Fatal, Index, LocalNetwork, LocalRaft, LogId, LogStore, Metrics,
-    Node, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, StoreError,
+    At, Config, Executor, Fatal, Index, LocalNetwork, LocalRaft, LogId, LogStore, Metrics,
+    Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, StoreError,
 };
 use quorate_tests::{
-    Cluster, Disk, FaultyStore, Journal, on_each_runtime, quick, settle, wait_for,
+    Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, settle, wait_for,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ async fn snapshot_at(raft: &LocalRaft<Journal>, index: Index) -> Metrics {
 /// The first two entries of a cluster are its membership and the blank one of its leader.
 const BEFORE_WRITES: Index = 2;
 
-async fn a_snapshot_is_taken_after_so_many_entries<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_is_taken_after_so_many_entries<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, every_ten()).await;
     let raft = cluster.raft(1);
     write(&raft, 0..8).await;
@@ -83,7 +83,7 @@ async fn a_snapshot_is_taken_after_so_many_entries<R: AsyncRuntime>(rt: R) {
     assert_eq!((metrics.snapshot.index, metrics.purged.index), (22, 22));
 }
 
-async fn a_snapshot_is_taken_after_so_many_bytes<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_is_taken_after_so_many_bytes<R: Executor>(rt: R) {
     let config = Config { snapshot_after_bytes: 5 * LINE as u64, ..quick() };
     let cluster = Cluster::formed(&rt, 1, config).await;
     let raft = cluster.raft(1);
@@ -96,7 +96,7 @@ async fn a_snapshot_is_taken_after_so_many_bytes<R: AsyncRuntime>(rt: R) {
     assert_eq!(metrics.purged, LogId::ZERO, "so little is kept for peers that are a bit behind");
 }
 
-async fn the_policy_waits_for_the_one_that_is_written<R: AsyncRuntime>(rt: R) {
+async fn the_policy_waits_for_the_one_that_is_written<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, every_ten()).await;
     let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
     store.set(Disk::HoldsDrafts);
@@ -111,7 +111,7 @@ async fn the_policy_waits_for_the_one_that_is_written<R: AsyncRuntime>(rt: R) {
     assert_eq!(store.drafts_begun(), 2);
 }
 
-async fn a_restart_replays_from_the_snapshot_and_what_it_replays_counts<R: AsyncRuntime>(rt: R) {
+async fn a_restart_replays_from_the_snapshot_and_what_it_replays_counts<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 1, every_ten()).await;
     write(&cluster.raft(1), 0..25).await;
     snapshot_at(&cluster.raft(1), 22).await;
@@ -131,7 +131,7 @@ async fn a_restart_replays_from_the_snapshot_and_what_it_replays_counts<R: Async
     assert_eq!(cluster.journal(1).await, lines(0..30));
 }
 
-async fn a_snapshot_is_taken_by_hand_on_any_node<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_is_taken_by_hand_on_any_node<R: Executor>(rt: R) {
     let mut cluster = Cluster::start(&rt, 3, quick()).await;
     let too_early = cluster.raft(1).snapshot().await;
     assert!(matches!(too_early, Err(SnapshotError::Nothing)), "{too_early:?}");
@@ -145,7 +145,7 @@ async fn a_snapshot_is_taken_by_hand_on_any_node<R: AsyncRuntime>(rt: R) {
         assert_eq!(taken, local.metrics().borrow().last_log_id);
         assert_eq!(shared.snapshot().await.expect("is there"), taken, "nothing has changed");
         assert_eq!(local.metrics().borrow().snapshot, taken);
-        let recovered = cluster.stores[&id].recover(0).await.expect("recovers");
+        let recovered = cluster.stores[&id].inspect(0);
         let snapshot = recovered.snapshot.expect("it is the group's");
         assert_eq!(snapshot.log_id, taken);
         assert_eq!(snapshot.membership_index, 1);
@@ -162,7 +162,7 @@ async fn a_snapshot_is_taken_by_hand_on_any_node<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn the_log_is_purged_by_hand<R: AsyncRuntime>(rt: R) {
+async fn the_log_is_purged_by_hand<R: Executor>(rt: R) {
     let mut cluster = Cluster::formed(&rt, 1, quick()).await;
     let raft = cluster.raft(1);
     write(&raft, 0..5).await;
@@ -180,7 +180,7 @@ async fn the_log_is_purged_by_hand<R: AsyncRuntime>(rt: R) {
     assert_eq!(cluster.journal(1).await, lines(0..7));
 }
 
-async fn who_wants_a_snapshot_meanwhile_shares_the_next_one<R: AsyncRuntime>(rt: R) {
+async fn who_wants_a_snapshot_meanwhile_shares_the_next_one<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
     write(&raft, 0..3).await;
@@ -202,7 +202,7 @@ async fn who_wants_a_snapshot_meanwhile_shares_the_next_one<R: AsyncRuntime>(rt:
     assert_eq!(store.drafts_begun(), 2);
 }
 
-async fn applying_and_heartbeats_go_on_while_a_snapshot_is_written<R: AsyncRuntime>(rt: R) {
+async fn applying_and_heartbeats_go_on_while_a_snapshot_is_written<R: Executor>(rt: R) {
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;
     let leader = cluster.leader().await;
     let raft = cluster.raft(leader);
@@ -231,7 +231,7 @@ async fn applying_and_heartbeats_go_on_while_a_snapshot_is_written<R: AsyncRunti
     assert_eq!(read.await.expect("reads"), (lines(0..written), written - 3));
 }
 
-async fn a_snapshot_that_fails_is_told_of_and_the_node_goes_on<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_fails_is_told_of_and_the_node_goes_on<R: Executor>(rt: R) {
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let raft = cluster.raft(1);
     let mut written = 0;
@@ -260,7 +260,7 @@ async fn a_snapshot_that_fails_is_told_of_and_the_node_goes_on<R: AsyncRuntime>(
     assert_eq!(cluster.journal(1).await, lines(0..written));
 }
 
-async fn a_snapshot_that_fails_by_policy_is_not_tried_again_at_once<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_fails_by_policy_is_not_tried_again_at_once<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, every_ten()).await;
     let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
     store.set(Disk::FailsDrafts);
@@ -276,7 +276,7 @@ async fn a_snapshot_that_fails_by_policy_is_not_tried_again_at_once<R: AsyncRunt
     wait_for(&mut raft.metrics(), |metrics| metrics.snapshot_error.is_none()).await;
 }
 
-async fn a_failed_snapshot_fails_those_who_wait_for_it_and_no_others<R: AsyncRuntime>(rt: R) {
+async fn a_failed_snapshot_fails_those_who_wait_for_it_and_no_others<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
     write(&raft, 0..3).await;
@@ -358,24 +358,21 @@ impl Snapshot for Moody {
     }
 }
 
-async fn moody<R: AsyncRuntime>(rt: &R, store: &FaultyStore, state: &Moody) -> Node<Moody> {
-    let node = Node::builder(1)
-        .config(quick())
-        .log_store(store.clone())
-        .transport(LocalNetwork::new().transport())
-        .state_machine(state.clone());
-    node.start(rt).await.expect("starts")
+async fn moody<R: Executor>(rt: &R, store: &FaultyStore, state: &Moody) -> Single<Moody> {
+    Single::start(rt, 1, quick(), store.clone(), LocalNetwork::new().transport(), state.clone())
+        .await
+        .expect("starts")
 }
 
 /// A node alone, with something applied.
-async fn formed_moody<R: AsyncRuntime>(rt: &R, store: &FaultyStore, state: &Moody) -> Node<Moody> {
+async fn formed_moody<R: Executor>(rt: &R, store: &FaultyStore, state: &Moody) -> Single<Moody> {
     let node = moody(rt, store, state).await;
     node.local().initialize([(1, "node-1")]).await.expect("forms");
     node.local().write("a".to_owned()).await.expect("writes");
     node
 }
 
-async fn what_is_wrong_with_a_state_machine_is_told_of<R: AsyncRuntime>(rt: R) {
+async fn what_is_wrong_with_a_state_machine_is_told_of<R: Executor>(rt: R) {
     let (store, state) = (FaultyStore::default(), Moody::default());
     let raft = formed_moody(&rt, &store, &state).await;
     let raft = raft.local();
@@ -400,7 +397,7 @@ async fn what_is_wrong_with_a_state_machine_is_told_of<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn a_snapshot_that_cannot_be_read_back_stands_for_nothing<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_cannot_be_read_back_stands_for_nothing<R: Executor>(rt: R) {
     let (store, state) = (FaultyStore::default(), Moody::default());
     let node = formed_moody(&rt, &store, &state).await;
     let raft = node.local();
@@ -442,15 +439,19 @@ impl StateMachine for LeftOut {
     }
 }
 
-async fn a_state_that_serde_cannot_read_back_keeps_its_log<R: AsyncRuntime>(rt: R) {
+async fn a_state_that_serde_cannot_read_back_keeps_its_log<R: Executor>(rt: R) {
     let store = FaultyStore::default();
     let start = async || {
-        let node = Node::builder(1)
-            .config(quick())
-            .log_store(store.clone())
-            .transport(LocalNetwork::new().transport())
-            .state_machine(LeftOut::default());
-        node.start(&rt).await.expect("starts")
+        Single::start(
+            &rt,
+            1,
+            quick(),
+            store.clone(),
+            LocalNetwork::new().transport(),
+            LeftOut::default(),
+        )
+        .await
+        .expect("starts")
     };
     let node = start().await;
     let raft = node.local();
@@ -467,7 +468,7 @@ async fn a_state_that_serde_cannot_read_back_keeps_its_log<R: AsyncRuntime>(rt: 
     assert_eq!(node.local().write(Some("b".to_owned())).await.expect("it has its log"), 1);
 }
 
-async fn a_snapshot_that_the_disk_does_not_give_back_stands_for_nothing<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_the_disk_does_not_give_back_stands_for_nothing<R: Executor>(rt: R) {
     for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents, Disk::SpoilsContents]
     {
         let (store, state) = (FaultyStore::default(), Moody::default());
@@ -500,7 +501,7 @@ fn the_planted_defect_d9_is_noticed() {
 }
 
 /// The cause of the end of a node that finds its snapshot like this.
-async fn end_of_restart<R: AsyncRuntime>(rt: &R, disk: Disk, mood: Mood) -> Fatal {
+async fn end_of_restart<R: Executor>(rt: &R, disk: Disk, mood: Mood) -> Fatal {
     let (store, state) = (FaultyStore::default(), Moody::default());
     let node = formed_moody(rt, &store, &state).await;
     node.local().snapshot().await.expect("is taken");
@@ -511,7 +512,7 @@ async fn end_of_restart<R: AsyncRuntime>(rt: &R, disk: Disk, mood: Mood) -> Fata
     node.stopped().await.expect_err("it has no state")
 }
 
-async fn a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause<R: Executor>(rt: R) {
     for (mood, cause) in [
         (Mood::LeavesSomeUnread, "4 bytes were left unread"),
         (Mood::ReadsTooMuch, "9 bytes wanted where 8 are left"),
@@ -524,9 +525,7 @@ async fn a_snapshot_that_makes_no_sense_stops_the_node_with_the_cause<R: AsyncRu
     assert!(matches!(&fatal, Fatal::Bug(bug) if bug.contains("no restoring")), "{fatal:?}");
 }
 
-async fn a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause<R: AsyncRuntime>(
-    rt: R,
-) {
+async fn a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause<R: Executor>(rt: R) {
     let fatal = end_of_restart(&rt, Disk::SpoilsContents, Mood::Good).await;
     let Fatal::Snapshot { index: 3, reason } = fatal else { panic!("{fatal:?}") };
     assert!(reason.contains("digest"), "{reason}");
@@ -536,7 +535,7 @@ async fn a_snapshot_that_is_not_what_was_written_stops_the_node_with_the_cause<R
     }
 }
 
-async fn a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause<R: AsyncRuntime>(rt: R) {
+async fn a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let raft = cluster.node(1).raft();
     raft.write(line(0)).await.expect("writes");
@@ -549,7 +548,7 @@ async fn a_panic_while_a_snapshot_is_written_stops_the_node_with_the_cause<R: As
     assert!(matches!(cluster.raft(1).purge().await, Err(SnapshotError::Fatal(Fatal::Bug(_)))));
 }
 
-async fn a_snapshot_is_not_told_of_before_it_is_durable<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_is_not_told_of_before_it_is_durable<R: Executor>(rt: R) {
     let config = Config { election_timeout: quick().election_timeout * 10, ..quick() };
     let config = Config { request_timeout: config.election_timeout, ..config };
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, config).await;
@@ -568,7 +567,7 @@ async fn a_snapshot_is_not_told_of_before_it_is_durable<R: AsyncRuntime>(rt: R) 
     assert_eq!(purge.await.expect("is durable"), named);
 }
 
-async fn nothing_waits_for_a_snapshot_at_the_end<R: AsyncRuntime>(rt: R) {
+async fn nothing_waits_for_a_snapshot_at_the_end<R: Executor>(rt: R) {
     for crashes in [false, true] {
         let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
         let raft = cluster.node(1).raft();
@@ -591,7 +590,7 @@ async fn nothing_waits_for_a_snapshot_at_the_end<R: AsyncRuntime>(rt: R) {
     }
 }
 
-async fn who_waits_for_a_snapshot_is_told_of_the_failure<R: AsyncRuntime>(rt: R) {
+async fn who_waits_for_a_snapshot_is_told_of_the_failure<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let raft = cluster.node(1).raft();
     raft.write(line(0)).await.expect("writes");

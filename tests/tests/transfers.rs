@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::{
-    AsyncRuntime, Body, Config, Fatal, Index, LogId, LogStore, Message, Metrics, NodeId,
-    StoreError, WriteError,
+    Body, Config, Executor, Fatal, Index, LogId, Message, Metrics, NodeId, StoreError, WriteError,
 };
 use quorate_tests::{
     Cluster, Disk, Fate, FaultyStore, on_each_runtime, peer_of, quick, settle, wait_for,
@@ -68,7 +67,7 @@ struct Behind<R> {
 /// It covers these.
 const LINES: usize = 40;
 
-impl<R: AsyncRuntime> Behind<R> {
+impl<R: Executor> Behind<R> {
     async fn new(rt: &R, config: Config) -> Self {
         let mut cluster = Cluster::formed_on(rt, 3, config).await;
         let leader = cluster.leader().await;
@@ -127,14 +126,14 @@ impl<R: AsyncRuntime> Behind<R> {
     }
 }
 
-async fn write<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, id: NodeId, of: Range<usize>) {
+async fn write<R: Executor>(cluster: &Cluster<R, FaultyStore>, id: NodeId, of: Range<usize>) {
     for n in of {
         cluster.raft(id).write(line(n)).await.expect("writes");
     }
 }
 
 /// A node takes a snapshot of all that is committed and purges the log that it covers.
-async fn compact<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, id: NodeId) -> LogId {
+async fn compact<R: Executor>(cluster: &Cluster<R, FaultyStore>, id: NodeId) -> LogId {
     cluster.journal(id).await;
     let raft = cluster.raft(id);
     let covered = raft.snapshot().await.expect("is taken");
@@ -143,7 +142,7 @@ async fn compact<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, id: NodeId)
 }
 
 /// Waits until the leader keeps no log for this peer any more.
-async fn silent<R: AsyncRuntime>(cluster: &Cluster<R, FaultyStore>, leader: NodeId, peer: NodeId) {
+async fn silent<R: Executor>(cluster: &Cluster<R, FaultyStore>, leader: NodeId, peer: NodeId) {
     let timeout = cluster.config.election_timeout;
     let is_silent = |metrics: &Metrics| {
         peer_of(metrics, peer)
@@ -157,14 +156,14 @@ fn sent_to(metrics: &Metrics, peer: NodeId) -> Option<(u64, u64)> {
     peer_of(metrics, peer)?.snapshot
 }
 
-async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: AsyncRuntime>(rt: R) {
+async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     write(&behind.cluster, behind.leader, LINES..LINES + 5).await;
     behind.cluster.restart(behind.away).await;
     behind.caught_up(lines(0..LINES + 5), 5).await;
     let metrics = behind.metrics(behind.away);
     assert_eq!((metrics.snapshot, metrics.purged), (behind.covered, behind.covered));
-    let recovered = behind.cluster.stores[&behind.away].recover(0).await.expect("recovers");
+    let recovered = behind.cluster.stores[&behind.away].inspect(0);
     assert_eq!(recovered.snapshot.expect("it has one").log_id, behind.covered);
     assert_eq!(recovered.outline.last(), behind.metrics(behind.leader).last_log_id);
     // A node like any other: it restarts, and writes.
@@ -173,7 +172,7 @@ async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: Asyn
     behind.caught_up(lines(0..LINES + 6), 6).await;
 }
 
-async fn metrics_tell_how_far_a_transfer_is<R: AsyncRuntime>(rt: R) {
+async fn metrics_tell_how_far_a_transfer_is<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
@@ -191,20 +190,20 @@ async fn metrics_tell_how_far_a_transfer_is<R: AsyncRuntime>(rt: R) {
     assert_eq!(behind.cluster.stores[&behind.away].open(), 0);
 }
 
-async fn a_follower_that_crashes_in_between_gets_it_all_the_same<R: AsyncRuntime>(rt: R) {
+async fn a_follower_that_crashes_in_between_gets_it_all_the_same<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     behind.broken_at(8 * LINE as u64).await;
     behind.cluster.crash(behind.away);
     settle(&rt).await;
     assert_eq!(behind.cluster.stores[&behind.away].open(), 0, "half a snapshot is none");
-    let recovered = behind.cluster.stores[&behind.away].recover(0).await.expect("recovers");
+    let recovered = behind.cluster.stores[&behind.away].inspect(0);
     assert_eq!(recovered.snapshot, None);
     behind.cluster.faults.heal();
     behind.cluster.restart(behind.away).await;
     behind.caught_up(lines(0..LINES), 0).await;
 }
 
-async fn a_transfer_goes_on_where_it_broke_though_the_leader_is_another<R: AsyncRuntime>(rt: R) {
+async fn a_transfer_goes_on_where_it_broke_though_the_leader_is_another<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
@@ -217,7 +216,7 @@ async fn a_transfer_goes_on_where_it_broke_though_the_leader_is_another<R: Async
     assert_eq!(pieces.borrow().first(), Some(&(behind.covered.index, bytes)));
 }
 
-async fn messages_that_are_lost_late_and_repeated_break_no_transfer<R: AsyncRuntime>(rt: R) {
+async fn messages_that_are_lost_late_and_repeated_break_no_transfer<R: Executor>(rt: R) {
     let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
     let mut behind = Behind::new(&rt, config).await;
     let mut random: u32 = 1;
@@ -243,7 +242,7 @@ async fn messages_that_are_lost_late_and_repeated_break_no_transfer<R: AsyncRunt
     assert!(faulty.get() > 0, "nothing was lost, late or repeated");
 }
 
-async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: AsyncRuntime>(rt: R) {
+async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
@@ -265,7 +264,7 @@ async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: AsyncRu
     assert_eq!(raft.purge().await.expect("is purged"), newer, "nobody needs it now");
 }
 
-async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let first = Rc::<RefCell<Option<Message>>>::default();
     let (kept, away) = (Rc::clone(&first), behind.away);
@@ -299,7 +298,7 @@ async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: AsyncR
     assert!(old.get() <= 1, "{} messages of what is there no more", old.get());
 }
 
-async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: Executor>(rt: R) {
     for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents] {
         let mut behind = Behind::new(&rt, small_pieces()).await;
         behind.cluster.stores[&behind.leader].set(disk);
@@ -309,7 +308,7 @@ async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: AsyncRuntim
     }
 }
 
-async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: AsyncRuntime>(rt: R) {
+async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: Executor>(rt: R) {
     let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
     for disk in [Disk::FailsDrafts, Disk::FailsPieces, Disk::FailsFinishes] {
         let mut behind = Behind::new(&rt, config.clone()).await;
@@ -323,7 +322,7 @@ async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: AsyncRuntim
     }
 }
 
-async fn a_snapshot_that_was_spoilt_on_its_way_is_sent_again<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_was_spoilt_on_its_way_is_sent_again<R: Executor>(rt: R) {
     let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
     let mut behind = Behind::new(&rt, config).await;
     behind.cluster.stores[&behind.leader].set(Disk::SpoilsContents);
@@ -333,14 +332,14 @@ async fn a_snapshot_that_was_spoilt_on_its_way_is_sent_again<R: AsyncRuntime>(rt
         &mut behind.cluster.raft(behind.leader).metrics(),
     );
     wait_for(metrics, |_| store.drafts_begun() >= 2).await;
-    let recovered = store.recover(0).await.expect("recovers");
+    let recovered = store.inspect(0);
     assert_eq!(recovered.snapshot, None, "what is not what was sent is not taken");
     behind.cluster.stores[&behind.leader].set(Disk::Works);
     behind.caught_up(lines(0..LINES), 0).await;
 }
 
 /// Leaves a node behind that is there: the others write up to so many lines, and purge them.
-async fn run_ahead<R: AsyncRuntime>(
+async fn run_ahead<R: Executor>(
     cluster: &Cluster<R, FaultyStore>,
     behind: NodeId,
     of: Range<usize>,
@@ -359,7 +358,7 @@ async fn run_ahead<R: AsyncRuntime>(
     cluster.network.heal();
 }
 
-async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let leader = cluster.leader().await;
     let behind = leader % 3 + 1;
@@ -382,7 +381,7 @@ async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: AsyncRun
     assert_eq!(read.await.expect("reads"), (lines(0..LINES), 0), "all came with the snapshot");
 }
 
-async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: AsyncRuntime>(rt: R) {
+async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: Executor>(rt: R) {
     let mut behind = Behind::new(&rt, small_pieces()).await;
     let store = behind.cluster.stores[&behind.away].clone();
     store.set(Disk::HoldsOpenings);
@@ -400,7 +399,7 @@ async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: AsyncRuntime>(
     assert!(raft.metrics().borrow().snapshot >= behind.covered);
 }
 
-async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: AsyncRuntime>(rt: R) {
+async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let leader = cluster.leader().await;
     let (other, away) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -428,7 +427,7 @@ async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: AsyncRunt
     assert!(compact(&cluster, away).await > covered);
 }
 
-async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: AsyncRuntime>(rt: R) {
+async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let leader = cluster.leader().await;
     let (other, behind) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -459,7 +458,7 @@ async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: AsyncRuntime>(
     write(&cluster, behind, 6..8).await;
 }
 
-async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: AsyncRuntime>(rt: R) {
+async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: Executor>(rt: R) {
     // Nothing is kept for a peer that needs it.
     let config = Config { max_retained_bytes: 0, ..small_pieces() };
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, config).await;
@@ -480,7 +479,7 @@ async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: Async
     assert!(raft.metrics().borrow().fatal.is_none());
 }
 
-async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: AsyncRuntime>(rt: R) {
+async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
     let old = cluster.leader().await;
     cluster.faults.lose(move |message| match &message.body {

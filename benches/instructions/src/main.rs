@@ -10,9 +10,8 @@ use bytes::Bytes;
 use quorate::codec::{Gather, decode_message, put_message};
 use quorate::quorum::Voters;
 use quorate::{
-    AsyncRuntime, Body, ClusterId, Command, Completion, Entries, Entry, FileStore, HardState,
-    Launch, LogId, LogStore, LogWrite, Message, NodeId, Payload, Raw, Replica, StoreError, Term,
-    Tokio,
+    Body, ClusterId, Command, Completion, Entries, Entry, Executor, FileStore, HardState, Launch,
+    LogId, LogStore, LogWrite, Message, NodeId, Payload, Raw, Replica, StoreError, Term, Tokio,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +126,9 @@ fn log_append(count: u64, bytes: usize) -> Result<()> {
     let first = LogWrite { hard_state: Some(state), ..LogWrite::default() };
     let write =
         |nth| LogWrite { entries: entries(1 + nth * count, count, bytes), ..LogWrite::default() };
-    let append = |write| store.append(1, black_box(write), Completion::new(|_| ()));
+    let append = |write| {
+        let _pending = store.append(1, black_box(write), Completion::new(|_| ()));
+    };
     append(first);
     (0..APPENDS).map(write).for_each(append);
     let writes: Vec<_> = (APPENDS..2 * APPENDS).map(write).collect();

@@ -9,14 +9,14 @@ use std::task::{Poll, Waker};
 use anyhow::Result;
 use futures::channel::oneshot as shared_oneshot;
 use quorate::rt::channel::{Signal, oneshot};
-use quorate::{AsyncRuntime, Launch};
+use quorate::{Executor, Launch};
 
 use super::Work;
 use super::clients::{self, joined};
 use crate::closed_loop::{Client, on_this_thread};
 
 /// Within a thread: a vector, a signal, and a reply of the thread's own.
-pub(super) fn local<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
+pub(super) fn local<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     joined(R::launch(launch, async move |rt: R| {
         let queue = Rc::new(LocalQueue::default());
         let server = rt.spawn({
@@ -64,7 +64,7 @@ impl Client for LocalClient {
 }
 
 /// Across threads: a vector in a mutex, the waker of the task that looks at it, and a reply for any thread.
-pub(super) fn shared<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
+pub(super) fn shared<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     let queue = Arc::<Mutex<SharedQueue>>::default();
     let server = R::launch(launch, {
         let queue = Arc::clone(&queue);

@@ -8,7 +8,7 @@ mod quorate;
 
 use std::time::Duration;
 
-use ::quorate::{AsyncRuntime, Compio, Driver, Launch, Monoio, Tokio};
+use ::quorate::{Compio, Driver, Executor, Launch, Monoio, Tokio};
 
 use crate::closed_loop;
 use crate::report::{Against, Bench, Cell};
@@ -92,7 +92,7 @@ fn group(Work { clients, batch, .. }: Work) -> String {
     if batch == 1 { format!("{clients}") } else { format!("{clients} × {batch}") }
 }
 
-fn runtime_cells<R: AsyncRuntime>(
+fn runtime_cells<R: Executor>(
     cells: &mut Vec<Cell>,
     name: &'static str,
     driver: Driver,

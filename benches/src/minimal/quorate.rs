@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use anyhow::{Result, bail};
 use futures::channel::oneshot;
 use quorate::{
-    AsyncRuntime, At, Launch, LocalNetwork, LocalRaft, MemStore, Node, NodeId, Raft, SharedNetwork,
+    At, Executor, Launch, LocalNetwork, LocalRaft, MemStore, Node, NodeId, Raft, SharedNetwork,
     StateMachine, Transport,
 };
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,14 @@ impl StateMachine for Nothing {
 
 const NODES: [NodeId; 3] = [1, 2, 3];
 
-async fn start<R: AsyncRuntime>(
+async fn start<R: Executor>(
     rt: &R,
     id: NodeId,
     transport: impl Transport,
-) -> Result<Node<Nothing>> {
-    let node = Node::builder(id).log_store(MemStore::new()).transport(transport);
-    Ok(node.state_machine(Nothing).start(rt).await?)
+) -> Result<(impl Sized, LocalRaft<Nothing>)> {
+    let node = Node::builder(id).log_store(MemStore::new()).transport(transport).start(rt).await?;
+    let raft = node.group(0).open_local(Nothing).await?;
+    Ok((node, raft))
 }
 
 /// Forms the cluster on this node, which becomes its leader: the others only wait for one.
@@ -51,22 +52,22 @@ async fn lead(raft: &LocalRaft<Nothing>) -> Result<()> {
 }
 
 /// All three nodes and the clients on one thread.
-pub(super) fn local<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
+pub(super) fn local<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     joined(R::launch(launch, async move |rt: R| {
         let network = LocalNetwork::new();
         let mut nodes = Vec::new();
         for id in NODES {
             nodes.push(start(&rt, id, network.transport()).await?);
         }
-        let raft = nodes[0].local();
-        lead(&raft).await?;
+        let raft = &nodes[0].1;
+        lead(raft).await?;
         let client = || Local { raft: raft.clone(), batch: work.batch };
         on_this_thread(&rt, work.clients, work.duration, client).await
     })?)
 }
 
 /// The leader and the clients on one thread, the followers on another.
-pub(super) fn spread<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
+pub(super) fn spread<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     let network = SharedNetwork::new();
     let (stop, stopped) = oneshot::channel::<()>();
     let (started, all_started) = mpsc::channel();
@@ -84,8 +85,7 @@ pub(super) fn spread<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<
     })?;
     let _ = all_started.recv();
     let figures = joined(R::launch(launch, async move |rt: R| {
-        let node = start(&rt, NODES[0], network.transport(&rt)).await?;
-        let raft = node.local();
+        let (_node, raft) = start(&rt, NODES[0], network.transport(&rt)).await?;
         lead(&raft).await?;
         let client = || Local { raft: raft.clone(), batch: work.batch };
         on_this_thread(&rt, work.clients, work.duration, client).await
@@ -96,7 +96,7 @@ pub(super) fn spread<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<
 }
 
 /// All three nodes on one thread, the clients on another.
-pub(super) fn shared<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<f64>> {
+pub(super) fn shared<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (started, leader) = mpsc::channel();
     let servers = R::launch(launch, async move |rt: R| {
@@ -105,8 +105,9 @@ pub(super) fn shared<R: AsyncRuntime>(launch: Launch, work: Work) -> Result<Vec<
         for id in NODES {
             nodes.push(start(&rt, id, network.transport()).await?);
         }
-        lead(&nodes[0].local()).await?;
-        let _ = started.send(nodes[0].raft());
+        let raft = &nodes[0].1;
+        lead(raft).await?;
+        let _ = started.send(raft.shared());
         let _ = stopped.await;
         Ok(())
     })?;

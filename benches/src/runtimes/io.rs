@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::{Bytes, BytesMut};
-use quorate::AsyncRuntime;
 use quorate::rt::{File, Listener, OpenMode, ReadHalf, Stream, WriteHalf};
+use quorate::{Files, Network};
 
 use super::measure;
 
@@ -19,20 +19,20 @@ pub(super) const WRITE_BYTES: usize = 4 << 10;
 /// Writes begin anew after so many bytes of the file.
 pub(super) const FILE_BYTES: u64 = 16 << 20;
 
-async fn connected<R: AsyncRuntime>(rt: &R) -> Result<(Connection<R>, Connection<R>)> {
+async fn connected<R: Network>(rt: &R) -> Result<(Connection<R>, Connection<R>)> {
     let mut listener = rt.listen(([127, 0, 0, 1], 0).into()).await?;
     let outgoing = rt.connect(listener.local_addr()?).await?;
     let (incoming, _) = listener.accept().await?;
     Ok((Connection::new(outgoing), Connection::new(incoming)))
 }
 
-struct Connection<R: AsyncRuntime> {
+struct Connection<R: Network> {
     read: <R::Stream as Stream>::ReadHalf,
     write: <R::Stream as Stream>::WriteHalf,
     buffer: BytesMut,
 }
 
-impl<R: AsyncRuntime> Connection<R> {
+impl<R: Network> Connection<R> {
     fn new(stream: R::Stream) -> Self {
         let (read, write) = stream.split();
         Self { read, write, buffer: BytesMut::new() }
@@ -67,7 +67,7 @@ impl<R: AsyncRuntime> Connection<R> {
 }
 
 /// A task for each end of each connection.
-pub(super) async fn round_trip<R: AsyncRuntime>(
+pub(super) async fn round_trip<R: Network>(
     rt: &R,
     count: usize,
     duration: Duration,
@@ -107,7 +107,7 @@ pub(super) async fn round_trip<R: AsyncRuntime>(
 }
 
 /// One task writes, and then reads what it has written at the other end.
-pub(super) async fn gather<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn gather<R: Network>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     const LEN: usize = GATHERED * GATHERED_BYTES;
     let (mut outgoing, mut incoming) = connected(rt).await?;
     let buffers = vec![Bytes::from_static(&[7; GATHERED_BYTES]); GATHERED];
@@ -122,7 +122,7 @@ pub(super) async fn gather<R: AsyncRuntime>(rt: &R, duration: Duration) -> Resul
 }
 
 /// One after the other, in space that is allocated.
-pub(super) async fn write<R: AsyncRuntime>(
+pub(super) async fn write<R: Files>(
     rt: &R,
     dir: &Path,
     synced: bool,

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, ensure};
 use futures::task::AtomicWaker;
 use quorate::rt::channel::Signal;
 use quorate::rt::yield_now;
-use quorate::{AsyncRuntime, Launch};
+use quorate::{Executor, Launch};
 
 use super::measure;
 use crate::closed_loop::cpu_time;
@@ -20,7 +20,7 @@ use crate::closed_loop::cpu_time;
 /// How many operations are measured at once, where they take less than reading the clock may.
 const BATCH: usize = 1024;
 
-pub(super) async fn switch<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn switch<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     measure(duration, BATCH, async || {
         let tasks = [(); 2].map(|()| {
             rt.spawn(async {
@@ -37,7 +37,7 @@ pub(super) async fn switch<R: AsyncRuntime>(rt: &R, duration: Duration) -> Resul
     .await
 }
 
-pub(super) async fn spawn<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn spawn<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     measure(duration, BATCH, async || {
         for _ in 0..BATCH {
             rt.spawn(async {}).await?;
@@ -47,7 +47,7 @@ pub(super) async fn spawn<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result
     .await
 }
 
-pub(super) async fn block<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn block<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     measure(duration, 16, async || {
         for _ in 0..16 {
             rt.spawn_blocking(|| ()).await?;
@@ -57,7 +57,7 @@ pub(super) async fn block<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result
     .await
 }
 
-pub(super) async fn timer<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn timer<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     measure(duration, BATCH, async || {
         for _ in 0..BATCH {
             let mut timer = pin!(rt.sleep(Duration::from_secs(1)));
@@ -72,7 +72,7 @@ pub(super) async fn timer<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result
 }
 
 /// How late, and what a timer costs, with the thread asleep in between.
-pub(super) async fn late<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn late<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     const WAIT: Duration = Duration::from_millis(2);
     let cpu_before = cpu_time();
     let (mut late, mut count) = (Duration::ZERO, 0);
@@ -87,7 +87,7 @@ pub(super) async fn late<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<
     Ok([late, cpu].map(|time| time.as_secs_f64() / f64::from(count)).into())
 }
 
-pub(super) async fn wake<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
+pub(super) async fn wake<R: Executor>(rt: &R, duration: Duration) -> Result<Vec<f64>> {
     let signals = Rc::new([Signal::default(), Signal::default()]);
     // Cancelled when this returns.
     let _other = rt.spawn({
@@ -109,7 +109,7 @@ pub(super) async fn wake<R: AsyncRuntime>(rt: &R, duration: Duration) -> Result<
     .await
 }
 
-pub(super) async fn wake_thread<R: AsyncRuntime>(
+pub(super) async fn wake_thread<R: Executor>(
     launch: Launch,
     duration: Duration,
 ) -> Result<Vec<f64>> {

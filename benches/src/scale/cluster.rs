@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use quorate::{AsyncRuntime, At, LocalNetwork, LocalRaft, MemStore, Node, Raw, StateMachine};
+use quorate::{At, Executor, LocalNetwork, LocalRaft, MemStore, Node, Raw, StateMachine};
 use serde::{Deserialize, Serialize};
 
 use crate::closed_loop::{self, Client};
@@ -29,15 +29,16 @@ impl StateMachine for Nothing {
     async fn apply(&mut self, _: Raw, _: At) {}
 }
 
-pub(super) async fn run<R: AsyncRuntime>(rt: &R, shape: Shape) -> Result<Vec<f64>> {
+pub(super) async fn run<R: Executor>(rt: &R, shape: Shape) -> Result<Vec<f64>> {
     let network = LocalNetwork::new();
-    let mut nodes = Vec::new();
+    let (mut nodes, mut rafts) = (Vec::new(), Vec::new());
     for id in 1..=shape.nodes {
         let node = Node::builder(id).log_store(MemStore::new()).transport(network.transport());
-        nodes.push(node.state_machine(Nothing).start(rt).await?);
+        nodes.push(node.start(rt).await?);
+        rafts.push(nodes[nodes.len() - 1].group(0).open_local(Nothing).await?);
     }
     // The node that forms the cluster becomes its leader: the others only wait for one.
-    let raft = nodes[0].local();
+    let raft = &rafts[0];
     raft.initialize((1..=shape.nodes).map(|id| (id, id.to_string()))).await?;
     raft.write(Raw(Bytes::new())).await?;
     let leader = raft.metrics().borrow().leader;

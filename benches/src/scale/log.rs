@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::channel::oneshot;
 use quorate::{
-    AsyncRuntime, Completion, Entries, Entry, FileStore, HardState, Index, Launch, LogId, LogStore,
+    Completion, Entries, Entry, Executor, FileStore, HardState, Index, Launch, LogId, LogStore,
     LogWrite, MemStore, Payload, Replica, Term, Tokio,
 };
 use tempfile::TempDir;
@@ -127,7 +127,7 @@ impl Logs {
 
     async fn engines(&self, entries: Index, duration: Duration, elect: bool) -> Result<f64> {
         let store = self.in_memory(entries).await?;
-        let recovered = store.recover(0).await?;
+        let recovered = store.inspect(0);
         ensure!(recovered.outline.last().index >= entries, "the log is shorter");
         let (mut count, mut elapsed) = (0, Duration::ZERO);
         let began = Instant::now();
@@ -168,7 +168,7 @@ async fn append(store: &impl LogStore, write: LogWrite) -> Result<()> {
     let tell = |result| {
         let _ = done.send(result);
     };
-    store.append(0, write, Completion::new(tell));
+    let _pending = store.append(0, write, Completion::new(tell));
     Ok(outcome.await.context("the store has not told")??)
 }
 
@@ -189,7 +189,7 @@ async fn fill(store: &impl LogStore, entries: Index) -> Result<()> {
         if next > entries || (next / FILL).is_multiple_of(64) {
             append(store, write).await?;
         } else {
-            store.append(0, write, Completion::new(drop));
+            let _pending = store.append(0, write, Completion::new(drop));
         }
     }
     Ok(())
@@ -209,7 +209,7 @@ async fn appends(store: &impl LogStore, entries: Index, duration: Duration) -> R
         let writes: Vec<_> = (1..=BATCHES).map(write).collect();
         let begin = Instant::now();
         for write in writes {
-            store.append(0, write, Completion::new(drop));
+            let _pending = store.append(0, write, Completion::new(drop));
         }
         elapsed += begin.elapsed();
         count += BATCHES;

@@ -1,6 +1,7 @@
 //! How the cost grows: with the nodes, with the size of a command, with the length of the log; and what a node costs that has nothing to do.
 
 mod cluster;
+mod groups;
 mod idle;
 mod log;
 
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     /// How many entries the log holds.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000])]
     entries: Vec<u64>,
+    /// How many groups there are.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000])]
+    groups: Vec<u64>,
     /// How many clients there are. (Of commands of 1 MiB, a leader takes fewer than 64 at once.)
     #[arg(long, default_value_t = 64)]
     clients: usize,
@@ -49,6 +53,10 @@ pub(crate) enum Part {
     Log,
     /// Nothing: three processes that nobody asks for anything.
     Idle,
+    /// The groups of three nodes, in which nothing happens.
+    Groups,
+    /// The groups of three nodes, whose clients write durably.
+    BusyGroups,
 }
 
 pub(crate) fn bench(options: &Options) -> Result<Bench> {
@@ -111,6 +119,49 @@ pub(crate) fn bench(options: &Options) -> Result<Bench> {
                     name: "× of 10000",
                     column: 0,
                     rows: |_| vec!["10000".to_owned()],
+                }],
+                cells,
+            }
+        }
+        Part::Groups => {
+            for &groups in &options.groups {
+                let run = Box::new(move || groups::idle::<Tokio>(groups, 10 * duration));
+                cells.push(Cell { group: groups.to_string(), row: "tokio".to_owned(), run });
+                let run = Box::new(move || groups::idle::<Monoio>(groups, 10 * duration));
+                let row = "monoio (io_uring)".to_owned();
+                cells.push(Cell { group: groups.to_string(), row, run });
+            }
+            Bench {
+                name: "scale-groups",
+                title: "Three nodes in one process, whose groups rest".to_owned(),
+                groups: "groups",
+                columns: vec![
+                    Column { name: "CPU of all, of a core", unit: Unit::Share },
+                    Column { name: "memory of a group and node, B", unit: Unit::Count },
+                    time("all lead after a loss"),
+                    Column { name: "CPU after it", unit: Unit::Share },
+                ],
+                against: vec![],
+                cells,
+            }
+        }
+        Part::BusyGroups => {
+            let clients = options.clients.max(1000);
+            for &groups in &options.groups {
+                let dir = options.dir.clone();
+                let run = move || groups::durable::<Tokio>(groups, clients, &dir, duration);
+                let (group, row) = ("tokio".to_owned(), groups.to_string());
+                cells.push(Cell { group, row, run: Box::new(run) });
+            }
+            Bench {
+                name: "scale-busy-groups",
+                title: format!("Three nodes on disks in one process, {clients} clients"),
+                groups: "runtime",
+                columns: vec![Column { name: "writes/s", unit: Unit::Rate }],
+                against: vec![Against {
+                    name: "× of 1 group",
+                    column: 0,
+                    rows: |_| vec!["1".to_owned()],
                 }],
                 cells,
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::quorate::{AsyncRuntime, Compio, Driver, Launch, Monoio, Tokio};
+use ::quorate::{Compio, Driver, Files, Launch, Monoio, Tokio};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -159,7 +159,7 @@ fn rows(part: Part) -> Vec<Row> {
 }
 
 /// (Of a runtime that has io_uring, with io_uring.)
-fn on<R: AsyncRuntime>(job: Job, shape: &Shape, dir: &Path) -> Result<Vec<f64>> {
+fn on<R: Files>(job: Job, shape: &Shape, dir: &Path) -> Result<Vec<f64>> {
     let launch = Launch { driver: Driver::Auto, ..Launch::named("wal") };
     let (shape, dir) = (shape.clone(), dir.to_owned());
     let outcome = R::run(&launch, async move |rt: R| run(job, &shape, &dir, quorate::On(rt)).await);

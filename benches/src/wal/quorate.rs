@@ -8,15 +8,15 @@ use std::rc::Rc;
 use anyhow::Result;
 use quorate::rt::channel::Signal;
 use quorate::{
-    AsyncRuntime, Completion, Entry, FileStore, GroupId, HardState, Index, LogId, LogStore,
-    LogWrite, Payload, Replica, StoreError, Term,
+    Completion, Entry, FileStore, Files, GroupId, HardState, Index, LogId, LogStore, LogWrite,
+    Payload, Replica, StoreError, Term,
 };
 
 use super::{Contents, Shape, Store};
 
 pub(super) struct On<R>(pub(super) R);
 
-pub(super) struct Wal<R: AsyncRuntime> {
+pub(super) struct Wal<R: Files> {
     store: FileStore<R>,
     shape: Shape,
     contents: Contents,
@@ -33,7 +33,7 @@ struct Waiting {
     signal: Signal,
 }
 
-impl<R: AsyncRuntime> Store for On<R> {
+impl<R: Files> Store for On<R> {
     type Wal = Wal<R>;
 
     async fn open(&self, dir: &Path, shape: &Shape) -> Result<Wal<R>> {
@@ -53,7 +53,7 @@ impl<R: AsyncRuntime> Store for On<R> {
     }
 }
 
-impl<R: AsyncRuntime> super::Wal for Wal<R> {
+impl<R: Files> super::Wal for Wal<R> {
     fn append(&mut self, group: usize) -> Result<()> {
         let last = &mut self.last[group];
         let first = *last + 1;
@@ -78,7 +78,7 @@ impl<R: AsyncRuntime> super::Wal for Wal<R> {
             }
             waiting.signal.raise();
         });
-        self.store.append(group as GroupId, write, done);
+        let _pending = self.store.append(group as GroupId, write, done);
         Ok(())
     }
 

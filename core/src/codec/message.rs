@@ -12,8 +12,10 @@ use super::membership::{
 };
 use super::{DecodeError, Gather, length, take_bytes, take_u32};
 use crate::entries::Entries;
-use crate::identity::{Claim, ClusterId, Replica};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
+use crate::identity::{Boot, Claim, ClusterId, Replica};
+use crate::message::{
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, Refusal, Situation,
+};
 use crate::types::{Entry, Term};
 
 const PRE_VOTE: u8 = 1;
@@ -33,6 +35,9 @@ const WHO: u8 = 14;
 const SITUATION: u8 = 15;
 const CLAIM: u8 = 16;
 const ADMIT: u8 = 17;
+const REST: u8 = 18;
+const RESTS: u8 = 19;
+const ALIVE: u8 = 20;
 
 /// The numbers of a kind's fields, in the order of its table. All are refused where they are
 /// unknown: who does not know one of them has not understood the message.
@@ -54,6 +59,7 @@ pub(super) const HEADER_BYTES: usize = 8 + 16 + 2 * REPLICA_BYTES + 8 + 1;
 /// What [`Body::ForwardReply`] says instead of a log id.
 const NOT_LEADER: u8 = 1;
 const BUSY: u8 = 2;
+const STORAGE_FULL: u8 = 3;
 
 fn kind_of(body: &Body) -> u8 {
     match body {
@@ -74,6 +80,9 @@ fn kind_of(body: &Body) -> u8 {
         Body::Situation { .. } => SITUATION,
         Body::Claim(_) => CLAIM,
         Body::Admit { .. } => ADMIT,
+        Body::Rest { .. } => REST,
+        Body::Rests { .. } => RESTS,
+        Body::Alive(_) => ALIVE,
     }
 }
 
@@ -146,6 +155,7 @@ fn put_body(to: &mut Gather, body: &Body) {
                 ForwardOutcome::Appended(log_id) => put_log_id_field(to, THREE, *log_id),
                 ForwardOutcome::NotLeader => put_byte_field(to, FOUR, NOT_LEADER),
                 ForwardOutcome::Busy => put_byte_field(to, FOUR, BUSY),
+                ForwardOutcome::StorageFull => put_byte_field(to, FOUR, STORAGE_FULL),
                 ForwardOutcome::Partly { first, refused } => {
                     put_log_id_field(to, FIVE, *first);
                     put_field(to, SIX, |to| put_refusals(to, refused));
@@ -183,7 +193,42 @@ fn put_body(to: &mut Gather, body: &Body) {
             put_cluster_field(to, ONE, *cluster);
             put_ids_field(to, TWO, founders);
         }
+        Body::Rest { last_log_id, round, boot } => {
+            put_log_id_field(to, ONE, *last_log_id);
+            put_number_field(to, TWO, *round);
+            put_number_field(to, THREE, boot.number);
+            put_number_field(to, FOUR, boot.tag);
+        }
+        Body::Rests { last_log_id } => put_log_id_field(to, ONE, *last_log_id),
+        Body::Alive(alive) => {
+            let Alive { boot, heard: (in_boot, number), last, departures } = &**alive;
+            put_number_field(to, ONE, boot.number);
+            put_number_field(to, TWO, boot.tag);
+            put_number_field(to, THREE, *in_boot);
+            put_number_field(to, FOUR, *number);
+            put_number_field(to, FIVE, *last);
+            put_field(to, SIX, |to| {
+                for Departure { group, term } in departures {
+                    to.put_u64(*group);
+                    to.put_u64(term.0);
+                }
+            });
+        }
     }
+}
+
+/// Each is its group and its term (8 bytes each).
+fn take_departures(mut from: Bytes) -> Result<Vec<Departure>, DecodeError> {
+    const BYTES: usize = 16;
+    if !from.len().is_multiple_of(BYTES) || from.len() / BYTES > Alive::MAX_DEPARTURES {
+        return Err(DecodeError::Invalid(format!("departures of {} bytes", from.len())));
+    }
+    let mut departures = Vec::with_capacity(from.len() / BYTES);
+    while !from.is_empty() {
+        let group = from.get_u64_le();
+        departures.push(Departure { group, term: Term(from.get_u64_le()) });
+    }
+    Ok(departures)
 }
 
 /// Decodes a message, which must be all there is in `from`.
@@ -292,6 +337,7 @@ fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeE
                 match refusal {
                     NOT_LEADER => ForwardOutcome::NotLeader,
                     BUSY => ForwardOutcome::Busy,
+                    STORAGE_FULL => ForwardOutcome::StorageFull,
                     kind => return Err(DecodeError::Kind { what: "forward reply", kind }),
                 }
             } else {
@@ -329,6 +375,20 @@ fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeE
         ADMIT => {
             let cluster = take_cluster(fields, ONE)?;
             Body::Admit { cluster, founders: take_ids(fields, TWO)? }
+        }
+        REST => {
+            let last_log_id = fields.log_id(ONE)?;
+            let round = fields.number(TWO)?;
+            let boot = Boot { number: fields.number(THREE)?, tag: fields.number(FOUR)? };
+            Body::Rest { last_log_id, round, boot }
+        }
+        RESTS => Body::Rests { last_log_id: fields.log_id(ONE)? },
+        ALIVE => {
+            let boot = Boot { number: fields.number(ONE)?, tag: fields.number(TWO)? };
+            let heard = (fields.number(THREE)?, fields.number(FOUR)?);
+            let last = fields.number(FIVE)?;
+            let departures = take_departures(fields.bytes(SIX)?)?;
+            Body::Alive(Box::new(Alive { boot, heard, last, departures }))
         }
         kind => return Err(DecodeError::Kind { what: "message", kind }),
     })

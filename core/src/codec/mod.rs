@@ -47,7 +47,7 @@
 //! | 5 | append | 1 log id of the one before; 2 commit index; 3 round; 4 durable index; 5 entries |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
 //! | 7 | forward | 1 boot; 2 sequence; 3 commands, the length (4 bytes) before each |
-//! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |
+//! | 8 | its answer | 1 boot; 2 sequence; then 3 log id, or 4 a byte: 1 not the leader, 2 busy, 3 the disk is full, or 5 log id and 6 refused commands, each its place (4 bytes), the length of the reason (4) and the reason |
 //! | 9 | read index | 1 sequence |
 //! | 10 | its answer | 1 index, missing where the sender does not lead; 2 sequence; 3 time |
 //! | 11 | timeout now | 1 last log id; 2 round |
@@ -57,6 +57,9 @@
 //! | 15 | its answer | 1 situation, a structure; 2 the ids that the sender was told: a set |
 //! | 16 | claim | 1 the claim, a structure |
 //! | 17 | admit | 1 the cluster's id; 2 the founders: a set of ids |
+//! | 18 | rest | 1 the last entry; 2 the round; 3 the number and 4 the tag of the leader's boot |
+//! | 19 | rests | 1 the last entry |
+//! | 20 | alive | 1 the number and 2 the tag of the sender's boot; 3 the receiver's boot and 4 the last departure that was heard of in it; 5 the number of the last departure told; 6 the departures: for each its group and its term (8 bytes each) |
 //!
 //! The number of an attempt is marked "skip", and missing where it is 0: readers that don't know it
 //! answer without it.

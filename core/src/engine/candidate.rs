@@ -61,8 +61,8 @@ impl Candidate {
         Self { pre, term, election_at: common.election_at(), votes }
     }
 
-    /// Its own vote counts once it is durable, like any other. Without it, it might lead, restart, and lead once more in the same term: then
-    /// the same log id could name two entries.
+    /// Its own vote counts once it is durable, like any other. Without it, it might lead, restart,
+    /// and lead once more in the same term: then the same log id could name two entries.
     pub(super) fn count_own_vote(&mut self, common: &Common) {
         if !self.pre && common.durable_hard_state == common.hard_state {
             self.votes.insert(common.me, true);

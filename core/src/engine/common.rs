@@ -10,6 +10,7 @@ use quorate_rt::{Instant, Limited};
 
 use super::Local;
 use super::forward::{Forwards, Seen};
+use super::liveness::Lives;
 use super::log::{Beside, Log};
 use super::output::Output;
 use super::round_trips::RoundTrips;
@@ -86,6 +87,8 @@ pub(super) struct Common {
     /// What was passed on to leaders, and the forwards that this replica has seen as one.
     pub(super) forwards: Forwards,
     pub(super) seen: Seen,
+    /// What is known of the nodes of the other members.
+    pub(super) lives: Lives,
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
@@ -172,6 +175,7 @@ impl Common {
             round_trips: RoundTrips::default(),
             forwards: Forwards::default(),
             seen: Seen::default(),
+            lives: Lives::default(),
             refused: Vec::new(),
             out: Box::default(),
         };
@@ -218,7 +222,8 @@ impl Common {
         } else {
             let term = self.hard_state.term;
             let message = self.message(to, term, body);
-            // What it would have said of this kind before is out of date, and what a slow disk holds back stays bounded.
+            // What it would have said of this kind before is out of date, and what a slow disk
+            // holds back stays bounded.
             let kind = mem::discriminant(&message.body);
             self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
             // Strangers leave room for the members.
@@ -239,8 +244,8 @@ impl Common {
         let (hard_state, standing) = self.log.persisted(write);
         self.durable_standing = self.durable_standing.max(standing);
         if let Some(hard_state) = hard_state {
-            assert!(hard_state >= self.durable_hard_state, "the hard state never falls");
-            self.durable_hard_state = hard_state;
+            // A later one may be durable already: it went ahead of entries that waited for space.
+            self.durable_hard_state = self.durable_hard_state.max(hard_state);
         }
         if self.held.is_empty() {
             return;
@@ -595,7 +600,8 @@ impl Common {
         next
     }
 
-    /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once (3.4).
+    /// A time from one to two election timeouts from now, so that rarely two nodes campaign at once
+    /// (3.4).
     pub(super) fn election_at(&mut self) -> Instant {
         let timeout = self.config.election_timeout;
         let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));

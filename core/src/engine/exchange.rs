@@ -30,7 +30,7 @@ use crate::message::{Body, Situation};
 
 /// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the
 /// machine is no reason.
-const SILENT_TIMEOUTS: u32 = 10;
+pub(super) const SILENT_TIMEOUTS: u32 = 10;
 
 impl Leader {
     /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
@@ -40,7 +40,7 @@ impl Leader {
 
     fn is_silent(&self, common: &Common, replica: Replica) -> bool {
         let silence = common.config.election_timeout * SILENT_TIMEOUTS;
-        let heard = self.peers.get(&replica).map(|progress| progress.last_contact);
+        let heard = self.peers.get(&replica).map(|progress| progress.last_contact(common.now));
         heard.is_some_and(|heard| heard + silence <= common.now)
     }
 

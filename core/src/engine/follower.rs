@@ -7,7 +7,7 @@ use quorate_rt::planted::{Bug, planted};
 use super::reads::Questions;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
-use crate::identity::Replica;
+use crate::identity::{Boot, Replica};
 use crate::message::{AppendOutcome, Body, Handover};
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId};
@@ -40,6 +40,10 @@ struct Following {
     acknowledged: Index,
     /// The leader waits for an answer even if nothing has become durable.
     reply_due: bool,
+    /// While it [rests](super::liveness): the boot of the leader's node.
+    resting: Option<Boot>,
+    /// The leader has said that it leads no more.
+    has_left: bool,
     questions: Questions,
 }
 
@@ -55,11 +59,64 @@ impl Follower {
         self.following.as_ref().map(|following| following.leader)
     }
 
-    /// Within the shortest election timeout of a leader's word there is no need for another (4.2.3).
+    /// Within the shortest election timeout of a leader's word there is no need for another
+    /// (4.2.3).
     pub(super) fn has_live_leader(&self, common: &Common) -> bool {
         self.following.as_ref().is_some_and(|following| {
-            common.now < following.last_contact + common.config.election_timeout
+            let was_heard = common.now < following.last_contact + common.config.election_timeout;
+            following.rests(common) || was_heard && !following.has_left
         })
+    }
+
+    /// Rests, if there is nothing to do and the leader's node is alive in this boot.
+    pub(super) fn rest(
+        &mut self,
+        common: &mut Common,
+        from: Replica,
+        last_log_id: LogId,
+        boot: Boot,
+    ) {
+        let Some(following) = self.following.as_mut().filter(|f| f.leader == from) else { return };
+        let has_all = common.log.last() == last_log_id && common.committed == last_log_id.index;
+        let is_alive = common.lives.boot(from) == Some(boot);
+        if has_all && is_alive && !following.has_left && !following.contradicts {
+            following.resting = Some(boot);
+            common.send(from, Body::Rests { last_log_id });
+        }
+    }
+
+    /// The node of a member is alive, in a boot that is now known.
+    pub(super) fn node_is_alive(&mut self, common: &mut Common, replica: Replica) {
+        let Some(following) = self.following.as_mut().filter(|f| f.leader == replica) else {
+            return;
+        };
+        if following.resting.is_some() && !following.rests(common) {
+            // Another run of it, which has not been elected.
+            self.loses_leader(common);
+        }
+    }
+
+    /// The node of a member has been silent for an election timeout, or its leadership has ended.
+    /// The elections of many groups are spread over another one.
+    pub(super) fn misses(&mut self, common: &mut Common, replica: Replica, heard: Option<Instant>) {
+        let Some(following) = self.following.as_mut().filter(|f| f.leader == replica) else {
+            return;
+        };
+        match heard {
+            Some(_) if following.resting.is_none() => return, // Its heartbeats are counted on.
+            Some(heard) => following.last_contact = following.last_contact.max(heard),
+            None => following.has_left = true,
+        }
+        self.loses_leader(common);
+    }
+
+    fn loses_leader(&mut self, common: &mut Common) {
+        let Some(following) = &mut self.following else { return };
+        following.resting = None;
+        let timeout = common.config.election_timeout;
+        self.election_at = common.now + (common.election_at() - (common.now + timeout));
+        // The leader may be there, and take this replica for one that still rests.
+        common.out.left = Some(common.hard_state.term);
     }
 
     /// Whether this order to take over may take effect, at the replica that it was given to:
@@ -94,11 +151,16 @@ impl Follower {
     }
 
     pub(super) fn election_is_due(&self, common: &Common) -> bool {
-        common.is_voter() && common.now >= self.election_at
+        common.is_voter() && common.now >= self.election_at && !self.rests(common)
+    }
+
+    /// Whether it counts on the leader's node.
+    fn rests(&self, common: &Common) -> bool {
+        self.following.as_ref().is_some_and(|following| following.rests(common))
     }
 
     pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
-        let waits = common.is_voter() || self.following.is_some();
+        let waits = (common.is_voter() || self.following.is_some()) && !self.rests(common);
         let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
         let questions = following.and_then(|following| following.questions.wake_at());
@@ -108,7 +170,7 @@ impl Follower {
     pub(super) fn on_time(&mut self, common: &mut Common) {
         // Who has no vote does not campaign, and would follow for ever. Its leader may lie, or be
         // of an attempt to form the group that was given up, and another lead in the same term.
-        if common.now >= self.election_at && !common.is_voter() {
+        if common.now >= self.election_at && !common.is_voter() && !self.rests(common) {
             self.leave_leader(common);
         }
         if let Some(following) = &mut self.following {
@@ -158,6 +220,8 @@ impl Follower {
             acted: false,
             acknowledged: 0,
             reply_due: false,
+            resting: None,
+            has_left: false,
             questions: Questions::default(),
         });
         if following.leader != from {
@@ -171,6 +235,7 @@ impl Follower {
         }
         self.election_at = common.election_at();
         following.last_contact = common.now;
+        following.resting = None;
         following.acted = true;
         Some(following)
     }
@@ -248,14 +313,16 @@ impl Follower {
         }
         let last = prev.index + entries.len() as u64;
         if new_round || entries.is_empty() || last <= common.log.durable() {
-            // A round or a heartbeat asks whether this node is there, however slow its disk may be; and where the entries
-            // were here before, nothing will become durable that would answer.
+            // A round or a heartbeat asks whether this node is there, however slow its disk may be;
+            // and where the entries were here before, nothing will become durable that would
+            // answer.
             following.reply_due = true;
         }
         if planted(Bug::R1) && prev.index < common.log.last().index {
             common.truncate(prev.index + 1);
         }
-        // Only a conflicting entry may cut the log: this append may be older than what follows in it (R1).
+        // Only a conflicting entry may cut the log: this append may be older than what follows in
+        // it (R1).
         let is_known = |at| common.log.contains(at) && !planted(Bug::R2);
         let known = entries.iter().take_while(|entry| is_known(entry.log_id)).count();
         let new = entries.slice(known..entries.len());
@@ -346,6 +413,11 @@ impl Follower {
 }
 
 impl Following {
+    fn rests(&self, common: &Common) -> bool {
+        let boot = common.lives.boot(self.leader);
+        self.resting.is_some() && (boot == self.resting || boot.is_some() && planted(Bug::V1))
+    }
+
     fn learn_commit(&mut self, common: &mut Common, committed: Index) {
         self.committed = self.committed.max(committed);
         // What lies beyond the agreed part may not be what the leader has committed there.

@@ -56,7 +56,7 @@ impl Sent {
             ForwardOutcome::Appended(first) | ForwardOutcome::Partly { first, .. } => {
                 (first.term, first.leader) == (self.term, self.to.id) && first.index <= LAST_INDEX
             }
-            ForwardOutcome::NotLeader | ForwardOutcome::Busy => true,
+            ForwardOutcome::NotLeader | ForwardOutcome::Busy | ForwardOutcome::StorageFull => true,
         }
     }
 }
@@ -148,6 +148,7 @@ impl Common {
             ForwardOutcome::Appended(first) => (Proposal::Placed(first), Vec::new()),
             ForwardOutcome::NotLeader => (Proposal::NotLeader, Vec::new()),
             ForwardOutcome::Busy => (Proposal::Busy, Vec::new()),
+            ForwardOutcome::StorageFull => (Proposal::StorageFull, Vec::new()),
             ForwardOutcome::Partly { first, refused } => (Proposal::Placed(first), refused),
         };
         let (mut next, mut refused) = (first, refused.into_iter().peekable());
@@ -173,10 +174,11 @@ impl Common {
         }
     }
 
-    /// Whether a forward can come from this boot of a peer. A number that is far from the boot in
-    /// which the peer was met would drive others out of what has been seen.
+    /// Whether a forward can come from this boot of a peer: the one in which the peer was met, or
+    /// an earlier one, if it comes late. A higher number would drive others out of what has been
+    /// seen.
     pub(super) fn may_be_of(&self, peer: Replica, boot: u64) -> bool {
-        self.met(peer).is_none_or(|met| met.number.abs_diff(boot) <= MAX_BOOTS_APART)
+        self.met(peer).is_none_or(|met| boot <= met.number)
     }
 
     /// Answers a forward to the leader of a term in which this replica leads no more. Where another
@@ -233,10 +235,6 @@ impl Common {
     }
 }
 
-/// How far the boot that a forward names may be from the one in which its sender has been met. They
-/// differ where several groups of a node count a start each, and where a forward comes late.
-const MAX_BOOTS_APART: u64 = 1 << 16;
-
 /// The leader's end: which forwards it has seen in the term in which it led last. It is kept when
 /// it leads no more: of a forward that comes too late it then knows whether another copy was taken.
 #[derive(Default)]
@@ -261,7 +259,8 @@ impl Seen {
     /// How many boots of a peer are remembered, the latest ones. A forward of an earlier one is
     /// taken for a repetition.
     const BOOTS: usize = 8;
-    /// How far behind the latest a forward may come. One that comes later is taken for a repetition.
+    /// How far behind the latest a forward may come. One that comes later is taken for a
+    /// repetition.
     const NUMBERS: usize = 1024;
     /// The numbers of one boot lie together: no run sends so many forwards that come out of order.
     /// What lies further off says nothing of what was seen here, or else a few forged numbers would

@@ -1,6 +1,7 @@
 //! What an engine is told.
 
 use bytes::Bytes;
+use quorate_rt::Instant;
 
 use crate::entries::Entries;
 use crate::identity::{Boot, Memory, Replica};
@@ -11,7 +12,8 @@ use crate::types::Term;
 /// The caller's number for a write or a read of its clients; the answer in the output bears it.
 pub type Ticket = u64;
 
-/// Something that has happened. The time at which it did is given with it, to [`Engine::step`](super::Engine::step).
+/// Something that has happened. The time at which it did is given with it, to
+/// [`Engine::step`](super::Engine::step).
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A message has arrived.
@@ -26,7 +28,14 @@ pub enum Input {
         /// The number of the write, from [`Output::write`](super::Output::write).
         write: u64,
     },
-    /// The entries that a [`Fetch`](super::Fetch) asked for; none if they have been purged in the meantime.
+    /// The disk is full and this write waits for space. Later writes may be durable before it. Told
+    /// before any of them is.
+    Delayed {
+        /// The number of the write.
+        write: u64,
+    },
+    /// The entries that a [`Fetch`](super::Fetch) asked for; none if they have been purged in the
+    /// meantime.
     Fetched {
         /// The peer they are for.
         peer: Replica,
@@ -43,7 +52,8 @@ pub enum Input {
         digest: Digest,
         /// Where it begins.
         offset: u64,
-        /// The piece; empty if another snapshot has taken the place of this one before it was opened.
+        /// The piece; empty if another snapshot has taken the place of this one before it was
+        /// opened.
         chunk: Bytes,
     },
     /// Of the snapshot that is [coming in](super::Incoming), so much has been written.
@@ -63,9 +73,11 @@ pub enum Input {
         /// The digest it should have had.
         digest: Digest,
     },
-    /// Purge from the log all that the snapshot covers, without keeping some for peers that are a little behind.
+    /// Purge from the log all that the snapshot covers, without keeping some for peers that are a
+    /// little behind.
     Purge,
-    /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an election timeout if none takes over.
+    /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an
+    /// election timeout if none takes over.
     Resign,
     /// Another replica remembers this of the present one. If that has less now, it was put back to
     /// an earlier state, and [`Output::rolled_back`](super::Output::rolled_back) says so. It is to
@@ -82,6 +94,28 @@ pub enum Input {
         replica: Replica,
         /// Its run.
         boot: Boot,
+    },
+    /// The node of another member is alive, in this boot. It was silent or unknown before, or in
+    /// another boot.
+    NodeIsAlive {
+        /// The member.
+        replica: Replica,
+        /// The boot of its node.
+        boot: Boot,
+    },
+    /// The node of another member has been silent for too long.
+    NodeIsSilent {
+        /// The member.
+        replica: Replica,
+        /// When it was heard last.
+        heard: Instant,
+    },
+    /// What another member was in this term and in earlier ones, leader or follower, it is no more.
+    PeerHasLeft {
+        /// The member.
+        replica: Replica,
+        /// The term.
+        term: Term,
     },
     /// Nothing but time has passed.
     Wake,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
+use super::exchange::SILENT_TIMEOUTS;
 use super::forward::Seen;
 use super::progress::{Mode, Progress};
 use super::reads::Rounds;
@@ -33,12 +34,17 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     handover: Option<Handover>,
+    /// While its disk is full, it tries to hand over again from then on.
+    yields_at: Instant,
     /// When it last asked for the new disks of silent voters.
     pub(super) asked_at: Instant,
     stamps: Stamps,
+    /// When it has something to do by time, as of the last turn; none while all rests.
+    wake_at: Option<Instant>,
 }
 
-/// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it tells a peer that has all of it to campaign.
+/// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it
+/// tells a peer that has all of it to campaign.
 struct Handover {
     /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
     until: Instant,
@@ -77,8 +83,10 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             handover: None,
+            yields_at: now,
             asked_at: now,
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
+            wake_at: None,
         };
         common.seen = Seen::of_term(first.term);
         leader.reconcile(common);
@@ -156,10 +164,14 @@ impl Leader {
         let mut index = begin.index;
         let time = self.stamps.next(common.wall, common.now);
         let Common { log, out, config, .. } = common;
+        let refusal = match self.handover.is_some() {
+            true => Some(Proposal::NotLeader),
+            false => log.waits_for_space().then_some(Proposal::StorageFull),
+        };
         let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
             let bytes = Entry::OVERHEAD_BYTES + command.len();
-            if self.handover.is_some() {
-                out.tell(ticket, Proposal::NotLeader);
+            if let Some(refusal) = refusal {
+                out.tell(ticket, refusal);
                 return None;
             }
             if !self.has_room(config, bytes) {
@@ -225,6 +237,8 @@ impl Leader {
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
         let outcome = if self.handover.is_some() {
             ForwardOutcome::NotLeader
+        } else if common.log.waits_for_space() {
+            ForwardOutcome::StorageFull
         } else if self.has_room(&common.config, bytes) || planted(Bug::X5) {
             let first = next(common);
             for (index, command) in (first.index..).zip(&commands) {
@@ -311,13 +325,15 @@ impl Leader {
         }
     }
 
-    /// The peers still need what follows on this: on the snapshot that one is being sent, or on what one that is there has.
+    /// The peers still need what follows on this: on the snapshot that one is being sent, or on
+    /// what one that is there has.
     pub(super) fn needed_after(&self, common: &Common) -> Option<Index> {
         let timeout = common.config.election_timeout;
         let needs = |progress: &Progress| match progress.sending() {
             Some(_) if planted(Bug::S5) => None,
             Some(sending) => Some(sending.meta.log_id.index),
-            None => (progress.last_contact + timeout > common.now).then_some(progress.matched),
+            None => (progress.last_contact(common.now) + timeout > common.now)
+                .then_some(progress.matched),
         };
         self.peers.values().filter_map(needs).min()
     }
@@ -325,7 +341,8 @@ impl Leader {
     pub(super) fn fetched(&mut self, common: &mut Common, peer: Replica, entries: Entries) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.fetching = false;
-        // Meanwhile the peer may have turned out to need others, or what stands before these may have been purged: then it gets the snapshot.
+        // Meanwhile the peer may have turned out to need others, or what stands before these may
+        // have been purged: then it gets the snapshot.
         let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next)
             && progress.next > common.log.purged().index;
         if wanted && progress.room(common.config.max_inflight_bytes).is_some() {
@@ -339,6 +356,21 @@ impl Leader {
         if others && self.handover.is_none() {
             let until = common.now + common.config.election_timeout;
             self.handover = Some(Handover { until, told: BTreeSet::new(), tell_at: common.now });
+        }
+    }
+
+    /// Hands over if its disk is full and the others commit what that has no space for: then a
+    /// quorum of them has space, and one of it should lead. Where nothing is committed without this
+    /// disk, another leader could not commit its first entry, and so could not even answer reads.
+    ///
+    /// A try ends after an election timeout, and the next one begins another later: in between,
+    /// clients are told why their writes are refused.
+    fn yield_to_others(&mut self, common: &Common) {
+        let is_left_behind =
+            common.log.waits_for_space() && common.committed > common.log.durable();
+        if is_left_behind && self.handover.is_none() && common.now >= self.yields_at {
+            self.yields_at = common.now + 2 * common.config.election_timeout;
+            self.resign(common);
         }
     }
 
@@ -363,7 +395,7 @@ impl Leader {
             .peers
             .iter()
             .filter(|(peer, progress)| progress.matched == last && common.voters.contains(**peer));
-        let latest = ready.max_by_key(|(_, progress)| progress.last_contact);
+        let latest = ready.max_by_key(|(_, progress)| progress.last_contact(common.now));
         if common.committed == last
             && let Some((peer, _)) = latest
         {
@@ -374,16 +406,72 @@ impl Leader {
         }
     }
 
-    pub(super) fn wake_at(&self) -> Instant {
-        self.heartbeat_at
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    fn next_wake(&self, common: &Common) -> Option<Instant> {
+        if !self.is_quiet(common) {
+            return Some(self.heartbeat_at);
+        }
+        let is_silent = |peer: &Replica| common.lives.has_fallen_silent(*peer);
+        let mut awake = self.peers.iter().filter(|(_, progress)| !progress.rests);
+        match awake.clone().all(|(peer, _)| is_silent(peer)) {
+            false => Some(self.heartbeat_at),
+            // If anybody is silent, it looks for new disks, mostly in vain: one asks by itself.
+            true => awake
+                .next()
+                .map(|_| self.heartbeat_at + common.config.election_timeout * SILENT_TIMEOUTS),
+        }
+    }
+
+    /// Whether nothing has to be done but to show that it leads.
+    fn is_quiet(&self, common: &Common) -> bool {
+        let last = common.log.last().index;
+        common.committed == last
+            && common.log.durable() == last
+            && last >= self.first
+            && self.handover.is_none()
+            && !self.rounds.is_wanted()
+            && *common.standing() != Standing::Spent
+    }
+
+    /// A peer may have slept, be another run, or follow nobody.
+    pub(super) fn rouse(&mut self, peer: Replica, now: Instant) {
+        if let Some(progress) = self.peers.get_mut(&peer) {
+            progress.rouse(now);
+            progress.due = true;
+        }
+    }
+
+    pub(super) fn node_is_silent(&mut self, peer: Replica, heard: Instant) {
+        if let Some(progress) = self.peers.get_mut(&peer) {
+            progress.rests = false;
+            progress.last_contact = progress.last_contact.max(heard);
+        }
+    }
+
+    /// A peer rests, if all is still as it was when it was asked to.
+    pub(super) fn on_rests(&mut self, common: &Common, from: Replica, last_log_id: LogId) {
+        let is_quiet = self.is_quiet(common) && last_log_id == common.log.last();
+        let is_alive = common.lives.boot(from).is_some();
+        let Some(progress) = self.peers.get_mut(&from) else { return };
+        progress.last_contact = common.now;
+        progress.rests = is_quiet && is_alive && progress.matched == last_log_id.index;
     }
 
     /// What is due, and whether it is to lead no more.
     pub(super) fn on_time(&mut self, common: &mut Common) -> Option<StepDown> {
         if common.now >= self.heartbeat_at {
             self.heartbeat_at = common.now + common.config.heartbeat_interval;
-            for progress in self.peers.values_mut() {
-                progress.due = true;
+            let (is_quiet, last) = (self.is_quiet(common), common.log.last().index);
+            for (peer, progress) in &mut self.peers {
+                let is_silent = common.lives.has_fallen_silent(*peer);
+                progress.due = !(progress.rests || is_quiet && is_silent);
+                progress.may_rest = is_quiet
+                    && progress.matched == last
+                    && progress.sending().is_none()
+                    && common.lives.boot(*peer).is_some();
             }
             self.look_for_new_disks(common);
         }
@@ -403,8 +491,9 @@ impl Leader {
             && since + timeout <= common.now
             && !planted(Bug::D6)
         {
-            // A disk that hangs: the peers still commit what it has sent, but one of them should lead (D6). If theirs hang, too, nothing is
-            // committed, and it hands over to nobody. But if they wait for what it can't read either, then they elect one who can.
+            // A disk that hangs: the peers still commit what it has sent, but one of them should
+            // lead (D6). If theirs hang, too, nothing is committed, and it hands over to nobody.
+            // But if they wait for what it can't read either, then they elect one who can.
             self.resign(common);
             let starves = self.peers.values().any(|progress| progress.fetching);
             if starves && since + 2 * timeout <= common.now {
@@ -412,8 +501,9 @@ impl Leader {
             }
         }
         // Check-quorum (6.2): a leader that nobody answers is none.
+        let now = common.now;
         let heard =
-            self.agreed(common, common.now.as_nanos(), |progress| progress.last_contact.as_nanos());
+            self.agreed(common, now.as_nanos(), |progress| progress.last_contact(now).as_nanos());
         let is_heard = Instant::from_nanos(heard) + common.config.election_timeout > common.now;
         (!is_heard && !planted(Bug::E7)).then_some(StepDown::NoQuorum)
     }
@@ -427,6 +517,9 @@ impl Leader {
 
     /// Commits, answers reads and sends appends, once for all that the turn has brought.
     pub(super) fn finish_turn(&mut self, common: &mut Common) {
+        if self.wake_at.is_none() && self.heartbeat_at <= common.now {
+            self.heartbeat_at = common.now + common.config.heartbeat_interval;
+        }
         self.commit(common);
         while common.committed >= self.first || planted(Bug::L1) {
             if self.rounds.is_confirming() {
@@ -451,7 +544,9 @@ impl Leader {
                 break;
             }
         }
+        self.yield_to_others(common);
         self.hand_over(common);
+        self.wake_at = self.next_wake(common);
     }
 
     /// Moves the commit index, and takes the next step of a change of the configuration that this
@@ -470,7 +565,8 @@ impl Leader {
         };
         // Its own disk is one among many, and counts for what it has made durable (R8).
         let index = self.agreed(common, durable, |progress| progress.matched);
-        // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure 8).
+        // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure
+        // 8).
         let of_this_term = index >= self.first || planted(Bug::E3);
         let commits = !(planted(Bug::R7) && self.peers.is_empty());
         if index > common.committed && of_this_term && commits {
@@ -507,7 +603,7 @@ impl Leader {
     pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (Replica, PeerMetrics)> {
         let metrics = move |progress: &Progress| PeerMetrics {
             matched: progress.matched,
-            last_contact: progress.heard_from.then(|| now - progress.last_contact),
+            last_contact: progress.heard_from.then(|| now - progress.last_contact(now)),
             inflight_bytes: progress.inflight.bytes(),
             snapshot: progress.sending().map(|sending| (sending.stored, sending.meta.bytes)),
         };
@@ -515,7 +611,8 @@ impl Leader {
     }
 }
 
-/// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there was nothing to send.
+/// Sends a peer what it lacks, as far as its window allows, and a heartbeat if it is due and there
+/// was nothing to send.
 fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64) {
     let purged = common.log.purged().index;
     let lacks_purged = progress.next <= purged && !(planted(Bug::S4) && progress.next == purged);
@@ -543,7 +640,14 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
         };
         send(common, peer, progress, round, fresh.first_bytes(max_bytes));
     }
-    if progress.due {
+    if !progress.due {
+        return;
+    }
+    let last_log_id = common.log.last();
+    if progress.may_rest && progress.matched == last_log_id.index {
+        (progress.due, progress.may_rest) = (false, false);
+        common.send(peer, Body::Rest { last_log_id, round, boot: common.boot });
+    } else {
         send(common, peer, progress, round, Entries::default());
     }
 }
@@ -563,6 +667,8 @@ fn send(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64,
         }
     }
     progress.due = false;
+    progress.may_rest = false;
+    progress.rouse(common.now);
     let (committed, durable) = (common.committed, common.log.durable());
     common.send(peer, Body::Append { prev, committed, round, durable, entries });
 }

@@ -1,7 +1,9 @@
-//! The log as the engine knows it: the identity of its entries, the snapshot before them, what of it is in whose hands, and what is durable.
+//! The log as the engine knows it: the identity of its entries, the snapshot before them, what of
+//! it is in whose hands, and what is durable.
 //!
-//! An entry is *fresh* from when it is appended until the end of the turn; a write hands it to the store, and until that
-//! says that it is durable it is *submitted*. Only fresh entries are held here with their content.
+//! An entry is *fresh* from when it is appended until the end of the turn; a write hands it to the
+//! store, and until that says that it is durable it is *submitted*. Only fresh entries are held
+//! here with their content.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -41,13 +43,18 @@ pub(super) struct Log {
 
 struct Submitted {
     write: u64,
-    /// Up to here the log is durable when this write is. A truncation lowers it: the same index may be written again
-    /// later, even with the same log id as before (R9), and this write says nothing of that.
+    /// Up to here the log is durable when this write is. A truncation lowers it: the same index may
+    /// be written again later, even with the same log id as before (R9), and this write says
+    /// nothing of that.
     last: Index,
     hard_state: Option<HardState>,
     /// Up to this change of the standing.
     standings: u64,
     at: Instant,
+    /// It waits for space.
+    delayed: bool,
+    /// It is durable, ahead of one that waits for space.
+    ahead: bool,
 }
 
 /// What a write tells beside the log.
@@ -104,8 +111,8 @@ impl Log {
         self.named = true;
     }
 
-    /// Puts a snapshot in the place of all that it covers, and of the whole log if that does not hold the snapshot's last entry. Up to
-    /// `committed` both are known to be the same.
+    /// Puts a snapshot in the place of all that it covers, and of the whole log if that does not
+    /// hold the snapshot's last entry. Up to `committed` both are known to be the same.
     pub(super) fn install(&mut self, meta: SnapshotMeta, committed: Index) {
         if !self.outline.contains(meta.log_id) {
             self.durable = self.durable.min(committed);
@@ -136,7 +143,8 @@ impl Log {
 
     /// Whether the snapshot, and where the log begins, are what a restart would find.
     pub(super) fn compaction_is_durable(&self) -> bool {
-        let written = self.submitted.front().is_none_or(|first| first.write > self.compacted_by);
+        let by = self.compacted_by;
+        let written = !self.submitted.iter().any(|one| one.write == by && !one.ahead);
         written && !self.named && !self.purged
     }
 
@@ -266,7 +274,9 @@ impl Log {
             self.handed = last;
         }
         let last = self.last().index;
-        self.submitted.push_back(Submitted { write, last, hard_state, standings, at: now });
+        let (delayed, ahead) = (false, false);
+        let submitted = Submitted { write, last, hard_state, standings, at: now, delayed, ahead };
+        self.submitted.push_back(submitted);
         (write, LogWrite { hard_state, cluster, standing, marks, snapshot, purge, entries })
     }
 
@@ -277,18 +287,44 @@ impl Log {
         self.handed = 0;
     }
 
-    /// Since when the disk has been at its oldest write.
+    /// Since when the disk has been at its oldest write. Those that wait for space say nothing of
+    /// its pace.
     pub(super) fn writing_since(&self) -> Option<Instant> {
-        self.submitted.front().map(|submitted| submitted.at)
+        let mut under_way = self.submitted.iter().filter(|one| !one.delayed && !one.ahead);
+        under_way.next().map(|submitted| submitted.at)
     }
 
-    /// This write and all before it are durable. Answers the last hard state among them, and up to
-    /// which change the standing is.
+    /// Whether the disk is full: a write waits for space.
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.submitted.iter().any(|submitted| submitted.delayed)
+    }
+
+    /// The store has no space for this write, and may complete later ones before it.
+    pub(super) fn delayed(&mut self, write: u64) {
+        let at = self.submitted.binary_search_by_key(&write, |submitted| submitted.write);
+        if let Ok(at) = at {
+            self.submitted[at].delayed = true;
+        }
+    }
+
+    /// This write and all before it are durable, but for those that wait for space. Answers the
+    /// last hard state among them, and up to which change the standing is.
     pub(super) fn persisted(&mut self, write: u64) -> (Option<HardState>, u64) {
         assert!(write < self.next_write, "the store completes write {write}, which it never got");
         let (mut hard_state, mut standings) = (None, 0);
+        let mut before = self.submitted.iter().take_while(|submitted| submitted.write < write);
+        if before.any(|submitted| submitted.delayed) {
+            // It went ahead of entries that wait: its hard state is durable, and the log is not.
+            let at = self.submitted.binary_search_by_key(&write, |submitted| submitted.write);
+            if let Ok(at) = at {
+                let submitted = &mut self.submitted[at];
+                submitted.ahead = true;
+                hard_state = submitted.hard_state.take();
+            }
+            return (hard_state, standings);
+        }
         while let Some(first) = self.submitted.front()
-            && first.write <= write
+            && (first.write <= write || first.ahead)
             && (first.write == write || !planted(Bug::R10))
         {
             self.durable = self.durable.max(first.last);

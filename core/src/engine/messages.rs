@@ -1,4 +1,5 @@
-//! What an engine makes of the messages of its peers: which it believes, which term they bring, and which role they concern.
+//! What an engine makes of the messages of its peers: which it believes, which term they bring, and
+//! which role they concern.
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,12 @@ impl Engine {
         {
             self.on_formation(from, &body);
             return;
+        }
+        if let Body::Alive(_) = body {
+            return; // It is between nodes, and has no term.
+        }
+        if let (Body::PreVote { .. }, State::Leader(leader)) = (&body, &mut self.role) {
+            leader.rouse(from, self.common.now); // It follows nobody.
         }
         let ours = self.common.hard_state.term;
         if term > ours {
@@ -112,38 +119,18 @@ impl Engine {
                 self.on_vote_reply(false, from, term, granted);
             }
             Body::Append { prev, committed, round, durable, entries } => {
-                if !entries_follow(prev, &entries, term) {
-                    if let Some(left_out) = self.common.tells_of_peer() {
-                        tracing::error!(%from, %prev, left_out, "ignored an append whose entries can't be");
-                    }
-                    return;
+                self.on_append(from, prev, committed, round, durable, entries);
+            }
+            Body::Rest { last_log_id, round, boot } => {
+                let last = last_log_id.index;
+                self.on_append(from, last_log_id, last, round, last, Entries::default());
+                if let State::Follower(follower) = &mut self.role {
+                    follower.rest(&mut self.common, from, last_log_id, boot);
                 }
-                let is_empty = self.common.log.last().index == 0;
-                // Commands in a log that has begun are as good as their leader.
-                let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
-                if !is_usual && !self.accepts_entries(from, prev, &entries) {
-                    if let Some(left_out) = self.common.tells_of_peer() {
-                        tracing::warn!(%from, %prev, left_out, "ignored an append of another cluster");
-                    }
-                    return;
-                }
-                let begins = is_empty && !entries.is_empty();
-                if let State::Candidate(_) = self.role {
-                    self.become_follower(term);
-                }
-                match &mut self.role {
-                    State::Follower(follower) => {
-                        follower.on_append(&mut self.common, from, prev, committed, round, entries);
-                        follower.learn_durable(from, durable);
-                    }
-                    State::Candidate(_) | State::Leader(_) => {
-                        if let Some(left_out) = self.common.tells_of_peer() {
-                            tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
-                        }
-                    }
-                }
-                if begins && self.common.membership().is_some() {
-                    self.joined();
+            }
+            Body::Rests { last_log_id } => {
+                if let State::Leader(leader) = &mut self.role {
+                    leader.on_rests(common, from, last_log_id);
                 }
             }
             Body::AppendReply { round, outcome } => {
@@ -212,12 +199,62 @@ impl Engine {
                     self.campaign(Campaign::Handover(handover));
                 }
             }
-            Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. } => {}
+            Body::Who { .. }
+            | Body::Situation { .. }
+            | Body::Claim(_)
+            | Body::Admit { .. }
+            | Body::Alive(_) => {}
             Body::ReadIndexReply { sequence, index, .. } => {
                 if let State::Follower(follower) = &mut self.role {
                     follower.on_read_index_reply(common, from, sequence, index);
                 }
             }
+        }
+    }
+
+    /// The leader of this term has said something of its log.
+    fn on_append(
+        &mut self,
+        from: Replica,
+        prev: LogId,
+        committed: Index,
+        round: u64,
+        durable: Index,
+        entries: Entries,
+    ) {
+        let term = self.common.hard_state.term;
+        if !entries_follow(prev, &entries, term) {
+            if let Some(left_out) = self.common.tells_of_peer() {
+                tracing::error!(%from, %prev, left_out, "ignored an append whose entries can't be");
+            }
+            return;
+        }
+        let is_empty = self.common.log.last().index == 0;
+        // Commands in a log that has begun are as good as their leader.
+        let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
+        if !is_usual && !self.accepts_entries(from, prev, &entries) {
+            if let Some(left_out) = self.common.tells_of_peer() {
+                tracing::warn!(%from, %prev, left_out, "ignored an append of another cluster");
+            }
+            return;
+        }
+        let begins = is_empty && !entries.is_empty();
+        if let State::Candidate(_) = self.role {
+            self.become_follower(term);
+        }
+        match &mut self.role {
+            State::Follower(follower) => {
+                follower.on_append(&mut self.common, from, prev, committed, round, entries);
+                follower.learn_durable(from, durable);
+            }
+            State::Candidate(_) | State::Leader(_) => {
+                if let Some(left_out) = self.common.tells_of_peer() {
+                    tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
+                }
+            }
+        }
+        if begins && self.common.membership().is_some() {
+            self.joined();
         }
     }
 
@@ -270,6 +307,10 @@ impl Engine {
         self.tell_situation(from, asked);
         if let Body::Who { told } = body {
             self.admit_member(from, told);
+            if let State::Leader(leader) = &mut self.role {
+                // Somebody without a log asks around: it may be the new disk of a silent voter.
+                leader.look_for_new_disks(&mut self.common);
+            }
         }
         if let Some(formation) = &self.formation
             && let Err(error) = formation.compare(from.id, told)
@@ -374,15 +415,17 @@ impl Engine {
         }
     }
 
-    /// A message of an earlier term: whoever sent it learns of ours, so that it stops waiting or leading.
+    /// A message of an earlier term: whoever sent it learns of ours, so that it stops waiting or
+    /// leading.
     fn on_old_term(&mut self, from: Replica, term: Term, body: Body) {
         let common = &mut self.common;
         let reply = match body {
             Body::PreVote { attempt, .. } => Body::PreVoteReply { granted: false, attempt },
             Body::Vote { attempt, .. } => Body::VoteReply { granted: false, attempt },
-            Body::Append { .. } | Body::Snapshot { .. } => {
-                // Its sender may lead in our term by now, so this must not pass for an answer to what it has sent there: not
-                // to a probe, and not to a round, which would confirm a read that began later (L3).
+            Body::Append { .. } | Body::Rest { .. } | Body::Snapshot { .. } => {
+                // Its sender may lead in our term by now, so this must not pass for an answer to
+                // what it has sent there: not to a probe, and not to a round, which would confirm a
+                // read that began later (L3).
                 let outcome = AppendOutcome::Rejected { prev: 0, hint: LogId::ZERO };
                 Body::AppendReply { round: 0, outcome }
             }
@@ -398,6 +441,8 @@ impl Engine {
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
             | Body::AppendReply { .. }
+            | Body::Rests { .. }
+            | Body::Alive(_)
             | Body::ReadIndexReply { .. }
             | Body::TimeoutNow { .. }
             | Body::Who { .. }
@@ -463,8 +508,8 @@ fn is_for(me: Replica, to: Replica, body: &Body) -> bool {
     to == me || to_node || planted(Bug::I2) && to.id == me.id
 }
 
-/// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends with `ours` can tell: a later term, or the same
-/// and no shorter (3.6.1).
+/// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends
+/// with `ours` can tell: a later term, or the same and no shorter (3.6.1).
 fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
     if planted(Bug::E1) {
         return theirs.term >= ours.term && theirs.index >= ours.index;

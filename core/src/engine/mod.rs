@@ -1,10 +1,12 @@
 //! The protocol as a function: inputs and the time go in, one batch of outputs comes out.
 //!
-//! No I/O, no clock, no async, no randomness but that of the seed: the same inputs give the same outputs. [`Engine::step`] takes what has happened,
-//! [`Engine::take_output`] gives what is to be done about all of it. Section numbers are those of Ongaro's thesis,
-//! "Consensus: Bridging Theory and Practice" (2014).
+//! No I/O, no clock, no async, no randomness but that of the seed: the same inputs give the same
+//! outputs. [`Engine::step`] takes what has happened, [`Engine::take_output`] gives what is to be
+//! done about all of it. Section numbers are those of Ongaro's thesis, "Consensus: Bridging Theory
+//! and Practice" (2014).
 //!
-//! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them share is `Common`.
+//! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them
+//! share is `Common`.
 
 mod candidate;
 mod common;
@@ -15,6 +17,7 @@ mod forward;
 mod inflight;
 mod input;
 mod leader;
+mod liveness;
 mod log;
 mod messages;
 mod output;
@@ -81,8 +84,8 @@ enum State {
 }
 
 impl Engine {
-    /// An engine that goes on from what its store has recovered, as a follower. `seed` is all of its randomness: no two nodes,
-    /// and no two runs of one, should have the same.
+    /// An engine that goes on from what its store has recovered, as a follower. `seed` is all of
+    /// its randomness: no two nodes, and no two runs of one, should have the same.
     pub fn new(
         local: Local,
         group: GroupId,
@@ -145,8 +148,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1` and so on. It is a step like others, and takes many at
-    /// once, as they mostly come.
+    /// Clients want these commands replicated. The answers bear the tickets `first`, `first + 1`
+    /// and so on. It is a step like others, and takes many at once, as they mostly come.
     pub fn propose(
         &mut self,
         now: Instant,
@@ -205,6 +208,7 @@ impl Engine {
                     self.common.out.reads.push((ticket, ReadOutcome::NotLeader));
                 }
             },
+            Input::Delayed { write } => self.common.log.delayed(write),
             Input::Persisted { write } => {
                 self.common.persisted(write);
                 if let Some(formation) = &mut self.formation {
@@ -247,12 +251,16 @@ impl Engine {
                 }
             }
             Input::Met { replica, boot } => self.on_met(replica, boot),
+            Input::NodeIsAlive { replica, boot } => self.on_node_alive(replica, boot),
+            Input::NodeIsSilent { replica, heard } => self.on_node_silent(replica, heard),
+            Input::PeerHasLeft { replica, term } => self.on_peer_left(replica, term),
             Input::Wake => self.on_time(),
         }
     }
 
-    /// What of all that was stepped is to be made durable so far: the first part of the output, for a caller whose store may be done with it at once. It steps
-    /// that by [`Input::Persisted`], and what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
+    /// What of all that was stepped is to be made durable so far: the first part of the output, for
+    /// a caller whose store may be done with it at once. It steps that by [`Input::Persisted`], and
+    /// what follows from it is part of the output. (Of a caller who doesn't ask, all of it is.)
     pub fn take_write(&mut self) -> Option<(u64, LogWrite)> {
         if !self.common.is_unsaved() {
             return None;
@@ -263,8 +271,9 @@ impl Engine {
         self.common.take_write()
     }
 
-    /// What is to be done about all that was stepped since the last call: it takes the place of `output`, whose memory is used for the next. (It is
-    /// boxed because moving it would be some 2 % of a lone write's instructions.)
+    /// What is to be done about all that was stepped since the last call: it takes the place of
+    /// `output`, whose memory is used for the next. (It is boxed because moving it would be some 2
+    /// % of a lone write's instructions.)
     pub fn take_output(&mut self, output: &mut Box<Output>) {
         let common = &mut self.common;
         match &mut self.role {
@@ -278,7 +287,7 @@ impl Engine {
         let common = &mut self.common;
         common.log.end_turn();
         let role_at = match &self.role {
-            State::Leader(leader) => Some(leader.wake_at()),
+            State::Leader(leader) => leader.wake_at(),
             State::Follower(follower) => follower.wake_at(common),
             State::Candidate(candidate) => Some(candidate.election_at),
         };
@@ -397,6 +406,47 @@ impl Engine {
         }
     }
 
+    fn on_node_alive(&mut self, replica: Replica, boot: Boot) {
+        let common = &mut self.common;
+        let Some(membership) = common.log.membership() else { return };
+        common.lives.retain(|other| membership.is_member(other));
+        if !membership.is_member(replica) {
+            return;
+        }
+        common.lives.is_alive(replica, boot);
+        match &mut self.role {
+            State::Leader(leader) => leader.rouse(replica, common.now),
+            State::Follower(follower) => follower.node_is_alive(common, replica),
+            State::Candidate(_) => {}
+        }
+    }
+
+    fn on_node_silent(&mut self, replica: Replica, heard: Instant) {
+        if planted(Bug::V3) {
+            return;
+        }
+        let common = &mut self.common;
+        common.lives.is_silent(replica);
+        match &mut self.role {
+            State::Leader(leader) => leader.node_is_silent(replica, heard),
+            State::Follower(follower) => follower.misses(common, replica, Some(heard)),
+            State::Candidate(_) => {}
+        }
+        self.on_time();
+    }
+
+    fn on_peer_left(&mut self, replica: Replica, term: Term) {
+        let common = &mut self.common;
+        if term < common.hard_state.term {
+            return; // It tells of an earlier role than the one that is known.
+        }
+        match &mut self.role {
+            State::Leader(leader) => leader.rouse(replica, common.now),
+            State::Follower(follower) => follower.misses(common, replica, None),
+            State::Candidate(_) => {}
+        }
+    }
+
     /// Notes what those with whom it replicates have shown to have made durable.
     fn remember_others(&mut self) {
         match &self.role {
@@ -418,6 +468,13 @@ impl Engine {
     /// Whether it leads, and wants to hand over; see [`Input::Resign`].
     pub fn is_resigning(&self) -> bool {
         matches!(&self.role, State::Leader(leader) if leader.is_resigning())
+    }
+
+    /// Whether its disk is full: a write waits for space, see [`Input::Delayed`]. As long as that
+    /// is so, a leader takes no commands. If the others commit what its own disk has no space for,
+    /// it hands over to one of them.
+    pub fn waits_for_space(&self) -> bool {
+        self.common.log.waits_for_space()
     }
 
     /// The last entry of its log.
@@ -600,7 +657,8 @@ impl Engine {
         if term > common.hard_state.term {
             common.set_hard_state(HardState { term, voted_for: None });
         }
-        // A follower goes on waiting: a candidate that nobody elects must not keep the others from campaigning.
+        // A follower goes on waiting: a candidate that nobody elects must not keep the others from
+        // campaigning.
         if !matches!(self.role, State::Follower(_)) {
             self.role = State::Follower(Follower::new(common));
         }
@@ -619,6 +677,9 @@ impl Engine {
                     self.common.round_trips.forget();
                 }
                 leader.leave(&mut self.common);
+                if !planted(Bug::V2) {
+                    self.common.out.left = Some(self.common.hard_state.term);
+                }
             }
         }
     }

@@ -14,17 +14,19 @@ use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Index, LogId, Term};
 
-/// What has come of all that was stepped since the last output. The parts may be carried out side by side: nothing in it
-/// has to wait for another part.
+/// What has come of all that was stepped since the last output. The parts may be carried out side
+/// by side: nothing in it has to wait for another part.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Make this durable, in the order of the numbers, and say so by [`Input::Persisted`](super::Input::Persisted).
+    /// Make this durable, in the order of the numbers, and say so by
+    /// [`Input::Persisted`](super::Input::Persisted).
     pub write: Option<(u64, LogWrite)>,
     /// Send these.
     pub messages: Vec<Message>,
     /// Read these entries from the log and bring them by [`Input::Fetched`](super::Input::Fetched).
     pub fetches: Vec<Fetch>,
-    /// Read these pieces of snapshots and bring them by [`Input::PieceRead`](super::Input::PieceRead).
+    /// Read these pieces of snapshots and bring them by
+    /// [`Input::PieceRead`](super::Input::PieceRead).
     pub pieces: Vec<PieceRead>,
     /// What is to be done, in order, about the snapshot that is coming in.
     pub incoming: Vec<Incoming>,
@@ -42,6 +44,10 @@ pub struct Output {
     pub reads: Vec<(Ticket, ReadOutcome)>,
     /// The membership in force has changed to this; none while there is none.
     pub membership: Option<Membership>,
+    /// What this replica was in this term, leader or follower, it is no more. The nodes of the
+    /// other members are to be told, as they may count on it: see
+    /// [`Input::PeerHasLeft`](super::Input::PeerHasLeft).
+    pub left: Option<Term>,
     /// Where replicas are reached may have changed: see
     /// [`Engine::addresses`](super::Engine::addresses).
     pub addresses_changed: bool,
@@ -49,7 +55,8 @@ pub struct Output {
     pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
-    /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a message can change anything.
+    /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a
+    /// message can change anything.
     pub wake_at: Option<Instant>,
 }
 
@@ -68,6 +75,7 @@ impl Output {
             refused,
             reads,
             membership,
+            left,
             addresses_changed,
             cannot_form,
             rolled_back,
@@ -84,13 +92,15 @@ impl Output {
         refused.clear();
         reads.clear();
         *membership = None;
+        *left = None;
         *addresses_changed = false;
         *cannot_form = None;
         *rolled_back = None;
         *wake_at = None;
     }
 
-    /// Tells what became of a proposal; of those that are placed one after the other, as most are, all together.
+    /// Tells what became of a proposal; of those that are placed one after the other, as most are,
+    /// all together.
     pub(super) fn tell(&mut self, ticket: Ticket, proposal: Proposal) {
         if let Proposal::Placed(placed) = proposal
             && let Some((tickets, Proposal::Placed(first))) = self.proposals.last_mut()
@@ -123,7 +133,8 @@ pub struct Fetch {
 pub struct PieceRead {
     /// The peer.
     pub peer: Replica,
-    /// The snapshot. It has been the group's, and is kept open for as long as pieces of it are asked for, whatever has taken its place.
+    /// The snapshot. It has been the group's, and is kept open for as long as pieces of it are
+    /// asked for, whatever has taken its place.
     pub meta: SnapshotMeta,
     /// Where the piece begins.
     pub offset: u64,
@@ -139,7 +150,8 @@ pub enum Incoming {
     /// Append this to it, and say so by [`Input::PieceStored`](super::Input::PieceStored), or by
     /// [`Input::SnapshotLost`](super::Input::SnapshotLost) where that can't be done.
     Piece(Bytes),
-    /// That was all: compare its digest and finish it, and tell by [`Input::SnapshotReady`](super::Input::SnapshotReady) or
+    /// That was all: compare its digest and finish it, and tell by
+    /// [`Input::SnapshotReady`](super::Input::SnapshotReady) or
     /// [`Input::SnapshotLost`](super::Input::SnapshotLost).
     End(SnapshotMeta),
 }
@@ -155,6 +167,8 @@ pub enum Proposal {
     NotLeader,
     /// Too much is uncommitted, or on its way to the leader. No effect.
     Busy,
+    /// The leader's disk is full. No effect.
+    StorageFull,
     /// It was passed on, and no word came back: it may or may not take effect.
     Unknown,
 }
@@ -227,6 +241,7 @@ mod tests {
             pieces: vec![piece],
             incoming: vec![Incoming::End(meta.clone())],
             membership: Some(meta.membership.clone()),
+            left: Some(Term(2)),
             addresses_changed: true,
             cannot_form: Some(InitializeError::Spent),
             rolled_back: Some("why".to_owned()),

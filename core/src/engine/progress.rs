@@ -1,7 +1,8 @@
-//! A leader's view of one peer: where its log agrees, what to send next, and when it was heard from.
+//! A leader's view of one peer: where its log agrees, what to send next, and when it was heard
+//! from.
 //!
-//! A peer is *probed*, with one append at a time, until it has accepted one; then entries are *pipelined* to it until it rejects one. Where what it
-//! needs is purged, it gets the *snapshot*.
+//! A peer is *probed*, with one append at a time, until it has accepted one; then entries are
+//! *pipelined* to it until it rejects one. Where what it needs is purged, it gets the *snapshot*.
 
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
@@ -13,7 +14,8 @@ use crate::types::{Index, LogId};
 
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Up to here the peer's log is the leader's, and durable. Falls within a term only if the peer has lost its disk.
+    /// Up to here the peer's log is the leader's, and durable. Falls within a term only if the peer
+    /// has lost its disk.
     pub(super) matched: Index,
     /// The next entry to send.
     pub(super) next: Index,
@@ -33,6 +35,10 @@ pub(super) struct Progress {
     pub(super) fetching: bool,
     /// It is to get an append in this turn, if only an empty one.
     pub(super) due: bool,
+    /// It is to be asked to rest, in place of that.
+    pub(super) may_rest: bool,
+    /// It rests: see [`liveness`](super::liveness).
+    pub(super) rests: bool,
 }
 
 #[derive(Debug)]
@@ -59,7 +65,20 @@ impl Progress {
             awaits_commit: 0,
             fetching: false,
             due: true,
+            may_rest: false,
+            rests: false,
         }
+    }
+
+    /// When it was last heard from, itself or, while it rests, its node.
+    pub(super) fn last_contact(&self, now: Instant) -> Instant {
+        if self.rests { now } else { self.last_contact }
+    }
+
+    /// It rests no more.
+    pub(super) fn rouse(&mut self, now: Instant) {
+        self.last_contact = self.last_contact(now);
+        self.rests = false;
     }
 
     /// How many bytes of entries may be sent now; none if not even one entry may.
@@ -76,7 +95,8 @@ impl Progress {
     /// An append up to `last` has been sent.
     pub(super) fn sent(&mut self, last: Index, bytes: usize) {
         match &mut self.mode {
-            // What was sent may be sent again once the probe is answered, for the answer may come before the entries are durable.
+            // What was sent may be sent again once the probe is answered, for the answer may come
+            // before the entries are durable.
             Mode::Probe { awaiting } => *awaiting = true,
             Mode::Pipeline => {
                 self.next = last + 1;
@@ -95,7 +115,8 @@ impl Progress {
         if self.next > log.purged().index {
             self.mode = Mode::Pipeline;
         } else if self.sending().is_none_or(|sending| sending.meta.log_id.index <= self.matched) {
-            // It has the snapshot, but the log does not reach back to that any more: it gets another.
+            // It has the snapshot, but the log does not reach back to that any more: it gets
+            // another.
             self.mode = Mode::Probe { awaiting: false };
         }
     }
@@ -113,7 +134,8 @@ impl Progress {
         }
     }
 
-    /// The peer does not hold the entry before the one at `prev + 1`; `hint` is the last of its log that ours could hold.
+    /// The peer does not hold the entry before the one at `prev + 1`; `hint` is the last of its log
+    /// that ours could hold.
     pub(super) fn rejected(&mut self, prev: Index, hint: LogId, log: &Log) {
         let stale = match &self.mode {
             // It was sent nothing that it could reject.
@@ -127,14 +149,16 @@ impl Progress {
             return;
         }
         if prev <= self.matched {
-            // It has lost what it had acknowledged; or the answer is an old one, and then the next tells better. Either way it must not be
-            // counted for that any more (R15).
+            // It has lost what it had acknowledged; or the answer is an old one, and then the next
+            // tells better. Either way it must not be counted for that any more (R15).
             tracing::warn!(at = prev, "a peer has no longer what it had acknowledged");
             self.matched = 0;
         }
-        // Both sides skip whole terms, so that the number of probes is bounded by the number of terms and not of entries (R4).
+        // Both sides skip whole terms, so that the number of probes is bounded by the number of
+        // terms and not of entries (R4).
         let common = log.last_at_most(hint.index, hint.term).index;
-        // What is purged is committed, so a log that reaches there may well agree: that is one more probe, against a whole snapshot.
+        // What is purged is committed, so a log that reaches there may well agree: that is one more
+        // probe, against a whole snapshot.
         let purged = log.purged().index;
         let common = if hint.index >= purged { common.max(purged) } else { common };
         let is_far = common + 8 < prev;

@@ -1,7 +1,8 @@
 //! Linearizable reads by read index (6.4): both ends of it.
 //!
-//! A leader notes its commit index, and the reads that wait may be answered from there on once a quorum has answered a *round* that began after
-//! they came: then nobody else was leader at that moment. One round at a time, for all the reads that wait.
+//! A leader notes its commit index, and the reads that wait may be answered from there on once a
+//! quorum has answered a *round* that began after they came: then nobody else was leader at that
+//! moment. One round at a time, for all the reads that wait.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -50,7 +51,8 @@ impl Rounds {
         self.since.get_or_insert(now);
     }
 
-    /// Refuses those who have waited long enough: a leader whose first entry is not committed, as the disks of its peers hang, may lead on like this.
+    /// Refuses those who have waited long enough: a leader whose first entry is not committed, as
+    /// the disks of its peers hang, may lead on like this.
     pub(super) fn on_time(&mut self, common: &mut Common) {
         let timeout = common.config.request_timeout;
         if self.since.is_some_and(|since| since + timeout <= common.now) {
@@ -74,6 +76,11 @@ impl Rounds {
     /// Whether a round is under way for which somebody waits.
     pub(super) fn is_confirming(&self) -> bool {
         self.confirming.is_some()
+    }
+
+    /// Whether anybody waits, for a round under way or for the next.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_confirming() || self.since.is_some()
     }
 
     /// Goes on to another round, for which nobody waits. Who waits for the present one is confirmed

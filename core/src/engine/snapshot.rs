@@ -1,7 +1,9 @@
-//! A snapshot on its way from a leader to a follower that its log can't help any more (5.3): both ends of it.
+//! A snapshot on its way from a leader to a follower that its log can't help any more (5.3): both
+//! ends of it.
 //!
-//! The leader *offers* it, the follower answers how much of it it has, and from there on the leader sends pieces in a window of limited size.
-//! So a transfer that broke goes on where it broke, whatever got lost; and the first piece of another snapshot is the only one that begins another
+//! The leader *offers* it, the follower answers how much of it it has, and from there on the leader
+//! sends pieces in a window of limited size. So a transfer that broke goes on where it broke,
+//! whatever got lost; and the first piece of another snapshot is the only one that begins another
 //! transfer (S3). Pieces that come twice, late or out of order are not taken.
 
 use bytes::Bytes;
@@ -38,7 +40,8 @@ enum State {
     Offered,
     /// Pieces are sent.
     Streaming,
-    /// The peer has lost what it had: its disk is full, or it was started again. After a pause it gets another offer.
+    /// The peer has lost what it had: its disk is full, or it was started again. After a pause it
+    /// gets another offer.
     Resting,
 }
 
@@ -72,8 +75,9 @@ impl Sending {
     }
 
     fn offer(&mut self, common: &mut Common, peer: Replica) {
-        // Nothing is lost by taking another one where this has got nowhere; and where the log does not reach back to it any more, it would
-        // have to be followed by another. Else it goes on, however long the peer was away.
+        // Nothing is lost by taking another one where this has got nowhere; and where the log does
+        // not reach back to it any more, it would have to be followed by another. Else it goes on,
+        // however long the peer was away.
         let is_useless = self.meta.log_id.index < common.log.purged().index;
         if (self.stored == 0 || is_useless)
             && let Some(newest) = common.log.snapshot()
@@ -129,13 +133,15 @@ impl Sending {
                 self.sent = self.sent.max(stored);
                 self.offer_at = again_at;
             }
-            // An answer that was late says the same, but then the next ones say more, and what they say is believed.
+            // An answer that was late says the same, but then the next ones say more, and what they
+            // say is believed.
             State::Streaming if stored < self.stored => {
                 self.state = State::Resting;
                 (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
             }
-            // A piece came that it could not take: one before that is lost. What follows is refused as well, so this counts once for
-            // a place; where it gets lost again, the next offer helps. (And where nothing is stored, its disk may be full.)
+            // A piece came that it could not take: one before that is lost. What follows is refused
+            // as well, so this counts once for a place; where it gets lost again, the next offer
+            // helps. (And where nothing is stored, its disk may be full.)
             State::Streaming
                 if stored > 0 && self.sent > stored && self.repeated != Some(stored) =>
             {
@@ -231,15 +237,15 @@ impl Common {
         }
     }
 
-    /// A snapshot is whole and durable. Whether it takes the place of the log up to its end, because it covers more than is known to
-    /// be committed here (S2).
+    /// A snapshot is whole and durable. Whether it takes the place of the log up to its end,
+    /// because it covers more than is known to be committed here (S2).
     pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
         let is_it = |receiving: &mut Receiving| receiving.ending && receiving.meta == meta;
         let has_come = self.receiving.take_if(is_it).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         let index = meta.log_id.index;
-        // Another has overtaken it; or the log has, and though that is committed, not all of it may have been applied, as what is purged must
-        // have been.
+        // Another has overtaken it; or the log has, and though that is committed, not all of it may
+        // have been applied, as what is purged must have been.
         if index <= covered || has_come && index <= self.committed && !planted(Bug::S2) {
             return false;
         }
@@ -264,8 +270,9 @@ impl Common {
         true
     }
 
-    /// Purges what the snapshot covers, but for the last `retained` bytes of it, and for what peers still need, which lies after `needed`: else
-    /// one that has just got a snapshot would at once need the next (S5).
+    /// Purges what the snapshot covers, but for the last `retained` bytes of it, and for what peers
+    /// still need, which lies after `needed`: else one that has just got a snapshot would at once
+    /// need the next (S5).
     pub(super) fn purge_behind_snapshot(&mut self, retained: u64, needed: Option<Index>) {
         let Some(snapshot) = self.log.snapshot() else { return };
         let covered = snapshot.log_id.index;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_rt::{Instant, Limited};
 
-use crate::types::Index;
+use crate::types::{GroupId, Index};
 
 /// So many lines at once, and then one for each pause: a state machine that is always slow is told
 /// of often enough.
@@ -19,39 +19,54 @@ const LINES_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// The state machine applies these entries.
-    Apply { first: Index, last: Index },
+    Apply { group: GroupId, first: Index, last: Index },
     /// The state machine gives a view of its state.
-    View,
+    View { group: GroupId },
     /// Reads look at the state.
-    Reads,
+    Reads { group: GroupId },
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Apply { first, last } if first == last => {
-                write!(f, "the state machine, which applied entry {first}")
+            Self::Apply { group, first, last } if first == last => {
+                write!(f, "the state machine of group {group}, which applied entry {first}")
             }
-            Self::Apply { first, last } => {
-                write!(f, "the state machine, which applied entries {first} to {last}")
+            Self::Apply { group, first, last } => {
+                write!(
+                    f,
+                    "the state machine of group {group}, which applied entries {first} to {last}"
+                )
             }
-            Self::View => f.write_str("the state machine, which gave a view for a snapshot"),
-            Self::Reads => f.write_str("reads of the state"),
+            Self::View { group } => {
+                write!(f, "the state machine of group {group}, which gave a view for a snapshot")
+            }
+            Self::Reads { group } => write!(f, "reads of the state of group {group}"),
         }
     }
 }
 
-/// What has kept the thread longest since the last turn.
+/// What has kept the thread longest.
 pub(super) struct Delays {
     now: Box<dyn Fn() -> Instant>,
-    longest: Cell<Option<(Work, Duration)>>,
+    /// … in this turn of the node's loop.
+    longest: Cell<Longest>,
+    /// … since the turn before this one.
+    before: Cell<Longest>,
     lines: Limited,
 }
+
+type Longest = Option<(Work, Duration)>;
 
 impl Delays {
     pub(super) fn new(now: impl Fn() -> Instant + 'static) -> Self {
         let lines = Limited::new(LINES, LINES_PAUSE);
-        Self { now: Box::new(now), longest: Cell::default(), lines }
+        Self { now: Box::new(now), longest: Cell::default(), before: Cell::default(), lines }
+    }
+
+    /// The node's loop turns.
+    pub(super) fn next_turn(&self) {
+        self.before.set(self.longest.take());
     }
 
     /// Does something, and notes how long it took.
@@ -71,23 +86,27 @@ impl Delays {
         poll_fn(|context| self.measure(work, || future.as_mut().poll(context))).await
     }
 
-    /// A turn begins at `now`, so long after it was due. If that is too long, one line says so.
+    /// The turn of a group begins at `now`, so long after it was due. If that is too long, one line
+    /// says so.
     pub(super) fn turn_begins(&self, now: Instant, late: Duration, limit: Duration) {
-        let longest = self.longest.take();
         if late > limit
             && let Some(left_out) = self.lines.pass(now)
         {
-            let by = culprit(longest, late);
+            let by = culprit(self.longest(), late);
             tracing::warn!(
                 left_out,
                 "a turn of this node was held up for {late:.0?}, longer than a heartbeat interval, by {by}"
             );
         }
     }
+
+    fn longest(&self) -> Longest {
+        [self.longest.get(), self.before.get()].into_iter().flatten().max_by_key(|(_, took)| *took)
+    }
 }
 
 /// What has most of the delay.
-fn culprit(longest: Option<(Work, Duration)>, late: Duration) -> String {
+fn culprit(longest: Longest, late: Duration) -> String {
     match longest {
         Some((work, took)) if took >= late / 2 => format!("{work} for {took:.0?}"),
         _ => "other tasks on its thread, or by the machine, which was stopped or overloaded"
@@ -109,22 +128,24 @@ mod tests {
         let of = Rc::clone(&clock);
         let delays = Delays::new(move || of.get());
         let passes = |time: Duration| clock.set(clock.get() + time);
-        delays.measure(Work::Reads, || passes(3 * MS));
-        let apply = Work::Apply { first: 7, last: 9 };
+        delays.measure(Work::Reads { group: 1 }, || passes(3 * MS));
+        let apply = Work::Apply { group: 4, first: 7, last: 9 };
         delays.measure(apply, || passes(200 * MS));
-        delays.measure(Work::View, || passes(5 * MS));
-        assert_eq!(delays.longest.get(), Some((apply, 200 * MS)));
-        let named = "the state machine, which applied entries 7 to 9 for 200ms";
-        assert_eq!(culprit(delays.longest.get(), 210 * MS), named);
-        delays.turn_begins(clock.get(), 210 * MS, 100 * MS);
-        assert_eq!(delays.longest.get(), None, "the next turn has nothing to do with it");
+        delays.next_turn();
+        delays.measure(Work::View { group: 1 }, || passes(5 * MS));
+        assert_eq!(delays.longest(), Some((apply, 200 * MS)));
+        let named = "the state machine of group 4, which applied entries 7 to 9 for 200ms";
+        assert_eq!(culprit(delays.longest(), 210 * MS), named);
+        delays.next_turn();
+        let view = Work::View { group: 1 };
+        assert_eq!(delays.longest(), Some((view, 5 * MS)), "only this has kept that turn");
     }
 
     #[test]
     fn what_took_little_of_the_delay_is_not_accused() {
         let others =
             "other tasks on its thread, or by the machine, which was stopped or overloaded";
-        assert_eq!(culprit(Some((Work::View, 40 * MS)), 100 * MS), others);
+        assert_eq!(culprit(Some((Work::View { group: 1 }, 40 * MS)), 100 * MS), others);
         assert_eq!(culprit(None, 100 * MS), others);
     }
 }

@@ -6,18 +6,18 @@ use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
 use quorate_rt::channel::{oneshot, watch};
 
-use super::admin::{Admin, Answer, answered};
-use super::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
-use super::quota::take_local;
-use super::raft::{ReadResult, encode, list, look, seen, written};
-use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
+use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
+use super::group::quota::take_local;
+use super::group::{Admin, Answer, answered};
+use super::raft::{Raft, ReadResult, encode, ended, list, look, seen, written};
+use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, WriteError};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::StateMachine;
-use crate::types::{LogId, NodeId};
+use crate::types::{GroupId, LogId, NodeId};
 
-/// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations, without atomics, locks or wake-ups
-/// of another thread.
+/// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations,
+/// without atomics, locks or wake-ups of another thread.
 pub struct LocalRaft<SM: StateMachine> {
     mailbox: Rc<Mailbox<SM>>,
 }
@@ -35,7 +35,12 @@ impl<SM: StateMachine> LocalRaft<SM> {
 
     /// The node's id.
     pub fn id(&self) -> NodeId {
-        self.mailbox.card.id
+        self.mailbox.known.id
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.mailbox.known.group
     }
 
     /// See [`Raft::write`](crate::Raft::write).
@@ -59,7 +64,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         command: SM::Command,
     ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
-        let config = &mailbox.card.config;
+        let config = &mailbox.known.config;
         let (command, bytes) = encode::<SM>(command, config)?;
         let permit = take_local(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
             .ok_or(WriteError::Busy)?;
@@ -83,7 +88,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         read: impl FnOnce(&SM) -> T + 'static,
     ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
         let mailbox = &self.mailbox;
-        let permit = take_local(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
+        let permit = take_local(&mailbox.pending_reads, 1, mailbox.known.config.max_pending_reads)
             .ok_or(ReadError::Busy)?;
         let (to, result) = oneshot::channel();
         let read = move |state: Result<&SM, ReadError>| {
@@ -122,9 +127,19 @@ impl<SM: StateMachine> LocalRaft<SM> {
         answered(taken, receiver, self.metrics())
     }
 
+    /// See [`Raft::stopped`](crate::Raft::stopped).
+    pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
+        ended(self.mailbox.known.outcome.clone())
+    }
+
+    /// A handle of the same group for any thread and any executor.
+    pub fn shared(&self) -> Raft<SM> {
+        Raft::new(self.mailbox.shared())
+    }
+
     /// See [`Raft::metrics`](crate::Raft::metrics).
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
-        self.mailbox.card.metrics.clone()
+        self.mailbox.known.metrics.clone()
     }
 
     /// See [`Raft::deliver`](crate::Raft::deliver).

@@ -1,29 +1,35 @@
-//! A node: it drives an engine on a runtime, between a log store, a transport and a state machine.
+//! A node: it has a log store, a transport and an identity, and hosts groups, for each of which it
+//! drives an engine on a runtime.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | `groups` | the table of the groups: opening, finding, stopping, ending |
+//! | `turns` | the loop, which gives them their turns |
+//! | `liveness` | what nodes say to each other for all of their groups |
+//! | `ready`, `timers` | which groups have something to do, and when others will |
+//! | `open` | the description of a group that is to be opened |
+//! | `group/` | one group: its turns, its state machine's side, and those who wait for it |
+//! | `group/admin` | administrative requests |
+//! | `raft`, `local` | the handles of a group |
 
-mod admin;
-mod apply;
-mod commands;
 mod delays;
-mod kept;
+mod group;
+mod groups;
+mod liveness;
 mod local;
-mod mailbox;
-mod parked;
-mod passing;
-mod quota;
+mod open;
 mod raft;
-mod refusals;
-mod replies;
-mod snapshots;
-mod timer;
-mod turn;
-mod waits;
+mod ready;
+mod timers;
+mod turns;
 
 pub use self::local::LocalRaft;
+pub use self::open::GroupBuilder;
 pub use self::raft::Raft;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -31,309 +37,304 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{self, Either};
-use quorate_rt::channel::watch;
-use quorate_rt::{AsyncRuntime, TaskError};
+use futures::future::{self, Shared};
+use quorate_rt::{Executor, TaskError, yield_now};
 
-use self::apply::{Applied, Apply, Applying};
 use self::delays::Delays;
-use self::mailbox::{Card, End, Event, Mailbox};
-use self::refusals::Refusals;
-use self::replies::Replies;
-use self::snapshots::Snapshots;
-use self::timer::Timer;
-use self::turn::Turns;
-use self::waits::Waits;
-use crate::config::Config;
-use crate::engine::{Engine, Local};
-use crate::error::{Fatal, StartError};
+use self::group::bug;
+use self::group::mailbox::Mailbox;
+use self::groups::{Groups, OF_LIVENESS};
+use self::liveness::{Beats, Liveness};
+use self::turns::Loop;
+use crate::error::{Fatal, StartError, StoreError};
 use crate::identity::{Boot, Identity, Replica};
 use crate::log_store::LogStore;
-use crate::metrics::{Metrics, Role};
-use crate::state_machine::{At, StateMachine};
-use crate::transport::{Inbox, Receiver, Transport};
+use crate::state_machine::StateMachine;
+use crate::transport::Transport;
 use crate::types::{GroupId, NodeId};
 
-/// A running node of a Raft group. It lives on the thread that started it.
+/// A running node, which hosts any number of Raft groups on one log store and one transport. It
+/// lives on the thread that started it.
 ///
-/// Dropping it is a crash, by design: its tasks are cancelled at once, and whoever waits for a write gets
-/// [`Unknown`](crate::WriteError::Unknown). Nothing acknowledged is lost by it. To end it in order, use [`shutdown`](Node::shutdown).
-pub struct Node<SM: StateMachine> {
-    mailbox: Rc<Mailbox<SM>>,
-    outcome: future::Shared<oneshot::Receiver<Result<(), Fatal>>>,
-    /// Ends it within the drop itself: cancelling takes effect only when the runtime gets to it, and by then the next
-    /// node may have begun on the same store and transport.
-    _crash: Box<dyn Any>,
-    /// The handle of its outermost task, of whatever runtime: dropping it cancels all of them.
+/// A group that is [opened](Node::group) runs until it is [stopped](Node::stop), it fails, or the
+/// node ends. What becomes of its handles makes no difference.
+///
+/// A group that fails, as its state machine has panicked, ends alone. A store or a transport that
+/// fails ends the node.
+///
+/// Dropping the node is a crash, by design: its tasks are cancelled at once, and those who wait for
+/// a write get [`Unknown`](crate::WriteError::Unknown). No acknowledged write is lost by it. To end
+/// it in order, use [`shutdown`](Node::shutdown).
+#[must_use = "a node that is dropped has crashed"]
+pub struct Node<R, S, T> {
+    parts: Rc<NodeParts<R, S, T>>,
+    outcome: Shared<oneshot::Receiver<Result<(), Fatal>>>,
+    /// The handle of its task, of whatever runtime: dropping it cancels the task.
     _task: Box<dyn Any>,
 }
 
-impl Node<()> {
-    /// Begins to describe the node `id`, which must not be 0.
-    pub fn builder(id: NodeId) -> NodeBuilder<(), (), ()> {
-        NodeBuilder {
-            id,
-            group: 0,
-            config: Config::default(),
-            log_store: (),
-            transport: (),
-            state_machine: (),
-        }
+/// What a node consists of. Its task has it, too.
+struct NodeParts<R, S, T> {
+    rt: R,
+    replica: Replica,
+    boot: Boot,
+    /// The store and the transport; none once the node has ended, as those who hear of that may
+    /// open the store again.
+    shared: RefCell<Option<(Rc<S>, Rc<T>)>>,
+    groups: Rc<Groups>,
+    liveness: Rc<Liveness>,
+}
+
+impl<R, S, T> NodeParts<R, S, T> {
+    fn store_and_transport(&self) -> Option<(Rc<S>, Rc<T>)> {
+        self.shared.borrow().clone()
     }
 }
 
-/// Nobody's state machine: it stands for "not yet given".
-impl StateMachine for () {
-    type Command = ();
-    type Response = ();
-
-    async fn apply(&mut self, (): (), _: At) {}
-}
-
-/// What a node will be made of. It needs a log store, a transport and a state machine.
+/// Describes a node that is to be started. It needs a log store and a transport.
 #[derive(Clone, Debug)]
-pub struct NodeBuilder<S, T, SM> {
+pub struct NodeBuilder<S, T> {
     id: NodeId,
-    group: GroupId,
-    config: Config,
     log_store: S,
     transport: T,
-    state_machine: SM,
 }
 
-impl<S, T, SM> NodeBuilder<S, T, SM> {
-    /// The group it belongs to; 0 by default.
-    #[must_use]
-    pub fn group(self, group: GroupId) -> Self {
-        Self { group, ..self }
+impl Node<(), (), ()> {
+    /// Begins to describe the node `id`, which must not be 0.
+    pub fn builder(id: NodeId) -> NodeBuilder<(), ()> {
+        NodeBuilder { id, log_store: (), transport: () }
     }
+}
 
-    /// Its settings; see [`Config`] for the defaults.
-    #[must_use]
-    pub fn config(self, config: Config) -> Self {
-        Self { config, ..self }
-    }
-
-    /// Where its log is kept.
-    pub fn log_store<S2: LogStore>(self, log_store: S2) -> NodeBuilder<S2, T, SM> {
-        let Self { id, group, config, transport, state_machine, .. } = self;
-        NodeBuilder { id, group, config, log_store, transport, state_machine }
+impl<S, T> NodeBuilder<S, T> {
+    /// Where its logs are kept.
+    pub fn log_store<S2: LogStore>(self, log_store: S2) -> NodeBuilder<S2, T> {
+        let Self { id, transport, .. } = self;
+        NodeBuilder { id, log_store, transport }
     }
 
     /// How it reaches its peers.
-    pub fn transport<T2: Transport>(self, transport: T2) -> NodeBuilder<S, T2, SM> {
-        let Self { id, group, config, log_store, state_machine, .. } = self;
-        NodeBuilder { id, group, config, log_store, transport, state_machine }
-    }
-
-    /// What it replicates.
-    pub fn state_machine<SM2: StateMachine>(self, state_machine: SM2) -> NodeBuilder<S, T, SM2> {
-        let Self { id, group, config, log_store, transport, .. } = self;
-        NodeBuilder { id, group, config, log_store, transport, state_machine }
+    pub fn transport<T2: Transport>(self, transport: T2) -> NodeBuilder<S, T2> {
+        let Self { id, log_store, .. } = self;
+        NodeBuilder { id, log_store, transport }
     }
 }
 
-impl<S: LogStore, T: Transport, SM: StateMachine> NodeBuilder<S, T, SM> {
-    /// Starts the node on this thread's runtime: it goes on from what its log holds, and waits for
-    /// [`initialize`](Raft::initialize) or a leader if that is empty.
+impl<S: LogStore, T: Transport> NodeBuilder<S, T> {
+    /// Starts the node on this thread's runtime, without a group yet.
     ///
-    /// Errors: the configuration can't work, by itself or with what the transport carries; the id
-    /// is 0, the store is another node's, or the log can't be read. Dropping the future starts
-    /// nothing.
-    pub async fn start<R: AsyncRuntime>(self, rt: &R) -> Result<Node<SM>, StartError> {
-        let Self { id, group, config, log_store, transport, state_machine } = self;
-        config.validate()?;
-        if let Some(limit) = transport.message_limit() {
-            config.check_carried(limit)?;
-        }
+    /// # Errors
+    /// The id is 0, the store is another node's, or it can't be written.
+    ///
+    /// # Cancellation
+    /// Nothing is started.
+    pub async fn start<R: Executor>(self, rt: &R) -> Result<Node<R, S, T>, StartError> {
+        let Self { id, log_store, transport } = self;
         if id == 0 {
             return Err(StartError::NodeId);
         }
-        let Identity { incarnation, cluster, boot } = log_store.identify(id).await?;
+        let Identity { incarnation, boot, .. } = log_store.identify(id).await?;
         let replica = Replica::new(id, incarnation);
-        let recovered = log_store.recover(group).await?;
         let boot = Boot { number: boot, tag: rt.random() };
-        let local = Local { replica, boot, cluster };
-        let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
-        let credentials = turn::credentials(&engine, boot);
-        tracing::info!(
-            %replica, boot = boot.number, group, state = ?credentials.state,
-            "a node starts on its store"
-        );
-
-        let known = Metrics { id, replica, boot: boot.number, cluster, ..Metrics::default() };
-        let (metrics, receiver) = watch::channel(known);
-        let metrics = Rc::new(metrics);
-        let mailbox = Rc::new(Mailbox::new(Card { id, config, metrics: receiver }));
-        let applying = Rc::new(Applying::new());
-        let replies = Rc::new(RefCell::new(Replies::default()));
-        let refusals = Rc::new(Refusals::new(Rc::clone(&metrics)));
-        let store = Rc::new(log_store);
+        tracing::info!(%replica, boot = boot.number, "a node starts on its store");
+        let clock = rt.clone();
+        let groups = Rc::new(Groups::new(Delays::new(move || clock.coarse_now())));
+        let ready = Rc::clone(&groups.ready);
+        let liveness = Rc::new(Liveness::new(replica, boot, ready, OF_LIVENESS));
         let transport = Rc::new(transport);
-        let inbox = Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>);
-        let closing = Rc::new(Closing {
-            group,
-            mailbox: Rc::clone(&mailbox),
-            applying: Rc::clone(&applying),
-            replies: Rc::clone(&replies),
-            transport: Rc::clone(&transport),
-            closed: Cell::new(false),
-        });
-        let (crash, closing) = (CloseOnDrop(Rc::clone(&closing)), CloseOnDrop(closing));
-        transport.attach(group, credentials, inbox);
-        let clock = rt.clone();
-        let delays = Rc::new(Delays::new(move || clock.coarse_now()));
-        let apply = Apply {
-            group,
-            delays: Rc::clone(&delays),
-            state_machine,
-            store: Rc::clone(&store),
-            mailbox: Rc::clone(&mailbox),
-            applying: Rc::clone(&applying),
-            replies: Rc::clone(&replies),
-            refusals: Rc::clone(&refusals),
-            metrics: Rc::clone(&metrics),
-            membership: None,
-            time: 0,
-            since_view: Applied::default(),
-        };
-        let apply = rt.spawn(apply.run());
-        let settling = Rc::clone(&store);
-        let snapshots = Snapshots::new(rt.clone(), group, Rc::clone(&store), Rc::clone(&mailbox));
-        let turns = Turns {
+        let beats = Beats { liveness: Rc::clone(&liveness), transport: Rc::clone(&transport) };
+        groups.put_back(OF_LIVENESS, Box::new(beats));
+        let parts = Rc::new(NodeParts {
             rt: rt.clone(),
-            group,
-            engine,
-            credentials,
-            store,
-            transport,
-            mailbox: Rc::clone(&mailbox),
-            applying,
-            replies,
-            refusals,
-            metrics: Rc::clone(&metrics),
-            timer: Timer::new(rt.clone()),
-            delays,
-            proposing: Vec::new(),
-            fetches: BTreeMap::new(),
-            snapshots,
-            waits: Waits::default(),
-            wall_at: rt.now(),
-            stalled_at: None,
-            stopping: None,
-        };
-        let turns = rt.spawn(turns.run());
-        let clock = rt.clone();
-        let (ended, outcome) = oneshot::channel();
-        // Both are watched by a third, which outlives their panics.
-        let task = rt.spawn(async move {
-            let outcome = match future::select(turns, apply).await {
-                Either::Left((turns, _)) => turns.unwrap_or_else(|error| Err(bug(error))),
-                Either::Right((apply, _)) => Err(apply.unwrap_or_else(bug)),
-            };
-            match &outcome {
-                Ok(()) => tracing::info!(id, group, "the node has stopped"),
-                Err(fatal) => tracing::error!(id, group, %fatal, "the node has stopped"),
-            }
-            metrics.send_modify(|metrics| {
-                if metrics.role == Role::Leader {
-                    metrics.leader = None;
-                }
-                metrics.role = Role::Follower;
-                metrics.fatal = outcome.clone().err();
-            });
-            let end = outcome.clone().err().map_or(End::Shutdown, End::Fatal);
-            // What is called here is not the node's own, and nobody watches this task.
-            let closed = AssertUnwindSafe(async {
-                closing.0.close(&end);
-                if outcome.is_ok() {
-                    let (settled, late) =
-                        (pin!(settling.settle()), pin!(clock.sleep(SETTLES_WITHIN)));
-                    future::select(settled, late).await;
-                }
-            });
-            let closed = closed.catch_unwind().await.map_err(TaskError::from_panic).map_err(bug);
-            if let Err(fatal) = &closed {
-                tracing::error!(id, group, %fatal, "the node has not stopped in order");
-            }
-            drop(settling); // Whoever hears of the end may open the store again.
-            let outcome = outcome.and(closed);
-            let _ = ended.send(outcome);
+            replica,
+            boot,
+            shared: RefCell::new(Some((Rc::new(log_store), transport))),
+            groups,
+            liveness,
         });
-        let outcome = outcome.shared();
-        Ok(Node { mailbox, outcome, _crash: Box::new(crash), _task: Box::new(task) })
+        let (ended, outcome) = oneshot::channel();
+        let task = rt.spawn(run(Rc::clone(&parts), ended));
+        Ok(Node { parts, outcome: outcome.shared(), _task: Box::new(task) })
     }
+}
+
+/// The node's task.
+async fn run<R: Executor, S: LogStore, T: Transport>(
+    parts: Rc<NodeParts<R, S, T>>,
+    ended: oneshot::Sender<Result<(), Fatal>>,
+) {
+    // However this task ends, the runtime being dropped, too.
+    let crash = AbandonOnDrop(Rc::clone(&parts.groups));
+    let turns = Loop::new(parts.rt.clone(), Rc::clone(&parts.groups)).run();
+    let turned = AssertUnwindSafe(turns).catch_unwind().await;
+    let outcome = turned.unwrap_or_else(|panic| Err(bug(TaskError::from_panic(panic))));
+    let replica = parts.replica;
+    match &outcome {
+        Ok(()) => tracing::info!(%replica, "the node has stopped"),
+        Err(fatal) => tracing::error!(%replica, %fatal, "the node has stopped"),
+    }
+    let mut closed = crash.0.end(&outcome);
+    let shared = parts.shared.take();
+    if outcome.is_ok()
+        && let Some((store, _)) = &shared
+    {
+        let (settled, late) = (pin!(store.settle()), pin!(parts.rt.sleep(SETTLES_WITHIN)));
+        // The store is not the node's own.
+        let settled = AssertUnwindSafe(future::select(settled, late)).catch_unwind().await;
+        closed = closed.and(settled.map(drop).map_err(|panic| bug(TaskError::from_panic(panic))));
+    }
+    if let Err(fatal) = &closed {
+        tracing::error!(%replica, %fatal, "the node has not stopped in order");
+    }
+    drop(shared); // Those who hear of the end may open the store again.
+    let _ = ended.send(outcome.and(closed));
 }
 
 /// How long a node that ends in order waits for its store: a disk that hangs must not keep the
 /// process from ending.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
-/// A task of the node, or what it has called, has panicked.
-fn bug(error: TaskError) -> Fatal {
-    Fatal::Bug(error.to_string())
+impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
+    /// Begins to describe a group that is to be opened on this node. A node may have any number of
+    /// groups, each with a state machine, settings and members of its own.
+    ///
+    /// ```no_run
+    /// # use quorate_core::{Config, LogStore, Node, StartError, StateMachine, Transport};
+    /// # use quorate_rt::Executor;
+    /// # async fn example<R: Executor, S: LogStore, T: Transport, SM: StateMachine + Default>(
+    /// #     node: Node<R, S, T>, config: Config,
+    /// # ) -> Result<(), StartError> {
+    /// let raft = node.group(7).config(config).open(SM::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn group(&self, group: GroupId) -> GroupBuilder<'_, R, S, T> {
+        GroupBuilder::new(&self.parts, group)
+    }
+
+    /// Stops a group and waits until it has ended, as [`shutdown`](Self::shutdown) does with all of
+    /// them. Its data stays, and it can be opened again. A group that is not open is stopped
+    /// already. [`Raft::stopped`] tells how the group has ended.
+    ///
+    /// # Cancellation
+    /// The group stops all the same.
+    pub async fn stop(&self, group: GroupId) {
+        self.parts.groups.stop_group(group);
+        self.parts.groups.until_gone(group).await;
+    }
+
+    /// Removes a group from this node's store: its log, its votes and its snapshots. If it is open,
+    /// it is stopped first, as [`stop`](Self::stop) does. Nobody can open it meanwhile. The removal
+    /// is durable when this returns, and the group is empty when it is opened again. Other groups
+    /// keep their data. A group that the store does not hold is removed already.
+    ///
+    /// Remove a group from a node that is no longer a member of it, or from all of its nodes. A
+    /// member that opens a removed group again has forgotten entries that it acknowledged and votes
+    /// that it gave, as if its disk had been put back.
+    ///
+    /// # Errors
+    /// [`StartError::GroupIsOpen`] if the group is being opened or removed by somebody else.
+    /// [`StoreError::GroupInUse`] if another node has it open on the same store, or if entries of
+    /// it wait for space on a full disk. In both cases nothing is removed. Otherwise the node is
+    /// stopping or has ended, or the store can't be written.
+    ///
+    /// # Cancellation
+    /// A group that is open stops all the same. It may be removed or not.
+    pub async fn remove(&self, group: GroupId) -> Result<(), StartError> {
+        let groups = &self.parts.groups;
+        if groups.is_open(group) {
+            self.stop(group).await;
+        }
+        let _place = groups.place(group)?;
+        let Some((store, _)) = self.parts.store_and_transport() else {
+            return Err(StartError::Shutdown);
+        };
+        // A snapshot that the group was writing goes when the runtime gets to its cancelled task.
+        for _ in 0..GOES_WITHIN {
+            match store.remove(group).await {
+                Err(StoreError::GroupInUse(_)) => yield_now().await,
+                removed => return Ok(removed?),
+            }
+        }
+        Ok(store.remove(group).await?)
+    }
 }
 
-impl<SM: StateMachine> Node<SM> {
-    /// A handle for any thread and any executor.
-    pub fn raft(&self) -> Raft<SM> {
-        Raft::new(self.mailbox.shared())
+/// So many rounds of the runtime are left to the tasks of a group that was stopped. They need one.
+const GOES_WITHIN: usize = 100;
+
+impl<R, S, T> Node<R, S, T> {
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.parts.replica.id
     }
 
-    /// A handle for this thread, which pays for no atomics and no wake-up of another thread.
-    pub fn local(&self) -> LocalRaft<SM> {
-        LocalRaft::new(Rc::clone(&self.mailbox))
+    /// The node and its store.
+    pub fn replica(&self) -> Replica {
+        self.parts.replica
     }
 
-    /// Stops the node and waits until it has ended. What is new is refused with `Shutdown`; what has begun is brought to its end, and a node
-    /// that leads hands over to the peer that is furthest, so that the cluster needs no election. It takes at most a
-    /// [`request_timeout`](Config::request_timeout); what is left then has an unknown outcome.
+    /// The groups that are open, in the order of their ids.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.parts.groups.ids()
+    }
+
+    /// Finds a group that is open, and returns a handle of it for this thread; none where there is
+    /// no such group, or its state machine is another than `SM`. [`LocalRaft::shared`] makes one
+    /// for other threads of it.
+    pub fn find<SM: StateMachine>(&self, group: GroupId) -> Option<LocalRaft<SM>> {
+        let mailbox = self.parts.groups.mailbox(group)?;
+        Some(LocalRaft::new(mailbox.downcast::<Mailbox<SM>>().ok()?))
+    }
+
+    /// Stops the node and waits until it has ended. New requests are refused with `Shutdown`. Those
+    /// that have begun are completed, and a group that leads hands its leadership over to the peer
+    /// that is furthest, so that its cluster needs no election. It takes at most a
+    /// [`request_timeout`](crate::Config::request_timeout); what is left then has an unknown
+    /// outcome.
     ///
-    /// Errors: it had failed before, with this cause, or failed on the way. Dropping the future crashes the node.
+    /// # Errors
+    /// The node had failed before, with this cause; or it, or one of its groups, failed on the way.
+    ///
+    /// # Cancellation
+    /// Dropping the future crashes the node.
     pub async fn shutdown(self) -> Result<(), Fatal> {
-        self.mailbox.event(Event::Shutdown);
+        self.parts.groups.stop();
         self.stopped().await
     }
 
-    /// Waits until the node has ended, by itself or by [`shutdown`](Node::shutdown).
+    /// Waits until the node has ended, by itself or by [`shutdown`](Node::shutdown). A group that
+    /// fails alone doesn't end the node: [`Raft::stopped`] tells of it.
     ///
-    /// Errors: the cause, if it has failed; [`Fatal::Dropped`] if it was dropped.
-    pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
+    /// # Errors
+    /// The cause, if it has failed; [`Fatal::Dropped`] if it was dropped.
+    pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<R, S, T> {
         let outcome = self.outcome.clone();
         async move { outcome.await.unwrap_or(Err(Fatal::Dropped)) }
     }
 }
 
-/// Leaves nobody waiting and nothing attached, however the node ends: in order, by a failure, or dropped half-way.
-struct Closing<SM: StateMachine, T: Transport> {
-    group: GroupId,
-    mailbox: Rc<Mailbox<SM>>,
-    applying: Rc<Applying<SM>>,
-    replies: Rc<RefCell<Replies<SM>>>,
-    transport: Rc<T>,
-    closed: Cell<bool>,
-}
-
-impl<SM: StateMachine, T: Transport> Closing<SM, T> {
-    fn close(&self, end: &End) {
-        if self.closed.replace(true) {
-            return;
-        }
-        self.mailbox.close(end);
-        let reads = self.applying.take_reads();
-        // Taken out first: an answer may run code of whoever waits for it.
-        let replies = self.replies.take();
-        reads.into_iter().for_each(|(_, read)| read(Err(end.into())));
-        replies.abandon(end);
-        self.transport.detach(self.group);
+impl<R, S, T> Drop for Node<R, S, T> {
+    /// Its groups end within the drop: cancelling the task takes effect only when the runtime gets
+    /// to it, and by then the next node may have begun on the same store and transport.
+    fn drop(&mut self) {
+        self.parts.groups.abandon();
+        drop(self.parts.shared.take());
     }
 }
 
-/// Held by the node and by its outermost task: whichever is dropped first, the runtime being dropped, too.
-struct CloseOnDrop<SM: StateMachine, T: Transport>(Rc<Closing<SM, T>>);
+/// Held by the node's task.
+struct AbandonOnDrop(Rc<Groups>);
 
-impl<SM: StateMachine, T: Transport> Drop for CloseOnDrop<SM, T> {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
-        self.0.close(&End::Shutdown);
+        self.0.abandon();
+    }
+}
+
+impl<R, S, T> fmt::Debug for Node<R, S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (replica, groups) = (self.parts.replica, self.groups());
+        f.debug_struct("Node").field("replica", &replica).field("groups", &groups).finish()
     }
 }

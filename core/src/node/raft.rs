@@ -11,19 +11,20 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::admin::{Admin, Answer, answered};
-use super::mailbox::{End, Request, SharedMailbox, SharedReply, WriteResult};
-use super::quota::take_shared;
+use super::group::mailbox::{End, Outcome, Request, SharedMailbox, SharedReply, WriteResult};
+use super::group::quota::take_shared;
+use super::group::{Admin, Answer, answered, too_large};
 use crate::config::Config;
-use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
+use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, WriteError};
 use crate::membership::check_list;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::{Command, StateMachine};
-use crate::types::{Entry, LogId, NodeId};
+use crate::types::{Entry, GroupId, LogId, NodeId};
 
-/// A handle of a node: cheap to clone, usable from any thread and from any executor. It wakes the node at most once for all
-/// that has gathered. On the node's own thread, [`LocalRaft`](crate::LocalRaft) costs less.
+/// A handle of a node: cheap to clone, usable from any thread and from any executor. It wakes the
+/// node at most once for all that has gathered. On the node's own thread,
+/// [`LocalRaft`](crate::LocalRaft) costs less.
 pub struct Raft<SM: StateMachine> {
     mailbox: Arc<SharedMailbox<SM>>,
 }
@@ -41,16 +42,24 @@ impl<SM: StateMachine> Raft<SM> {
 
     /// The node's id.
     pub fn id(&self) -> NodeId {
-        self.mailbox.card.id
+        self.mailbox.known.id
     }
 
-    /// Replicates a command, and gives the state machine's response once it is durable on a majority and applied here.
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.mailbox.known.group
+    }
+
+    /// Replicates a command, and gives the state machine's response once it is durable on a
+    /// majority and applied here.
     ///
-    /// Any node takes writes: a follower passes them on to the leader. The command is queued by the call itself, not by the first poll. Dropping the
-    /// future does not take it back; its outcome is then unknown. Writes of one handle that are under way at once may be refused one
-    /// by one, so if their order matters, wait for the earlier one or make them one command.
+    /// Any node takes writes: a follower passes them on to the leader. The command is queued by the
+    /// call itself, not by the first poll. Dropping the future does not take it back; its outcome
+    /// is then unknown. Writes of one handle that are under way at once may be refused one by one,
+    /// so if their order matters, wait for the earlier one or make them one command.
     ///
-    /// Errors: [`WriteError`]; after each but `Unknown` the write has had no effect and will have none.
+    /// Errors: [`WriteError`]; after each but `Unknown` the write has had no effect and will have
+    /// none.
     pub fn write(
         &self,
         command: SM::Command,
@@ -75,7 +84,7 @@ impl<SM: StateMachine> Raft<SM> {
         command: SM::Command,
     ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
-        let config = &mailbox.card.config;
+        let config = &mailbox.known.config;
         let (command, bytes) = encode::<SM>(command, config)?;
         let permit = take_shared(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
             .ok_or(WriteError::Busy)?;
@@ -85,12 +94,13 @@ impl<SM: StateMachine> Raft<SM> {
         Ok(result)
     }
 
-    /// Lets `read` look at the state, linearizably: it sees every write that was answered, by any node, before this call. It runs on the
-    /// node's thread and should be short.
+    /// Lets `read` look at the state, linearizably: it sees every write that was answered, by any
+    /// node, before this call. It runs on the node's thread and should be short.
     ///
-    /// Any node answers reads, from its own state, after the leader has confirmed to a quorum that it still leads: no log entry, and one
-    /// confirmation for all the reads that wait. The read is queued by the call itself; dropping the future makes its result go nowhere.
-    /// A panic of `read` goes on in the future.
+    /// Any node answers reads, from its own state, after the leader has confirmed to a quorum that
+    /// it still leads: no log entry, and one confirmation for all the reads that wait. The read is
+    /// queued by the call itself; dropping the future makes its result go nowhere. A panic of
+    /// `read` goes on in the future.
     ///
     /// Errors: [`ReadError`].
     pub fn read<T: Send + 'static, F: FnOnce(&SM) -> T + Send + 'static>(
@@ -106,7 +116,7 @@ impl<SM: StateMachine> Raft<SM> {
         read: impl FnOnce(&SM) -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
         let mailbox = &self.mailbox;
-        let permit = take_shared(&mailbox.pending_reads, 1, mailbox.card.config.max_pending_reads)
+        let permit = take_shared(&mailbox.pending_reads, 1, mailbox.known.config.max_pending_reads)
             .ok_or(ReadError::Busy)?;
         let (to, result) = oneshot::channel();
         let read = move |state: Result<&SM, ReadError>| {
@@ -144,27 +154,33 @@ impl<SM: StateMachine> Raft<SM> {
         self.ask(|answer| Admin::Initialize { list, answer }).await
     }
 
-    /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers once a restart would find it; at once if
-    /// there is one that covers all that is applied here. The log behind it is purged but for [`Config::retained_bytes`]. It is this node's
-    /// matter: the others are not asked, and no leader is needed.
+    /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers
+    /// once a restart would find it; at once if there is one that covers all that is applied here.
+    /// The log behind it is purged but for [`Config::retained_bytes`]. It is this node's matter:
+    /// the others are not asked, and no leader is needed.
     ///
-    /// One snapshot is written at a time, so it may wait for another to be written first; all who wait share the next one. Writes, reads and heartbeats
-    /// go on meanwhile. It is queued by the call itself; dropping the future does not take it back.
+    /// One snapshot is written at a time, so it may wait for another to be written first; all who
+    /// wait share the next one. Writes, reads and heartbeats go on meanwhile. It is queued by the
+    /// call itself; dropping the future does not take it back.
     ///
-    /// Errors: [`SnapshotError`]: nothing was ever applied (`Nothing`), or it can't be taken (`StateMachine`) or written (`Store`); the
-    /// node goes on then, and the group's snapshot is the one before. Where the node ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
+    /// Errors: [`SnapshotError`]: nothing was ever applied (`Nothing`), or it can't be taken
+    /// (`StateMachine`) or written (`Store`); the node goes on then, and the group's snapshot is
+    /// the one before. Where the node ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
     /// is a new one.
     pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
         self.ask(Admin::Snapshot)
     }
 
-    /// Purges from this node's log all that its snapshot covers, [`Config::retained_bytes`] as well, and gives the last entry that is purged, once a restart
-    /// would find it so; [`LogId::ZERO`] where there is no snapshot. Peers that need older entries get the snapshot; where one is being sent, what
-    /// follows on it stays, up to [`Config::max_retained_bytes`]. It takes no snapshot: for the smallest log, take one before.
+    /// Purges from this node's log all that its snapshot covers, [`Config::retained_bytes`] as
+    /// well, and gives the last entry that is purged, once a restart would find it so;
+    /// [`LogId::ZERO`] where there is no snapshot. Peers that need older entries get the snapshot;
+    /// where one is being sent, what follows on it stays, up to [`Config::max_retained_bytes`]. It
+    /// takes no snapshot: for the smallest log, take one before.
     ///
     /// It is queued by the call itself; dropping the future does not take it back.
     ///
-    /// Errors: the node ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was purged.
+    /// Errors: the node ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was
+    /// purged.
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
         self.ask(Admin::Purge)
     }
@@ -178,15 +194,25 @@ impl<SM: StateMachine> Raft<SM> {
         answered(taken, receiver, self.metrics())
     }
 
+    /// Waits until the group has ended on this node: it was stopped, it has failed, or the node has
+    /// ended.
+    ///
+    /// # Errors
+    /// The cause, if it or the node has failed; [`Fatal::Dropped`] if the node was dropped.
+    pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + Send + use<SM> {
+        ended(self.mailbox.known.outcome.clone())
+    }
+
     /// What the node tells of itself, now and whenever it changes.
     ///
     /// A borrow of it holds up the node, which publishes: drop it soon, and don't borrow twice in
     /// one expression. Clone what is needed for longer.
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
-        self.mailbox.card.metrics.clone()
+        self.mailbox.known.metrics.clone()
     }
 
-    /// Hands the node a message from a peer: the receiving end of a transport of one's own. What is too much is dropped.
+    /// Hands the node a message from a peer: the receiving end of a transport of one's own. What is
+    /// too much is dropped.
     pub fn deliver(&self, message: Message) {
         self.mailbox.deliver(message);
     }
@@ -196,6 +222,11 @@ impl<SM: StateMachine> std::fmt::Debug for Raft<SM> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Raft").field("id", &self.id()).finish_non_exhaustive()
     }
+}
+
+/// Waits for what a group comes to.
+pub(super) async fn ended(outcome: Outcome) -> Result<(), Fatal> {
+    outcome.await.unwrap_or(Err(Fatal::Dropped))
 }
 
 /// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which
@@ -236,12 +267,6 @@ pub(crate) fn encode<SM: StateMachine>(
         return Err(WriteError::Command(reason));
     }
     Ok((command, bytes + Entry::OVERHEAD_BYTES))
-}
-
-/// Why a command of so many bytes is refused, if it is.
-pub(crate) fn too_large(bytes: usize, config: &Config) -> Option<String> {
-    let max = config.max_command_bytes;
-    (bytes > max).then(|| format!("it has {bytes} bytes, {max} are allowed"))
 }
 
 /// The list that a group is to be formed of.

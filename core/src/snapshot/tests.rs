@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use quorate_rt::{AsyncRuntime, Launch};
-use quorate_rt_tokio::Tokio;
+use quorate_rt::{Executor, Launch, testing};
 
 use super::*;
 
@@ -73,7 +72,8 @@ impl SnapshotDraft for Full {
 }
 
 fn run<T: 'static>(test: impl Future<Output = T> + 'static) -> T {
-    Tokio::run(&Launch::default(), async |_: Tokio| test.await).expect("the runtime starts")
+    testing::Memory::run(&Launch::default(), async |_: testing::Memory| test.await)
+        .expect("the runtime starts")
 }
 
 /// Bytes of which no two parts are the same.

@@ -42,8 +42,8 @@
 //! | `settle` | delivers and persists until nothing happens any more, in no time |
 //! | `status` / `log 1 …` / `peers 1` / `flying` | what the nodes are / a log, `*` where durable / a leader's peers / messages on their way |
 //!
-//! Single steps show messages (`1->2 …`), writes and what follows from a message, indented; `run`, `settle` and `elect` show only
-//! changes of role, commits and answers.
+//! Single steps show messages (`1->2 …`), writes and what follows from a message, indented; `run`,
+//! `settle` and `elect` show only changes of role, commits and answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,7 +65,8 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Runs a command; what has come of it, in lines. Panics at a command that is not understood, or has nothing to do.
+    /// Runs a command; what has come of it, in lines. Panics at a command that is not understood,
+    /// or has nothing to do.
     pub(crate) fn run(&mut self, line: &str) -> Vec<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (command, rest) = words.split_first().expect("not empty");
@@ -387,7 +388,8 @@ fn wake(cluster: &mut Cluster, id: NodeId) {
     cluster.wake(id);
 }
 
-/// Nobody else notices that time passes: as if they were slower, or had heard from a leader just now.
+/// Nobody else notices that time passes: as if they were slower, or had heard from a leader just
+/// now.
 fn campaign(cluster: &mut Cluster, id: NodeId) {
     for _ in 0..100 {
         wake(cluster, id);

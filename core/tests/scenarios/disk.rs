@@ -1,4 +1,5 @@
-//! A disk in hand: writes wait until the script completes them, and a crash leaves what was completed. Snapshots are finished at once.
+//! A disk in hand: writes wait until the script completes them, and a crash leaves what was
+//! completed. Snapshots are finished at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -181,7 +182,8 @@ impl Disk {
         last
     }
 
-    /// Loses what is not durable, except the oldest `survivors` writes: they have reached the disk, but nobody has heard of it.
+    /// Loses what is not durable, except the oldest `survivors` writes: they have reached the disk,
+    /// but nobody has heard of it.
     pub(crate) fn crash(&mut self, survivors: usize) {
         self.complete(survivors);
         self.pending.clear();

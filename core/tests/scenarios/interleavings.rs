@@ -1,8 +1,9 @@
-//! Random interleavings: messages are lost, repeated and reordered, clocks differ, disks are slow, nodes crash with some of their
-//! writes done; after every step the safety properties are checked, and at the end, when all is well again, the
-//! cluster must work.
+//! Random interleavings: messages are lost, repeated and reordered, clocks differ, disks are slow,
+//! nodes crash with some of their writes done; after every step the safety properties are checked,
+//! and at the end, when all is well again, the cluster must work.
 //!
-//! `PROPTEST_CASES=5000` runs longer, `PROPTEST_RNG_SEED=1` finds other interleavings. A failure shows the shortest one found.
+//! `PROPTEST_CASES=5000` runs longer, `PROPTEST_RNG_SEED=1` finds other interleavings. A failure
+//! shows the shortest one found.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use quorate_core::{Config, LogId, NodeId, Role};
 use crate::cluster::Cluster;
 use crate::show;
 
-/// One step. A node is named by a number modulo the number of nodes, a link by one modulo the number of busy links; a step that
-/// has nothing to do does nothing.
+/// One step. A node is named by a number modulo the number of nodes, a link by one modulo the
+/// number of busy links; a step that has nothing to do does nothing.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     /// The node whose timer is next wakes.
@@ -249,7 +250,8 @@ fn leads(cluster: &Cluster, id: NodeId) -> bool {
     cluster.engine(id).is_some_and(|engine| engine.role() == Role::Leader)
 }
 
-/// When everything works again, a leader is found, a write is committed everywhere, and all logs are equal.
+/// When everything works again, a leader is found, a write is committed everywhere, and all logs
+/// are equal.
 fn recovers(cluster: &mut Cluster) {
     cluster.manual_fetches = false;
     for id in cluster.ids() {
@@ -335,7 +337,8 @@ fn five_nodes_stay_safe_and_recover() {
     check(5, 30);
 }
 
-/// Cold starts of all nodes at once (E9): whatever the seeds, a leader is found within a few election timeouts.
+/// Cold starts of all nodes at once (E9): whatever the seeds, a leader is found within a few
+/// election timeouts.
 #[test]
 fn cold_starts_find_a_leader() {
     let mut slowest = Duration::ZERO;

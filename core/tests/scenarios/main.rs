@@ -1,5 +1,5 @@
-//! Scenarios of the engine: whole clusters in one process, whose clock, network and disks are in hand. `testdata/*.txt` are
-//! the scenarios; `commands.rs` describes their language.
+//! Scenarios of the engine: whole clusters in one process, whose clock, network and disks are in
+//! hand. `testdata/*.txt` are the scenarios; `commands.rs` describes their language.
 
 mod cluster;
 mod commands;

@@ -1,5 +1,6 @@
-//! What must hold after every step, whatever has happened: the safety properties of Raft (thesis 3.2), and the promises of this
-//! engine to those who use it. A violation is a panic; the script runner adds the line that led to it.
+//! What must hold after every step, whatever has happened: the safety properties of Raft (thesis
+//! 3.2), and the promises of this engine to those who use it. A violation is a panic; the script
+//! runner adds the line that led to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +75,8 @@ impl Safety {
         assert_eq!(show::state_of(content), meta.log_id.to_string(), "another state (S2)");
     }
 
-    /// Log matching: an entry has one content and one predecessor, wherever and whenever it is written.
+    /// Log matching: an entry has one content and one predecessor, wherever and whenever it is
+    /// written.
     pub(crate) fn on_write(&mut self, disk: &Disk, write: &LogWrite) {
         if self.off {
             return;

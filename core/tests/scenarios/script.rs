@@ -1,5 +1,6 @@
-//! Scenario files: blocks of commands, a line `----`, and what is expected to come of them, up to the next blank line.
-//! `#` starts a comment. With `REWRITE=1` in the environment what has come is written into the file instead of compared.
+//! Scenario files: blocks of commands, a line `----`, and what is expected to come of them, up to
+//! the next blank line. `#` starts a comment. With `REWRITE=1` in the environment what has come is
+//! written into the file instead of compared.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,8 +11,8 @@ use crate::commands::Scenario;
 
 /// Runs one file of `testdata`.
 ///
-/// Panics with all differences, each with file and line, or with the violation of a safety property and the line of the
-/// command that led to it.
+/// Panics with all differences, each with file and line, or with the violation of a safety property
+/// and the line of the command that led to it.
 #[expect(clippy::disallowed_methods, reason = "whether to rewrite is the caller's choice")]
 pub(crate) fn run(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
@@ -67,7 +68,8 @@ pub(crate) fn run(name: &str) {
     }
 }
 
-/// What has come of the commands; or the line and the command that failed, why, and what had come before.
+/// What has come of the commands; or the line and the command that failed, why, and what had come
+/// before.
 fn run_block(scenario: &mut Scenario, commands: &[(usize, &str)]) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
     for (number, command) in commands {
@@ -88,7 +90,8 @@ fn run_block(scenario: &mut Scenario, commands: &[(usize, &str)]) -> Result<Vec<
     Ok(lines)
 }
 
-/// The two texts beside each other, line by line: common lines once, by their longest common subsequence.
+/// The two texts beside each other, line by line: common lines once, by their longest common
+/// subsequence.
 fn diff(expected: &[&str], actual: &[String]) -> String {
     let (rows, columns) = (expected.len(), actual.len());
     let mut longest = vec![vec![0; columns + 1]; rows + 1];

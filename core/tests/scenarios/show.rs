@@ -134,7 +134,8 @@ fn situation(situation: &Situation) -> String {
     }
 }
 
-/// A message. Numbers of forwards and questions are drawn at random; `number` gives them small names.
+/// A message. Numbers of forwards and questions are drawn at random; `number` gives them small
+/// names.
 pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usize) -> String {
     let Message { from, to, term, body, .. } = message;
     let (sender, receiver) = (replica(*from), replica(*to));
@@ -164,6 +165,11 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
             write!(text, "claim, ballot {} of {}", claim.ballot, ids(&claim.ids()))
         }
         Body::Admit { .. } => write!(text, "let in"),
+        Body::Rest { last_log_id, round: r, .. } => {
+            write!(text, "rest at {last_log_id}{}", round(r))
+        }
+        Body::Rests { last_log_id } => write!(text, "rests at {last_log_id}"),
+        Body::Alive(_) => write!(text, "alive"),
         Body::Append { prev, committed, round: r, entries: e, .. } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))
         }
@@ -187,6 +193,7 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
                 ForwardOutcome::Appended(log_id) => write!(text, "forward #{number}: at {log_id}"),
                 ForwardOutcome::NotLeader => write!(text, "forward #{number}: not leader"),
                 ForwardOutcome::Busy => write!(text, "forward #{number}: busy"),
+                ForwardOutcome::StorageFull => write!(text, "forward #{number}: storage full"),
                 ForwardOutcome::Partly { first, refused } => {
                     let places: Vec<_> = refused.iter().map(|r| r.place).collect();
                     write!(text, "forward #{number}: at {first}, but not {places:?}")

@@ -193,7 +193,8 @@ impl Ask<'_> {
                 let said = error.code().is_some();
                 self.lost |= !said;
                 if said {
-                    assert_eq!(error.code(), Some("CLUSTERDOWN"), "{error}");
+                    let is_known = matches!(error.code(), Some("CLUSTERDOWN" | "MISCONF"));
+                    assert!(is_known, "{error}");
                 }
                 let refused = said && !error.to_string().contains("unknown");
                 (if refused { Fate::Refused } else { Fate::Unknown }, None)

@@ -363,8 +363,13 @@ fn take_pair(from: &mut Bytes) -> Result<[u64; 2], DecodeError> {
     Ok([take_u64(from, "pair")?, take_u64(from, "pair")?])
 }
 
-const STATES: [StoreState; 4] =
-    [StoreState::Empty, StoreState::Claimed, StoreState::Member, StoreState::Spent];
+const STATES: [StoreState; 5] = [
+    StoreState::Empty,
+    StoreState::Claimed,
+    StoreState::Member,
+    StoreState::Spent,
+    StoreState::Admitted,
+];
 
 fn state_code(state: StoreState) -> u8 {
     STATES.iter().position(|known| *known == state).expect("all are listed") as u8

@@ -194,14 +194,13 @@ fn a_stranger_makes_a_node_dial_nobody_but_itself() {
         let transport = TcpTransport::bind(&rt, ANYWHERE).await.unwrap();
         let at = transport.local_addr();
         let node = RaftNode::builder(2)
-            .group(GROUP)
             .log_store(MemStore::new())
             .transport(transport)
-            .state_machine(())
             .start(&rt)
             .await
             .unwrap();
-        let own = node.local().metrics().borrow().replica;
+        let _raft = node.group(GROUP).open_local(()).await.unwrap();
+        let own = node.replica();
         let mut here = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         let mut victim = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         let its_address = victim.local_addr().unwrap().to_string();

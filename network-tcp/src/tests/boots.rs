@@ -285,3 +285,23 @@ fn a_copy_that_proves_nothing_is_refused_by_the_answer_of_another() {
         assert_eq!((one.transport.stats().accepts, one.transport.stats().twins), (1, 1));
     });
 }
+
+/// A new disk founds one group, whose attempt is in vain, and is let into another: only by that it
+/// can show that it belongs to its cluster.
+#[test]
+fn a_store_that_was_let_in_shows_that_and_not_a_claim() {
+    run(async |rt| {
+        let transport = TcpTransport::bind(&rt, ANYWHERE).await.unwrap();
+        let let_in = Credentials { state: StoreState::Admitted, ..member(1) };
+        let claims = |cluster| {
+            let (state, cluster) = (StoreState::Claimed, Some(cluster));
+            Credentials { state, cluster, ..member(1) }
+        };
+        for (group, credentials) in
+            [(3, claims(OTHER_CLUSTER)), (4, let_in), (5, claims(OTHER_CLUSTER))]
+        {
+            transport.attach(group, credentials, Inbox::new(drop));
+        }
+        assert_eq!(transport.state().own.get(), Some(let_in));
+    });
+}

@@ -28,7 +28,13 @@ fn memory(term: u64) -> Memory {
 
 #[test]
 fn each_part_comes_out_as_it_went_in_and_only_whole() {
-    let states = [StoreState::Empty, StoreState::Claimed, StoreState::Member, StoreState::Spent];
+    let states = [
+        StoreState::Empty,
+        StoreState::Claimed,
+        StoreState::Admitted,
+        StoreState::Member,
+        StoreState::Spent,
+    ];
     let hellos = states.map(|state| hello_by(Credentials { state, ..member(1) }, replica(2)));
     let more = [
         Hello { lane: Lane::Bulk, address: "é".repeat(256), ..hello(1, 2) },

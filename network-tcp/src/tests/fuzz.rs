@@ -129,10 +129,11 @@ impl Random {
                 Body::Forward { boot, sequence, commands }
             }
             7 => {
-                let outcome = match self.below(4) {
+                let outcome = match self.below(5) {
                     0 => ForwardOutcome::Appended(last_log_id),
                     1 => ForwardOutcome::NotLeader,
                     2 => ForwardOutcome::Busy,
+                    3 => ForwardOutcome::StorageFull,
                     _ => {
                         let count = self.below(4) as u32;
                         let refused = (0..count)

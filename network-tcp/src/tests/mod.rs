@@ -25,7 +25,7 @@ use quorate_core::{
     ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Obstacle,
     Payload, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
-use quorate_rt::{AsyncRuntime, Launch, Listener, ReadHalf, Stream, WriteHalf};
+use quorate_rt::{Executor, Launch, Listener, Network, ReadHalf, Stream, WriteHalf};
 use quorate_rt_tokio::{Tokio, TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};
 
 use crate::config::{TcpConfig, Timing};
@@ -424,6 +424,7 @@ fn all_kinds() -> Vec<Body> {
         forwarded(ForwardOutcome::Appended(log_id)),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::StorageFull),
         forwarded(ForwardOutcome::Partly {
             first: log_id,
             refused: vec![quorate_core::Refusal::new(1, "why".to_owned())],

@@ -62,17 +62,18 @@ fn what_a_node_cannot_do_without_ends_it_with_the_cause() {
     run(async |rt| {
         let transport = TcpTransport::bind(&rt, ANYWHERE).await.unwrap();
         let node = RaftNode::builder(1)
-            .group(GROUP)
             .log_store(MemStore::new())
             .transport(transport.clone())
-            .state_machine(())
             .start(&rt)
             .await
             .unwrap();
+        let raft = node.group(GROUP).open_local(()).await.unwrap();
         let task = async { panic!("the cause") };
         watch::or_fail(Rc::clone(transport.state()), "accepts connections", task).await;
         let Err(Fatal::Transport(reason)) = node.stopped().await else { panic!("another end") };
         assert!(reason.contains("accepts connections") && reason.contains("the cause"), "{reason}");
+        let Err(Fatal::Transport(of_group)) = raft.stopped().await else { panic!("another end") };
+        assert_eq!(of_group, reason, "its groups end with it");
     });
 }
 
@@ -95,10 +96,10 @@ fn a_panic_in_the_last_steps_of_a_node_is_its_outcome() {
         let node = RaftNode::builder(1)
             .log_store(MemStore::new())
             .transport(EndsBadly)
-            .state_machine(())
             .start(&rt)
             .await
             .unwrap();
+        let _raft = node.group(0).open_local(()).await.unwrap();
         let Err(Fatal::Bug(reason)) = node.shutdown().await else { panic!("another end") };
         assert!(reason.contains("not in order"), "{reason}");
     });

@@ -1,4 +1,5 @@
-//! Runs whole clusters in the simulator, a seed each, and tells of the first that violates something.
+//! Runs whole clusters in the simulator, a seed each, and tells of the first that violates
+//! something.
 //!
 //! ```console
 //! $ cargo run --release -p quorate-tests --bin simulate -- --seeds 0..1000
@@ -32,8 +33,9 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// How much of what each node did before a violation is told.
 const LAST: usize = 40;
 
-/// Runs whole clusters of the shipped code in a simulator: engine, node, TCP transport and write-ahead log, under faults of the network, of processes, disks and
-/// clocks. Everything in a run is drawn from its seed.
+/// Runs whole clusters of the shipped code in a simulator: engine, node, TCP transport and
+/// write-ahead log, under faults of the network, of processes, disks and clocks. Everything in a
+/// run is drawn from its seed.
 #[derive(Parser)]
 struct Arguments {
     /// The seeds to run: from the first up to, and without, the second.
@@ -75,8 +77,9 @@ struct Arguments {
     /// What is tried when all is well again, whatever the seed says.
     #[arg(long, value_enum)]
     epilogue: Option<Epilogue>,
-    /// Plants defects, one at a time, and runs seeds until a check sees it: their ids, or `all`; `list` tells of them. With --seed: runs that
-    /// seed with it. Takes a build with `--features planted`.
+    /// Plants defects, one at a time, and runs seeds until a check sees it: their ids, or `all`;
+    /// `list` tells of them. With --seed: runs that seed with it. Takes a build with `--features
+    /// planted`.
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     planted: Vec<String>,
     /// How many seconds each planted defect is looked for.

@@ -15,7 +15,7 @@ use quorate::sim::{
     Crash, DiskImage, Generator, Host, NameConfig, Names, Network, Sim, Simulation,
 };
 use quorate::{
-    AsyncRuntime, Fatal, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError,
+    Executor, Fatal, FileStore, InitializeError, Metrics, Node, NodeId, Raft, StartError,
     StoreError, TcpConfig, TcpTransport,
 };
 
@@ -25,6 +25,7 @@ use super::ledger::Ledger;
 use super::observed::Observed;
 use super::observer::{DATA, Observer, now};
 use super::plan::{Naming, Plan};
+use super::quiet::{self, Quiet};
 use super::workload::clients;
 
 pub const PORT: u16 = 7000;
@@ -71,6 +72,8 @@ pub struct Cluster {
     /// What the clients do.
     pub workload: Generator,
     phase: Cell<Phase>,
+    /// The groups that are looked at from outside only.
+    pub quiet: Quiet,
     /// Nodes may be told lists that differ, and nobody writes.
     forming: Cell<bool>,
     /// Lists have differed; all are told the same from now on.
@@ -139,6 +142,7 @@ impl Cluster {
             wall_clocks: Generator::new(plan.seed, "wall clocks"),
             workload: Generator::new(plan.seed, "workload"),
             phase: Cell::new(Phase::Faults),
+            quiet: Quiet::default(),
             counts: RefCell::default(),
         });
         cluster.heal_names();
@@ -276,6 +280,7 @@ impl Cluster {
             self.observer.refused(id, &error);
         }
         self.change(id, |member| member.raft = None);
+        self.quiet.closed(id);
     }
 
     /// What a service does: opens its store, listens, starts its node, forms the cluster, and stops
@@ -295,30 +300,37 @@ impl Cluster {
         let transport = transport.expect("nobody else listens there");
         let observer = Rc::clone(&self.observer);
         let transport = Observed { inner: transport, node, life, observer, rt: rt.clone() };
-        let node = Node::builder(id)
-            .config(self.plan.config.clone())
-            .log_store(store)
-            .transport(transport)
-            .state_machine(Ledger::new(rt.clone(), id, Some(Rc::clone(&self.observer))))
-            .start(rt)
-            .await?;
+        let node = Node::builder(id).log_store(store).transport(transport).start(rt).await?;
+        let ledger = Ledger::new(rt.clone(), id, Some(Rc::clone(&self.observer)));
+        let config = || self.plan.config.clone();
+        let local = node.group(0).config(config()).open_local(ledger).await?;
+        if quiet::has_groups(&self.plan) {
+            for group in quiet::GROUPS {
+                let raft = node.group(group).config(config()).open(quiet::Tally::default()).await?;
+                self.quiet.opened(id, raft.clone());
+                let members = self.hosts.keys().map(|id| (*id, self.listed_address(*id)));
+                rt.spawn(quiet::form(rt.clone(), raft, members.collect())).detach();
+            }
+        }
+        let raft = local.shared();
         let (stop, stopped) = oneshot::channel();
-        self.observer.watch(id, node.raft().metrics());
+        self.observer.watch(id, raft.metrics());
         self.change(id, |member| {
-            member.raft = Some(node.raft());
+            member.raft = Some(raft.clone());
             member.stop = Some(stop);
         });
-        rt.spawn(self.clone().form(rt.clone(), node.raft())).detach();
+        rt.spawn(self.clone().form(rt.clone(), raft)).detach();
         for number in 0..self.plan.load.local_clients {
-            let (cluster, local) = (Rc::clone(self), node.local());
+            let (cluster, local) = (Rc::clone(self), local.clone());
             rt.spawn(clients::inside(cluster, rt.clone(), id, local, number)).detach();
         }
-        let ended = node.stopped();
+        let ended = local.stopped();
         pin_mut!(ended);
         let outcome = match select(stopped, ended).await {
             Either::Left((Ok(()), _)) => {
                 self.tell(|| format!("node {id} is told to stop"));
-                node.shutdown().await
+                let (stopped, of_group) = (node.shutdown().await, local.stopped().await);
+                of_group.and(stopped)
             }
             Either::Left((Err(_), ended)) => ended.await,
             Either::Right((outcome, _)) => outcome,

@@ -1,4 +1,5 @@
-//! What is tried when all is well again and the core serves: one fault more, of which it is known what must come.
+//! What is tried when all is well again and the core serves: one fault more, of which it is known
+//! what must come.
 
 mod both_disks;
 mod handover;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::{Either, join, join_all, select};
 use quorate::sim::{Crash, NetworkConfig, Sim};
-use quorate::{AsyncRuntime, NodeId, Role, Term};
+use quorate::{Executor, NodeId, Role, Term};
 
 use super::checks::Verdict;
 use super::cluster::Cluster;
@@ -164,7 +165,8 @@ impl Scene<'_> {
         outcome
     }
 
-    /// A leader that can't commit takes no more of what is passed on to it than it may have uncommitted; the rest is refused.
+    /// A leader that can't commit takes no more of what is passed on to it than it may have
+    /// uncommitted; the rest is refused.
     async fn hung_followers(&self) -> Verdict {
         let cluster = self.cluster;
         let followers = || self.core.iter().copied().filter(|id| *id != self.leader);
@@ -248,8 +250,9 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take itself for the leader as long as it can have heard of
-    /// its peers; but what is written meanwhile a read of it would not see (6.4).
+    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take
+    /// itself for the leader as long as it can have heard of its peers; but what is written
+    /// meanwhile a read of it would not see (6.4).
     async fn deaf_leader(&self) -> Verdict {
         let cluster = self.cluster;
         let (of, leader) = (Rc::clone(cluster), self.leader);
@@ -261,7 +264,8 @@ impl Scene<'_> {
         cluster.host(leader).disk().stall(3 * self.election_timeout());
         let asked = async {
             let limit = cluster.plan.patience();
-            // It may be itself: a leader that can't hand over, as its peers need what its disk does not give, steps down; and then that works again.
+            // It may be itself: a leader that can't hand over, as its peers need what its disk does
+            // not give, steps down; and then that works again.
             let what = "somebody is elected";
             comes_true(cluster, self.rt, what, limit, || self.somebody_leads()).await?;
             if let Some(next) = self.core.iter().find(|id| **id != leader && self.leads(**id)) {
@@ -274,7 +278,8 @@ impl Scene<'_> {
         asked
     }
 
-    /// A leader that is stopped in order leaves the cluster with one. (Where it couldn't hand over, it may be itself, once it is back.)
+    /// A leader that is stopped in order leaves the cluster with one. (Where it couldn't hand over,
+    /// it may be itself, once it is back.)
     async fn stopped_leader(&self) -> Verdict {
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         self.cluster.stop(self.leader, Duration::from_secs(1));

@@ -1,4 +1,5 @@
-//! When all is well again: what of the cluster should be able to go on does, within a bound, and its nodes agree.
+//! When all is well again: what of the cluster should be able to go on does, within a bound, and
+//! its nodes agree.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -9,18 +10,20 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use quorate::rt::local_task::LocalTask;
 use quorate::sim::{Crash, NetworkConfig, Sim};
-use quorate::{AsyncRuntime, NodeId};
+use quorate::{Executor, NodeId};
 
 use super::checks::Verdict;
 use super::cluster::{Cluster, Phase};
 use super::observer::now;
 use super::profile::Profile;
+use super::quiet;
 use super::workload::clients;
 
 /// How often it is looked whether something has come true.
 const STEP: Duration = Duration::from_millis(50);
 
-/// Mends all but what the core can do without, and gives the core: a majority at least, with all whose disks are whole, or only so many of them.
+/// Mends all but what the core can do without, and gives the core: a majority at least, with all
+/// whose disks are whole, or only so many of them.
 pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
     let (draw, ids) = (&cluster.faults, cluster.ids());
     cluster.network.heal_all();
@@ -115,7 +118,8 @@ pub async fn comes_true(
     Ok(())
 }
 
-/// The leader that all of these nodes know of. (Somebody who was to be left out may have come through and be of use.)
+/// The leader that all of these nodes know of. (Somebody who was to be left out may have come
+/// through and be of use.)
 pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
     let of = |id: &NodeId| {
         let metrics = cluster.metrics(*id)?;
@@ -129,8 +133,9 @@ pub fn leader_of(cluster: &Cluster, core: &[NodeId]) -> Option<NodeId> {
 
 /// The core has a leader, and each of its nodes serves.
 ///
-/// Where that takes long, clients rest: what a leader keeps for a node that gets its snapshot is bounded, and where they write more than that while it is sent, that node gets
-/// one after the other.
+/// Where that takes long, clients rest: what a leader keeps for a node that gets its snapshot is
+/// bounded, and where they write more than that while it is sent, that node gets one after the
+/// other.
 pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
     let limit = cluster.plan.patience();
     let (lull_at, deadline) = (now() + limit / 6, now() + limit);
@@ -254,7 +259,8 @@ fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
     let files = host.disk().files();
     let count =
         |ending: &str| files.iter().filter(|path| path.to_string_lossy().ends_with(ending)).count();
-    // Its own, and the next, which may be on its way; the log that is kept, and the segment that is prepared.
+    // Its own, and the next, which may be on its way; the log that is kept, and the segment that is
+    // prepared.
     let (snapshots, drafts, segments) = (count(".snapshot"), count(".tmp"), count(".wal"));
     let log = cluster.observer.with_model(|model| {
         let log = &model.nodes[&id].durable;
@@ -268,7 +274,10 @@ fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
     let tasks = 16 + 10 * peers + 2 * cluster.plan.load.local_clients as usize;
     // In each direction, for messages and for snapshots.
     let connections = cluster.network.connections(host.id());
-    if snapshots > 2 || drafts > 1 || segments > needed {
+    // Other groups have snapshots of their own, and what they have in old segments keeps these.
+    let has_groups = quiet::has_groups(&cluster.plan);
+    let of_others = if has_groups { quiet::GROUPS.len() } else { 0 };
+    if snapshots > 2 + of_others || drafts > 1 || segments > needed && !has_groups {
         return Some(format!(
             "{snapshots} snapshots, {drafts} drafts and {segments} segments for a log of {log} bytes"
         ));

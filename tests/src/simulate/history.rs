@@ -40,7 +40,8 @@ pub struct History {
 }
 
 impl History {
-    /// A value that was not written before. They are numbered from 1 on: 0 is that of a register which nobody has written.
+    /// A value that was not written before. They are numbered from 1 on: 0 is that of a register
+    /// which nobody has written.
     pub fn new_value(&mut self) -> u64 {
         self.values += 1;
         self.values

@@ -1,4 +1,5 @@
-//! What the simulated clusters replicate: registers that count their writes, so that an answer tells its place in the order of all.
+//! What the simulated clusters replicate: registers that count their writes, so that an answer
+//! tells its place in the order of all.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,7 +1,9 @@
-//! Whole clusters of the shipped code in the simulator: engine, node, transport and write-ahead log, under everything that can go wrong, checked after each step.
+//! Whole clusters of the shipped code in the simulator: engine, node, transport and write-ahead
+//! log, under everything that can go wrong, checked after each step.
 //!
-//! A run is made from a seed: a [`Plan`] is drawn; for a while things go wrong, while clients write and read; then all is well again for a core of
-//! the nodes, which must find a leader, serve, and agree. The checks look on all the time (`checks/`).
+//! A run is made from a seed: a [`Plan`] is drawn; for a while things go wrong, while clients write
+//! and read; then all is well again for a core of the nodes, which must find a leader, serve, and
+//! agree. The checks look on all the time (`checks/`).
 //!
 //! | file | concern |
 //! | --- | --- |
@@ -31,6 +33,7 @@ pub mod observer;
 pub mod plan;
 pub mod planted;
 pub mod profile;
+pub mod quiet;
 pub mod run;
 pub mod shrink;
 pub mod workload;

@@ -47,6 +47,15 @@ pub struct LogModel {
     pub entries: VecDeque<Seal>,
 }
 
+/// The numbers of the writes that told these parts of a log last.
+#[derive(Clone, Debug, Default)]
+struct ToldBy {
+    hard_state: u64,
+    standing: u64,
+    marks: u64,
+    snapshot: u64,
+}
+
 impl LogModel {
     pub fn last(&self) -> LogId {
         self.entries.back().map_or(self.purged, |entry| entry.log_id)
@@ -77,16 +86,30 @@ impl LogModel {
             || !self.covers(memory.committed)
     }
 
-    fn write(&mut self, write: &Written) {
-        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+    fn write(&mut self, write: &Written, told_by: &mut ToldBy) {
+        // One that has waited for space may be older than what went ahead of it.
+        let is_later = |by: &mut u64| std::mem::replace(by, write.number.max(*by)) < write.number;
+        if let Some(hard_state) = write.hard_state
+            && is_later(&mut told_by.hard_state)
+        {
+            self.hard_state = hard_state;
+        }
         self.cluster = write.cluster.or(self.cluster);
-        if let Some(standing) = &write.standing {
+        if let Some(standing) = &write.standing
+            && is_later(&mut told_by.standing)
+        {
             self.standing.clone_from(standing);
         }
-        if let Some(marks) = &write.marks {
+        if let Some(marks) = &write.marks
+            && is_later(&mut told_by.marks)
+        {
             self.marks.clone_from(marks);
         }
-        self.snapshot = write.snapshot.unwrap_or(self.snapshot);
+        if let Some(snapshot) = write.snapshot
+            && is_later(&mut told_by.snapshot)
+        {
+            self.snapshot = snapshot;
+        }
         if let Some(purge) = write.purge
             && purge.index > self.purged.index
         {
@@ -96,11 +119,15 @@ impl LogModel {
             self.entries.drain(..gone);
             self.purged = purge;
         }
-        if let Some(first) = write.entries.first() {
-            let kept = (first.log_id.index - self.purged.index - 1) as usize;
+        // What was purged while it waited for space is never written.
+        let purged = self.purged.index;
+        let entries = write.entries.iter().skip_while(|entry| entry.log_id.index <= purged);
+        let mut entries = entries.peekable();
+        if let Some(first) = entries.peek() {
+            let kept = (first.log_id.index - purged - 1) as usize;
             assert!(kept <= self.entries.len(), "a gap was handed to the store");
             self.entries.truncate(kept);
-            self.entries.extend(&write.entries);
+            self.entries.extend(entries);
         }
     }
 }
@@ -108,6 +135,9 @@ impl LogModel {
 /// A write that was handed to a store.
 #[derive(Clone, Debug)]
 pub struct Written {
+    /// Counts the writes of all nodes' lives. The store completes it by this number: a write that
+    /// waits for space is completed after later ones.
+    pub number: u64,
     pub hard_state: Option<HardState>,
     pub cluster: Option<ClusterId>,
     pub standing: Option<Standing>,
@@ -118,8 +148,9 @@ pub struct Written {
 }
 
 impl Written {
-    pub fn of(write: &LogWrite) -> Self {
+    pub fn of(number: u64, write: &LogWrite) -> Self {
         Self {
+            number,
             hard_state: write.hard_state,
             cluster: write.cluster,
             standing: write.standing.as_deref().cloned(),
@@ -140,6 +171,7 @@ pub struct NodeModel {
     pub submitted: LogModel,
     /// With all that its store has called durable.
     pub durable: LogModel,
+    durable_by: ToldBy,
     /// What lies between.
     pub waiting: VecDeque<Written>,
     /// What it last told of itself.
@@ -157,14 +189,15 @@ pub struct NodeModel {
 
 impl NodeModel {
     pub fn submit(&mut self, write: Written) {
-        self.submitted.write(&write);
+        self.submitted.write(&write, &mut ToldBy::default());
         self.waiting.push_back(write);
     }
 
-    /// The oldest write has become durable.
-    pub fn complete(&mut self) {
-        if let Some(write) = self.waiting.pop_front() {
-            self.durable.write(&write);
+    /// A write has become durable.
+    pub fn complete(&mut self, number: u64) {
+        let at = self.waiting.binary_search_by_key(&number, |write| write.number);
+        if let Some(write) = at.ok().and_then(|at| self.waiting.remove(at)) {
+            self.durable.write(&write, &mut self.durable_by);
         }
     }
 
@@ -194,6 +227,7 @@ impl NodeModel {
             entries: entries.collect(),
         };
         self.durable = self.submitted.clone();
+        self.durable_by = ToldBy::default();
         self.waiting.clear();
         self.metrics = Metrics::default();
         self.life = Some(life);

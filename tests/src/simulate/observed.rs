@@ -5,6 +5,7 @@
 //! (`faults/late.rs`); and a filter may lose single messages, or hold them back, where a situation
 //! is brought about on purpose. A transport may do all of that.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,12 +14,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quorate::sim::Sim;
 use quorate::{
-    Completion, Credentials, Entries, GroupId, Identity, Inbox, Index, LogStore, LogWrite, Message,
-    MessageLimit, NodeId, Obstacle, Recovered, Replica, SnapshotContent, SnapshotDraft,
-    SnapshotMeta, StoreError, Transport,
+    Appended, Completes, Completion, Credentials, Entries, GroupId, Identity, Inbox, Index,
+    LogStore, LogWrite, Message, MessageLimit, NodeId, Obstacle, Recovered, Replica,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 };
 
-use super::observer::Observer;
+use super::observer::{Observer, now};
+
+/// The group that is looked at. What other groups and the nodes themselves say passes as it is.
+const WATCHED: GroupId = 0;
 
 pub struct Observed<T> {
     pub inner: T,
@@ -46,20 +50,38 @@ impl<S: LogStore> LogStore for Observed<S> {
 
     async fn recover(&self, group: GroupId) -> Result<Recovered, StoreError> {
         let recovered = self.inner.recover(group).await?;
-        self.observer.recovered(self.node, self.life, &recovered);
+        if group == WATCHED {
+            self.observer.recovered(self.node, self.life, &recovered);
+        }
         Ok(recovered)
     }
 
-    fn append(&self, group: GroupId, write: LogWrite, done: Completion) {
-        self.observer.submits(self.node, &write);
+    fn release(&self, group: GroupId) {
+        self.inner.release(group);
+    }
+
+    async fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+        self.inner.remove(group).await
+    }
+
+    fn append(&self, group: GroupId, write: LogWrite, done: Completion) -> Appended {
+        if group != WATCHED {
+            return self.inner.append(group, write, done);
+        }
+        let number = self.observer.submits(self.node, &write);
         let (observer, node) = (Rc::clone(&self.observer), self.node);
-        let done = Completion::new(move |outcome: Result<(), StoreError>| {
-            if outcome.is_ok() {
-                observer.durable(node);
-            }
-            done.complete(outcome);
-        });
-        self.inner.append(group, write, done);
+        let watched = Rc::new(Watched { observer, node, done: Cell::new(Some(done)) });
+        let target: Rc<Watched> = Rc::clone(&watched);
+        match self.inner.append(group, write, Completion::to(target, number)) {
+            Appended::Pending => Appended::Pending,
+            durable => match watched.done.take() {
+                Some(done) => {
+                    watched.observer.durable(self.node, number);
+                    done.durable()
+                }
+                None => durable,
+            },
+        }
     }
 
     async fn read(
@@ -73,6 +95,9 @@ impl<S: LogStore> LogStore for Observed<S> {
 
     async fn draft(&self, group: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> {
         let inner = self.inner.draft(group).await?;
+        if group != WATCHED {
+            return Ok(inner);
+        }
         let (node, observer, rt) = (self.node, Rc::clone(&self.observer), self.rt.clone());
         Ok(Box::new(ObservedDraft { inner, node, observer, rt }))
     }
@@ -83,6 +108,31 @@ impl<S: LogStore> LogStore for Observed<S> {
         meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
         self.inner.snapshot(group, meta).await
+    }
+}
+
+/// A write that was submitted, of which the observer hears first.
+struct Watched {
+    observer: Rc<Observer>,
+    node: NodeId,
+    done: Cell<Option<Completion>>,
+}
+
+impl Completes for Watched {
+    fn completed(&self, number: u64, outcome: Result<(), StoreError>) {
+        if outcome.is_ok() {
+            self.observer.durable(self.node, number);
+        }
+        if let Some(done) = self.done.take() {
+            done.complete(outcome);
+        }
+    }
+
+    fn delayed(&self, _: u64) {
+        if let Some(done) = self.done.take() {
+            done.delayed();
+            self.done.set(Some(done));
+        }
     }
 }
 
@@ -112,6 +162,10 @@ impl<T: Transport> Transport for Observed<T> {
         if self.observer.is_muted(self.node, message.to.id) {
             return true; // It is lost on its way.
         }
+        if message.group != WATCHED {
+            self.observer.tell(now(), || format!("node {} sends {message:?}", self.node));
+            return self.inner.send(message);
+        }
         self.observer.sends(self.node, &message);
         if !self.observer.passes(&message) {
             return true;
@@ -138,6 +192,9 @@ impl<T: Transport> Transport for Observed<T> {
     }
 
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
+        if group != WATCHED {
+            return self.inner.attach(group, credentials, inbox);
+        }
         // The observer keeps the inbox.
         let (observer, node) = (Rc::downgrade(&self.observer), self.node);
         let inbox = inbox.inspect(move |message| {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::rt::channel::watch;
 use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
@@ -69,6 +69,8 @@ pub struct Observer {
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
     looks: Cell<u64>,
+    /// How many writes were handed to stores.
+    writes: Cell<u64>,
 }
 
 struct Inner {
@@ -102,6 +104,7 @@ impl Observer {
             history: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
+            writes: Cell::new(0),
         })
     }
 
@@ -250,12 +253,15 @@ impl Observer {
         self.look_for_durable(node, |disk| disk.durable());
     }
 
-    pub fn submits(&self, node: NodeId, write: &LogWrite) {
+    /// A write is handed to a store. Returns its number.
+    pub fn submits(&self, node: NodeId, write: &LogWrite) -> u64 {
         if self.tries_a_recovery(node) {
             self.look_for_durable(node, |disk| disk.torn(&self.draw));
         }
         self.see(&Seen::Submits { node, write });
-        let written = Written::of(write);
+        let number = self.writes.get() + 1;
+        self.writes.set(number);
+        let written = Written::of(number, write);
         self.change_model(|model| {
             for entry in &write.entries {
                 if let Payload::Membership(membership) = &entry.payload {
@@ -269,12 +275,14 @@ impl Observer {
                 of.submit(written);
             }
         });
+        number
     }
 
-    pub fn durable(&self, node: NodeId) {
+    /// A store has called this write durable.
+    pub fn durable(&self, node: NodeId, number: u64) {
         self.change_model(|model| {
             if let Some(of) = model.nodes.get_mut(&node) {
-                of.complete();
+                of.complete(number);
             }
         });
         self.see(&Seen::Durable { node });

@@ -35,7 +35,8 @@ pub enum Profile {
     Identity,
     /// What lies around the nodes fails, and whoever is outside speaks nonsense and lies.
     Outside,
-    /// A little goes wrong for a moment, and then something of which it is known what must come of it.
+    /// A little goes wrong for a moment, and then something of which it is known what must come of
+    /// it.
     Endings,
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::rt::{Task, TaskError};
 use quorate::sim::{Happened, HostId, Sim, Simulation, Step};
 
@@ -14,7 +14,7 @@ use super::checks::{self, Verdict};
 use super::cluster::{Cluster, Phase};
 use super::observer::{Observer, Violation, now};
 use super::plan::Plan;
-use super::{epilogue, faults, healing, workload};
+use super::{epilogue, faults, healing, quiet, workload};
 
 /// No run has so many events, unless something goes round in a circle.
 const MAX_EVENTS: u64 = 50_000_000;
@@ -149,6 +149,7 @@ async fn conduct(cluster: Rc<Cluster>, rt: Sim) -> Verdict {
     }
     let core = healing::heal(&cluster);
     healing::converges(&cluster, &rt, &core).await?;
+    quiet::serves(&cluster, &rt, &core).await?;
     epilogue::perform(&cluster, &rt, &core).await?;
     if cluster.observer.looks_away() {
         return Ok(()); // What clients were told before may not be so any more.

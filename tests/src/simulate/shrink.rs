@@ -1,4 +1,5 @@
-//! Looks for a shorter run that fails as well: without a kind of fault, with fewer nodes, fewer clients, less time.
+//! Looks for a shorter run that fails as well: without a kind of fault, with fewer nodes, fewer
+//! clients, less time.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use super::plan::{Epilogue, Overrides, Plan};
 use super::profile::Profile;
 use super::run;
 
-/// Overrides that make the run of this seed smaller, and still violate the same check. `tried` is told of each try, and whether it still fails.
+/// Overrides that make the run of this seed smaller, and still violate the same check. `tried` is
+/// told of each try, and whether it still fails.
 pub fn shrink(
     seed: u64,
     profile: Profile,

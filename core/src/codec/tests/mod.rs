@@ -12,7 +12,9 @@ use crate::identity::{
     Boot, Claim, ClusterId, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing, Start,
 };
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Refusal, Situation};
+use crate::message::{
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, Refusal, Situation,
+};
 use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
@@ -165,6 +167,7 @@ fn messages() -> Vec<Message> {
         forwarded(ForwardOutcome::Appended(LogId::new(5, 3, 83))),
         forwarded(ForwardOutcome::NotLeader),
         forwarded(ForwardOutcome::Busy),
+        forwarded(ForwardOutcome::StorageFull),
         forwarded(ForwardOutcome::Partly {
             first: LogId::new(5, 3, 83),
             refused: vec![Refusal::new(1, "why".to_owned()), Refusal::new(3, String::new())],
@@ -187,6 +190,22 @@ fn messages() -> Vec<Message> {
         situated(Situation::Elsewhere),
         Body::Claim(Box::new(claim())),
         Body::Admit { cluster: CLUSTER, founders: ids([5]) },
+        Body::Rest {
+            last_log_id: LogId::new(3, 2, 9),
+            round: 7,
+            boot: Boot { number: 4, tag: 1 << 60 },
+        },
+        Body::Rests { last_log_id: LogId::new(3, 2, 9) },
+        Body::Alive(Box::default()),
+        Body::Alive(Box::new(Alive {
+            boot: Boot { number: 4, tag: 1 << 60 },
+            heard: (2, 3),
+            last: 8,
+            departures: vec![
+                Departure { group: 1, term: Term(6) },
+                Departure { group: 1 << 50, term: Term(2) },
+            ],
+        })),
     ];
     let claimed_by_any = Message { to: Replica::any(2), ..message(Body::Claim(Box::new(claim()))) };
     bodies.into_iter().map(message).chain([claimed_by_any]).collect()

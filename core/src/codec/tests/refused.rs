@@ -88,7 +88,7 @@ fn entries_of_unknown_kinds_are_refused() {
 #[test]
 fn messages_of_unknown_kinds_are_refused() {
     let mut bytes = encode(&message(Body::ReadIndex { sequence: 1 })).to_vec();
-    for kind in [0, 18, 255] {
+    for kind in [0, 21, 255] {
         bytes[64] = kind;
         let outcome = decode_message(bytes.clone().into());
         assert_eq!(outcome, Err(DecodeError::Kind { what: "message", kind }));

@@ -59,6 +59,32 @@ fn one_completion_covers_all_writes_before_it() {
     assert_eq!(log.persisted(second), (None, 0), "a repetition says nothing");
 }
 
+/// The disk is full: votes go ahead of entries that wait for space, and say nothing of them.
+#[test]
+fn what_goes_ahead_of_a_write_that_waits_does_not_make_that_durable() {
+    let mut log = log();
+    let voted = |term| HardState { term: Term(term), voted_for: Some(Replica::new(1, 7)) };
+    push(&mut log, 1, 1, 1);
+    let first = write(&mut log);
+    push(&mut log, 1, 1, 2);
+    let beside = Beside { hard_state: Some(voted(2)), standings: 1, ..alone() };
+    let (waits, _) = log.take_write(beside, Instant::default());
+    log.persisted(first);
+    log.delayed(waits);
+    let vote = |log: &mut Log, term, standings| {
+        let beside = Beside { hard_state: Some(voted(term)), standings, ..alone() };
+        let (number, _) = log.take_write(beside, Instant::default());
+        log.persisted(number)
+    };
+    assert_eq!(vote(&mut log, 3, 1), (Some(voted(3)), 0));
+    assert_eq!(vote(&mut log, 4, 2), (Some(voted(4)), 0));
+    assert_eq!(log.durable(), 1);
+    // What went ahead is complete with it, and tells of its standing.
+    assert_eq!(log.persisted(waits), (Some(voted(2)), 2));
+    assert_eq!(log.durable(), 2);
+    assert_eq!(vote(&mut log, 5, 2), (Some(voted(5)), 2));
+}
+
 /// Without any entry: a promise waits for it.
 #[test]
 fn what_is_told_beside_the_log_is_written_at_once() {

@@ -119,7 +119,8 @@ impl Cluster {
         true
     }
 
-    /// A node hears that the snapshot that it has begun to write first is ready. False: there is none.
+    /// A node hears that the snapshot that it has begun to write first is ready. False: there is
+    /// none.
     pub(crate) fn built(&mut self, id: NodeId) -> bool {
         let Some(meta) = self.node(id).built.pop_front() else { return false };
         self.step(id, vec![Input::SnapshotReady(meta)]);

@@ -1,5 +1,5 @@
-//! Several engines in one process: their clock, network and disks are in the caller's hand. Everything that happens is told
-//! as an [`Event`] and checked by [`Safety`].
+//! Several engines in one process: their clock, network and disks are in the caller's hand.
+//! Everything that happens is told as an [`Event`] and checked by [`Safety`].
 
 mod disks;
 mod network;
@@ -209,7 +209,8 @@ impl Cluster {
         let node = self.node(id);
         assert!(node.engine.is_none(), "node {id} runs");
         node.runs += 1;
-        // No two runs have the same seed, unless a scenario gives two nodes the same one on purpose.
+        // No two runs have the same seed, unless a scenario gives two nodes the same one on
+        // purpose.
         let seed = node.seed.wrapping_mul(1000).wrapping_add(node.runs).wrapping_add(SEEDS);
         let local = node.disk.identify(id, seed);
         node.boot = local.boot;
@@ -279,7 +280,8 @@ impl Cluster {
         }
     }
 
-    /// Stops a node at once. The oldest `survivors` of its pending writes have reached the disk unnoticed.
+    /// Stops a node at once. The oldest `survivors` of its pending writes have reached the disk
+    /// unnoticed.
     pub(crate) fn crash(&mut self, id: NodeId, survivors: usize) {
         let node = self.node(id);
         assert!(node.engine.take().is_some(), "node {id} is down already");
@@ -644,12 +646,16 @@ impl Cluster {
                         self.done(id, log_id, ticket);
                     }
                 }
-                Proposal::NotLeader | Proposal::Busy => {
+                Proposal::NotLeader | Proposal::Busy | Proposal::StorageFull => {
                     let Request::Write(command) = &self.requests[ticket as usize] else {
                         panic!("a read is answered as a write")
                     };
                     self.safety.on_refused(command);
-                    let why = if proposal == Proposal::Busy { "busy" } else { "not leader" };
+                    let why = match proposal {
+                        Proposal::Busy => "busy",
+                        Proposal::StorageFull => "storage full",
+                        _ => "not leader",
+                    };
                     self.tell(false, format!("{id} answers {name}: {why}"));
                 }
                 Proposal::Unknown => self.tell(false, format!("{id} answers {name}: unknown")),

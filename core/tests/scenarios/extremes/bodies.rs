@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_core::quorum::Voters;
 use quorate_core::{
-    AppendOutcome, Body, Claim, ClusterId, Digest, Entry, ForwardOutcome, Handover, LogId,
+    AppendOutcome, Body, Boot, Claim, ClusterId, Digest, Entry, ForwardOutcome, Handover, LogId,
     MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Refusal, Replica, Situation,
     SnapshotMeta, Term,
 };
@@ -175,13 +175,16 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         Body::Situation { situation: Situation::Empty, told: [1, 2, 3].into() },
         Body::Claim(Box::new(claim)),
         Body::Admit { cluster: CLUSTER, founders: [1, 2, 3].into() },
+        Body::Rest { last_log_id: ours.last, round: 1, boot: Boot { number: 1, tag: 1 } },
+        Body::Rests { last_log_id: ours.last },
+        Body::Alive(Box::default()),
     ];
     let kinds: BTreeSet<_> = bases.iter().map(kind).collect();
     assert_eq!(kinds, (0..KINDS).collect(), "a kind of message is not tried on {me}");
     bases
 }
 
-const KINDS: usize = 17;
+const KINDS: usize = 20;
 
 fn kind(body: &Body) -> usize {
     match body {
@@ -202,6 +205,9 @@ fn kind(body: &Body) -> usize {
         Body::Situation { .. } => 14,
         Body::Claim(_) => 15,
         Body::Admit { .. } => 16,
+        Body::Rest { .. } => 17,
+        Body::Rests { .. } => 18,
+        Body::Alive(_) => 19,
     }
 }
 
@@ -272,6 +278,21 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
                 add(with(number, number, number));
             }
         }
+        Body::Rest { last_log_id, round, boot } => {
+            for last_log_id in log_ids(last_log_id) {
+                add(Body::Rest { last_log_id, round, boot });
+            }
+            for number in numbers(round) {
+                add(Body::Rest { last_log_id, round: number, boot });
+                add(Body::Rest { last_log_id, round, boot: Boot { number, tag: number } });
+            }
+        }
+        Body::Rests { last_log_id } => {
+            for last_log_id in log_ids(last_log_id) {
+                add(Body::Rests { last_log_id });
+            }
+        }
+        Body::Alive(_) => {}
         Body::AppendReply { round, outcome } => {
             let matched = match outcome {
                 AppendOutcome::Accepted { matched } => matched,
@@ -393,9 +414,11 @@ fn outcomes(base: &ForwardOutcome, last: LogId) -> Vec<ForwardOutcome> {
         ForwardOutcome::Appended(_)
         | ForwardOutcome::NotLeader
         | ForwardOutcome::Busy
+        | ForwardOutcome::StorageFull
         | ForwardOutcome::Partly { .. } => {}
     }
-    let mut all = vec![ForwardOutcome::NotLeader, ForwardOutcome::Busy];
+    let mut all =
+        vec![ForwardOutcome::NotLeader, ForwardOutcome::Busy, ForwardOutcome::StorageFull];
     let places = [0, 1, u32::MAX].map(|place| Refusal::new(place, "x".repeat(10_000)));
     for first in log_ids(last) {
         all.push(ForwardOutcome::Appended(first));

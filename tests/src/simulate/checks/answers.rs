@@ -1,5 +1,5 @@
-//! Nobody waits for ever: every question of a client is answered within a bound (by its outcome, or by the word that it is unknown), as long as the node that it was asked gets the
-//! processor.
+//! Nobody waits for ever: every question of a client is answered within a bound (by its outcome, or
+//! by the word that it is unknown), as long as the node that it was asked gets the processor.
 
 use std::time::Duration;
 

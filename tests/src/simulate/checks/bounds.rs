@@ -1,4 +1,5 @@
-//! Every queue has the bound that its configuration gives it: what a leader has uncommitted, and what it has under way to each peer.
+//! Every queue has the bound that its configuration gives it: what a leader has uncommitted, and
+//! what it has under way to each peer.
 
 use quorate::{Config, Role};
 

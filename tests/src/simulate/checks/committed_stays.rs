@@ -1,4 +1,5 @@
-//! What is committed never changes (thesis 3.2, state machine safety): all nodes that know an index to be committed have the same entry there, and none replaces it.
+//! What is committed never changes (thesis 3.2, state machine safety): all nodes that know an index
+//! to be committed have the same entry there, and none replaces it.
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;

@@ -1,5 +1,5 @@
-//! What a leader takes for committed because a majority has it ends with an entry of its own term (thesis 3.6.2, the paper's figure 8): those of
-//! earlier terms are committed by that one.
+//! What a leader takes for committed because a majority has it ends with an entry of its own term
+//! (thesis 3.6.2, the paper's figure 8): those of earlier terms are committed by that one.
 
 use quorate::Role;
 

@@ -1,6 +1,8 @@
 //! A node stops by itself only if its disk has failed or is damaged, and then it says so: never
 //! because of what peers, clients, the network or the time do.
 
+use std::io::ErrorKind;
+
 use quorate::{Fatal, StartError, StoreError};
 
 use super::{Check, Seen, Verdict, demand, node_of};
@@ -11,13 +13,18 @@ pub(super) struct Health;
 /// Whether its disk has given a node this reason to stop.
 fn is_reason(error: &StoreError, node: &NodeModel) -> bool {
     match error {
-        StoreError::Io { .. } => node.may_fail,
+        // A full disk stops no node, but a new store can't be made on it.
+        StoreError::Io { source, .. } => {
+            let is_full = source.kind() == ErrorKind::StorageFull;
+            node.may_fail || is_full && node.identity.is_none()
+        }
         StoreError::Damaged { .. } => node.is_bad,
         StoreError::Poisoned(cause) => is_reason(cause, node),
         StoreError::Locked(_)
         | StoreError::OtherNode { .. }
         | StoreError::Unsupported { .. }
         | StoreError::Missing(_)
+        | StoreError::GroupInUse(_)
         | StoreError::Abandoned => false,
     }
 }

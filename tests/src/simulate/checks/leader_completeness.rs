@@ -1,4 +1,5 @@
-//! Leader completeness (thesis 3.2, 3.6.3): whoever leads has all that was committed in earlier terms.
+//! Leader completeness (thesis 3.2, 3.6.3): whoever leads has all that was committed in earlier
+//! terms.
 
 use quorate::Role;
 

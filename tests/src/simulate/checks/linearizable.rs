@@ -1,9 +1,12 @@
-//! Linearizability (Herlihy and Wing, 1990): each operation seems to happen at one moment between its question and its answer. It is a local property
-//! (their theorem 1), so each register is checked by itself.
+//! Linearizability (Herlihy and Wing, 1990): each operation seems to happen at one moment between
+//! its question and its answer. It is a local property (their theorem 1), so each register is
+//! checked by itself.
 //!
-//! In general this takes a search. Here every answer tells the register's version, and with it its place in the order of all writes; so what is left is
-//! to check that this order is possible: an operation that began after another had ended must not come before it, and a version that nobody has seen must be that of a write
-//! of which nobody knows what became of it. Each history is gone through once.
+//! In general this takes a search. Here every answer tells the register's version, and with it its
+//! place in the order of all writes; so what is left is to check that this order is possible: an
+//! operation that began after another had ended must not come before it, and a version that nobody
+//! has seen must be that of a write of which nobody knows what became of it. Each history is gone
+//! through once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -101,7 +104,8 @@ impl Seen {
     }
 }
 
-/// The version at which each operation stands; none of those that have no place, or whose place nobody knows.
+/// The version at which each operation stands; none of those that have no place, or whose place
+/// nobody knows.
 ///
 /// Errors: an operation sees what was refused, or written later, or by nobody.
 fn versions(operations: &[&Operation], seen: &Seen) -> Result<Vec<Option<u64>>, String> {
@@ -138,8 +142,9 @@ fn versions(operations: &[&Operation], seen: &Seen) -> Result<Vec<Option<u64>>, 
     Ok(versions)
 }
 
-/// Whether there is a write for each version that nobody has seen, each of `free` being one at most. A version must have been written before anybody has the answer that it, or a later one, was
-/// there; and after the versions that had been seen when the write began.
+/// Whether there is a write for each version that nobody has seen, each of `free` being one at
+/// most. A version must have been written before anybody has the answer that it, or a later one,
+/// was there; and after the versions that had been seen when the write began.
 fn check_gaps(
     operations: &[&Operation],
     versions: &[Option<u64>],

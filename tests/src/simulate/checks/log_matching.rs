@@ -1,5 +1,6 @@
-//! Log matching (thesis 3.2, 3.5): two logs that have an entry in common have all before it in common, too. So a log id has one content and one predecessor,
-//! wherever and whenever it is written.
+//! Log matching (thesis 3.2, 3.5): two logs that have an entry in common have all before it in
+//! common, too. So a log id has one content and one predecessor, wherever and whenever it is
+//! written.
 
 use std::collections::BTreeMap;
 

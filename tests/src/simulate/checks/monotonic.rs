@@ -1,4 +1,5 @@
-//! Within a life of a node its term, vote, commit index, applied index, snapshot and purge only rise (thesis 3.3, figure 3.1).
+//! Within a life of a node its term, vote, commit index, applied index, snapshot and purge only
+//! rise (thesis 3.3, figure 3.1).
 
 use super::{Check, Seen, Verdict, demand, node_of};
 use crate::simulate::model::Model;

@@ -1,4 +1,5 @@
-//! A follower acknowledges what its own store has called durable, and nothing else (thesis 3.5, 10.2.1).
+//! A follower acknowledges what its own store has called durable, and nothing else (thesis 3.5,
+//! 10.2.1).
 
 use quorate::{AppendOutcome, Body};
 

@@ -65,7 +65,12 @@ pub fn holds(node: &NodeModel, identity: &Identity, recovered: &Recovered) -> Ve
     let replaced = node.waiting.iter().filter_map(|write| write.entries.first());
     let replaced = replaced.map(|first| first.log_id.index).min().unwrap_or(u64::MAX);
     let purged = node.waiting.iter().filter_map(|write| write.purge).map(|purge| purge.index).max();
-    let purged = purged.unwrap_or(0).max(durable.purged.index);
+    let mut purged = purged.unwrap_or(0).max(durable.purged.index);
+    if outline.last().index == snapshot {
+        // On a full disk a snapshot may be ahead of entries that wait for space. The log begins
+        // anew after it, then.
+        purged = purged.max(snapshot);
+    }
     for entry in &durable.entries {
         let log_id = entry.log_id;
         let index = log_id.index;

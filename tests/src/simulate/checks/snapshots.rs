@@ -1,4 +1,5 @@
-//! A snapshot is of what was committed where it ends, and of nothing else; one that a node takes of its own state covers no more than it has applied (thesis 5.1).
+//! A snapshot is of what was committed where it ends, and of nothing else; one that a node takes of
+//! its own state covers no more than it has applied (thesis 5.1).
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! State machine safety (thesis 3.2): the command that one node applies as its nth, every node does; and none skips one, or applies one twice, also not after a
-//! restart or with a snapshot.
+//! State machine safety (thesis 3.2): the command that one node applies as its nth, every node
+//! does; and none skips one, or applies one twice, also not after a restart or with a snapshot.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What a node says to have stored of a snapshot, it has got: in this life, in order, from the first byte on.
+//! What a node says to have stored of a snapshot, it has got: in this life, in order, from the
+//! first byte on.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use crate::simulate::model::Model;
 
 #[derive(Default)]
 pub(super) struct Transfers {
-    /// How much of which snapshot has come, without a gap. (Where a transfer begins anew it is less, but that it was there once.)
+    /// How much of which snapshot has come, without a gap. (Where a transfer begins anew it is
+    /// less, but that it was there once.)
     come: BTreeMap<(NodeId, Digest), u64>,
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, Body, Message, NodeId, Replica, Role};
+use quorate::{Body, Executor, Message, NodeId, Replica, Role};
 
 use super::Scene;
 use crate::simulate::checks::Verdict;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::{AsyncRuntime, Body, Message, Role};
+use quorate::{Body, Executor, Message, Role};
 
 use super::Scene;
 use crate::simulate::checks::Verdict;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::sim::Crash;
 
 use super::Scene;

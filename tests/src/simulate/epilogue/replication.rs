@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::join;
-use quorate::AsyncRuntime;
+use quorate::Executor;
 use quorate::sim::{Crash, DiskConfig};
 use quorate::{NodeId, Role};
 

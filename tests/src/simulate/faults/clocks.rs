@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Calm;
 use crate::simulate::profile::Profile;
 
-/// How much a clock may be wrong, in parts per million, and how far it may jump: more than any that is looked after, and less than what the protocol tolerates.
+/// How much a clock may be wrong, in parts per million, and how far it may jump: more than any that
+/// is looked after, and less than what the protocol tolerates.
 const DRIFT: u64 = 50_000;
 const JUMP: Duration = Duration::from_millis(20);
 

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::sim::{Crash, Sim};
-use quorate::{AsyncRuntime, FileStore, Node, NodeId, Role, StartError, StoreError, TcpTransport};
+use quorate::{Executor, FileStore, NodeId, Role, StartError, StoreError, TcpTransport};
 
 use super::Calm;
+use crate::Single;
 use crate::simulate::cluster::{Cluster, PORT};
 use crate::simulate::ledger::Ledger;
 use crate::simulate::observer::{DATA, now};
@@ -57,13 +58,15 @@ async fn run_copy(cluster: Rc<Cluster>, rt: Sim, id: NodeId) {
     let address = format!("{}:{PORT}", rt.host().ip());
     let transport = TcpTransport::bind_with(&rt, &address, cluster.plan.tcp.clone()).await;
     let Ok(transport) = transport else { return };
-    let node = Node::builder(id)
-        .config(cluster.plan.config.clone())
-        .log_store(store)
-        .transport(transport)
-        .state_machine(Ledger::new(rt.clone(), id, None))
-        .start(&rt)
-        .await;
+    let node = Single::start(
+        &rt,
+        id,
+        cluster.plan.config.clone(),
+        store,
+        transport,
+        Ledger::new(rt.clone(), id, None),
+    )
+    .await;
     let Ok(node) = node else { return };
     let mut metrics = node.raft().metrics();
     let watched = rt.spawn(async move {
@@ -126,13 +129,15 @@ async fn refuses(cluster: &Cluster, rt: Sim, id: NodeId) -> Result<(), String> {
     let address = format!("{}:{PORT}", rt.host().ip());
     let transport = TcpTransport::bind_with(&rt, &address, cluster.plan.tcp.clone()).await;
     let Ok(transport) = transport else { return Ok(()) };
-    let started = Node::builder(id)
-        .config(cluster.plan.config.clone())
-        .log_store(store)
-        .transport(transport)
-        .state_machine(Ledger::new(rt.clone(), id, None))
-        .start(&rt)
-        .await;
+    let started = Single::start(
+        &rt,
+        id,
+        cluster.plan.config.clone(),
+        store,
+        transport,
+        Ledger::new(rt.clone(), id, None),
+    )
+    .await;
     match started {
         Err(StartError::Store(StoreError::OtherNode { .. })) => {
             cluster.count("node of another folder refused");

@@ -1,4 +1,5 @@
-//! Processes that are killed, machines that lose their power, and services that are restarted in order.
+//! Processes that are killed, machines that lose their power, and services that are restarted in
+//! order.
 
 use std::time::Duration;
 

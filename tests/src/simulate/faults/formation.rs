@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::sim::Crash;
-use quorate::{AsyncRuntime, Body, LogId, Message, NodeId, Obstacle, Replica, Standing};
+use quorate::{Body, Executor, LogId, Message, NodeId, Obstacle, Replica, Standing};
 
 use super::Calm;
 use crate::simulate::cluster::{Cluster, NOBODY};

@@ -1,4 +1,5 @@
-//! What goes wrong. Each kind is a file: a task that lets things go well for a while, makes one go wrong, and mends it, until the time of faults is over.
+//! What goes wrong. Each kind is a file: a task that lets things go well for a while, makes one go
+//! wrong, and mends it, until the time of faults is over.
 
 mod clocks;
 mod copies;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use quorate::rt::local_task::LocalTask;
 use quorate::sim::{Generator, Sim};
-use quorate::{AsyncRuntime, NodeId};
+use quorate::{Executor, NodeId};
 
 use super::cluster::{Cluster, Phase};
 

@@ -1,4 +1,5 @@
-//! Disks that change what is on them, and disks that are lost: never more of them than the atlas allows.
+//! Disks that change what is on them, and disks that are lost: never more of them than the atlas
+//! allows.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,8 +40,9 @@ fn is_bad(calm: &Calm, id: NodeId) {
     });
 }
 
-/// The files in which a change is noticed for sure: snapshots, and segments of the log that are followed by a record, so not the last ones. (What can't be
-/// noticed in the last batch of all is told in the description of the format.)
+/// The files in which a change is noticed for sure: snapshots, and segments of the log that are
+/// followed by a record, so not the last ones. (What can't be noticed in the last batch of all is
+/// told in the description of the format.)
 fn where_rot_shows(files: &[PathBuf]) -> Vec<PathBuf> {
     let has = |path: &PathBuf, extension: &str| {
         path.extension().is_some_and(|of_path| of_path == extension)
@@ -52,8 +54,9 @@ fn where_rot_shows(files: &[PathBuf]) -> Vec<PathBuf> {
     segments.into_iter().take(followed).chain(snapshots).cloned().collect()
 }
 
-/// A write goes to another place of its file. In the log that is noticed as soon as something is written behind it, and until then the node must live: what is lost in
-/// the last batch of all can't be told from what was never written (see the description of the format).
+/// A write goes to another place of its file. In the log that is noticed as soon as something is
+/// written behind it, and until then the node must live: what is lost in the last batch of all
+/// can't be told from what was never written (see the description of the format).
 pub(super) async fn misdirections(calm: Calm) {
     let (cluster, draw) = (&calm.cluster, &calm.cluster.faults);
     while calm.passes().await {
@@ -77,8 +80,8 @@ pub(super) async fn misdirections(calm: Calm) {
         };
         is_bad(&calm, id);
         cluster.protect(id, true);
-        // That one, and two of which one is a witness, or a record, behind it; and they are durable: a record that is written over the witness, and
-        // lost, takes that with it.
+        // That one, and two of which one is a witness, or a record, behind it; and they are
+        // durable: a record that is written over the witness, and lost, takes that with it.
         let is_open = || {
             let writes = disk.writes(path).is_some_and(|writes| writes < before + 3);
             writes || disk.unsynced(path).is_some_and(|unsynced| !unsynced.is_empty())

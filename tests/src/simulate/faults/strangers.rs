@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use quorate::rt::local_task::LocalTask;
 use quorate::rt::{ReadHalf, Stream, WriteHalf};
 use quorate::sim::{Generator, Sim};
-use quorate::{AsyncRuntime, NodeId};
+use quorate::{Executor, Network, NodeId};
 
 use super::super::cluster::Cluster;
 use super::Calm;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use quorate::sim::Sim;
-use quorate::{AsyncRuntime, LocalRaft, NodeId, Raft, ReadError, WriteError};
+use quorate::{Executor, LocalRaft, NodeId, Raft, ReadError, WriteError};
 
 use crate::simulate::cluster::{Cluster, Phase};
 use crate::simulate::history::{Answer, What};
@@ -144,6 +144,7 @@ async fn write_padded(cluster: &Cluster, handle: &Handle, key: u64, bytes: usize
         Err(
             WriteError::NotLeader { .. }
             | WriteError::Busy
+            | WriteError::StorageFull
             | WriteError::Shutdown
             | WriteError::Fatal(_),
         ) => Answer::Refused,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::sim::Sim;
-use quorate::{AsyncRuntime, LogId, SnapshotError};
+use quorate::{Executor, LogId, SnapshotError};
 
 use crate::simulate::cluster::{Cluster, Phase};
 use crate::simulate::observer::now;

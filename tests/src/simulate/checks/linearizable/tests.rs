@@ -1,4 +1,5 @@
-//! Histories that are known to be good or bad, and any others, against a checker that searches (Wing and Gong, 1993; Lowe, 2017).
+//! Histories that are known to be good or bad, and any others, against a checker that searches
+//! (Wing and Gong, 1993; Lowe, 2017).
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -7,11 +7,11 @@
 
 use bytes::Bytes;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Instant};
+use quorate_rt::{Executor, Instant};
 
+use super::Group;
 use super::mailbox::KEPT_PLACES;
-use super::raft::too_large;
-use super::turn::Turns;
+use crate::config::Config;
 use crate::engine::Input;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
@@ -30,6 +30,12 @@ fn told(reason: String, others: usize) -> String {
     if others < TOLD_REASONS { reason } else { "the leader can't read it".to_owned() }
 }
 
+/// Why a command of so many bytes is refused, if it is.
+pub(in crate::node) fn too_large(bytes: usize, config: &Config) -> Option<String> {
+    let max = config.max_command_bytes;
+    (bytes > max).then(|| format!("it has {bytes} bytes, {max} are allowed"))
+}
+
 /// What has become of looking at commands that are about to be appended.
 struct Decoded {
     /// Those that can't be read, by their place, and why.
@@ -40,7 +46,7 @@ struct Decoded {
     after: LogId,
 }
 
-impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
+impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     /// Gives the engine the writes that this turn has brought.
     pub(super) fn propose(&mut self, now: Instant) {
         if self.proposing.is_empty() {
@@ -112,7 +118,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let mut kept = self.applying.kept.borrow_mut();
         for (place, bytes) in commands.iter().enumerate() {
             // One that a peer passes on was held against the peer's limit.
-            if let Some(reason) = too_large(bytes.len(), &self.mailbox.card.config) {
+            if let Some(reason) = too_large(bytes.len(), &self.mailbox.known.config) {
                 unreadable.push((place, reason));
                 continue;
             }

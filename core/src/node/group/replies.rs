@@ -1,4 +1,5 @@
-//! Who waits for what: requests for a leader, writes until their entry is applied, reads until the leader's word.
+//! Who waits for what: requests for a leader, writes until their entry is applied, reads until the
+//! leader's word.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -11,7 +12,8 @@ use crate::error::{InitializeError, SnapshotError, WriteError};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, LogId};
 
-/// All who wait for an answer of this node. Each is answered once: an answer takes it out of here (R16).
+/// All who wait for an answer of this node. Each is answered once: an answer takes it out of here
+/// (R16).
 pub(crate) struct Replies<SM: StateMachine> {
     /// Writes that the engine has, by ticket.
     pub(crate) proposed: Waiting<Reply<SM>>,

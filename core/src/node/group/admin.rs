@@ -1,14 +1,14 @@
 //! What is asked of a node beside writes and reads: administrative requests. Another one is a
-//! variant of [`Admin`], an arm in [`Turns::administer`], and a method in each handle.
+//! variant of [`Admin`], an arm in [`Group::administer`], and a method in each handle.
 
 use std::collections::BTreeMap;
 
 use futures::channel::oneshot;
 use quorate_rt::channel::watch;
-use quorate_rt::{AsyncRuntime, Instant};
+use quorate_rt::{Executor, Instant};
 
+use super::Group;
 use super::mailbox::End;
-use super::turn::Turns;
 use crate::engine::Input;
 use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
 use crate::identity::Standing;
@@ -59,7 +59,7 @@ macro_rules! how_a_node_has_ended {
 
 how_a_node_has_ended! { WriteError ReadError InitializeError SnapshotError }
 
-impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
+impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     pub(super) fn administer(&mut self, now: Instant, admin: Admin) {
         match admin {
             Admin::Initialize { list, answer } => self.initialize(now, list, answer),

@@ -1,21 +1,24 @@
-//! Where everything for a node arrives: from its own thread, and from others.
+//! Where everything for a group arrives: from its node's own thread, and from others.
 //!
-//! The node takes out all that has gathered and looks at it in one turn. Whoever puts something in wakes the node
-//! only if nothing was there before, so at most once a batch.
+//! The group takes out what has gathered and looks at it in one turn. Whoever puts something in
+//! notes the group as ready only if nothing was there before, so at most once a batch.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::channel::oneshot as shared_oneshot;
-use quorate_rt::channel::{Signal, oneshot, watch};
+use futures::future::Shared;
+use quorate_rt::channel::{oneshot, watch};
 use quorate_rt::planted::{Bug, planted};
 
+use super::super::liveness::{Liveness, OpenGroup};
+use super::super::ready::{Ready, SharedReady, Slot};
 use super::admin::Admin;
 use super::quota::{LocalPermit, SharedPermit};
 use super::snapshots::View;
@@ -24,26 +27,38 @@ use crate::engine::{Fetch, Input, PieceRead};
 use crate::entries::Entries;
 use crate::error::{Fatal, ReadError, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Memory, Replica};
+use crate::log_store::Completes;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Receiver;
-use crate::types::{LogId, NodeId};
+use crate::types::{GroupId, LogId, NodeId};
 
-/// The messages that wait for a node's next turn, in bytes. It takes a peer that breaks the protocol's own windows, or a
-/// thread that is far behind, to fill it; then messages are dropped, which the protocol repairs.
+/// The messages that wait for a group's next turn, in bytes. It takes a peer that breaks the
+/// protocol's own windows, or a thread that is far behind, to fill it; then messages are dropped,
+/// which the protocol repairs.
 const MAX_INBOX_BYTES: usize = 256 << 20;
 
-/// So many places of a queue are kept from one turn to the next; what a burst has taken beyond that is let go.
+/// So many places of a queue are kept from one turn to the next; what a burst has taken beyond that
+/// is let go.
 pub(crate) const KEPT_PLACES: usize = 1024;
 
-/// What has happened around a node.
+/// So many events, and so many requests, are taken in one turn of a group. What is left has its
+/// place in the next one, after the other groups of the node. It is more than the clients of one
+/// group mostly have under way at a time, as each turn has a cost of its own.
+const TAKEN_PER_TURN: usize = 4096;
+
+/// What has happened around a group.
 pub(crate) enum Event<SM: StateMachine> {
     Message(Message),
     Persisted {
         write: u64,
         outcome: Result<(), StoreError>,
+    },
+    /// The disk is full, and the write waits for space.
+    Delayed {
+        write: u64,
     },
     Fetched {
         fetch: Fetch,
@@ -60,6 +75,8 @@ pub(crate) enum Event<SM: StateMachine> {
     Incoming(Input),
     /// The state is that of this snapshot, which has come in: now it may become the group's.
     Restored(SnapshotMeta),
+    /// The task that has applied is at its end.
+    Applied(Result<(), Fatal>),
     PieceRead {
         piece: PieceRead,
         outcome: Result<Bytes, StoreError>,
@@ -79,12 +96,16 @@ pub(crate) enum Event<SM: StateMachine> {
         replica: Replica,
         boot: Boot,
     },
-    /// Something that the node has called, has panicked, or the transport can't go on.
+    /// Something has become of the node of another member.
+    OfNode(Input),
+    /// Something that the group has called, has panicked, or the transport can't go on.
     Failed(Fatal),
-    Shutdown,
+    /// The group is to stop.
+    Stop,
 }
 
-/// What a handle wants. `W` answers a write and `R` is a read: of a kind that stays on the thread, or of one that crosses.
+/// What a handle wants. `W` answers a write and `R` is a read: of a kind that stays on the thread,
+/// or of one that crosses.
 pub(crate) enum Request<W, R> {
     Write {
         command: Bytes,
@@ -153,68 +174,82 @@ impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
     }
 }
 
-/// How a node has ended.
+/// How a group has ended.
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Shutdown,
     Fatal(Fatal),
 }
 
-/// What all handles know of their node.
+/// Tells what a group has come to: nothing where its node was dropped.
+pub(crate) type Outcome = Shared<shared_oneshot::Receiver<Result<(), Fatal>>>;
+
+/// What all handles know of their group.
 #[derive(Clone)]
-pub(crate) struct Card {
+pub(crate) struct Known {
     pub(crate) id: NodeId,
+    pub(crate) group: GroupId,
     pub(crate) config: Config,
     pub(crate) metrics: watch::Receiver<Metrics>,
+    pub(crate) outcome: Outcome,
 }
 
 /// The part within the node's thread.
 pub(crate) struct Mailbox<SM: StateMachine> {
-    pub(crate) card: Card,
-    requests: RefCell<Vec<LocalRequest<SM>>>,
-    events: RefCell<Vec<Event<SM>>>,
+    pub(crate) known: Known,
+    /// Where the group notes that it has something to do, and as what.
+    ready: Rc<Ready>,
+    slot: Slot,
+    liveness: Rc<Liveness>,
+    is_ready: Cell<bool>,
+    requests: RefCell<VecDeque<LocalRequest<SM>>>,
+    events: RefCell<VecDeque<Event<SM>>>,
     inbox: Cell<InboxLoad>,
-    signal: Signal,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
     pub(crate) pending_reads: Rc<Cell<usize>>,
-    /// The write that the store is being given at this moment.
-    submitting: Cell<Option<u64>>,
     ended: RefCell<Option<End>>,
-    /// Made when the first handle that crosses threads is asked for; without one, nothing here locks.
+    /// Made when the first handle that crosses threads is asked for; without one, nothing here
+    /// locks.
     shared: OnceCell<Arc<SharedMailbox<SM>>>,
-    /// Nothing: memory for what is on its way from there.
-    crossing: RefCell<Vec<SharedRequest<SM>>>,
+    /// What has come from there and has not had its turn.
+    crossed: RefCell<VecDeque<SharedRequest<SM>>>,
 }
 
 impl<SM: StateMachine> Mailbox<SM> {
-    pub(crate) fn new(card: Card) -> Self {
+    pub(in crate::node) fn new(
+        known: Known,
+        ready: Rc<Ready>,
+        slot: Slot,
+        liveness: Rc<Liveness>,
+    ) -> Self {
         Self {
-            card,
+            known,
+            ready,
+            slot,
+            liveness,
+            is_ready: Cell::default(),
             requests: RefCell::default(),
             events: RefCell::default(),
             inbox: Cell::default(),
-            signal: Signal::default(),
             queued_bytes: Rc::default(),
             pending_reads: Rc::default(),
-            submitting: Cell::default(),
             ended: RefCell::default(),
             shared: OnceCell::new(),
-            crossing: RefCell::default(),
+            crossed: RefCell::default(),
         }
     }
 
     pub(crate) fn shared(&self) -> Arc<SharedMailbox<SM>> {
         let shared = self.shared.get_or_init(|| {
-            // The node has to look at the new part as well, from now on.
-            self.signal.raise();
             Arc::new(SharedMailbox {
-                card: self.card.clone(),
+                known: self.known.clone(),
+                ready: self.ready.shared(),
+                slot: self.slot,
                 queued_bytes: Arc::default(),
                 pending_reads: Arc::default(),
                 state: Mutex::new(SharedState {
-                    requests: Vec::new(),
+                    requests: VecDeque::new(),
                     inbox: InboxLoad::default(),
-                    waker: None,
                     ended: self.ended.borrow().clone(),
                 }),
             })
@@ -222,13 +257,20 @@ impl<SM: StateMachine> Mailbox<SM> {
         Arc::clone(shared)
     }
 
-    /// Refuses the request if the node has ended.
+    /// The group is to have a turn.
+    pub(crate) fn raise(&self) {
+        if !self.is_ready.replace(true) {
+            self.ready.add(self.slot);
+        }
+    }
+
+    /// Refuses the request if the group has ended.
     pub(crate) fn request(&self, request: LocalRequest<SM>) -> Result<(), End> {
         if let Some(end) = &*self.ended.borrow() {
             return Err(end.clone());
         }
-        self.requests.borrow_mut().push(request);
-        self.signal.raise();
+        self.requests.borrow_mut().push_back(request);
+        self.raise();
         Ok(())
     }
 
@@ -237,24 +279,8 @@ impl<SM: StateMachine> Mailbox<SM> {
         if self.has_ended() {
             return;
         }
-        self.events.borrow_mut().push(event);
-        self.signal.raise();
-    }
-
-    /// Gives the store this write; whether it was made durable at once, which no event tells then.
-    pub(crate) fn submit(&self, write: u64, append: impl FnOnce()) -> bool {
-        self.submitting.set(Some(write));
-        append();
-        self.submitting.take().is_none()
-    }
-
-    /// The store is done with a write.
-    pub(crate) fn persisted(&self, write: u64, outcome: Result<(), StoreError>) {
-        if self.submitting.get() == Some(write) && outcome.is_ok() {
-            self.submitting.set(None);
-        } else {
-            self.event(Event::Persisted { write, outcome });
-        }
+        self.events.borrow_mut().push_back(event);
+        self.raise();
     }
 
     pub(crate) fn deliver(&self, message: Message) {
@@ -273,32 +299,49 @@ impl<SM: StateMachine> Mailbox<SM> {
         memory
     }
 
-    /// Ready when something has come since the last time.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
-        let own = self.signal.poll(context);
-        match self.shared.get() {
-            Some(shared) if shared.lock().poll(context).is_ready() => Poll::Ready(()),
-            _ => own,
-        }
+    /// A turn of the group begins: how many events it takes. What comes from now on is for the
+    /// next one.
+    pub(crate) fn begin_turn(&self) -> usize {
+        self.is_ready.set(false);
+        self.inbox.update(|inbox| InboxLoad { has_dropped: false, ..inbox });
+        self.events.borrow().len().min(TAKEN_PER_TURN)
     }
 
-    /// Takes what has come into `events`, which are none so far.
-    pub(crate) fn take_events(&self, events: &mut Vec<Event<SM>>) {
-        assert!(events.is_empty(), "what was taken is not looked at");
-        self.inbox.set(InboxLoad::default());
-        mem::swap(&mut *self.events.borrow_mut(), events);
+    pub(crate) fn take_event(&self) -> Option<Event<SM>> {
+        let event = self.events.borrow_mut().pop_front()?;
+        if let Event::Message(message) = &event {
+            let bytes = message.bytes();
+            self.inbox.update(|inbox| InboxLoad { bytes: inbox.bytes - bytes, ..inbox });
+        }
+        Some(event)
     }
 
-    /// Takes what has come into `requests`, which are none so far.
-    pub(crate) fn take_requests(&self, requests: &mut Vec<LocalRequest<SM>>) {
-        assert!(requests.is_empty(), "what was taken is not looked at");
-        mem::swap(&mut *self.requests.borrow_mut(), requests);
-        if let Some(shared) = self.shared.get() {
-            let mut crossing = self.crossing.borrow_mut();
-            shared.lock().take(&mut crossing);
-            requests.extend(crossing.drain(..).map(LocalRequest::from));
-            crossing.shrink_to(KEPT_PLACES);
+    /// How many requests the turn takes.
+    pub(crate) fn waiting_requests(&self) -> usize {
+        let mut crossed = self.crossed.borrow_mut();
+        if let Some(shared) = self.shared.get()
+            && crossed.is_empty()
+        {
+            shared.lock().take(&mut crossed);
         }
+        (self.requests.borrow().len() + crossed.len()).min(TAKEN_PER_TURN)
+    }
+
+    pub(crate) fn take_request(&self) -> Option<LocalRequest<SM>> {
+        let local = self.requests.borrow_mut().pop_front();
+        local.or_else(|| self.crossed.borrow_mut().pop_front().map(LocalRequest::from))
+    }
+
+    /// The turn has taken its part. If that was not all, there is another.
+    pub(crate) fn end_turn(&self) {
+        let (events, requests) = (&mut *self.events.borrow_mut(), &mut *self.requests.borrow_mut());
+        let crossed = &mut *self.crossed.borrow_mut();
+        if !events.is_empty() || !requests.is_empty() || !crossed.is_empty() {
+            self.raise();
+        }
+        events.shrink_to(KEPT_PLACES);
+        requests.shrink_to(KEPT_PLACES);
+        crossed.shrink_to(KEPT_PLACES);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -310,24 +353,47 @@ impl<SM: StateMachine> Mailbox<SM> {
         self.ended.borrow_mut().get_or_insert_with(|| end.clone());
         // Out of the cell first: what is dropped may run code that comes back here.
         drop(self.events.take());
-        let mut requests = mem::take(&mut *self.requests.borrow_mut());
+        let mut requests = self.requests.take();
+        let mut crossed = self.crossed.take();
         if let Some(shared) = self.shared.get() {
-            let mut crossing = Vec::new();
             let mut state = shared.lock();
             state.ended.get_or_insert_with(|| end.clone());
-            state.take(&mut crossing);
-            drop(state);
-            requests.extend(crossing.into_iter().map(LocalRequest::from));
+            crossed.append(&mut state.requests);
         }
+        requests.extend(crossed.into_iter().map(LocalRequest::from));
         for request in requests {
             refuse(request, end);
         }
     }
 }
 
-impl<SM: StateMachine> Receiver for Mailbox<SM> {
+impl<SM: StateMachine> Completes for Mailbox<SM> {
+    fn completed(&self, write: u64, outcome: Result<(), StoreError>) {
+        self.event(Event::Persisted { write, outcome });
+    }
+
+    fn delayed(&self, write: u64) {
+        self.event(Event::Delayed { write });
+    }
+}
+
+impl<SM: StateMachine> OpenGroup for Mailbox<SM> {
+    fn hear_of_node(&self, input: Input) {
+        self.event(Event::OfNode(input));
+    }
+
     fn deliver(&self, message: Message) {
         Self::deliver(self, message);
+    }
+}
+
+impl<SM: StateMachine> Receiver for Mailbox<SM> {
+    /// Also for other groups, and for the node: a transport may know only one inbox.
+    fn deliver(&self, message: Message) {
+        match message.group == self.known.group {
+            true => Self::deliver(self, message),
+            false => self.liveness.route(message),
+        }
     }
 
     fn recall(&self, replica: Replica) -> Pin<Box<dyn Future<Output = Option<Memory>>>> {
@@ -348,7 +414,7 @@ impl<SM: StateMachine> Receiver for Mailbox<SM> {
     }
 }
 
-/// Answers a request that the node has not looked at.
+/// Answers a request that the group has not looked at.
 pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
     match request {
         Request::Write { reply, .. } => reply.answer(Err(end.into())),
@@ -359,16 +425,17 @@ pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
 
 /// The part that other threads reach.
 pub(crate) struct SharedMailbox<SM: StateMachine> {
-    pub(crate) card: Card,
+    pub(crate) known: Known,
+    ready: Arc<SharedReady>,
+    slot: Slot,
     pub(crate) queued_bytes: Arc<AtomicUsize>,
     pub(crate) pending_reads: Arc<AtomicUsize>,
     state: Mutex<SharedState<SM>>,
 }
 
 struct SharedState<SM: StateMachine> {
-    requests: Vec<SharedRequest<SM>>,
+    requests: VecDeque<SharedRequest<SM>>,
     inbox: InboxLoad,
-    waker: Option<Waker>,
     ended: Option<End>,
 }
 
@@ -378,17 +445,18 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses the request if the node has ended.
+    /// Refuses the request if the group has ended.
     pub(crate) fn request(&self, request: SharedRequest<SM>) -> Result<(), End> {
         let mut state = self.lock();
         if let Some(end) = &state.ended {
             return Err(end.clone());
         }
-        state.requests.push(request);
-        let waker = state.waker.take();
+        let is_first = state.requests.is_empty();
+        state.requests.push_back(request);
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        // Those that come before it is taken are seen with it.
+        if is_first {
+            self.ready.add(self.slot);
         }
         Ok(())
     }
@@ -403,23 +471,14 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 }
 
 impl<SM: StateMachine> SharedState<SM> {
-    fn take(&mut self, requests: &mut Vec<SharedRequest<SM>>) {
+    /// Takes what has come into `requests`, which are none so far.
+    fn take(&mut self, requests: &mut VecDeque<SharedRequest<SM>>) {
         self.inbox = InboxLoad::default();
         mem::swap(&mut self.requests, requests);
     }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.requests.is_empty() {
-            return Poll::Ready(());
-        }
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            self.waker = Some(context.waker().clone());
-        }
-        Poll::Pending
-    }
 }
 
-/// The messages that wait for a node's next turn.
+/// The messages that wait for a group's next turn.
 #[derive(Clone, Copy, Default)]
 struct InboxLoad {
     bytes: usize,

@@ -1,19 +1,21 @@
-//! Applies what is committed, answers those who wait for it, lets reads look at the state and takes views of it for snapshots, and restores it
-//! from one. It is a task of its own, so that a slow state machine keeps no heartbeat waiting.
+//! Applies what is committed, answers those who wait for it, lets reads look at the state and takes
+//! views of it for snapshots, and restores it from one. It begins within the group's turn. What is
+//! not done at once goes on in a task, so that a slow state machine keeps no heartbeat waiting.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use futures::FutureExt;
-use quorate_rt::channel::{Signal, watch};
+use quorate_rt::channel::watch;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{TaskError, yield_now};
+use quorate_rt::{Executor, TaskError, yield_now};
 
-use super::delays::{Delays, Work};
+use super::super::delays::{Delays, Work};
+use super::bug;
 use super::kept::Kept;
 use super::mailbox::{Event, LocalRead, Mailbox};
 use super::refusals::Refusals;
@@ -32,7 +34,7 @@ use crate::types::{Entry, GroupId, Index, LogId, Payload};
 /// become due at once.
 const READS_PER_TURN: usize = 16;
 
-/// What the node tells the applying task, and the other way round.
+/// What the group tells its state machine's side, and the other way round.
 pub(crate) struct Applying<SM: StateMachine> {
     committed: Cell<Index>,
     applied: Cell<LogId>,
@@ -47,7 +49,8 @@ pub(crate) struct Applying<SM: StateMachine> {
     reads: RefCell<VecDeque<(Index, LocalRead<SM>)>>,
     /// What this node has decoded already, as leader.
     pub(crate) kept: RefCell<Kept<SM::Command>>,
-    signal: Signal,
+    /// Something has changed since it was looked at.
+    is_raised: Cell<bool>,
 }
 
 impl<SM: StateMachine> Applying<SM> {
@@ -60,7 +63,7 @@ impl<SM: StateMachine> Applying<SM> {
             view_taken: Cell::new(false),
             reads: RefCell::default(),
             kept: RefCell::default(),
-            signal: Signal::default(),
+            is_raised: Cell::new(false),
         }
     }
 
@@ -75,7 +78,7 @@ impl<SM: StateMachine> Applying<SM> {
     pub(crate) fn commit(&self, index: Index) {
         assert!(index > self.committed.get(), "the commit index only rises");
         self.committed.set(index);
-        self.signal.raise();
+        self.is_raised.set(true);
     }
 
     /// Makes the state that of a snapshot, which covers more than is known to be committed so far.
@@ -84,23 +87,23 @@ impl<SM: StateMachine> Applying<SM> {
             self.applied.set(snapshot.log_id);
         }
         self.restore.replace(Some((snapshot, has_come)));
-        self.signal.raise();
+        self.is_raised.set(true);
     }
 
     pub(crate) fn want_view(&self) {
         self.view_wanted.set(true);
-        self.signal.raise();
+        self.is_raised.set(true);
     }
 
     /// The view that was taken is written, or given up: there may be another.
     pub(crate) fn view_is_done(&self) {
         self.view_taken.set(false);
-        self.signal.raise();
+        self.is_raised.set(true);
     }
 
     pub(crate) fn read(&self, index: Index, read: LocalRead<SM>) {
         self.reads.borrow_mut().push_back((index, read));
-        self.signal.raise();
+        self.is_raised.set(true);
     }
 
     pub(crate) fn has_reads(&self) -> bool {
@@ -111,8 +114,8 @@ impl<SM: StateMachine> Applying<SM> {
         self.reads.take()
     }
 
-    /// Read indexes rise, all but those that come late: these are looked at when the ones before them are answered, which
-    /// is right if not soonest.
+    /// Read indexes rise, all but those that come late: these are looked at when the ones before
+    /// them are answered, which is right if not soonest.
     fn next_read(&self) -> Option<LocalRead<SM>> {
         let mut reads = self.reads.borrow_mut();
         let (index, _) = reads.front()?;
@@ -123,7 +126,60 @@ impl<SM: StateMachine> Applying<SM> {
     }
 }
 
-/// What the applying task works with.
+/// Where a group's state machine is: at rest, or with the task that works with it.
+pub(super) struct Applier<R: Executor, SM: StateMachine, S> {
+    rt: R,
+    mailbox: Rc<Mailbox<SM>>,
+    applying: Rc<Applying<SM>>,
+    at_rest: AtRest<SM, S>,
+    task: Option<R::Task<()>>,
+}
+
+type AtRest<SM, S> = Rc<Cell<Option<Box<Apply<SM, S>>>>>;
+
+impl<R: Executor, SM: StateMachine, S: LogStore> Applier<R, SM, S> {
+    pub(super) fn new(rt: R, apply: Apply<SM, S>) -> Self {
+        let (mailbox, applying) = (Rc::clone(&apply.mailbox), Rc::clone(&apply.applying));
+        let at_rest = Rc::new(Cell::new(Some(Box::new(apply))));
+        Self { rt, mailbox, applying, at_rest, task: None }
+    }
+
+    /// Does what there is to do: now, or if that takes longer, in a task.
+    pub(super) fn go_on(&mut self) -> Result<(), Fatal> {
+        if !self.applying.is_raised.get() {
+            return Ok(());
+        }
+        let Some(mut apply) = self.at_rest.take() else {
+            return Ok(()); // The task looks before it ends.
+        };
+        self.applying.is_raised.set(false);
+        let mut work = Box::pin(async move {
+            let outcome = AssertUnwindSafe(apply.run()).catch_unwind().await;
+            (apply, outcome.unwrap_or_else(|panic| Err(bug(TaskError::from_panic(panic)))))
+        });
+        // Whom it is to wake is known when the task polls it.
+        if let Poll::Ready((apply, outcome)) =
+            work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            self.at_rest.set(Some(apply));
+            return outcome;
+        }
+        let (at_rest, mailbox) = (Rc::clone(&self.at_rest), Rc::clone(&self.mailbox));
+        self.task = Some(self.rt.spawn(async move {
+            let (apply, outcome) = work.await;
+            at_rest.set(Some(apply));
+            mailbox.event(Event::Applied(outcome));
+        }));
+        Ok(())
+    }
+
+    /// The task has come to its end.
+    pub(super) fn rests(&mut self) {
+        self.task = None;
+    }
+}
+
+/// The state machine's side of a group.
 pub(super) struct Apply<SM: StateMachine, S> {
     pub(super) group: GroupId,
     pub(super) delays: Rc<Delays>,
@@ -149,41 +205,34 @@ pub(super) struct Applied {
 }
 
 impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
-    /// The task. It ends only by failing.
-    pub(super) async fn run(mut self) -> Fatal {
-        match self.go_on().await {
-            Ok(never) => match never {},
-            Err(fatal) => fatal,
-        }
-    }
-
-    async fn go_on(&mut self) -> Result<Infallible, Fatal> {
+    /// Does all that there is to do.
+    async fn run(&mut self) -> Result<(), Fatal> {
         loop {
-            self.applying.signal.wait().await;
-            loop {
-                let answered_all = self.answer_reads();
-                self.view_if_due();
-                let restore = self.applying.restore.take();
-                if let Some((snapshot, has_come)) = restore {
-                    self.restore(&snapshot).await?;
-                    match has_come {
-                        // Whoever looks at the metrics hears of it when the node knows that this
-                        // much is committed.
-                        true => self.mailbox.event(Event::Restored(snapshot)),
-                        false => self.has_applied(snapshot.log_id),
-                    }
-                } else if self.applying.applied() < self.applying.committed.get() {
-                    self.apply().await?;
-                    if self.applying.applied() < self.applying.committed.get() {
-                        // A long log must not keep the node's heartbeats waiting.
-                        yield_now().await;
-                    }
-                } else if answered_all {
-                    break;
+            if self.mailbox.has_ended() {
+                return Ok(()); // The node was dropped by what was called here.
+            }
+            let answered_all = self.answer_reads();
+            self.view_if_due();
+            let restore = self.applying.restore.take();
+            if let Some((snapshot, has_come)) = restore {
+                self.restore(&snapshot).await?;
+                match has_come {
+                    // Whoever looks at the metrics hears of it when the node knows that this
+                    // much is committed.
+                    true => self.mailbox.event(Event::Restored(snapshot)),
+                    false => self.has_applied(snapshot.log_id),
                 }
-                if !answered_all {
+            } else if self.applying.applied() < self.applying.committed.get() {
+                self.apply().await?;
+                if self.applying.applied() < self.applying.committed.get() {
+                    // A long log must not keep the node's heartbeats waiting.
                     yield_now().await;
                 }
+            } else if answered_all {
+                return Ok(());
+            }
+            if !answered_all {
+                yield_now().await;
             }
         }
     }
@@ -191,7 +240,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     /// Applies the next batch.
     async fn apply(&mut self) -> Result<(), Fatal> {
         let range = self.applying.applied() + 1..self.applying.committed.get() + 1;
-        let max_bytes = self.mailbox.card.config.max_apply_bytes;
+        let max_bytes = self.mailbox.known.config.max_apply_bytes;
         // No snapshot takes their place meanwhile: it would have been restored first.
         let entries = self.store.read(self.group, range.clone(), max_bytes).await?;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -209,7 +258,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         let responses = match commands.is_empty() {
             true => Vec::new(),
             false => {
-                let work = Work::Apply { first: first.log_id.index, last: last.log_id.index };
+                let (first, last) = (first.log_id.index, last.log_id.index);
+                let work = Work::Apply { group: self.group, first, last };
                 let applied = AssertUnwindSafe(self.state_machine.apply_batch(commands));
                 let applied = self.delays.measure_polls(work, applied.catch_unwind());
                 applied.await.map_err(|panic| panicked(&entries, panic))?
@@ -293,7 +343,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
 
     /// Takes a view of the state, if one is wanted, and hands it to the node to be written.
     fn view_if_due(&mut self) {
-        let config = &self.mailbox.card.config;
+        let config = &self.mailbox.known.config;
         let is_due = self.since_view.entries > config.snapshot_after_entries
             || self.since_view.bytes > config.snapshot_after_bytes
             || self.applying.view_wanted.get();
@@ -305,14 +355,17 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         };
         self.applying.view_wanted.set(false);
         self.applying.view_taken.set(true);
-        // If it can't be taken or written, there is another try when as much again has been applied, and not at once.
+        // If it can't be taken or written, there is another try when as much again has been
+        // applied, and not at once.
         self.since_view = Applied::default();
         self.mailbox.event(Event::Viewed(View {
             log_id: self.applying.applied.get(),
             time: self.time,
             membership,
             membership_index,
-            state: self.delays.measure(Work::View, || self.state_machine.view()),
+            state: self
+                .delays
+                .measure(Work::View { group: self.group }, || self.state_machine.view()),
         }));
     }
 
@@ -321,7 +374,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         if !self.applying.has_reads() {
             return true;
         }
-        self.delays.measure(Work::Reads, || {
+        self.delays.measure(Work::Reads { group: self.group }, || {
             for _ in 0..READS_PER_TURN {
                 let Some(read) = self.applying.next_read() else { return true };
                 read(Ok(&self.state_machine));

@@ -1,9 +1,9 @@
-//! What a node does about snapshots beside its turns: it writes one of its own state, takes one in from the leader, and reads pieces of
-//! them for its peers. The I/O of each is a task's, and what has come of it goes to the mailbox.
+//! What a node does about snapshots beside its turns: it writes one of its own state, takes one in
+//! from the leader, and reads pieces of them for its peers. The I/O of each is a task's, and what
+//! has come of it goes to the mailbox.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate_rt::channel::Signal;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Task, TaskError, yield_now};
+use quorate_rt::{Executor, TaskError, yield_now};
 
 use super::bug;
 use super::mailbox::{Event, Mailbox};
@@ -37,27 +37,27 @@ pub(crate) struct View<SM: StateMachine> {
     pub(crate) state: Result<SM::View, SnapshotError>,
 }
 
-/// The tasks of a node that have to do with snapshots. Dropping it ends them, and discards what is half-written.
-pub(super) struct Snapshots<R: AsyncRuntime, SM: StateMachine, S> {
+/// The tasks of a node that have to do with snapshots. Dropping it ends them, and discards what is
+/// half-written.
+pub(super) struct Snapshots<R: Executor, SM: StateMachine, S> {
     rt: R,
     group: GroupId,
     store: Rc<S>,
     mailbox: Rc<Mailbox<SM>>,
     /// The one that is being written, up to where it covers the log, and its task.
     building: Option<(LogId, R::Task<()>)>,
-    /// Begun when the first snapshot comes in, which to most nodes never happens.
     receiving: Option<(Rc<Inflow>, R::Task<()>)>,
     sending: BTreeMap<Replica, Sending<R>>,
 }
 
 /// What is open for a peer.
-struct Sending<R: AsyncRuntime> {
+struct Sending<R: Executor> {
     digest: Digest,
     content: Rc<OnceCell<Box<dyn SnapshotContent>>>,
-    reading: R::Task<()>,
+    _reading: R::Task<()>,
 }
 
-impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
+impl<R: Executor, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
     pub(super) fn new(rt: R, group: GroupId, store: Rc<S>, mailbox: Rc<Mailbox<SM>>) -> Self {
         Self {
             rt,
@@ -76,7 +76,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
         let log_id = view.log_id;
         let (store, group) = (Rc::clone(&self.store), self.group);
         let task = spawn(&self.rt, &self.mailbox, async move {
-            Event::Built { log_id, outcome: build(&*store, group, view).await }
+            Some(Event::Built { log_id, outcome: build(&*store, group, view).await })
         });
         self.building = Some((log_id, task));
     }
@@ -95,11 +95,13 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
         self.building.take().is_some()
     }
 
-    /// Does what is to be done about the one that comes in, in order and after what was asked for before.
+    /// Does what is to be done about the one that comes in, in order and after what was asked for
+    /// before. There is a task for it as long as there is a draft.
     pub(super) fn receive(&mut self, steps: impl ExactSizeIterator<Item = Incoming>) {
         if steps.len() == 0 {
             return;
         }
+        self.receiving.take_if(|(inflow, _)| inflow.has_ended.get());
         let (inflow, _) = self.receiving.get_or_insert_with(|| {
             let inflow = Rc::new(Inflow::default());
             let mut receiver = Receiver {
@@ -109,8 +111,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
                 draft: None,
             };
             let steps = Rc::clone(&inflow);
-            let task =
-                spawn(&self.rt, &self.mailbox, async move { match receiver.run(&steps).await {} });
+            let task = spawn(&self.rt, &self.mailbox, async move {
+                receiver.run(&steps).await;
+                None
+            });
             (inflow, task)
         });
         let mut queue = inflow.steps.borrow_mut();
@@ -133,37 +137,32 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
         let (store, group, open) = (Rc::clone(&self.store), self.group, Rc::clone(&content));
         let reading = spawn(&self.rt, &self.mailbox, async move {
             let outcome = read(&*store, group, &open, &piece).await;
-            Event::PieceRead { piece, outcome }
+            Some(Event::PieceRead { piece, outcome })
         });
-        let before = self.sending.insert(peer, Sending { digest, content, reading });
-        before.into_iter().for_each(Sending::close);
+        // A read under way is cancelled: nobody waits for it any more.
+        self.sending.insert(peer, Sending { digest, content, _reading: reading });
     }
 
     /// Closes what is open for peers that need no snapshot.
     pub(super) fn close_all_but(&mut self, is_needed: impl Fn(Replica) -> bool) {
-        let closed = self.sending.extract_if(.., |peer, _| !is_needed(*peer));
-        closed.for_each(|(_, sending)| sending.close());
+        self.sending.retain(|peer, _| is_needed(*peer));
     }
 }
 
-impl<R: AsyncRuntime> Sending<R> {
-    /// A read under way is let go to its end.
-    fn close(self) {
-        self.reading.detach();
-    }
-}
-
-/// Starts a task that tells the node of one event, if only that something it has called has panicked.
-pub(super) fn spawn<R: AsyncRuntime, SM: StateMachine>(
+/// Starts a task that may tell the group of an event, if only that something it has called has
+/// panicked.
+pub(super) fn spawn<R: Executor, SM: StateMachine>(
     rt: &R,
     mailbox: &Rc<Mailbox<SM>>,
-    task: impl Future<Output = Event<SM>> + 'static,
+    task: impl Future<Output = Option<Event<SM>>> + 'static,
 ) -> R::Task<()> {
     let mailbox = Rc::clone(mailbox);
     rt.spawn(async move {
         let outcome = AssertUnwindSafe(task).catch_unwind().await;
-        let failed = |panic| Event::Failed(bug(TaskError::from_panic(panic)));
-        mailbox.event(outcome.unwrap_or_else(failed));
+        let failed = |panic| Some(Event::Failed(bug(TaskError::from_panic(panic))));
+        if let Some(event) = outcome.unwrap_or_else(failed) {
+            mailbox.event(event);
+        }
     })
 }
 
@@ -212,14 +211,18 @@ async fn read<S: LogStore>(
     read_exactly(&**content, piece.offset, piece.len).await
 }
 
-/// What the receiving task has yet to do. The engine bounds it: it takes no piece when too much is unwritten.
+/// What the receiving task has yet to do. The engine bounds it: it takes no piece when too much is
+/// unwritten.
 #[derive(Default)]
 struct Inflow {
     steps: RefCell<VecDeque<Incoming>>,
     signal: Signal,
+    /// The task has nothing more to do, and looks at no more.
+    has_ended: Cell<bool>,
 }
 
-/// The task that takes a snapshot in. What goes wrong with it is said to the engine, and is no reason to stop: the leader will try again.
+/// The task that takes a snapshot in. What goes wrong with it is said to the engine, and is no
+/// reason to stop: the leader will try again.
 struct Receiver<SM: StateMachine, S> {
     group: GroupId,
     store: Rc<S>,
@@ -235,7 +238,7 @@ struct Draft {
 }
 
 impl<SM: StateMachine, S: LogStore> Receiver<SM, S> {
-    async fn run(&mut self, inflow: &Inflow) -> Infallible {
+    async fn run(&mut self, inflow: &Inflow) {
         loop {
             let next = inflow.steps.borrow_mut().pop_front();
             match next {
@@ -243,10 +246,12 @@ impl<SM: StateMachine, S: LogStore> Receiver<SM, S> {
                     if let Some(input) = self.take(step).await {
                         self.mailbox.event(Event::Incoming(input));
                     }
-                    // A store in memory never waits, and the node must not wait for a whole window of pieces.
+                    // A store in memory never waits, and the node must not wait for a whole window
+                    // of pieces.
                     yield_now().await;
                 }
-                None => inflow.signal.wait().await,
+                None if self.draft.is_some() => inflow.signal.wait().await,
+                None => return inflow.has_ended.set(true),
             }
         }
     }

@@ -3,10 +3,10 @@
 //! be sent to the next leader just as well (R20).
 
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Instant};
+use quorate_rt::{Executor, Instant};
 
+use super::Group;
 use super::mailbox::{LocalRequest, Request};
-use super::turn::Turns;
 use crate::engine::Ticket;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
@@ -15,7 +15,7 @@ use crate::metrics::Role;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
-impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
+impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     /// Takes a request, or keeps it until then, at the latest: until a leader is known, and until
     /// there is room on the way to it.
     pub(super) fn pass_on(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
@@ -116,7 +116,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     pub(super) fn passing_at(&self, now: Instant) -> Option<Instant> {
         let expires_at = self.replies.borrow().unsent.expires_at()?;
         let look_at = match self.engine.leader() {
-            Some(_) => now + self.mailbox.card.config.heartbeat_interval,
+            Some(_) => now + self.mailbox.known.config.heartbeat_interval,
             None => expires_at,
         };
         Some(expires_at.min(look_at))

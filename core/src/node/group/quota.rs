@@ -1,4 +1,5 @@
-//! Bounds on what the handles of a node have under way: one kind within a thread, one across threads.
+//! Bounds on what the handles of a node have under way: one kind within a thread, one across
+//! threads.
 
 use std::cell::Cell;
 use std::rc::Rc;

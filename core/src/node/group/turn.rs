@@ -1,86 +1,32 @@
-//! The node's loop: take what has come, step the engine for all of it, then act once.
+//! A turn of a group: take what has come, step the engine for all of it, then act once.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::future::{pending, poll_fn};
 use std::ops::Range;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_rt::channel::watch;
 use quorate_rt::planted::{Bug, planted};
-use quorate_rt::{AsyncRuntime, Instant, Task};
+use quorate_rt::{Executor, Instant};
 
-use super::apply::Applying;
-use super::delays::Delays;
-use super::mailbox::{End, Event, KEPT_PLACES, LocalRequest, Mailbox, Request, refuse};
-use super::refusals::Refusals;
-use super::replies::Replies;
-use super::snapshots::{self, Snapshots};
-use super::timer::Timer;
-use super::waits::Waits;
+use super::mailbox::{End, Event, LocalRequest, Request, refuse};
+use super::{Group, snapshots};
 use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, SnapshotError, StoreError, WriteError};
-use crate::identity::{Boot, Replica, Standing};
-use crate::log_store::{Completion, LogStore, LogWrite};
+use crate::identity::{Boot, Standing};
+use crate::log_store::{Appended, Completes, Completion, LogStore, LogWrite};
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Obstacle, Role, UnfitTiming};
+use crate::metrics::{Obstacle, Role, UnfitTiming};
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
-use crate::types::{GroupId, Index, LogId, Term};
+use crate::types::{Index, LogId, Term};
 
 /// The wall clock is read again after so long: entries tell it in milliseconds, and a reading costs
 /// as much as a hundredth of a lone write.
 const WALL_RESOLUTION: Duration = Duration::from_millis(1);
 
-/// Everything a node's loop works with.
-pub(super) struct Turns<R: AsyncRuntime, SM: StateMachine, S, T> {
-    pub(super) rt: R,
-    pub(super) group: GroupId,
-    pub(super) engine: Engine,
-    /// As the transport knows them.
-    pub(super) credentials: Credentials,
-    pub(super) store: Rc<S>,
-    pub(super) transport: Rc<T>,
-    pub(super) mailbox: Rc<Mailbox<SM>>,
-    pub(super) applying: Rc<Applying<SM>>,
-    pub(super) replies: Rc<RefCell<Replies<SM>>>,
-    pub(super) refusals: Rc<Refusals>,
-    pub(super) metrics: Rc<watch::Sender<Metrics>>,
-    pub(super) timer: Timer<R>,
-    pub(super) delays: Rc<Delays>,
-    /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
-    pub(super) proposing: Vec<Bytes>,
-    /// Reads of the log under way, at most one for each peer.
-    pub(super) fetches: BTreeMap<Replica, R::Task<()>>,
-    pub(super) snapshots: Snapshots<R, SM, S>,
-    pub(super) waits: Waits,
-    /// When the wall clock is to be read again.
-    pub(super) wall_at: Instant,
-    /// Until when the commit index must have risen, as long as somebody waits for that.
-    pub(super) stalled_at: Option<Instant>,
-    /// It was told to stop.
-    pub(super) stopping: Option<Stopping>,
-}
-
-/// What a turn takes out, to be looked at. The next one uses its memory again.
-struct Taken<SM: StateMachine> {
-    events: Vec<Event<SM>>,
-    requests: Vec<LocalRequest<SM>>,
-    output: Box<Output>,
-}
-
-impl<SM: StateMachine> Default for Taken<SM> {
-    fn default() -> Self {
-        Self { events: Vec::new(), requests: Vec::new(), output: Box::default() }
-    }
-}
-
-/// How a node stops.
+/// How a group stops.
 #[derive(Clone, Copy)]
 pub(super) struct Stopping {
     /// Then it ends, whatever is left.
@@ -89,35 +35,15 @@ pub(super) struct Stopping {
     hands_over: bool,
 }
 
-impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, S, T> {
-    /// Turns until the node is told to stop.
-    pub(super) async fn run(mut self) -> Result<(), Fatal> {
-        let mut taken = Taken::default();
-        self.act(self.rt.now(), &mut taken.output);
-        loop {
-            poll_fn(|context| {
-                // A turn looks at the time anyway: the timer has to be told only of who waits for nothing else.
-                match self.mailbox.poll(context) {
-                    Poll::Ready(()) => Poll::Ready(()),
-                    Poll::Pending => self.timer.poll(context),
-                }
-            })
-            .await;
-            if self.mailbox.has_ended() {
-                // It was dropped or has failed, and will be cancelled. Its store may be another node's by now.
-                return pending().await;
-            }
-            if self.turn(&mut taken)? {
-                return Ok(());
-            }
-        }
-    }
-
+impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     /// One turn; whether it is the last.
-    fn turn(&mut self, taken: &mut Taken<SM>) -> Result<bool, Fatal> {
-        let now = self.rt.now();
-        let limit = self.mailbox.card.config.heartbeat_interval;
-        self.delays.turn_begins(now, self.timer.due_for(now), limit);
+    pub(super) fn take_turn(
+        &mut self,
+        now: Instant,
+        output: &mut Box<Output>,
+    ) -> Result<bool, Fatal> {
+        let due_for = self.wake_at.map_or(Duration::ZERO, |at| now - at);
+        self.delays.turn_begins(now, due_for, self.mailbox.known.config.heartbeat_interval);
         if now >= self.wall_at {
             self.wall_at = now + WALL_RESOLUTION;
             self.engine.set_wall_clock(self.rt.wall_clock());
@@ -127,38 +53,15 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         {
             self.engine.set_cluster(cluster);
         }
-        self.mailbox.take_events(&mut taken.events);
-        for event in taken.events.drain(..) {
-            match event {
-                Event::Message(message) => self.hear(now, message),
-                Event::Persisted { write, outcome } => {
-                    outcome?;
-                    self.engine.step(now, Input::Persisted { write });
-                }
-                Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
-                Event::Viewed(view) => self.snapshots.build(view),
-                Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
-                Event::Incoming(input) => self.incoming(now, input),
-                Event::Restored(meta) => self.engine.step(now, Input::SnapshotReady(meta)),
-                Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
-                Event::Recall { replica, reply } => {
-                    let _ = reply.send(self.engine.memory_of(replica));
-                }
-                Event::Remembered { from, memory } => {
-                    self.engine.step(now, Input::Remembered { from, memory });
-                }
-                Event::Met { replica, boot } => {
-                    self.engine.step(now, Input::Met { replica, boot });
-                }
-                Event::Failed(fatal) => return Err(fatal),
-                Event::Shutdown => self.begin_to_stop(now),
-            }
+        for _ in 0..self.mailbox.begin_turn() {
+            let Some(event) = self.mailbox.take_event() else { break };
+            self.on_event(now, event)?;
         }
         if self.replies.borrow().keeps_requests() {
             self.release(now);
         }
-        self.mailbox.take_requests(&mut taken.requests);
-        for request in taken.requests.drain(..) {
+        for _ in 0..self.mailbox.waiting_requests() {
+            let Some(request) = self.mailbox.take_request() else { break };
             self.on_request(now, request);
         }
         loop {
@@ -168,23 +71,52 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             self.take(now, request);
         }
         self.propose(now);
-        taken.events.shrink_to(KEPT_PLACES);
-        taken.requests.shrink_to(KEPT_PLACES);
+        self.mailbox.end_turn();
         // Last, so that a node that was paused hears its leader before it gives it up.
-        if self.timer.is_due(now) {
+        if self.wake_at.is_some_and(|at| at <= now) {
             self.engine.step(now, Input::Wake);
         }
-        self.act(now, &mut taken.output);
-        if let Some(what) = taken.output.rolled_back.take() {
-            return Err(Fatal::RolledBack { what });
-        }
+        self.act(now, output)?;
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
-    /// From now on nothing new is taken; what has begun is brought to its end, and leadership to another node.
+    fn on_event(&mut self, now: Instant, event: Event<SM>) -> Result<(), Fatal> {
+        match event {
+            Event::Message(message) => self.hear(now, message),
+            Event::Persisted { write, outcome } => {
+                outcome?;
+                self.engine.step(now, Input::Persisted { write });
+            }
+            Event::Delayed { write } => self.engine.step(now, Input::Delayed { write }),
+            Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
+            Event::Viewed(view) => self.snapshots.build(view),
+            Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
+            Event::Incoming(input) => self.incoming(now, input),
+            Event::Restored(meta) => self.engine.step(now, Input::SnapshotReady(meta)),
+            Event::Applied(outcome) => {
+                self.applier.rests();
+                outcome?;
+            }
+            Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
+            Event::Recall { replica, reply } => {
+                let _ = reply.send(self.engine.memory_of(replica));
+            }
+            Event::Remembered { from, memory } => {
+                self.engine.step(now, Input::Remembered { from, memory });
+            }
+            Event::Met { replica, boot } => self.engine.step(now, Input::Met { replica, boot }),
+            Event::OfNode(input) => self.engine.step(now, input),
+            Event::Failed(fatal) => return Err(fatal),
+            Event::Stop => self.begin_to_stop(now),
+        }
+        Ok(())
+    }
+
+    /// From now on nothing new is taken; what has begun is brought to its end, and leadership to
+    /// another node.
     fn begin_to_stop(&mut self, now: Instant) {
         self.engine.step(now, Input::Resign);
-        let until = now + self.mailbox.card.config.request_timeout;
+        let until = now + self.mailbox.known.config.request_timeout;
         let hands_over = self.engine.is_resigning();
         tracing::info!(replica = %self.engine.replica(), group = self.group, hands_over, "stops");
         self.stopping = Some(Stopping { until, hands_over });
@@ -196,7 +128,8 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
-        // It has handed over when it knows of the next leader, not before: that one may need its vote.
+        // It has handed over when it knows of the next leader, not before: that one may need its
+        // vote.
         let handed_over =
             || self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
         let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
@@ -223,7 +156,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if self.stopping.is_some() && !is_message {
             refuse(request, &End::Shutdown);
         } else if needs_leader && self.engine.role() != Role::Leader {
-            let until = now + self.mailbox.card.config.request_timeout;
+            let until = now + self.mailbox.known.config.request_timeout;
             self.pass_on(now, until, request);
         } else {
             self.take(now, request);
@@ -232,6 +165,9 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
 
     pub(super) fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
         match request {
+            Request::Deliver(message) if message.group != self.group => {
+                self.liveness.route(*message);
+            }
             Request::Deliver(message) => {
                 self.propose(now); // What came before it is looked at before it.
                 self.hear(now, *message);
@@ -324,15 +260,19 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
     }
 
     /// Does what the engine wants done.
-    fn act(&mut self, now: Instant, output: &mut Box<Output>) {
+    fn act(&mut self, now: Instant, output: &mut Box<Output>) -> Result<(), Fatal> {
+        if self.mailbox.has_ended() {
+            return Ok(()); // The node was dropped in this turn, and the store may be another's.
+        }
         if let Some((write, content)) = self.engine.take_write()
-            && self.mailbox.submit(write, || self.append(write, content))
+            && self.append(write, content) == Appended::Durable
         {
             self.engine.step(now, Input::Persisted { write });
         }
         self.engine.take_output(output);
-        if output.rolled_back.is_some() {
-            return; // This node's disk was put back: nothing of this turn leaves.
+        if let Some(what) = output.rolled_back.take() {
+            // This node's disk was put back: nothing of this turn leaves.
+            return Err(Fatal::RolledBack { what });
         }
         let Output {
             write,
@@ -346,6 +286,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
             refused,
             reads,
             membership,
+            left,
             addresses_changed,
             cannot_form,
             rolled_back: _,
@@ -354,16 +295,24 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         if membership.is_some() || *addresses_changed {
             self.introduce();
         }
+        if let Some(membership) = membership {
+            self.follow_nodes(membership);
+        }
+        if let Some(term) = left.take() {
+            self.liveness.departed(self.group, term);
+        }
         if let Some(refusal) = cannot_form.take() {
             tracing::error!(replica = %self.engine.replica(), %refusal, "the group can't be formed");
             for reply in self.replies.borrow_mut().initializing.drain(..) {
                 let _ = reply.send(Err(refusal.clone()));
             }
         }
-        let config = &self.mailbox.card.config;
+        let config = &self.mailbox.known.config;
         self.waits.look(now, self.group, config, &self.engine, &*self.transport);
-        if let Some((write, content)) = write.take() {
-            self.append(write, content);
+        if let Some((write, content)) = write.take()
+            && self.append(write, content) == Appended::Durable
+        {
+            self.mailbox.event(Event::Persisted { write, outcome: Ok(()) });
         }
         self.send(messages);
         for fetch in fetches.drain(..) {
@@ -390,13 +339,14 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.watch_commit(now, committed.is_some());
         let expires_at = self.replies.borrow().parked.expires_at();
         // The last answers are the applying task's: look again soon whether they are given.
-        let soon = now + self.mailbox.card.config.heartbeat_interval;
+        let soon = now + self.mailbox.known.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let passing_at = self.passing_at(now);
         let waits_at = self.waits.wake_at();
         let times = [*wake_at, expires_at, passing_at, self.stalled_at, stop_at, waits_at];
-        self.timer.set(times.into_iter().flatten().min());
+        self.wake_at = times.into_iter().flatten().min();
         self.answer_admins();
+        self.applier.go_on()
     }
 
     /// Tells the transport where others are reached, and what this node can show them.
@@ -409,20 +359,27 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.transport.set_peers(self.group, &self.engine.addresses());
     }
 
-    fn append(&self, write: u64, content: LogWrite) {
-        let mailbox = Rc::clone(&self.mailbox);
-        let done = move |outcome| mailbox.persisted(write, outcome);
-        self.store.append(self.group, content, Completion::new(done));
+    fn append(&self, write: u64, content: LogWrite) -> Appended {
+        let target = Rc::clone(&self.mailbox) as Rc<dyn Completes>;
+        self.store.append(self.group, content, Completion::to(target, write))
     }
 
-    /// A leader may be heard, and yet nothing be committed, or nothing of it arrive here: disks that hang, an entry that the transport
-    /// can't carry. Nobody waits for ever for that.
+    /// Asks to be told what becomes of the nodes of the other members.
+    fn follow_nodes(&self, membership: &Membership) {
+        let own = self.engine.replica();
+        let peers = membership.members().keys().copied().filter(|peer| *peer != own).collect();
+        let (term, cluster) = (self.engine.hard_state().term, self.engine.cluster());
+        self.liveness.set_peers(self.group, term, cluster, peers);
+    }
+
+    /// A leader may be heard, and yet nothing be committed, or nothing of it arrive here: disks
+    /// that hang, an entry that the transport can't carry. Nobody waits for ever for that.
     fn watch_commit(&mut self, now: Instant, risen: bool) {
         let committed = self.engine.committed();
         if !self.replies.borrow().awaits_beyond(committed) {
             self.stalled_at = None;
         } else if risen || self.stalled_at.is_none() {
-            self.stalled_at = Some(now + self.mailbox.card.config.request_timeout);
+            self.stalled_at = Some(now + self.mailbox.known.config.request_timeout);
         } else if self.stalled_at.is_some_and(|at| at <= now) {
             self.stalled_at = None;
             let reads = self.replies.borrow_mut().give_up_beyond(committed);
@@ -452,6 +409,7 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                         reply.answer(Err(self.refusals.of_write()));
                     }
                     Proposal::Busy => reply.answer(Err(WriteError::Busy)),
+                    Proposal::StorageFull => reply.answer(Err(WriteError::StorageFull)),
                     Proposal::Unknown => reply.answer(Err(WriteError::Unknown)),
                 }
             }
@@ -477,12 +435,11 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         let (store, group) = (Rc::clone(&self.store), self.group);
         let task = snapshots::spawn(&self.rt, &self.mailbox, async move {
             let outcome = store.read(group, fetch.range.clone(), fetch.max_bytes).await;
-            Event::Fetched { fetch, outcome }
+            Some(Event::Fetched { fetch, outcome })
         });
-        // Within a term the engine asks again only after an answer. One of an earlier term may still run: it is let go to its end.
-        if let Some(before) = self.fetches.insert(peer, task) {
-            before.detach();
-        }
+        // Within a term the engine asks again only after an answer. One of an earlier term may
+        // still run: it is cancelled.
+        self.fetches.insert(peer, task);
     }
 
     fn fetched(
@@ -512,7 +469,27 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
         self.engine.role() == Role::Leader && self.engine.hard_state().term == term
     }
 
+    /// Tells of a disk that has become full, and of space on it.
+    fn watch_space(&self) {
+        let (is_full, was_full) =
+            (self.engine.waits_for_space(), self.metrics.borrow().storage_full);
+        let (replica, group) = (self.engine.replica(), self.group);
+        if is_full && !was_full {
+            tracing::error!(
+                %replica,
+                group,
+                "the disk is full: entries of the group wait for space. Nothing is lost. While this \
+                 node leads, writes are refused; reads go on, and so does the cluster where a \
+                 majority of the nodes has space. Make space on the disk: the node then goes on by \
+                 itself"
+            );
+        } else if was_full && !is_full {
+            tracing::info!(%replica, group, "there is space on the disk: the group goes on");
+        }
+    }
+
     fn publish(&self, membership: Option<Membership>) {
+        self.watch_space();
         let engine = &self.engine;
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
@@ -523,9 +500,10 @@ impl<R: AsyncRuntime, SM: StateMachine, S: LogStore, T: Transport> Turns<R, SM, 
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }
             metrics.round_trip = engine.round_trip();
-            let config = &self.mailbox.card.config;
+            let config = &self.mailbox.known.config;
             metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.last_log_id = engine.last_log_id();
+            metrics.storage_full = engine.waits_for_space();
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
             metrics.contradictions = engine.contradictions();
@@ -551,10 +529,12 @@ pub(super) fn credentials(engine: &Engine, boot: Boot) -> Credentials {
         StoreState::Spent
     } else if engine.last_log_id() != LogId::ZERO {
         StoreState::Member
-    } else if promised.is_some() {
-        StoreState::Claimed
     } else {
-        StoreState::Empty
+        match engine.standing() {
+            Standing::Admitted(_) => StoreState::Admitted,
+            _ if promised.is_some() => StoreState::Claimed,
+            _ => StoreState::Empty,
+        }
     };
     let cluster = engine.cluster().or(promised);
     Credentials { replica: engine.replica(), boot, state, cluster }

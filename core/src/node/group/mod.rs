@@ -1,0 +1,325 @@
+//! One group of a node: an engine, a state machine, and those who wait for them.
+//!
+//! The node's loop gives it turns ([`turn`]). What a turn wants to have done and can't do at once
+//! (reading the log, writing a snapshot, a slow state machine) is a task, which tells what has come
+//! of it by an event.
+
+mod admin;
+mod apply;
+mod commands;
+mod kept;
+pub(super) mod mailbox;
+mod parked;
+mod passing;
+pub(super) mod quota;
+mod refusals;
+mod replies;
+mod snapshots;
+mod turn;
+mod waits;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use quorate_rt::channel::watch;
+use quorate_rt::{Executor, Instant, TaskError};
+
+use self::apply::{Applied, Applier, Apply, Applying};
+use self::mailbox::{End, Event, Known, Mailbox};
+use self::refusals::Refusals;
+use self::replies::Replies;
+use self::snapshots::Snapshots;
+use self::turn::Stopping;
+use self::waits::Waits;
+use super::delays::Delays;
+use super::liveness::{self, Liveness, OpenGroup};
+use super::ready::{Ready, Slot};
+use crate::config::Config;
+use crate::engine::{Engine, Local, Output};
+use crate::error::Fatal;
+use crate::identity::Replica;
+use crate::log_store::{LogStore, Recovered};
+use crate::message::NODE_GROUP;
+use crate::metrics::{Metrics, Role};
+use crate::state_machine::StateMachine;
+use crate::transport::{Credentials, Inbox, Receiver, Transport};
+use crate::types::GroupId;
+
+pub(super) use self::admin::{Admin, Answer, answered};
+pub(super) use self::commands::too_large;
+
+/// What a group's turns work with.
+pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
+    rt: R,
+    group: GroupId,
+    engine: Engine,
+    /// As the transport knows them.
+    credentials: Credentials,
+    store: Rc<S>,
+    transport: Rc<T>,
+    liveness: Rc<Liveness>,
+    mailbox: Rc<Mailbox<SM>>,
+    applying: Rc<Applying<SM>>,
+    applier: Applier<R, SM, S>,
+    replies: Rc<RefCell<Replies<SM>>>,
+    refusals: Rc<Refusals>,
+    metrics: Rc<watch::Sender<Metrics>>,
+    delays: Rc<Delays>,
+    /// When there is to be a turn even if nothing comes.
+    wake_at: Option<Instant>,
+    /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
+    proposing: Vec<Bytes>,
+    /// Reads of the log under way, at most one for each peer.
+    fetches: BTreeMap<Replica, R::Task<()>>,
+    snapshots: Snapshots<R, SM, S>,
+    waits: Waits,
+    /// When the wall clock is to be read again.
+    wall_at: Instant,
+    /// Until when the commit index must have risen, as long as somebody waits for that.
+    stalled_at: Option<Instant>,
+    /// It was told to stop.
+    stopping: Option<Stopping>,
+}
+
+/// A group, as the node's loop sees it.
+pub(super) trait Turns {
+    /// One turn; whether it is the last. `output` is memory, for the engine's.
+    ///
+    /// # Errors
+    /// The group has failed, or the node: see [`Fatal::is_of_node`].
+    fn turn(&mut self, now: Instant, output: &mut Box<Output>) -> Result<bool, Fatal>;
+
+    /// When there is to be another turn even if nothing comes.
+    fn wake_at(&self) -> Option<Instant>;
+
+    /// Which group it is.
+    fn group(&self) -> GroupId;
+}
+
+impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Turns for Group<R, SM, S, T> {
+    fn turn(&mut self, now: Instant, output: &mut Box<Output>) -> Result<bool, Fatal> {
+        self.take_turn(now, output)
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    fn group(&self) -> GroupId {
+        self.group
+    }
+}
+
+/// The store's word that a group is open for this node and for nobody else. Dropping it releases
+/// the group, so nothing of the group may use the store any more by then.
+pub(super) struct Lease<S: LogStore> {
+    store: Rc<S>,
+    group: GroupId,
+}
+
+impl<S: LogStore> Lease<S> {
+    /// The group has just been recovered.
+    pub(super) fn new(store: &Rc<S>, group: GroupId) -> Self {
+        Self { store: Rc::clone(store), group }
+    }
+}
+
+impl<S: LogStore> Drop for Lease<S> {
+    fn drop(&mut self) {
+        self.store.release(self.group);
+    }
+}
+
+/// What a node gives a group that is opened.
+pub(super) struct Parts<R, S: LogStore, T> {
+    pub(super) rt: R,
+    pub(super) store: Rc<S>,
+    pub(super) lease: Lease<S>,
+    pub(super) transport: Rc<T>,
+    pub(super) ready: Rc<Ready>,
+    pub(super) liveness: Rc<Liveness>,
+    pub(super) delays: Rc<Delays>,
+    pub(super) local: Local,
+}
+
+/// A group that is open, for those outside of its turns.
+pub(super) struct Opened<SM: StateMachine> {
+    pub(super) mailbox: Rc<Mailbox<SM>>,
+    pub(super) turns: Box<dyn Turns>,
+    pub(super) ends: Rc<dyn Ends>,
+}
+
+/// Opens a group on what the store has of it.
+pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
+    parts: Parts<R, S, T>,
+    (group, slot): (GroupId, Slot),
+    config: Config,
+    recovered: Recovered,
+    state_machine: SM,
+) -> Opened<SM> {
+    let Parts { rt, store, lease, transport, ready, liveness, delays, local } = parts;
+    let Local { replica, boot, cluster } = local;
+    let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
+    let credentials = turn::credentials(&engine, boot);
+    tracing::info!(%replica, group, state = ?credentials.state, "a group is opened");
+
+    let known =
+        Metrics { id: replica.id, replica, boot: boot.number, cluster, ..Metrics::default() };
+    let (metrics, receiver) = watch::channel(known);
+    let metrics = Rc::new(metrics);
+    let (ended, outcome) = oneshot::channel();
+    let known =
+        Known { id: replica.id, group, config, metrics: receiver, outcome: outcome.shared() };
+    let mailbox = Rc::new(Mailbox::new(known, ready, slot, Rc::clone(&liveness)));
+    // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
+    // what is for the node and for other groups as well.
+    let open = Rc::clone(&mailbox) as Rc<dyn OpenGroup>;
+    if liveness.open(group, &mailbox.known.config, open) {
+        let credentials = liveness::credentials(replica, boot);
+        transport.attach(NODE_GROUP, credentials, liveness::inbox(&liveness));
+    }
+    let applying = Rc::new(Applying::new());
+    let replies = Rc::new(RefCell::new(Replies::default()));
+    let refusals = Rc::new(Refusals::new(Rc::clone(&metrics)));
+    let ends = Rc::new(Ending {
+        group,
+        replica,
+        mailbox: Rc::clone(&mailbox),
+        applying: Rc::clone(&applying),
+        replies: Rc::clone(&replies),
+        transport: Rc::clone(&transport),
+        liveness: Rc::clone(&liveness),
+        metrics: Rc::clone(&metrics),
+        lease: Cell::new(Some(lease)),
+        ended: Cell::new(Some(ended)),
+    });
+    transport.attach(group, credentials, Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>));
+    let apply = Apply {
+        group,
+        delays: Rc::clone(&delays),
+        state_machine,
+        store: Rc::clone(&store),
+        mailbox: Rc::clone(&mailbox),
+        applying: Rc::clone(&applying),
+        replies: Rc::clone(&replies),
+        refusals: Rc::clone(&refusals),
+        metrics: Rc::clone(&metrics),
+        membership: None,
+        time: 0,
+        since_view: Applied::default(),
+    };
+    let snapshots = Snapshots::new(rt.clone(), group, Rc::clone(&store), Rc::clone(&mailbox));
+    let turns = Group {
+        applier: Applier::new(rt.clone(), apply),
+        wall_at: rt.now(),
+        rt,
+        group,
+        engine,
+        credentials,
+        store,
+        transport,
+        liveness,
+        mailbox: Rc::clone(&mailbox),
+        applying,
+        replies,
+        refusals,
+        metrics,
+        delays,
+        wake_at: None,
+        proposing: Vec::new(),
+        fetches: BTreeMap::new(),
+        snapshots,
+        waits: Waits::default(),
+        stalled_at: None,
+        stopping: None,
+    };
+    mailbox.raise(); // Its first turn arms its timer.
+    Opened { mailbox, turns: Box::new(turns), ends }
+}
+
+/// Whom a group leaves behind, for the node, which does not know its kind. Its turns, and with them
+/// its tasks, must have been dropped before it ends: the store may be another node's from then on.
+pub(super) trait Ends {
+    /// Tells the group to stop in order.
+    fn stop(&self);
+
+    /// The group has come to this, of which all who wait for it are told. Only the first call has
+    /// an effect.
+    fn end(&self, outcome: Result<(), Fatal>);
+
+    /// The node is dropped: the same, without an outcome.
+    fn abandon(&self);
+}
+
+/// Leaves nobody waiting and nothing attached, however the group ends.
+struct Ending<SM: StateMachine, S: LogStore, T: Transport> {
+    group: GroupId,
+    replica: Replica,
+    mailbox: Rc<Mailbox<SM>>,
+    applying: Rc<Applying<SM>>,
+    replies: Rc<RefCell<Replies<SM>>>,
+    transport: Rc<T>,
+    liveness: Rc<Liveness>,
+    metrics: Rc<watch::Sender<Metrics>>,
+    /// Given up before anybody hears of the end: whoever does may open the group again.
+    lease: Cell<Option<Lease<S>>>,
+    /// None once it has ended.
+    ended: Cell<Option<oneshot::Sender<Result<(), Fatal>>>>,
+}
+
+impl<SM: StateMachine, S: LogStore, T: Transport> Ending<SM, S, T> {
+    fn close(&self, end: &End) {
+        self.mailbox.close(end);
+        let reads = self.applying.take_reads();
+        // Taken out first: an answer may run code of whoever waits for it.
+        let replies = self.replies.take();
+        reads.into_iter().for_each(|(_, read)| read(Err(end.into())));
+        replies.abandon(end);
+        let term = self.metrics.borrow().term;
+        if self.liveness.forget(self.group, term) {
+            self.transport.detach(NODE_GROUP);
+        }
+        self.transport.detach(self.group);
+    }
+}
+
+impl<SM: StateMachine, S: LogStore, T: Transport> Ends for Ending<SM, S, T> {
+    fn stop(&self) {
+        self.mailbox.event(Event::Stop);
+    }
+
+    fn end(&self, outcome: Result<(), Fatal>) {
+        let Some(ended) = self.ended.take() else { return };
+        drop(self.lease.take());
+        let (replica, group) = (self.replica, self.group);
+        match &outcome {
+            Ok(()) => tracing::info!(%replica, group, "the group has stopped"),
+            Err(fatal) => tracing::error!(%replica, group, %fatal, "the group has stopped"),
+        }
+        self.metrics.send_modify(|metrics| {
+            if metrics.role == Role::Leader {
+                metrics.leader = None;
+            }
+            metrics.role = Role::Follower;
+            metrics.fatal = outcome.clone().err();
+        });
+        self.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
+        let _ = ended.send(outcome);
+    }
+
+    fn abandon(&self) {
+        if self.ended.take().is_some() {
+            drop(self.lease.take());
+            self.close(&End::Shutdown);
+        }
+    }
+}
+
+/// A task of the node, or what it has called, has panicked.
+pub(super) fn bug(error: TaskError) -> Fatal {
+    Fatal::Bug(error.to_string())
+}
