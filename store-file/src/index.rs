@@ -183,7 +183,12 @@ impl Logs {
     /// The entries of these that the group's log still holds.
     pub(crate) fn still_held(&self, group: GroupId, entries: &Entries) -> Entries {
         let Some(log) = self.logs.get(&group) else { return Entries::default() };
-        let is_held = |entry: &Entry| log.outline.log_id(entry.log_id.index) == Some(entry.log_id);
+        // The outline knows the last purged entry as well, and the log does not hold that.
+        let purged = log.outline.purged().index;
+        let is_held = |entry: &Entry| {
+            let index = entry.log_id.index;
+            index > purged && log.outline.log_id(index) == Some(entry.log_id)
+        };
         // What was purged lies before them, and what was replaced behind them.
         let first = entries.iter().position(is_held).unwrap_or(entries.len());
         let held = entries[first..].iter().take_while(|entry| is_held(entry)).count();

@@ -307,13 +307,7 @@ impl Log {
             return Err(format!("an entry {first}"));
         }
         if first <= self.purged.index {
-            if !self.places.is_empty() {
-                return Err(format!("entry {first}, and {} is purged", self.purged));
-            }
-            // They have waited for space on a full disk, while the purge went ahead. The snapshot
-            // covers them.
-            let purged = entries.partition_point(|entry| entry.log_id.index <= self.purged.index);
-            return self.add(&entries.slice(purged..entries.len()), &spans[purged..], at);
+            return Err(format!("entry {first}, and {} is purged", self.purged));
         }
         let begins = self.places.is_empty() || first <= self.outline.purged().index;
         if !self.anchored && begins {

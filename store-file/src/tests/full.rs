@@ -143,6 +143,31 @@ fn a_purge_frees_space_and_the_queue_goes_on() {
     });
 }
 
+/// The last entry that is purged waits. When there is space, it must not follow on its purge.
+#[test]
+fn entries_that_are_purged_while_they_wait_are_not_written() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let heard = Rc::<Heard>::default();
+        let first = fill(&scene, &store, &heard).await;
+        let meta = meta(LogId::new(1, 1, first), 1000);
+        // There is space for a moment, in which the log does not look for any.
+        scene.faults().full.set(false);
+        finish(&store, 1, &meta).await.unwrap();
+        scene.faults().full.set(true);
+        assert!(!heard.has(first, "durable"));
+        heard.append(&store, 1, 1000, snapshot_write(&meta));
+        heard.append(&store, 1, first + 1, large(first + 1));
+        scene.until(|| heard.has(1000, "durable")).await;
+        scene.faults().full.set(false);
+        scene.until(|| heard.has(first, "durable") && heard.has(first + 1, "durable")).await;
+        drop(store);
+        let store = scene.open().await;
+        let outline = recovered(&store, 1).await.outline;
+        assert_eq!((outline.purged(), outline.last().index), (meta.log_id, first + 1));
+    });
+}
+
 /// A snapshot covers entries that wait. After a crash it stands for them.
 #[test]
 fn a_snapshot_stands_for_entries_that_waited_and_were_lost() {
