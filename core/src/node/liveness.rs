@@ -24,8 +24,8 @@ use crate::message::{Alive, Body, Departure, Message, NODE_GROUP};
 use crate::transport::{Credentials, Inbox, Receiver, StoreState, Transport};
 use crate::types::{GroupId, Term};
 
-/// So many messages wait for a turn. Each peer sends one in a heartbeat interval; what is beyond is
-/// repeated.
+/// So many messages wait for a turn, of at most 64 KiB each. Each peer sends one in a heartbeat
+/// interval; what is beyond is repeated.
 const MAX_WAITING: usize = 1024;
 
 /// The part that groups and the transport reach.
@@ -45,18 +45,24 @@ struct State {
     /// Groups that have been opened in this boot, once or more.
     opened: BTreeSet<GroupId>,
     cluster: Option<ClusterId>,
-    /// The shortest heartbeat interval of a group, and the longest election timeout.
+    /// The shortest heartbeat interval of a group, and the longest election timeout; and whether
+    /// groups have come or gone since.
     interval: Duration,
     timeout: Duration,
+    is_outdated: bool,
     /// The number of the last departure.
     departed: u64,
     /// When the next messages are due; none while there is nobody to send them to.
     beat_at: Option<Instant>,
+    /// The last turn came late, and did not look for silent nodes.
+    was_late: bool,
 }
 
 /// A group that is told what becomes of its peers' nodes.
 struct Group {
     peers: Vec<Replica>,
+    /// It was open before, in this boot, and peers may take it for what it was then.
+    begins_anew: bool,
     interval: Duration,
     timeout: Duration,
     open: Rc<dyn OpenGroup>,
@@ -99,8 +105,9 @@ impl Liveness {
     pub(super) fn open(&self, group: GroupId, config: &Config, open: Rc<dyn OpenGroup>) -> bool {
         let (interval, timeout) = (config.heartbeat_interval, config.election_timeout);
         let state = &mut *self.state.borrow_mut();
-        state.groups.insert(group, Group { peers: Vec::new(), interval, timeout, open });
-        state.look_at_times();
+        let (peers, begins_anew) = (Vec::new(), !state.opened.insert(group));
+        state.groups.insert(group, Group { peers, begins_anew, interval, timeout, open });
+        state.is_outdated = true;
         state.groups.len() == 1
     }
 
@@ -123,9 +130,9 @@ impl Liveness {
             }
         }
         let before = mem::replace(&mut of.peers, peers);
+        let begins_anew = mem::take(&mut of.begins_anew);
         state.release(&before);
-        // Peers may take it for what it was before it was closed.
-        if before.is_empty() && !state.opened.insert(group) {
+        if begins_anew {
             state.depart(group, term);
         }
         self.ready.add(self.slot);
@@ -137,7 +144,7 @@ impl Liveness {
         state.depart(group, term);
         let Some(of) = state.groups.remove(&group) else { return false };
         state.release(&of.peers);
-        state.look_at_times();
+        state.is_outdated = true;
         self.ready.add(self.slot);
         state.groups.is_empty()
     }
@@ -179,8 +186,10 @@ impl State {
         }
     }
 
-    /// The groups have changed.
     fn look_at_times(&mut self) {
+        if !mem::take(&mut self.is_outdated) {
+            return;
+        }
         self.interval = self.groups.values().map(|group| group.interval).min().unwrap_or_default();
         self.timeout = self.groups.values().map(|group| group.timeout).max().unwrap_or_default();
     }
@@ -290,12 +299,18 @@ impl<T: Transport> Turns for Beats<T> {
     fn turn(&mut self, now: Instant, _: &mut Box<Output>) -> Result<bool, Fatal> {
         let Liveness { own, boot, ref state, ref inbox, .. } = *self.liveness;
         let state = &mut *state.borrow_mut();
+        state.look_at_times();
         let messages = inbox.take();
         messages.into_iter().for_each(|message| state.on_message(now, boot, message));
         let is_due = state.beat_at.is_none_or(|at| at <= now);
-        // A node that was paused has not read yet what was sent to it meanwhile.
-        if is_due && state.beat_at.is_none_or(|at| at + state.interval > now) {
-            state.look(now);
+        if is_due {
+            // A node that was paused has not read yet what was sent to it meanwhile. One that is
+            // always late must look all the same.
+            let is_late = state.beat_at.is_some_and(|at| at + state.interval <= now);
+            state.was_late = is_late && !state.was_late;
+            if !state.was_late {
+                state.look(now);
+            }
         }
         for (replica, peer) in &mut state.peers {
             if is_due || peer.is_urgent {

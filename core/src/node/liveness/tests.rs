@@ -47,20 +47,24 @@ struct Node {
 
 impl Node {
     fn new(id: u64, boot_number: u64) -> Self {
+        let node = Self::without_groups(id, boot_number);
+        node.open(1, &[3 - id]);
+        node.open(2, &[3 - id]);
+        node
+    }
+
+    fn without_groups(id: u64, boot_number: u64) -> Self {
         let ready = Rc::default();
         let liveness = Rc::new(Liveness::new(replica(id), boot(boot_number), ready, 0));
         let wire = Rc::new(Wire::default());
         let beats = Beats { liveness: Rc::clone(&liveness), transport: Rc::clone(&wire) };
-        let node = Self { liveness, beats, wire, told: [Rc::default(), Rc::default()] };
-        node.open(1, 3 - id);
-        node.open(2, 3 - id);
-        node
+        Self { liveness, beats, wire, told: [Rc::default(), Rc::default()] }
     }
 
-    fn open(&self, group: u64, peer: u64) {
+    fn open(&self, group: u64, peers: &[u64]) {
         let told = Told(Rc::clone(&self.told[group as usize - 1]));
         self.liveness.open(group, &Config::default(), Rc::new(told));
-        self.liveness.set_peers(group, TERM, None, vec![replica(peer)]);
+        self.liveness.set_peers(group, TERM, None, peers.iter().copied().map(replica).collect());
     }
 
     fn turn(&mut self, now: Instant) {
@@ -149,6 +153,31 @@ fn who_was_paused_waits_for_what_was_sent_meanwhile() {
     assert_eq!(one.told(), [] as [&str; 0]);
 }
 
+/// A state machine may hold up each turn for longer than an interval.
+#[test]
+fn a_node_whose_turns_always_come_late_notices_who_is_silent() {
+    let (mut one, mut two) = (Node::new(1, 5), Node::new(2, 9));
+    let mut now = Instant::default() + HOUR;
+    tick(&mut now, &mut one, &mut two);
+    one.told();
+    for _ in 0..10 {
+        now += 5 * TICK;
+        one.turn(now);
+    }
+    assert_eq!(one.told(), ["silent"]);
+}
+
+/// A node alone leads its group in a term before it has peers: they follow it in that term.
+#[test]
+fn a_group_that_gets_its_first_peers_later_has_left_nothing() {
+    let (mut one, mut two) = (Node::without_groups(1, 5), Node::new(2, 9));
+    let mut now = Instant::default() + HOUR;
+    one.open(1, &[]);
+    one.liveness.set_peers(1, TERM, None, vec![replica(2)]);
+    tick(&mut now, &mut one, &mut two);
+    assert_eq!(two.told(), ["alive in 5"]);
+}
+
 #[test]
 fn a_departure_is_told_at_once_and_repeated_until_it_was_heard() {
     let (mut one, mut two) = (Node::new(1, 5), Node::new(2, 9));
@@ -179,7 +208,7 @@ fn a_group_that_is_opened_again_has_left_what_it_was() {
     tick(&mut now, &mut one, &mut two);
     two.told();
     assert!(!one.liveness.forget(1, TERM), "there is another group");
-    one.open(1, 2);
+    one.open(1, &[2]);
     assert_eq!(one.told(), ["alive in 9", "alive in 9"], "at the first tick, and again");
     tick(&mut now, &mut one, &mut two);
     assert_eq!(two.told(), [format!("left {}", TERM.0)]);
