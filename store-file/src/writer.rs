@@ -119,16 +119,9 @@ impl<R: Files> Writer<R> {
                 Turn::Closed => return self.testify().await,
             };
             let end = batch.end;
-            let written = self.write(batch, &lock).await;
-            if let Err(Unwritten::NoSpace(cause, batch)) = written {
-                warn!(%cause, "the disk is full: entries of the log wait until there is space");
-                self.retry_at = self.shared.segments.rt.now() + SPACE_PAUSE;
-                self.shared.state.borrow_mut().begin_to_wait(batch, self.room);
-                continue;
-            }
-            self.unwitnessed = written.is_ok().then_some((end, lock));
-            match written {
+            match self.write(batch, &lock).await {
                 Ok(mut done) => {
+                    self.unwitnessed = Some((end, lock));
                     self.shared.state.borrow_mut().wrote(end);
                     if planted(Bug::R10) {
                         done.reverse();
@@ -137,13 +130,17 @@ impl<R: Files> Writer<R> {
                         done.complete(Ok(()));
                     }
                 }
+                Err(Unwritten::NoSpace(cause, batch)) => {
+                    warn!(%cause, "the disk is full: entries of the log wait until there is space");
+                    self.retry_at = self.shared.segments.rt.now() + SPACE_PAUSE;
+                    self.shared.state.borrow_mut().begin_to_wait(batch, self.room);
+                }
                 Err(Unwritten::Failed(cause, done)) => {
                     for done in done {
                         done.complete(Err(cause.clone()));
                     }
                     return self.shared.fail(&cause);
                 }
-                Err(Unwritten::NoSpace(..)) => unreachable!("it waits"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A node with several groups: they are opened, found, stopped and opened again, and what becomes of
+//! A node with several groups: they are opened, found, stopped and opened again. What becomes of
 //! one is no matter of the others.
 
 use futures::future::{join_all, select};

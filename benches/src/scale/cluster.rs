@@ -20,7 +20,7 @@ pub(super) struct Shape {
 
 /// A state machine that keeps nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Nothing;
+pub(super) struct Nothing;
 
 impl StateMachine for Nothing {
     type Command = Raw;

@@ -6,33 +6,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ::quorate::{
-    AsyncRuntime, At, FileStore, Launch, LogStore, MemStore, Node, NodeId, Raft, Raw, StateMachine,
-    TcpTransport,
+    AsyncRuntime, FileStore, Launch, LogStore, MemStore, Node, NodeId, Raft, Raw, TcpTransport,
 };
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::join_all;
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::cluster::Nothing;
 use crate::closed_loop::cpu_time;
 
 const NODES: u64 = 3;
 
 /// How long a client that is to write waits at most for all that is under way to be answered.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A state machine that keeps nothing.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Nothing;
-
-impl StateMachine for Nothing {
-    type Command = Raw;
-    type Response = ();
-
-    async fn apply(&mut self, _: Raw, _: At) {}
-}
 
 /// A node on a thread of its own, which ends when this is dropped.
 struct Host {

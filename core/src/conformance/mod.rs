@@ -28,7 +28,8 @@
 //!
 //! # use std::ops::Range;
 //! # use quorate_core::{
-//! #     Appended, ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, Message,
+//! #     Appended, ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite,
+//! #     Message,
 //! #     NodeId, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError, Transport,
 //! # };
 //! # struct YourStore;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
+use quorate_rt::Executor;
+
 use super::group::mailbox::Mailbox;
 use super::group::{self, Lease, Parts};
 use super::{LocalRaft, NodeParts, Raft};
@@ -13,7 +15,6 @@ use crate::log_store::LogStore;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 use crate::types::GroupId;
-use quorate_rt::Executor;
 
 /// Describes a group that is to be opened: see [`Node::group`](crate::Node::group).
 #[must_use = "a group does nothing before it is opened"]

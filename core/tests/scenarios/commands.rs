@@ -42,8 +42,8 @@
 //! | `settle` | delivers and persists until nothing happens any more, in no time |
 //! | `status` / `log 1 …` / `peers 1` / `flying` | what the nodes are / a log, `*` where durable / a leader's peers / messages on their way |
 //!
-//! Single steps show messages (`1->2 …`), writes and what follows from a message, indented; `run`,
-//! `settle` and `elect` show only changes of role, commits and answers.
+//! Single steps show messages (`1->2 …`), writes and what follows from a message, indented.
+//! `run`, `settle` and `elect` show only changes of role, commits and answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

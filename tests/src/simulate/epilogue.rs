@@ -18,6 +18,7 @@ use super::cluster::Cluster;
 use super::faults::strangers;
 use super::healing::{comes_true, converges, leader_of};
 use super::plan::Epilogue;
+use super::quiet;
 use super::workload::clients;
 
 pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdict {
@@ -127,6 +128,8 @@ impl Scene<'_> {
     /// A leader that nobody hears is none (6.2), and the others go on.
     async fn cut_off_leader(&self) -> Verdict {
         let limit = self.cluster.plan.patience();
+        // So that the groups rest in which nothing happens; it mostly leads these as well.
+        self.rt.sleep(5 * self.cluster.plan.config.heartbeat_interval).await;
         self.isolate(self.leader);
         let stepped_down = || {
             let metrics = self.cluster.metrics(self.leader);
@@ -137,6 +140,8 @@ impl Scene<'_> {
         comes_true(self.cluster, self.rt, what, soon, stepped_down).await?;
         let what = "the others elect a leader";
         comes_true(self.cluster, self.rt, what, limit, || self.others_lead()).await?;
+        let others: Vec<_> = self.core.iter().copied().filter(|id| *id != self.leader).collect();
+        quiet::serves(self.cluster, self.rt, &others).await?;
         self.cluster.network.heal_all();
         Ok(())
     }
