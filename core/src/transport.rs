@@ -47,8 +47,10 @@ pub trait Transport: 'static {
     }
 
     /// The node begins to listen: from now on, messages of `group` go to `inbox`. Called once for
-    /// each group of a node. One that calls [`Raft::deliver`](crate::Raft::deliver) by itself needs
-    /// nothing here.
+    /// each group of a node, and before the first of them for [`NODE_GROUP`](crate::NODE_GROUP), of
+    /// which the messages between nodes are. An inbox takes messages of the node's other groups as
+    /// well, so a transport may keep one of a group only. One that calls
+    /// [`Raft::deliver`](crate::Raft::deliver) by itself needs nothing here.
     fn attach(&self, group: GroupId, credentials: Credentials, inbox: Inbox) {
         let _ = (group, credentials, inbox);
     }

@@ -223,8 +223,7 @@ impl<R: Network> State<R> {
     /// something else would be proven now are closed; the next message shakes hands anew.
     fn refresh(&self) {
         let before = self.own.get();
-        let credentials = self.groups.borrow().values().map(|(own, _)| *own).collect::<Vec<_>>();
-        let own = combine(before, &credentials);
+        let own = combine(self.groups.borrow().values().map(|(own, _)| *own));
         self.own.set(own);
         if let Some(before) = before
             && own.is_some()
@@ -380,10 +379,9 @@ fn has_content(body: &Body) -> bool {
 }
 
 /// What a node shows to others, from what its groups do: the state of the one that has most, and
-/// its cluster. The boot stays as it is while there are groups, so that the peers don't take the
-/// node for two processes.
-fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Credentials> {
-    let rank = |own: &&Credentials| {
+/// its cluster.
+fn combine(groups: impl Iterator<Item = Credentials>) -> Option<Credentials> {
+    let rank = |own: &Credentials| {
         let state = match own.state {
             StoreState::Empty => 0,
             StoreState::Claimed => 1,
@@ -394,9 +392,7 @@ fn combine(before: Option<Credentials>, groups: &[Credentials]) -> Option<Creden
         };
         (own.cluster.is_some(), state)
     };
-    let most = groups.iter().max_by_key(rank)?;
-    let boot = before.filter(|before| before.replica == most.replica).unwrap_or(*most).boot;
-    Some(Credentials { boot, ..*most })
+    groups.max_by_key(rank)
 }
 
 /// A connection that counts as open until this is dropped.
