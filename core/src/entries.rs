@@ -216,7 +216,7 @@ impl Runs {
     pub fn clear(&mut self) {
         self.bytes = 0;
         self.end = 0;
-        self.runs.clear();
+        while self.runs.pop_back().is_some() {} // Mostly there is one.
     }
 
     /// Appends a run.
@@ -262,7 +262,13 @@ impl Runs {
     /// Where they are of one run, nothing is copied.
     pub fn read(&self, range: Range<Index>, max_bytes: usize) -> Entries {
         let Some(at) = self.run_of(range.start) else { return Entries::default() };
-        let first = self.runs[at].1.within(range.clone()).first_bytes(max_bytes);
+        let (start, run) = &self.runs[at];
+        // Mostly one run is wanted whole, and nothing behind it.
+        let is_whole = *start == range.start && run.bytes() <= max_bytes;
+        if is_whole && range.end.min(self.end) == start + run.len() as Index {
+            return run.clone();
+        }
+        let first = run.within(range.clone()).first_bytes(max_bytes);
         let mut bytes = first.bytes();
         let mut next = range.start + first.len() as Index;
         if next >= range.end.min(self.end) || bytes >= max_bytes {
@@ -283,8 +289,8 @@ impl Runs {
 
     /// The entries from this one on to the end of its run; none where it is not there.
     pub fn rest_of_run(&self, from: Index) -> Option<Entries> {
-        let (_, run) = &self.runs[self.run_of(from)?];
-        Some(run.within(from..Index::MAX))
+        let (first, run) = &self.runs[self.run_of(from)?];
+        Some(if *first == from { run.clone() } else { run.within(from..Index::MAX) })
     }
 
     /// The position of the run that holds this entry, if one does.
@@ -292,10 +298,10 @@ impl Runs {
         if index >= self.end {
             return None;
         }
-        // Mostly it is one of the last.
-        match self.runs.iter().rev().take(4).position(|(first, _)| *first <= index) {
-            Some(back) => Some(self.runs.len() - 1 - back),
-            None => self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1),
+        // Mostly it is the last.
+        match self.runs.back() {
+            Some((first, _)) if *first <= index => Some(self.runs.len() - 1),
+            _ => self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1),
         }
     }
 }

@@ -110,7 +110,7 @@ impl Outline {
             return Err(first.log_id);
         }
         if run.bytes() as u64 <= MARK_BYTES {
-            self.note(first.log_id, last.log_id.index, last.time, run.bytes() as u64);
+            self.note_next(first.log_id, last.log_id.index, last.time, run.bytes() as u64);
         } else {
             self.extend_plain(first.log_id, last.time, run.iter().map(Entry::bytes));
         }
@@ -145,6 +145,11 @@ impl Outline {
     /// Notes entries of one term and leader, from this one to `last`, with so many bytes together.
     fn note(&mut self, first: LogId, last: Index, time: u64, bytes: u64) {
         assert!(self.follows(first), "{first} can't follow {}", self.last);
+        self.note_next(first, last, time, bytes);
+    }
+
+    /// The same of entries that are known to follow.
+    fn note_next(&mut self, first: LogId, last: Index, time: u64, bytes: u64) {
         if self.last == self.purged
             || (first.term, first.leader) != (self.last.term, self.last.leader)
         {

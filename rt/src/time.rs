@@ -36,6 +36,19 @@ impl Instant {
         Self(nanos(clock).expect("every Linux has these clocks"))
     }
 
+    /// Returns the earliest of those that there are.
+    pub fn earliest<const N: usize>(times: [Option<Self>; N]) -> Option<Self> {
+        let mut earliest: Option<Self> = None;
+        for time in &times {
+            if let Some(time) = *time
+                && earliest.is_none_or(|earliest| time < earliest)
+            {
+                earliest = Some(time);
+            }
+        }
+        earliest
+    }
+
     /// Returns how long after `earlier` this is; zero if it is not after.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

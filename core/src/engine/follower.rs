@@ -164,7 +164,7 @@ impl Follower {
         let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
         let questions = following.and_then(|following| following.questions.wake_at());
-        [election, questions].into_iter().flatten().min()
+        Instant::earliest([election, questions])
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {

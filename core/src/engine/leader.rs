@@ -1,9 +1,10 @@
 //! A replica that leads: replication, commitment, rounds, check-quorum.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
 use bytes::Bytes;
+use litemap::LiteMap;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
@@ -25,7 +26,7 @@ use crate::types::{Entry, Index, LogId, Payload};
 
 pub(super) struct Leader {
     /// The other members of the configuration in force, with a vote or without.
-    pub(super) peers: BTreeMap<Replica, Progress>,
+    pub(super) peers: LiteMap<Replica, Progress>,
     /// Its first entry, a no-op. Before that is committed, it doesn't know what is (3.6.2, 6.4).
     pub(super) first: Index,
     heartbeat_at: Instant,
@@ -76,7 +77,7 @@ impl Leader {
         let first = next(common);
         let now = common.now;
         let mut leader = Self {
-            peers: BTreeMap::new(),
+            peers: LiteMap::new(),
             first: first.index,
             heartbeat_at: now + common.config.heartbeat_interval,
             rounds: Rounds::default(),
@@ -465,7 +466,7 @@ impl Leader {
         if common.now >= self.heartbeat_at {
             self.heartbeat_at = common.now + common.config.heartbeat_interval;
             let (is_quiet, last) = (self.is_quiet(common), common.log.last().index);
-            for (peer, progress) in &mut self.peers {
+            for (peer, progress) in self.peers.iter_mut() {
                 let is_silent = common.lives.has_fallen_silent(*peer);
                 progress.due = !(progress.rests || is_quiet && is_silent);
                 progress.may_rest = is_quiet
@@ -484,7 +485,7 @@ impl Leader {
             // It goes on: an order that is still on its way is out of date for whoever hears of
             // this round.
             self.rounds.skip();
-            self.peers.values_mut().for_each(|progress| progress.due = true);
+            self.peers.iter_mut().for_each(|(_, progress)| progress.due = true);
         }
         let timeout = common.config.election_timeout;
         if let Some(since) = common.log.writing_since()
@@ -533,12 +534,12 @@ impl Leader {
             if !self.rounds.begin(common) {
                 break;
             }
-            for progress in self.peers.values_mut() {
+            for (_, progress) in self.peers.iter_mut() {
                 progress.due = true;
             }
         }
         let round = self.rounds.round();
-        for (peer, progress) in &mut self.peers {
+        for (peer, progress) in self.peers.iter_mut() {
             replicate(common, *peer, progress, round);
             if planted(Bug::R13) && !progress.heard_from {
                 break;
@@ -552,7 +553,11 @@ impl Leader {
     /// Moves the commit index, and takes the next step of a change of the configuration that this
     /// allows.
     fn commit(&mut self, common: &mut Common) {
-        if common.committed < common.log.last().index {
+        // Where there are other voters, one of them must have acknowledged what is committed next.
+        let acknowledged = |(_, progress): (_, &Progress)| progress.matched > common.committed;
+        if common.committed < common.log.last().index
+            && (common.voters.incoming().len() < 2 || self.peers.iter().any(acknowledged))
+        {
             self.commit_agreed(common);
         }
         self.exchange(common);
@@ -575,7 +580,7 @@ impl Leader {
     }
 
     fn commit_to(&mut self, common: &mut Common, index: Index) {
-        for progress in self.peers.values_mut() {
+        for (_, progress) in self.peers.iter_mut() {
             let awaits = progress.awaits_commit;
             progress.due |= common.committed < awaits && awaits <= index;
         }

@@ -37,6 +37,8 @@ pub(super) struct Log {
     open: Vec<Entry>,
     /// Writes on their way to the disk, oldest first.
     submitted: VecDeque<Submitted>,
+    /// So many of them wait for space.
+    delayed: usize,
     next_write: u64,
     durable: Index,
 }
@@ -87,6 +89,7 @@ impl Log {
             handed: 0,
             open: Vec::new(),
             submitted: VecDeque::new(),
+            delayed: 0,
             next_write: 1,
             durable: last.index,
         }
@@ -282,9 +285,11 @@ impl Log {
 
     /// The turn is over: what it has appended is in the store's hands.
     pub(super) fn end_turn(&mut self) {
-        assert!(self.fresh.last().is_none_or(|last| last == self.handed), "not handed over");
-        self.fresh.clear();
-        self.handed = 0;
+        if self.fresh.last().is_some_and(|last| last == self.handed) {
+            self.fresh.clear();
+            self.handed = 0;
+        }
+        assert!(self.fresh.first().is_none(), "not handed over");
     }
 
     /// Since when the disk has been at its oldest write. Those that wait for space say nothing of
@@ -296,14 +301,16 @@ impl Log {
 
     /// Whether the disk is full: a write waits for space.
     pub(super) fn waits_for_space(&self) -> bool {
-        self.submitted.iter().any(|submitted| submitted.delayed)
+        self.delayed > 0
     }
 
     /// The store has no space for this write, and may complete later ones before it.
     pub(super) fn delayed(&mut self, write: u64) {
         let at = self.submitted.binary_search_by_key(&write, |submitted| submitted.write);
-        if let Ok(at) = at {
-            self.submitted[at].delayed = true;
+        if let Ok(at) = at
+            && !mem::replace(&mut self.submitted[at].delayed, true)
+        {
+            self.delayed += 1;
         }
     }
 
@@ -313,7 +320,7 @@ impl Log {
         assert!(write < self.next_write, "the store completes write {write}, which it never got");
         let (mut hard_state, mut standings) = (None, 0);
         let mut before = self.submitted.iter().take_while(|submitted| submitted.write < write);
-        if before.any(|submitted| submitted.delayed) {
+        if self.delayed > 0 && before.any(|submitted| submitted.delayed) {
             // It went ahead of entries that wait: its hard state is durable, and the log is not.
             let at = self.submitted.binary_search_by_key(&write, |submitted| submitted.write);
             if let Ok(at) = at {
@@ -330,6 +337,7 @@ impl Log {
             self.durable = self.durable.max(first.last);
             hard_state = first.hard_state.or(hard_state);
             standings = first.standings;
+            self.delayed -= usize::from(first.delayed);
             self.submitted.pop_front();
         }
         assert!(self.durable <= self.last().index, "more is durable than was ever appended");

@@ -293,7 +293,7 @@ impl Engine {
         };
         let forming_at = self.formation.as_ref().map(Formation::wake_at);
         let forwards_at = common.forwards.wake_at();
-        common.out.wake_at = [role_at, forming_at, forwards_at].into_iter().flatten().min();
+        common.out.wake_at = Instant::earliest([role_at, forming_at, forwards_at]);
         mem::swap(&mut common.out, output);
         common.out.clear();
     }

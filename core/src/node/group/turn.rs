@@ -344,7 +344,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let passing_at = self.passing_at(now);
         let waits_at = self.waits.wake_at();
         let times = [*wake_at, expires_at, passing_at, self.stalled_at, stop_at, waits_at];
-        self.wake_at = times.into_iter().flatten().min();
+        self.wake_at = Instant::earliest(times);
         self.answer_admins();
         self.applier.go_on()
     }
