@@ -39,16 +39,16 @@ struct Keeps {
     coins: BTreeSet<u64>,
 }
 
-trait Seen: Default + Serialize + DeserializeOwned + 'static {
+trait SeenCoins: Default + Serialize + DeserializeOwned + 'static {
     fn coins(&mut self) -> &mut BTreeSet<u64>;
 }
 
 #[rustfmt::skip]
-impl Seen for Forgets { fn coins(&mut self) -> &mut BTreeSet<u64> { &mut self.coins } }
+impl SeenCoins for Forgets { fn coins(&mut self) -> &mut BTreeSet<u64> { &mut self.coins } }
 #[rustfmt::skip]
-impl Seen for Keeps { fn coins(&mut self) -> &mut BTreeSet<u64> { &mut self.coins } }
+impl SeenCoins for Keeps { fn coins(&mut self) -> &mut BTreeSet<u64> { &mut self.coins } }
 
-impl<S: Seen> StateMachine for Account<S> {
+impl<S: SeenCoins> StateMachine for Account<S> {
     type Command = u64; // the number of a coin
     type Response = u64;
 
@@ -60,12 +60,12 @@ impl<S: Seen> StateMachine for Account<S> {
 
 // --- The cluster: three hosts, and handles of the nodes that run on them.
 
-struct Cluster<S: Seen> {
+struct Cluster<S: SeenCoins> {
     hosts: BTreeMap<u64, Host>,
     rafts: RefCell<BTreeMap<u64, Raft<Account<S>>>>,
 }
 
-impl<S: Seen> Cluster<S> {
+impl<S: SeenCoins> Cluster<S> {
     fn address(&self, id: u64) -> String {
         format!("{}:7001", self.hosts[&id].ip())
     }
@@ -119,7 +119,7 @@ impl<S: Seen> Cluster<S> {
 // --- The simulation: what is asked of the cluster, what goes wrong meanwhile, and what must hold.
 
 /// A run, which is the same for the same seed. An error says what was violated.
-fn run<S: Seen>(seed: u64) -> Result<(), String> {
+fn run<S: SeenCoins>(seed: u64) -> Result<(), String> {
     let simulation = Simulation::new(seed);
     let hosts = (1..=3).map(|id| (id, simulation.host(format!("node-{id}")))).collect();
     let cluster = Rc::new(Cluster::<S> { hosts, rafts: RefCell::default() });

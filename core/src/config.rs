@@ -49,9 +49,9 @@ pub struct Config {
     pub max_command_bytes: usize,
 
     /// The entries in one message to a peer, in bytes; default 1 MiB. One entry may always go,
-    /// whatever its size. It also bounds the pieces of snapshots. Too small: a peer that is behind
+    /// whatever its size. It also bounds the chunks of snapshots. Too small: a peer that is behind
     /// catches up slowly. Too large: a heartbeat waits behind it on the wire. With 37,409 bytes
-    /// more, for a configuration in front of a piece, at most what the
+    /// more, for a configuration in front of a chunk, at most what the
     /// [transport](crate::Transport::message_limit) carries.
     pub max_append_bytes: usize,
 
@@ -219,7 +219,7 @@ impl Config {
             ("max_append_bytes", "an append of entries", append, max_append_bytes(append)),
             (
                 "max_append_bytes",
-                "a piece of a snapshot",
+                "a chunk of a snapshot",
                 append,
                 append + MAX_SNAPSHOT_OVERHEAD_BYTES,
             ),
@@ -299,12 +299,12 @@ mod tests {
             assert!(error.reason.contains("max_frame"), "{error}");
             Some((error.field, error.reason))
         };
-        let piece = 1000 + MAX_SNAPSHOT_OVERHEAD_BYTES;
-        assert_eq!(carries(&small, piece), None);
-        let (field, reason) = carries(&small, piece - 1).expect("no piece of a snapshot fits");
+        let chunk = 1000 + MAX_SNAPSHOT_OVERHEAD_BYTES;
+        assert_eq!(carries(&small, chunk), None);
+        let (field, reason) = carries(&small, chunk - 1).expect("no chunk of a snapshot fits");
         assert_eq!(field, "max_append_bytes");
         assert!(reason.contains("set it to at most 999, or set max_frame to at least"), "{reason}");
-        let (field, reason) = carries(&small, 100).expect("no piece of a snapshot fits");
+        let (field, reason) = carries(&small, 100).expect("no chunk of a snapshot fits");
         assert_eq!(field, "max_append_bytes");
         assert!(!reason.contains("at most"), "no value is small enough: {reason}");
 

@@ -179,8 +179,8 @@ pub enum WriteError {
     #[error("too much is in flight")]
     Busy,
     /// The disk of the leader is full. It was refused before it was proposed. Reads go on. Try
-    /// again when there is space on that disk, or when another node leads: the leader hands over if
-    /// a quorum of the others has space.
+    /// again when there is space on that disk, or when another node leads: the leader transfers
+    /// leadership if a quorum of the others has space.
     #[error("the disk of the leader is full, nothing was written")]
     StorageFull,
     /// The command can't be encoded, is larger than
@@ -231,18 +231,18 @@ pub enum InitializeError {
     /// The group was founded with another list.
     #[error(
         "the group was founded by the nodes {}, and the list has {}: start this node with the founders' list, or with an empty folder to make it part of another cluster",
-        Ids(.founders), Ids(.told)
+        Ids(.founders), Ids(.listed)
     )]
     Founded {
         /// The ids of the list that it was founded with.
         founders: BTreeSet<NodeId>,
         /// The ids of the list that was told now.
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     },
     /// Another node was told another list, or is of a cluster that was founded with another one.
     #[error(
-        "node {node} goes by the list {}, this node by {}: all nodes must be told the same",
-        Ids(.theirs), Ids(.told)
+        "node {node} goes by the list {}, this node by {}: all nodes must be given the same list",
+        Ids(.theirs), Ids(.listed)
     )]
     OtherList {
         /// The other node.
@@ -250,13 +250,13 @@ pub enum InitializeError {
         /// The ids of its list.
         theirs: BTreeSet<NodeId>,
         /// The ids of the list that was told here.
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     },
     /// This node has promised to be part of another cluster. That may have been formed since, and
     /// count this node's store among its members: then the store must not be deleted.
     #[error(
-        "this node has accepted the claim of node {} for the list {}, and the list told now has {}: start it with the list of that claim. Or, only if no node of that list is a member of a cluster formed with it, on an empty folder",
-        .founder.id, Ids(.promised), Ids(.told)
+        "this node has accepted the claim of node {} for the list {}, and the list given now has {}: start it with the list of that claim. Or, only if no node of that list is a member of a cluster formed with it, on an empty folder",
+        .founder.id, Ids(.promised), Ids(.listed)
     )]
     Promised {
         /// Who claimed it.
@@ -264,7 +264,7 @@ pub enum InitializeError {
         /// The ids of the list of the claim.
         promised: BTreeSet<NodeId>,
         /// The ids of the list that was told now.
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     },
     /// This replica was removed from its cluster.
     #[error("this replica was removed from its cluster: give the node an empty folder")]

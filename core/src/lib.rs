@@ -14,12 +14,12 @@ mod error;
 pub mod fuzzing;
 mod hindrance;
 mod identity;
+mod log_meta;
 mod log_store;
 mod membership;
 mod message;
 mod metrics;
 mod node;
-mod outline;
 pub mod quorum;
 mod snapshot;
 mod state_machine;
@@ -38,17 +38,17 @@ pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,
 };
+pub use log_meta::LogMeta;
 pub use log_store::{
     Appended, Completes, Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft,
 };
 pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
 pub use message::{
-    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, NODE_GROUP, Refusal,
-    Situation,
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, LeadershipTransfer, Message, NODE_GROUP,
+    Refusal, Situation,
 };
 pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
 pub use node::{GroupBuilder, LocalRaft, Node, NodeBuilder, Raft};
-pub use outline::Outline;
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};
 pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};

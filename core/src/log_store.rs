@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::entries::Entries;
 use crate::error::StoreError;
 use crate::identity::{ClusterId, Identity, Marks, Standing};
-use crate::outline::Outline;
+use crate::log_meta::LogMeta;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 
@@ -216,7 +216,7 @@ pub struct Recovered {
     /// The group's snapshot, if it has one.
     pub snapshot: Option<SnapshotMeta>,
     /// The shape of the log.
-    pub outline: Outline,
+    pub log_meta: LogMeta,
 }
 
 /// Whether a write is durable when [`append`](LogStore::append) returns.

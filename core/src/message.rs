@@ -78,9 +78,9 @@ pub enum Situation {
     Elsewhere,
 }
 
-/// The order to take over that a vote request rests on (thesis 3.10).
+/// The leadership transfer that a vote request rests on (thesis 3.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handover {
+pub struct LeadershipTransfer {
     /// The leader that gave it.
     pub leader: Replica,
     /// The term in which that one leads.
@@ -114,7 +114,7 @@ pub enum Body {
         last_log_id: LogId,
         /// The leader itself has asked the sender to take over: to those who follow just that
         /// leader, that it is alive is no reason to refuse.
-        handover: Option<Handover>,
+        transfer: Option<LeadershipTransfer>,
         /// The number of the attempt, as in [`Body::PreVote`].
         attempt: u64,
     },
@@ -182,19 +182,19 @@ pub enum Body {
         /// The largest time of an entry in the leader's log, in milliseconds since the Unix epoch.
         time: u64,
     },
-    /// A piece of the leader's snapshot, for a follower whose log ends before the leader's begins
+    /// A chunk of the leader's snapshot, for a follower whose log ends before the leader's begins
     /// (thesis 5.3). Without content at offset 0 it is an offer: the answer tells from where on the
-    /// pieces are wanted. A transport should send these apart from other messages, so that no
+    /// chunks are wanted. A transport should send these apart from other messages, so that no
     /// heartbeat waits behind one.
     Snapshot {
         /// The snapshot. Boxed, so that all messages are of the size of the frequent ones.
         meta: Box<SnapshotMeta>,
-        /// Where the piece begins.
+        /// Where the chunk begins.
         offset: u64,
-        /// The piece.
+        /// The chunk.
         chunk: Bytes,
     },
-    /// The answer to a piece, once it is written. When all are, and the log begins anew after the
+    /// The answer to a chunk, once it is written. When all are, and the log begins anew after the
     /// snapshot, an [`Body::AppendReply`] says so.
     SnapshotReply {
         /// The digest of the snapshot.
@@ -202,9 +202,9 @@ pub enum Body {
         /// Up to here the content has been written.
         stored: u64,
     },
-    /// "Campaign now": the leader hands over to a peer that has all of its log (thesis 3.10). It
-    /// holds only as long as nothing has changed since: an order that is late must not unseat a
-    /// leader that has gone on.
+    /// "Campaign now": the leader transfers leadership to a peer that has all of its log (thesis
+    /// 3.10). It holds only as long as nothing has changed since: an order that is late must not
+    /// unseat a leader that has gone on.
     TimeoutNow {
         /// The end of the leader's log.
         last_log_id: LogId,
@@ -215,14 +215,14 @@ pub enum Body {
     /// is formed, and to a node whose replica is silent.
     Who {
         /// The ids of the list that the sender was told; empty if it was told none.
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     },
     /// The answer to [`Body::Who`], to a claim and to an admission, when what it says is durable.
     Situation {
         /// What the sender has.
         situation: Situation,
         /// The ids of the list that it was told; empty if it was told none.
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     },
     /// "Be part of a cluster that I form." A store accepts it, or says what stands against it.
     Claim(Box<Claim>),

@@ -70,7 +70,7 @@ pub struct Metrics {
     /// The disk is full: entries of this group wait for space. It takes no commands as leader, goes
     /// on reading, and goes on by itself when there is space. It still votes, and may campaign: if
     /// all nodes that have space are gone, somebody must lead for reads to go on, and a leader that
-    /// is not needed hands over.
+    /// is not needed transfers leadership.
     pub storage_full: bool,
     /// Up to here its log is durable.
     pub durable: Index,

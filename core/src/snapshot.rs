@@ -61,7 +61,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Computes a [`Digest`] from pieces.
+/// Computes a [`Digest`] from chunks.
 #[derive(Default)]
 pub(crate) struct Digester {
     hasher: blake3::Hasher,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Input, Local, Output, PieceRead, Proposal};
+use quorate_core::engine::{Engine, Input, Local, Output, Proposal, ReadChunk};
 use quorate_core::{
     AppendOutcome, Body, Boot, ClusterId, Config, Digest, Entry, ForwardOutcome, HardState, LogId,
-    Membership, Memory, Message, Outline, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
+    LogMeta, Membership, Memory, Message, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -39,7 +39,7 @@ impl Leader {
         let recovered = Recovered {
             hard_state: HardState { term: Term(1), voted_for: Some(node(1)) },
             snapshot: Some(meta(9)),
-            outline: Outline::after(meta(9).log_id),
+            log_meta: LogMeta::after(meta(9).log_id),
             ..Recovered::default()
         };
         let local = Local { replica: node(1), boot: Boot { number: 1, tag: 1 }, cluster: None };
@@ -87,10 +87,10 @@ impl Leader {
         self.output()
     }
 
-    /// What comes of a piece that has been read for node 2.
+    /// What comes of a chunk that has been read for node 2.
     fn after_read(&mut self, index: u64, offset: u64, chunk: &'static [u8]) -> Output {
         let (peer, digest, chunk) = (node(2), meta(index).digest, Bytes::from_static(chunk));
-        self.step(Input::PieceRead { peer, digest, offset, chunk });
+        self.step(Input::ChunkRead { peer, digest, offset, chunk });
         self.output()
     }
 }
@@ -102,31 +102,31 @@ fn sending() -> Leader {
     let mut leader = Leader::new(config);
     let outcome = AppendOutcome::Rejected { prev: 9, hint: LogId::ZERO };
     leader.hear(2, Body::AppendReply { round: 0, outcome });
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)], "an offer");
-    assert_eq!(leader.after_reply(9, 0).pieces, [read(9, 0, 4)]);
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)], "an offer");
+    assert_eq!(leader.after_reply(9, 0).chunks, [read(9, 0, 4)]);
     leader
 }
 
 /// … and node 2 has stored the first four, while the second four are being read.
 fn half_sent() -> Leader {
     let mut leader = sending();
-    assert_eq!(leader.after_read(9, 0, b"0123").pieces, [read(9, 4, 4)]);
-    assert!(leader.after_reply(9, 4).pieces.is_empty(), "one piece is read at a time");
+    assert_eq!(leader.after_read(9, 0, b"0123").chunks, [read(9, 4, 4)]);
+    assert!(leader.after_reply(9, 4).chunks.is_empty(), "one chunk is read at a time");
     leader
 }
 
-fn read(index: u64, offset: u64, len: usize) -> PieceRead {
-    PieceRead { peer: node(2), meta: meta(index), offset, len }
+fn read(index: u64, offset: u64, len: usize) -> ReadChunk {
+    ReadChunk { peer: node(2), meta: meta(index), offset, len }
 }
 
-/// The pieces that are sent, and the offers: the snapshot's index, the offset, and the length,
+/// The chunks that are sent, and the offers: the snapshot's index, the offset, and the length,
 /// which is 0 of an offer.
-fn pieces(output: &Output) -> Vec<(u64, u64, usize)> {
-    let piece = |message: &Message| match &message.body {
+fn sent_chunks(output: &Output) -> Vec<(u64, u64, usize)> {
+    let snapshot_chunk = |message: &Message| match &message.body {
         Body::Snapshot { meta, offset, chunk } => Some((meta.log_id.index, *offset, chunk.len())),
         _ => None,
     };
-    output.messages.iter().filter_map(piece).collect()
+    output.messages.iter().filter_map(snapshot_chunk).collect()
 }
 
 fn timeout() -> Duration {
@@ -136,15 +136,23 @@ fn timeout() -> Duration {
 const MOMENT: Duration = Duration::from_nanos(1);
 
 #[test]
-fn pieces_are_sent_ahead_as_far_as_the_window_reaches() {
+fn chunks_are_sent_ahead_as_far_as_the_window_reaches() {
     let mut leader = sending();
     let output = leader.after_read(9, 0, b"0123");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 0, 4)], vec![read(9, 4, 4)]));
+    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 0, 4)], vec![read(9, 4, 4)]));
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![]), "the window is full");
-    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 8, 2)]);
+    assert_eq!(
+        (sent_chunks(&output), output.chunks),
+        (vec![(9, 4, 4)], vec![]),
+        "the window is full"
+    );
+    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 8, 2)]);
     let output = leader.after_read(9, 8, b"89");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 8, 2)], vec![]), "that is all of it");
+    assert_eq!(
+        (sent_chunks(&output), output.chunks),
+        (vec![(9, 8, 2)], vec![]),
+        "that is all of it"
+    );
 }
 
 #[test]
@@ -156,14 +164,14 @@ fn a_reply_about_another_snapshot_says_nothing() {
     // (If it had believed that node 2 has nothing, it would send no more; if it had believed the
     // other, there were nothing to send.)
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
 }
 
 #[test]
 fn a_reply_that_cannot_be_says_nothing() {
     let mut leader = half_sent();
     leader.after_reply(9, 11);
-    assert_eq!(pieces(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
+    assert_eq!(sent_chunks(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
 }
 
 #[test]
@@ -172,28 +180,28 @@ fn the_same_reply_again_changes_nothing_and_is_no_progress() {
     leader.wait(timeout() - MOMENT);
     leader.after_reply(9, 4);
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
     leader.wait(MOMENT);
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)], "it has not got on for so long");
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)], "it has not got on for so long");
 }
 
-/// A piece was lost where a transport had no room for it: the peer could not take the next, and
+/// A chunk was lost where a transport had no room for it: the peer could not take the next, and
 /// says once more what it has.
 #[test]
-fn a_piece_that_the_peer_misses_is_sent_again_at_once_and_not_twice() {
+fn a_chunk_that_the_peer_misses_is_sent_again_at_once_and_not_twice() {
     let mut leader = half_sent();
-    assert_eq!(leader.after_read(9, 4, b"4567").pieces, [read(9, 8, 2)]);
+    assert_eq!(leader.after_read(9, 4, b"4567").chunks, [read(9, 8, 2)]);
     leader.after_read(9, 8, b"89");
-    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
-    // Each of the pieces that were on their way is answered like that.
-    assert!(leader.after_reply(9, 4).pieces.is_empty());
+    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
+    // Each of the chunks that were on their way is answered like that.
+    assert!(leader.after_reply(9, 4).chunks.is_empty());
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((pieces(&output), output.pieces), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
     leader.after_reply(9, 4);
-    assert_eq!(pieces(&leader.after_read(9, 8, b"89")), [(9, 8, 2)]);
+    assert_eq!(sent_chunks(&leader.after_read(9, 8, b"89")), [(9, 8, 2)]);
     // Farther on, it may happen again.
-    assert!(leader.after_reply(9, 8).pieces.is_empty());
-    assert_eq!(leader.after_reply(9, 8).pieces, [read(9, 8, 2)]);
+    assert!(leader.after_reply(9, 8).chunks.is_empty());
+    assert_eq!(leader.after_reply(9, 8).chunks, [read(9, 8, 2)]);
 }
 
 /// As it says to an offer.
@@ -203,7 +211,7 @@ fn a_peer_that_says_again_what_it_has_and_misses_nothing_may_miss_it_later() {
     leader.after_reply(9, 4);
     leader.after_read(9, 4, b"4567");
     leader.after_read(9, 8, b"89");
-    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
+    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
 }
 
 #[test]
@@ -213,47 +221,47 @@ fn progress_puts_the_next_offer_off() {
     leader.wait(timeout() - MOMENT);
     leader.after_reply(9, 8);
     leader.wait(timeout() - MOMENT);
-    assert!(pieces(&leader.output()).is_empty());
+    assert!(sent_chunks(&leader.output()).is_empty());
     leader.wait(MOMENT);
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
 }
 
 /// Its disk is full, or it was started again.
 #[test]
 fn a_peer_that_has_lost_something_gets_nothing_but_an_offer_after_a_pause() {
     let mut leader = half_sent();
-    assert!(leader.after_reply(9, 0).pieces.is_empty());
+    assert!(leader.after_reply(9, 0).chunks.is_empty());
     let output = leader.after_read(9, 4, b"4567");
-    assert!(pieces(&output).is_empty() && output.pieces.is_empty());
+    assert!(sent_chunks(&output).is_empty() && output.chunks.is_empty());
     leader.wait(timeout() - MOMENT);
-    assert!(pieces(&leader.output()).is_empty());
+    assert!(sent_chunks(&leader.output()).is_empty());
     leader.wait(MOMENT);
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
-    assert_eq!(leader.after_reply(9, 0).pieces, [read(9, 0, 4)], "from the begin");
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
+    assert_eq!(leader.after_reply(9, 0).chunks, [read(9, 0, 4)], "from the begin");
 }
 
 #[test]
-fn a_piece_that_was_read_before_the_peer_was_asked_anew_is_not_sent() {
+fn a_chunk_that_was_read_before_the_peer_was_asked_anew_is_not_sent() {
     let mut leader = half_sent();
     leader.wait(timeout());
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
-    assert!(pieces(&leader.after_read(9, 4, b"4567")).is_empty(), "what it has is not known");
-    assert_eq!(leader.after_reply(9, 4).pieces, [read(9, 4, 4)]);
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
+    assert!(sent_chunks(&leader.after_read(9, 4, b"4567")).is_empty(), "what it has is not known");
+    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
 }
 
 #[test]
-fn a_piece_from_where_the_peer_was_before_is_not_sent() {
+fn a_chunk_from_where_the_peer_was_before_is_not_sent() {
     let mut leader = half_sent();
     leader.after_reply(9, 1);
     leader.wait(timeout());
-    assert_eq!(pieces(&leader.output()), [(9, 0, 0)]);
+    assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
     leader.after_reply(9, 1);
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((pieces(&output), output.pieces), (vec![], vec![read(9, 1, 4)]));
+    assert_eq!((sent_chunks(&output), output.chunks), (vec![], vec![read(9, 1, 4)]));
 }
 
 #[test]
-fn a_piece_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
+fn a_chunk_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
     for chunk in [&b"0123"[..], b""] {
         let mut leader = sending();
         leader.hear(3, accepted(10));
@@ -261,11 +269,15 @@ fn a_piece_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
         leader.output();
         leader.step(Input::SnapshotReady(newer()));
         leader.wait(timeout());
-        assert_eq!(pieces(&leader.output()), [(10, 0, 0)], "it has got nowhere with the first");
-        assert!(leader.after_reply(10, 0).pieces.is_empty(), "one piece is read at a time");
+        assert_eq!(
+            sent_chunks(&leader.output()),
+            [(10, 0, 0)],
+            "it has got nowhere with the first"
+        );
+        assert!(leader.after_reply(10, 0).chunks.is_empty(), "one chunk is read at a time");
         let output = leader.after_read(9, 0, chunk);
-        let next = PieceRead { peer: node(2), meta: newer(), offset: 0, len: 4 };
-        assert_eq!((pieces(&output), output.pieces), (vec![], vec![next]));
+        let next = ReadChunk { peer: node(2), meta: newer(), offset: 0, len: 4 };
+        assert_eq!((sent_chunks(&output), output.chunks), (vec![], vec![next]));
     }
 }
 
@@ -276,8 +288,8 @@ fn a_peer_that_agrees_with_what_is_purged_goes_on_getting_the_snapshot() {
     let mut leader = half_sent();
     leader.hear(2, accepted(8));
     let output = leader.output();
-    assert!(pieces(&output).is_empty() && output.fetches.is_empty());
-    assert_eq!(pieces(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
+    assert!(sent_chunks(&output).is_empty() && output.fetches.is_empty());
+    assert_eq!(sent_chunks(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
 }
 
 /// Whether it has lost that, its answer there will tell.
@@ -323,7 +335,7 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
             term: Term(2),
             entries: vec![entry(12), entry(13)].into(),
         });
-        assert_eq!(pieces(&leader.output()), [(purged, 0, 0)], "an offer");
+        assert_eq!(sent_chunks(&leader.output()), [(purged, 0, 0)], "an offer");
     }
 }
 
@@ -341,7 +353,7 @@ fn no_more_is_taken_than_may_be_uncommitted() {
     let output = leader.output();
     let at = |index| LogId::new(2, 1, index);
     let busy = [(2..3, Proposal::Busy), (3..4, Proposal::Busy)];
-    assert_eq!(output.proposals[0], (1..2, Proposal::Placed(at(12))));
+    assert_eq!(output.proposals[0], (1..2, Proposal::Appended(at(12))));
     assert_eq!(output.proposals[1..], busy);
     let answers = output.messages.iter().filter_map(|message| match &message.body {
         Body::ForwardReply { outcome, .. } => Some(outcome.clone()),
@@ -368,19 +380,19 @@ fn a_leader_whose_disk_is_full_takes_no_commands() {
     assert_eq!(leader.engine.last_log_id().index, 11, "nothing was appended");
     let full = Body::ForwardReply { boot: 7, sequence: 1, outcome: ForwardOutcome::StorageFull };
     assert!(output.messages.iter().any(|message| message.to == node(2) && message.body == full));
-    // Nobody else has more: there is nobody to hand over to.
+    // Nobody else has more: there is nobody to transfer leadership to.
     assert!(!leader.engine.is_resigning());
     leader.step(Input::Persisted { write });
     assert!(!leader.engine.waits_for_space());
     leader.engine.propose(leader.now, 4, [command()]);
-    let placed = Proposal::Placed(LogId::new(2, 1, 12));
+    let placed = Proposal::Appended(LogId::new(2, 1, 12));
     assert_eq!(leader.output().proposals, [(4..5, placed)]);
 }
 
 /// The others have space: one of them is to lead. If it does not take over, the next try comes an
 /// election timeout after the end of this one.
 #[test]
-fn a_leader_whose_disk_is_full_hands_over_to_those_who_have_space() {
+fn a_leader_whose_disk_is_full_transfers_leadership_to_those_who_have_space() {
     let mut leader = Leader::new(Config::default());
     let timeout = Config::default().election_timeout;
     leader.engine.propose(leader.now, 1, [Bytes::new()]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Fetch, Input, Local, Output};
 use quorate_core::{
-    Body, Boot, ClusterId, Config, Digest, Entry, HardState, LogId, Membership, Message, Outline,
+    Body, Boot, ClusterId, Config, Digest, Entry, HardState, LogId, LogMeta, Membership, Message,
     Recovered, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
@@ -62,7 +62,7 @@ impl Cluster {
             let recovered = Recovered {
                 hard_state: HardState { term: Term(1), voted_for: Some(node(1)) },
                 snapshot: Some(meta.clone()),
-                outline: Outline::after(meta.log_id),
+                log_meta: LogMeta::after(meta.log_id),
                 ..Recovered::default()
             };
             let local = Local { replica: node(id), boot: BOOT, cluster: None };

@@ -44,10 +44,11 @@ fn a_message_is_counted_with_all_that_it_carries() {
         let digest = Digest::of(b"");
         SnapshotMeta { log_id, time: 0, membership, membership_index: 1, bytes: 1 << 40, digest }
     };
-    let piece = |meta, chunk| message(Body::Snapshot { meta: Box::new(meta), offset: 0, chunk });
-    let shortest = piece(of(""), Bytes::new());
+    let snapshot_chunk =
+        |meta, chunk| message(Body::Snapshot { meta: Box::new(meta), offset: 0, chunk });
+    let shortest = snapshot_chunk(of(""), Bytes::new());
     assert!(shortest > least, "a configuration counts, too");
-    assert_eq!(piece(of("host:1"), command), shortest + 6 + 1000);
+    assert_eq!(snapshot_chunk(of("host:1"), command), shortest + 6 + 1000);
     let list = BTreeMap::from([(1, "host:1".to_owned()), (2, "h:2".to_owned())]);
     let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list };
     assert_eq!(message(Body::Claim(Box::new(claim))), least + 2 * 16 + 9);
@@ -124,15 +125,16 @@ fn what_appears_in_logs_is_short() {
 #[test]
 fn a_cluster_that_is_not_formed_says_whose_list_differs() {
     let ids = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
-    let (told, theirs) = (ids(&[1, 2, 3]), ids(&[1, 2, 4]));
-    let founded = InitializeError::Founded { founders: theirs.clone(), told: told.clone() };
+    let (listed, theirs) = (ids(&[1, 2, 3]), ids(&[1, 2, 4]));
+    let founded = InitializeError::Founded { founders: theirs.clone(), listed: listed.clone() };
     let text = founded.to_string();
     assert!(text.contains("founded by the nodes 1, 2, 4, and the list has 1, 2, 3"), "{text}");
-    let other = InitializeError::OtherList { node: 2, theirs: theirs.clone(), told: told.clone() };
+    let other =
+        InitializeError::OtherList { node: 2, theirs: theirs.clone(), listed: listed.clone() };
     let text = other.to_string();
     assert!(text.contains("node 2 goes by the list 1, 2, 4, this node by 1, 2, 3"), "{text}");
     let founder = Replica::new(7, 1);
-    let promised = InitializeError::Promised { founder, promised: theirs.clone(), told };
+    let promised = InitializeError::Promised { founder, promised: theirs.clone(), listed };
     let text = promised.to_string();
     assert!(text.contains("the claim of node 7 for the list 1, 2, 4"), "{text}");
     assert!(text.contains("only if no node of that list is a member"), "{text}");

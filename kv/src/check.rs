@@ -103,7 +103,7 @@ fn describe(report: &StoreReport) -> String {
     if let Some(end) = &report.end {
         let (offset, file) = (end.offset, end.file.display());
         line(format!("end: offset {offset} of {file}"));
-        if !end.is_witnessed || end.torn_bytes > 0 {
+        if !end.has_sync_marker || end.torn_bytes > 0 {
             let tail = match end.torn_bytes {
                 0 => "all are zero".to_owned(),
                 bytes => format!("{bytes} bytes are not zero; the next start removes them"),

@@ -25,7 +25,7 @@ use crate::info;
 use crate::read::Read;
 use crate::reply::{Protocol, Reply};
 use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
-use crate::server::Seat;
+use crate::server::ClientSlot;
 use crate::write::Batch;
 
 /// What an idle connection reads into, in bytes: all its buffers while nothing is going on.
@@ -62,11 +62,11 @@ pub(crate) const NO_ROOM: &str =
 const ARGUMENTS_PER_LOOK: usize = 256;
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve<R: Network>(seat: &Seat<R>, stream: R::Stream, id: u64) {
-    let server = &seat.server;
+pub(crate) async fn serve<R: Network>(slot: &ClientSlot<R>, stream: R::Stream, id: u64) {
+    let server = &slot.server;
     let (mut reader, writer) = stream.split();
     let mut connection = Connection {
-        seat,
+        slot,
         attempts: Attempts::new(server),
         alarm: Alarm::new(server.rt.clone()),
         id,
@@ -84,8 +84,8 @@ pub(crate) async fn serve<R: Network>(seat: &Seat<R>, stream: R::Stream, id: u64
         Closed::AfterAnswers => {
             let Connection { writer, .. } = connection;
             // They are for those who stay.
-            seat.unread.hold(0);
-            seat.unfinished.hold(0);
+            slot.unread.hold(0);
+            slot.unfinished.hold(0);
             server.close(reader, writer).await;
         }
     }
@@ -115,7 +115,7 @@ struct Unfinished {
 }
 
 struct Connection<'a, R: Network> {
-    seat: &'a Seat<R>,
+    slot: &'a ClientSlot<R>,
     attempts: Attempts<R>,
     /// For what concerns the client.
     alarm: Alarm<R>,
@@ -140,7 +140,7 @@ impl<R: Network> Connection<'_, R> {
         let mut read_bytes = LEAST_READ_BYTES;
         let mut unfinished: Option<Unfinished> = None;
         loop {
-            if self.seat.stops() {
+            if self.slot.stops() {
                 return Closed::AfterAnswers;
             }
             if buffer.is_empty() && read_bytes == LEAST_READ_BYTES {
@@ -149,9 +149,9 @@ impl<R: Network> Connection<'_, R> {
             }
             let lacks = self.decoder.lacks(&buffer);
             let mut room = lacks.clamp(read_bytes, MOST_READ_BYTES);
-            if !self.seat.unfinished.hold(buffer.len() + room) {
+            if !self.slot.unfinished.hold(buffer.len() + room) {
                 room = LEAST_READ_BYTES;
-                if !self.seat.unfinished.hold(buffer.len() + room) {
+                if !self.slot.unfinished.hold(buffer.len() + room) {
                     return self.last_answer(&Reply::error(REQUESTS_TOO_LONG)).await;
                 }
             }
@@ -192,7 +192,7 @@ impl<R: Network> Connection<'_, R> {
                 unfinished = None;
                 continue;
             }
-            let now = self.seat.server.rt.now();
+            let now = self.slot.server.rt.now();
             let begun = unfinished.take().filter(|_| !answered);
             let mut begun = begun.unwrap_or(Unfinished { since: now, bytes: 0 });
             begun.bytes += read as u64;
@@ -207,9 +207,9 @@ impl<R: Network> Connection<'_, R> {
         buffer: BytesMut,
         unfinished: Option<&Unfinished>,
     ) -> Heard {
-        let seat = self.seat;
-        let limits = &seat.server.limits;
-        let now = seat.server.rt.now();
+        let slot = self.slot;
+        let limits = &slot.server.limits;
+        let now = slot.server.rt.now();
         let deadline = match unfinished {
             Some(unfinished) => {
                 let whole = unfinished.since + limits.request_time(unfinished.bytes);
@@ -221,10 +221,10 @@ impl<R: Network> Connection<'_, R> {
         let mut read = pin!(reader.read(buffer));
         let heard = poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready((result, buffer)) => Poll::Ready(Heard::Bytes(result, buffer)),
-            Poll::Pending if seat.poll_stops(context) => Poll::Ready(Heard::Stops),
+            Poll::Pending if slot.poll_stops(context) => Poll::Ready(Heard::Stops),
             Poll::Pending => Poll::Pending,
         });
-        let heard = async { seat.unfinished.waiting(heard).await.unwrap_or(Heard::IsToGo) };
+        let heard = async { slot.unfinished.waiting(heard).await.unwrap_or(Heard::IsToGo) };
         match deadline {
             Some(deadline) => self.alarm.until(deadline, heard).await.unwrap_or(Heard::TooLate),
             None => heard.await,
@@ -264,7 +264,7 @@ impl<R: Network> Connection<'_, R> {
 
     async fn pass(&mut self) {
         self.arguments = 0;
-        self.seat.server.thread_time.pass().await;
+        self.slot.server.thread_time.pass().await;
     }
 
     async fn execute(&mut self, request: Request) -> Result<(), Closed> {
@@ -275,7 +275,7 @@ impl<R: Network> Connection<'_, R> {
             Request::Arguments(arguments) => command::parse(arguments),
             Request::Refused(text) => Err(Reply::error(text)),
         };
-        let commands = &self.seat.server.commands;
+        let commands = &self.slot.server.commands;
         commands.set(commands.get() + 1);
         match command {
             Ok(Command::Write(write)) => {
@@ -318,7 +318,7 @@ impl<R: Network> Connection<'_, R> {
     /// The same where the last write answers a value, which can't be refused when it has taken
     /// place: where memory gets short, there must be room for it before.
     async fn finish_run_with_value(&mut self) -> Result<(), Closed> {
-        if self.seat.unread.budget().is_tight() {
+        if self.slot.unread.budget().is_tight() {
             self.send().await?;
             if !self.room(MAX_VALUE_BYTES).await {
                 for _ in 0..mem::take(&mut self.writes).len() {
@@ -352,7 +352,7 @@ impl<R: Network> Connection<'_, R> {
         let mut waited = 0_usize;
         while !reads.is_empty() {
             // Where memory gets short, they may have to be repeated.
-            let is_tight = self.seat.unread.budget().is_tight();
+            let is_tight = self.slot.unread.budget().is_tight();
             let again = (is_tight && waited == 0).then(|| reads.clone());
             let (rest, result) = self.attempts.read(reads).await;
             reads = rest;
@@ -361,7 +361,7 @@ impl<R: Network> Connection<'_, R> {
                 Ok(replies) => {
                     let bytes = replies.iter().map(Reply::size).sum::<usize>();
                     waited = waited.saturating_sub(replies.len());
-                    if self.seat.unread.hold(self.answers.len() + bytes) {
+                    if self.slot.unread.hold(self.answers.len() + bytes) {
                         self.put_all(&replies).await?;
                         if !reads.is_empty() {
                             // It may take a while, and the next ones, too.
@@ -396,11 +396,11 @@ impl<R: Network> Connection<'_, R> {
     /// Waits until there is memory for so much of answers, and holds it. False: there is none in
     /// time.
     async fn room(&self, bytes: usize) -> bool {
-        let rt = &self.seat.server.rt;
+        let rt = &self.slot.server.rt;
         let deadline = rt.now() + ROOM_PATIENCE;
         let mut pause = FIRST_PAUSE;
-        while !self.seat.unread.hold(bytes) {
-            if rt.now() + pause > deadline || self.seat.stops() {
+        while !self.slot.unread.hold(bytes) {
+            if rt.now() + pause > deadline || self.slot.stops() {
                 return false;
             }
             rt.sleep(pause).await;
@@ -424,12 +424,12 @@ impl<R: Network> Connection<'_, R> {
                 self.name = name;
                 Reply::OK
             }
-            Local::Config(patterns) => info::config(&self.seat.server, &patterns),
-            Local::Info(sections) => Reply::Text(info::info(&self.seat.server, &sections)),
-            Local::RaftStatus => info::raft_status(&self.seat.server.metrics.borrow()),
+            Local::Config(patterns) => info::config(&self.slot.server, &patterns),
+            Local::Info(sections) => Reply::Text(info::info(&self.slot.server, &sections)),
+            Local::RaftStatus => info::raft_status(&self.slot.server.metrics.borrow()),
             // They take as long as they take: a large state, or another snapshot to be written first.
-            Local::RaftSnapshot => info::compacted(self.seat.server.raft.snapshot().await),
-            Local::RaftPurge => info::compacted(self.seat.server.raft.purge().await),
+            Local::RaftSnapshot => info::compacted(self.slot.server.raft.snapshot().await),
+            Local::RaftPurge => info::compacted(self.slot.server.raft.purge().await),
             Local::Close(reply) => return Err(self.last_answer(&reply).await),
         };
         self.put(&reply).await
@@ -444,10 +444,10 @@ impl<R: Network> Connection<'_, R> {
     async fn put_all(&mut self, replies: &[Reply]) -> Result<(), Closed> {
         replies.iter().for_each(|reply| reply.put(&mut self.answers, self.protocol));
         let bytes = self.answers.len();
-        if self.seat.unread.hold(bytes) && bytes < ANSWERS_BYTES {
+        if self.slot.unread.hold(bytes) && bytes < ANSWERS_BYTES {
             return Ok(());
         }
-        self.seat.unread.take(bytes);
+        self.slot.unread.take(bytes);
         self.send().await
     }
 
@@ -462,13 +462,13 @@ impl<R: Network> Connection<'_, R> {
     async fn send(&mut self) -> Result<(), Closed> {
         let mut left = self.answers.len();
         let mut answers = self.answers.take();
-        let limit = self.seat.server.limits.stall_timeout;
+        let limit = self.slot.server.limits.stall_timeout;
         while !answers.is_empty() {
             let rest = split_off(&mut answers, PIECE_BYTES);
             left -= answers.iter().map(Bytes::len).sum::<usize>();
             // Pinned here, as a future that is handed on takes its place twice.
             let mut write = pin!(self.writer.write_all(answers));
-            let written = self.seat.unread.waiting(write.as_mut());
+            let written = self.slot.unread.waiting(write.as_mut());
             match self.alarm.within(limit, written).await {
                 Some(Some(Ok(()))) => {}
                 Some(Some(Err(error))) => {
@@ -480,7 +480,7 @@ impl<R: Network> Connection<'_, R> {
                     return Err(Closed::Broken);
                 }
             }
-            self.seat.unread.hold(left);
+            self.slot.unread.hold(left);
             answers = rest;
         }
         Ok(())

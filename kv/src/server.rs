@@ -127,8 +127,8 @@ impl<R: Network> Server<R> {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if let Some(left_out) = lines.pass(self.rt.now()) {
-                        warn!(%error, left_out, "a connection could not be accepted; tries on");
+                    if let Some(suppressed) = lines.pass(self.rt.now()) {
+                        warn!(%error, suppressed, "a connection could not be accepted; tries on");
                     }
                     self.rt.sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -141,12 +141,12 @@ impl<R: Network> Server<R> {
             }
             self.accepted.set(self.accepted.get() + 1);
             let id = self.accepted.get();
-            let seat = Seat::take(Rc::clone(&self), id);
+            let slot = ClientSlot::take(Rc::clone(&self), id);
             debug!(%from, id, "a client has connected");
             let task = async move {
-                let time = Rc::clone(&seat.server.thread_time);
+                let time = Rc::clone(&slot.server.thread_time);
                 // Boxed, as a future that is handed on takes its place twice.
-                time.measured(Box::pin(connection::serve(&seat, stream, id))).await;
+                time.measured(Box::pin(connection::serve(&slot, stream, id))).await;
                 debug!(id, "a client has gone");
             };
             self.rt.spawn(task).detach();
@@ -220,7 +220,7 @@ impl<R: Network> Server<R> {
 
 /// A connection's place among the clients, and its parts of the budgets, given back however its
 /// task ends.
-pub(crate) struct Seat<R: Network> {
+pub(crate) struct ClientSlot<R: Network> {
     pub(crate) server: Rc<Server<R>>,
     pub(crate) unread: Share,
     pub(crate) unfinished: Share,
@@ -228,7 +228,7 @@ pub(crate) struct Seat<R: Network> {
     waker: Rc<RefCell<Option<Waker>>>,
 }
 
-impl<R: Network> Seat<R> {
+impl<R: Network> ClientSlot<R> {
     fn take(server: Rc<Server<R>>, id: u64) -> Self {
         server.clients.set(server.clients.get() + 1);
         let waker = Rc::new(RefCell::new(None));
@@ -252,7 +252,7 @@ impl<R: Network> Seat<R> {
     }
 }
 
-impl<R: Network> Drop for Seat<R> {
+impl<R: Network> Drop for ClientSlot<R> {
     fn drop(&mut self) {
         self.server.waiting.borrow_mut().remove(&self.id);
         self.server.clients.set(self.server.clients.get() - 1);

@@ -30,9 +30,9 @@ fn a_follower_whose_disk_is_full_runs_on_and_catches_up_on_a_larger_one() {
 
 /// Here it is a file of somebody else that is in the way.
 #[test]
-fn a_leader_whose_disk_is_full_hands_over_and_catches_up_once_there_is_room() {
+fn a_leader_whose_disk_is_full_transfers_leadership_and_catches_up_once_there_is_room() {
     if namespace::entered(
-        "a_leader_whose_disk_is_full_hands_over_and_catches_up_once_there_is_room",
+        "a_leader_whose_disk_is_full_transfers_leadership_and_catches_up_once_there_is_room",
     ) {
         let emptier = |disk: &Path| fs::remove_file(ballast(disk)).expect("removes");
         one_disk_gets_full(true, LARGE_BYTES, emptier);

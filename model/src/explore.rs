@@ -67,39 +67,39 @@ pub struct Trace {
 /// Visits all states of `model`, at most `limit` of them (and never more than `u32::MAX - 1`).
 pub fn explore<M: Model>(model: &M, limit: usize) -> Report {
     let limit = limit.min(u32::MAX as usize - 1);
-    let mut seen = Seen::new();
+    let mut visited = Visited::new();
     let mut report = Report { states: 0, steps: 0, depth: 0, outcome: Outcome::Safe };
     for start in model.starts() {
-        seen.insert(model.pack(&start), ROOT);
+        visited.insert(model.pack(&start), ROOT);
     }
-    let (mut next, mut level_end) = (0, seen.keys.len());
-    while next < seen.keys.len() {
+    let (mut next, mut level_end) = (0, visited.keys.len());
+    while next < visited.keys.len() {
         if next == level_end {
             report.depth += 1;
-            level_end = seen.keys.len();
+            level_end = visited.keys.len();
         }
-        let state = model.unpack(&seen.keys[next]);
+        let state = model.unpack(&visited.keys[next]);
         let mut violated = false;
         model.steps(&state, &mut |_, to| {
             report.steps += 1;
             if model.violation(&to).is_some() {
                 violated = true;
             } else {
-                seen.insert(model.pack(&to), next as u32);
+                visited.insert(model.pack(&to), next as u32);
             }
         });
         if violated {
             report.depth += 1;
-            report.outcome = Outcome::Violation(trace(model, &seen, next));
+            report.outcome = Outcome::Violation(trace(model, &visited, next));
             break;
         }
-        if seen.keys.len() > limit {
+        if visited.keys.len() > limit {
             report.outcome = Outcome::Limit;
             break;
         }
         next += 1;
     }
-    report.states = seen.keys.len();
+    report.states = visited.keys.len();
     report
 }
 
@@ -107,12 +107,12 @@ pub fn explore<M: Model>(model: &M, limit: usize) -> Report {
 ///
 /// The replay takes the steps from states that really follow each other. The keys along the way
 /// may each stand for a mirror image, so each is only used to recognise the next state.
-fn trace<M: Model>(model: &M, seen: &Seen<M::Key>, last: usize) -> Trace {
+fn trace<M: Model>(model: &M, visited: &Visited<M::Key>, last: usize) -> Trace {
     let mut way = vec![];
     let mut at = last as u32;
     while at != ROOT {
-        way.push(seen.keys[at as usize]);
-        at = seen.parents[at as usize];
+        way.push(visited.keys[at as usize]);
+        at = visited.parents[at as usize];
     }
     let mut state = model.unpack(&way.pop().expect("the way has a start"));
     let mut steps = vec![];
@@ -146,14 +146,14 @@ const ROOT: u32 = u32::MAX;
 /// The states seen so far, in the order in which they were found, each with the one it was found
 /// from. A table with open addressing finds them by their key: 4 bytes a slot instead of a copy
 /// of the key, because memory is what limits a scope.
-struct Seen<K> {
+struct Visited<K> {
     keys: Vec<K>,
     parents: Vec<u32>,
     /// Positions in `keys` plus one; zero is a free slot. The length is a power of two.
     slots: Vec<u32>,
 }
 
-impl<K: Copy + Eq + AsRef<[u64]>> Seen<K> {
+impl<K: Copy + Eq + AsRef<[u64]>> Visited<K> {
     fn new() -> Self {
         Self { keys: vec![], parents: vec![], slots: vec![0; 1 << 10] }
     }

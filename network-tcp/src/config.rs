@@ -11,7 +11,7 @@ use crate::list::HostPort;
 pub struct TcpConfig {
     /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes'
     /// `Config` allows: one command of `max_command_bytes`, or `max_append_bytes` of entries, and
-    /// 40 KiB more for the configuration that goes with a piece of a snapshot. A node checks that
+    /// 40 KiB more for the configuration that goes with a chunk of a snapshot. A node checks that
     /// when it starts. Too small: a larger message never arrives, and replication stops at
     /// it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
     pub max_frame_bytes: usize,
@@ -23,12 +23,12 @@ pub struct TcpConfig {
     /// other. Too large: so much memory may the peers take. At least `max_frame_bytes`.
     pub max_arriving_bytes: usize,
 
-    /// What waits to be written to one peer, in bytes; default 16 MiB. The pieces of snapshots are
+    /// What waits to be written to one peer, in bytes; default 16 MiB. The chunks of snapshots are
     /// counted apart, with the same limit. At it further messages are dropped (Raft repeats what
     /// matters). The message that crosses it still goes, whatever its size, so the memory is
     /// bounded by twice this and two messages more. Heartbeats, votes and answers, which are small,
     /// have 64 KiB more for them. Too small: bursts are lost and repeated, as are
-    /// pieces of a snapshot where this is less than the nodes' `max_inflight_bytes`. Too large:
+    /// chunks of a snapshot where this is less than the nodes' `max_inflight_bytes`. Too large:
     /// memory, and what reaches a slow peer is old. At least 1 KiB.
     pub max_outbox_bytes: usize,
 

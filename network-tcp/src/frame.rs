@@ -57,7 +57,7 @@ impl FrameReader {
     const LEAST_ROOM: usize = 16 << 10;
 
     /// What a frame's claim of its length alone may make us allocate. From there on the buffer
-    /// grows with what has arrived, to twice that at most, and is copied. A piece of a snapshot is
+    /// grows with what has arrived, to twice that at most, and is copied. A chunk of a snapshot is
     /// not: by default it has 1 MiB.
     const CLAIM_BYTES: usize = 2 << 20;
 

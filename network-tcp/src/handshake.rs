@@ -55,13 +55,13 @@ pub(crate) type Mac = [u8; 32];
 /// A random number, used once.
 pub(crate) type Nonce = [u8; 16];
 
-/// Which of the two connections to a peer: a heartbeat must not wait behind the pieces of a
+/// Which of the two connections to a peer: a heartbeat must not wait behind the chunks of a
 /// snapshot, nor break off with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    /// For everything but the pieces of snapshots; the answers to these, too.
+    /// For everything but the chunks of snapshots; the answers to these, too.
     Main,
-    /// For the pieces of snapshots. It is open while there are any.
+    /// For the chunks of snapshots. It is open while there are any.
     Bulk,
 }
 

@@ -10,11 +10,11 @@ use quorate_core::{MAX_NODES, Obstacle, Replica};
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Listener, Network, Task, yield_now};
 
+use crate::connection_slots::{Class, ConnectionSlots};
 use crate::handshake::{Hello, Party, Refusal};
-use crate::lines::{Cause, LeftOut};
+use crate::lines::{Cause, Suppressed};
 use crate::marks::{Arrived, Watched};
 use crate::memories;
-use crate::places::{Class, Places};
 use crate::reading::{Reader, ServeError};
 use crate::sessions::{Session, Way};
 use crate::transport::State;
@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The accepted connections.
 pub(crate) struct Accepted<R: Network> {
     tasks: BTreeMap<u64, R::Task<()>>,
-    places: Places,
+    slots: ConnectionSlots,
     /// Those whose handshake has succeeded.
     pub(crate) watched: BTreeMap<u64, Watched>,
     /// Why peers have been refused since they were last welcome.
@@ -53,7 +53,7 @@ impl<R: Network> Default for Accepted<R> {
     fn default() -> Self {
         Self {
             tasks: BTreeMap::new(),
-            places: Places::default(),
+            slots: ConnectionSlots::default(),
             watched: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
@@ -62,7 +62,7 @@ impl<R: Network> Default for Accepted<R> {
 
 impl<R: Network> Accepted<R> {
     fn take(&mut self, id: u64) -> Option<R::Task<()>> {
-        self.places.leave(id);
+        self.slots.leave(id);
         self.watched.remove(&id);
         self.tasks.remove(&id)
     }
@@ -85,7 +85,7 @@ impl<R: Network> Accepted<R> {
 
     /// How many connections have said who they are, and proven nothing.
     pub(crate) fn unproven(&self) -> usize {
-        self.places.count(Class::Hello) + self.places.count(Class::Listed)
+        self.slots.count(Class::Hello) + self.slots.count(Class::Listed)
     }
 
     /// Why a peer was refused when it has dialled last.
@@ -101,15 +101,18 @@ impl<R: Network> Accepted<R> {
 impl<R: Network> State<R> {
     /// A connection has shown more: it changes its class, and one of that may have to go for it.
     pub(crate) fn rise(&self, id: u64, class: Class) {
-        let closed = self.accepted.borrow_mut().places.rise(id, class);
+        let closed = self.accepted.borrow_mut().slots.rise(id, class);
         self.crowd_out(closed);
     }
 
     fn crowd_out(&self, closed: Option<u64>) {
         let Some(closed) = closed else { return };
         self.count(|stats| stats.refused_handshakes += 1);
-        if let Some(left_out) = self.lines.pass(Cause::Crowded, self.rt.now()) {
-            tracing::warn!(left_out, "a connection is closed for a newer one: there are too many");
+        if let Some(suppressed) = self.lines.pass(Cause::Crowded, self.rt.now()) {
+            tracing::warn!(
+                suppressed,
+                "a connection is closed for a newer one: there are too many"
+            );
         }
         self.close_accepted(closed);
     }
@@ -133,8 +136,8 @@ where
             Ok((stream, address)) => begin(&state, stream, address),
             Err(error) => {
                 state.count(|stats| stats.accept_errors += 1);
-                if let Some(left_out) = state.lines.pass(Cause::Accept, state.rt.now()) {
-                    tracing::warn!(%error, left_out, "connections can't be accepted; trying on");
+                if let Some(suppressed) = state.lines.pass(Cause::Accept, state.rt.now()) {
+                    tracing::warn!(%error, suppressed, "connections can't be accepted; trying on");
                 }
                 if planted(Bug::P7) {
                     return;
@@ -150,7 +153,7 @@ where
 
 fn begin<R: Network>(state: &Rc<State<R>>, stream: R::Stream, address: SocketAddr) {
     let id = state.next_id();
-    let closed = state.accepted.borrow_mut().places.enter(id, address.ip());
+    let closed = state.accepted.borrow_mut().slots.enter(id, address.ip());
     state.crowd_out(closed);
     if closed == Some(id) && planted(Bug::P10) {
         return;
@@ -196,23 +199,24 @@ async fn connection<R: Network>(
 
 fn log_refused<R: Network>(state: &State<R>, address: SocketAddr, error: &WelcomeError) {
     let pass = |cause| state.lines.pass(cause, state.rt.now());
-    let (WelcomeError::Refused(peer, refusal) | WelcomeError::Told(peer, refusal)) = error else {
-        if let Some(left_out) = pass(Cause::NoHandshake) {
-            tracing::warn!(%address, %error, left_out, "a connection is refused");
+    let (WelcomeError::Refused(peer, refusal) | WelcomeError::RefusedByPeer(peer, refusal)) = error
+    else {
+        if let Some(suppressed) = pass(Cause::NoHandshake) {
+            tracing::warn!(%address, %error, suppressed, "a connection is refused");
         }
         return;
     };
-    let by_peer = matches!(error, WelcomeError::Told(..));
+    let by_peer = matches!(error, WelcomeError::RefusedByPeer(..));
     let news = peer.is_none_or(|peer| state.accepted.borrow_mut().is_news(peer, *refusal, by_peer));
-    let told: Option<LeftOut> = if news { pass(Cause::refused(*refusal)) } else { None };
+    let told: Option<Suppressed> = if news { pass(Cause::refused(*refusal)) } else { None };
     let peer = peer.map(tracing::field::display);
     match told {
         None => tracing::debug!(peer, %address, %error, "a connection is refused again"),
-        Some(left_out) if refusal.is_grave() => {
-            tracing::error!(peer, %address, %error, left_out, "a connection is refused");
+        Some(suppressed) if refusal.is_grave() => {
+            tracing::error!(peer, %address, %error, suppressed, "a connection is refused");
         }
-        Some(left_out) => {
-            tracing::warn!(peer, %address, %error, left_out, "a connection is refused");
+        Some(suppressed) => {
+            tracing::warn!(peer, %address, %error, suppressed, "a connection is refused");
         }
     }
 }
@@ -274,18 +278,18 @@ async fn serve<R: Network>(
     }
     match ended {
         Ok(()) if proven => {
-            if let Some(left_out) = state.lines.pass(Cause::Closes, state.rt.now()) {
-                tracing::info!(%peer, %address, left_out, "a peer has closed its connection");
+            if let Some(suppressed) = state.lines.pass(Cause::Closes, state.rt.now()) {
+                tracing::info!(%peer, %address, suppressed, "a peer has closed its connection");
             }
         }
         Err(error) if proven => {
-            if let Some(left_out) = state.lines.pass(Cause::Closed, state.rt.now()) {
-                tracing::warn!(%peer, %address, %error, left_out, "the connection of a peer is closed");
+            if let Some(suppressed) = state.lines.pass(Cause::Closed, state.rt.now()) {
+                tracing::warn!(%peer, %address, %error, suppressed, "the connection of a peer is closed");
             }
         }
         Err(error @ ServeError::Frame(_)) => {
-            if let Some(left_out) = state.lines.pass(Cause::Unproven, state.rt.now()) {
-                tracing::warn!(%peer, %address, %error, left_out, "an unproven connection is closed");
+            if let Some(suppressed) = state.lines.pass(Cause::Unproven, state.rt.now()) {
+                tracing::warn!(%peer, %address, %error, suppressed, "an unproven connection is closed");
             }
         }
         // Most likely the peer has changed, and connects anew to prove more.

@@ -2,7 +2,7 @@
 //!
 //! Between two nodes there is one connection in each direction: whoever has something to say
 //! connects, and the messages of all groups go over it. The other end's answers go over its own
-//! connection. The pieces of snapshots have a connection apart, as long as there are any, so that
+//! connection. The chunks of snapshots have a connection apart, as long as there are any, so that
 //! nothing else waits behind them. The only thing that comes back on a connection is how many bytes
 //! have arrived, at most once a second, so that a sender notices within five seconds that its peer
 //! has vanished. A connection on which nothing comes is pinged every 15 seconds, and closed within
@@ -28,7 +28,7 @@
 //! | `dialling.rs` | opening a connection to one of several addresses |
 //! | `outgoing.rs` | the task that connects and writes |
 //! | `incoming.rs` | the tasks that accept connections and serve them |
-//! | `places.rs` | who has a place among the accepted connections; pure |
+//! | `connection_slots.rs` | who has a place among the accepted connections; pure |
 //! | `welcome.rs` | the acceptor's side of a handshake |
 //! | `reading.rs` | reading frames, and reporting what has arrived |
 //! | `budget.rs` | the memory for frames under way |
@@ -40,6 +40,7 @@
 mod addresses;
 mod budget;
 mod config;
+mod connection_slots;
 mod dialling;
 mod frame;
 #[cfg(any(test, feature = "fuzz"))]
@@ -53,7 +54,6 @@ mod marks;
 mod memories;
 mod outbox;
 mod outgoing;
-mod places;
 mod reading;
 mod sessions;
 #[cfg(test)]

@@ -49,15 +49,15 @@ pub(crate) struct Lines {
 impl Lines {
     /// Whether a line is written, and then how many were left out since the last of this cause, if
     /// any.
-    pub(crate) fn pass(&self, cause: Cause, now: Instant) -> Option<LeftOut> {
+    pub(crate) fn pass(&self, cause: Cause, now: Instant) -> Option<Suppressed> {
         let of = &mut *self.of.borrow_mut();
         let limited = of.entry(cause).or_insert_with(|| Limited::new(BURST, PAUSE));
-        limited.pass(now).map(|left_out| (left_out > 0).then_some(left_out))
+        limited.pass(now).map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 }
 
 /// How many lines of a cause were not written; none is not worth a word.
-pub(crate) type LeftOut = Option<u64>;
+pub(crate) type Suppressed = Option<u64>;
 
 impl Cause {
     pub(crate) fn refused(refusal: Refusal) -> Self {

@@ -166,11 +166,11 @@ fn close<R: Network>(state: &State<R>, id: u64, session: &Session, why: Closed) 
         Closed::Vanished => "nothing has come for long: the peer has vanished",
     };
     if proven {
-        if let Some(left_out) = state.lines.pass(Cause::Closed, state.rt.now()) {
-            tracing::warn!(%peer, reason, left_out, "the connection of a peer is closed");
+        if let Some(suppressed) = state.lines.pass(Cause::Closed, state.rt.now()) {
+            tracing::warn!(%peer, reason, suppressed, "the connection of a peer is closed");
         }
-    } else if let Some(left_out) = state.lines.pass(Cause::Unproven, state.rt.now()) {
-        tracing::warn!(%peer, reason, left_out, "an unproven connection is closed");
+    } else if let Some(suppressed) = state.lines.pass(Cause::Unproven, state.rt.now()) {
+        tracing::warn!(%peer, reason, suppressed, "an unproven connection is closed");
     }
     state.close_accepted(id);
 }

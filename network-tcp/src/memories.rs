@@ -12,9 +12,9 @@ use crate::transport::State;
 pub(crate) async fn recall<R: Network>(state: &State<R>, peer: Replica) -> Vec<(GroupId, Memory)> {
     let groups = state.groups();
     if groups.len() > MAX_MEMORIES
-        && let Some(left_out) = state.lines.pass(Cause::Groups, state.rt.now())
+        && let Some(suppressed) = state.lines.pass(Cause::Groups, state.rt.now())
     {
-        tracing::warn!(%peer, left_out, "only {MAX_MEMORIES} groups tell what they remember of a peer");
+        tracing::warn!(%peer, suppressed, "only {MAX_MEMORIES} groups tell what they remember of a peer");
     }
     let mut remembered = Vec::new();
     for (group, inbox) in groups.into_iter().take(MAX_MEMORIES) {

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::dialling::{in_order, open};
 use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
-use crate::lines::{Cause, LeftOut};
+use crate::lines::{Cause, Suppressed};
 use crate::memories;
 use crate::outbox::Link;
 use crate::sessions::{Asked, Control, ECHO_REPORT, PING_REPORT, Session, Way};
@@ -33,7 +33,7 @@ enum ConnectError {
     Refused(#[from] Refusal),
     /// There, by the peer.
     #[error("the peer refuses this node: {0}")]
-    Told(Refusal),
+    RefusedByPeer(Refusal),
     #[error("no node is attached")]
     Detached,
 }
@@ -41,7 +41,7 @@ enum ConnectError {
 impl ConnectError {
     fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Refused(refusal) | Self::Told(refusal) => Some(*refusal),
+            Self::Refused(refusal) | Self::RefusedByPeer(refusal) => Some(*refusal),
             Self::Io(_) | Self::Detached => None,
         }
     }
@@ -50,7 +50,7 @@ impl ConnectError {
         Some(match self {
             Self::Io(error) => unreachable_at(address, error),
             Self::Refused(refusal) => refusal.obstacle(false, address),
-            Self::Told(refusal) => refusal.obstacle(true, address),
+            Self::RefusedByPeer(refusal) => refusal.obstacle(true, address),
             Self::Detached => return None,
         })
     }
@@ -85,8 +85,8 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
                 logged.clear();
                 link.set_trouble(None);
                 let (peer, proven) = (connection.peer, connection.proven);
-                if let Some(left_out) = pass(&state, to) {
-                    tracing::info!(%to, %peer, ?lane, address, proven, left_out, "connected");
+                if let Some(suppressed) = pass(&state, to) {
+                    tracing::info!(%to, %peer, ?lane, address, proven, suppressed, "connected");
                 }
                 match serve(&state, &link, connection).await {
                     Ok(End::Idle) => {
@@ -107,8 +107,8 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
                         continue;
                     }
                     Err(reason) => {
-                        if let Some(left_out) = pass(&state, to) {
-                            tracing::warn!(%to, ?lane, address, %reason, left_out, "the connection is lost");
+                        if let Some(suppressed) = pass(&state, to) {
+                            tracing::warn!(%to, ?lane, address, %reason, suppressed, "the connection is lost");
                         }
                         link.set_trouble(Some(unreachable_at(address, reason)));
                     }
@@ -124,11 +124,11 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
                     None => {
                         tracing::debug!(%to, ?lane, address, %reason, "a peer can't be reached")
                     }
-                    Some(left_out) if refusal.is_some_and(Refusal::is_grave) => {
-                        tracing::error!(%to, ?lane, address, %reason, left_out, "a peer can't be reached");
+                    Some(suppressed) if refusal.is_some_and(Refusal::is_grave) => {
+                        tracing::error!(%to, ?lane, address, %reason, suppressed, "a peer can't be reached");
                     }
-                    Some(left_out) => {
-                        tracing::warn!(%to, ?lane, address, %reason, left_out, "a peer can't be reached; trying on");
+                    Some(suppressed) => {
+                        tracing::warn!(%to, ?lane, address, %reason, suppressed, "a peer can't be reached; trying on");
                     }
                 }
                 logged = reason;
@@ -143,7 +143,7 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
 
 /// Whether a line about a peer is written, and then how many were left out. Strangers cause those
 /// of replicas that no group names.
-fn pass<R: Network>(state: &State<R>, to: Replica) -> Option<LeftOut> {
+fn pass<R: Network>(state: &State<R>, to: Replica) -> Option<Suppressed> {
     match state.addresses.borrow().names(to) {
         true => Some(None),
         false => state.lines.pass(Cause::Unnamed, state.rt.now()),
@@ -274,7 +274,7 @@ async fn shake_hands<R: Network>(
     let answer = read_until(&mut read, &mut rest, Answer::take).await??;
     let is_told = answer.refused != 0;
     let refused = |refusal| match is_told {
-        true => ConnectError::Told(refusal),
+        true => ConnectError::RefusedByPeer(refusal),
         false => ConnectError::Refused(refusal),
     };
     let node = answer.check(&hello).map_err(refused)?;

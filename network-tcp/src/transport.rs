@@ -368,7 +368,7 @@ const WORD_BYTES: usize = 64 << 10;
 /// that connections to strangers leave room.
 const MAX_UNNAMED: usize = 2 * MAX_NODES;
 
-/// Whether a message carries commands, entries or a piece of a snapshot.
+/// Whether a message carries commands, entries or a chunk of a snapshot.
 fn has_content(body: &Body) -> bool {
     match body {
         Body::Append { entries, .. } => !entries.is_empty(),

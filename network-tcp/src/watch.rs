@@ -41,8 +41,8 @@ pub(crate) async fn alone<R: Network>(
 ) -> bool {
     let Err(error) = caught(task).await else { return false };
     state.count(|stats| stats.panics += 1);
-    if let Some(left_out) = state.lines.pass(Cause::Panic, state.rt.now()) {
-        tracing::error!(what, %error, left_out, "a bug: a task has panicked; its connection closes");
+    if let Some(suppressed) = state.lines.pass(Cause::Panic, state.rt.now()) {
+        tracing::error!(what, %error, suppressed, "a bug: a task has panicked; its connection closes");
     }
     true
 }

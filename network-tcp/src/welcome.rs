@@ -8,9 +8,9 @@ use quorate_core::{Credentials, GroupId, Memory, Replica, StoreState};
 use quorate_rt::{Network, Stream, WriteHalf};
 use thiserror::Error;
 
+use crate::connection_slots::Class;
 use crate::handshake::{Answer, Confirm, Hello, MAX_HELLO_BYTES, Party, Refusal, Role, judge, mac};
 use crate::memories;
-use crate::places::Class;
 use crate::sessions::Asked;
 use crate::transport::State;
 use crate::wait::read_until;
@@ -36,7 +36,7 @@ pub(crate) enum WelcomeError {
     Refused(Option<Replica>, Refusal),
     /// There, by the peer.
     #[error("the peer refuses this node: {1}")]
-    Told(Option<Replica>, Refusal),
+    RefusedByPeer(Option<Replica>, Refusal),
     #[error("no handshake: {0}")]
     Io(#[from] io::Error),
     /// Closed before the first byte, as health checks do.
@@ -49,7 +49,7 @@ pub(crate) enum WelcomeError {
 impl WelcomeError {
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Refused(_, refusal) | Self::Told(_, refusal) => Some(*refusal),
+            Self::Refused(_, refusal) | Self::RefusedByPeer(_, refusal) => Some(*refusal),
             Self::Io(_) | Self::Silent | Self::Detached => None,
         }
     }
@@ -101,7 +101,7 @@ pub(crate) async fn welcome<R: Network>(
         if judged == Ok(true) {
             memories::hear(&state, hello.from.replica, confirm.remember);
         }
-        return Err(WelcomeError::Told(peer, Refusal::from_code(confirm.refused)));
+        return Err(WelcomeError::RefusedByPeer(peer, Refusal::from_code(confirm.refused)));
     }
     let proven = judged.map_err(refused)?;
     if !proven && may_prove(&hello) {

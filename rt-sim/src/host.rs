@@ -191,9 +191,9 @@ impl HostState {
 
     fn add_task(&self, world: &World, future: Running) {
         let mut added = None;
-        self.tasks.borrow_mut().add(|place, generation| {
+        self.tasks.borrow_mut().add(|slot, generation| {
             let incarnation = self.incarnation.get();
-            let key = TaskKey { host: Some(self.id), incarnation, place, generation };
+            let key = TaskKey { host: Some(self.id), incarnation, slot, generation };
             let waker = TaskWaker::new(key, std::sync::Arc::clone(&world.woken));
             added = Some(waker.waker());
             Task { future: Some(future), waker }
@@ -236,7 +236,7 @@ impl HostState {
         self.polling.set(true);
         let polls = round.len() as u64;
         for key in round.drain(..) {
-            world.note(self.id, "polls", u64::from(key.place), u64::from(key.generation));
+            world.note(self.id, "polls", u64::from(key.slot), u64::from(key.generation));
             self.poll(key);
             if self.is_to_die() {
                 break;

@@ -132,7 +132,7 @@ impl Simulation {
         wait: impl Fn() -> bool,
     ) -> Result<T, Stuck> {
         let world = &self.world;
-        let key = TaskKey { host: None, incarnation: 0, place: 0, generation: 0 };
+        let key = TaskKey { host: None, incarnation: 0, slot: 0, generation: 0 };
         let waker = TaskWaker::new(key, std::sync::Arc::clone(&world.woken));
         let context_waker = waker.waker();
         let sim = Sim::of_host(host);

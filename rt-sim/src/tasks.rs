@@ -13,7 +13,7 @@ pub(crate) struct TaskKey {
     /// None is the future that drives the simulation.
     pub(crate) host: Option<HostId>,
     pub(crate) incarnation: u32,
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
 
@@ -23,12 +23,12 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = ()>>>;
 /// The tasks of a process, each at a place.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
 }
 
 #[derive(Default)]
-struct Place {
+struct Slot {
     generation: u32,
     task: Option<Task>,
 }
@@ -42,34 +42,34 @@ pub(crate) struct Task {
 impl Tasks {
     /// Takes a task in, and gives its place and the generation there.
     pub(crate) fn add(&mut self, make: impl FnOnce(u32, u32) -> Task) {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            u32::try_from(self.places.len() - 1).expect("fewer than 2^32 tasks")
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 tasks")
         });
-        let at = &mut self.places[place as usize];
+        let at = &mut self.slots[slot as usize];
         at.generation += 1;
-        at.task = Some(make(place, at.generation));
+        at.task = Some(make(slot, at.generation));
     }
 
     pub(crate) fn get(&mut self, key: TaskKey) -> Option<&mut Task> {
-        let at = self.places.get_mut(key.place as usize)?;
+        let at = self.slots.get_mut(key.slot as usize)?;
         at.task.as_mut().filter(|_| at.generation == key.generation)
     }
 
     pub(crate) fn remove(&mut self, key: TaskKey) -> Option<Task> {
         self.get(key)?;
-        self.free.push(key.place);
-        self.places[key.place as usize].task.take()
+        self.free.push(key.slot);
+        self.slots[key.slot as usize].task.take()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     /// All that are there, in the order of their places. Nothing is left.
     pub(crate) fn take_all(&mut self) -> Vec<Task> {
         self.free.clear();
-        self.places.drain(..).filter_map(|place| place.task).collect()
+        self.slots.drain(..).filter_map(|slot| slot.task).collect()
     }
 }
 

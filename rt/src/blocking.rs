@@ -39,10 +39,10 @@ pub fn ring_has_no_thread(error: &io::Error) -> bool {
     }
     let is_cancelled = error.raw_os_error() == Some(Errno::CANCELED.raw_os_error());
     if is_cancelled
-        && let Some(left_out) = LINES.with(|lines| lines.pass(Instant::from_system_clock()))
+        && let Some(suppressed) = LINES.with(|lines| lines.pass(Instant::from_system_clock()))
     {
         tracing::warn!(
-            left_out,
+            suppressed,
             "the kernel has no thread for an operation of io_uring (see RLIMIT_NPROC, and pids of \
              the control group); it is done on a blocking thread"
         );

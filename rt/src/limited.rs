@@ -29,31 +29,33 @@ pub struct Limited {
     ahead: Duration,
     /// When as many pauses have passed as have gone through.
     settled_at: Cell<Instant>,
-    left_out: Cell<u64>,
+    suppressed: Cell<u64>,
 }
 
 impl Limited {
     /// Lets through `burst` at once, at least one, and then one for each `pause`.
     pub fn new(burst: u32, pause: Duration) -> Self {
         let ahead = pause.saturating_mul(burst.saturating_sub(1));
-        Self { pause, ahead, settled_at: Cell::default(), left_out: Cell::default() }
+        Self { pause, ahead, settled_at: Cell::default(), suppressed: Cell::default() }
     }
 
     /// Whether one more goes through, and then how many were left out since the last that did.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let settled_at = self.settled_at.get().max(now);
         if settled_at - now > self.ahead {
-            self.left_out.set(self.left_out.get().saturating_add(1));
+            self.suppressed.set(self.suppressed.get().saturating_add(1));
             return None;
         }
         self.settled_at.set(settled_at + self.pause);
-        Some(self.left_out.take())
+        Some(self.suppressed.take())
     }
 }
 
 impl fmt::Debug for Limited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limited").field("left_out", &self.left_out.get()).finish_non_exhaustive()
+        f.debug_struct("Limited")
+            .field("suppressed", &self.suppressed.get())
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
         let limited = Limited::new(3, Duration::from_nanos(10));
         let passed = |times: std::ops::Range<u64>| {
             let passed =
-                |now| limited.pass(Instant::from_nanos(now)).map(|left_out| (now, left_out));
+                |now| limited.pass(Instant::from_nanos(now)).map(|suppressed| (now, suppressed));
             times.filter_map(passed).collect::<Vec<_>>()
         };
         assert_eq!(passed(100..125), [(100, 0), (101, 0), (102, 0), (110, 7), (120, 9)]);

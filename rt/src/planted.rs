@@ -38,7 +38,7 @@ bugs! {
     E6,
     /// A leader that nobody answers stays one.
     E7,
-    /// A handover that nobody takes up is never given up.
+    /// A leadership transfer that nobody takes up is never given up.
     E8,
     /// All election timeouts are the same.
     E9,
@@ -96,7 +96,7 @@ bugs! {
     I8,
     /// A message of any term is believed, and a snapshot up to any index.
     I9,
-    /// An order to take over holds for ever.
+    /// A `TimeoutNow` holds for ever.
     I10,
     /// A claim is answered before it is durable.
     F1,
@@ -114,7 +114,7 @@ bugs! {
     S1,
     /// A snapshot that has come in is taken though more is committed.
     S2,
-    /// A piece from the middle begins a transfer.
+    /// A chunk from the middle begins a transfer.
     S3,
     /// A peer that lacks just the last purged entry gets no snapshot.
     S4,
@@ -171,7 +171,7 @@ bugs! {
     X5,
     /// A record says that those before it in its batch are durable.
     X6,
-    /// A witness at the end of a segment counts for the next segment.
+    /// A sync marker at the end of a segment counts for the next segment.
     X7,
     /// The quota of a write that fails is not given back.
     X8,

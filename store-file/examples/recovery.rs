@@ -72,8 +72,8 @@ fn opening(dir: &Path) -> Outcome<()> {
     let dir = dir.to_owned();
     run(async move |rt| {
         let store = FileStore::open(&rt, &dir).await?;
-        let outline = store.recover(GROUP).await?.outline;
-        let entries = outline.last().index - outline.purged().index;
+        let log_meta = store.recover(GROUP).await?.log_meta;
+        let entries = log_meta.last().index - log_meta.purged().index;
         let status = fs::read_to_string("/proc/self/status")?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.unwrap_or_default().trim();

@@ -97,10 +97,10 @@ pub struct LogEnd {
     pub file: PathBuf,
     /// Behind the last record, in bytes.
     pub offset: u64,
-    /// Whether the store's witness stands there: it was closed, or had nothing to do, when the log
-    /// ended here. Without it the process was killed or the power failed in the middle of writing;
-    /// or the disk has lost the end of the log.
-    pub is_witnessed: bool,
+    /// Whether the store's sync marker stands there: it was closed, or had nothing to do, when the
+    /// log ended here. Without it the process was killed or the power failed in the middle of
+    /// writing; or the disk has lost the end of the log.
+    pub has_sync_marker: bool,
     /// From there to the last byte that is not zero; usually 0. A write that was cut short by a
     /// crash has left them, and the next opening removes them.
     pub torn_bytes: u64,
@@ -128,7 +128,7 @@ pub(crate) async fn check<R: Files>(rt: &R, dir: &Path) -> Result<StoreReport, S
         end = Some(LogEnd {
             file: segments.path(found.tail.end.segment),
             offset: found.tail.end.offset,
-            is_witnessed: found.tail.witness,
+            has_sync_marker: found.tail.sync_marker,
             torn_bytes: found.torn.bytes,
         });
         for (group, log) in logs.groups() {
@@ -144,17 +144,17 @@ pub(crate) async fn check<R: Files>(rt: &R, dir: &Path) -> Result<StoreReport, S
         Err(error) => return Err(error),
     };
     let groups = logs.groups().map(|(group, log)| {
-        let purged = log.outline.purged();
-        let first = log.outline.log_id(purged.index + 1);
+        let purged = log.log_meta.purged();
+        let first = log.log_meta.log_id(purged.index + 1);
         let snapshot = log.snapshot.as_ref().map(|meta| SnapshotReport {
             log_id: meta.log_id,
             bytes: meta.bytes,
             file: snapshots.path(group, meta),
         });
-        let entries = first.map(|first| (first, log.outline.last()));
+        let entries = first.map(|first| (first, log.log_meta.last()));
         let (hard_state, standing) = (log.hard_state, log.standing.clone());
         let marks = log.marks.clone();
-        let membership = log.outline.membership();
+        let membership = log.log_meta.membership();
         let membership = membership.map(|(index, membership)| (index, membership.clone()));
         (group, GroupReport { hard_state, standing, marks, membership, snapshot, purged, entries })
     });

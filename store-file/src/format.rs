@@ -30,7 +30,7 @@
 //! | 3 | the length in bytes that the segment was made with (8) |
 //!
 //! A segment that is shorter than it was made is damaged where it ends: no crash shortens a file,
-//! and its end may have held acknowledged writes. It may be longer, by a witness (see below).
+//! and its end may have held acknowledged writes. It may be longer, by a sync marker (see below).
 //!
 //! # Records
 //!
@@ -53,7 +53,7 @@
 //! | kind | | body |
 //! | --- | --- | --- |
 //! | 1, refuse | a write of a group | see below |
-//! | 2, refuse | a witness (see "The tail") | empty |
+//! | 2, refuse | a sync marker (see "The tail") | empty |
 //! | 3, refuse | a begin (see "The begin") | field 1, refuse: the number of a segment (8 bytes) |
 //! | 4, refuse | an owner: whose store it is from now on | fields, see below |
 //! | 5, refuse | a removal: nothing that was told of the group before is left of it | empty |
@@ -134,17 +134,17 @@
 //! nothing of a torn batch can follow on new records.
 //!
 //! The last batch of all has no later record that testifies of it. So when nothing has followed on
-//! a batch for a while, or the store is closed, a witness is written behind it, after its sync, and
-//! is not synced itself: a process that ends leaves it in the system's memory, and a system that
-//! shuts down, or goes on for a few seconds, on the disk. It says that the log is durable up to its
-//! own place, and is no part of the log: the next record takes its place, or stands at the begin of
-//! the next segment.
+//! a batch for a while, or the store is closed, a sync marker is written behind it, after its sync,
+//! and is not synced itself: a process that ends leaves it in the system's memory, and a system
+//! that shuts down, or goes on for a few seconds, on the disk. It says that the log is durable up
+//! to its own place, and is no part of the log: the next record takes its place, or stands at the
+//! begin of the next segment.
 //!
 //! What can't be told apart, and counts as a torn tail: damage in the last batch of all, if there
-//! is no witness of it. That takes a crash of the system within seconds of the last batch (or of
-//! the process within milliseconds of it, or while the next one is written over the witness) and a
-//! disk that loses, of its own, just what it has reported as synced; or damage that also takes the
-//! witness, such as a block of zeros in the place of both.
+//! is no sync marker of it. That takes a crash of the system within seconds of the last batch (or
+//! of the process within milliseconds of it, or while the next one is written over the sync marker)
+//! and a disk that loses, of its own, just what it has reported as synced; or damage that also
+//! takes the sync marker, such as a block of zeros in the place of both.
 
 use std::fmt;
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use quorate_core::{Entries, Entry, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
 use crate::format::Position;
-use crate::log::{Log, Place};
+use crate::log::{EntryLocation, Log};
 use crate::owner::Owner;
 use crate::record::Span;
 
@@ -28,7 +28,7 @@ pub(crate) enum Part {
     /// From memory.
     Recent(Entries),
     /// From the disk: neighbours in one segment, the first of which has index `first`.
-    Stored { first: Index, places: Vec<Place> },
+    Stored { first: Index, locations: Vec<EntryLocation> },
 }
 
 /// What a store holds: the logs of all groups, and whose it is.
@@ -38,7 +38,7 @@ pub(crate) struct Logs {
     pub(crate) incarnation: Option<u64>,
     pub(crate) owner: Owner,
     /// The first segment in which a part of that was last told.
-    owner_told: Option<u32>,
+    owner_recorded_in: Option<u32>,
     logs: BTreeMap<GroupId, Log>,
     /// Whether everything that was ever written is among what is noted; if not, what is missing is
     /// purged in the end.
@@ -58,9 +58,9 @@ const ORDER_BYTES: usize = size_of::<(GroupId, Index)>();
 impl Logs {
     pub(crate) fn new(cache_bytes: usize) -> Self {
         let (logs, order) = (BTreeMap::new(), VecDeque::new());
-        let (incarnation, owner, owner_told) = (None, Owner::default(), None);
+        let (incarnation, owner, owner_recorded_in) = (None, Owner::default(), None);
         let (whole, cached) = (true, 0);
-        Self { incarnation, owner, owner_told, logs, whole, cache_bytes, cached, order }
+        Self { incarnation, owner, owner_recorded_in, logs, whole, cache_bytes, cached, order }
     }
 
     /// The first segments of the log were removed. To be told before anything is noted.
@@ -76,8 +76,8 @@ impl Logs {
         for (group, log) in &mut self.logs {
             let of_group = |reason| format!("in group {group}, {reason}");
             if !self.whole {
-                log.anchor().map_err(|(reason, place)| {
-                    let Place { segment, offset, .. } = place;
+                log.anchor().map_err(|(reason, location)| {
+                    let EntryLocation { segment, offset, .. } = location;
                     (of_group(reason), Some(Position { segment, offset }))
                 })?;
             }
@@ -123,7 +123,7 @@ impl Logs {
         {
             self.owner = self.owner.joined(cluster)?;
             if at.is_somewhere() {
-                self.owner_told = self.owner_told.or(Some(at.segment));
+                self.owner_recorded_in = self.owner_recorded_in.or(Some(at.segment));
             }
         }
         let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
@@ -144,7 +144,7 @@ impl Logs {
         self.owner.check_next(&owner)?;
         self.owner = owner;
         if at.is_somewhere() {
-            self.owner_told = Some(at.segment);
+            self.owner_recorded_in = Some(at.segment);
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Logs {
         at: Position,
     ) {
         if write.cluster.is_some() {
-            self.owner_told = self.owner_told.or(Some(at.segment));
+            self.owner_recorded_in = self.owner_recorded_in.or(Some(at.segment));
         }
         if let Some(log) = self.logs.get_mut(&group) {
             log.placed(write, spans, at);
@@ -167,13 +167,13 @@ impl Logs {
 
     /// The owner's record stands there.
     pub(crate) fn placed_owner(&mut self, at: Position) {
-        self.owner_told = Some(at.segment);
+        self.owner_recorded_in = Some(at.segment);
     }
 
     /// A write that was noted with a place has lost it.
     pub(crate) fn lose_place(&mut self, group: GroupId, write: &LogWrite) {
         if write.cluster.is_some() {
-            self.owner_told = Some(0);
+            self.owner_recorded_in = Some(0);
         }
         if let Some(log) = self.logs.get_mut(&group) {
             log.lose_place(write);
@@ -183,11 +183,11 @@ impl Logs {
     /// The entries of these that the group's log still holds.
     pub(crate) fn still_held(&self, group: GroupId, entries: &Entries) -> Entries {
         let Some(log) = self.logs.get(&group) else { return Entries::default() };
-        // The outline knows the last purged entry as well, and the log does not hold that.
-        let purged = log.outline.purged().index;
+        // The metadata knows the last purged entry as well, and the log does not hold that.
+        let purged = log.log_meta.purged().index;
         let is_held = |entry: &Entry| {
             let index = entry.log_id.index;
-            index > purged && log.outline.log_id(index) == Some(entry.log_id)
+            index > purged && log.log_meta.log_id(index) == Some(entry.log_id)
         };
         // What was purged lies before them, and what was replaced behind them.
         let first = entries.iter().position(is_held).unwrap_or(entries.len());
@@ -214,17 +214,17 @@ impl Logs {
 
     /// Whose store it is, if a part of that was last told before this segment.
     pub(crate) fn owner_before(&self, segment: u32) -> Option<Owner> {
-        self.owner_told.filter(|told| *told < segment).map(|_| self.owner)
+        self.owner_recorded_in.filter(|recorded_in| *recorded_in < segment).map(|_| self.owner)
     }
 
     /// Keeps the entries of the write that was noted last in memory.
     pub(crate) fn keep(&mut self, group: GroupId, entries: Entries) {
         let (Some(log), Some(last)) = (self.logs.get_mut(&group), entries.last()) else { return };
-        assert_eq!(log.outline.last(), last.log_id);
+        assert_eq!(log.log_meta.last(), last.log_id);
         self.order.push_back((group, last.log_id.index));
         self.cached += ORDER_BYTES + entries.bytes();
         log.recent.push(entries);
-        assert!(log.first_recent() > log.outline.purged().index);
+        assert!(log.first_recent() > log.log_meta.purged().index);
     }
 
     /// Lets go of what is too much, and lies before `durable`, a write's entries at a time.
@@ -234,10 +234,10 @@ impl Logs {
             if let Some(log) = self.logs.get_mut(&group) {
                 while self.cached > self.cache_bytes
                     && log.first_recent() <= upto
-                    && let Some(place) = log.place(log.first_recent())
+                    && let Some(location) = log.location(log.first_recent())
                 {
-                    let place = Position { segment: place.segment, offset: place.offset };
-                    if place >= durable {
+                    let location = Position { segment: location.segment, offset: location.offset };
+                    if location >= durable {
                         return; // All that comes later isn't durable either.
                     }
                     let Some(run) = log.recent.pop_run() else { break };
@@ -282,7 +282,7 @@ impl Logs {
             return Ok(Vec::new());
         }
         let log = self.logs.get(&group).ok_or(StoreError::Missing(range.start))?;
-        let (purged, last) = (log.outline.purged().index, log.outline.last().index);
+        let (purged, last) = (log.log_meta.purged().index, log.log_meta.last().index);
         if range.start <= purged {
             return Err(StoreError::Missing(range.start));
         }
@@ -293,16 +293,16 @@ impl Logs {
         let mut parts = Vec::new();
         let mut bytes = 0usize;
         for index in range.start..range.end.min(first_recent) {
-            let place = log.place(index).ok_or(StoreError::Missing(index))?;
-            bytes = bytes.saturating_add(place.entry_bytes());
+            let location = log.location(index).ok_or(StoreError::Missing(index))?;
+            bytes = bytes.saturating_add(location.entry_bytes());
             if bytes > max_bytes && !parts.is_empty() {
                 return Ok(parts);
             }
             match parts.last_mut() {
-                Some(Part::Stored { places, .. }) if neighbours(places, place) => {
-                    places.push(place)
+                Some(Part::Stored { locations, .. }) if neighbours(locations, location) => {
+                    locations.push(location)
                 }
-                _ => parts.push(Part::Stored { first: index, places: vec![place] }),
+                _ => parts.push(Part::Stored { first: index, locations: vec![location] }),
             }
         }
         let left = max_bytes.saturating_sub(bytes);
@@ -315,7 +315,7 @@ impl Logs {
 }
 
 /// Whether an entry can be read together with those before it.
-fn neighbours(before: &[Place], next: Place) -> bool {
+fn neighbours(before: &[EntryLocation], next: EntryLocation) -> bool {
     let (Some(first), Some(last)) = (before.first(), before.last()) else { return false };
     first.segment == next.segment
         && last.end() <= next.offset

@@ -1,4 +1,4 @@
-//! What is known of one group's log: its hard state, snapshot and outline, where each entry stands
+//! What is known of one group's log: its hard state, snapshot and metadata, where each entry stands
 //! on disk, and the most recent entries themselves. It takes one write after the other, from the
 //! node or from the disk, and refuses what makes no sense.
 //!
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use quorate_core::{
-    Entries, Entry, HardState, Index, LogId, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks, Outline,
+    Entries, Entry, HardState, Index, LogId, LogMeta, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks,
     Recovered, Replica, Runs, SnapshotMeta, Standing, check_list,
 };
 use quorate_rt::planted::{Bug, planted};
@@ -23,13 +23,13 @@ const MAX_INDEX: Index = Index::MAX >> 2;
 
 /// Where an entry stands, with its CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EntryLocation {
     pub(crate) offset: u64,
     pub(crate) segment: u32,
     pub(crate) len: u32,
 }
 
-impl Place {
+impl EntryLocation {
     pub(crate) fn end(&self) -> u64 {
         self.offset + u64::from(self.len)
     }
@@ -46,22 +46,22 @@ pub(crate) struct Log {
     pub(crate) standing: Standing,
     pub(crate) marks: Marks,
     pub(crate) snapshot: Option<SnapshotMeta>,
-    pub(crate) outline: Outline,
+    pub(crate) log_meta: LogMeta,
     /// From the first entry that is not purged on.
-    pub(crate) places: VecDeque<Place>,
+    pub(crate) locations: VecDeque<EntryLocation>,
     /// The last entries.
     pub(crate) recent: Runs,
     /// How often entries that were there have gone, at either end.
     pub(crate) changes: u64,
-    /// The last purge. Of an anchored log the outline begins after it.
+    /// The last purge. Of an anchored log the metadata begins after it.
     purged: LogId,
     anchored: bool,
-    told: Told,
+    recorded_in: RecordedIn,
 }
 
 /// The segments of the records that have last told something.
 #[derive(Debug, Default)]
-struct Told {
+struct RecordedIn {
     hard_state: Option<u32>,
     standing: Option<u32>,
     marks: Option<u32>,
@@ -77,24 +77,24 @@ impl Log {
             standing: Standing::default(),
             marks: Marks::default(),
             snapshot: None,
-            outline: Outline::default(),
-            places: VecDeque::new(),
+            log_meta: LogMeta::default(),
+            locations: VecDeque::new(),
             recent: Runs::default(),
             changes: 0,
             purged: LogId::ZERO,
             anchored: whole,
-            told: Told::default(),
+            recorded_in: RecordedIn::default(),
         }
     }
 
     /// The index of the first entry in memory.
     pub(crate) fn first_recent(&self) -> Index {
-        self.recent.first().unwrap_or(self.outline.last().index + 1)
+        self.recent.first().unwrap_or(self.log_meta.last().index + 1)
     }
 
-    pub(crate) fn place(&self, index: Index) -> Option<Place> {
-        let at = index.checked_sub(self.outline.purged().index + 1)?;
-        self.places.get(usize::try_from(at).ok()?).copied()
+    pub(crate) fn location(&self, index: Index) -> Option<EntryLocation> {
+        let at = index.checked_sub(self.log_meta.purged().index + 1)?;
+        self.locations.get(usize::try_from(at).ok()?).copied()
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
@@ -103,26 +103,27 @@ impl Log {
             standing: self.standing.clone(),
             marks: self.marks.clone(),
             snapshot: self.snapshot.clone(),
-            outline: self.outline.clone(),
+            log_meta: self.log_meta.clone(),
         }
     }
 
     /// Whether this purge is of an entry that the log does not hold, so that nothing is left of it.
     pub(crate) fn replaces(&self, to: LogId) -> bool {
-        to.index > self.outline.purged().index && !self.outline.contains(to)
+        to.index > self.log_meta.purged().index && !self.log_meta.contains(to)
     }
 
     /// The first segment with an entry.
     pub(crate) fn first_segment(&self) -> Option<u32> {
-        self.places.front().map(|place| place.segment)
+        self.locations.front().map(|location| location.segment)
     }
 
     /// The write that tells of all but the entries again, if any of it was last told before this
     /// segment.
     pub(crate) fn state_before(&self, segment: u32) -> Option<LogWrite> {
-        let Told { hard_state, standing, marks, snapshot, purge } = self.told;
-        let told = [hard_state, standing, marks, snapshot, purge].into_iter().flatten().min()?;
-        (told < segment).then(|| LogWrite {
+        let RecordedIn { hard_state, standing, marks, snapshot, purge } = self.recorded_in;
+        let recorded_in =
+            [hard_state, standing, marks, snapshot, purge].into_iter().flatten().min()?;
+        (recorded_in < segment).then(|| LogWrite {
             hard_state: hard_state.map(|_| self.hard_state),
             cluster: None,
             standing: standing.map(|_| Box::new(self.standing.clone())),
@@ -146,7 +147,7 @@ impl Log {
         at: Position,
     ) -> Result<usize, String> {
         // What waits for a place is not told yet: what was told before still counts.
-        let told = |before| at.is_somewhere().then_some(at.segment).or(before);
+        let recorded_in = |before| at.is_somewhere().then_some(at.segment).or(before);
         check_readable(write)?;
         if let Some(new) = write.hard_state {
             let old = self.hard_state;
@@ -155,15 +156,15 @@ impl Log {
                 return Err(format!("the hard state goes back from {old:?} to {new:?}"));
             }
             self.hard_state = new;
-            self.told.hard_state = told(self.told.hard_state);
+            self.recorded_in.hard_state = recorded_in(self.recorded_in.hard_state);
         }
         if let Some(standing) = &write.standing {
             self.standing = (**standing).clone();
-            self.told.standing = told(self.told.standing);
+            self.recorded_in.standing = recorded_in(self.recorded_in.standing);
         }
         if let Some(marks) = &write.marks {
             self.marks = (**marks).clone();
-            self.told.marks = told(self.told.marks);
+            self.recorded_in.marks = recorded_in(self.recorded_in.marks);
         }
         if let Some(new) = &write.snapshot {
             let old = self.snapshot.as_ref().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
@@ -171,18 +172,18 @@ impl Log {
                 return Err(format!("the snapshot goes back from {old} to {}", new.log_id));
             }
             self.snapshot = Some((**new).clone());
-            self.told.snapshot = told(self.told.snapshot);
+            self.recorded_in.snapshot = recorded_in(self.recorded_in.snapshot);
         }
         let mut released = 0;
         if let Some(to) = write.purge {
             released += self.purge(to, replaces)?;
-            self.told.purge = told(self.told.purge);
+            self.recorded_in.purge = recorded_in(self.recorded_in.purge);
         }
         Ok(released + self.add(&write.entries, spans, at)?)
     }
 
     fn purge(&mut self, to: LogId, replaces: bool) -> Result<usize, String> {
-        let purged = self.outline.purged();
+        let purged = self.log_meta.purged();
         if to.index > MAX_INDEX {
             return Err(format!("{to} is to be purged"));
         }
@@ -200,16 +201,16 @@ impl Log {
         self.purged = to;
         if replaces {
             // One that is not anchored may seem to begin behind it.
-            if !self.anchored || self.outline.contains(to) {
-                self.outline = Outline::after(to);
+            if !self.anchored || self.log_meta.contains(to) {
+                self.log_meta = LogMeta::after(to);
             }
             self.anchored = true;
         } else if !self.anchored {
-            if self.places.is_empty() || to.index < purged.index {
+            if self.locations.is_empty() || to.index < purged.index {
                 return Ok(0);
             }
-            let next = self.outline.log_id(to.index + 1);
-            if to.index > purged.index && !self.outline.contains(to)
+            let next = self.log_meta.log_id(to.index + 1);
+            if to.index > purged.index && !self.log_meta.contains(to)
                 || next.is_some_and(|next| next.term < to.term)
             {
                 return Err(format!("{to} is to be purged from a log that does not hold it"));
@@ -217,38 +218,38 @@ impl Log {
             self.anchored = true;
         }
         self.changes += 1;
-        self.outline.purge(to);
-        let left = (self.outline.last().index - to.index) as usize;
-        self.places.drain(..self.places.len() - left);
+        self.log_meta.purge(to);
+        let left = (self.log_meta.last().index - to.index) as usize;
+        self.locations.drain(..self.locations.len() - left);
         // A log that was long once takes no more memory than it needs, within reason.
-        if self.places.capacity() > 1024 && self.places.capacity() / 4 > left {
-            self.places.shrink_to(2 * left);
+        if self.locations.capacity() > 1024 && self.locations.capacity() / 4 > left {
+            self.locations.shrink_to(2 * left);
         }
-        Ok(self.release_all_but(to.index + 1..self.outline.last().index + 1))
+        Ok(self.release_all_but(to.index + 1..self.log_meta.last().index + 1))
     }
 
     /// What was noted without a place stands at `at` now, with its entries where `spans` say.
     /// Entries that others have replaced, or that are purged, are none of this log's any more.
     pub(crate) fn placed(&mut self, write: &LogWrite, spans: &[Span], at: Position) {
         let parts = [
-            (write.hard_state.is_some(), &mut self.told.hard_state),
-            (write.standing.is_some(), &mut self.told.standing),
-            (write.marks.is_some(), &mut self.told.marks),
-            (write.snapshot.is_some(), &mut self.told.snapshot),
-            (write.purge.is_some(), &mut self.told.purge),
+            (write.hard_state.is_some(), &mut self.recorded_in.hard_state),
+            (write.standing.is_some(), &mut self.recorded_in.standing),
+            (write.marks.is_some(), &mut self.recorded_in.marks),
+            (write.snapshot.is_some(), &mut self.recorded_in.snapshot),
+            (write.purge.is_some(), &mut self.recorded_in.purge),
         ];
-        for (is_there, told) in parts {
+        for (is_there, recorded_in) in parts {
             if is_there {
-                *told = Some(at.segment);
+                *recorded_in = Some(at.segment);
             }
         }
         for (entry, span) in write.entries.iter().zip(spans) {
-            let place = Place {
+            let location = EntryLocation {
                 offset: at.offset + span.offset as u64,
                 segment: at.segment,
                 len: span.len as u32,
             };
-            self.set_place(entry.log_id, place);
+            self.set_location(entry.log_id, location);
         }
     }
 
@@ -257,40 +258,40 @@ impl Log {
     pub(crate) fn lose_place(&mut self, write: &LogWrite) {
         if write.standing.is_some() {
             // It may wait, while what was told before must not go.
-            self.told.standing = Some(0);
+            self.recorded_in.standing = Some(0);
         }
         for entry in &write.entries {
             let index = entry.log_id.index;
-            if let Some(place) = self.place(index) {
-                self.set_place(entry.log_id, Place { segment: NOWHERE, ..place });
+            if let Some(location) = self.location(index) {
+                self.set_location(entry.log_id, EntryLocation { segment: NOWHERE, ..location });
             }
         }
     }
 
-    fn set_place(&mut self, log_id: LogId, place: Place) {
-        if self.outline.log_id(log_id.index) != Some(log_id) {
+    fn set_location(&mut self, log_id: LogId, location: EntryLocation) {
+        if self.log_meta.log_id(log_id.index) != Some(log_id) {
             return;
         }
-        let at = log_id.index.checked_sub(self.outline.purged().index + 1);
+        let at = log_id.index.checked_sub(self.log_meta.purged().index + 1);
         let at = at.and_then(|at| usize::try_from(at).ok());
-        if let Some(known) = at.and_then(|at| self.places.get_mut(at)) {
-            *known = place;
+        if let Some(known) = at.and_then(|at| self.locations.get_mut(at)) {
+            *known = location;
         }
     }
 
     /// Whether nothing was ever told of it.
     pub(crate) fn is_vacant(&self) -> bool {
-        let Told { hard_state, standing, marks, snapshot, purge } = self.told;
-        let told = [hard_state, standing, marks, snapshot, purge];
-        self.places.is_empty() && told.iter().all(Option::is_none)
+        let RecordedIn { hard_state, standing, marks, snapshot, purge } = self.recorded_in;
+        let recorded_in = [hard_state, standing, marks, snapshot, purge];
+        self.locations.is_empty() && recorded_in.iter().all(Option::is_none)
     }
 
     /// The snapshot's last entry, if the log does not reach it: the entries before it waited for
     /// space when the snapshot was taken, and were lost in a crash. The snapshot stands for them.
     pub(crate) fn unreached_snapshot(&self) -> Option<LogId> {
         let covered = self.snapshot.as_ref()?.log_id;
-        let is_beyond = covered.index > self.outline.purged().index;
-        (is_beyond && !self.outline.contains(covered)).then_some(covered)
+        let is_beyond = covered.index > self.log_meta.purged().index;
+        (is_beyond && !self.log_meta.contains(covered)).then_some(covered)
     }
 
     /// Lets go of the entries in memory that are not in this range. Gives their bytes.
@@ -309,15 +310,15 @@ impl Log {
         if first <= self.purged.index {
             return Err(format!("entry {first}, and {} is purged", self.purged));
         }
-        let begins = self.places.is_empty() || first <= self.outline.purged().index;
+        let begins = self.locations.is_empty() || first <= self.log_meta.purged().index;
         if !self.anchored && begins {
             // Those before it, if there are any, stood in segments that were removed.
             self.anchored = first == self.purged.index + 1;
             let unknown = LogId { index: first - 1, ..LogId::ZERO };
-            self.outline = Outline::after(if self.anchored { self.purged } else { unknown });
-            self.places.clear();
+            self.log_meta = LogMeta::after(if self.anchored { self.purged } else { unknown });
+            self.locations.clear();
         }
-        let last = self.outline.last().index;
+        let last = self.log_meta.last().index;
         if first > last + 1 {
             return Err(format!("a gap: entry {first} after {last}"));
         }
@@ -326,17 +327,17 @@ impl Log {
             if !planted(Bug::R12) {
                 released = self.release_all_but(0..first);
             }
-            self.outline.truncate(first);
-            self.places.truncate((first - self.outline.purged().index - 1) as usize);
+            self.log_meta.truncate(first);
+            self.locations.truncate((first - self.log_meta.purged().index - 1) as usize);
             self.changes += 1;
         }
         if spans.iter().any(|span| u32::try_from(span.len).is_err()) {
             return Err("an entry of 4 GiB".to_owned());
         }
-        self.outline
+        self.log_meta
             .try_extend(entries)
-            .map_err(|wrong| format!("{wrong} after {}", self.outline.last()))?;
-        self.places.extend(spans.iter().map(|span| Place {
+            .map_err(|wrong| format!("{wrong} after {}", self.log_meta.last()))?;
+        self.locations.extend(spans.iter().map(|span| EntryLocation {
             offset: at.offset + span.offset as u64,
             segment: at.segment,
             len: span.len as u32,
@@ -348,14 +349,14 @@ impl Log {
     /// missing was purged.
     ///
     /// Errors: it was not, and where that shows.
-    pub(crate) fn anchor(&mut self) -> Result<(), (String, Place)> {
+    pub(crate) fn anchor(&mut self) -> Result<(), (String, EntryLocation)> {
         if !self.anchored {
-            if let Some(place) = self.places.front() {
-                let (begin, purged) = (self.outline.purged().index + 1, self.purged.index);
+            if let Some(location) = self.locations.front() {
+                let (begin, purged) = (self.log_meta.purged().index + 1, self.purged.index);
                 let reason = format!("the log begins with entry {begin}, and {purged} is purged");
-                return Err((reason, *place));
+                return Err((reason, *location));
             }
-            self.outline = Outline::after(self.purged);
+            self.log_meta = LogMeta::after(self.purged);
             self.anchored = true;
         }
         Ok(())

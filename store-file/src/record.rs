@@ -20,7 +20,7 @@ pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 4 + ENTRY_HEADER_BYTES;
 /// The bit of a kind that asks a reader which does not know it to refuse the log.
 const REFUSE_KIND: u32 = 1 << 31;
 pub(crate) const KIND_WRITE: u32 = REFUSE_KIND | 1;
-pub(crate) const KIND_WITNESS: u32 = REFUSE_KIND | 2;
+pub(crate) const KIND_SYNC_MARKER: u32 = REFUSE_KIND | 2;
 pub(crate) const KIND_BEGIN: u32 = REFUSE_KIND | 3;
 pub(crate) const KIND_OWNER: u32 = REFUSE_KIND | 4;
 pub(crate) const KIND_REMOVE: u32 = REFUSE_KIND | 5;
@@ -38,8 +38,8 @@ const FIRST_SEGMENT: u8 = REFUSE | 1;
 /// The bytes of the length of a write's fields.
 const FIELDS_LEN_BYTES: usize = 4;
 
-/// What a witness takes. No write takes less, so one that is put in its place covers it whole.
-pub(crate) const WITNESS_BYTES: u64 = RECORD_HEADER_BYTES as u64;
+/// What a sync marker takes. No write takes less, so one that is put in its place covers it whole.
+pub(crate) const SYNC_MARKER_BYTES: u64 = RECORD_HEADER_BYTES as u64;
 
 /// Where an entry, with its CRC, stands in a record: the offset counts from the record's begin.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +94,8 @@ impl RecordHeader {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_witness(&self) -> bool {
-        self.kind == KIND_WITNESS
+    pub(crate) fn is_sync_marker(&self) -> bool {
+        self.kind == KIND_SYNC_MARKER
     }
 
     /// What the record tells, if this is its body: none where a CRC does not match.
@@ -118,7 +118,7 @@ impl RecordHeader {
             return Ok(None);
         }
         match self.kind {
-            KIND_WITNESS => Ok(Some(Content::Witness)),
+            KIND_SYNC_MARKER => Ok(Some(Content::SyncMarker)),
             KIND_BEGIN => {
                 let mut fields = Fields::new("begin of the log", body);
                 let first = fields.number(FIRST_SEGMENT)?;
@@ -203,7 +203,7 @@ impl RecordHeader {
 #[derive(Debug)]
 pub(crate) enum Content {
     Write(Decoded),
-    Witness,
+    SyncMarker,
     /// The first segment that is needed.
     Begin(u64),
     /// Whose store it is.
@@ -241,11 +241,11 @@ pub(crate) fn take_records(
 }
 
 /// The record which says that the log is durable up to this place, where it stands.
-pub(crate) fn witness(store: u64, at: Position) -> Bytes {
+pub(crate) fn sync_marker(store: u64, at: Position) -> Bytes {
     let seed = record_seed(store, at);
     let header = RecordHeader {
         body_crc: crc(seed, []),
-        kind: KIND_WITNESS,
+        kind: KIND_SYNC_MARKER,
         body_bytes: 0,
         group: 0,
         durable: at,
@@ -286,7 +286,7 @@ impl Encoder {
     ) -> (u64, &[Span]) {
         assert!(!replaces || write.purge.is_some());
         self.begin(KIND_WRITE);
-        let len = self.body.put_later();
+        let len = self.body.reserve_u32();
         put_parts(&mut self.body, write, replaces);
         let fields = self.body.len() - FIELDS_LEN_BYTES;
         self.body.fill(len, u32::try_from(fields).expect("what they hold is bounded"));
@@ -299,9 +299,9 @@ impl Encoder {
         }
         for entry in &write.entries {
             let offset = RECORD_HEADER_BYTES + self.body.len();
-            let sum = self.body.put_later();
+            let sum = self.body.reserve_u32();
             put_entry(&mut self.body, entry);
-            let value = self.entry_crc.of(self.body.chunks_behind(&sum));
+            let value = self.entry_crc.of(self.body.chunks_after(&sum));
             self.body.fill(sum, value);
             self.summed.extend_from_slice(&value.to_le_bytes());
             self.spans.push(Span { offset, len: RECORD_HEADER_BYTES + self.body.len() - offset });

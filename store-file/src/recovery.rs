@@ -13,7 +13,7 @@ use tracing::info;
 use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader, record_seed};
 use crate::index::Logs;
 use crate::record::{
-    Content, Decoded, RECORD_HEADER_BYTES, RecordHeader, WITNESS_BYTES, record_bytes,
+    Content, Decoded, RECORD_HEADER_BYTES, RecordHeader, SYNC_MARKER_BYTES, record_bytes,
 };
 use crate::segment::{Segments, failed};
 use crate::waiting::RESERVE_BYTES;
@@ -36,12 +36,12 @@ pub(crate) struct Found<F> {
     pub(crate) file: Rc<F>,
     /// The length that this was made with.
     pub(crate) room: u64,
-    /// Whether a witness stands there.
-    pub(crate) witness: bool,
+    /// Whether a sync marker stands there.
+    pub(crate) sync_marker: bool,
 }
 
-/// Makes what was examined durable, so that there is nothing behind it but a witness, and removes
-/// the segments that are not of the log: those after its end, and those before its begin.
+/// Makes what was examined durable, so that there is nothing behind it but a sync marker, and
+/// removes the segments that are not of the log: those after its end, and those before its begin.
 pub(crate) async fn repair<R: Files>(
     segments: &Segments<R>,
     numbers: &[u32],
@@ -69,7 +69,7 @@ pub(crate) async fn repair<R: Files>(
     for segment in numbers.iter().filter(|segment| **segment < first) {
         segments.remove(*segment).await?;
     }
-    Ok(Found { store, first, end, file, room, witness: tail.witness })
+    Ok(Found { store, first, end, file, room, sync_marker: tail.sync_marker })
 }
 
 /// What there is, before anything is done about it.
@@ -108,7 +108,7 @@ pub(crate) async fn examine<R: Files>(
     let end = Position::first_in(found_from);
     // What the first record says of what was durable lies before it.
     let durable = Position { segment: 0, offset: 0 };
-    let mut tail = Tail { first: 1, end, durable, witness: false };
+    let mut tail = Tail { first: 1, end, durable, sync_marker: false };
     loop {
         tail = note_records(&mut reader, tail, logs).await?;
         if tail.end.segment == last {
@@ -122,11 +122,11 @@ pub(crate) async fn examine<R: Files>(
                 let reason = "does not follow on the segment before".to_owned();
                 return Err(segments.damaged(first.segment, first.offset, reason));
             }
-            // Nothing, or a witness of something that is missing here: look_behind will tell.
+            // Nothing, or a sync marker of something that is missing here: look_behind will tell.
             _ => break,
         }
-        // A witness at the end of a segment says nothing of the next one.
-        tail = Tail { end: first, witness: tail.witness && planted(Bug::X7), ..tail };
+        // A sync marker at the end of a segment says nothing of the next one.
+        tail = Tail { end: first, sync_marker: tail.sync_marker && planted(Bug::X7), ..tail };
     }
     let torn = look_behind(segments, store, tail, last).await?;
     if planted(Bug::D1) && torn.bytes > 0 {
@@ -151,14 +151,14 @@ pub(crate) struct Tail {
     pub(crate) end: Position,
     /// How far the log is known to have been durable.
     durable: Position,
-    /// Whether a witness stands at the end.
-    pub(crate) witness: bool,
+    /// Whether a sync marker stands at the end.
+    pub(crate) sync_marker: bool,
 }
 
 impl Tail {
     /// Where in the last segment nothing should stand any more.
     fn rest(&self) -> u64 {
-        self.end.offset + if self.witness { WITNESS_BYTES } else { 0 }
+        self.end.offset + if self.sync_marker { SYNC_MARKER_BYTES } else { 0 }
     }
 }
 
@@ -177,11 +177,11 @@ async fn note_records<R: Files>(
         }
         tail.durable = record.durable;
         match content {
-            Content::Witness => {
+            Content::SyncMarker => {
                 if record.durable != at || record.body_bytes > 0 {
-                    return damaged("a witness of something else".to_owned());
+                    return damaged("a sync marker of something else".to_owned());
                 }
-                tail.witness = true;
+                tail.sync_marker = true;
                 break;
             }
             Content::Begin(first) => match u32::try_from(first) {
@@ -208,7 +208,7 @@ async fn note_records<R: Files>(
 
 /// What lies behind the last record.
 pub(crate) struct Leftover {
-    /// Bytes from the end of the log, and its witness, to the last one that is not zero, in all
+    /// Bytes from the end of the log, and its sync marker, to the last one that is not zero, in all
     /// segments.
     pub(crate) bytes: u64,
     /// Where they end in the last record's segment.
@@ -217,7 +217,7 @@ pub(crate) struct Leftover {
 
 /// Searches what lies behind the end of the log.
 ///
-/// Errors: a record there is a witness that the log was durable beyond that end, so it is damaged
+/// Errors: a record there is evidence that the log was durable beyond that end, so it is damaged
 /// there.
 async fn look_behind<R: Files>(
     segments: &Segments<R>,
@@ -248,14 +248,14 @@ async fn look_behind<R: Files>(
                     // No record begins with zeros, but for one in 2^64.
                     if word.iter().any(|byte| *byte != 0) {
                         used_to = offset + word.len() as u64;
-                        if let Some(durable) = reader.witness(offset, end).await?
+                        if let Some(durable) = reader.evidence(offset, end).await?
                             && !planted(Bug::D2)
                         {
                             let at = if durable > missing { missing } else { end };
-                            let witness = segments.path(segment);
-                            let witness = witness.display();
+                            let evidence = segments.path(segment);
+                            let evidence = evidence.display();
                             let reason = format!(
-                                "no valid record, but the one at offset {offset} of {witness} says that \
+                                "no valid record, but the one at offset {offset} of {evidence} says that \
                                  the log was durable up to {durable}"
                             );
                             return Err(segments.damaged(at.segment, at.offset, reason));
@@ -280,7 +280,7 @@ async fn look_behind<R: Files>(
 ///
 /// The last batch is written once more, not only synced: after a failed sync, its pages may look
 /// clean without being on the disk (Rebello et al., ATC 2020), and a process that dies of it starts
-/// again and lands here. Not so if it has a witness, which is written only after a sync that
+/// again and lands here. Not so if it has a sync marker, which is written only after a sync that
 /// worked.
 async fn rewrite_tail<R: Files>(
     segments: &Segments<R>,
@@ -291,7 +291,7 @@ async fn rewrite_tail<R: Files>(
     let file = segments.file(segment).await?;
     let path = segments.path(segment);
     let mut offset = match tail.durable {
-        _ if tail.witness || planted(Bug::X10) => tail.rest(),
+        _ if tail.sync_marker || planted(Bug::X10) => tail.rest(),
         durable if durable.segment == segment => durable.offset,
         _ => HEADER_BYTES,
     };
@@ -379,7 +379,7 @@ impl<'a, R: Files> Reader<'a, R> {
 
     /// How far the log was durable, if a whole record begins there and says that it was beyond
     /// `end`.
-    async fn witness(
+    async fn evidence(
         &mut self,
         offset: u64,
         end: Position,

@@ -29,7 +29,7 @@ use crate::folder::{Folder, LOCK, SNAPSHOTS, WAL, check_content};
 use crate::format::{EntryCrc, Position};
 use crate::header::Refused;
 use crate::index::{Logs, Part};
-use crate::log::Place;
+use crate::log::EntryLocation;
 use crate::owner::Owner;
 use crate::record::{ENTRY_OVERHEAD_BYTES, Encoder, Span, take_checked_entry};
 use crate::recovery::{Examined, Found, examine, repair};
@@ -101,7 +101,7 @@ pub(crate) struct State {
     pub(crate) failed: Option<StoreError>,
     /// The writer, when it has nothing to do.
     pub(crate) writer: Option<Waker>,
-    /// Who waits until the last batch has its witness.
+    /// Who waits until the last batch has its sync marker.
     pub(crate) settling: Vec<oneshot::Sender<()>>,
 }
 
@@ -225,16 +225,16 @@ impl State {
         if first == self.first {
             return None;
         }
-        let told_before = if planted(Bug::X9) { 0 } else { first };
-        if let Some(owner) = self.logs.owner_before(told_before) {
+        let recorded_before = if planted(Bug::X9) { 0 } else { first };
+        if let Some(owner) = self.logs.owner_before(recorded_before) {
             self.tell_owner(owner, unobserved());
         }
-        for (group, mut state) in self.logs.states_before(told_before) {
+        for (group, mut state) in self.logs.states_before(recorded_before) {
             self.submit(group, &mut state, unobserved());
         }
-        let told = self.put(0, What::Begin(first), unobserved());
+        let recorded = self.put(0, What::Begin(first), unobserved());
         for segment in self.first..first {
-            self.trash.put(told, Garbage::Segment(segment));
+            self.trash.put(recorded, Garbage::Segment(segment));
         }
         self.first = first;
         Some(first)
@@ -360,7 +360,14 @@ impl<R: Files> FileStore<R> {
                 // Not 0, which stands for whichever store a node has.
                 let (store, first, room) = (rt.random().max(1), 1, config.segment_bytes);
                 let file = segments.create(store, first, room).await?;
-                Found { store, first, end: Position::first_in(first), file, room, witness: false }
+                Found {
+                    store,
+                    first,
+                    end: Position::first_in(first),
+                    file,
+                    room,
+                    sync_marker: false,
+                }
             }
         };
         // Only now: what names the others is durable.
@@ -436,7 +443,7 @@ impl<R: Files> FileStore<R> {
         for part in parts {
             runs.push(match part {
                 Part::Recent(entries) => entries,
-                Part::Stored { first, places } => self.fetch(group, first, &places).await?,
+                Part::Stored { first, locations } => self.fetch(group, first, &locations).await?,
             });
         }
         // The plan has only an estimate for a membership on disk.
@@ -448,19 +455,19 @@ impl<R: Files> FileStore<R> {
         &self,
         group: GroupId,
         first: Index,
-        places: &[Place],
+        locations: &[EntryLocation],
     ) -> Result<Entries, StoreError> {
         let shared = &self.handle.0;
-        let (Some(begin), Some(end)) = (places.first(), places.last()) else {
+        let (Some(begin), Some(end)) = (locations.first(), locations.last()) else {
             return Ok(Entries::default());
         };
         let segment = begin.segment;
         let len = (end.offset - begin.offset) as usize + end.len as usize;
         let stretch = shared.segments.read(segment, begin.offset, len).await?;
         let crc = EntryCrc::new(shared.store, group);
-        let decode = |(index, place): (Index, &Place)| {
-            let at = (place.offset - begin.offset) as usize;
-            let mut encoded = stretch.slice(at..at + place.len as usize);
+        let decode = |(index, location): (Index, &EntryLocation)| {
+            let at = (location.offset - begin.offset) as usize;
+            let mut encoded = stretch.slice(at..at + location.len as usize);
             let refused = match take_checked_entry(&mut encoded, &crc) {
                 Ok(entry) if entry.log_id.index == index && encoded.is_empty() => return Ok(entry),
                 Ok(entry) => {
@@ -468,9 +475,9 @@ impl<R: Files> FileStore<R> {
                 }
                 Err(error) => error.into(),
             };
-            Err(refused.at(shared.segments.path(segment), place.offset))
+            Err(refused.at(shared.segments.path(segment), location.offset))
         };
-        (first..).zip(places).map(decode).collect()
+        (first..).zip(locations).map(decode).collect()
     }
 }
 
@@ -565,8 +572,8 @@ impl<R: Files> LogStore for FileStore<R> {
         Ok(Identity { incarnation: *store, cluster: owner.cluster, boot: owner.boot })
     }
 
-    /// Ends when the log has a witness behind its end: where a clean stop has left one, a shorter
-    /// log is damaged.
+    /// Ends when the log has a sync marker behind its end: where a clean stop has left one, a
+    /// shorter log is damaged.
     async fn settle(&self) {
         let (sender, settled) = oneshot::channel();
         {

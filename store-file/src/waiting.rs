@@ -62,7 +62,7 @@ struct Item {
     key: Position,
     /// Taken out while the node is told.
     done: Option<Completion>,
-    told: bool,
+    reported: bool,
 }
 
 #[derive(Debug)]
@@ -75,39 +75,39 @@ pub(crate) enum What {
 }
 
 /// Those who are to be told that they wait.
-pub(crate) type Untold = Vec<(Position, Completion)>;
+pub(crate) type Unreported = Vec<(Position, Completion)>;
 
 impl Waiting {
     fn push(&mut self, group: GroupId, what: What, done: Completion) -> Position {
         self.numbered += 1;
         let key = Position::nowhere(self.numbered);
-        self.items.push_back(Item { group, what, key, done: Some(done), told: false });
+        self.items.push_back(Item { group, what, key, done: Some(done), reported: false });
         key
     }
 
     /// Whether somebody is to be told that it waits.
     pub(crate) fn has_untold(&self) -> bool {
-        self.items.back().is_some_and(|item| !item.told)
+        self.items.back().is_some_and(|item| !item.reported)
     }
 
     /// Takes out the completions of those who are to be told. They come back by
     /// [`put_back`](Self::put_back).
-    pub(crate) fn take_untold(&mut self) -> Untold {
-        let items = self.items.iter_mut().rev().take_while(|item| !item.told);
-        let mut untold: Untold = items
+    pub(crate) fn take_unreported(&mut self) -> Unreported {
+        let items = self.items.iter_mut().rev().take_while(|item| !item.reported);
+        let mut unreported: Unreported = items
             .filter_map(|item| {
-                item.told = true;
+                item.reported = true;
                 Some((item.key, item.done.take()?))
             })
             .collect();
-        untold.reverse();
-        untold
+        unreported.reverse();
+        unreported
     }
 
-    pub(crate) fn put_back(&mut self, told: Untold) {
-        let mut told = told.into_iter().peekable();
+    pub(crate) fn put_back(&mut self, unreported: Unreported) {
+        let mut unreported = unreported.into_iter().peekable();
         for item in &mut self.items {
-            if let Some((_, done)) = told.next_if(|(key, _)| *key == item.key) {
+            if let Some((_, done)) = unreported.next_if(|(key, _)| *key == item.key) {
                 item.done = Some(done);
             }
         }
@@ -147,7 +147,7 @@ impl State {
                     // The number was one of 4 bytes when it was encoded.
                     Content::Begin(first) => self.queue(0, What::Begin(first as u32), done),
                     Content::Remove => self.queue(group, What::Remove, done),
-                    Content::Witness | Content::Skipped => continue, // They are in no batch.
+                    Content::SyncMarker | Content::Skipped => continue, // They are in no batch.
                 };
                 self.trash.move_to(end, key);
             }

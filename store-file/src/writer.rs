@@ -20,12 +20,12 @@ use crate::recovery::Found;
 use crate::segment::failed;
 use crate::store::Shared;
 use crate::trash::sweep;
-use crate::waiting::{RESERVE_BYTES, Untold, is_full};
+use crate::waiting::{RESERVE_BYTES, Unreported, is_full};
 
-/// How long nothing must be written before the last batch gets its witness. Under load there are no
-/// witnesses, and they cost nothing; but it is short beside the seconds after which the system
-/// writes out what it keeps in memory.
-const WITNESS_PAUSE: Duration = Duration::from_millis(10);
+/// How long nothing must be written before the last batch gets its sync marker. Under load there
+/// are no sync markers, and they cost nothing; but it is short beside the seconds after which the
+/// system writes out what it keeps in memory.
+const SYNC_MARKER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long the writer waits before it tries again to find space: short beside what an operator
 /// takes to make some, long beside the system calls.
@@ -41,9 +41,9 @@ pub(crate) struct Writer<R: Files> {
     next: Option<Next<R::File>>,
     /// When it is tried again to make that.
     retry_at: Instant,
-    /// The end of the last batch, if that is durable and still without a witness. The lock is not
-    /// free until it has one.
-    unwitnessed: Option<(Position, Rc<R::FileLock>)>,
+    /// The end of the last batch, if that is durable and still without a sync marker. The lock is
+    /// not free until it has one.
+    unmarked: Option<(Position, Rc<R::FileLock>)>,
 }
 
 /// A segment that is made in the background, and its length.
@@ -61,7 +61,7 @@ enum Turn<L> {
     /// Writing; the lock is not free meanwhile.
     Write(Batch, L),
     /// Telling those who wait for space, before anything goes ahead of them.
-    Tell(Untold),
+    Report(Unreported),
     /// Looking whether there is space again; the lock is not free meanwhile.
     Retry(L),
     /// Removing what is not needed any more.
@@ -76,14 +76,14 @@ impl<R: Files> Writer<R> {
     /// Starts it, at the end of the log. It ends by itself when the store is closed or has failed.
     pub(crate) fn start(shared: Rc<Shared<R>>, found: Found<R::File>) {
         let Some(lock) = shared.lock.borrow().clone() else { return };
-        let Found { end, file, witness, room, .. } = found;
+        let Found { end, file, sync_marker, room, .. } = found;
         let segment = end.segment;
         let is_full = shared.state.borrow().waiting.is_some();
         let next = (!is_full).then(|| prepare(&shared, segment + 1, Rc::clone(&lock)));
         let rt = shared.segments.rt.clone();
         let retry_at = rt.now() + SPACE_PAUSE;
-        let unwitnessed = (!witness).then_some((end, lock));
-        let writer = Self { shared, segment, file, room, next, retry_at, unwitnessed };
+        let unmarked = (!sync_marker).then_some((end, lock));
+        let writer = Self { shared, segment, file, room, next, retry_at, unmarked };
         // An operation that has begun ends, whatever becomes of the store; until then the task
         // holds the lock.
         rt.spawn(writer.run()).detach();
@@ -93,10 +93,10 @@ impl<R: Files> Writer<R> {
         loop {
             let (batch, lock) = match self.turn().await {
                 Turn::Write(batch, lock) => (batch, lock),
-                Turn::Tell(untold) => {
-                    untold.iter().for_each(|(_, done)| done.delayed());
+                Turn::Report(unreported) => {
+                    unreported.iter().for_each(|(_, done)| done.delayed());
                     if let Some(waiting) = &mut self.shared.state.borrow_mut().waiting {
-                        waiting.put_back(untold);
+                        waiting.put_back(unreported);
                     }
                     continue;
                 }
@@ -121,7 +121,7 @@ impl<R: Files> Writer<R> {
             let end = batch.end;
             match self.write(batch, &lock).await {
                 Ok(mut done) => {
-                    self.unwitnessed = Some((end, lock));
+                    self.unmarked = Some((end, lock));
                     self.shared.state.borrow_mut().wrote(end);
                     if planted(Bug::R10) {
                         done.reverse();
@@ -147,7 +147,8 @@ impl<R: Files> Writer<R> {
 
     /// Waits for something to do.
     async fn turn(&self) -> Turn<Rc<R::FileLock>> {
-        let pause = self.unwitnessed.as_ref().map(|_| self.shared.segments.rt.sleep(WITNESS_PAUSE));
+        let pause =
+            self.unmarked.as_ref().map(|_| self.shared.segments.rt.sleep(SYNC_MARKER_PAUSE));
         let mut pause = pin!(pause);
         let is_full = self.shared.state.borrow().waiting.is_some();
         let retry = is_full.then(|| self.shared.segments.rt.sleep_until(self.retry_at));
@@ -163,7 +164,7 @@ impl<R: Files> Writer<R> {
             if let Some(waiting) = &mut state.waiting
                 && waiting.has_untold()
             {
-                return Poll::Ready(Turn::Tell(waiting.take_untold()));
+                return Poll::Ready(Turn::Report(waiting.take_unreported()));
             }
             if let Some(batch) = state.batches.take() {
                 return Poll::Ready(Turn::Write(batch, lock));
@@ -186,14 +187,14 @@ impl<R: Files> Writer<R> {
         .await
     }
 
-    /// Writes a witness of the last batch; see the format. Where that fails nothing is lost: nobody
-    /// was told of it, and what is written next covers it.
+    /// Writes a sync marker of the last batch; see the format. Where that fails nothing is lost:
+    /// nobody was told of it, and what is written next covers it.
     async fn testify(&mut self) {
-        let Some((end, lock)) = self.unwitnessed.take() else { return };
+        let Some((end, lock)) = self.unmarked.take() else { return };
         assert_eq!(end.segment, self.segment);
-        let record = record::witness(self.shared.store, end);
+        let record = record::sync_marker(self.shared.store, end);
         if let Err(error) = self.file.write_all_at(vec![record], end.offset).await {
-            warn!(%error, "the last batch of the log has no witness");
+            warn!(%error, "the last batch of the log has no sync marker");
         }
         drop(lock);
     }

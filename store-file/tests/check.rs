@@ -145,8 +145,8 @@ fn a_torn_tail_is_sound_and_damage_before_it_is_told_with_what_stands_before_tha
         let end = check(&rt, dir).await.end.unwrap();
         let whole = fs::read(&end.file).unwrap();
 
-        // Something behind the end that is no record. (Without the witness, which would tell that
-        // nothing is missing there.)
+        // Something behind the end that is no record. (Without the sync marker, which would tell
+        // that nothing is missing there.)
         let mut torn = whole.clone();
         torn[end.offset as usize..].fill(0);
         torn[end.offset as usize + 9] = 1;

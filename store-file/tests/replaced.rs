@@ -216,7 +216,7 @@ async fn a_copy_takes_its_place<R: Files>(rt: &R, dir: &Path) {
     // What is left in the file of the lock keeps nobody out of either.
     for dir in [&dir, &away] {
         let store = open(rt, dir).await;
-        assert_eq!(store.recover(1).await.unwrap().outline.last().index, 1);
+        assert_eq!(store.recover(1).await.unwrap().log_meta.last().index, 1);
         snapshot(&store, 1).await.unwrap();
         close(rt, dir, store).await;
     }
@@ -268,7 +268,7 @@ async fn the_log_goes_on<R: Files>(rt: &R, dir: &Path) {
     assert!(everything(&dir) == before);
     close(rt, &away, store).await;
     let store = open(rt, &away).await;
-    assert_eq!(store.recover(1).await.unwrap().outline.last().index, stored);
+    assert_eq!(store.recover(1).await.unwrap().log_meta.last().index, stored);
 }
 
 #[test]

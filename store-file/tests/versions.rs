@@ -165,11 +165,11 @@ async fn compare(store: &Store) {
         assert_eq!(found.standing, expected.standing, "group {group}");
         assert_eq!(found.marks, expected.marks, "group {group}");
         assert_eq!(found.snapshot, expected.snapshot, "group {group}");
-        let range = found.outline.purged().index + 1..found.outline.last().index + 1;
+        let range = found.log_meta.purged().index + 1..found.log_meta.last().index + 1;
         let read = store.read(group, range, usize::MAX).await.unwrap();
         assert_eq!(read, expected.entries, "group {group}");
         if let Some(meta) = &found.snapshot {
-            assert_eq!(found.outline.purged(), LogId::new(2, 1, 18));
+            assert_eq!(found.log_meta.purged(), LogId::new(2, 1, 18));
             let read = store.snapshot(group, meta).await.unwrap();
             assert_eq!(read.read(0, usize::MAX).await.unwrap(), content());
         }

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use quorate_core::{
-    Appended, ClusterId, Completion, Entries, GroupId, HardState, Identity, Index, LogStore,
-    LogWrite, Marks, NodeId, Outline, Recovered, Runs, SnapshotContent, SnapshotDraft,
+    Appended, ClusterId, Completion, Entries, GroupId, HardState, Identity, Index, LogMeta,
+    LogStore, LogWrite, Marks, NodeId, Recovered, Runs, SnapshotContent, SnapshotDraft,
     SnapshotMeta, Standing, StoreError,
 };
 
@@ -89,7 +89,7 @@ struct Log {
     hard_state: HardState,
     standing: Standing,
     marks: Marks,
-    outline: Outline,
+    log_meta: LogMeta,
     /// From the first that is not purged on.
     runs: Runs,
     snapshot: Option<SnapshotMeta>,
@@ -106,7 +106,7 @@ impl Log {
             standing: self.standing.clone(),
             marks: self.marks.clone(),
             snapshot: self.snapshot.clone(),
-            outline: self.outline.clone(),
+            log_meta: self.log_meta.clone(),
         }
     }
 
@@ -136,13 +136,13 @@ impl Log {
         if let Some(to) = write.purge {
             let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
             assert!(to.index <= covered, "{to} is to be purged, and the snapshot covers {covered}");
-            self.outline.purge(to);
-            self.runs.keep(self.outline.purged().index + 1..self.outline.last().index + 1);
+            self.log_meta.purge(to);
+            self.runs.keep(self.log_meta.purged().index + 1..self.log_meta.last().index + 1);
         }
         let Some(first) = write.entries.first().map(|entry| entry.log_id.index) else { return };
-        self.outline.truncate(first);
+        self.log_meta.truncate(first);
         self.runs.keep(0..first);
-        self.outline.extend(&write.entries); // Panics where they don't follow.
+        self.log_meta.extend(&write.entries); // Panics where they don't follow.
         self.runs.push(write.entries);
     }
 }
@@ -214,7 +214,7 @@ impl LogStore for MemStore {
         }
         let logs = &self.content.borrow().logs;
         let log = logs.get(&group).ok_or(StoreError::Missing(range.start))?;
-        let (purged, last) = (log.outline.purged().index, log.outline.last().index);
+        let (purged, last) = (log.log_meta.purged().index, log.log_meta.last().index);
         if range.start <= purged {
             return Err(StoreError::Missing(range.start));
         }

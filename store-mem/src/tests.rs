@@ -40,7 +40,7 @@ fn a_kept_clone_recovers_what_a_dropped_one_wrote() {
     }
     let recovered = now(kept.recover(7)).unwrap();
     assert_eq!(recovered.hard_state, hard_state);
-    assert_eq!(recovered.outline.last(), LogId::new(2, 1, 2));
+    assert_eq!(recovered.log_meta.last(), LogId::new(2, 1, 2));
     assert_eq!(now(kept.recover(8)).unwrap(), Recovered::default());
 }
 
@@ -78,7 +78,7 @@ fn an_overwritten_suffix_is_gone() {
     append(&store, 1, vec![entry(2, 2, "B")]);
     assert_eq!(now(store.read(1, 1..3, 1000)).unwrap(), vec![entry(1, 1, "a"), entry(2, 2, "B")]);
     assert!(matches!(now(store.read(1, 1..4, 1000)), Err(StoreError::Missing(3))));
-    assert_eq!(now(store.recover(1)).unwrap().outline.last(), LogId::new(2, 1, 2));
+    assert_eq!(now(store.recover(1)).unwrap().log_meta.last(), LogId::new(2, 1, 2));
 }
 
 #[test]
@@ -145,7 +145,10 @@ fn a_snapshot_takes_the_place_of_what_is_purged() {
         LogWrite { snapshot: Some(Box::new(meta.clone())), purge, ..LogWrite::default() },
     );
     let recovered = now(store.recover(1)).unwrap();
-    assert_eq!((recovered.snapshot, recovered.outline.purged()), (Some(meta.clone()), meta.log_id));
+    assert_eq!(
+        (recovered.snapshot, recovered.log_meta.purged()),
+        (Some(meta.clone()), meta.log_id)
+    );
     assert!(matches!(now(store.read(1, 2..4, 1000)), Err(StoreError::Missing(2))));
     assert_eq!(now(store.read(1, 3..4, 1000)).unwrap(), vec![entry(1, 3, "c")]);
     let content = now(store.snapshot(1, &meta)).unwrap();

@@ -41,7 +41,7 @@ pub enum Disk {
     /// No snapshot can be begun.
     FailsDrafts,
     /// Nothing can be written to a snapshot.
-    FailsPieces,
+    FailsChunks,
     /// No snapshot can be finished.
     FailsFinishes,
     PanicsInFinishes,
@@ -318,7 +318,7 @@ impl SnapshotDraft for FaultyDraft {
             held.await?;
         }
         match self.disk.get() {
-            Disk::FailsPieces => Err(failed("writing a snapshot")),
+            Disk::FailsChunks => Err(failed("writing a snapshot")),
             _ => self.inner.write(chunk).await,
         }
     }
@@ -344,9 +344,9 @@ impl SnapshotContent for FaultyContent {
         match self.disk.get() {
             Disk::FailsContents => Err(failed("reading a snapshot")),
             Disk::SpoilsContents => {
-                let mut piece = self.inner.read(offset, max_bytes).await?.to_vec();
-                *piece.last_mut().expect("is not empty") ^= 1;
-                Ok(piece.into())
+                let mut chunk = self.inner.read(offset, max_bytes).await?.to_vec();
+                *chunk.last_mut().expect("is not empty") ^= 1;
+                Ok(chunk.into())
             }
             Disk::CutsContents => Ok(self.inner.read(offset, max_bytes).await?.split_to(1)),
             _ => self.inner.read(offset, max_bytes).await,

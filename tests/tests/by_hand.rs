@@ -416,9 +416,10 @@ impl Follower {
             bytes: content.len() as u64,
             digest: Digest::of(content),
         };
-        let piece = |chunk| Body::Snapshot { meta: Box::new(meta.clone()), offset: 0, chunk };
-        self.hears(2, 1, piece(Bytes::new()));
-        self.hears(2, 1, piece(Bytes::from_static(content)));
+        let snapshot_chunk =
+            |chunk| Body::Snapshot { meta: Box::new(meta.clone()), offset: 0, chunk };
+        self.hears(2, 1, snapshot_chunk(Bytes::new()));
+        self.hears(2, 1, snapshot_chunk(Bytes::from_static(content)));
         let written = content.len() as u64;
         let is_written = |message: Message| match message.body {
             Body::SnapshotReply { stored, .. } => (stored == written).then_some(()),

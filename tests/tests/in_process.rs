@@ -20,7 +20,7 @@ on_each_runtime!(
     a_stopped_node_refuses,
     a_request_before_the_cluster_is_formed_says_for_whom_it_waits,
     a_node_that_waits_to_be_formed_stops_at_once,
-    a_leader_that_stops_answers_what_it_has_and_hands_over,
+    a_leader_that_stops_answers_what_it_has_and_transfers_leadership,
     a_panic_of_the_state_machine_stops_the_node_with_the_cause,
     handles_work_from_other_threads,
     metrics_tell_of_the_peers,
@@ -67,8 +67,8 @@ async fn a_cluster_is_formed_once<R: Executor>(rt: R) {
     cluster.leader().await;
     raft.write("a".to_owned()).await.expect("writes");
     let alone = raft.initialize([(1, "node-1")]).await;
-    let Err(InitializeError::Founded { founders, told }) = alone else { panic!("{alone:?}") };
-    assert_eq!((founders, told), (BTreeSet::from([1, 2, 3]), BTreeSet::from([1])));
+    let Err(InitializeError::Founded { founders, listed }) = alone else { panic!("{alone:?}") };
+    assert_eq!((founders, listed), (BTreeSet::from([1, 2, 3]), BTreeSet::from([1])));
     let metrics = raft.metrics().borrow().clone();
     let membership = metrics.membership.expect("formed");
     assert_eq!(membership.nodes(), cluster.members());
@@ -181,7 +181,7 @@ async fn a_dropped_node_leaves_nobody_waiting<R: Executor>(rt: R) {
     assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
 }
 
-async fn a_leader_that_stops_answers_what_it_has_and_hands_over<R: Executor>(rt: R) {
+async fn a_leader_that_stops_answers_what_it_has_and_transfers_leadership<R: Executor>(rt: R) {
     // So long that a successor can't be the work of a timeout, where the machine is not very slow.
     let config = Config {
         election_timeout: Duration::from_secs(2),

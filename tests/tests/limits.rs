@@ -27,7 +27,7 @@ on_each_runtime!(
     a_peer_that_gets_no_entries_keeps_nobody_waiting,
     disks_that_hang_keep_nobody_waiting,
     a_full_disk_refuses_writes_until_there_is_space,
-    a_leader_whose_disk_is_full_hands_over_and_gets_on_when_there_is_space,
+    a_leader_whose_disk_is_full_transfers_leadership_and_gets_on_when_there_is_space,
 );
 
 const LINE: usize = 1000;
@@ -205,10 +205,10 @@ async fn a_node_whose_messages_its_transport_cannot_carry_does_not_start<R: Netw
         let config = Config { max_command_bytes, max_append_bytes, ..Config::default() };
         Single::start(&rt, 1, config, MemStore::new(), tcp, Journal::default()).await.map(drop)
     };
-    let (command, piece) = (MIB - APPEND_OVERHEAD_BYTES, MIB - MAX_SNAPSHOT_OVERHEAD_BYTES);
-    start(MIB, command, piece).await.expect("both fit");
+    let (command, chunk) = (MIB - APPEND_OVERHEAD_BYTES, MIB - MAX_SNAPSHOT_OVERHEAD_BYTES);
+    start(MIB, command, chunk).await.expect("both fit");
     for (command, append, wrong) in
-        [(command + 1, piece, "max_command_bytes"), (command, piece + 1, "max_append_bytes")]
+        [(command + 1, chunk, "max_command_bytes"), (command, chunk + 1, "max_append_bytes")]
     {
         let Err(StartError::Config(error)) = start(MIB, command, append).await else {
             panic!("it can't carry {wrong}")
@@ -360,7 +360,8 @@ async fn disks_that_hang_keep_nobody_waiting<R: Executor>(rt: R) {
     assert_eq!(journal.iter().filter(|line| *line == "unknown").count(), 1, "it was in the log");
 }
 
-/// A cluster of one: there is nobody to hand over to. What was begun is completed in the end.
+/// A cluster of one: there is nobody to transfer leadership to. What was begun is completed in the
+/// end.
 async fn a_full_disk_refuses_writes_until_there_is_space<R: Executor>(rt: R) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, patient()).await;
     let (raft, store) = (cluster.raft(1), &cluster.stores[&1]);
@@ -386,7 +387,9 @@ async fn a_full_disk_refuses_writes_until_there_is_space<R: Executor>(rt: R) {
     assert_eq!(cluster.journal(1).await, ["before", "waits", "after"]);
 }
 
-async fn a_leader_whose_disk_is_full_hands_over_and_gets_on_when_there_is_space<R: Executor>(
+async fn a_leader_whose_disk_is_full_transfers_leadership_and_gets_on_when_there_is_space<
+    R: Executor,
+>(
     rt: R,
 ) {
     let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, quick()).await;

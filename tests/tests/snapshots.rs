@@ -235,7 +235,7 @@ async fn a_snapshot_that_fails_is_told_of_and_the_node_goes_on<R: Executor>(rt: 
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, quick()).await;
     let raft = cluster.raft(1);
     let mut written = 0;
-    for disk in [Disk::FailsDrafts, Disk::FailsPieces, Disk::FailsFinishes] {
+    for disk in [Disk::FailsDrafts, Disk::FailsChunks, Disk::FailsFinishes] {
         cluster.stores[&1].set(disk);
         write(&raft, written..written + 1).await;
         written += 1;

@@ -42,8 +42,8 @@ fn lines(range: Range<usize>) -> Vec<String> {
     range.map(line).collect()
 }
 
-/// Pieces of two lines, a few of which are on their way.
-fn small_pieces() -> Config {
+/// Chunks of two lines, a few of which are on their way.
+fn small_chunks() -> Config {
     Config {
         max_append_bytes: 2 * LINE,
         max_inflight_bytes: 8 * LINE,
@@ -87,7 +87,8 @@ impl<R: Executor> Behind<R> {
         self.cluster.raft(id).metrics().borrow().clone()
     }
 
-    /// The node that was away is back, and gets so much of the snapshot before no more pieces arrive.
+    /// The node that was away is back, and gets so much of the snapshot before no more chunks
+    /// arrive.
     async fn broken_at(&mut self, bytes: u64) {
         let away = self.away;
         self.cluster.faults.lose(move |message| match &message.body {
@@ -101,16 +102,17 @@ impl<R: Executor> Behind<R> {
         wait_for(metrics, |m| sent_to(m, away).is_some_and(|(sent, _)| sent == bytes)).await;
     }
 
-    /// From now on all arrives; where the pieces for the node that was away begin, and of which snapshots they are.
+    /// From now on all arrives; where the chunks for the node that was away begin, and of which
+    /// snapshots they are.
     fn heal_and_watch(&self) -> Rc<RefCell<BTreeSet<(Index, u64)>>> {
         let seen = Rc::<RefCell<BTreeSet<_>>>::default();
-        let (pieces, away) = (Rc::clone(&seen), self.away);
+        let (chunks, away) = (Rc::clone(&seen), self.away);
         self.cluster.faults.set(move |message| {
             if let Body::Snapshot { meta, offset, chunk } = &message.body
                 && message.to.id == away
                 && !chunk.is_empty()
             {
-                pieces.borrow_mut().insert((meta.log_id.index, *offset));
+                chunks.borrow_mut().insert((meta.log_id.index, *offset));
             }
             Fate::Arrives
         });
@@ -157,7 +159,7 @@ fn sent_to(metrics: &Metrics, peer: NodeId) -> Option<(u64, u64)> {
 }
 
 async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     write(&behind.cluster, behind.leader, LINES..LINES + 5).await;
     behind.cluster.restart(behind.away).await;
     behind.caught_up(lines(0..LINES + 5), 5).await;
@@ -165,7 +167,7 @@ async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: Exec
     assert_eq!((metrics.snapshot, metrics.purged), (behind.covered, behind.covered));
     let recovered = behind.cluster.stores[&behind.away].inspect(0);
     assert_eq!(recovered.snapshot.expect("it has one").log_id, behind.covered);
-    assert_eq!(recovered.outline.last(), behind.metrics(behind.leader).last_log_id);
+    assert_eq!(recovered.log_meta.last(), behind.metrics(behind.leader).last_log_id);
     // A node like any other: it restarts, and writes.
     behind.cluster.restart(behind.away).await;
     write(&behind.cluster, behind.away, LINES + 5..LINES + 6).await;
@@ -173,7 +175,7 @@ async fn a_follower_that_was_away_gets_the_snapshot_and_then_the_entries<R: Exec
 }
 
 async fn metrics_tell_how_far_a_transfer_is<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
     let (_, of) = sent_to(&behind.metrics(behind.leader), behind.away).expect("is being sent");
@@ -191,7 +193,7 @@ async fn metrics_tell_how_far_a_transfer_is<R: Executor>(rt: R) {
 }
 
 async fn a_follower_that_crashes_in_between_gets_it_all_the_same<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     behind.broken_at(8 * LINE as u64).await;
     behind.cluster.crash(behind.away);
     settle(&rt).await;
@@ -204,20 +206,20 @@ async fn a_follower_that_crashes_in_between_gets_it_all_the_same<R: Executor>(rt
 }
 
 async fn a_transfer_goes_on_where_it_broke_though_the_leader_is_another<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
-    let pieces = behind.heal_and_watch();
+    let chunks = behind.heal_and_watch();
     behind.cluster.network.isolate(behind.leader);
     behind.cluster.crash(behind.leader);
     assert_ne!(behind.cluster.leader().await, behind.leader);
     behind.caught_up(lines(0..LINES), 0).await;
     // The snapshots of both are the same, as they are of the same state.
-    assert_eq!(pieces.borrow().first(), Some(&(behind.covered.index, bytes)));
+    assert_eq!(chunks.borrow().first(), Some(&(behind.covered.index, bytes)));
 }
 
 async fn messages_that_are_lost_late_and_repeated_break_no_transfer<R: Executor>(rt: R) {
-    let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
+    let config = Config { election_timeout: Duration::from_millis(200), ..small_chunks() };
     let mut behind = Behind::new(&rt, config).await;
     let mut random: u32 = 1;
     let faulty = Rc::new(Cell::new(0));
@@ -243,7 +245,7 @@ async fn messages_that_are_lost_late_and_repeated_break_no_transfer<R: Executor>
 }
 
 async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     let bytes = 8 * LINE as u64;
     behind.broken_at(bytes).await;
     write(&behind.cluster, behind.leader, LINES..LINES + 5).await;
@@ -251,10 +253,10 @@ async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: Executo
     let metrics = behind.metrics(behind.leader);
     assert_eq!(metrics.snapshot, newer);
     assert_eq!(metrics.purged, behind.covered, "what follows on the older one is still needed");
-    let pieces = behind.heal_and_watch();
+    let chunks = behind.heal_and_watch();
     behind.caught_up(lines(0..LINES + 5), 5).await;
-    assert_eq!(pieces.borrow().first(), Some(&(behind.covered.index, bytes)));
-    assert_eq!(pieces.borrow().last().expect("not empty").0, behind.covered.index);
+    assert_eq!(chunks.borrow().first(), Some(&(behind.covered.index, bytes)));
+    assert_eq!(chunks.borrow().last().expect("not empty").0, behind.covered.index);
     let away = behind.away;
     let raft = behind.cluster.raft(behind.leader);
     wait_for(&mut raft.metrics(), |m| {
@@ -265,7 +267,7 @@ async fn a_newer_snapshot_does_not_break_the_transfer_of_an_older_one<R: Executo
 }
 
 async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     let first = Rc::<RefCell<Option<Message>>>::default();
     let (kept, away) = (Rc::clone(&first), behind.away);
     behind.cluster.faults.set(move |message| match message.body {
@@ -300,7 +302,7 @@ async fn a_snapshot_that_was_replaced_before_it_was_opened_is_not_sent<R: Execut
 
 async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: Executor>(rt: R) {
     for disk in [Disk::FailsOpenings, Disk::FailsContents, Disk::CutsContents] {
-        let mut behind = Behind::new(&rt, small_pieces()).await;
+        let mut behind = Behind::new(&rt, small_chunks()).await;
         behind.cluster.stores[&behind.leader].set(disk);
         behind.cluster.restart(behind.away).await;
         let cause = behind.cluster.node(behind.leader).stopped().await;
@@ -309,8 +311,8 @@ async fn a_snapshot_that_cannot_be_read_for_a_peer_stops_its_node<R: Executor>(r
 }
 
 async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: Executor>(rt: R) {
-    let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
-    for disk in [Disk::FailsDrafts, Disk::FailsPieces, Disk::FailsFinishes] {
+    let config = Config { election_timeout: Duration::from_millis(200), ..small_chunks() };
+    for disk in [Disk::FailsDrafts, Disk::FailsChunks, Disk::FailsFinishes] {
         let mut behind = Behind::new(&rt, config.clone()).await;
         let store = behind.cluster.stores[&behind.away].clone();
         store.set(disk);
@@ -323,7 +325,7 @@ async fn a_follower_that_cannot_write_the_snapshot_is_asked_again<R: Executor>(r
 }
 
 async fn a_snapshot_that_was_spoilt_on_its_way_is_sent_again<R: Executor>(rt: R) {
-    let config = Config { election_timeout: Duration::from_millis(200), ..small_pieces() };
+    let config = Config { election_timeout: Duration::from_millis(200), ..small_chunks() };
     let mut behind = Behind::new(&rt, config).await;
     behind.cluster.stores[&behind.leader].set(Disk::SpoilsContents);
     behind.cluster.restart(behind.away).await;
@@ -359,7 +361,7 @@ async fn run_ahead<R: Executor>(
 }
 
 async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: Executor>(rt: R) {
-    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_chunks()).await;
     let leader = cluster.leader().await;
     let behind = leader % 3 + 1;
     write(&cluster, behind, 0..2).await;
@@ -382,7 +384,7 @@ async fn a_snapshot_that_comes_in_follows_what_is_read_to_be_applied<R: Executor
 }
 
 async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: Executor>(rt: R) {
-    let mut behind = Behind::new(&rt, small_pieces()).await;
+    let mut behind = Behind::new(&rt, small_chunks()).await;
     let store = behind.cluster.stores[&behind.away].clone();
     store.set(Disk::HoldsOpenings);
     behind.cluster.restart(behind.away).await;
@@ -400,7 +402,7 @@ async fn a_leader_may_run_ahead_while_its_snapshot_is_restored<R: Executor>(rt: 
 }
 
 async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: Executor>(rt: R) {
-    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_chunks()).await;
     let leader = cluster.leader().await;
     let (other, away) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     write(&cluster, leader, 0..5).await;
@@ -428,7 +430,7 @@ async fn a_snapshot_that_comes_in_overtakes_the_one_that_is_written<R: Executor>
 }
 
 async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: Executor>(rt: R) {
-    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_chunks()).await;
     let leader = cluster.leader().await;
     let (other, behind) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     write(&cluster, behind, 0..5).await;
@@ -460,7 +462,7 @@ async fn a_write_that_a_snapshot_covers_has_an_unknown_outcome<R: Executor>(rt: 
 
 async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: Executor>(rt: R) {
     // Nothing is kept for a peer that needs it.
-    let config = Config { max_retained_bytes: 0, ..small_pieces() };
+    let config = Config { max_retained_bytes: 0, ..small_chunks() };
     let mut cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, config).await;
     let leader = cluster.leader().await;
     let away = leader % 3 + 1;
@@ -480,7 +482,7 @@ async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: Execu
 }
 
 async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: Executor>(rt: R) {
-    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_pieces()).await;
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 3, small_chunks()).await;
     let old = cluster.leader().await;
     cluster.faults.lose(move |message| match &message.body {
         Body::Append { entries, .. } => message.from.id == old && !entries.is_empty(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quorate::engine::{Engine, Fetch, Input, Local, Output};
 use quorate::rt::Instant;
 use quorate::{
-    Boot, ClusterId, Config, Entries, Entry, Index, LogId, LogWrite, Membership, Outline, Payload,
+    Boot, ClusterId, Config, Entries, Entry, Index, LogId, LogMeta, LogWrite, Membership, Payload,
     Recovered, Replica, Role, Runs,
 };
 
@@ -49,9 +49,9 @@ struct Log {
 impl Three {
     /// Engines whose logs hold the first entry of their cluster.
     pub(crate) fn start() -> Result<Self> {
-        let mut outline = Outline::default();
-        outline.push(&first_entry()?);
-        let recovered = Recovered { outline, ..Recovered::default() };
+        let mut log_meta = LogMeta::default();
+        log_meta.push(&first_entry()?);
+        let recovered = Recovered { log_meta, ..Recovered::default() };
         Self::restart([(); 3].map(|()| recovered.clone()))
     }
 
@@ -59,7 +59,7 @@ impl Three {
     pub(crate) fn restart(recovered: [Recovered; 3]) -> Result<Self> {
         let mut now = Instant::default();
         let member = |(replica, recovered): (Replica, Recovered)| {
-            let log = Log { applied: recovered.outline.last().index, ..Log::default() };
+            let log = Log { applied: recovered.log_meta.last().index, ..Log::default() };
             let local = Local { replica, boot: Boot { number: 1, tag: 1 }, cluster: Some(CLUSTER) };
             let engine = Engine::new(local, 0, Config::default(), recovered, replica.id, now);
             Member { engine, inbox: Vec::new(), log, handed_out: 0 }

@@ -128,7 +128,7 @@ impl Logs {
     async fn engines(&self, entries: Index, duration: Duration, elect: bool) -> Result<f64> {
         let store = self.in_memory(entries).await?;
         let recovered = store.inspect(0);
-        ensure!(recovered.outline.last().index >= entries, "the log is shorter");
+        ensure!(recovered.log_meta.last().index >= entries, "the log is shorter");
         let (mut count, mut elapsed) = (0, Duration::ZERO);
         let began = Instant::now();
         while count == 0 || began.elapsed() < duration {

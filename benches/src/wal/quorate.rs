@@ -41,7 +41,7 @@ impl<R: Files> Store for On<R> {
         store.identify(1).await?;
         let mut last = Vec::new();
         for group in 0..shape.groups {
-            last.push(store.recover(group as GroupId).await?.outline.last().index);
+            last.push(store.recover(group as GroupId).await?.log_meta.last().index);
         }
         Ok(Wal {
             store,

@@ -46,11 +46,11 @@ pub fn put_field(to: &mut Gather, tag: u8, value: impl FnOnce(&mut Gather)) {
 /// Appends the length of what `value` appends, and that.
 pub(super) fn put_sized(to: &mut Gather, value: impl FnOnce(&mut Gather)) {
     to.put_u8(LONG);
-    let later = to.put_later();
+    let reserved = to.reserve_u32();
     let before = to.len();
     value(to);
     let len = length(to.len() - before);
-    to.fill(later, len);
+    to.fill(reserved, len);
 }
 
 /// The bytes that [`put_sized`] writes besides the value.

@@ -77,22 +77,22 @@ impl Gather {
 
     /// Appends 4 bytes that are told later, by [`fill`](Self::fill): a checksum of what follows
     /// them.
-    pub fn put_later(&mut self) -> Later {
-        let later = Later { small: self.small.len(), large: self.large.len() };
+    pub fn reserve_u32(&mut self) -> Reserved {
+        let reserved = Reserved { small: self.small.len(), large: self.large.len() };
         self.put_u32(0);
-        later
+        reserved
     }
 
     /// The chunks behind those 4 bytes.
-    pub fn chunks_behind(&self, later: &Later) -> impl Iterator<Item = &[u8]> {
-        self.chunks_from(later.small + 4, later.large)
+    pub fn chunks_after(&self, reserved: &Reserved) -> impl Iterator<Item = &[u8]> {
+        self.chunks_from(reserved.small + 4, reserved.large)
     }
 
     /// Tells those 4 bytes, little-endian.
     ///
     /// Panics where they have been taken out since.
-    pub fn fill(&mut self, later: Later, value: u32) {
-        self.small[later.small..][..4].copy_from_slice(&value.to_le_bytes());
+    pub fn fill(&mut self, reserved: Reserved, value: u32) {
+        self.small[reserved.small..][..4].copy_from_slice(&value.to_le_bytes());
     }
 
     /// Moves everything in `other` to the end, and copies what of it is small.
@@ -155,7 +155,7 @@ impl Gather {
 
 /// The place of 4 bytes in a [`Gather`] that are told later.
 #[derive(Debug)]
-pub struct Later {
+pub struct Reserved {
     small: usize,
     large: usize,
 }

@@ -40,7 +40,7 @@ pub const MAX_MEMBERSHIP_BYTES: usize = {
         + 2 * field_bytes(MAX_NODES * REPLICA_BYTES)
 };
 
-/// The most bytes of a piece of a snapshot besides its content: with the largest configuration, and
+/// The most bytes of a chunk of a snapshot besides its content: with the largest configuration, and
 /// a content so long that its length takes the longer form.
 pub const MAX_SNAPSHOT_OVERHEAD_BYTES: usize = {
     // As the value of a field, a structure is its fields alone.

@@ -14,7 +14,8 @@ use super::{DecodeError, Gather, length, take_bytes, take_u32};
 use crate::entries::Entries;
 use crate::identity::{Boot, Claim, ClusterId, Replica};
 use crate::message::{
-    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, Refusal, Situation,
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, LeadershipTransfer, Message, Refusal,
+    Situation,
 };
 use crate::types::{Entry, Term};
 
@@ -111,9 +112,9 @@ fn put_body(to: &mut Gather, body: &Body) {
             put_byte_field(to, ONE, u8::from(*granted));
             put_attempt(to, ATTEMPT, *attempt);
         }
-        Body::Vote { last_log_id, handover, attempt } => {
-            if let Some(handover) = handover {
-                put_structure_field(to, ONE, handover);
+        Body::Vote { last_log_id, transfer, attempt } => {
+            if let Some(transfer) = transfer {
+                put_structure_field(to, ONE, transfer);
             }
             put_log_id_field(to, TWO, *last_log_id);
             put_attempt(to, ATTEMPT_OF_VOTE, *attempt);
@@ -183,10 +184,10 @@ fn put_body(to: &mut Gather, body: &Body) {
             put_digest_field(to, ONE, *digest);
             put_number_field(to, TWO, *stored);
         }
-        Body::Who { told } => put_ids_field(to, ONE, told),
-        Body::Situation { situation, told } => {
+        Body::Who { listed } => put_ids_field(to, ONE, listed),
+        Body::Situation { situation, listed } => {
             put_structure_field(to, ONE, situation);
-            put_ids_field(to, TWO, told);
+            put_ids_field(to, TWO, listed);
         }
         Body::Claim(claim) => put_structure_field(to, ONE, &**claim),
         Body::Admit { cluster, founders } => {
@@ -283,10 +284,10 @@ fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeE
             Body::PreVoteReply { granted, attempt: take_attempt(fields, ATTEMPT)? }
         }
         VOTE => {
-            let handover = fields.optional(ONE, Fields::structure)?;
+            let transfer = fields.optional(ONE, Fields::structure)?;
             let last_log_id = fields.log_id(TWO)?;
             let attempt = take_attempt(fields, ATTEMPT_OF_VOTE)?;
-            Body::Vote { last_log_id, handover, attempt }
+            Body::Vote { last_log_id, transfer, attempt }
         }
         VOTE_REPLY => {
             let granted = take_bool(fields, ONE)?;
@@ -366,10 +367,10 @@ fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeE
             let digest = take_digest(fields, ONE)?;
             Body::SnapshotReply { digest, stored: fields.number(TWO)? }
         }
-        WHO => Body::Who { told: take_ids(fields, ONE)? },
+        WHO => Body::Who { listed: take_ids(fields, ONE)? },
         SITUATION => {
             let situation = fields.structure(ONE)?;
-            Body::Situation { situation, told: take_ids(fields, TWO)? }
+            Body::Situation { situation, listed: take_ids(fields, TWO)? }
         }
         CLAIM => Body::Claim(Box::new(fields.structure::<Claim>(ONE)?)),
         ADMIT => {
@@ -444,8 +445,8 @@ fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {
     }
 }
 
-impl Structure for Handover {
-    const WHAT: &'static str = "order to take over";
+impl Structure for LeadershipTransfer {
+    const WHAT: &'static str = "leadership transfer";
 
     fn put(&self, to: &mut Gather) {
         put_replica_field(to, ONE, self.leader);

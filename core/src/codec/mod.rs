@@ -42,7 +42,7 @@
 //! | --- | --- | --- |
 //! | 1 | pre-vote | 1 last log id; 2 number of the attempt |
 //! | 2 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
-//! | 3 | vote | 1 the order to take over, a structure, missing where there is none; 2 last log id; 3 number of the attempt |
+//! | 3 | vote | 1 the leadership transfer, a structure, missing where there is none; 2 last log id; 3 number of the attempt |
 //! | 4 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
 //! | 5 | append | 1 log id of the one before; 2 commit index; 3 round; 4 durable index; 5 entries |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |
@@ -64,7 +64,7 @@
 //! The number of an attempt is marked "skip", and missing where it is 0: readers that don't know it
 //! answer without it.
 //!
-//! An order to take over is a structure: 1 the leader, a replica; 2 its term; 3 its round. A
+//! A leadership transfer is a structure: 1 the leader, a replica; 2 its term; 3 its round. A
 //! situation is a structure:
 //!
 //! | field | |
@@ -91,7 +91,7 @@ use thiserror::Error;
 
 pub use entry::{ENTRY_HEADER_BYTES, entry_bytes, put_entry, take_entry};
 pub use fields::{Fields, REFUSE, put_field};
-pub use gather::{Gather, Later};
+pub use gather::{Gather, Reserved};
 pub use limits::{
     APPEND_OVERHEAD_BYTES, FORWARD_OVERHEAD_BYTES, MAX_MEMBERSHIP_BYTES,
     MAX_SNAPSHOT_OVERHEAD_BYTES, max_append_bytes,

@@ -78,7 +78,7 @@ macro_rules! log_store_suite {
                 unknown_groups_are_empty, reads_what_was_appended, reads_what_fits, reads_before_durable,
                 refuses_what_is_missing, replaces_a_suffix, replaces_while_it_reads,
                 writes_the_same_suffix_again, large_writes, completes_in_order, many_groups,
-                recovers_the_outline, recovers_hard_states, recovers_standings_and_marks,
+                recovers_the_log_meta, recovers_hard_states, recovers_standings_and_marks,
                 counts_its_starts, refuses_another_node, joins_a_cluster_with_the_write_that_says_so,
                 crashes_at_any_moment,
                 crashes_while_a_suffix_is_replaced, purges_a_prefix, purges_all, purges_again,
@@ -194,7 +194,7 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
         for (group, history) in &mut groups {
             let recovered = store.recover(*group).await.expect("the store recovers");
             let (first, end) =
-                (recovered.outline.purged().index + 1, recovered.outline.last().index + 1);
+                (recovered.log_meta.purged().index + 1, recovered.log_meta.last().index + 1);
             let entries = if first == end {
                 Entries::default()
             } else {
@@ -219,7 +219,7 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
             must |= first.is_some_and(|state| state.cluster.is_some());
             may |= states[found].cluster.is_some();
             let log = Log { cluster: identity.cluster, ..states[found].clone() };
-            log.check_outline(&recovered.outline);
+            log.check_log_meta(&recovered.log_meta);
             for (meta, _) in &history.finished {
                 let named = |state: &Log| state.snapshot.as_ref() == Some(meta);
                 if !states[..=found].iter().any(named) {
@@ -308,12 +308,12 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
         self.store.read(group, first..end, usize::MAX).await
     }
 
-    /// Writes a snapshot of this content, in pieces, and finishes it; nothing names it yet.
+    /// Writes a snapshot of this content, in chunks, and finishes it; nothing names it yet.
     async fn finish(&mut self, group: GroupId, log_id: LogId, content: Bytes) -> SnapshotMeta {
         let meta = self.log(group).meta(log_id, &content);
         let mut draft = self.store.draft(group).await.expect("there is space");
-        for piece in content.chunks(100_000) {
-            draft.write(Bytes::copy_from_slice(piece)).await.expect("there is space");
+        for chunk in content.chunks(100_000) {
+            draft.write(Bytes::copy_from_slice(chunk)).await.expect("there is space");
         }
         draft.finish(&meta).await.expect("there is space");
         let history = self.groups.get_mut(&group).expect("a group of the scene");

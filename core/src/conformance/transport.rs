@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use quorate_rt::Executor;
 
-use self::messages::{all_kinds, append, claim, command, founders, piece};
+use self::messages::{all_kinds, append, claim, command, founders, snapshot_chunk};
 use super::{CLUSTER, replica};
 use crate::{
     AppendOutcome, Body, Boot, Credentials, GroupId, Inbox, Message, NodeId, Replica, Situation,
@@ -29,7 +29,7 @@ pub trait TransportFactory<R: Executor>: 'static {
     /// The implementation.
     type Transport: Transport;
     /// Whether each message arrives, once and in order, as long as nothing fails and no queue is
-    /// full; the pieces of snapshots among themselves. The contract does not ask for it, but Raft
+    /// full; the chunks of snapshots among themselves. The contract does not ask for it, but Raft
     /// is faster with it.
     const ORDERED: bool = true;
 
@@ -50,7 +50,7 @@ macro_rules! transport_suite {
                 carries_all_kinds_unchanged, reaches_whichever_store_a_node_has, carries_a_formation,
                 carries_in_order, carries_a_large_message,
                 keeps_groups_apart, drops_what_is_for_unknown_nodes, never_waits_for_who_is_away,
-                never_waits_for_who_is_slow, carries_pieces_beside_the_rest, delivers_nothing_within_a_send, delivers_nothing_after_detach,
+                never_waits_for_who_is_slow, carries_chunks_beside_the_rest, delivers_nothing_within_a_send, delivers_nothing_after_detach,
                 follows_a_node_that_moves, follows_a_node_that_restarts
             } }
         }
@@ -216,13 +216,13 @@ pub async fn reaches_whichever_store_a_node_has<R: Executor, F: TransportFactory
     factory: F,
 ) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
-    for whoever in [Body::Who { told: founders(3) }, Body::Claim(Box::new(claim(1, 3)))] {
+    for whoever in [Body::Who { listed: founders(3) }, Body::Claim(Box::new(claim(1, 3)))] {
         one.reach(&rt, &mut two, one.without_cluster(GROUP, Replica::any(2), whoever)).await;
     }
     let [_, (node, address)] = two.places();
     one.transport.set_peers(GROUP, &BTreeMap::from([(node, address)]));
     one.reach(&rt, &mut two, one.number(GROUP, 2, 1)).await;
-    one.reach(&rt, &mut two, one.without_cluster(GROUP, node, Body::Who { told: founders(0) }))
+    one.reach(&rt, &mut two, one.without_cluster(GROUP, node, Body::Who { listed: founders(0) }))
         .await;
     one.reach(&rt, &mut two, one.number(GROUP, 2, 2)).await;
 }
@@ -242,8 +242,8 @@ pub async fn carries_a_formation<R: Executor, F: TransportFactory<R>>(rt: R, fac
         let [_, (other, address)] = other.places();
         node.transport.set_peers(GROUP, &BTreeMap::from([(other, address)]));
     }
-    let situation = |situation| Body::Situation { situation, told: founders(2) };
-    let who = one.without_cluster(GROUP, Replica::any(2), Body::Who { told: founders(2) });
+    let situation = |situation| Body::Situation { situation, listed: founders(2) };
+    let who = one.without_cluster(GROUP, Replica::any(2), Body::Who { listed: founders(2) });
     one.reach(&rt, &mut two, who).await;
     let answer = two.without_cluster(GROUP, replica(1), situation(Situation::Empty));
     two.reach(&rt, &mut one, answer).await;
@@ -309,13 +309,14 @@ pub async fn carries_in_order<R: Executor, F: TransportFactory<R>>(rt: R, factor
     }
 }
 
-/// Of many entries and of one, and a piece of a snapshot.
+/// Of many entries and of one, and a chunk of a snapshot.
 #[doc(hidden)]
 pub async fn carries_a_large_message<R: Executor, F: TransportFactory<R>>(rt: R, factory: F) {
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     let entries = (11..4011).map(|index| command(index, 1000)).collect();
     let chunk: Vec<u8> = (0..4_u32 << 20).map(|n| (n.wrapping_mul(n) >> 8) as u8).collect();
-    let large = [append(entries), append(vec![command(11, 4 << 20)]), piece(5, chunk.into())];
+    let large =
+        [append(entries), append(vec![command(11, 4 << 20)]), snapshot_chunk(5, chunk.into())];
     for body in large {
         let message = one.message(GROUP, 2, body);
         one.reach(&rt, &mut two, message).await;
@@ -366,27 +367,28 @@ pub async fn drops_what_is_for_unknown_nodes<R: Executor, F: TransportFactory<R>
     }
 }
 
-/// A snapshot is sent, piece after piece, while the usual messages come and go: all arrive, in
+/// A snapshot is sent, chunk after chunk, while the usual messages come and go: all arrive, in
 /// their order.
 #[doc(hidden)]
-pub async fn carries_pieces_beside_the_rest<R: Executor, F: TransportFactory<R>>(
+pub async fn carries_chunks_beside_the_rest<R: Executor, F: TransportFactory<R>>(
     rt: R,
     factory: F,
 ) {
     const COUNT: u64 = 200;
     let (one, mut two) = pair(&rt, &factory, &[GROUP]).await;
     let chunk = Bytes::from(vec![3; 100_000]);
-    // The offer, which is answered before the pieces are sent.
-    one.reach(&rt, &mut two, one.message(GROUP, 2, piece(0, Bytes::new()))).await;
+    // The offer, which is answered before the chunks are sent.
+    one.reach(&rt, &mut two, one.message(GROUP, 2, snapshot_chunk(0, Bytes::new()))).await;
     let (mut next, mut number) = (1, 1);
     while next <= COUNT {
         // No more at a time than what any transport holds.
         for offset in next..next + 10 {
-            one.transport.send(one.message(GROUP, 2, piece(offset, chunk.clone())));
+            one.transport.send(one.message(GROUP, 2, snapshot_chunk(offset, chunk.clone())));
             one.transport.send(one.number(GROUP, 2, offset));
         }
         if !F::ORDERED {
-            one.reach(&rt, &mut two, one.message(GROUP, 2, piece(next, chunk.clone()))).await;
+            one.reach(&rt, &mut two, one.message(GROUP, 2, snapshot_chunk(next, chunk.clone())))
+                .await;
             one.reach(&rt, &mut two, one.number(GROUP, 2, next)).await;
             next += 10;
             continue;
@@ -398,7 +400,10 @@ pub async fn carries_pieces_beside_the_rest<R: Executor, F: TransportFactory<R>>
                 // The first contact, and the offer, may have been repeated.
                 Body::ReadIndex { sequence: 0 } | Body::Snapshot { offset: 0, .. } => {}
                 Body::Snapshot { .. } => {
-                    assert!(message == one.message(GROUP, 2, piece(next, chunk.clone())), "{next}");
+                    assert!(
+                        message == one.message(GROUP, 2, snapshot_chunk(next, chunk.clone())),
+                        "{next}"
+                    );
                     next += 1;
                 }
                 _ => {

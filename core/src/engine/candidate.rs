@@ -7,7 +7,7 @@ use quorate_rt::Instant;
 
 use super::Common;
 use crate::identity::Replica;
-use crate::message::{Body, Handover};
+use crate::message::{Body, LeadershipTransfer};
 use crate::quorum::VoteResult;
 use crate::types::Term;
 
@@ -19,7 +19,7 @@ pub(super) enum Campaign {
     /// A quorum would vote for this replica.
     Elect,
     /// The leader wants it.
-    Handover(Handover),
+    Transfer(LeadershipTransfer),
 }
 
 pub(super) struct Candidate {
@@ -36,8 +36,8 @@ impl Candidate {
     /// Asks all voters about this term, which of a real campaign has begun already.
     pub(super) fn new(common: &mut Common, campaign: Campaign, term: Term) -> Self {
         let pre = campaign == Campaign::Ask;
-        let handover = match campaign {
-            Campaign::Handover(handover) => Some(handover),
+        let transfer = match campaign {
+            Campaign::Transfer(transfer) => Some(transfer),
             Campaign::Ask | Campaign::Elect => None,
         };
         let last_log_id = common.log.last();
@@ -52,7 +52,7 @@ impl Candidate {
             if pre {
                 common.send_in_term(peer, term, Body::PreVote { last_log_id, attempt });
             } else {
-                common.send(peer, Body::Vote { last_log_id, handover, attempt });
+                common.send(peer, Body::Vote { last_log_id, transfer, attempt });
             }
         }
         if pre {

@@ -9,12 +9,12 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Instant, Limited};
 
 use super::Local;
-use super::forward::{Forwards, Seen};
-use super::liveness::Lives;
+use super::forward::{ForwardDedup, Forwards};
+use super::liveness::NodeStates;
 use super::log::{Beside, Log};
 use super::output::Output;
 use super::round_trips::RoundTrips;
-use super::snapshot::Receiving;
+use super::snapshot::IncomingSnapshot;
 use crate::config::Config;
 use crate::entries::Entries;
 use crate::identity::{
@@ -70,9 +70,9 @@ pub(super) struct Common {
     started_in: Term,
     replaced: LogId,
     /// Answers that wait until what they promise is durable.
-    held: Vec<(Promise, Message)>,
+    deferred: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
-    pub(super) receiving: Option<Receiving>,
+    pub(super) receiving: Option<IncomingSnapshot>,
     /// How often a leader has contradicted what is committed, and how often the log says so.
     pub(super) contradictions: u64,
     contradiction_lines: Limited,
@@ -86,9 +86,9 @@ pub(super) struct Common {
     pub(super) round_trips: RoundTrips,
     /// What was passed on to leaders, and the forwards that this replica has seen as one.
     pub(super) forwards: Forwards,
-    pub(super) seen: Seen,
+    pub(super) dedup: ForwardDedup,
     /// What is known of the nodes of the other members.
-    pub(super) lives: Lives,
+    pub(super) node_states: NodeStates,
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Box<Output>,
@@ -120,15 +120,15 @@ impl Common {
     ) -> Self {
         let Local { replica, boot, cluster } = local;
         assert!(replica.id != 0 && replica.is_known(), "a replica has an id and an incarnation");
-        let Recovered { hard_state, standing, marks, outline, snapshot } = recovered;
+        let Recovered { hard_state, standing, marks, log_meta, snapshot } = recovered;
         assert!(
-            outline.last().term <= hard_state.term,
+            log_meta.last().term <= hard_state.term,
             "the log ends in term {}, but the hard state knows of term {} only",
-            outline.last().term,
+            log_meta.last().term,
             hard_state.term
         );
         let mut starts = marks.starts.clone();
-        let (term, last) = (hard_state.term, outline.last());
+        let (term, last) = (hard_state.term, log_meta.last());
         starts.insert(boot.number, Start { tag: boot.tag, term, last });
         while starts.len() > MAX_STARTS {
             starts.pop_first();
@@ -145,7 +145,7 @@ impl Common {
             random,
             now,
             wall: 0,
-            log: Log::new(outline, snapshot.clone()),
+            log: Log::new(log_meta, snapshot.clone()),
             hard_state,
             durable_hard_state: hard_state,
             standing,
@@ -165,7 +165,7 @@ impl Common {
             marks_at: now,
             started_in: hard_state.term,
             replaced: LogId::ZERO,
-            held: Vec::new(),
+            deferred: Vec::new(),
             receiving: None,
             contradictions: 0,
             contradiction_lines: Limited::new(1, CONTRADICTIONS_PAUSE),
@@ -174,8 +174,8 @@ impl Common {
             sequence,
             round_trips: RoundTrips::default(),
             forwards: Forwards::default(),
-            seen: Seen::default(),
-            lives: Lives::default(),
+            dedup: ForwardDedup::default(),
+            node_states: NodeStates::default(),
             refused: Vec::new(),
             out: Box::default(),
         };
@@ -225,13 +225,14 @@ impl Common {
             // What it would have said of this kind before is out of date, and what a slow disk
             // holds back stays bounded.
             let kind = mem::discriminant(&message.body);
-            self.held.retain(|(_, held)| held.to != to || mem::discriminant(&held.body) != kind);
+            self.deferred
+                .retain(|(_, other)| other.to != to || mem::discriminant(&other.body) != kind);
             // Strangers leave room for the members.
             let is_member = self.membership().is_none_or(|membership| membership.is_member(to));
-            let max = if is_member { MAX_HELD } else { MAX_HELD / 2 };
-            if self.held.len() < max {
+            let max = if is_member { MAX_DEFERRED } else { MAX_DEFERRED / 2 };
+            if self.deferred.len() < max {
                 let promise = Promise { hard_state: self.hard_state, standing: self.standings };
-                self.held.push((promise, message));
+                self.deferred.push((promise, message));
             }
         }
     }
@@ -247,7 +248,7 @@ impl Common {
             // A later one may be durable already: it went ahead of entries that waited for space.
             self.durable_hard_state = self.durable_hard_state.max(hard_state);
         }
-        if self.held.is_empty() {
+        if self.deferred.is_empty() {
             return;
         }
         let (hard_state, standing) = (self.durable_hard_state, self.durable_standing);
@@ -256,7 +257,7 @@ impl Common {
         let is_kept = |needs: &Promise| {
             needs.hard_state <= hard_state && needs.standing <= standing || planted(Bug::X2)
         };
-        let kept = self.held.extract_if(.., |(needs, _)| is_kept(needs)).map(|(_, m)| m);
+        let kept = self.deferred.extract_if(.., |(needs, _)| is_kept(needs)).map(|(_, m)| m);
         self.out.messages.extend(kept);
     }
 
@@ -575,22 +576,22 @@ impl Common {
     /// Whether the log tells of a message that anybody can send and that is ignored, and then how
     /// many it has not told of.
     #[cold]
-    pub(super) fn tells_of_stranger(&self) -> Option<LeftOut> {
-        self.stranger_lines.pass(self.now).map(|left_out| (left_out > 0).then_some(left_out))
+    pub(super) fn logs_stranger(&self) -> Option<Suppressed> {
+        self.stranger_lines.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 
     /// Whether the log tells of a message of a peer that is ignored, and then how many it has not
     /// told of.
     #[cold]
-    pub(super) fn tells_of_peer(&self) -> Option<LeftOut> {
-        self.peer_lines.pass(self.now).map(|left_out| (left_out > 0).then_some(left_out))
+    pub(super) fn logs_peer(&self) -> Option<Suppressed> {
+        self.peer_lines.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 
     /// The term in which this replica may campaign now, if it may.
     pub(super) fn next_term(&self) -> Option<Term> {
         // A snapshot that is being put in the place of the log must not meet a leader. (What covers
         // more than this log is committed elsewhere, so this replica could not be elected.)
-        if self.receiving.as_ref().is_some_and(Receiving::is_ending) {
+        if self.receiving.as_ref().is_some_and(IncomingSnapshot::is_ending) {
             return None;
         }
         let next = self.hard_state.term.next();
@@ -619,7 +620,7 @@ const MARKS_PAUSE: u32 = 10;
 const LONELY_MARKS: u32 = 3;
 
 /// How many lines were not written since the last one; none is not worth a word.
-type LeftOut = Option<u64>;
+type Suppressed = Option<u64>;
 
 /// So many messages that are ignored are told of at once, and then one in so long.
 const IGNORED_BURST: u32 = 8;
@@ -630,4 +631,4 @@ const CONTRADICTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Messages that may wait for the disk: several for each member of a configuration. Others are
 /// repeated by who asks.
-const MAX_HELD: usize = 4 * crate::membership::MAX_NODES;
+const MAX_DEFERRED: usize = 4 * crate::membership::MAX_NODES;

@@ -72,7 +72,7 @@ impl Leader {
             self.asked_at = common.now;
         }
         for id in lost {
-            common.send(Replica::any(id), Body::Who { told: BTreeSet::new() });
+            common.send(Replica::any(id), Body::Who { listed: BTreeSet::new() });
         }
     }
 
@@ -82,7 +82,7 @@ impl Leader {
         common: &mut Common,
         from: Replica,
         situation: Situation,
-        told: &BTreeSet<u64>,
+        listed: &BTreeSet<u64>,
     ) {
         let Some(membership) = common.membership() else { return };
         let lost = self.lost_voter(common, membership, from.id);
@@ -92,9 +92,9 @@ impl Leader {
             return;
         }
         let founders = membership.founders().clone();
-        if !told.is_empty() && *told != founders {
-            if let Some(left_out) = common.tells_of_stranger() {
-                tracing::warn!(%from, ?told, ?founders, left_out, "a new disk is not let in: its node was told another list");
+        if !listed.is_empty() && *listed != founders {
+            if let Some(suppressed) = common.logs_stranger() {
+                tracing::warn!(%from, ?listed, ?founders, suppressed, "a new disk is not let in: its node was told another list");
             }
             return;
         }
@@ -102,10 +102,10 @@ impl Leader {
         let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
         match situation {
             Situation::Member { founders: theirs, .. } if !is_ours(&theirs) => {
-                if let Some(left_out) = common.tells_of_stranger() {
+                if let Some(suppressed) = common.logs_stranger() {
                     tracing::warn!(
                         %from, ?theirs, ?founders,
-                        left_out,
+                        suppressed,
                         "the store where a silent voter was belongs to another cluster; it is not let in"
                     );
                 }
@@ -113,10 +113,10 @@ impl Leader {
             // Its promises as a voter were counted, and are not to be made again by less than it
             // had.
             Situation::Member { voter: true, .. } => {
-                if let Some(left_out) = common.tells_of_stranger() {
+                if let Some(suppressed) = common.logs_stranger() {
                     tracing::warn!(
                         %from, ?lost,
-                        left_out,
+                        suppressed,
                         "the store where a silent voter was is one that another has replaced; it is not let in: \
                          start the node with its last folder, or with an empty one"
                     );
@@ -138,8 +138,8 @@ impl Leader {
                 self.reconfigure(common, next);
             }
             Situation::Elsewhere | Situation::Spent => {
-                if let Some(left_out) = common.tells_of_stranger() {
-                    tracing::warn!(%from, ?situation, left_out, "the store where a silent voter was is not empty; it is not let in");
+                if let Some(suppressed) = common.logs_stranger() {
+                    tracing::warn!(%from, ?situation, suppressed, "the store where a silent voter was is not empty; it is not let in");
                 }
             }
         }

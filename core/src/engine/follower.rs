@@ -4,11 +4,11 @@ use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
-use super::reads::Questions;
+use super::read_index::ReadIndexRequests;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::identity::{Boot, Replica};
-use crate::message::{AppendOutcome, Body, Handover};
+use crate::message::{AppendOutcome, Body, LeadershipTransfer};
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId};
 
@@ -44,7 +44,7 @@ struct Following {
     resting: Option<Boot>,
     /// The leader has said that it leads no more.
     has_left: bool,
-    questions: Questions,
+    read_requests: ReadIndexRequests,
 }
 
 impl Follower {
@@ -78,7 +78,7 @@ impl Follower {
     ) {
         let Some(following) = self.following.as_mut().filter(|f| f.leader == from) else { return };
         let has_all = common.log.last() == last_log_id && common.committed == last_log_id.index;
-        let is_alive = common.lives.boot(from) == Some(boot);
+        let is_alive = common.node_states.boot(from) == Some(boot);
         if has_all && is_alive && !following.has_left && !following.contradicts {
             following.resting = Some(boot);
             common.send(from, Body::Rests { last_log_id });
@@ -119,7 +119,7 @@ impl Follower {
         common.out.left = Some(common.hard_state.term);
     }
 
-    /// Whether this order to take over may take effect, at the replica that it was given to:
+    /// Whether this `TimeoutNow` may take effect, at the replica that it was given to:
     /// nothing has changed since.
     pub(super) fn may_take_over(
         &self,
@@ -137,8 +137,8 @@ impl Follower {
 
     /// Whether this replica follows just the leader that gave this order, and has heard of no later
     /// round of it.
-    pub(super) fn is_handed_over(&self, common: &Common, handover: Handover) -> bool {
-        let Handover { leader, term, round } = handover;
+    pub(super) fn is_valid_transfer(&self, common: &Common, transfer: LeadershipTransfer) -> bool {
+        let LeadershipTransfer { leader, term, round } = transfer;
         let follows =
             |following: &Following| following.leader == leader && following.round <= round;
         term == common.hard_state.term && self.following.as_ref().is_some_and(follows)
@@ -163,8 +163,8 @@ impl Follower {
         let waits = (common.is_voter() || self.following.is_some()) && !self.rests(common);
         let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
-        let questions = following.and_then(|following| following.questions.wake_at());
-        Instant::earliest([election, questions])
+        let read_requests = following.and_then(|following| following.read_requests.wake_at());
+        Instant::earliest([election, read_requests])
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {
@@ -174,7 +174,7 @@ impl Follower {
             self.leave_leader(common);
         }
         if let Some(following) = &mut self.following {
-            following.questions.on_time(common, following.leader);
+            following.read_requests.on_time(common, following.leader);
         }
     }
 
@@ -183,7 +183,7 @@ impl Follower {
         self.remember_leader(common);
         if let Some(following) = self.following.take() {
             common.leave_forwards();
-            following.questions.abandon(common);
+            following.read_requests.abandon(common);
         }
     }
 
@@ -222,14 +222,14 @@ impl Follower {
             reply_due: false,
             resting: None,
             has_left: false,
-            questions: Questions::default(),
+            read_requests: ReadIndexRequests::default(),
         });
         if following.leader != from {
             let leader = following.leader;
             // One of them lies, and it may be the first. When that has said nothing for an election
             // timeout, this node hears whoever leads.
-            if let Some(left_out) = common.tells_of_peer() {
-                tracing::error!(%from, %leader, left_out, "ignored a second leader of this term");
+            if let Some(suppressed) = common.logs_peer() {
+                tracing::error!(%from, %leader, suppressed, "ignored a second leader of this term");
             }
             return None;
         }
@@ -365,7 +365,7 @@ impl Follower {
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
         match &mut self.following {
             Some(_) => common.forward(ticket, command),
-            None => common.out.tell(ticket, Proposal::NotLeader),
+            None => common.out.answer(ticket, Proposal::NotLeader),
         }
     }
 
@@ -375,7 +375,7 @@ impl Follower {
 
     pub(super) fn read(&mut self, common: &mut Common, ticket: Ticket) {
         match &mut self.following {
-            Some(following) => following.questions.read(ticket),
+            Some(following) => following.read_requests.read(ticket),
             None => common.out.reads.push((ticket, ReadOutcome::NotLeader)),
         }
     }
@@ -391,7 +391,7 @@ impl Follower {
             && following.leader == from
         {
             let index = index.filter(|_| !following.contradicts);
-            if following.questions.on_reply(common, sequence, index) {
+            if following.read_requests.on_reply(common, sequence, index) {
                 following.learn_commit(common, index.unwrap_or(0));
             }
         }
@@ -408,13 +408,13 @@ impl Follower {
             common.promise(following.leader, Body::AppendReply { round: following.echo, outcome });
         }
         common.send_forwards(following.leader);
-        following.questions.send(common, following.leader);
+        following.read_requests.send(common, following.leader);
     }
 }
 
 impl Following {
     fn rests(&self, common: &Common) -> bool {
-        let boot = common.lives.boot(self.leader);
+        let boot = common.node_states.boot(self.leader);
         self.resting.is_some() && (boot == self.resting || boot.is_some() && planted(Bug::V1))
     }
 

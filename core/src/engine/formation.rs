@@ -81,7 +81,7 @@ impl Formation {
                 return Err(InitializeError::Promised {
                     founder: claim.founder,
                     promised: claim.ids(),
-                    told: formation.ids,
+                    listed: formation.ids,
                 });
             }
             promised => {
@@ -158,7 +158,7 @@ impl Formation {
         for id in self.ids.iter().filter(|id| **id != me) {
             let body = match &claim {
                 Some(claim) => Body::Claim(Box::new(claim.clone())),
-                None => Body::Who { told: self.ids.clone() },
+                None => Body::Who { listed: self.ids.clone() },
             };
             common.send(Replica::any(*id), body);
         }
@@ -198,12 +198,12 @@ impl Formation {
         common: &mut Common,
         from: Replica,
         situation: Situation,
-        told: BTreeSet<NodeId>,
+        listed: BTreeSet<NodeId>,
     ) -> Result<(), InitializeError> {
         if from.id == common.me.id || !self.ids.contains(&from.id) {
             return Ok(());
         }
-        self.compare(from.id, told)?;
+        self.compare(from.id, listed)?;
         // Its store may be another than the one that has accepted.
         self.accepted.remove(&from.id);
         let obstacle = match situation {
@@ -250,7 +250,7 @@ impl Formation {
         if theirs.is_empty() || theirs == self.ids || !self.ids.contains(&node) {
             return Ok(());
         }
-        Err(InitializeError::OtherList { node, theirs, told: self.ids.clone() })
+        Err(InitializeError::OtherList { node, theirs, listed: self.ids.clone() })
     }
 }
 
@@ -287,7 +287,7 @@ impl Common {
 
     /// Accepts a claim, if it may. What it has then is for the founder to be told, when it is
     /// durable.
-    pub(super) fn on_claim(&mut self, claim: Claim, told: Option<&BTreeSet<NodeId>>) {
+    pub(super) fn on_claim(&mut self, claim: Claim, listed: Option<&BTreeSet<NodeId>>) {
         let situation = self.situation(Some(claim.cluster));
         let is_later =
             |before: &Claim| claim.ballot > before.ballot || planted(Bug::F2) && claim != *before;
@@ -311,7 +311,7 @@ impl Common {
             _ => None,
         };
         if let Some(standing) = accepted
-            && told.is_none_or(|told| *told == claim.ids())
+            && listed.is_none_or(|listed| *listed == claim.ids())
         {
             self.set_standing(standing);
         }
@@ -327,9 +327,9 @@ impl Common {
         &mut self,
         cluster: ClusterId,
         founders: &BTreeSet<NodeId>,
-        told: Option<&BTreeSet<NodeId>>,
+        listed: Option<&BTreeSet<NodeId>>,
     ) {
-        let fits = told.is_none_or(|told| told == founders);
+        let fits = listed.is_none_or(|listed| listed == founders);
         let accepts = match (self.situation(Some(cluster)), self.standing()) {
             (Situation::Empty, standing) => *standing == Standing::Empty,
             // A member of a cluster with this list exists, so no attempt for it can succeed any
@@ -367,7 +367,7 @@ impl Common {
         &self,
         membership: &Membership,
         from: Replica,
-        told: Option<&BTreeSet<NodeId>>,
+        listed: Option<&BTreeSet<NodeId>>,
     ) -> bool {
         if self.cluster.is_some_and(|cluster| cluster != membership.cluster()) {
             return false;
@@ -382,7 +382,7 @@ impl Common {
         };
         let founder = membership.founders().first();
         let by_member = membership.is_member(from) && founder != Some(&from.id);
-        let agrees = told.is_none_or(|told| told == membership.founders());
+        let agrees = listed.is_none_or(|listed| listed == membership.founders());
         promised || by_member && agrees || planted(Bug::F4)
     }
 }

@@ -97,7 +97,7 @@ impl Common {
             forwards.under_way += command.len() + Entry::OVERHEAD_BYTES;
             forwards.fresh.push((ticket, command));
         } else {
-            out.tell(ticket, Proposal::Busy);
+            out.answer(ticket, Proposal::Busy);
         }
     }
 
@@ -145,11 +145,11 @@ impl Common {
         // A second answer, or one that came too late, finds nobody who waits (R16).
         let Some(sent) = forwards.take(sequence) else { return };
         let (first, refused) = match outcome {
-            ForwardOutcome::Appended(first) => (Proposal::Placed(first), Vec::new()),
+            ForwardOutcome::Appended(first) => (Proposal::Appended(first), Vec::new()),
             ForwardOutcome::NotLeader => (Proposal::NotLeader, Vec::new()),
             ForwardOutcome::Busy => (Proposal::Busy, Vec::new()),
             ForwardOutcome::StorageFull => (Proposal::StorageFull, Vec::new()),
-            ForwardOutcome::Partly { first, refused } => (Proposal::Placed(first), refused),
+            ForwardOutcome::Partly { first, refused } => (Proposal::Appended(first), refused),
         };
         let (mut next, mut refused) = (first, refused.into_iter().peekable());
         for (ticket, place) in sent.tickets.into_iter().zip(0..) {
@@ -157,8 +157,8 @@ impl Common {
                 self.out.refused.push((ticket, refusal.reason));
                 continue;
             }
-            self.out.tell(ticket, next);
-            if let Proposal::Placed(placed) = &mut next {
+            self.out.answer(ticket, next);
+            if let Proposal::Appended(placed) = &mut next {
                 placed.index = placed.index.saturating_add(1);
             }
         }
@@ -169,7 +169,7 @@ impl Common {
         let sent = self.forwards.sent.iter().filter(|(_, sent)| sent.to == peer);
         for sequence in sent.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
             for ticket in self.forwards.not_taken(sequence) {
-                self.out.tell(ticket, Proposal::Unknown);
+                self.out.answer(ticket, Proposal::Unknown);
             }
         }
     }
@@ -184,12 +184,12 @@ impl Common {
     /// Answers a forward to the leader of a term in which this replica leads no more. Where another
     /// copy may have been taken, only silence is true.
     pub(super) fn refuse_missed(&mut self, term: Term, from: Replica, boot: u64, sequence: u64) {
-        let has_led = term == self.seen.term;
+        let has_led = term == self.dedup.term;
         let is_member = self.membership().is_some_and(|membership| membership.is_member(from));
         if has_led
             && is_member
             && self.may_be_of(from, boot)
-            && self.seen.is_first(from, boot, sequence)
+            && self.dedup.is_first(from, boot, sequence)
         {
             let outcome = ForwardOutcome::NotLeader;
             self.send(from, Body::ForwardReply { boot, sequence, outcome });
@@ -210,7 +210,7 @@ impl Common {
             && first.get().deadline <= *now
         {
             for ticket in first.remove().tickets {
-                out.tell(ticket, Proposal::Unknown);
+                out.answer(ticket, Proposal::Unknown);
             }
         }
     }
@@ -220,7 +220,7 @@ impl Common {
     pub(super) fn leave_forwards(&mut self) {
         let Self { forwards, out, sequence, .. } = self;
         for (ticket, _) in forwards.fresh.drain(..) {
-            out.tell(ticket, Proposal::NotLeader);
+            out.answer(ticket, Proposal::NotLeader);
         }
         forwards.under_way = 0;
         forwards.window_begin = *sequence + 1;
@@ -229,7 +229,7 @@ impl Common {
         }
         if planted(Bug::X1) {
             for ticket in mem::take(&mut forwards.sent).into_values().flat_map(|s| s.tickets) {
-                out.tell(ticket, Proposal::NotLeader);
+                out.answer(ticket, Proposal::NotLeader);
             }
         }
     }
@@ -238,7 +238,7 @@ impl Common {
 /// The leader's end: which forwards it has seen in the term in which it led last. It is kept when
 /// it leads no more: of a forward that comes too late it then knows whether another copy was taken.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct ForwardDedup {
     term: Term,
     /// By the number of the boot.
     windows: BTreeMap<Replica, BTreeMap<u64, Window>>,
@@ -251,7 +251,7 @@ struct Window {
     above: BTreeSet<u64>,
 }
 
-impl Seen {
+impl ForwardDedup {
     pub(super) fn of_term(term: Term) -> Self {
         Self { term, windows: BTreeMap::new() }
     }
@@ -313,32 +313,32 @@ mod tests {
 
     #[test]
     fn a_forward_is_taken_once() {
-        let mut seen = Seen::default();
-        assert!(seen.is_first(Replica::new(2, 7), 9, 100));
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 100));
-        assert!(seen.is_first(Replica::new(2, 7), 9, 102), "a gap: 101 may still come");
-        assert!(seen.is_first(Replica::new(2, 7), 9, 101));
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 101));
-        assert!(seen.is_first(Replica::new(3, 7), 9, 100), "another node's");
-        assert!(seen.is_first(Replica::new(2, 7), 8, 100), "another run's");
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 100), "the run before is remembered");
+        let mut dedup = ForwardDedup::default();
+        assert!(dedup.is_first(Replica::new(2, 7), 9, 100));
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 100));
+        assert!(dedup.is_first(Replica::new(2, 7), 9, 102), "a gap: 101 may still come");
+        assert!(dedup.is_first(Replica::new(2, 7), 9, 101));
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 101));
+        assert!(dedup.is_first(Replica::new(3, 7), 9, 100), "another node's");
+        assert!(dedup.is_first(Replica::new(2, 7), 8, 100), "another run's");
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 100), "the run before is remembered");
     }
 
     #[test]
     fn what_is_forgotten_is_taken_for_a_repetition() {
-        let mut seen = Seen::default();
-        let window = Seen::NUMBERS as u64;
+        let mut dedup = ForwardDedup::default();
+        let window = ForwardDedup::NUMBERS as u64;
         for sequence in 10..=10 + window {
-            assert!(seen.is_first(Replica::new(2, 7), 9, sequence));
+            assert!(dedup.is_first(Replica::new(2, 7), 9, sequence));
         }
         // 10 was pushed out, and whatever lies before it counts as seen.
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 10));
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 1));
-        assert!(!seen.is_first(Replica::new(2, 7), 9, 11));
-        assert!(seen.is_first(Replica::new(2, 7), 9, 11 + window));
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 10));
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 1));
+        assert!(!dedup.is_first(Replica::new(2, 7), 9, 11));
+        assert!(dedup.is_first(Replica::new(2, 7), 9, 11 + window));
         assert_eq!(
-            seen.windows[&Replica::new(2, 7)][&9].above.len(),
-            Seen::NUMBERS,
+            dedup.windows[&Replica::new(2, 7)][&9].above.len(),
+            ForwardDedup::NUMBERS,
             "memory is bounded"
         );
     }
@@ -347,30 +347,30 @@ mod tests {
     #[test]
     fn numbers_from_elsewhere_stop_nobody() {
         for forged in [1 << 48, u64::MAX - 5000] {
-            let mut seen = Seen::default();
+            let mut dedup = ForwardDedup::default();
             let peer = Replica::new(2, 7);
-            assert!(seen.is_first(peer, 9, 100));
+            assert!(dedup.is_first(peer, 9, 100));
             for sequence in forged..forged + 5000 {
-                seen.is_first(peer, 9, sequence);
+                dedup.is_first(peer, 9, sequence);
             }
             for sequence in 101..5000 {
-                assert!(seen.is_first(peer, 9, sequence), "{sequence}");
-                assert!(!seen.is_first(peer, 9, sequence), "{sequence}");
+                assert!(dedup.is_first(peer, 9, sequence), "{sequence}");
+                assert!(!dedup.is_first(peer, 9, sequence), "{sequence}");
             }
-            assert!(!seen.is_first(peer, 9, 102));
-            assert!(seen.windows[&peer][&9].above.len() <= Seen::NUMBERS);
+            assert!(!dedup.is_first(peer, 9, 102));
+            assert!(dedup.windows[&peer][&9].above.len() <= ForwardDedup::NUMBERS);
         }
     }
 
     #[test]
     fn so_many_runs_are_remembered() {
-        let mut seen = Seen::default();
-        for boot in 0..=Seen::BOOTS as u64 {
-            assert!(seen.is_first(Replica::new(2, 7), boot, 1));
+        let mut dedup = ForwardDedup::default();
+        for boot in 0..=ForwardDedup::BOOTS as u64 {
+            assert!(dedup.is_first(Replica::new(2, 7), boot, 1));
         }
-        assert_eq!(seen.windows[&Replica::new(2, 7)].len(), Seen::BOOTS);
-        assert!(!seen.is_first(Replica::new(2, 7), 1, 1));
-        assert!(!seen.is_first(Replica::new(2, 7), 0, 1), "it may have been taken");
-        assert!(seen.is_first(Replica::new(2, 7), 1, 2), "what came later forgets nothing");
+        assert_eq!(dedup.windows[&Replica::new(2, 7)].len(), ForwardDedup::BOOTS);
+        assert!(!dedup.is_first(Replica::new(2, 7), 1, 1));
+        assert!(!dedup.is_first(Replica::new(2, 7), 0, 1), "it may have been taken");
+        assert!(dedup.is_first(Replica::new(2, 7), 1, 2), "what came later forgets nothing");
     }
 }

@@ -44,20 +44,20 @@ pub enum Input {
         /// The entries.
         entries: Entries,
     },
-    /// The piece that a [`PieceRead`](super::PieceRead) asked for.
-    PieceRead {
+    /// The chunk that a [`ReadChunk`](super::ReadChunk) asked for.
+    ChunkRead {
         /// The peer it is for.
         peer: Replica,
         /// The digest of the snapshot.
         digest: Digest,
         /// Where it begins.
         offset: u64,
-        /// The piece; empty if another snapshot has taken the place of this one before it was
+        /// The chunk; empty if another snapshot has taken the place of this one before it was
         /// opened.
         chunk: Bytes,
     },
-    /// Of the snapshot that is [coming in](super::Incoming), so much has been written.
-    PieceStored {
+    /// Of the snapshot that is [coming in](super::ReceiveStep), so much has been written.
+    ChunkStored {
         /// The digest of the snapshot.
         digest: Digest,
         /// Up to here.
@@ -76,8 +76,8 @@ pub enum Input {
     /// Purge from the log all that the snapshot covers, without keeping some for peers that are a
     /// little behind.
     Purge,
-    /// This node shall not lead any more, if it does: it hands over to a peer, or goes on after an
-    /// election timeout if none takes over.
+    /// This node shall not lead any more, if it does: it transfers leadership to a peer, or goes on
+    /// after an election timeout if none takes over.
     Resign,
     /// Another replica remembers this of the present one. If that has less now, it was put back to
     /// an earlier state, and [`Output::rolled_back`](super::Output::rolled_back) says so. It is to

@@ -9,10 +9,10 @@ use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
 use super::exchange::SILENT_TIMEOUTS;
-use super::forward::Seen;
+use super::forward::ForwardDedup;
 use super::progress::{Mode, Progress};
-use super::reads::Rounds;
-use super::snapshot::Sending;
+use super::read_index::ReadIndexRounds;
+use super::snapshot::OutgoingSnapshot;
 use super::stamps::Stamps;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::config::Config;
@@ -30,12 +30,12 @@ pub(super) struct Leader {
     /// Its first entry, a no-op. Before that is committed, it doesn't know what is (3.6.2, 6.4).
     pub(super) first: Index,
     heartbeat_at: Instant,
-    rounds: Rounds,
+    read_index: ReadIndexRounds,
     /// What it has appended and not yet committed, by index and in bytes.
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
-    handover: Option<Handover>,
-    /// While its disk is full, it tries to hand over again from then on.
+    transfer: Option<OngoingTransfer>,
+    /// While its disk is full, it tries to transfer leadership again from then on.
     yields_at: Instant,
     /// When it last asked for the new disks of silent voters.
     pub(super) asked_at: Instant,
@@ -46,13 +46,13 @@ pub(super) struct Leader {
 
 /// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it
 /// tells a peer that has all of it to campaign.
-struct Handover {
+struct OngoingTransfer {
     /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
     until: Instant,
     /// Whom it has told to campaign.
-    told: BTreeSet<Replica>,
+    sent_to: BTreeSet<Replica>,
     /// When it tells again, if it still leads: an order may be lost, or its peer gone.
-    tell_at: Instant,
+    send_at: Instant,
 }
 
 /// Why a leader leads no more.
@@ -80,16 +80,16 @@ impl Leader {
             peers: LiteMap::new(),
             first: first.index,
             heartbeat_at: now + common.config.heartbeat_interval,
-            rounds: Rounds::default(),
+            read_index: ReadIndexRounds::default(),
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
-            handover: None,
+            transfer: None,
             yields_at: now,
             asked_at: now,
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
             wake_at: None,
         };
-        common.seen = Seen::of_term(first.term);
+        common.dedup = ForwardDedup::of_term(first.term);
         leader.reconcile(common);
         common.hasten_marks();
         leader.append(common, Payload::Blank);
@@ -118,10 +118,10 @@ impl Leader {
 
     /// Makes the peers those of the configuration in force.
     fn reconcile(&mut self, common: &mut Common) {
-        let Common { log, seen, me, now, .. } = common;
+        let Common { log, dedup, me, now, .. } = common;
         let Some(membership) = log.membership() else { return };
         self.peers.retain(|peer, _| membership.is_member(*peer));
-        seen.tidy(|peer| membership.is_member(peer));
+        dedup.tidy(|peer| membership.is_member(peer));
         let next = log.last().index + 1;
         for peer in membership.members().keys().filter(|peer| *peer != me) {
             self.peers.entry(*peer).or_insert_with(|| Progress::new(next, *now));
@@ -165,21 +165,21 @@ impl Leader {
         let mut index = begin.index;
         let time = self.stamps.next(common.wall, common.now);
         let Common { log, out, config, .. } = common;
-        let refusal = match self.handover.is_some() {
+        let refusal = match self.transfer.is_some() {
             true => Some(Proposal::NotLeader),
             false => log.waits_for_space().then_some(Proposal::StorageFull),
         };
         let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
             let bytes = Entry::OVERHEAD_BYTES + command.len();
             if let Some(refusal) = refusal {
-                out.tell(ticket, refusal);
+                out.answer(ticket, refusal);
                 return None;
             }
             if !self.has_room(config, bytes) {
-                out.tell(ticket, Proposal::Busy);
+                out.answer(ticket, Proposal::Busy);
                 return None;
             }
-            out.tell(ticket, Proposal::Placed(LogId { index, ..begin }));
+            out.answer(ticket, Proposal::Appended(LogId { index, ..begin }));
             self.appended(index, bytes);
             index += 1;
             Some(command)
@@ -198,12 +198,12 @@ impl Leader {
     }
 
     pub(super) fn read(&mut self, common: &Common, ticket: Ticket) {
-        self.rounds.read(common.now, ticket);
+        self.read_index.read(common.now, ticket);
     }
 
     pub(super) fn on_read_index(&mut self, common: &mut Common, from: Replica, sequence: u64) {
         if self.peers.contains_key(&from) {
-            self.rounds.ask(common.now, from, sequence);
+            self.read_index.ask(common.now, from, sequence);
         } else {
             let time = common.log.time();
             common.send(from, Body::ReadIndexReply { sequence, index: None, time });
@@ -221,7 +221,7 @@ impl Leader {
         let refused = mem::take(&mut common.refused);
         if !self.peers.contains_key(&from) && !planted(Bug::I7) {
             // One that has left may have had it taken before: then only silence is true.
-            if !common.seen.knows(from) {
+            if !common.dedup.knows(from) {
                 let outcome = ForwardOutcome::NotLeader;
                 common.send(from, Body::ForwardReply { boot, sequence, outcome });
             }
@@ -232,11 +232,11 @@ impl Leader {
         }
         // A refusal counts as seen, too: after it, a repetition must not be taken.
         let nothing = commands.is_empty() && refused.is_empty();
-        if nothing || !common.seen.is_first(from, boot, sequence) {
+        if nothing || !common.dedup.is_first(from, boot, sequence) {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
-        let outcome = if self.handover.is_some() {
+        let outcome = if self.transfer.is_some() {
             ForwardOutcome::NotLeader
         } else if common.log.waits_for_space() {
             ForwardOutcome::StorageFull
@@ -267,14 +267,14 @@ impl Leader {
         round: u64,
         outcome: AppendOutcome,
     ) {
-        let latest_round = self.rounds.round();
+        let latest_round = self.read_index.round();
         let Some(progress) = self.progress_of(from) else { return };
         let last = common.log.last().index;
         let (AppendOutcome::Accepted { matched: about }
         | AppendOutcome::Rejected { prev: about, .. }) = outcome;
         if round > latest_round || about > last {
-            if let Some(left_out) = common.tells_of_peer() {
-                tracing::error!(%from, left_out, "ignored an answer to what was never sent");
+            if let Some(suppressed) = common.logs_peer() {
+                tracing::error!(%from, suppressed, "ignored an answer to what was never sent");
             }
             return;
         }
@@ -311,7 +311,7 @@ impl Leader {
         }
     }
 
-    pub(super) fn piece_read(
+    pub(super) fn chunk_read(
         &mut self,
         common: &mut Common,
         peer: Replica,
@@ -347,51 +347,53 @@ impl Leader {
         let wanted = entries.first().is_some_and(|entry| entry.log_id.index == progress.next)
             && progress.next > common.log.purged().index;
         if wanted && progress.room(common.config.max_inflight_bytes).is_some() {
-            send(common, peer, progress, self.rounds.round(), entries);
+            send(common, peer, progress, self.read_index.round(), entries);
         }
     }
 
-    /// Begins to hand over, if there is anybody to hand over to.
+    /// Begins to transfer leadership, if there is anybody to transfer leadership to.
     pub(super) fn resign(&mut self, common: &Common) {
         let others = self.peers.keys().any(|peer| common.voters.contains(*peer));
-        if others && self.handover.is_none() {
+        if others && self.transfer.is_none() {
             let until = common.now + common.config.election_timeout;
-            self.handover = Some(Handover { until, told: BTreeSet::new(), tell_at: common.now });
+            self.transfer =
+                Some(OngoingTransfer { until, sent_to: BTreeSet::new(), send_at: common.now });
         }
     }
 
-    /// Hands over if its disk is full and the others commit what that has no space for: then a
-    /// quorum of them has space, and one of it should lead. Where nothing is committed without this
-    /// disk, another leader could not commit its first entry, and so could not even answer reads.
+    /// Transfers leadership if its disk is full and the others commit what that has no space for:
+    /// then a quorum of them has space, and one of it should lead. Where nothing is committed
+    /// without this disk, another leader could not commit its first entry, and so could not even
+    /// answer reads.
     ///
     /// A try ends after an election timeout, and the next one begins another later: in between,
     /// clients are told why their writes are refused.
     fn yield_to_others(&mut self, common: &Common) {
         let is_left_behind =
             common.log.waits_for_space() && common.committed > common.log.durable();
-        if is_left_behind && self.handover.is_none() && common.now >= self.yields_at {
+        if is_left_behind && self.transfer.is_none() && common.now >= self.yields_at {
             self.yields_at = common.now + 2 * common.config.election_timeout;
             self.resign(common);
         }
     }
 
     /// Whether it has told this peer to take over, and still waits for that.
-    pub(super) fn hands_over_to(&self, peer: Replica) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.told.contains(&peer))
+    pub(super) fn transfers_to(&self, peer: Replica) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| transfer.sent_to.contains(&peer))
     }
 
-    /// Whether it takes nothing new because it wants to hand over.
+    /// Whether it takes nothing new because it wants to transfer leadership.
     pub(super) fn is_resigning(&self) -> bool {
-        self.handover.is_some()
+        self.transfer.is_some()
     }
 
     /// Tells a peer that has everything to campaign, once there is one and nothing is left to
     /// commit. Of several it tells the one last heard from, so that an order to a peer that is gone
     /// is followed by one to a peer that has answered since.
-    fn hand_over(&mut self, common: &mut Common) {
+    fn transfer_leadership(&mut self, common: &mut Common) {
         let last = common.log.last().index;
-        let is_due = |handover: &&mut Handover| common.now >= handover.tell_at;
-        let Some(handover) = self.handover.as_mut().filter(is_due) else { return };
+        let is_due = |transfer: &&mut OngoingTransfer| common.now >= transfer.send_at;
+        let Some(transfer) = self.transfer.as_mut().filter(is_due) else { return };
         let ready = self
             .peers
             .iter()
@@ -400,9 +402,9 @@ impl Leader {
         if common.committed == last
             && let Some((peer, _)) = latest
         {
-            handover.told.insert(*peer);
-            handover.tell_at = common.now + common.config.heartbeat_interval;
-            let (last_log_id, round) = (common.log.last(), self.rounds.round());
+            transfer.sent_to.insert(*peer);
+            transfer.send_at = common.now + common.config.heartbeat_interval;
+            let (last_log_id, round) = (common.log.last(), self.read_index.round());
             common.send(*peer, Body::TimeoutNow { last_log_id, round });
         }
     }
@@ -415,7 +417,7 @@ impl Leader {
         if !self.is_quiet(common) {
             return Some(self.heartbeat_at);
         }
-        let is_silent = |peer: &Replica| common.lives.has_fallen_silent(*peer);
+        let is_silent = |peer: &Replica| common.node_states.has_fallen_silent(*peer);
         let mut awake = self.peers.iter().filter(|(_, progress)| !progress.rests);
         match awake.clone().all(|(peer, _)| is_silent(peer)) {
             false => Some(self.heartbeat_at),
@@ -432,8 +434,8 @@ impl Leader {
         common.committed == last
             && common.log.durable() == last
             && last >= self.first
-            && self.handover.is_none()
-            && !self.rounds.is_wanted()
+            && self.transfer.is_none()
+            && !self.read_index.is_wanted()
             && *common.standing() != Standing::Spent
     }
 
@@ -455,7 +457,7 @@ impl Leader {
     /// A peer rests, if all is still as it was when it was asked to.
     pub(super) fn on_rests(&mut self, common: &Common, from: Replica, last_log_id: LogId) {
         let is_quiet = self.is_quiet(common) && last_log_id == common.log.last();
-        let is_alive = common.lives.boot(from).is_some();
+        let is_alive = common.node_states.boot(from).is_some();
         let Some(progress) = self.peers.get_mut(&from) else { return };
         progress.last_contact = common.now;
         progress.rests = is_quiet && is_alive && progress.matched == last_log_id.index;
@@ -467,24 +469,24 @@ impl Leader {
             self.heartbeat_at = common.now + common.config.heartbeat_interval;
             let (is_quiet, last) = (self.is_quiet(common), common.log.last().index);
             for (peer, progress) in self.peers.iter_mut() {
-                let is_silent = common.lives.has_fallen_silent(*peer);
+                let is_silent = common.node_states.has_fallen_silent(*peer);
                 progress.due = !(progress.rests || is_quiet && is_silent);
                 progress.may_rest = is_quiet
                     && progress.matched == last
                     && progress.sending().is_none()
-                    && common.lives.boot(*peer).is_some();
+                    && common.node_states.boot(*peer).is_some();
             }
             self.look_for_new_disks(common);
         }
-        self.rounds.on_time(common);
+        self.read_index.on_time(common);
         if *common.standing() == Standing::Spent {
             return Some(StepDown::Removed);
         }
-        let is_over = |handover: &mut Handover| common.now >= handover.until;
-        if !planted(Bug::E8) && self.handover.take_if(is_over).is_some() {
+        let is_over = |transfer: &mut OngoingTransfer| common.now >= transfer.until;
+        if !planted(Bug::E8) && self.transfer.take_if(is_over).is_some() {
             // It goes on: an order that is still on its way is out of date for whoever hears of
             // this round.
-            self.rounds.skip();
+            self.read_index.skip();
             self.peers.iter_mut().for_each(|(_, progress)| progress.due = true);
         }
         let timeout = common.config.election_timeout;
@@ -493,8 +495,8 @@ impl Leader {
             && !planted(Bug::D6)
         {
             // A disk that hangs: the peers still commit what it has sent, but one of them should
-            // lead (D6). If theirs hang, too, nothing is committed, and it hands over to nobody.
-            // But if they wait for what it can't read either, then they elect one who can.
+            // lead (D6). If theirs hang, too, nothing is committed, and it transfers leadership to
+            // nobody. But if they wait for what it can't read either, then they elect one who can.
             self.resign(common);
             let starves = self.peers.values().any(|progress| progress.fetching);
             if starves && since + 2 * timeout <= common.now {
@@ -523,22 +525,22 @@ impl Leader {
         }
         self.commit(common);
         while common.committed >= self.first || planted(Bug::L1) {
-            if self.rounds.is_confirming() {
-                let own = self.rounds.round();
+            if self.read_index.is_confirming() {
+                let own = self.read_index.round();
                 let round = match planted(Bug::L2) {
                     true => own,
                     false => self.agreed(common, own, |progress| progress.round),
                 };
-                self.rounds.confirmed(common, round);
+                self.read_index.confirmed(common, round);
             }
-            if !self.rounds.begin(common) {
+            if !self.read_index.begin(common) {
                 break;
             }
             for (_, progress) in self.peers.iter_mut() {
                 progress.due = true;
             }
         }
-        let round = self.rounds.round();
+        let round = self.read_index.round();
         for (peer, progress) in self.peers.iter_mut() {
             replicate(common, *peer, progress, round);
             if planted(Bug::R13) && !progress.heard_from {
@@ -546,7 +548,7 @@ impl Leader {
             }
         }
         self.yield_to_others(common);
-        self.hand_over(common);
+        self.transfer_leadership(common);
         self.wake_at = self.next_wake(common);
     }
 
@@ -602,7 +604,7 @@ impl Leader {
 
     pub(super) fn leave(&mut self, common: &mut Common) {
         self.remember_peers(common);
-        self.rounds.abandon(common);
+        self.read_index.abandon(common);
     }
 
     pub(super) fn peers(&self, now: Instant) -> impl Iterator<Item = (Replica, PeerMetrics)> {
@@ -625,7 +627,7 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
         let snapshot = common.log.snapshot().expect("what is purged is covered by a snapshot");
         let (at, bytes) = (snapshot.log_id, snapshot.bytes);
         tracing::info!(me = %common.me, %peer, %at, bytes, "sends a snapshot to a peer that is far behind");
-        progress.needs_snapshot(Sending::new(snapshot.clone(), common.now));
+        progress.needs_snapshot(OutgoingSnapshot::new(snapshot.clone(), common.now));
     }
     if let Mode::Snapshot(sending) = &mut progress.mode {
         sending.advance(common, peer);

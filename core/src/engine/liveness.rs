@@ -30,23 +30,23 @@ use crate::identity::{Boot, Replica};
 /// What is known of the nodes of others. Of a node that says nothing of itself nothing is known,
 /// and its replica gets heartbeats.
 #[derive(Default)]
-pub(super) struct Lives {
-    of: BTreeMap<Replica, Life>,
+pub(super) struct NodeStates {
+    of: BTreeMap<Replica, NodeState>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Life {
+enum NodeState {
     Alive(Boot),
     Silent,
 }
 
-impl Lives {
+impl NodeStates {
     pub(super) fn is_alive(&mut self, replica: Replica, boot: Boot) {
-        self.of.insert(replica, Life::Alive(boot));
+        self.of.insert(replica, NodeState::Alive(boot));
     }
 
     pub(super) fn is_silent(&mut self, replica: Replica) {
-        self.of.insert(replica, Life::Silent);
+        self.of.insert(replica, NodeState::Silent);
     }
 
     /// Forgets all others: they are members no more.
@@ -57,12 +57,12 @@ impl Lives {
     /// The boot in which a node is alive.
     pub(super) fn boot(&self, replica: Replica) -> Option<Boot> {
         match self.of.get(&replica)? {
-            Life::Alive(boot) => Some(*boot),
-            Life::Silent => None,
+            NodeState::Alive(boot) => Some(*boot),
+            NodeState::Silent => None,
         }
     }
 
     pub(super) fn has_fallen_silent(&self, replica: Replica) -> bool {
-        self.of.get(&replica) == Some(&Life::Silent)
+        self.of.get(&replica) == Some(&NodeState::Silent)
     }
 }

@@ -14,14 +14,14 @@ use quorate_rt::planted::{Bug, planted};
 
 use crate::entries::{Entries, Runs};
 use crate::identity::{ClusterId, Marks, Standing};
+use crate::log_meta::LogMeta;
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
-use crate::outline::Outline;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, HardState, Index, LogId, Payload, Term};
 
 pub(super) struct Log {
-    outline: Outline,
+    log_meta: LogMeta,
     snapshot: Option<SnapshotMeta>,
     /// The next write makes the snapshot the group's.
     named: bool,
@@ -71,16 +71,16 @@ pub(super) struct Beside {
 }
 
 impl Log {
-    pub(super) fn new(mut outline: Outline, snapshot: Option<SnapshotMeta>) -> Self {
+    pub(super) fn new(mut log_meta: LogMeta, snapshot: Option<SnapshotMeta>) -> Self {
         let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.log_id.index);
-        let (purged, last) = (outline.purged(), outline.last());
+        let (purged, last) = (log_meta.purged(), log_meta.last());
         assert!(purged.index <= covered, "{purged} is purged, but the snapshot ends at {covered}");
         assert!(covered <= last.index, "the snapshot covers {covered}, but the log ends at {last}");
         if let Some(SnapshotMeta { membership_index, membership, .. }) = &snapshot {
-            outline.set_membership(*membership_index, membership.clone());
+            log_meta.set_membership(*membership_index, membership.clone());
         }
         Self {
-            outline,
+            log_meta,
             snapshot,
             named: false,
             purged: false,
@@ -101,11 +101,11 @@ impl Log {
 
     /// The entry before the first.
     pub(super) fn purged(&self) -> LogId {
-        self.outline.purged()
+        self.log_meta.purged()
     }
 
     pub(super) fn back_by(&self, index: Index, bytes: u64) -> Index {
-        self.outline.back_by(index, bytes)
+        self.log_meta.back_by(index, bytes)
     }
 
     /// Makes it the group's snapshot. The log holds all that it covers.
@@ -117,7 +117,7 @@ impl Log {
     /// Puts a snapshot in the place of all that it covers, and of the whole log if that does not
     /// hold the snapshot's last entry. Up to `committed` both are known to be the same.
     pub(super) fn install(&mut self, meta: SnapshotMeta, committed: Index) {
-        if !self.outline.contains(meta.log_id) {
+        if !self.log_meta.contains(meta.log_id) {
             self.durable = self.durable.min(committed);
             for submitted in &mut self.submitted {
                 submitted.last = submitted.last.min(committed);
@@ -126,8 +126,8 @@ impl Log {
             self.fresh.clear();
             self.handed = 0;
         }
-        self.outline.purge(meta.log_id);
-        self.outline.set_membership(meta.membership_index, meta.membership.clone());
+        self.log_meta.purge(meta.log_id);
+        self.log_meta.set_membership(meta.membership_index, meta.membership.clone());
         self.seal();
         self.fresh.keep(meta.log_id.index + 1..Index::MAX);
         self.purged = true;
@@ -136,10 +136,10 @@ impl Log {
 
     /// Forgets all entries up to this one, which the snapshot covers, and which it holds.
     pub(super) fn purge(&mut self, to: Index) {
-        if to > self.outline.purged().index
-            && let Some(to) = self.outline.log_id(to)
+        if to > self.log_meta.purged().index
+            && let Some(to) = self.log_meta.log_id(to)
         {
-            self.outline.purge(to);
+            self.log_meta.purge(to);
             self.purged = true;
         }
     }
@@ -152,7 +152,7 @@ impl Log {
     }
 
     pub(super) fn last(&self) -> LogId {
-        self.outline.last()
+        self.log_meta.last()
     }
 
     /// Up to here this node's disk has the log.
@@ -161,12 +161,12 @@ impl Log {
     }
 
     pub(super) fn membership(&self) -> Option<&Membership> {
-        self.outline.membership().map(|(_, membership)| membership)
+        self.log_meta.membership().map(|(_, membership)| membership)
     }
 
     /// The entry that brought the membership in force; 0 where there is none.
     pub(super) fn membership_index(&self) -> Index {
-        self.outline.membership().map_or(0, |(index, _)| index)
+        self.log_meta.membership().map_or(0, |(index, _)| index)
     }
 
     /// The memberships that were brought by entries after `before` and up to `to`.
@@ -175,29 +175,29 @@ impl Log {
         before: Index,
         to: Index,
     ) -> impl Iterator<Item = &Membership> {
-        self.outline.memberships(before, to)
+        self.log_meta.memberships(before, to)
     }
 
     /// The largest time of an entry, purged ones included.
     pub(super) fn time(&self) -> u64 {
         let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.time);
-        self.outline.time().max(covered)
+        self.log_meta.time().max(covered)
     }
 
     pub(super) fn contains(&self, log_id: LogId) -> bool {
-        self.outline.contains(log_id)
+        self.log_meta.contains(log_id)
     }
 
     pub(super) fn log_id(&self, index: Index) -> Option<LogId> {
-        self.outline.log_id(index)
+        self.log_meta.log_id(index)
     }
 
     pub(super) fn last_at_most(&self, index: Index, term: Term) -> LogId {
-        self.outline.last_at_most(index, term)
+        self.log_meta.last_at_most(index, term)
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        self.outline.push(&entry);
+        self.log_meta.push(&entry);
         self.open.push(entry);
     }
 
@@ -215,11 +215,11 @@ impl Log {
             payload: Payload::Command(command),
         };
         self.open.extend((first.index..).zip(commands).map(entry));
-        self.outline.extend_plain(first, time, self.open[before..].iter().map(Entry::bytes));
+        self.log_meta.extend_plain(first, time, self.open[before..].iter().map(Entry::bytes));
     }
 
     pub(super) fn extend(&mut self, run: Entries) {
-        self.outline.extend(&run);
+        self.log_meta.extend(&run);
         self.seal();
         self.fresh.push(run);
     }
@@ -233,7 +233,7 @@ impl Log {
 
     /// Forgets the entry at `from` and all after it, because the leader has others there.
     pub(super) fn truncate(&mut self, from: Index) {
-        self.outline.truncate(from);
+        self.log_meta.truncate(from);
         self.durable = self.durable.min(from - 1);
         if !planted(Bug::R9) {
             for submitted in &mut self.submitted {
@@ -269,7 +269,7 @@ impl Log {
         }
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
         let snapshot = if named { self.snapshot.clone().map(Box::new) } else { None };
-        let purge = purged.then(|| self.outline.purged());
+        let purge = purged.then(|| self.log_meta.purged());
         let mut entries = Entries::default();
         if let Some(last) = self.fresh.last().filter(|last| *last > self.handed) {
             let first = self.fresh.first().unwrap_or(last).max(self.handed + 1);
@@ -289,7 +289,7 @@ impl Log {
             self.fresh.clear();
             self.handed = 0;
         }
-        assert!(self.fresh.first().is_none(), "not handed over");
+        assert!(self.fresh.first().is_none(), "not submitted");
     }
 
     /// Since when the disk has been at its oldest write. Those that wait for space say nothing of

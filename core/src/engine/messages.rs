@@ -10,7 +10,7 @@ use super::{Common, Engine, State};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Memory, Replica};
 use crate::membership::Membership;
-use crate::message::{AppendOutcome, Body, ForwardOutcome, Handover, Message, Situation};
+use crate::message::{AppendOutcome, Body, ForwardOutcome, LeadershipTransfer, Message, Situation};
 use crate::snapshot::SnapshotMeta;
 use crate::types::{HardState, Index, LogId, NodeId, Payload, Term};
 
@@ -43,8 +43,8 @@ impl Engine {
         if let (Some(theirs), Some(ours)) = (cluster, common.cluster)
             && theirs != ours
         {
-            if let Some(left_out) = common.tells_of_stranger() {
-                tracing::warn!(%from, left_out, "ignored a message of another cluster");
+            if let Some(suppressed) = common.logs_stranger() {
+                tracing::warn!(%from, suppressed, "ignored a message of another cluster");
             }
             return;
         }
@@ -64,24 +64,24 @@ impl Engine {
         if term > ours {
             match &body {
                 _ if term > Term::LAST => {
-                    if let Some(left_out) = self.common.tells_of_peer() {
-                        tracing::error!(%from, %term, left_out, "ignored a message of a term that can't be");
+                    if let Some(suppressed) = self.common.logs_peer() {
+                        tracing::error!(%from, %term, suppressed, "ignored a message of a term that can't be");
                     }
                     return;
                 }
                 // A question that binds nobody, and the answer to ours.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true, .. } => {}
                 // While a leader is alive nobody else is wanted, whatever the term (4.2.3).
-                Body::Vote { handover, .. }
-                    if self.follows_live_leader() && !self.is_handed_over(from, *handover) =>
+                Body::Vote { transfer, .. }
+                    if self.follows_live_leader() && !self.is_valid_transfer(from, *transfer) =>
                 {
                     return;
                 }
                 _ if term.0 - ours.0 > MAX_TERM_STEP && !planted(Bug::I9) => {
-                    if let Some(left_out) = self.common.tells_of_peer() {
+                    if let Some(suppressed) = self.common.logs_peer() {
                         tracing::warn!(
                             %from, %term, %ours,
-                            left_out,
+                            suppressed,
                             "a message is too far ahead in its term: followed by a step"
                         );
                     }
@@ -162,14 +162,14 @@ impl Engine {
             Body::Snapshot { meta, offset, chunk } => {
                 let last = common.log.last().index;
                 if !snapshot_can_be(&meta, offset, chunk.len(), term, last) {
-                    if let Some(left_out) = self.common.tells_of_peer() {
-                        tracing::error!(%from, at = %meta.log_id, left_out, "ignored a snapshot that can't be");
+                    if let Some(suppressed) = self.common.logs_peer() {
+                        tracing::error!(%from, at = %meta.log_id, suppressed, "ignored a snapshot that can't be");
                     }
                     return;
                 }
                 if !self.accepts_configuration(from, &meta.membership) {
-                    if let Some(left_out) = self.common.tells_of_peer() {
-                        tracing::warn!(%from, at = %meta.log_id, left_out, "ignored a snapshot of another cluster");
+                    if let Some(suppressed) = self.common.logs_peer() {
+                        tracing::warn!(%from, at = %meta.log_id, suppressed, "ignored a snapshot of another cluster");
                     }
                     return;
                 }
@@ -180,8 +180,8 @@ impl Engine {
                     // The leader's next append makes it a follower.
                     State::Candidate(_) => {}
                     State::Leader(_) => {
-                        if let Some(left_out) = self.common.tells_of_peer() {
-                            tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
+                        if let Some(suppressed) = self.common.logs_peer() {
+                            tracing::error!(%from, %term, suppressed, "ignored a second leader of this node's term");
                         }
                     }
                 }
@@ -195,8 +195,8 @@ impl Engine {
                 if let State::Follower(follower) = &self.role
                     && follower.may_take_over(common, from, last_log_id, round)
                 {
-                    let handover = Handover { leader: from, term, round };
-                    self.campaign(Campaign::Handover(handover));
+                    let transfer = LeadershipTransfer { leader: from, term, round };
+                    self.campaign(Campaign::Transfer(transfer));
                 }
             }
             Body::Who { .. }
@@ -224,8 +224,8 @@ impl Engine {
     ) {
         let term = self.common.hard_state.term;
         if !entries_follow(prev, &entries, term) {
-            if let Some(left_out) = self.common.tells_of_peer() {
-                tracing::error!(%from, %prev, left_out, "ignored an append whose entries can't be");
+            if let Some(suppressed) = self.common.logs_peer() {
+                tracing::error!(%from, %prev, suppressed, "ignored an append whose entries can't be");
             }
             return;
         }
@@ -233,8 +233,8 @@ impl Engine {
         // Commands in a log that has begun are as good as their leader.
         let is_usual = entries.is_plain() && !is_empty || entries.is_empty();
         if !is_usual && !self.accepts_entries(from, prev, &entries) {
-            if let Some(left_out) = self.common.tells_of_peer() {
-                tracing::warn!(%from, %prev, left_out, "ignored an append of another cluster");
+            if let Some(suppressed) = self.common.logs_peer() {
+                tracing::warn!(%from, %prev, suppressed, "ignored an append of another cluster");
             }
             return;
         }
@@ -248,8 +248,8 @@ impl Engine {
                 follower.learn_durable(from, durable);
             }
             State::Candidate(_) | State::Leader(_) => {
-                if let Some(left_out) = self.common.tells_of_peer() {
-                    tracing::error!(%from, %term, left_out, "ignored a second leader of this node's term");
+                if let Some(suppressed) = self.common.logs_peer() {
+                    tracing::error!(%from, %term, suppressed, "ignored a second leader of this node's term");
                 }
             }
         }
@@ -262,18 +262,18 @@ impl Engine {
     #[cold]
     fn on_formation(&mut self, from: Replica, body: &Body) {
         let common = &mut self.common;
-        let ours = self.told.as_ref();
+        let ours = self.listed.as_ref();
         let promised_before = common.standing().cluster();
         let mut asked = None;
-        let told = match body {
-            Body::Who { told } => told.clone(),
+        let listed = match body {
+            Body::Who { listed } => listed.clone(),
             Body::Claim(claim) => {
                 asked = Some(claim.cluster);
                 let ids = claim.ids();
                 let by_founder = claim.founder == from && ids.first() == Some(&from.id);
                 if !by_founder || !ids.contains(&common.me.id) || !from.is_known() {
-                    if let Some(left_out) = common.tells_of_stranger() {
-                        tracing::warn!(%from, left_out, "ignored a claim that can't be");
+                    if let Some(suppressed) = common.logs_stranger() {
+                        tracing::warn!(%from, suppressed, "ignored a claim that can't be");
                     }
                     return;
                 }
@@ -285,8 +285,8 @@ impl Engine {
                 common.on_admit(*cluster, founders, ours);
                 founders.clone()
             }
-            Body::Situation { situation, told } => {
-                self.on_situation(from, situation.clone(), told.clone());
+            Body::Situation { situation, listed } => {
+                self.on_situation(from, situation.clone(), listed.clone());
                 return;
             }
             _ => return,
@@ -305,15 +305,15 @@ impl Engine {
             self.warn_of_addresses(claim);
         }
         self.tell_situation(from, asked);
-        if let Body::Who { told } = body {
-            self.admit_member(from, told);
+        if let Body::Who { listed } = body {
+            self.admit_member(from, listed);
             if let State::Leader(leader) = &mut self.role {
                 // Somebody without a log asks around: it may be the new disk of a silent voter.
                 leader.look_for_new_disks(&mut self.common);
             }
         }
         if let Some(formation) = &self.formation
-            && let Err(error) = formation.compare(from.id, told)
+            && let Err(error) = formation.compare(from.id, listed)
         {
             self.refuse_formation(error);
         }
@@ -323,11 +323,11 @@ impl Engine {
     /// elsewhere by another list may be a node of another cluster.
     fn warn_of_addresses(&self, claim: &Claim) {
         let Some(formation) = &self.formation else { return };
-        for (id, told) in formation.list() {
-            if let Some(claimed) = claim.list.get(id).filter(|claimed| *claimed != told) {
+        for (id, listed) in formation.list() {
+            if let Some(claimed) = claim.list.get(id).filter(|claimed| *claimed != listed) {
                 tracing::warn!(
                     me = %self.common.me,
-                    "node {id} is at {told} by the list of this node, and at {claimed} by that of node {}, which \
+                    "node {id} is at {listed} by the list of this node, and at {claimed} by that of node {}, which \
                      forms the cluster: one of the lists may be wrong",
                     claim.founder.id
                 );
@@ -341,7 +341,7 @@ impl Engine {
     ///
     /// Or it was put back to before its first entry: then it is told its id by a founder too that
     /// remembers entries of it, and next, over a connection that is proven, what it has forgotten.
-    fn admit_member(&mut self, from: Replica, told: &BTreeSet<NodeId>) {
+    fn admit_member(&mut self, from: Replica, listed: &BTreeSet<NodeId>) {
         let common = &mut self.common;
         let Some(membership) = common.membership() else { return };
         let founders = membership.founders();
@@ -350,7 +350,7 @@ impl Engine {
         // founder may lose that again.)
         let knows = |memory: Memory| memory.acknowledged != LogId::ZERO;
         let has_left = !is_founder || common.memory_of(from).is_some_and(knows);
-        if has_left && membership.is_member(from) && told == founders {
+        if has_left && membership.is_member(from) && listed == founders {
             let (cluster, founders) = (membership.cluster(), founders.clone());
             common.send(from, Body::Admit { cluster, founders });
         }
@@ -358,15 +358,15 @@ impl Engine {
 
     fn tell_situation(&mut self, to: Replica, asked: Option<ClusterId>) {
         let situation = self.common.situation(asked);
-        let told = self.told().cloned().unwrap_or_default();
-        self.common.promise(to, Body::Situation { situation, told });
+        let listed = self.listed().cloned().unwrap_or_default();
+        self.common.promise(to, Body::Situation { situation, listed });
     }
 
-    fn on_situation(&mut self, from: Replica, situation: Situation, told: BTreeSet<NodeId>) {
+    fn on_situation(&mut self, from: Replica, situation: Situation, listed: BTreeSet<NodeId>) {
         if let State::Leader(leader) = &mut self.role {
-            leader.on_situation(&mut self.common, from, situation, &told);
+            leader.on_situation(&mut self.common, from, situation, &listed);
         } else if let Some(formation) = &mut self.formation {
-            match formation.on_situation(&mut self.common, from, situation, told) {
+            match formation.on_situation(&mut self.common, from, situation, listed) {
                 Ok(()) => self.form(),
                 Err(error) => self.refuse_formation(error),
             }
@@ -396,19 +396,19 @@ impl Engine {
     fn accepts_configuration(&self, from: Replica, membership: &Membership) -> bool {
         match self.common.membership() {
             Some(ours) => ours.cluster() == membership.cluster(),
-            None => self.common.may_join(membership, from, self.told()),
+            None => self.common.may_join(membership, from, self.listed()),
         }
     }
 
     /// Whether this replica is to believe that its own leader wants `candidate` to take over.
-    fn is_handed_over(&self, candidate: Replica, handover: Option<Handover>) -> bool {
-        let Some(handover) = handover else { return false };
+    fn is_valid_transfer(&self, candidate: Replica, transfer: Option<LeadershipTransfer>) -> bool {
+        let Some(transfer) = transfer else { return false };
         match &self.role {
-            State::Follower(follower) => follower.is_handed_over(&self.common, handover),
+            State::Follower(follower) => follower.is_valid_transfer(&self.common, transfer),
             State::Leader(leader) => {
-                let is_ours = handover.leader == self.common.me
-                    && handover.term == self.common.hard_state.term
-                    && leader.hands_over_to(candidate);
+                let is_ours = transfer.leader == self.common.me
+                    && transfer.term == self.common.hard_state.term
+                    && leader.transfers_to(candidate);
                 is_ours || planted(Bug::I10)
             }
             State::Candidate(_) => false,
@@ -534,7 +534,7 @@ fn entries_follow(prev: LogId, entries: &Entries, term: Term) -> bool {
     })
 }
 
-/// Whether a leader of `term` can have such a snapshot, and such a piece of it, for a log that ends
+/// Whether a leader of `term` can have such a snapshot, and such a chunk of it, for a log that ends
 /// with `last`.
 fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term, last: Index) -> bool {
     let end = offset.checked_add(len as u64);

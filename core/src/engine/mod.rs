@@ -22,7 +22,7 @@ mod log;
 mod messages;
 mod output;
 mod progress;
-mod reads;
+mod read_index;
 mod round_trips;
 mod snapshot;
 mod stamps;
@@ -51,7 +51,7 @@ use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
 pub use self::input::{Input, Ticket};
-pub use self::output::{Fetch, Incoming, Output, PieceRead, Proposal, ReadOutcome};
+pub use self::output::{Fetch, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep};
 
 /// One replica's part in one Raft group.
 pub struct Engine {
@@ -60,7 +60,7 @@ pub struct Engine {
     /// It was told a list, and has no log yet.
     formation: Option<Formation>,
     /// The ids of the list that it was told last, whatever came of it.
-    told: Option<BTreeSet<NodeId>>,
+    listed: Option<BTreeSet<NodeId>>,
     /// What the voters have answered last to this replica's requests for their votes, since it has
     /// lost its leader.
     answers: BTreeMap<Replica, bool>,
@@ -96,7 +96,7 @@ impl Engine {
     ) -> Self {
         let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role, formation: None, told: None, answers: BTreeMap::new() }
+        Self { common, role, formation: None, listed: None, answers: BTreeMap::new() }
     }
 
     /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the
@@ -126,21 +126,21 @@ impl Engine {
     ) -> Result<(), InitializeError> {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
-        let told: BTreeSet<NodeId> = list.keys().copied().collect();
+        let listed: BTreeSet<NodeId> = list.keys().copied().collect();
         if *self.common.standing() == Standing::Spent {
             return Err(InitializeError::Spent);
         }
         if let Some(membership) = self.common.membership() {
             let founders = membership.founders();
-            return match told == *founders {
+            return match listed == *founders {
                 true => Ok(()),
-                false => Err(InitializeError::Founded { founders: founders.clone(), told }),
+                false => Err(InitializeError::Founded { founders: founders.clone(), listed }),
             };
         }
         if let Some(formation) = &self.formation {
-            return formation.compare(self.common.me.id, told);
+            return formation.compare(self.common.me.id, listed);
         }
-        self.told = Some(told);
+        self.listed = Some(listed);
         self.formation = Some(Formation::new(&mut self.common, list)?);
         self.common.out.addresses_changed = true;
         // A claim of an earlier run is durable already, and may need nobody else.
@@ -166,7 +166,7 @@ impl Engine {
                 tickets.zip(commands).for_each(|(t, command)| follower.propose(common, t, command));
             }
             State::Candidate(_) => {
-                tickets.zip(commands).for_each(|(t, _)| common.out.tell(t, Proposal::NotLeader));
+                tickets.zip(commands).for_each(|(t, _)| common.out.answer(t, Proposal::NotLeader));
             }
         }
     }
@@ -232,13 +232,13 @@ impl Engine {
                     leader.resign(&self.common);
                 }
             }
-            Input::PieceRead { peer, digest, offset, chunk } => {
+            Input::ChunkRead { peer, digest, offset, chunk } => {
                 if let State::Leader(leader) = &mut self.role {
-                    leader.piece_read(&mut self.common, peer, digest, offset, chunk);
+                    leader.chunk_read(&mut self.common, peer, digest, offset, chunk);
                 }
             }
-            Input::PieceStored { digest, stored } => {
-                self.common.piece_stored(self.leader(), digest, stored);
+            Input::ChunkStored { digest, stored } => {
+                self.common.chunk_stored(self.leader(), digest, stored);
             }
             Input::SnapshotLost { digest } => self.common.snapshot_lost(self.leader(), digest),
             Input::SnapshotReady(meta) => self.on_snapshot_ready(meta),
@@ -359,8 +359,8 @@ impl Engine {
     }
 
     /// The ids of the list that it was told last.
-    pub fn told(&self) -> Option<&BTreeSet<NodeId>> {
-        self.told.as_ref()
+    pub fn listed(&self) -> Option<&BTreeSet<NodeId>> {
+        self.listed.as_ref()
     }
 
     /// Where replicas are reached, as far as this one knows: by the configuration, or by the list
@@ -409,11 +409,11 @@ impl Engine {
     fn on_node_alive(&mut self, replica: Replica, boot: Boot) {
         let common = &mut self.common;
         let Some(membership) = common.log.membership() else { return };
-        common.lives.retain(|other| membership.is_member(other));
+        common.node_states.retain(|other| membership.is_member(other));
         if !membership.is_member(replica) {
             return;
         }
-        common.lives.is_alive(replica, boot);
+        common.node_states.is_alive(replica, boot);
         match &mut self.role {
             State::Leader(leader) => leader.rouse(replica, common.now),
             State::Follower(follower) => follower.node_is_alive(common, replica),
@@ -426,7 +426,7 @@ impl Engine {
             return;
         }
         let common = &mut self.common;
-        common.lives.is_silent(replica);
+        common.node_states.is_silent(replica);
         match &mut self.role {
             State::Leader(leader) => leader.node_is_silent(replica, heard),
             State::Follower(follower) => follower.misses(common, replica, Some(heard)),
@@ -465,14 +465,14 @@ impl Engine {
         }
     }
 
-    /// Whether it leads, and wants to hand over; see [`Input::Resign`].
+    /// Whether it leads, and wants to transfer leadership; see [`Input::Resign`].
     pub fn is_resigning(&self) -> bool {
         matches!(&self.role, State::Leader(leader) if leader.is_resigning())
     }
 
     /// Whether its disk is full: a write waits for space, see [`Input::Delayed`]. As long as that
     /// is so, a leader takes no commands. If the others commit what its own disk has no space for,
-    /// it hands over to one of them.
+    /// it transfers leadership to one of them.
     pub fn waits_for_space(&self) -> bool {
         self.common.log.waits_for_space()
     }

@@ -25,11 +25,11 @@ pub struct Output {
     pub messages: Vec<Message>,
     /// Read these entries from the log and bring them by [`Input::Fetched`](super::Input::Fetched).
     pub fetches: Vec<Fetch>,
-    /// Read these pieces of snapshots and bring them by
-    /// [`Input::PieceRead`](super::Input::PieceRead).
-    pub pieces: Vec<PieceRead>,
+    /// Read these chunks of snapshots and bring them by
+    /// [`Input::ChunkRead`](super::Input::ChunkRead).
+    pub chunks: Vec<ReadChunk>,
     /// What is to be done, in order, about the snapshot that is coming in.
-    pub incoming: Vec<Incoming>,
+    pub receive_steps: Vec<ReceiveStep>,
     /// Restore the state machine from this snapshot, which the write makes the group's, before
     /// anything behind it is applied, unless that was done before
     /// [`Input::SnapshotReady`](super::Input::SnapshotReady). It covers more than was committed.
@@ -67,8 +67,8 @@ impl Output {
             write,
             messages,
             fetches,
-            pieces,
-            incoming,
+            chunks,
+            receive_steps,
             restore,
             committed,
             proposals,
@@ -84,8 +84,8 @@ impl Output {
         *write = None;
         messages.clear();
         fetches.clear();
-        pieces.clear();
-        incoming.clear();
+        chunks.clear();
+        receive_steps.clear();
         *restore = None;
         *committed = None;
         proposals.clear();
@@ -99,11 +99,11 @@ impl Output {
         *wake_at = None;
     }
 
-    /// Tells what became of a proposal; of those that are placed one after the other, as most are,
+    /// Answers a proposal; those that are placed one after the other, as most are,
     /// all together.
-    pub(super) fn tell(&mut self, ticket: Ticket, proposal: Proposal) {
-        if let Proposal::Placed(placed) = proposal
-            && let Some((tickets, Proposal::Placed(first))) = self.proposals.last_mut()
+    pub(super) fn answer(&mut self, ticket: Ticket, proposal: Proposal) {
+        if let Proposal::Appended(placed) = proposal
+            && let Some((tickets, Proposal::Appended(first))) = self.proposals.last_mut()
             && tickets.end == ticket
             && first.index.checked_add(ticket - tickets.start) == Some(placed.index)
             && (first.term, first.leader) == (placed.term, placed.leader)
@@ -128,15 +128,15 @@ pub struct Fetch {
     pub max_bytes: usize,
 }
 
-/// A piece of a snapshot that a peer needs. At most one for each peer is asked for at a time.
+/// A chunk of a snapshot that a peer needs. At most one for each peer is asked for at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PieceRead {
+pub struct ReadChunk {
     /// The peer.
     pub peer: Replica,
-    /// The snapshot. It has been the group's, and is kept open for as long as pieces of it are
+    /// The snapshot. It has been the group's, and is kept open for as long as chunks of it are
     /// asked for, whatever has taken its place.
     pub meta: SnapshotMeta,
-    /// Where the piece begins.
+    /// Where the chunk begins.
     pub offset: u64,
     /// Its length.
     pub len: usize,
@@ -144,12 +144,12 @@ pub struct PieceRead {
 
 /// What is to be done about the snapshot that is coming in from the leader. There is one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Incoming {
+pub enum ReceiveStep {
     /// Begin a draft. One that was begun before and not finished is discarded.
     Begin(Digest),
-    /// Append this to it, and say so by [`Input::PieceStored`](super::Input::PieceStored), or by
+    /// Append this to it, and say so by [`Input::ChunkStored`](super::Input::ChunkStored), or by
     /// [`Input::SnapshotLost`](super::Input::SnapshotLost) where that can't be done.
-    Piece(Bytes),
+    Chunk(Bytes),
     /// That was all: compare its digest and finish it, and tell by
     /// [`Input::SnapshotReady`](super::Input::SnapshotReady) or
     /// [`Input::SnapshotLost`](super::Input::SnapshotLost).
@@ -162,7 +162,7 @@ pub enum Proposal {
     /// It has this place in the leader's log, and those that follow it in its range of tickets have
     /// the following ones. It takes effect if that entry is applied, and never if an entry of a
     /// later term is applied before it or in its place.
-    Placed(LogId),
+    Appended(LogId),
     /// No leader took it. No effect.
     NotLeader,
     /// Too much is uncommitted, or on its way to the leader. No effect.
@@ -189,7 +189,7 @@ mod tests {
     use crate::message::Body;
 
     fn placed(term: u64, index: Index) -> Proposal {
-        Proposal::Placed(LogId::new(term, 1, index))
+        Proposal::Appended(LogId::new(term, 1, index))
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
             (12, Proposal::Busy),
             (13, placed(3, 14)),
         ];
-        told.into_iter().for_each(|(ticket, proposal)| output.tell(ticket, proposal));
+        told.into_iter().for_each(|(ticket, proposal)| output.answer(ticket, proposal));
         let together = [
             (4..7, placed(2, 7)),
             (8..9, placed(2, 10)),
@@ -231,15 +231,15 @@ mod tests {
         };
         let (from, to) = (Replica::new(1, 1), Replica::new(2, 1));
         let fetch = Fetch { peer: to, term: Term(2), range: 1..2, max_bytes: 1 };
-        let piece = PieceRead { peer: to, meta: meta.clone(), offset: 0, len: 1 };
+        let chunk = ReadChunk { peer: to, meta: meta.clone(), offset: 0, len: 1 };
         let body = Body::ReadIndex { sequence: 1 };
         let message = Message { group: 0, cluster: None, from, to, term: Term(2), body };
         let mut output = Output {
             write: Some((1, LogWrite::default())),
             messages: vec![message],
             fetches: vec![fetch],
-            pieces: vec![piece],
-            incoming: vec![Incoming::End(meta.clone())],
+            chunks: vec![chunk],
+            receive_steps: vec![ReceiveStep::End(meta.clone())],
             membership: Some(meta.membership.clone()),
             left: Some(Term(2)),
             addresses_changed: true,

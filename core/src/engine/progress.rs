@@ -9,7 +9,7 @@ use quorate_rt::planted::{Bug, planted};
 
 use super::inflight::Inflight;
 use super::log::Log;
-use super::snapshot::Sending;
+use super::snapshot::OutgoingSnapshot;
 use crate::types::{Index, LogId};
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) enum Mode {
     /// Appends are sent without waiting for answers.
     Pipeline,
     /// The snapshot is sent, and heartbeats.
-    Snapshot(Sending),
+    Snapshot(OutgoingSnapshot),
 }
 
 impl Progress {
@@ -122,12 +122,12 @@ impl Progress {
     }
 
     /// What it needs next is purged.
-    pub(super) fn needs_snapshot(&mut self, sending: Sending) {
+    pub(super) fn needs_snapshot(&mut self, sending: OutgoingSnapshot) {
         self.inflight.clear();
         self.mode = Mode::Snapshot(sending);
     }
 
-    pub(super) fn sending(&self) -> Option<&Sending> {
+    pub(super) fn sending(&self) -> Option<&OutgoingSnapshot> {
         match &self.mode {
             Mode::Snapshot(sending) => Some(sending),
             Mode::Probe { .. } | Mode::Pipeline => None,

@@ -2,15 +2,15 @@
 //! ends of it.
 //!
 //! The leader *offers* it, the follower answers how much of it it has, and from there on the leader
-//! sends pieces in a window of limited size. So a transfer that broke goes on where it broke,
-//! whatever got lost; and the first piece of another snapshot is the only one that begins another
-//! transfer (S3). Pieces that come twice, late or out of order are not taken.
+//! sends chunks in a window of limited size. So a transfer that broke goes on where it broke,
+//! whatever got lost; and the first chunk of another snapshot is the only one that begins another
+//! transfer (S3). Chunks that come twice, late or out of order are not taken.
 
 use bytes::Bytes;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
-use super::{Common, Incoming, PieceRead};
+use super::{Common, ReadChunk, ReceiveStep};
 use crate::config::Config;
 use crate::identity::Replica;
 use crate::message::Body;
@@ -19,16 +19,16 @@ use crate::types::Index;
 
 /// The leader's end.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct OutgoingSnapshot {
     pub(super) meta: SnapshotMeta,
     /// So much the peer has written.
     pub(super) stored: u64,
-    /// Up to here pieces were sent.
+    /// Up to here chunks were sent.
     sent: u64,
     /// From here on they were sent again.
     repeated: Option<u64>,
     state: State,
-    /// A piece is being read.
+    /// A chunk is being read.
     reading: bool,
     /// Then the offer is repeated, if the peer has not got on.
     offer_at: Instant,
@@ -38,14 +38,14 @@ pub(super) struct Sending {
 enum State {
     /// It is not known what the peer has: an offer is out.
     Offered,
-    /// Pieces are sent.
+    /// Chunks are sent.
     Streaming,
     /// The peer has lost what it had: its disk is full, or it was started again. After a pause it
     /// gets another offer.
     Resting,
 }
 
-impl Sending {
+impl OutgoingSnapshot {
     /// Begins, with an offer that is due at once.
     pub(super) fn new(meta: SnapshotMeta, now: Instant) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Sending {
         }
     }
 
-    /// Offers, or asks for the next piece to be read, where that is due.
+    /// Offers, or asks for the next chunk to be read, where that is due.
     pub(super) fn advance(&mut self, common: &mut Common, peer: Replica) {
         if common.now >= self.offer_at {
             self.offer(common, peer);
@@ -70,7 +70,7 @@ impl Sending {
         if self.state == State::Streaming && !self.reading && len > 0 {
             self.reading = true;
             let (meta, offset, len) = (self.meta.clone(), self.sent, len as usize);
-            common.out.pieces.push(PieceRead { peer, meta, offset, len });
+            common.out.chunks.push(ReadChunk { peer, meta, offset, len });
         }
     }
 
@@ -93,7 +93,7 @@ impl Sending {
         common.send(peer, Body::Snapshot { meta, offset: 0, chunk });
     }
 
-    /// A piece has been read.
+    /// A chunk has been read.
     pub(super) fn read(
         &mut self,
         common: &mut Common,
@@ -111,7 +111,7 @@ impl Sending {
             self.offer_at = common.now;
         } else if wanted && self.sent == offset {
             self.sent += chunk.len() as u64;
-            assert!(self.sent <= self.meta.bytes, "a piece beyond the end of a snapshot");
+            assert!(self.sent <= self.meta.bytes, "a chunk beyond the end of a snapshot");
             let meta = Box::new(self.meta.clone());
             common.send(peer, Body::Snapshot { meta, offset, chunk });
         }
@@ -139,7 +139,7 @@ impl Sending {
                 self.state = State::Resting;
                 (self.stored, self.sent, self.offer_at) = (stored, stored, again_at);
             }
-            // A piece came that it could not take: one before that is lost. What follows is refused
+            // A chunk came that it could not take: one before that is lost. What follows is refused
             // as well, so this counts once for a place; where it gets lost again, the next offer
             // helps. (And where nothing is stored, its disk may be full.)
             State::Streaming
@@ -155,7 +155,7 @@ impl Sending {
 
 /// The follower's end.
 #[derive(Debug)]
-pub(super) struct Receiving {
+pub(super) struct IncomingSnapshot {
     meta: SnapshotMeta,
     /// So much was taken, without a gap …
     taken: u64,
@@ -165,7 +165,7 @@ pub(super) struct Receiving {
     ending: bool,
 }
 
-impl Receiving {
+impl IncomingSnapshot {
     /// Whether all of it is here, so that it may take the place of the log at any moment.
     pub(super) fn is_ending(&self) -> bool {
         self.ending
@@ -173,7 +173,7 @@ impl Receiving {
 }
 
 impl Common {
-    /// A piece, or an offer, has come from the leader.
+    /// A chunk, or an offer, has come from the leader.
     pub(super) fn receive(
         &mut self,
         leader: Replica,
@@ -182,7 +182,7 @@ impl Common {
         chunk: Bytes,
     ) {
         let digest = meta.digest;
-        let is_same = |receiving: &Receiving| receiving.meta == meta;
+        let is_same = |receiving: &IncomingSnapshot| receiving.meta == meta;
         if !self.receiving.as_ref().is_some_and(is_same) {
             if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
                 return; // It will be installed or lost in a moment, and the leader asks again.
@@ -191,15 +191,16 @@ impl Common {
                 self.send(leader, Body::SnapshotReply { digest, stored: 0 });
                 return;
             }
-            self.out.incoming.push(Incoming::Begin(digest));
-            self.receiving = Some(Receiving { meta, taken: offset, stored: 0, ending: false });
+            self.out.receive_steps.push(ReceiveStep::Begin(digest));
+            self.receiving =
+                Some(IncomingSnapshot { meta, taken: offset, stored: 0, ending: false });
         }
         let Some(receiving) = &mut self.receiving else { return };
         let unwritten = receiving.taken - receiving.stored;
         let fits = unwritten <= self.config.max_inflight_bytes as u64;
         if !chunk.is_empty() && offset == receiving.taken && fits {
             receiving.taken += chunk.len() as u64;
-            self.out.incoming.push(Incoming::Piece(chunk));
+            self.out.receive_steps.push(ReceiveStep::Chunk(chunk));
         } else {
             let stored = receiving.stored;
             self.send(leader, Body::SnapshotReply { digest, stored });
@@ -208,9 +209,9 @@ impl Common {
     }
 
     /// So much has been written; the leader is told, if there is one.
-    pub(super) fn piece_stored(&mut self, leader: Option<Replica>, digest: Digest, stored: u64) {
+    pub(super) fn chunk_stored(&mut self, leader: Option<Replica>, digest: Digest, stored: u64) {
         // Where the same snapshot has begun anew, this may speak of its earlier draft.
-        let speaks_of = |r: &&mut Receiving| r.meta.digest == digest && stored <= r.taken;
+        let speaks_of = |r: &&mut IncomingSnapshot| r.meta.digest == digest && stored <= r.taken;
         let Some(receiving) = self.receiving.as_mut().filter(speaks_of) else { return };
         receiving.stored = receiving.stored.max(stored);
         if let Some(leader) = leader {
@@ -226,7 +227,7 @@ impl Common {
             && !receiving.ending
         {
             receiving.ending = true;
-            self.out.incoming.push(Incoming::End(receiving.meta.clone()));
+            self.out.receive_steps.push(ReceiveStep::End(receiving.meta.clone()));
         }
     }
 
@@ -240,7 +241,7 @@ impl Common {
     /// A snapshot is whole and durable. Whether it takes the place of the log up to its end,
     /// because it covers more than is known to be committed here (S2).
     pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
-        let is_it = |receiving: &mut Receiving| receiving.ending && receiving.meta == meta;
+        let is_it = |receiving: &mut IncomingSnapshot| receiving.ending && receiving.meta == meta;
         let has_come = self.receiving.take_if(is_it).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         let index = meta.log_id.index;

@@ -90,11 +90,11 @@ impl Delays {
     /// says so.
     pub(super) fn turn_begins(&self, now: Instant, late: Duration, limit: Duration) {
         if late > limit
-            && let Some(left_out) = self.lines.pass(now)
+            && let Some(suppressed) = self.lines.pass(now)
         {
             let by = culprit(self.longest(), late);
             tracing::warn!(
-                left_out,
+                suppressed,
                 "a turn of this node was held up for {late:.0?}, longer than a heartbeat interval, by {by}"
             );
         }

@@ -26,7 +26,7 @@ pub(super) struct Groups {
     pub(super) ready: Rc<Ready>,
     pub(super) delays: Rc<Delays>,
     /// Those that are open, or being opened or removed.
-    seats: RefCell<BTreeMap<GroupId, Seat>>,
+    table: RefCell<BTreeMap<GroupId, TableEntry>>,
     /// The groups by their slots. One is taken out for its turn.
     turns: RefCell<Vec<Option<Box<dyn Turns>>>>,
     free: RefCell<Vec<Slot>>,
@@ -41,7 +41,7 @@ pub(super) struct Groups {
 }
 
 /// A group in the table.
-struct Seat {
+struct TableEntry {
     slot: Slot,
     /// None while it is being opened or removed.
     open: Option<Open>,
@@ -54,14 +54,14 @@ struct Open {
 }
 
 /// A place in the table, which no other group gets. Without [`open`](Self::open) it is given back.
-pub(super) struct Place<'a> {
+pub(super) struct Reservation<'a> {
     groups: &'a Groups,
     group: GroupId,
     pub(super) slot: Slot,
     is_open: bool,
 }
 
-impl Place<'_> {
+impl Reservation<'_> {
     /// The group is open: from now on it has turns.
     ///
     /// # Errors
@@ -78,13 +78,13 @@ impl Place<'_> {
         if self.groups.is_stopping.get() {
             ends.stop();
         }
-        let seat = Seat { slot: self.slot, open: Some(Open { ends, mailbox }) };
-        self.groups.seats.borrow_mut().insert(self.group, seat);
+        let entry = TableEntry { slot: self.slot, open: Some(Open { ends, mailbox }) };
+        self.groups.table.borrow_mut().insert(self.group, entry);
         Ok(())
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.is_open {
             self.groups.leave(self.group);
@@ -98,7 +98,7 @@ impl Groups {
         Self {
             ready: Rc::default(),
             delays: Rc::new(delays),
-            seats: RefCell::default(),
+            table: RefCell::default(),
             turns: RefCell::new(vec![None]),
             free: RefCell::default(),
             is_stopping: Cell::new(false),
@@ -112,7 +112,7 @@ impl Groups {
     ///
     /// # Errors
     /// It is in the table already, or the node is stopping or has ended.
-    pub(super) fn place(&self, group: GroupId) -> Result<Place<'_>, StartError> {
+    pub(super) fn reserve(&self, group: GroupId) -> Result<Reservation<'_>, StartError> {
         self.check_running()?;
         if group == NODE_GROUP {
             return Err(StartError::GroupId);
@@ -120,8 +120,8 @@ impl Groups {
         if self.is_stopping.get() {
             return Err(StartError::Shutdown);
         }
-        let seats = &mut *self.seats.borrow_mut();
-        if seats.contains_key(&group) {
+        let table = &mut *self.table.borrow_mut();
+        if table.contains_key(&group) {
             return Err(StartError::GroupIsOpen(group));
         }
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -129,8 +129,8 @@ impl Groups {
             turns.push(None);
             turns.len() - 1
         });
-        seats.insert(group, Seat { slot, open: None });
-        Ok(Place { groups: self, group, slot, is_open: false })
+        table.insert(group, TableEntry { slot, open: None });
+        Ok(Reservation { groups: self, group, slot, is_open: false })
     }
 
     fn check_running(&self) -> Result<(), StartError> {
@@ -143,22 +143,22 @@ impl Groups {
 
     /// The ids of the groups that are open.
     pub(super) fn ids(&self) -> Vec<GroupId> {
-        let seats = self.seats.borrow();
-        seats.iter().filter(|(_, seat)| seat.open.is_some()).map(|(group, _)| *group).collect()
+        let table = self.table.borrow();
+        table.iter().filter(|(_, entry)| entry.open.is_some()).map(|(group, _)| *group).collect()
     }
 
     /// The mailbox of a group, if it is open.
     pub(super) fn mailbox(&self, group: GroupId) -> Option<Rc<dyn Any>> {
-        Some(Rc::clone(&self.seats.borrow().get(&group)?.open.as_ref()?.mailbox))
+        Some(Rc::clone(&self.table.borrow().get(&group)?.open.as_ref()?.mailbox))
     }
 
     /// Whether a group is open, and not only about to be opened or removed.
     pub(super) fn is_open(&self, group: GroupId) -> bool {
-        self.seats.borrow().get(&group).is_some_and(|seat| seat.open.is_some())
+        self.table.borrow().get(&group).is_some_and(|entry| entry.open.is_some())
     }
 
     fn ends(&self, group: GroupId) -> Option<Rc<dyn Ends>> {
-        Some(Rc::clone(&self.seats.borrow().get(&group)?.open.as_ref()?.ends))
+        Some(Rc::clone(&self.table.borrow().get(&group)?.open.as_ref()?.ends))
     }
 
     /// Tells a group to stop in order, if it is open.
@@ -170,7 +170,7 @@ impl Groups {
     /// Waits until a group is not in the table.
     pub(super) async fn until_gone(&self, group: GroupId) {
         let mut left = self.left.subscribe();
-        while self.seats.borrow().contains_key(&group) && left.changed().await.is_ok() {}
+        while self.table.borrow().contains_key(&group) && left.changed().await.is_ok() {}
     }
 
     /// Tells all groups to stop in order, and the loop to end after the last one.
@@ -186,7 +186,7 @@ impl Groups {
 
     /// What has come of stopping, once all groups have stopped.
     pub(super) fn stopped(&self) -> Option<Result<(), Fatal>> {
-        let has_stopped = self.is_stopping.get() && self.seats.borrow().is_empty();
+        let has_stopped = self.is_stopping.get() && self.table.borrow().is_empty();
         has_stopped.then(|| self.failed.get().map_or(Ok(()), |fatal| Err(fatal.clone())))
     }
 
@@ -228,8 +228,8 @@ impl Groups {
     }
 
     fn leave(&self, group: GroupId) {
-        if let Some(seat) = self.seats.borrow_mut().remove(&group) {
-            self.free.borrow_mut().push(seat.slot);
+        if let Some(entry) = self.table.borrow_mut().remove(&group) {
+            self.free.borrow_mut().push(entry.slot);
         }
         self.left.send_modify(|left| *left += 1);
         self.ready.raise(); // The node may have waited for the last one.
@@ -258,8 +258,8 @@ impl Groups {
         // told, as whoever is told may open the groups again.
         let turns = self.turns.take();
         let mut closed = caught(|| drop(turns));
-        let seats = self.seats.take();
-        for open in seats.into_values().filter_map(|seat| seat.open) {
+        let table = self.table.take();
+        for open in table.into_values().filter_map(|entry| entry.open) {
             let ended = caught(|| close(&*open.ends));
             closed = closed.and(ended);
         }

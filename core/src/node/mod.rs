@@ -245,7 +245,7 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
         if groups.is_open(group) {
             self.stop(group).await;
         }
-        let _place = groups.place(group)?;
+        let _reservation = groups.reserve(group)?;
         let Some((store, _)) = self.parts.store_and_transport() else {
             return Err(StartError::Shutdown);
         };
@@ -288,7 +288,7 @@ impl<R, S, T> Node<R, S, T> {
     }
 
     /// Stops the node and waits until it has ended. New requests are refused with `Shutdown`. Those
-    /// that have begun are completed, and a group that leads hands its leadership over to the peer
+    /// that have begun are completed, and a group that leads transfers its leadership to the peer
     /// that is furthest, so that its cluster needs no election. It takes at most a
     /// [`request_timeout`](crate::Config::request_timeout); what is left then has an unknown
     /// outcome.

@@ -70,7 +70,7 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
     ) -> Result<Rc<Mailbox<SM>>, StartError> {
         let Self { node, group, config } = self;
         config.validate()?;
-        let place = node.groups.place(group)?;
+        let reservation = node.groups.reserve(group)?;
         let Some((store, transport)) = node.store_and_transport() else {
             return Err(StartError::Shutdown);
         };
@@ -86,9 +86,10 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
         let liveness = Rc::clone(&node.liveness);
         let rt = node.rt.clone();
         let parts = Parts { rt, store, lease, transport, ready, liveness, delays, local };
-        let opened = group::open(parts, (group, place.slot), config, recovered, state_machine);
+        let opened =
+            group::open(parts, (group, reservation.slot), config, recovered, state_machine);
         let mailbox = Rc::clone(&opened.mailbox);
-        place.open(opened)?;
+        reservation.open(opened)?;
         Ok(mailbox)
     }
 }

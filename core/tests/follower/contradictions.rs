@@ -86,27 +86,27 @@ fn entries_that_contradict_a_purged_one_are_not_taken() {
 #[test]
 fn nobody_campaigns_while_a_snapshot_takes_the_place_of_its_log() {
     for whole in [false, true] {
-        let mut outline = Outline::default();
-        outline.push(&first(members(&[1, 2, 3])));
+        let mut log_meta = LogMeta::default();
+        log_meta.push(&first(members(&[1, 2, 3])));
         let hard_state = HardState { term: Term(1), voted_for: None };
-        let mut follower = engine(Recovered { hard_state, outline, ..Recovered::default() });
+        let mut follower = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
         let entries = Entries::default();
         let prev = LogId::FIRST;
         let body = Body::Append { prev, committed: 1, round: 0, durable: 0, entries };
         after(&mut follower, says(body));
-        after(&mut follower, piece(9, b""));
-        after(&mut follower, piece(9, b"all of it."));
+        after(&mut follower, snapshot_chunk(9, b""));
+        after(&mut follower, snapshot_chunk(9, b"all of it."));
         let digest = meta(9).digest;
         let stored = if whole { 10 } else { 5 };
-        let output = after(&mut follower, Input::PieceStored { digest, stored });
-        assert_eq!(output.incoming.last() == Some(&Incoming::End(meta(9))), whole);
+        let output = after(&mut follower, Input::ChunkStored { digest, stored });
+        assert_eq!(output.receive_steps.last() == Some(&ReceiveStep::End(meta(9))), whole);
 
         let at = output.wake_at.expect("it is a voter");
         follower.step(at, Input::Wake);
         let role = if whole { Role::Follower } else { Role::PreCandidate };
         assert_eq!((follower.role(), follower.leader()), (role, None));
-        follower.step(at, Input::PieceStored { digest, stored: 10 });
-        assert!(output_of(&mut follower).incoming.is_empty(), "not without a leader");
+        follower.step(at, Input::ChunkStored { digest, stored: 10 });
+        assert!(output_of(&mut follower).receive_steps.is_empty(), "not without a leader");
         follower.step(at, Input::SnapshotReady(meta(9)));
         assert_eq!(follower.last_log_id().index, if whole { 9 } else { 1 });
     }

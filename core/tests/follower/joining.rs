@@ -5,7 +5,7 @@ use super::*;
 /// Rule 6: the candidate's configuration names it, and it may know of none itself.
 #[test]
 fn a_newcomer_votes_when_it_is_asked_by_its_name() {
-    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None, attempt: 0 };
+    let request = || Body::Vote { last_log_id: LogId::FIRST, transfer: None, attempt: 0 };
     let mut engine = newcomer();
     output_of(&mut engine);
     for stranger in [Replica::new(1, 2), Replica::any(1)] {
@@ -23,7 +23,7 @@ fn a_newcomer_votes_when_it_is_asked_by_its_name() {
 /// be elected with it in one term.
 #[test]
 fn a_vote_is_for_a_disk_and_not_for_its_node() {
-    let request = || Body::Vote { last_log_id: LogId::FIRST, handover: None, attempt: 0 };
+    let request = || Body::Vote { last_log_id: LogId::FIRST, transfer: None, attempt: 0 };
     let mut engine = newcomer();
     let output = after(&mut engine, message(2, 1, request()));
     after(&mut engine, Input::Persisted { write: output.write.expect("a vote").0 });
@@ -56,10 +56,10 @@ fn a_log_begins_only_with_a_cluster_that_it_may_join() {
     let founder = members(&[2, 3]);
     assert!(!begins(&mut newcomer(), node(2), &founder), "by the founder, without a claim");
     assert!(!begins(&mut engine(admitted(other)), stranger, &all), "let in elsewhere");
-    let mut told = newcomer();
+    let mut listed = newcomer();
     let list = [1, 2].map(|id| (id, format!("node-{id}"))).into();
-    told.initialize(Instant::default(), list).expect("nothing stands against it");
-    assert!(!begins(&mut told, node(2), &all), "it was told another list");
+    listed.initialize(Instant::default(), list).expect("nothing stands against it");
+    assert!(!begins(&mut listed, node(2), &all), "it was told another list");
 }
 
 #[test]

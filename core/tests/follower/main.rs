@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Incoming, Input, Local, Output, Proposal, ReadOutcome};
+use quorate_core::engine::{Engine, Input, Local, Output, Proposal, ReadOutcome, ReceiveStep};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Config, Digest, Entries, Entry, ForwardOutcome,
-    Handover, HardState, Index, LogId, LogWrite, Marks, Membership, Memory, Message, Outline,
-    Payload, Recovered, Replica, Role, Situation, SnapshotMeta, Standing, Start, Term,
+    HardState, Index, LeadershipTransfer, LogId, LogMeta, LogWrite, Marks, Membership, Memory,
+    Message, Payload, Recovered, Replica, Role, Situation, SnapshotMeta, Standing, Start, Term,
 };
 use quorate_rt::Instant;
 
@@ -50,7 +50,7 @@ fn says(body: Body) -> Input {
     message(2, 1, body)
 }
 
-fn piece(index: u64, chunk: &'static [u8]) -> Input {
+fn snapshot_chunk(index: u64, chunk: &'static [u8]) -> Input {
     says(Body::Snapshot {
         meta: Box::new(meta(index)),
         offset: 0,
@@ -77,14 +77,14 @@ fn append(after: Index, upto: Index, committed: Index, round: u64) -> Input {
 /// Node 1, whose log goes from behind `purged` to `last` and is durable. It has heard from
 /// nobody yet.
 fn follower(purged: Index, last: Index) -> Engine {
-    let mut outline = match purged {
-        0 => Outline::default(),
-        purged => Outline::after(LogId::new(1, 2, purged)),
+    let mut log_meta = match purged {
+        0 => LogMeta::default(),
+        purged => LogMeta::after(LogId::new(1, 2, purged)),
     };
-    entries(purged + 1..=last).iter().for_each(|entry| outline.push(entry));
+    entries(purged + 1..=last).iter().for_each(|entry| log_meta.push(entry));
     let hard_state = HardState { term: Term(1), voted_for: Some(node(2)) };
     let snapshot = (purged > 0).then(|| meta(purged));
-    let mut engine = engine(Recovered { hard_state, snapshot, outline, ..Recovered::default() });
+    let mut engine = engine(Recovered { hard_state, snapshot, log_meta, ..Recovered::default() });
     output_of(&mut engine);
     engine
 }
@@ -181,12 +181,12 @@ fn a_snapshot_of_what_is_committed_is_not_taken_and_one_of_more_is() {
     after(&mut follower, append(6, 6, 5, 0));
     assert_eq!(follower.committed(), 5);
     for index in [4, 5] {
-        let output = after(&mut follower, piece(index, b""));
+        let output = after(&mut follower, snapshot_chunk(index, b""));
         assert_eq!(answer(&output), (0, accepted(6)), "it has all of that");
-        assert!(output.incoming.is_empty());
+        assert!(output.receive_steps.is_empty());
     }
-    let output = after(&mut follower, piece(6, b""));
-    assert_eq!(output.incoming, [Incoming::Begin(meta(6).digest)]);
+    let output = after(&mut follower, snapshot_chunk(6, b""));
+    assert_eq!(output.receive_steps, [ReceiveStep::Begin(meta(6).digest)]);
 }
 
 #[test]
@@ -195,44 +195,44 @@ fn other_candidates_are_refused_for_one_election_timeout_after_the_leaders_word(
     for (early, leader) in [(Duration::from_nanos(1), Some(2)), (Duration::ZERO, None)] {
         let mut follower = follower(0, 3);
         after(&mut follower, append(3, 3, 3, 0));
-        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), handover: None, attempt: 0 };
+        let body = Body::Vote { last_log_id: LogId::new(1, 2, 3), transfer: None, attempt: 0 };
         follower.step(Instant::default() + (timeout - early), message(3, 2, body));
         assert_eq!(follower.leader(), leader.map(node), "{early:?} before its end");
     }
 }
 
 #[test]
-fn a_piece_from_the_middle_of_a_snapshot_begins_no_transfer() {
+fn a_chunk_from_the_middle_of_a_snapshot_begins_no_transfer() {
     let mut follower = follower(0, 3);
     after(&mut follower, append(3, 3, 3, 0));
     let body =
         Body::Snapshot { meta: Box::new(meta(9)), offset: 4, chunk: Bytes::from_static(b"4567") };
     let output = after(&mut follower, says(body));
-    assert!(output.incoming.is_empty());
+    assert!(output.receive_steps.is_empty());
     let reply = Body::SnapshotReply { digest: meta(9).digest, stored: 0 };
     assert_eq!(output.messages.into_iter().map(|m| m.body).collect::<Vec<_>>(), [reply]);
 }
 
-/// A draft that is gone: the disk is at a piece of it while an old offer comes again after a
+/// A draft that is gone: the disk is at a chunk of it while an old offer comes again after a
 /// newer one.
 #[test]
 fn what_an_earlier_draft_has_stored_is_not_of_the_next() {
     let now = Instant::default();
     let mut engine = engine(Recovered::default());
     engine.step(now, append(0, 0, 0, 0));
-    engine.step(now, piece(5, b""));
-    engine.step(now, piece(5, b"half"));
-    engine.step(now, piece(7, b""));
-    engine.step(now, piece(5, b""));
+    engine.step(now, snapshot_chunk(5, b""));
+    engine.step(now, snapshot_chunk(5, b"half"));
+    engine.step(now, snapshot_chunk(7, b""));
+    engine.step(now, snapshot_chunk(5, b""));
     output_of(&mut engine);
-    engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 4 });
+    engine.step(now, Input::ChunkStored { digest: meta(5).digest, stored: 4 });
     let output = output_of(&mut engine);
     assert!(output.messages.is_empty(), "{:?}", output.messages);
-    // The new draft takes its pieces as any other does.
-    engine.step(now, piece(5, b"all of it."));
-    engine.step(now, Input::PieceStored { digest: meta(5).digest, stored: 10 });
+    // The new draft takes its chunks as any other does.
+    engine.step(now, snapshot_chunk(5, b"all of it."));
+    engine.step(now, Input::ChunkStored { digest: meta(5).digest, stored: 10 });
     let output = output_of(&mut engine);
-    assert_eq!(output.incoming.last(), Some(&Incoming::End(meta(5))));
+    assert_eq!(output.receive_steps.last(), Some(&ReceiveStep::End(meta(5))));
 }
 
 fn message(from: u64, term: u64, body: Body) -> Input {
@@ -342,7 +342,7 @@ fn a_snapshot_that_cannot_be_is_not_taken() {
     ];
     for (meta, offset) in bad {
         let output = after(&mut following(), says(&meta, offset));
-        let nothing = output.messages.is_empty() && output.incoming.is_empty();
+        let nothing = output.messages.is_empty() && output.receive_steps.is_empty();
         assert!(nothing, "{meta:?} at {offset}");
     }
     let good = [
@@ -353,7 +353,7 @@ fn a_snapshot_that_cannot_be_is_not_taken() {
     ];
     for (meta, offset) in good {
         let output = after(&mut following(), says(&meta, offset));
-        let nothing = output.messages.is_empty() && output.incoming.is_empty();
+        let nothing = output.messages.is_empty() && output.receive_steps.is_empty();
         assert!(!nothing, "{meta:?} at {offset}");
     }
 }
@@ -368,7 +368,7 @@ fn a_snapshot_is_taken_only_from_the_leader_of_the_term() {
     for (from, term, taken) in [(2, 2, true), (3, 2, false), (3, 3, false), (2, 3, false)] {
         let mut follower = following();
         let output = after(&mut follower, offer(from, term));
-        assert_eq!(!output.incoming.is_empty(), taken, "node {from} in term {term}");
+        assert_eq!(!output.receive_steps.is_empty(), taken, "node {from} in term {term}");
         assert_eq!(follower.leader(), (term == 2).then_some(node(2)));
     }
 }
@@ -398,10 +398,10 @@ fn a_term_that_is_far_ahead_is_followed_by_steps() {
 /// died, though the leader goes on talking.
 #[test]
 fn a_second_leader_of_a_term_does_not_put_off_the_next_election() {
-    let mut outline = Outline::default();
-    outline.push(&first(members(&[1, 2, 3])));
+    let mut log_meta = LogMeta::default();
+    log_meta.push(&first(members(&[1, 2, 3])));
     let hard_state = HardState { term: Term(1), voted_for: None };
-    let mut node = engine(Recovered { hard_state, outline, ..Recovered::default() });
+    let mut node = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
     let heartbeat = |from| {
         let (prev, entries) = (LogId::FIRST, Entries::default());
         message(from, 1, Body::Append { prev, committed: 0, round: 0, durable: 0, entries })
@@ -438,10 +438,10 @@ fn an_answer_to_no_question_commits_nothing() {
 fn nobody_campaigns_beyond_the_last_term() {
     for (term, role) in [(Term(u64::MAX / 2 - 1), Role::PreCandidate), (Term::LAST, Role::Follower)]
     {
-        let mut outline = Outline::default();
-        outline.push(&first(members(&[1, 2, 3])));
+        let mut log_meta = LogMeta::default();
+        log_meta.push(&first(members(&[1, 2, 3])));
         let hard_state = HardState { term, voted_for: None };
-        let mut last = engine(Recovered { hard_state, outline, ..Recovered::default() });
+        let mut last = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
         let order = Body::TimeoutNow { last_log_id: LogId::FIRST, round: 0 };
         for _ in 0..3 {
             let at = output_of(&mut last).wake_at.expect("it is a voter");
@@ -455,11 +455,11 @@ fn nobody_campaigns_beyond_the_last_term() {
 
 #[test]
 fn a_candidate_of_the_last_term_that_nobody_elects_is_not_due_again_at_once() {
-    let mut outline = Outline::default();
-    outline.push(&first(members(&[1, 2, 3])));
+    let mut log_meta = LogMeta::default();
+    log_meta.push(&first(members(&[1, 2, 3])));
     let term = Term(u64::MAX / 2 - 1);
     let hard_state = HardState { term, voted_for: None };
-    let mut last = engine(Recovered { hard_state, outline, ..Recovered::default() });
+    let mut last = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
     let due = |engine: &mut Engine| output_of(engine).wake_at.expect("it is a voter");
     let at = due(&mut last);
     last.step(at, Input::Wake);
@@ -471,7 +471,7 @@ fn a_candidate_of_the_last_term_that_nobody_elects_is_not_due_again_at_once() {
 }
 
 #[test]
-fn only_the_leader_hands_over_and_only_as_long_as_nothing_has_changed() {
+fn only_the_leader_transfers_leadership_and_only_as_long_as_nothing_has_changed() {
     let order = |index, round| Body::TimeoutNow { last_log_id: LogId::new(1, 2, index), round };
     let mut follower = follower(5, 5);
     after(&mut follower, append(5, 5, 5, 3));
@@ -485,12 +485,12 @@ fn only_the_leader_hands_over_and_only_as_long_as_nothing_has_changed() {
     assert_eq!(follower.role(), Role::Candidate);
 }
 
-/// What a voter with a leader makes of a request that rests on an order to take over.
+/// What a voter with a leader makes of a request that rests on a `TimeoutNow`.
 #[test]
 fn an_order_to_take_over_counts_only_with_those_who_follow_that_leader() {
     let asked = |leader, term, round| {
-        let handover = Some(Handover { leader, term: Term(term), round });
-        message(3, 2, Body::Vote { last_log_id: LogId::new(1, 2, 5), handover, attempt: 0 })
+        let transfer = Some(LeadershipTransfer { leader, term: Term(term), round });
+        message(3, 2, Body::Vote { last_log_id: LogId::new(1, 2, 5), transfer, attempt: 0 })
     };
     for (request, counts) in [
         (asked(node(2), 1, 3), true),

@@ -6,12 +6,12 @@ use super::*;
 /// that has committed what both have forgotten restarts. It must not give that up without a word.
 #[test]
 fn what_was_committed_before_a_restart_is_not_replaced() {
-    let mut outline = Outline::default();
-    outline.push(&first(members(&[1, 2, 3])));
-    entries(2..=7).iter().for_each(|entry| outline.push(entry));
+    let mut log_meta = LogMeta::default();
+    log_meta.push(&first(members(&[1, 2, 3])));
+    entries(2..=7).iter().for_each(|entry| log_meta.push(entry));
     let hard_state = HardState { term: Term(1), voted_for: Some(node(2)) };
     let marks = Marks { committed: LogId::new(1, 2, 5), ..Marks::default() };
-    let recovered = Recovered { hard_state, outline, marks, ..Recovered::default() };
+    let recovered = Recovered { hard_state, log_meta, marks, ..Recovered::default() };
     let mut restarted = engine(recovered);
     assert_eq!(after(&mut restarted, Input::Wake).committed, Some(5));
     let shorter = |prev, entries: Vec<Entry>| Body::Append {
@@ -183,10 +183,10 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     assert_eq!(after(&mut replaced, remembered()).rolled_back, None);
 
     // The same after a restart in between.
-    let mut outline = Outline::default();
-    entries(1..=6).iter().for_each(|entry| outline.push(entry));
+    let mut log_meta = LogMeta::default();
+    entries(1..=6).iter().for_each(|entry| log_meta.push(entry));
     let hard_state = HardState { term: Term(3), voted_for: None };
-    let mut restarted = engine(Recovered { hard_state, outline, ..Recovered::default() });
+    let mut restarted = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
     assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
 }
 
@@ -226,7 +226,7 @@ fn a_ballot_at_the_end_of_all_numbers_is_no_panic() {
     for ballot in [u64::MAX - 1, u64::MAX, u64::MAX] {
         let ids = [1, 2].into();
         let situation = Situation::Claimed { ballot, founder: Replica::new(1, 9), ids };
-        let body = Body::Situation { situation, told: [1, 2].into() };
+        let body = Body::Situation { situation, listed: [1, 2].into() };
         after(&mut founder, message(2, 0, body));
         let claim = founder.standing().claim().map(|claim| claim.ballot);
         assert_eq!(claim, Some(u64::MAX));
@@ -265,7 +265,7 @@ fn who_was_a_voter_and_has_committed_a_configuration_without_itself_is_spent() {
         assert_eq!(*engine.standing() == Standing::Spent, spent);
         let written = output.write.and_then(|(_, write)| write.standing);
         assert_eq!(written.as_deref() == Some(&Standing::Spent), spent, "durably");
-        let output = after(&mut engine, message(2, 0, Body::Who { told: [].into() }));
+        let output = after(&mut engine, message(2, 0, Body::Who { listed: [].into() }));
         assert_ne!(situation(&output), Some(&Situation::Spent), "not before it is durable");
     }
 }
@@ -279,9 +279,9 @@ fn a_founder_lets_nobody_in_before_its_first_entry_has_left_it() {
     founder.initialize(Instant::default(), list).expect("it may found");
     let (write, _) = output_of(&mut founder).write.expect("its claim");
     after(&mut founder, Input::Persisted { write });
-    let told: BTreeSet<u64> = [1, 2].into();
-    let situation = Situation::Claimed { ballot: 1, founder: node(1), ids: told.clone() };
-    let body = Body::Situation { situation, told: told.clone() };
+    let listed: BTreeSet<u64> = [1, 2].into();
+    let situation = Situation::Claimed { ballot: 1, founder: node(1), ids: listed.clone() };
+    let body = Body::Situation { situation, listed: listed.clone() };
     after(&mut founder, sent(node(2), node(1), 0, body));
     assert_eq!(founder.last_log_id(), LogId::FIRST);
     for (term, body) in [
@@ -292,7 +292,7 @@ fn a_founder_lets_nobody_in_before_its_first_entry_has_left_it() {
     }
     assert_ne!(founder.memory_of(node(2)), None, "its vote is remembered");
     let asked = |founder: &mut Engine| {
-        let who = Body::Who { told: told.clone() };
+        let who = Body::Who { listed: listed.clone() };
         let output = after(founder, sent(node(2), node(1), 0, who));
         output.messages.iter().any(|message| matches!(message.body, Body::Admit { .. }))
     };

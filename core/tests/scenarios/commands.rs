@@ -7,7 +7,7 @@
 //! | `fresh 1 2 3` | the same nodes, which know of nothing |
 //! | `initialize 1 2` | these nodes are told, now and at each start, to form a cluster of all nodes; `initialize 1 with 1 2`: of these |
 //! | `form` | all nodes are told that, and it is done |
-//! | `resign 1` | node 1 shall hand over, if it leads |
+//! | `resign 1` | node 1 shall transfer leadership, if it leads |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
 //! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
 //! | `run until leader` | … until some node leads, for at most 20 s |
@@ -25,10 +25,10 @@
 //! | `release old` | … and arrives now |
 //! | `persist 1 …` | all pending writes are durable; `persist 1 x1`: the oldest only |
 //! | `disk 1 stalled` | `run` and `settle` don't complete its writes; `disk 1 works` |
-//! | `fetches manual` | entries and pieces of snapshots that a node asks for are read, and pieces that come in are written, only when the script says so (`fetches quick`: at once, as usual) … |
+//! | `fetches manual` | entries and chunks of snapshots that a node asks for are read, and chunks that come in are written, only when the script says so (`fetches quick`: at once, as usual) … |
 //! | `fetch 1` | … that is, now |
 //! | `draft 1` | … or one of the latter now |
-//! | `drafts fail` | no piece that comes in can be written; `drafts work` |
+//! | `drafts fail` | no chunk that comes in can be written; `drafts work` |
 //! | `snapshot 1` | node 1 takes a snapshot of what it has applied; `snapshot 1 5000`: of 5000 bytes |
 //! | `purge 1` | node 1 purges what that covers |
 //! | `crash 1` | it stops, and only what was persisted is left; `crash 1 x1`: the oldest pending write has reached the disk, too |

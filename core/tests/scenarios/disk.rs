@@ -7,8 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use quorate_core::engine::Local;
 use quorate_core::{
-    Boot, ClusterId, Digest, Entries, Entry, HardState, Index, LogId, LogWrite, Marks, NodeId,
-    Outline, Recovered, Replica, SnapshotMeta, Standing,
+    Boot, ClusterId, Digest, Entries, Entry, HardState, Index, LogId, LogMeta, LogWrite, Marks,
+    NodeId, Recovered, Replica, SnapshotMeta, Standing,
 };
 
 #[derive(Clone, Default)]
@@ -193,12 +193,12 @@ impl Disk {
     }
 
     pub(crate) fn recover(&self) -> Recovered {
-        let mut outline = Outline::after(self.durable.purged);
+        let mut log_meta = LogMeta::after(self.durable.purged);
         for entry in &self.durable.entries {
-            outline.push(entry);
+            log_meta.push(entry);
         }
         let Image { hard_state, standing, marks, snapshot, .. } = self.durable.clone();
-        Recovered { hard_state, standing, marks, snapshot, outline }
+        Recovered { hard_state, standing, marks, snapshot, log_meta }
     }
 
     /// Entries of the range, if it is there.

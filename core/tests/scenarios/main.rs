@@ -58,19 +58,19 @@ scenarios! {
     formation_lists_five
     formation_member_lost
     formation_next_claim
-    formation_next_claim_untold
+    formation_next_claim_unlisted
     formation_promise
     formation_single_restart
     forward
     forward_room
     forward_limit
-    forward_handover
+    forward_leadership_transfer
     forward_leader_change
-    handover
-    handover_alone
-    handover_fails
-    handover_late
-    handover_retold
+    leadership_transfer
+    leadership_transfer_alone
+    leadership_transfer_fails
+    leadership_transfer_late
+    leadership_transfer_repeated
     inflight
     inflight_full
     initialize

@@ -225,8 +225,8 @@ impl Safety {
             || before.hard_state.voted_for.is_none()
             || engine.hard_state().voted_for == before.hard_state.voted_for;
         assert!(vote_kept, "{id}: the vote changes");
-        assert_eq!(engine.hard_state(), disk.submitted().hard_state, "{id}: not handed over");
-        assert_eq!(engine.last_log_id(), disk.submitted().last(), "{id}: not handed over");
+        assert_eq!(engine.hard_state(), disk.submitted().hard_state, "{id}: not submitted");
+        assert_eq!(engine.last_log_id(), disk.submitted().last(), "{id}: not submitted");
         let durable = engine.durable();
         assert_eq!(
             self.log_id(disk.durable(), durable),
@@ -241,8 +241,8 @@ impl Safety {
         let purged = engine.purged();
         let covered = engine.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         assert!(purged.index <= covered && covered <= engine.committed(), "{id}: out of order");
-        assert_eq!(purged, disk.submitted().purged, "{id}: not handed over");
-        assert_eq!(engine.snapshot(), disk.submitted().snapshot.as_ref(), "{id}: not handed over");
+        assert_eq!(purged, disk.submitted().purged, "{id}: not submitted");
+        assert_eq!(engine.snapshot(), disk.submitted().snapshot.as_ref(), "{id}: not submitted");
         assert_eq!(engine.compaction_is_durable(), disk.knows_compaction(), "{id}: on its disk");
         let formed = engine.last_log_id() != LogId::ZERO;
         assert_eq!(engine.membership().is_some(), formed, "{id}: the membership");

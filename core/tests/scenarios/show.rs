@@ -141,25 +141,25 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
     let (sender, receiver) = (replica(*from), replica(*to));
     let (from, to) = (&from.id, &to.id);
     let mut text = format!("{sender}->{receiver} t{term} ");
-    let told = |told: &BTreeSet<NodeId>| match told.is_empty() {
+    let listed = |listed: &BTreeSet<NodeId>| match listed.is_empty() {
         true => String::new(),
-        false => format!(", told {}", ids(told)),
+        false => format!(", list {}", ids(listed)),
     };
     let round = |round: &u64| if *round == 0 { String::new() } else { format!("; round {round}") };
     let _ = match body {
         Body::PreVote { last_log_id, .. } => write!(text, "pre-vote? log ends {last_log_id}"),
         Body::PreVoteReply { granted, .. } => write!(text, "pre-vote {}", yes_or_no(*granted)),
-        Body::Vote { last_log_id, handover: None, .. } => {
+        Body::Vote { last_log_id, transfer: None, .. } => {
             write!(text, "vote? log ends {last_log_id}")
         }
-        Body::Vote { last_log_id, handover: Some(_), .. } => {
-            write!(text, "vote? handed over, log ends {last_log_id}")
+        Body::Vote { last_log_id, transfer: Some(_), .. } => {
+            write!(text, "vote? transfer, log ends {last_log_id}")
         }
         Body::TimeoutNow { .. } => write!(text, "campaign now"),
         Body::VoteReply { granted, .. } => write!(text, "vote {}", yes_or_no(*granted)),
-        Body::Who { told: list } => write!(text, "who?{}", told(list)),
-        Body::Situation { situation: is, told: list } => {
-            write!(text, "is {}{}", situation(is), told(list))
+        Body::Who { listed: list } => write!(text, "who?{}", listed(list)),
+        Body::Situation { situation: is, listed: list } => {
+            write!(text, "is {}{}", situation(is), listed(list))
         }
         Body::Claim(claim) => {
             write!(text, "claim, ballot {} of {}", claim.ballot, ids(&claim.ids()))
@@ -245,9 +245,9 @@ pub(crate) fn status(engine: &Engine) -> String {
         }
         _ => String::new(),
     };
-    let hands_over = if engine.is_resigning() { ", hands over" } else { "" };
+    let transfers = if engine.is_resigning() { ", transfers leadership" } else { "" };
     format!(
-        "{}{hands_over}{promise}{vote}, log ends {}, durable {}, commit {}{snapshot}",
+        "{}{transfers}{promise}{vote}, log ends {}, durable {}, commit {}{snapshot}",
         role(engine),
         engine.last_log_id(),
         engine.durable(),

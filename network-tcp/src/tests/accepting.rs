@@ -10,9 +10,9 @@ use quorate_core::Node as RaftNode;
 use quorate_store_mem::MemStore;
 
 use super::*;
+use crate::connection_slots::Class;
 use crate::frame::FrameReader;
 use crate::incoming::accept;
-use crate::places::Class;
 
 /// A member whose hello is answered, and who has not confirmed.
 async fn half_way(rt: &Tokio, node: &Node, id: NodeId) -> (Wire, Confirm) {
@@ -32,7 +32,7 @@ fn a_stranger_too_many_costs_the_oldest_of_its_kind_and_no_member() {
         let mut member = Wire::welcomed(&rt, &node, 2).await;
         let (mut slow, confirm) = half_way(&rt, &node, 3).await;
         let mut silent = Vec::new();
-        for _ in 0..Class::Nothing.places() + 20 {
+        for _ in 0..Class::Nothing.slots() + 20 {
             silent.push(Wire::connect(&rt, &node).await);
         }
         // The oldest are closed, and the others stay.
@@ -45,7 +45,7 @@ fn a_stranger_too_many_costs_the_oldest_of_its_kind_and_no_member() {
         assert_eq!(answer.refused, 0);
         // Strangers that know how to say hello are no danger to who is listed.
         let mut polite = Vec::new();
-        for id in 100..100 + Class::Hello.places() as u64 + 20 {
+        for id in 100..100 + Class::Hello.slots() as u64 + 20 {
             let mut wire = Wire::connect(&rt, &node).await;
             wire.greet(&hello_by(empty(id), replica(1))).await;
             polite.push(wire);
@@ -206,15 +206,15 @@ fn a_stranger_makes_a_node_dial_nobody_but_itself() {
         let its_address = victim.local_addr().unwrap().to_string();
         let stranger = empty(1);
         let list = BTreeMap::from([(1, its_address), (2, at.to_string())]);
-        let told: BTreeSet<_> = list.keys().copied().collect();
+        let listed: BTreeSet<_> = list.keys().copied().collect();
         let claim = Claim { cluster: CLUSTER, ballot: 4, founder: stranger.replica, list };
         let address = here.local_addr().unwrap().to_string();
         let greeting = Hello { address, ..hello_by(stranger, own) };
         // The first of these gets an answer. So does the second, which the node accepts: as it is
         // another from then on, over another connection.
-        let situation = Body::Situation { situation: Situation::Empty, told: told.clone() };
+        let situation = Body::Situation { situation: Situation::Empty, listed: listed.clone() };
         let mut open = Vec::new();
-        for bodies in [vec![situation, Body::Who { told }], vec![Body::Claim(Box::new(claim))]] {
+        for bodies in [vec![situation, Body::Who { listed }], vec![Body::Claim(Box::new(claim))]] {
             let mut wire = Wire::new(rt.connect(at).await.unwrap());
             wire.shake_hands(&greeting, None).await;
             for body in bodies {

@@ -223,8 +223,8 @@ fn a_second_group_of_a_running_node_leaves_its_connections_open() {
         one.send_number(2, 1);
         assert_eq!(two.number().await, 1);
         one.transport.attach(GROUP + 1, member(1), Inbox::new(drop));
-        one.send(2, piece(0, 10));
-        assert_eq!(two.inbox.recv().await.unwrap().body, piece(0, 10));
+        one.send(2, snapshot_chunk(0, 10));
+        assert_eq!(two.inbox.recv().await.unwrap().body, snapshot_chunk(0, 10));
         one.send_number(2, 2);
         assert_eq!(two.number().await, 2);
         assert_eq!(one.transport.stats().connects, 2, "a lane each");

@@ -103,8 +103,9 @@ impl Random {
             0 => Body::PreVote { last_log_id, attempt },
             1 => Body::PreVoteReply { granted, attempt },
             2 => {
-                let handover = Handover { leader: self.replica(), term: Term(boot), round };
-                Body::Vote { last_log_id, handover: granted.then_some(handover), attempt }
+                let transfer =
+                    LeadershipTransfer { leader: self.replica(), term: Term(boot), round };
+                Body::Vote { last_log_id, transfer: granted.then_some(transfer), attempt }
             }
             3 => Body::VoteReply { granted, attempt },
             4 => {
@@ -145,8 +146,8 @@ impl Random {
             }
             8 => Body::ReadIndex { sequence },
             9 => Body::TimeoutNow { last_log_id, round },
-            10 => Body::Who { told: self.ids() },
-            11 => Body::Situation { situation: self.situation(), told: self.ids() },
+            10 => Body::Who { listed: self.ids() },
+            11 => Body::Situation { situation: self.situation(), listed: self.ids() },
             12 => {
                 let (founder, list) = (self.replica(), self.list());
                 Body::Claim(Box::new(Claim { cluster: CLUSTER, ballot: boot, founder, list }))

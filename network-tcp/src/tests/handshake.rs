@@ -280,13 +280,13 @@ fn a_newer_connection_of_a_peer_replaces_the_older_of_the_same_lane() {
         assert_eq!(node.number().await, 1);
         another.send(number(3, 2)).await;
         assert_eq!(node.number().await, 2);
-        bulk.send(frame(&encode(&message(2, 1, piece(0, 10))))).await;
-        assert_eq!(node.inbox.recv().await.unwrap().body, piece(0, 10));
+        bulk.send(frame(&encode(&message(2, 1, snapshot_chunk(0, 10))))).await;
+        assert_eq!(node.inbox.recv().await.unwrap().body, snapshot_chunk(0, 10));
         let mut newer_bulk = Wire::welcomed_on(&rt, &node, 2, Lane::Bulk).await;
         bulk.until_closed().await;
         newer.send(number(2, 3)).await;
         assert_eq!(node.number().await, 3);
-        newer_bulk.send(frame(&encode(&message(2, 1, piece(10, 10))))).await;
-        assert_eq!(node.inbox.recv().await.unwrap().body, piece(10, 10));
+        newer_bulk.send(frame(&encode(&message(2, 1, snapshot_chunk(10, 10))))).await;
+        assert_eq!(node.inbox.recv().await.unwrap().body, snapshot_chunk(10, 10));
     });
 }

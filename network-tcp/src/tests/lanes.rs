@@ -1,4 +1,4 @@
-//! Pieces of snapshots beside the other messages: neither waits behind, nor breaks off with, the
+//! Chunks of snapshots beside the other messages: neither waits behind, nor breaks off with, the
 //! other.
 
 use super::*;
@@ -24,11 +24,11 @@ impl Facing {
         node.send_number(2, 0);
         let (mut main, hello) = Wire::welcome(&mut listener, 2).await;
         assert_eq!(hello.lane, Lane::Main);
-        node.send(2, piece(0, 100));
+        node.send(2, snapshot_chunk(0, 100));
         let (mut bulk, hello) = Wire::welcome(&mut listener, 2).await;
         assert_eq!(hello.from.replica, replica(1));
         assert_eq!((hello.to, hello.lane), (replica(2), Lane::Bulk));
-        bulk.expect(&message(1, 2, piece(0, 100))).await;
+        bulk.expect(&message(1, 2, snapshot_chunk(0, 100))).await;
         main.expect(&number(0)).await;
         Self { node, listener, main, bulk }
     }
@@ -49,12 +49,12 @@ fn number(sequence: u64) -> Message {
 }
 
 #[test]
-fn heartbeats_arrive_while_the_pieces_are_stuck() {
+fn heartbeats_arrive_while_the_chunks_are_stuck() {
     run(async |rt| {
         let mut facing = Facing::start(&rt, PATIENT).await;
         // More than all the buffers of the kernel hold, and nobody reads it.
         for sequence in 1..400 {
-            facing.node.send(2, piece(sequence, 100_000));
+            facing.node.send(2, snapshot_chunk(sequence, 100_000));
             facing.beats(sequence).await;
             let waiting = facing.node.transport.outbox_bytes(replica(2), Lane::Bulk);
             assert!(waiting <= (1 << 20) + 101_000, "{waiting}");
@@ -67,14 +67,14 @@ fn heartbeats_arrive_while_the_pieces_are_stuck() {
 }
 
 #[test]
-fn pieces_arrive_while_the_heartbeats_are_stuck() {
+fn chunks_arrive_while_the_heartbeats_are_stuck() {
     run(async |rt| {
         let mut facing = Facing::start(&rt, PATIENT).await;
         for sequence in 1..400 {
             let commands = vec![Bytes::from(vec![1; 100_000])];
             facing.node.send(2, Body::Forward { boot: 1, sequence, commands });
-            facing.node.send(2, piece(sequence, 100));
-            facing.bulk.expect(&message(1, 2, piece(sequence, 100))).await;
+            facing.node.send(2, snapshot_chunk(sequence, 100));
+            facing.bulk.expect(&message(1, 2, snapshot_chunk(sequence, 100))).await;
         }
         assert!(facing.node.transport.outbox_bytes(replica(2), Lane::Main) >= 1 << 20);
         assert_eq!(facing.stats().connects, 2);
@@ -82,18 +82,18 @@ fn pieces_arrive_while_the_heartbeats_are_stuck() {
 }
 
 #[test]
-fn broken_pieces_are_connected_anew_and_the_heartbeats_go_on() {
+fn broken_chunks_are_connected_anew_and_the_heartbeats_go_on() {
     run(async |rt| {
         let mut facing = Facing::start(&rt, PATIENT).await;
         for life in 1..=3 {
             let Facing { node, listener, bulk, .. } = &mut facing;
-            // In the middle of a piece.
-            node.send(2, piece(life, 900_000));
+            // In the middle of a chunk.
+            node.send(2, snapshot_chunk(life, 900_000));
             assert!(bulk.more().await);
             bulk.write.shutdown().await.unwrap();
             bulk.until_closed().await;
             until(&rt, || {
-                node.send(2, piece(life, 10));
+                node.send(2, snapshot_chunk(life, 10));
                 node.transport.outbox_bytes(replica(2), Lane::Bulk) > 0
             })
             .await;
@@ -107,17 +107,17 @@ fn broken_pieces_are_connected_anew_and_the_heartbeats_go_on() {
 }
 
 #[test]
-fn a_peer_that_reports_no_pieces_is_left_and_tried_again() {
+fn a_peer_that_reports_no_chunks_is_left_and_tried_again() {
     run(async |rt| {
         let timing = Timing { silence: Duration::from_millis(50), ..Timing::DEFAULT };
         let node = Node::start_with(&rt, member(1), ANYWHERE, config(), timing).await;
         let mut listener = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         node.meet(&[(2, listener.local_addr().unwrap().to_string())]);
-        node.send(2, piece(0, 10));
+        node.send(2, snapshot_chunk(0, 10));
         let (mut silent, _) = Wire::welcome(&mut listener, 2).await;
         silent.until_closed().await;
         until(&rt, || {
-            node.send(2, piece(0, 10));
+            node.send(2, snapshot_chunk(0, 10));
             node.transport.outbox_bytes(replica(2), Lane::Bulk) > 0
         })
         .await;
@@ -127,15 +127,15 @@ fn a_peer_that_reports_no_pieces_is_left_and_tried_again() {
 }
 
 #[test]
-fn an_idle_lane_is_closed_and_opened_for_the_next_piece() {
+fn an_idle_lane_is_closed_and_opened_for_the_next_chunk() {
     run(async |rt| {
         let timing = Timing { idle: Duration::from_millis(1), ..PATIENT };
         let mut facing = Facing::start(&rt, timing).await;
-        let mut arrived = frame(&encode(&message(1, 2, piece(0, 100)))).len() as u64;
+        let mut arrived = frame(&encode(&message(1, 2, snapshot_chunk(0, 100)))).len() as u64;
         for life in 1..=3 {
             // Not idle as long as something may still be on its way.
             rt.sleep(Duration::from_millis(20)).await;
-            let last = message(1, 2, piece(life, 1000));
+            let last = message(1, 2, snapshot_chunk(life, 1000));
             facing.node.send(2, last.body.clone());
             facing.bulk.expect(&last).await;
             arrived += frame(&encode(&last)).len() as u64;
@@ -143,7 +143,7 @@ fn an_idle_lane_is_closed_and_opened_for_the_next_piece() {
             facing.bulk.until_closed().await;
             facing.beats(life).await;
 
-            let first = message(1, 2, piece(life, 30));
+            let first = message(1, 2, snapshot_chunk(life, 30));
             facing.node.send(2, first.body.clone());
             let (bulk, hello) = Wire::welcome(&mut facing.listener, 2).await;
             assert_eq!(hello.lane, Lane::Bulk);
@@ -169,8 +169,8 @@ fn a_message_on_the_wrong_lane_closes_its_connection_alone() {
         };
         let reply = Body::SnapshotReply { digest: Digest::of(b""), stored: 1 };
         let wrong = [
-            (Lane::Main, piece(0, 0)),
-            (Lane::Main, piece(7, 5000)),
+            (Lane::Main, snapshot_chunk(0, 0)),
+            (Lane::Main, snapshot_chunk(7, 5000)),
             (Lane::Bulk, append),
             (Lane::Bulk, reply),
             (Lane::Bulk, Body::TimeoutNow { last_log_id: LogId::ZERO, round: 1 }),
@@ -197,7 +197,7 @@ fn a_restarted_peer_is_found_again_on_both_lanes() {
     run(async |rt| {
         let (one, mut two) = pair(&rt).await;
         for life in 1..=3 {
-            let sent = piece(life, 300_000);
+            let sent = snapshot_chunk(life, 300_000);
             let mut missing = vec![sent.clone(), Body::ReadIndex { sequence: life }];
             until(&rt, || {
                 one.send_number(2, life);
@@ -219,25 +219,25 @@ fn a_restarted_peer_is_found_again_on_both_lanes() {
 }
 
 #[test]
-fn large_pieces_arrive_whole_and_in_order() {
+fn large_chunks_arrive_whole_and_in_order() {
     run(async |rt| {
         let (one, mut two) = pair(&rt).await;
-        one.send(2, piece(0, 0));
-        assert_eq!(two.inbox.recv().await.unwrap().body, piece(0, 0));
+        one.send(2, snapshot_chunk(0, 0));
+        assert_eq!(two.inbox.recv().await.unwrap().body, snapshot_chunk(0, 0));
         // Less than an outbox holds.
-        let pieces: Vec<Body> = [4 << 20, 1 << 20, 70_000, 3, 1 << 20, 5 << 20]
+        let chunks: Vec<Body> = [4 << 20, 1 << 20, 70_000, 3, 1 << 20, 5 << 20]
             .into_iter()
             .zip(1..)
-            .map(|(bytes, offset)| piece(offset, bytes))
+            .map(|(bytes, offset)| snapshot_chunk(offset, bytes))
             .collect();
-        pieces.iter().for_each(|body| one.send(2, body.clone()));
+        chunks.iter().for_each(|body| one.send(2, body.clone()));
         one.send_number(2, 1);
         let mut arrived = Vec::new();
-        while arrived.len() <= pieces.len() {
+        while arrived.len() <= chunks.len() {
             arrived.push(two.inbox.recv().await.unwrap().body);
         }
         arrived.retain(|body| *body != Body::ReadIndex { sequence: 1 });
-        assert!(arrived == pieces);
+        assert!(arrived == chunks);
         assert_eq!(one.transport.stats().connects, 2);
     });
 }

@@ -53,7 +53,7 @@ fn memories_of_all_groups_come_before_the_first_message() {
         let expected = [remembered(GROUP), remembered(GROUP + 2), message(1)];
         assert_eq!(*there.borrow(), expected);
         // The lane for snapshots is another connection, and the other direction another one.
-        one.send(2, piece(0, 10));
+        one.send(2, snapshot_chunk(0, 10));
         until(&rt, || there.borrow().len() == 6).await;
         two.send_number(1, 2);
         until(&rt, || here.borrow().len() == 1).await;

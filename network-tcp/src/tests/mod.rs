@@ -22,8 +22,8 @@ use futures::channel::mpsc;
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
-    ForwardOutcome, GroupId, Handover, Inbox, LogId, Membership, Memory, Message, NodeId, Obstacle,
-    Payload, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
+    ForwardOutcome, GroupId, Inbox, LeadershipTransfer, LogId, Membership, Memory, Message, NodeId,
+    Obstacle, Payload, Replica, Situation, SnapshotMeta, StoreState, Term, Transport,
 };
 use quorate_rt::{Executor, Launch, Listener, Network, ReadHalf, Stream, WriteHalf};
 use quorate_rt_tokio::{Tokio, TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};
@@ -356,8 +356,8 @@ fn membership() -> Membership {
     Membership::founding(CLUSTER, members).unwrap()
 }
 
-/// A piece of a snapshot.
-fn piece(offset: u64, bytes: usize) -> Body {
+/// A chunk of a snapshot.
+fn snapshot_chunk(offset: u64, bytes: usize) -> Body {
     let meta = SnapshotMeta {
         log_id: LogId::new(2, 1, 10),
         time: 4,
@@ -371,11 +371,11 @@ fn piece(offset: u64, bytes: usize) -> Body {
 }
 
 fn who() -> Body {
-    Body::Who { told: BTreeSet::from([1, 2, 3]) }
+    Body::Who { listed: BTreeSet::from([1, 2, 3]) }
 }
 
 fn situation() -> Body {
-    Body::Situation { situation: Situation::Empty, told: BTreeSet::new() }
+    Body::Situation { situation: Situation::Empty, listed: BTreeSet::new() }
 }
 
 fn claim() -> Body {
@@ -397,14 +397,14 @@ fn all_kinds() -> Vec<Body> {
         command(14, 5000),
         Entry { log_id: LogId::new(3, 2, 15), time: 6, payload: Payload::Membership(membership()) },
     ];
-    let handover = Handover { leader: replica(3), term: Term(2), round: 9 };
+    let transfer = LeadershipTransfer { leader: replica(3), term: Term(2), round: 9 };
     let commands = vec![Bytes::new(), Bytes::from_static(b"set"), Bytes::from(vec![1; 3000])];
     let forwarded = |outcome| Body::ForwardReply { boot: 5, sequence: 6, outcome };
     vec![
         Body::PreVote { last_log_id: log_id, attempt: 0 },
         Body::PreVoteReply { granted: true, attempt: 0 },
-        Body::Vote { last_log_id: LogId::ZERO, handover: None, attempt: 0 },
-        Body::Vote { last_log_id: log_id, handover: Some(handover), attempt: 0 },
+        Body::Vote { last_log_id: LogId::ZERO, transfer: None, attempt: 0 },
+        Body::Vote { last_log_id: log_id, transfer: Some(transfer), attempt: 0 },
         Body::TimeoutNow { last_log_id: log_id, round: 9 },
         Body::VoteReply { granted: false, attempt: 0 },
         Body::Append { prev: log_id, committed: 9, round: 77, durable: 0, entries: entries.into() },
@@ -432,9 +432,9 @@ fn all_kinds() -> Vec<Body> {
         Body::ReadIndex { sequence: 8 },
         Body::ReadIndexReply { sequence: 8, index: Some(15), time: 7 },
         Body::ReadIndexReply { sequence: 9, index: None, time: 0 },
-        piece(0, 0),
-        piece(1 << 30, 100),
-        piece(u64::MAX, 5000),
+        snapshot_chunk(0, 0),
+        snapshot_chunk(1 << 30, 100),
+        snapshot_chunk(u64::MAX, 5000),
         Body::SnapshotReply { digest: Digest::of(b"content"), stored: 1 << 30 },
         who(),
         situation(),

@@ -31,12 +31,12 @@ struct Hosts {
 /// Starts a node that stays until its process ends.
 fn start(host: &Host, own: Credentials, peers: BTreeMap<Replica, String>) -> Shared {
     let shared = Shared::default();
-    let told = Rc::clone(&shared);
+    let listed = Rc::clone(&shared);
     host.start(async move |rt| {
         let transport = TcpTransport::bind(&rt, &format!("0.0.0.0:{PORT}")).await.unwrap();
         transport.attach(GROUP, own, Inbox::new(|_| {}));
         transport.set_peers(GROUP, &peers);
-        told.replace(Some(transport));
+        listed.replace(Some(transport));
         pending().await
     });
     shared

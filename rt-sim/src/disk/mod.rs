@@ -85,7 +85,7 @@ pub(crate) struct DiskState {
     /// Nothing ends before that time, …
     stalled_until: Cell<u64>,
     /// … and this waits for it.
-    held: RefCell<Vec<Action>>,
+    stalled: RefCell<Vec<Action>>,
     under_way: RefCell<UnderWay>,
 }
 
@@ -99,7 +99,7 @@ impl DiskState {
             locks: RefCell::default(),
             locked: Cell::new(0),
             stalled_until: Cell::new(0),
-            held: RefCell::default(),
+            stalled: RefCell::default(),
             under_way: RefCell::default(),
         }
     }
@@ -139,7 +139,7 @@ impl DiskState {
 
     /// What a stall has held up ends now.
     fn release(&self, world: &World) {
-        for action in self.held.take() {
+        for action in self.stalled.take() {
             world.plan(world.now(), Event::Action(action));
         }
     }
@@ -151,7 +151,7 @@ impl DiskState {
     pub(crate) fn clear(&self) {
         self.names.take();
         self.under_way.take();
-        drop(self.held.take());
+        drop(self.stalled.take());
     }
 }
 

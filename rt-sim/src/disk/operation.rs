@@ -148,7 +148,7 @@ impl DiskState {
         }
         if self.stalled_until.get() > world.now() {
             let disk = Rc::clone(self);
-            self.held.borrow_mut().push(Box::new(move |world| {
+            self.stalled.borrow_mut().push(Box::new(move |world| {
                 disk.end(world, number, kind, waiting, work);
             }));
             return;

@@ -89,7 +89,7 @@ pub(crate) struct Net {
 /// What a stall holds up.
 struct Stall {
     until: u64,
-    held: Vec<Action>,
+    stalled: Vec<Action>,
 }
 
 impl Net {
@@ -130,7 +130,7 @@ impl Net {
         action: impl FnOnce(&Rc<World>) + 'static,
     ) {
         if let Some(stall) = self.stalled.borrow_mut().get_mut(&(from, to)) {
-            return stall.held.push(Box::new(action));
+            return stall.stalled.push(Box::new(action));
         }
         action(world);
     }
@@ -149,7 +149,7 @@ impl Net {
     fn release(&self, world: &World, is_over: impl Fn(&Stall) -> bool) {
         let mut stalled = self.stalled.borrow_mut();
         for (_, stall) in stalled.extract_if(.., |_, stall| is_over(stall)) {
-            for action in stall.held {
+            for action in stall.stalled {
                 world.plan(world.now(), Event::Action(action));
             }
         }
@@ -251,7 +251,7 @@ impl Network {
         }
         let until = self.world.now().saturating_add(nanos(duration));
         let mut stalled = self.world.net.stalled.borrow_mut();
-        let stall = stalled.entry((from, to)).or_insert(Stall { until, held: Vec::new() });
+        let stall = stalled.entry((from, to)).or_insert(Stall { until, stalled: Vec::new() });
         stall.until = stall.until.max(until);
         self.world.at(until, |world| {
             let now = world.now();

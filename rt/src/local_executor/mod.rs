@@ -8,10 +8,10 @@
 //! the backend. The backend is left with what it is good at: completing I/O, and one timer for the
 //! time that nothing is runnable.
 
-mod signal;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod waker;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use self::signal::Signal;
 pub use self::timer::Sleep;
 use self::timer::Timers;
+use self::waker::ExecutorWaker;
 use crate::blocking_threads::BlockingThreads;
 use crate::local_task::Entry;
 pub use crate::local_task::LocalTask;
@@ -216,10 +216,11 @@ where
         *outcome.borrow_mut() = Some(result);
     }));
 
-    let signal = Arc::new(Signal::default());
-    let waker = Waker::from(Arc::clone(&signal));
+    let executor_waker = Arc::new(ExecutorWaker::default());
+    let waker = Waker::from(Arc::clone(&executor_waker));
     let vital = FuturesUnordered::new();
-    let mut turns = Turns { core: &core, signal, waker, tasks, vital, nap: None, make_nap: nap };
+    let mut turns =
+        Turns { core: &core, executor_waker, waker, tasks, vital, nap: None, make_nap: nap };
 
     poll_fn(|context| turns.poll_until(context, |_| outcome.borrow().is_some())).await;
 
@@ -233,7 +234,7 @@ where
     })
     .await;
     (turns.make_nap)(LAST_TURN).await;
-    turns.signal.close();
+    turns.executor_waker.close();
     drop(turns);
     outcome.into_inner().expect("the main future has ended")
 }
@@ -250,7 +251,7 @@ impl Drop for Leave {
 
 struct Turns<'a, 'core, N, S> {
     core: &'core Rc<Core>,
-    signal: Arc<Signal>,
+    executor_waker: Arc<ExecutorWaker>,
     waker: Waker,
     tasks: FuturesUnordered<BoxedEntry<'a>>,
     vital: FuturesUnordered<BoxedEntry<'static>>,
@@ -266,7 +267,7 @@ where
     /// Polls what is runnable, until `done`, until nothing is runnable, or until it is the
     /// backend's turn.
     fn poll_until(&mut self, backend: &mut Context<'_>, done: impl Fn(&Self) -> bool) -> Poll<()> {
-        self.signal.enter(backend.waker());
+        self.executor_waker.enter(backend.waker());
         self.core.polls.set(0);
         loop {
             // Here and not only in the backend's timer, which it may not look at while we are
@@ -283,7 +284,7 @@ where
             if self.nap_is_over(backend) {
                 continue;
             }
-            if self.signal.leave() {
+            if self.executor_waker.leave() {
                 return Poll::Pending;
             }
         }

@@ -10,7 +10,7 @@ use quorate_core::{Entry, GroupId, HardState, LogId, Payload, Replica, Term};
 
 use crate::format::{ALIGNMENT, EntryCrc, HEADER_BYTES, Position, SegmentHeader, record_seed};
 use crate::record::{
-    KIND_BEGIN, KIND_OWNER, KIND_WRITE, RECORD_HEADER_BYTES, record_bytes, witness,
+    KIND_BEGIN, KIND_OWNER, KIND_WRITE, RECORD_HEADER_BYTES, record_bytes, sync_marker,
 };
 
 /// The store's incarnation.
@@ -64,7 +64,7 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
                 let durable = Position { segment, offset };
                 image.put(KIND_WRITE, 1, durable, &[0; 4]);
             }
-            7 => image.content.extend_from_slice(&witness(STORE, image.end())),
+            7 => image.content.extend_from_slice(&sync_marker(STORE, image.end())),
             8 => {
                 let count = image.content.len() + 8 * usize::from(argument);
                 image.content.resize(count, 0);
@@ -158,7 +158,7 @@ fn write(script: &mut &[u8]) -> Vec<u8> {
     };
     let mut body = Gather::new();
     let hard_state = how & 32;
-    let fields = body.put_later();
+    let fields = body.reserve_u32();
     if hard_state > 0 {
         let voted_for = Some(Replica::new(index, 1)).filter(|vote| vote.id > 0);
         let hard_state = HardState { term: Term(term), voted_for };

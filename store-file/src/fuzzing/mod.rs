@@ -17,7 +17,7 @@ use quorate_rt::testing::Memory;
 use self::image::{SEGMENT_BYTES, STORE, header, image, repair};
 use crate::format::{EntryCrc, Position, record_seed};
 use crate::record::{
-    Content, Encoder, KIND_BEGIN, KIND_OWNER, KIND_WITNESS, KIND_WRITE, RECORD_HEADER_BYTES,
+    Content, Encoder, KIND_BEGIN, KIND_OWNER, KIND_SYNC_MARKER, KIND_WRITE, RECORD_HEADER_BYTES,
     RecordHeader, take_checked_entry,
 };
 use crate::{FileConfig, FileStore};
@@ -29,7 +29,7 @@ use crate::{FileConfig, FileStore};
 pub fn records(data: &[u8]) {
     const GROUP: u64 = 7;
     let Some((how, body)) = data.split_first() else { return };
-    let kind = [KIND_OWNER, KIND_WRITE, KIND_WITNESS, KIND_BEGIN][usize::from(how & 3)];
+    let kind = [KIND_OWNER, KIND_WRITE, KIND_SYNC_MARKER, KIND_BEGIN][usize::from(how & 3)];
     let at = Position::first_in(1);
     let mut body = body.to_vec();
     if how & 4 == 0 {
@@ -111,8 +111,8 @@ pub fn recovery(data: &[u8]) {
         assert_eq!(recovered.hard_state, checked.hard_state);
         assert_eq!((&recovered.standing, &recovered.marks), (&checked.standing, &checked.marks));
         if let Some((first, last)) = checked.entries {
-            assert_eq!(first.index, recovered.outline.purged().index + 1);
-            assert_eq!(last, recovered.outline.last());
+            assert_eq!(first.index, recovered.log_meta.purged().index + 1);
+            assert_eq!(last, recovered.log_meta.last());
         }
         let entries = read_all(&rt, &store, *group, &recovered);
         groups.insert(*group, (recovered, entries));
@@ -120,7 +120,7 @@ pub fn recovery(data: &[u8]) {
     // On with the first group, or a new one.
     let group = groups.keys().next().copied().unwrap_or(1);
     let (recovered, entries) = groups.entry(group).or_default();
-    let last = recovered.outline.last();
+    let last = recovered.log_meta.last();
     if last.index < u64::MAX - 1 {
         let next = Entry {
             log_id: LogId { index: last.index + 1, ..last },
@@ -129,7 +129,7 @@ pub fn recovery(data: &[u8]) {
         };
         let write = LogWrite { entries: vec![next.clone()].into(), ..LogWrite::default() };
         put(&rt, &store, group, write);
-        recovered.outline.push(&next);
+        recovered.log_meta.push(&next);
         entries.push(next);
     }
     drop(store);
@@ -255,12 +255,12 @@ async fn open(rt: &Memory, dir: &Path) -> Result<FileStore<Memory>, StoreError> 
     FileStore::open_with(rt, dir, config).await
 }
 
-/// The log of a group, which is what the outline says.
+/// The log of a group, which is what the metadata says.
 fn read_all(rt: &Memory, store: &FileStore<Memory>, group: u64, is: &Recovered) -> Vec<Entry> {
-    let range = is.outline.purged().index + 1..is.outline.last().index + 1;
+    let range = is.log_meta.purged().index + 1..is.log_meta.last().index + 1;
     let entries = rt.wait(store.read(group, range.clone(), usize::MAX)).unwrap();
     let log_ids = entries.iter().map(|entry| Some(entry.log_id));
-    assert!(log_ids.eq(range.map(|index| is.outline.log_id(index))));
+    assert!(log_ids.eq(range.map(|index| is.log_meta.log_id(index))));
     entries.to_vec()
 }
 

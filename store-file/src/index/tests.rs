@@ -86,7 +86,7 @@ fn what_is_in_memory_is_part_of_a_read_if_it_is_asked_for_and_fits() {
     write(&mut logs, 1, 1..3, 1);
     write(&mut logs, 1, 3..5, 1);
     logs.shrink(Position::first_in(2));
-    let stored = 2 * logs.logs[&1].place(1).unwrap().entry_bytes();
+    let stored = 2 * logs.logs[&1].location(1).unwrap().entry_bytes();
     for (range, max_bytes, expected) in [
         (1..5, stored + 2 * one(), vec![2, 2]),
         (1..5, stored + one(), vec![2, 1]),
@@ -97,7 +97,7 @@ fn what_is_in_memory_is_part_of_a_read_if_it_is_asked_for_and_fits() {
         let parts = logs.plan(1, range.clone(), max_bytes).unwrap();
         let lens = parts.iter().map(|part| match part {
             Part::Recent(entries) => entries.len(),
-            Part::Stored { places, .. } => places.len(),
+            Part::Stored { locations, .. } => locations.len(),
         });
         assert_eq!(lens.collect::<Vec<_>>(), expected, "{range:?} in {max_bytes} bytes");
     }
@@ -118,18 +118,19 @@ fn what_is_not_durable_stays_in_memory() {
 #[test]
 fn entries_that_stand_near_each_other_are_read_at_once() {
     // Far from the begin of the segment, as most are.
-    let place = |offset: u64, len| Place { offset: (64 << 20) + offset, segment: 3, len };
-    let before = [place(0, 100), place(100, 50)];
+    let location =
+        |offset: u64, len| EntryLocation { offset: (64 << 20) + offset, segment: 3, len };
+    let before = [location(0, 100), location(100, 50)];
     let most = READ_BYTES as u32;
     for (next, expected) in [
-        (place(150, 10), true),
-        (place(150 + MAX_GAP_BYTES, 10), true),
-        (place(150 + MAX_GAP_BYTES + 1, 10), false),
-        (place(150, most - 150), true),
-        (place(150, most - 149), false),
+        (location(150, 10), true),
+        (location(150 + MAX_GAP_BYTES, 10), true),
+        (location(150 + MAX_GAP_BYTES + 1, 10), false),
+        (location(150, most - 150), true),
+        (location(150, most - 149), false),
         // It was written again since.
-        (place(149, 10), false),
-        (Place { segment: 4, ..place(150, 10) }, false),
+        (location(149, 10), false),
+        (EntryLocation { segment: 4, ..location(150, 10) }, false),
     ] {
         assert_eq!(neighbours(&before, next), expected, "{next:?}");
     }

@@ -45,7 +45,7 @@ fn noted(writes: &[(LogWrite, bool)]) -> Result<(Index, Index, usize), String> {
         note(&mut log, write, *replaces)?;
     }
     log.anchor().map_err(|(reason, _)| reason)?;
-    Ok((log.outline.purged().index, log.outline.last().index, log.places.len()))
+    Ok((log.log_meta.purged().index, log.log_meta.last().index, log.locations.len()))
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
         note(&mut log, &purge(1, 3), false).unwrap();
         log
     };
-    assert_eq!((start().outline.purged().index, start().places.len()), (3, 2));
+    assert_eq!((start().log_meta.purged().index, start().locations.len()), (3, 2));
     // As it is already.
     assert_eq!(note(&mut start(), &purge(1, 2), false), Ok(0));
     assert_eq!(note(&mut start(), &purge(1, 3), false), Ok(0));
@@ -141,7 +141,7 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
     // One that went ahead of entries that waited for space may have found what it does not expect.
     let mut ahead = start();
     note(&mut ahead, &purge(1, 4), true).unwrap();
-    assert_eq!((ahead.outline.last().index, ahead.places.len()), (4, 0), "nothing is left");
+    assert_eq!((ahead.log_meta.last().index, ahead.locations.len()), (4, 0), "nothing is left");
 }
 
 /// Writes that could be written, and not be read again.
@@ -203,10 +203,10 @@ fn a_purge_lets_go_of_memory() {
     note(&mut log, &snapshot(100_000, 1), false).unwrap();
     let one = bytes / 100_000;
     assert_eq!(note(&mut log, &purge(1, 99_990), false), Ok(bytes - 10 * one));
-    assert_eq!((log.recent.bytes(), log.places.len()), (10 * one, 10));
-    assert!(log.places.capacity() < 1000);
+    assert_eq!((log.recent.bytes(), log.locations.len()), (10 * one, 10));
+    assert!(log.locations.capacity() < 1000);
     assert_eq!(log.first_recent(), 99_991);
-    assert!(log.place(99_990).is_none() && log.place(99_991).is_some());
+    assert!(log.location(99_990).is_none() && log.location(99_991).is_some());
     assert_eq!(note(&mut log, &entries(2, 99_995, 99_995), false), Ok(6 * one));
     // Of a log that is told anew, all that was told comes again.
     assert_eq!(log.state_before(5), None);
@@ -224,11 +224,11 @@ fn a_log_that_was_long_keeps_room_for_twice_of_what_is_left() {
         [(1024, 10, false), (1025, 10, true), (4096, 1024, false), (4096, 1023, true)]
     {
         let mut log = Log::new(true);
-        log.places.reserve_exact(room);
-        let room = log.places.capacity();
+        log.locations.reserve_exact(room);
+        let room = log.locations.capacity();
         note(&mut log, &entries(1, 1, room as Index), false).unwrap();
         note(&mut log, &purge(1, (room - left) as Index), false).unwrap();
-        let now = log.places.capacity();
+        let now = log.locations.capacity();
         assert!(if shrinks { (2 * left..room).contains(&now) } else { now == room }, "{now}");
     }
 }

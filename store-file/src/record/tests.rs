@@ -9,7 +9,7 @@ use quorate_core::{
 
 use super::*;
 use crate::format::HEADER_BYTES;
-use crate::log::Place;
+use crate::log::EntryLocation;
 
 fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
@@ -92,8 +92,8 @@ fn the_place_of_an_entry_tells_its_size() {
         let write = LogWrite { entries: vec![entry.clone()].into(), ..LogWrite::default() };
         let mut encoder = Encoder::new(9);
         let (_, spans) = encoder.encode(5, &write, false);
-        let place = Place { offset: 0, segment: 1, len: spans[0].len as u32 };
-        assert_eq!(place.entry_bytes(), entry.bytes());
+        let location = EntryLocation { offset: 0, segment: 1, len: spans[0].len as u32 };
+        assert_eq!(location.entry_bytes(), entry.bytes());
     }
 }
 
@@ -122,7 +122,7 @@ fn zeros_are_no_record() {
 fn the_format_stays() {
     let (record, _) = record(Position { segment: 2, offset: 8000 });
     assert_eq!(crc(0, [&record[..]]), 0x9135_d6e2);
-    assert_eq!(crc(0, [&witness(9, Position { segment: 2, offset: 8000 })[..]]), 0x66c0_0966);
+    assert_eq!(crc(0, [&sync_marker(9, Position { segment: 2, offset: 8000 })[..]]), 0x66c0_0966);
     let mut encoder = Encoder::new(9);
     let owner = Owner { node: Some(3), boot: 5, cluster: Some(ClusterId(7)) };
     encoder.encode_owner(&owner);

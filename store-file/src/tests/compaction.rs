@@ -269,13 +269,13 @@ fn what_a_purge_left_goes_with_the_next_opening_if_its_begin_was_lost() {
         closed(&recorded).await;
         let mut lost = 0;
         for Moment { mut image, .. } in recorded.disk.take_moments() {
-            let Some(last) = places(&image).into_iter().rfind(|place| !place.witness) else {
+            let Some(last) = places(&image).into_iter().rfind(|place| !place.sync_marker) else {
                 continue;
             };
             image.get_mut(&last.file).unwrap()[last.begin..].fill(0);
             let rt = rt.with(&image);
             let Ok(store) = open(&rt).await else { continue };
-            if recovered(&store, 1).await.outline.purged() != at {
+            if recovered(&store, 1).await.log_meta.purged() != at {
                 continue;
             }
             lost += usize::from(images_of_segments(&image) > 3);

@@ -25,7 +25,7 @@ struct Crash {
 impl Crash {
     /// Writes the acknowledged entries one by one, then the others as one batch. The sizes are
     /// those of the entries' commands.
-    async fn make(rt: &Memory, acknowledged: &[usize], batch: &[usize], witness: bool) -> Self {
+    async fn make(rt: &Memory, acknowledged: &[usize], batch: &[usize], sync_marker: bool) -> Self {
         let written: Vec<_> = (acknowledged.iter().chain(batch).zip(1..))
             .map(|(size, index)| entry(1, index, vec![0x40 + index as u8; *size]))
             .collect();
@@ -35,7 +35,7 @@ impl Crash {
         for entry in first {
             put(&store, 1, entries([entry.clone()])).await;
         }
-        if witness {
+        if sync_marker {
             drop(store);
             rt = rt.with(&closed(&rt).await);
             store = open(&rt).await.unwrap();
@@ -60,9 +60,9 @@ impl Crash {
     async fn all(rt: &Memory) -> Vec<Self> {
         let mut crashes = Vec::new();
         let batch = [10, 700, 0, 300, 900];
-        for witness in [false, true] {
+        for sync_marker in [false, true] {
             for acknowledged in [&[][..], &[0], &[40, 1000], &[40, 12_040], &[40, 20_000, 7]] {
-                crashes.push(Self::make(rt, acknowledged, &batch, witness).await);
+                crashes.push(Self::make(rt, acknowledged, &batch, sync_marker).await);
             }
         }
         crashes
@@ -122,7 +122,7 @@ fn any_unsynced_sectors_may_be_missing() {
                 let rt = rt.with(&closed(&rt).await);
                 let store = open(&rt).await.unwrap();
                 put(&store, 1, entries(expected[found..].to_vec())).await;
-                // Another crash, before there is a witness.
+                // Another crash, before there is a sync marker.
                 let store = open(&rt.with(&rt.disk.synced())).await.unwrap();
                 assert_eq!(all(&store, 1).await, expected, "{what}");
             }
@@ -166,10 +166,10 @@ fn a_crash_in_a_recovery_loses_nothing_either() {
 #[test]
 fn a_log_is_cut_at_every_byte() {
     in_memory(async |rt| {
-        for (acknowledged, witness) in
+        for (acknowledged, sync_marker) in
             [(&[][..], false), (&[5, 60], false), (&[5, 60], true), (&[60, 12_040], true)]
         {
-            let crash = Crash::make(&rt, acknowledged, &[9, 0, 30], witness).await;
+            let crash = Crash::make(&rt, acknowledged, &[9, 0, 30], sync_marker).await;
             let places = places(&crash.now);
             assert_eq!(
                 places.len(),
@@ -208,8 +208,8 @@ fn a_cut_before_what_follows_is_damage() {
         // The second entry ends the first segment.
         let crash = Crash::make(&rt, &[60, 12_040, 60], &[], true).await;
         let places = places(&crash.now);
-        let [first, second, third, witness] = &places[..] else { panic!("{places:?}") };
-        assert!(witness.witness && third.file != first.file);
+        let [first, second, third, sync_marker] = &places[..] else { panic!("{places:?}") };
+        assert!(sync_marker.sync_marker && third.file != first.file);
         let ends = (first.begin..first.end).chain(second.begin..second.begin + 100);
         for at in ends.chain(second.begin + second.used - 100..second.begin + second.used) {
             let mut image = crash.now.clone();
@@ -228,11 +228,11 @@ fn a_cut_before_what_follows_is_damage() {
 fn a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends() {
     in_memory(async |rt| {
         // The last segment is full of acknowledged writes, holds a large one alone, or is still
-        // empty; with a witness or without.
-        for (acknowledged, batch, witness) in
+        // empty; with a sync marker or without.
+        for (acknowledged, batch, sync_marker) in
             [(&[40, 900, 0][..], &[][..], false), (&[40, 20_000], &[9, 700], true)]
         {
-            let crash = Crash::make(&rt, acknowledged, batch, witness).await;
+            let crash = Crash::make(&rt, acknowledged, batch, sync_marker).await;
             let places = places(&crash.now);
             for (file, whole) in segments(&crash.now) {
                 let bytes = segment_header(whole, number(file)).bytes as usize;
@@ -246,7 +246,8 @@ fn a_segment_that_is_shorter_than_it_was_made_is_damage_wherever_it_ends() {
                     let what = format!("{} cut at {at}", file.display());
                     crash.damaged(&image, file, at, &what).await;
                 }
-                // All that it was made with is there: a witness may stand behind that, and be lost.
+                // All that it was made with is there: a sync marker may stand behind that, and be
+                // lost.
                 let mut image = crash.now.clone();
                 image.get_mut(file).unwrap().truncate(bytes);
                 crash.survives(&image, "cut behind its length").await;
@@ -277,26 +278,26 @@ fn an_entry_that_is_cut_off_an_open_store_is_damage() {
 #[test]
 fn every_flipped_bit_is_noticed_or_means_nothing() {
     in_memory(async |rt| {
-        // Closed, with a witness; or crashed with a batch behind what was acknowledged. Where it
-        // goes over two segments, each recovery takes long, and the bits after the first of a body
-        // are left to the others.
+        // Closed, with a sync marker; or crashed with a batch behind what was acknowledged. Where
+        // it goes over two segments, each recovery takes long, and the bits after the first of a
+        // body are left to the others.
         let cases: [(&[usize], &[usize], usize); 3] =
             [(&[30, 12_040, 7], &[], 44), (&[0, 33], &[], 200), (&[60], &[30, 3], 200)];
         for (acknowledged, batch, most) in cases {
             let crash = Crash::make(&rt, acknowledged, batch, batch.is_empty()).await;
             let places = places(&crash.now);
-            let witnesses = places.iter().filter(|place| place.witness).count();
-            assert_eq!(places.len(), crash.written.len() + witnesses);
-            assert!(batch.is_empty() == (witnesses > 0));
+            let sync_markers = places.iter().filter(|place| place.sync_marker).count();
+            assert_eq!(places.len(), crash.written.len() + sync_markers);
+            assert!(batch.is_empty() == (sync_markers > 0));
             let mut number = 0;
             for place in &places {
-                number += usize::from(!place.witness);
+                number += usize::from(!place.sync_marker);
                 for at in place.begin..place.end.min(place.begin + most) {
                     for bit in 0..8 {
                         let mut image = crash.now.clone();
                         image.get_mut(&place.file).unwrap()[at] ^= 1 << bit;
                         let what = format!("bit {bit} of {at} in record {number}");
-                        let meant = !place.witness && at < place.begin + place.used;
+                        let meant = !place.sync_marker && at < place.begin + place.used;
                         if meant && number <= crash.acknowledged {
                             crash.damaged(&image, &place.file, place.begin, &what).await;
                         } else {

@@ -196,7 +196,7 @@ fn a_torn_first_batch_of_a_segment_is_cut() {
 const BLOCK: u64 = 4 << 10;
 
 /// A store that was closed, with ten entries of 1000 bytes in its first segment; and the end of its
-/// log, behind which the witness stands.
+/// log, behind which the sync marker stands.
 async fn closed_with_ten(scene: &Scene) -> (Vec<u8>, u64) {
     let store = scene.open().await;
     for index in 1..=10 {
@@ -211,7 +211,7 @@ async fn closed_with_ten(scene: &Scene) -> (Vec<u8>, u64) {
 fn zeros_over_acknowledged_records_are_damage_where_any_later_record_survives() {
     scene(async |scene| {
         let (whole, end) = closed_with_ten(&scene).await;
-        // The last one leaves nothing but the witness.
+        // The last one leaves nothing but the sync marker.
         for at in (FIRST..end - BLOCK).step_by(999).chain([end - BLOCK]) {
             let mut content = whole.clone();
             content[at as usize..(at + BLOCK) as usize].fill(0);
@@ -228,16 +228,16 @@ fn zeros_over_acknowledged_records_are_damage_where_any_later_record_survives() 
 /// They can't be told from a tail that was never written: the peers remember more, and the check
 /// says what it does not know.
 #[test]
-fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
+fn zeros_over_the_very_end_are_a_tail_without_a_sync_marker() {
     scene(async |scene| {
         let (whole, end) = closed_with_ten(&scene).await;
         let report = FileStore::check(&scene.rt, &scene.dir).await.unwrap().end.unwrap();
         assert!(
-            report.is_witnessed && report.torn_bytes == 0 && report.offset == end,
+            report.has_sync_marker && report.torn_bytes == 0 && report.offset == end,
             "{report:?}"
         );
         let mut within = 0;
-        for begin in (end - BLOCK + WITNESS_BYTES..=end - 1000).step_by(13) {
+        for begin in (end - BLOCK + SYNC_MARKER_BYTES..=end - 1000).step_by(13) {
             let mut content = whole.clone();
             content[begin as usize..(begin + BLOCK).min(SMALL.segment_bytes) as usize].fill(0);
             scene.set_content(1, &content);
@@ -246,7 +246,7 @@ fn zeros_over_the_very_end_are_a_tail_without_a_witness() {
             let (_, last) = report.groups[&1].entries.unwrap();
             assert!((6..10).contains(&last.index), "{last}");
             let found = report.end.unwrap();
-            assert!(!found.is_witnessed, "{found:?}");
+            assert!(!found.has_sync_marker, "{found:?}");
             // The bytes that fill up a record are zeros anyway.
             assert!(found.offset < begin + ALIGNMENT, "{found:?} for zeros at {begin}");
             // What is left of the record in which they begin.

@@ -121,15 +121,15 @@ fn an_opening_writes_the_first_batch_of_a_segment_again() {
     });
 }
 
-/// Found by the simulator: the witness at the end of one segment was taken for one at the end of
-/// the log, in the next.
+/// Found by the simulator: the sync marker at the end of one segment was taken for one at the end
+/// of the log, in the next.
 #[test]
-fn a_witness_speaks_for_the_end_of_its_own_segment_alone() {
+fn a_sync_marker_speaks_for_the_end_of_its_own_segment_alone() {
     scene(async |scene| {
         let store = scene.open().await;
         put(&store, 1, entries([entry(1, 1, vec![1; 10 << 10])])).await;
         drop(store);
-        scene.closed().await; // Segment 1 ends with a witness.
+        scene.closed().await; // Segment 1 ends with a sync marker.
         let store = scene.open().await;
         put(&store, 1, entries([entry(1, 2, vec![2; 10 << 10])])).await;
         scene.made(3).await;

@@ -7,7 +7,8 @@ use super::*;
 use crate::format::{HEADER_BYTES, crc, record_seed};
 use crate::owner::Owner;
 use crate::record::{
-    Encoder, KIND_BEGIN as BEGIN, KIND_OWNER as OWNER, KIND_WITNESS as WITNESS, KIND_WRITE as WRITE,
+    Encoder, KIND_BEGIN as BEGIN, KIND_OWNER as OWNER, KIND_SYNC_MARKER as SYNC_MARKER,
+    KIND_WRITE as WRITE,
 };
 
 /// The body of a write of nothing.
@@ -112,7 +113,7 @@ fn what_is_put_together_rightly_is_a_log() {
         let end = forger.end();
         forger.next_segment();
         forger.put(WRITE, end, NOTHING);
-        forger.put(WITNESS, forger.end(), &[]);
+        forger.put(SYNC_MARKER, forger.end(), &[]);
         forger.accepted().await;
     });
 }
@@ -145,15 +146,15 @@ fn the_log_was_never_durable_up_to_an_earlier_place_or_one_ahead() {
 }
 
 #[test]
-fn a_witness_speaks_of_its_own_place_and_of_nothing_else() {
+fn a_sync_marker_speaks_of_its_own_place_and_of_nothing_else() {
     forge(async |mut forger| {
         let first = forger.put_batch();
-        let at = forger.put(WITNESS, first, &[]);
+        let at = forger.put(SYNC_MARKER, first, &[]);
         forger.refused_at(at, "another place").await;
 
         forger.clear();
         forger.put_batch();
-        let at = forger.put(WITNESS, forger.end(), NOTHING);
+        let at = forger.put(SYNC_MARKER, forger.end(), NOTHING);
         forger.refused_at(at, "with a body").await;
     });
 }
@@ -258,7 +259,7 @@ fn what_is_missing_stood_where_the_log_ends_or_in_a_later_segment() {
 
 /// After its body the search goes on behind its first bytes, which have left the memory.
 #[test]
-fn a_torn_record_larger_than_what_is_read_at_once_is_no_witness() {
+fn a_torn_record_larger_than_what_is_read_at_once_is_no_sync_marker() {
     forge(async |mut forger| {
         forger.put_batch();
         let content = forger.segments.last_mut().unwrap();

@@ -106,7 +106,7 @@ fn votes_and_starts_need_no_space() {
             assert_eq!(store.identify(3).await.unwrap().boot, boot);
             let recovered = recovered(&store, 1).await;
             assert_eq!(recovered.hard_state.term, Term(29));
-            assert_eq!(recovered.outline.last().index, first - 1);
+            assert_eq!(recovered.log_meta.last().index, first - 1);
             drop(store);
             scene.closed().await;
         }
@@ -139,7 +139,7 @@ fn a_purge_frees_space_and_the_queue_goes_on() {
         let state = State::of(&store, 1).await;
         assert_eq!(state.snapshot, Some(meta.clone()));
         assert_eq!(state.last().index, first);
-        assert_eq!(recovered(&store, 1).await.outline.purged(), meta.log_id);
+        assert_eq!(recovered(&store, 1).await.log_meta.purged(), meta.log_id);
     });
 }
 
@@ -163,8 +163,8 @@ fn entries_that_are_purged_while_they_wait_are_not_written() {
         scene.until(|| heard.has(first, "durable") && heard.has(first + 1, "durable")).await;
         drop(store);
         let store = scene.open().await;
-        let outline = recovered(&store, 1).await.outline;
-        assert_eq!((outline.purged(), outline.last().index), (meta.log_id, first + 1));
+        let log_meta = recovered(&store, 1).await.log_meta;
+        assert_eq!((log_meta.purged(), log_meta.last().index), (meta.log_id, first + 1));
     });
 }
 
@@ -195,8 +195,8 @@ fn a_snapshot_stands_for_entries_that_waited_and_were_lost() {
             let store = scene.open().await;
             let recovered = recovered(&store, 1).await;
             assert_eq!(recovered.snapshot.as_ref(), Some(covering));
-            assert_eq!(recovered.outline.purged(), covering.log_id);
-            assert_eq!(recovered.outline.last(), covering.log_id);
+            assert_eq!(recovered.log_meta.purged(), covering.log_id);
+            assert_eq!(recovered.log_meta.last(), covering.log_id);
             store.identify(3).await.unwrap();
             drop(store);
             scene.closed().await;
@@ -340,7 +340,7 @@ fn a_power_cut_at_any_point_leaves_a_valid_log() {
                 rt.disk.faults.full.set(full && durable > 0);
                 let store = open(&rt).await.unwrap();
                 let recovered = recovered(&store, 1).await;
-                let (purged, last) = (recovered.outline.purged(), recovered.outline.last());
+                let (purged, last) = (recovered.log_meta.purged(), recovered.log_meta.last());
                 assert!(last.index >= durable as u64, "{last} of {durable}");
                 assert!(recovered.hard_state.term >= Term(term as u64));
                 assert!(purged.index == 0 || purged == meta.log_id && term == 6);

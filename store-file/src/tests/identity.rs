@@ -227,7 +227,7 @@ fn a_crash_at_any_operation_leaves_the_identity_that_was_acknowledged() {
             assert_eq!((identity.boot, identity.cluster), (held.0 + 1, held.1));
             // It is bound to its cluster together with the entry.
             let recovered = recovered(&store, 1).await;
-            assert_eq!(held.1.is_some(), recovered.outline.last().index > 0);
+            assert_eq!(held.1.is_some(), recovered.log_meta.last().index > 0);
         }
         assert!(lost > 10, "{lost}");
         incarnations.dedup();

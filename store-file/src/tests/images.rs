@@ -20,7 +20,7 @@ pub(super) struct Place {
     pub(super) end: usize,
     /// Bytes of it that mean something.
     pub(super) used: usize,
-    pub(super) witness: bool,
+    pub(super) sync_marker: bool,
 }
 
 pub(super) async fn open(rt: &Memory) -> Result<FileStore<Memory>, StoreError> {
@@ -96,8 +96,14 @@ pub(super) fn places(image: &Image) -> Vec<Place> {
         {
             let used = RECORD_HEADER_BYTES + record.body_bytes as usize;
             let end = begin + record_bytes(record.body_bytes);
-            let (file, witness) = (file.clone(), record.is_witness());
-            places.push(Place { file, begin: begin as usize, end: end as usize, used, witness });
+            let (file, sync_marker) = (file.clone(), record.is_sync_marker());
+            places.push(Place {
+                file,
+                begin: begin as usize,
+                end: end as usize,
+                used,
+                sync_marker,
+            });
             begin = end;
         }
     }

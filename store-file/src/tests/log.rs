@@ -1,6 +1,6 @@
 //! What is written is read, now and after an opening.
 
-use quorate_core::{Membership, Outline};
+use quorate_core::{LogMeta, Membership};
 
 use super::*;
 
@@ -48,11 +48,11 @@ fn entries_of_all_kinds_and_the_hard_state_survive_together() {
         drop(store);
 
         let store = scene.open().await;
-        let mut outline = Outline::default();
-        written.iter().for_each(|entry| outline.push(entry));
+        let mut log_meta = LogMeta::default();
+        written.iter().for_each(|entry| log_meta.push(entry));
         assert_eq!(
             recovered(&store, 9).await,
-            Recovered { hard_state, outline, ..Recovered::default() }
+            Recovered { hard_state, log_meta, ..Recovered::default() }
         );
         assert_eq!(all(&store, 9).await, written);
     });
@@ -71,7 +71,7 @@ fn the_last_hard_state_counts() {
             recovered.hard_state,
             HardState { term: Term(7), voted_for: Some(Replica::new(2, 7)) }
         );
-        assert_eq!(recovered.outline, Outline::default());
+        assert_eq!(recovered.log_meta, LogMeta::default());
     });
 }
 

@@ -32,7 +32,7 @@ use quorate_rt::testing::{Disk, Faults, Image, Memory, Moment};
 use quorate_rt::{Executor, Files, Launch, yield_now};
 
 use crate::format::{ALIGNMENT, HEADER_BYTES, Position, SegmentHeader};
-use crate::record::{WITNESS_BYTES, witness};
+use crate::record::{SYNC_MARKER_BYTES, sync_marker};
 use crate::{FileConfig, FileStore};
 
 type Store = FileStore<Memory>;
@@ -90,13 +90,13 @@ impl Scene {
     /// The end of a segment's records.
     fn end(&self, segment: u32) -> u64 {
         let content = self.content(segment);
-        // A record ends with the last byte that isn't zero, filled up; a witness is none.
+        // A record ends with the last byte that isn't zero, filled up; a sync marker is none.
         let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         let used = used.next_multiple_of(ALIGNMENT as usize) as u64;
-        let Some(at) = used.checked_sub(WITNESS_BYTES) else { return used };
+        let Some(at) = used.checked_sub(SYNC_MARKER_BYTES) else { return used };
         let store = segment_header(&content, segment).store;
         let end = Position { segment, offset: at };
-        let found = content[at as usize..used as usize] == witness(store, end);
+        let found = content[at as usize..used as usize] == sync_marker(store, end);
         if found { at } else { used }
     }
 
@@ -108,7 +108,8 @@ impl Scene {
         }
     }
 
-    /// Removes the witness from a segment, as if the system had crashed before that was on disk.
+    /// Removes the sync marker from a segment, as if the system had crashed before that was on
+    /// disk.
     fn crash(&self, segment: u32) {
         let (mut content, end) = (self.content(segment), self.end(segment));
         content[end as usize..].fill(0);
@@ -201,7 +202,7 @@ async fn all<R: Files>(store: &FileStore<R>, group: GroupId) -> Vec<Entry> {
 }
 
 async fn last<R: Files>(store: &FileStore<R>, group: GroupId) -> Index {
-    recovered(store, group).await.outline.last().index
+    recovered(store, group).await.log_meta.last().index
 }
 
 /// What the store holds of a group, which is not opened by that.

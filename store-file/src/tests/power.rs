@@ -70,7 +70,7 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         };
     }
     fail![
-        recovers_the_outline,
+        recovers_the_log_meta,
         recovers_hard_states,
         recovers_standings_and_marks,
         counts_its_starts,

@@ -74,7 +74,7 @@ impl Crash {
     /// was told, the begin.
     fn batch(&self) -> Vec<Place> {
         let mut places = places(&self.now);
-        assert!(places.iter().all(|place| !place.witness));
+        assert!(places.iter().all(|place| !place.sync_marker));
         places.split_off(places.len() - 4)
     }
 
@@ -143,7 +143,7 @@ fn every_bit_flipped_in_a_purge_is_noticed() {
     in_memory(async |rt| {
         let crash = Crash::make(&rt, false).await;
         let batch = crash.batch();
-        // All of it got to the disk; the next one to open it writes a witness, and removes the
+        // All of it got to the disk; the next one to open it writes a sync marker, and removes the
         // first segment.
         let rt = crash.rt.with(&crash.now);
         let store = open(&rt).await.unwrap();
@@ -152,7 +152,7 @@ fn every_bit_flipped_in_a_purge_is_noticed() {
         let image = closed(&rt).await;
         let kept = places(&image);
         assert!(!kept[0].file.ends_with("0000000000000001.wal"));
-        assert!(kept.last().unwrap().witness);
+        assert!(kept.last().unwrap().sync_marker);
         let mut noticed = 0;
         for place in [&kept[0]].into_iter().chain(&batch) {
             for at in place.begin..place.begin + place.used.min(400) {

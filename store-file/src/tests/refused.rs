@@ -109,7 +109,7 @@ fn a_snapshot_that_is_superseded_while_it_is_opened_is_missing() {
 }
 
 #[test]
-fn a_witness_that_can_not_be_written_costs_nothing() {
+fn a_sync_marker_that_can_not_be_written_costs_nothing() {
     scene(async |scene| {
         let store = scene.open().await;
         scene.made(2).await;

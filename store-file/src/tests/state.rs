@@ -45,12 +45,12 @@ impl State {
     /// What is there, read through. What the store says of it must agree with itself.
     pub(super) async fn of<R: Files>(store: &FileStore<R>, group: GroupId) -> Self {
         let recovered = recovered(store, group).await;
-        let (purged, last) = (recovered.outline.purged(), recovered.outline.last());
+        let (purged, last) = (recovered.log_meta.purged(), recovered.log_meta.last());
         let range = purged.index + 1..last.index + 1;
         let entries = store.read(group, range.clone(), usize::MAX).await.unwrap();
         assert_eq!(entries.len() as u64, last.index - purged.index);
         for (index, entry) in range.zip(&entries) {
-            assert_eq!(recovered.outline.log_id(index), Some(entry.log_id));
+            assert_eq!(recovered.log_meta.log_id(index), Some(entry.log_id));
         }
         if purged.index > 0 {
             let read = store.read(group, purged.index..last.index + 1, 1).await;

@@ -2,7 +2,7 @@
 //! what must come.
 
 mod both_disks;
-mod handover;
+mod leadership_transfer;
 mod put_back;
 mod replication;
 
@@ -46,7 +46,7 @@ pub async fn perform(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verdic
         Epilogue::ColdStart => scene.cold_start().await,
         Epilogue::Siege => scene.siege().await,
         Epilogue::StoppedLeader => scene.stopped_leader().await,
-        Epilogue::FailedHandover => scene.failed_handover().await,
+        Epilogue::FailedTransfer => scene.failed_transfer().await,
         Epilogue::DeafLeader => scene.deaf_leader().await,
         Epilogue::DivergedLogs => scene.diverged_logs().await,
         Epilogue::LaggingFollower => scene.lagging_follower(follower).await,
@@ -146,7 +146,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A leader whose disk hangs hands over. (It takes a write to notice.)
+    /// A leader whose disk hangs transfers leadership. (It takes a write to notice.)
     async fn stalled_leader(&self) -> Verdict {
         let limit = self.cluster.plan.patience();
         let cluster = self.cluster;
@@ -157,7 +157,7 @@ impl Scene<'_> {
                 self.rt.sleep(Duration::from_millis(100)).await;
             }
         };
-        let what = "a leader whose disk hangs hands over";
+        let what = "a leader whose disk hangs transfers leadership";
         let over = comes_true(cluster, self.rt, what, limit, || self.others_lead());
         futures::pin_mut!(writes, over);
         let outcome = match select(writes, over).await {
@@ -240,12 +240,12 @@ impl Scene<'_> {
         comes_true(cluster, control, "a besieged cluster finds a leader", limit, led).await
     }
 
-    /// A leader whose disk hangs hands over to a peer that dies before it can campaign. Then it
-    /// tells another to, or leads on and takes what is new (3.10).
-    async fn failed_handover(&self) -> Verdict {
+    /// A leader whose disk hangs transfers leadership to a peer that dies before it can campaign.
+    /// Then it tells another to, or leads on and takes what is new (3.10).
+    async fn failed_transfer(&self) -> Verdict {
         let cluster = self.cluster;
         let of = Rc::clone(cluster);
-        cluster.observer.at_next_handover(move |heir| {
+        cluster.observer.at_next_transfer(move |heir| {
             of.tell(|| format!("node {heir} dies, which is to take over"));
             of.host(heir).crash(Crash::Process);
         });
@@ -255,13 +255,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A leader whose disk hangs hands over, and doesn't hear that another leads. It may take
-    /// itself for the leader as long as it can have heard of its peers; but what is written
+    /// A leader whose disk hangs transfers leadership, and doesn't hear that another leads. It may
+    /// take itself for the leader as long as it can have heard of its peers; but what is written
     /// meanwhile a read of it would not see (6.4).
     async fn deaf_leader(&self) -> Verdict {
         let cluster = self.cluster;
         let (of, leader) = (Rc::clone(cluster), self.leader);
-        cluster.observer.at_next_handover(move |_| {
+        cluster.observer.at_next_transfer(move |_| {
             for other in of.ids().into_iter().filter(|other| *other != leader) {
                 of.network.cut(of.host(other).id(), of.host(leader).id());
             }
@@ -269,8 +269,8 @@ impl Scene<'_> {
         cluster.host(leader).disk().stall(3 * self.election_timeout());
         let asked = async {
             let limit = cluster.plan.patience();
-            // It may be itself: a leader that can't hand over, as its peers need what its disk does
-            // not give, steps down; and then that works again.
+            // It may be itself: a leader that can't transfer leadership, as its peers need what its
+            // disk does not give, steps down; and then that works again.
             let what = "somebody is elected";
             comes_true(cluster, self.rt, what, limit, || self.somebody_leads()).await?;
             if let Some(next) = self.core.iter().find(|id| **id != leader && self.leads(**id)) {
@@ -283,8 +283,8 @@ impl Scene<'_> {
         asked
     }
 
-    /// A leader that is stopped in order leaves the cluster with one. (Where it couldn't hand over,
-    /// it may be itself, once it is back.)
+    /// A leader that is stopped in order leaves the cluster with one. (Where it couldn't transfer
+    /// leadership, it may be itself, once it is back.)
     async fn stopped_leader(&self) -> Verdict {
         let limit = 20 * self.election_timeout() + Duration::from_secs(6);
         self.cluster.stop(self.leader, Duration::from_secs(1));

@@ -49,7 +49,7 @@ pub struct LogModel {
 
 /// The numbers of the writes that told these parts of a log last.
 #[derive(Clone, Debug, Default)]
-struct ToldBy {
+struct WrittenBy {
     hard_state: u64,
     standing: u64,
     marks: u64,
@@ -86,27 +86,27 @@ impl LogModel {
             || !self.covers(memory.committed)
     }
 
-    fn write(&mut self, write: &Written, told_by: &mut ToldBy) {
+    fn write(&mut self, write: &Written, written_by: &mut WrittenBy) {
         // One that has waited for space may be older than what went ahead of it.
         let is_later = |by: &mut u64| std::mem::replace(by, write.number.max(*by)) < write.number;
         if let Some(hard_state) = write.hard_state
-            && is_later(&mut told_by.hard_state)
+            && is_later(&mut written_by.hard_state)
         {
             self.hard_state = hard_state;
         }
         self.cluster = write.cluster.or(self.cluster);
         if let Some(standing) = &write.standing
-            && is_later(&mut told_by.standing)
+            && is_later(&mut written_by.standing)
         {
             self.standing.clone_from(standing);
         }
         if let Some(marks) = &write.marks
-            && is_later(&mut told_by.marks)
+            && is_later(&mut written_by.marks)
         {
             self.marks.clone_from(marks);
         }
         if let Some(snapshot) = write.snapshot
-            && is_later(&mut told_by.snapshot)
+            && is_later(&mut written_by.snapshot)
         {
             self.snapshot = snapshot;
         }
@@ -171,7 +171,7 @@ pub struct NodeModel {
     pub submitted: LogModel,
     /// With all that its store has called durable.
     pub durable: LogModel,
-    durable_by: ToldBy,
+    durable_by: WrittenBy,
     /// What lies between.
     pub waiting: VecDeque<Written>,
     /// What it last told of itself.
@@ -189,7 +189,7 @@ pub struct NodeModel {
 
 impl NodeModel {
     pub fn submit(&mut self, write: Written) {
-        self.submitted.write(&write, &mut ToldBy::default());
+        self.submitted.write(&write, &mut WrittenBy::default());
         self.waiting.push_back(write);
     }
 
@@ -210,10 +210,10 @@ impl NodeModel {
 
     /// It begins a life with what its store has found.
     pub fn start(&mut self, life: u32, recovered: &Recovered, known: &BTreeMap<LogId, Seal>) {
-        let outline = &recovered.outline;
-        let (purged, last) = (outline.purged(), outline.last());
+        let log_meta = &recovered.log_meta;
+        let (purged, last) = (log_meta.purged(), log_meta.last());
         let indexes = purged.index + 1..=last.index;
-        let entries = indexes.filter_map(|index| outline.log_id(index)).map(|log_id| {
+        let entries = indexes.filter_map(|index| log_meta.log_id(index)).map(|log_id| {
             let unknown = Seal { log_id, ..Seal::NONE };
             known.get(&log_id).copied().unwrap_or(unknown)
         });
@@ -227,7 +227,7 @@ impl NodeModel {
             entries: entries.collect(),
         };
         self.durable = self.submitted.clone();
-        self.durable_by = ToldBy::default();
+        self.durable_by = WrittenBy::default();
         self.waiting.clear();
         self.metrics = Metrics::default();
         self.life = Some(life);

@@ -16,7 +16,7 @@ use quorate::{
     Payload, Recovered, Replica, SnapshotMeta, StartError,
 };
 
-use super::checks::{self, Check, Seen, Verdict};
+use super::checks::{self, Check, Observation, Verdict};
 use super::faults::Fault;
 use super::history::History;
 use super::model::{Committed, Model, NodeModel, Seal, Written};
@@ -38,7 +38,7 @@ impl fmt::Display for Violation {
     }
 }
 
-type AtHandover = Box<dyn FnOnce(NodeId)>;
+type AtTransfer = Box<dyn FnOnce(NodeId)>;
 type Filter = Box<dyn FnMut(&Message) -> bool>;
 
 pub struct Observer {
@@ -49,7 +49,7 @@ pub struct Observer {
     hosts: RefCell<BTreeMap<NodeId, Host>>,
     draw: Generator,
     /// What happens as the next node is told to campaign.
-    at_handover: RefCell<Option<AtHandover>>,
+    at_transfer: RefCell<Option<AtTransfer>>,
     /// Which messages reach the network, if not all do.
     filter: RefCell<Option<Filter>>,
     /// Whose next snapshot takes how long to become durable.
@@ -92,7 +92,7 @@ impl Observer {
             metrics: RefCell::default(),
             hosts: RefCell::default(),
             draw: Generator::new(plan.seed, "observer"),
-            at_handover: RefCell::default(),
+            at_transfer: RefCell::default(),
             filter: RefCell::default(),
             draft_rests: Cell::new(None),
             inboxes: RefCell::default(),
@@ -181,7 +181,7 @@ impl Observer {
         change(&mut self.inner.borrow_mut().model);
     }
 
-    fn see(&self, seen: &Seen<'_>) {
+    fn observe(&self, seen: &Observation<'_>) {
         if self.looks_away() {
             return;
         }
@@ -192,14 +192,14 @@ impl Observer {
     /// (That is most of what a run does: the time is told only where there is something to say.)
     fn show(
         &self,
-        seen: &Seen<'_>,
+        seen: &Observation<'_>,
         model: &Model,
         checks: &mut [Box<dyn Check>],
         at: impl Fn() -> Duration,
     ) {
         self.looks.update(|looks| looks + checks.len() as u64);
         for check in checks {
-            if let verdict @ Err(_) = check.see(seen, model) {
+            if let verdict @ Err(_) = check.observe(seen, model) {
                 self.accuse(check.name(), verdict, at());
             }
         }
@@ -209,7 +209,7 @@ impl Observer {
 
     pub fn identified(&self, node: NodeId, identity: &Identity) {
         self.tell(now(), || format!("node {node} has the store {identity:?}"));
-        self.see(&Seen::Identified { node, identity });
+        self.observe(&Observation::Identified { node, identity });
         self.change_model(|model| {
             if let Some(of) = model.nodes.get_mut(&node) {
                 of.identity = Some(*identity);
@@ -219,16 +219,16 @@ impl Observer {
 
     pub fn recovered(&self, node: NodeId, life: u32, recovered: &Recovered) {
         self.tell(now(), || {
-            let Recovered { hard_state, standing, marks, snapshot, outline } = recovered;
+            let Recovered { hard_state, standing, marks, snapshot, log_meta } = recovered;
             let snapshot = snapshot.as_ref().map(|meta| meta.log_id);
-            let (purged, last) = (outline.purged(), outline.last());
+            let (purged, last) = (log_meta.purged(), log_meta.last());
             let committed = marks.committed;
             format!(
                 "node {node} starts: {hard_state:?}, {standing:?}, snapshot {snapshot:?}, \
                  log {purged} to {last}, committed to {committed} at least"
             )
         });
-        self.see(&Seen::Recovered { node, recovered });
+        self.observe(&Observation::Recovered { node, recovered });
         self.change_model(|model| {
             model.copied.remove(&node);
             let replicas: BTreeMap<_, _> =
@@ -258,7 +258,7 @@ impl Observer {
         if self.tries_a_recovery(node) {
             self.look_for_durable(node, |disk| disk.torn(&self.draw));
         }
-        self.see(&Seen::Submits { node, write });
+        self.observe(&Observation::Submits { node, write });
         let number = self.writes.get() + 1;
         self.writes.set(number);
         let written = Written::of(number, write);
@@ -285,7 +285,7 @@ impl Observer {
                 of.complete(number);
             }
         });
-        self.see(&Seen::Durable { node });
+        self.observe(&Observation::Durable { node });
         if self.tries_a_recovery(node) {
             self.look_for_durable(node, |disk| disk.durable());
         }
@@ -321,7 +321,7 @@ impl Observer {
 
     pub fn finished(&self, node: NodeId, meta: &SnapshotMeta) {
         self.tell(now(), || format!("node {node} has finished a snapshot at {}", meta.log_id));
-        self.see(&Seen::Finished { node, meta });
+        self.observe(&Observation::Finished { node, meta });
     }
 
     /// The next snapshot of a node takes so long to become durable, though the rest of its disk is
@@ -341,7 +341,7 @@ impl Observer {
     }
 
     pub fn receives(&self, node: NodeId, message: &Message) {
-        self.see(&Seen::Receives { node, message });
+        self.observe(&Observation::Receives { node, message });
     }
 
     pub fn attached(&self, node: NodeId, credentials: &Credentials, inbox: Inbox) {
@@ -384,7 +384,7 @@ impl Observer {
                 model.remembering.insert(node, remembering);
             }
         });
-        self.see(&Seen::PutBack { node, boot });
+        self.observe(&Observation::PutBack { node, boot });
     }
 
     /// Whether the next message is to be kept.
@@ -491,17 +491,17 @@ impl Observer {
 
     pub fn sends(&self, node: NodeId, message: &Message) {
         self.tell(now(), || format!("node {node} sends {message:?}"));
-        self.see(&Seen::Sends { node, message });
+        self.observe(&Observation::Sends { node, message });
         if matches!(message.body, Body::TimeoutNow { .. })
-            && let Some(act) = self.at_handover.take()
+            && let Some(act) = self.at_transfer.take()
         {
             act(message.to.id);
         }
     }
 
     /// Does that when the next node is told to take over, before it hears of it.
-    pub fn at_next_handover(&self, act: impl FnOnce(NodeId) + 'static) {
-        self.at_handover.replace(Some(Box::new(act)));
+    pub fn at_next_transfer(&self, act: impl FnOnce(NodeId) + 'static) {
+        self.at_transfer.replace(Some(Box::new(act)));
     }
 
     /// From now on only those messages reach the network for which this says yes. What it keeps of
@@ -516,10 +516,10 @@ impl Observer {
     }
 
     /// Forgets what it was asked to do: that may hold the cluster, which holds the observer. (A
-    /// handover that is waited for may never come.)
+    /// leadership transfer that is waited for may never come.)
     pub fn release(&self) {
         self.unfilter();
-        self.at_handover.replace(None);
+        self.at_transfer.replace(None);
     }
 
     pub fn passes(&self, message: &Message) -> bool {
@@ -527,7 +527,7 @@ impl Observer {
     }
 
     pub fn applied(&self, node: NodeId, count: u64, chain: u32) {
-        self.see(&Seen::Applied { node, count, chain });
+        self.observe(&Observation::Applied { node, count, chain });
     }
 
     /// What a state machine takes for a command.
@@ -539,12 +539,12 @@ impl Observer {
 
     pub fn restored(&self, node: NodeId, count: u64, chain: u32) {
         self.tell(now(), || format!("node {node} restores a snapshot of {count} commands"));
-        self.see(&Seen::Restored { node, count, chain });
+        self.observe(&Observation::Restored { node, count, chain });
     }
 
     pub fn refused(&self, node: NodeId, error: &StartError) {
         self.tell(now(), || format!("node {node} does not start: {error}"));
-        self.see(&Seen::Refused { node, error });
+        self.observe(&Observation::Refused { node, error });
     }
 
     pub fn ended(&self, node: NodeId, outcome: &Result<(), Fatal>) {
@@ -552,14 +552,14 @@ impl Observer {
         if matches!(outcome, Err(Fatal::RolledBack { .. })) {
             self.noticed.borrow_mut().insert(node);
         }
-        self.see(&Seen::Ended { node, outcome });
+        self.observe(&Observation::Ended { node, outcome });
         self.is_down(node);
     }
 
     /// A process was killed.
     pub fn died(&self, node: NodeId, how: &str) {
         self.tell(now(), || format!("node {node} dies: {how}"));
-        self.see(&Seen::Died { node });
+        self.observe(&Observation::Died { node });
         self.is_down(node);
     }
 
@@ -622,9 +622,9 @@ impl Observer {
         }
         let Inner { model, checks } = &mut *self.inner.borrow_mut();
         let now = &model.nodes[&node].metrics;
-        self.show(&Seen::Turned { node, before: &before, now }, model, checks, || at);
+        self.show(&Observation::Turned { node, before: &before, now }, model, checks, || at);
         if !new.is_empty() {
-            self.show(&Seen::Committed { node, entries: &new }, model, checks, || at);
+            self.show(&Observation::Committed { node, entries: &new }, model, checks, || at);
         }
     }
 }

@@ -93,10 +93,11 @@ pub enum Epilogue {
     Siege,
     /// The leader is stopped in order: another must take over without an election timeout.
     StoppedLeader,
-    /// The leader wants to hand over, and whom it has told dies. It leads on, or another does.
-    FailedHandover,
-    /// The leader wants to hand over, and hears nothing of whoever takes over. What it is asked in
-    /// between it can't answer.
+    /// The leader wants to transfer leadership, and whom it has told dies. It leads on, or another
+    /// does.
+    FailedTransfer,
+    /// The leader wants to transfer leadership, and hears nothing of whoever takes over. What it is
+    /// asked in between it can't answer.
     DeafLeader,
     /// The leader has entries that nobody else has, and others have later ones. A majority of both
     /// must find a leader.
@@ -108,7 +109,7 @@ pub enum Epilogue {
     /// The disk of a node is put back while those are away who remember more of it, and the node
     /// goes on with the others. When the former return, somebody stops.
     PutBackUnseen,
-    /// An order to take over comes late: the leader has gone on, and has said so. It stays.
+    /// A `TimeoutNow` comes late: the leader has gone on, and has said so. It stays.
     LateOrder,
     /// More is written through a follower, all at once, than fits into any window on the way to the
     /// leader. As nothing fails, each write is known to be done, or refused.
@@ -175,7 +176,7 @@ impl Plan {
             config,
         };
         plan.names = naming(&plan);
-        // Values in pieces of a few bytes each would be all that such a run consists of.
+        // Values in chunks of a few bytes each would be all that such a run consists of.
         let segment = &mut plan.network.segment;
         segment.end = segment.end.max(plan.load.value_bytes.end / 16);
         let Overrides { nodes, duration, clients, without, epilogue } = overrides;
@@ -260,7 +261,7 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
 }
 
 fn tcp(draw: &Draw, config: &Config) -> TcpConfig {
-    // Whatever one message holds: a command, or entries or a piece of a snapshot up to the limit.
+    // Whatever one message holds: a command, or entries or a chunk of a snapshot up to the limit.
     let append = config.max_command_bytes + APPEND_OVERHEAD_BYTES;
     let least = append.max(config.max_append_bytes + MAX_SNAPSHOT_OVERHEAD_BYTES);
     let max_frame_bytes = least + draw.bytes(1..64 * KIB);

@@ -32,7 +32,7 @@ pub fn shows(bug: Bug) -> Shows {
     match bug {
         Bug::M8 => Elsewhere {
             reason: "no membership but the first, which is the same everywhere",
-            test: "core/src/outline/tests.rs: the_last_membership_is_in_force_until_it_is_truncated",
+            test: "core/src/log_meta/tests.rs: the_last_membership_is_in_force_until_it_is_truncated",
         },
         Bug::I7 | Bug::I9 | Bug::X11 | Bug::P5 | Bug::P7 | Bug::P10 | Bug::R20 => In(&[Outside]),
         Bug::D9 => Elsewhere {

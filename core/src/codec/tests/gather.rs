@@ -34,12 +34,12 @@ fn a_checksum_is_told_when_what_follows_is_there() {
         let (mut gather, mut whole) = (Gather::new(), Gather::new());
         gather.put_bytes(&large);
         gather.put_u8(7);
-        let later = gather.put_later();
+        let reserved = gather.reserve_u32();
         for piece in &pieces {
             gather.put_bytes(&Bytes::copy_from_slice(piece));
         }
-        assert_eq!(gather.chunks_behind(&later).collect::<Vec<_>>(), pieces);
-        gather.fill(later, 0x0102_0304);
+        assert_eq!(gather.chunks_after(&reserved).collect::<Vec<_>>(), pieces);
+        gather.fill(reserved, 0x0102_0304);
         let expected = [&large[..], b"\x07\x04\x03\x02\x01", &pieces.concat()].concat();
         whole.put_u8(0);
         whole.append(&mut gather);

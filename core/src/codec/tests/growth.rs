@@ -83,7 +83,7 @@ fn messages_may_grow() {
     for message in messages() {
         let whole: &[Step] = &[];
         let paths = match message.body {
-            Body::Vote { handover: Some(_), .. } | Body::Situation { .. } => {
+            Body::Vote { transfer: Some(_), .. } | Body::Situation { .. } => {
                 vec![whole, &[Field(1)]]
             }
             Body::Claim(_) => vec![whole, &[Field(1)], &[Field(1), Field(4), Item(2)]],

@@ -38,7 +38,7 @@ fn no_entries_take_more_than_one_that_counts_as_much() {
 }
 
 #[test]
-fn the_largest_piece_of_a_snapshot_takes_what_is_told() {
+fn the_largest_chunk_of_a_snapshot_takes_what_is_told() {
     let most = largest();
     let all: Vec<_> = most.members().keys().copied().collect();
     let voters = Voters::joint(all.clone(), all);
@@ -48,6 +48,6 @@ fn the_largest_piece_of_a_snapshot_takes_what_is_told() {
     assert_eq!(membership_bytes(&membership), MAX_MEMBERSHIP_BYTES);
     let meta = Box::new(SnapshotMeta { membership, ..meta() });
     let chunk = Bytes::from(vec![0; 1000]);
-    let piece = bytes(Body::Snapshot { meta, offset: 1, chunk });
-    assert_eq!(piece, MAX_SNAPSHOT_OVERHEAD_BYTES + 1000);
+    let chunk = bytes(Body::Snapshot { meta, offset: 1, chunk });
+    assert_eq!(chunk, MAX_SNAPSHOT_OVERHEAD_BYTES + 1000);
 }

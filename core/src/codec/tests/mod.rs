@@ -13,7 +13,8 @@ use crate::identity::{
 };
 use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
 use crate::message::{
-    Alive, AppendOutcome, Body, Departure, ForwardOutcome, Handover, Message, Refusal, Situation,
+    Alive, AppendOutcome, Body, Departure, ForwardOutcome, LeadershipTransfer, Message, Refusal,
+    Situation,
 };
 use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
@@ -146,16 +147,16 @@ fn messages() -> Vec<Message> {
     let forwarded = |outcome| Body::ForwardReply { boot: 2, sequence: 8, outcome };
     let replied = |outcome| Body::AppendReply { round: 3, outcome };
     let snapshot = |offset, chunk| Body::Snapshot { meta: Box::new(meta()), offset, chunk };
-    let handover = Handover { leader: replica(2), term: Term(4), round: 6 };
-    let situated = |situation| Body::Situation { situation, told: ids([1, 900]) };
+    let transfer = LeadershipTransfer { leader: replica(2), term: Term(4), round: 6 };
+    let situated = |situation| Body::Situation { situation, listed: ids([1, 900]) };
     let claimed = Situation::Claimed { ballot: 3, founder: replica(1), ids: ids([1, 2]) };
     let bodies = vec![
         Body::PreVote { last_log_id, attempt: 0 },
         Body::PreVote { last_log_id, attempt: 11 },
         Body::PreVoteReply { granted: true, attempt: 0 },
         Body::PreVoteReply { granted: false, attempt: u64::MAX },
-        Body::Vote { last_log_id: LogId::ZERO, handover: None, attempt: 0 },
-        Body::Vote { last_log_id, handover: Some(handover), attempt: 11 },
+        Body::Vote { last_log_id: LogId::ZERO, transfer: None, attempt: 0 },
+        Body::Vote { last_log_id, transfer: Some(transfer), attempt: 11 },
         Body::VoteReply { granted: true, attempt: 0 },
         Body::VoteReply { granted: false, attempt: 11 },
         append(Entries::default()),
@@ -179,8 +180,8 @@ fn messages() -> Vec<Message> {
         snapshot(0, Bytes::new()),
         snapshot(7, large),
         Body::SnapshotReply { digest: Digest::of(b"content"), stored: 7 },
-        Body::Who { told: ids([]) },
-        Body::Who { told: ids(1..=MAX_NODES as u64) },
+        Body::Who { listed: ids([]) },
+        Body::Who { listed: ids(1..=MAX_NODES as u64) },
         situated(Situation::Empty),
         situated(claimed),
         situated(Situation::Admitted),

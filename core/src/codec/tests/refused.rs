@@ -14,7 +14,7 @@ fn messages_from_or_to_nobody_are_refused() {
     refused(encode(&Message { from: Replica::any(1), ..heard.clone() }));
     refused(encode(&Message { to: Replica::new(0, 1), ..heard.clone() }));
     refused(encode(&Message { to: Replica::any(1), ..heard }));
-    let who = message(Body::Who { told: ids([]) });
+    let who = message(Body::Who { listed: ids([]) });
     refused(encode(&Message { from: Replica::any(1), ..who }));
 }
 
@@ -106,7 +106,7 @@ fn messages_of_unknown_kinds_are_refused() {
         assert_eq!(decode_message(bytes.into()), Err(DecodeError::Kind { what, kind: 7 }));
     }
     let situation = Situation::Spent;
-    let mut bytes = encode(&message(Body::Situation { situation, told: ids([]) })).to_vec();
+    let mut bytes = encode(&message(Body::Situation { situation, listed: ids([]) })).to_vec();
     let at = bytes.len() - 3;
     assert_eq!(bytes[at], 5);
     bytes[at] = 7;

@@ -10,14 +10,14 @@ const GROUP: GroupId = 7;
 
 /// Runs of several terms and leaders, and memberships of which some have been replaced.
 #[doc(hidden)]
-pub async fn recovers_the_outline<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+pub async fn recovers_the_log_meta<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP]).await;
     let writes =
         [(0, 1, 1), (1, 2, 40), (2, 41, 41), (3, 42, 90), (4, 30, 70), (7, 71, 71), (8, 60, 60)];
     for (term, first, last) in writes {
         scene.put(GROUP, entries(term, first, last)).await;
         if F::DURABLE {
-            // Compares the outline with that of the entries.
+            // Compares the metadata with that of the entries.
             scene = scene.reopen().await;
         }
     }

@@ -21,7 +21,7 @@ pub async fn opens_a_group_once<R: Executor, F: StoreFactory<R>>(rt: R, factory:
     assert!(is_in_use(scene.store.recover(OTHER).await, OTHER), "the other one as well");
     scene.store.release(GROUP);
     let recovered = scene.store.recover(GROUP).await.expect("it was released");
-    assert_eq!(recovered.outline.last(), scene.log(GROUP).last());
+    assert_eq!(recovered.log_meta.last(), scene.log(GROUP).last());
     assert!(is_in_use(scene.store.recover(GROUP).await, GROUP), "it is open again");
     assert!(is_in_use(scene.store.recover(OTHER).await, OTHER), "nobody released it");
     // One that is not open, or not there, is released without harm.
@@ -41,7 +41,7 @@ pub async fn completes_what_was_released<R: Executor, F: StoreFactory<R>>(rt: R,
     scene.store.release(GROUP);
     super::durable(outcome).await;
     let recovered = scene.store.recover(GROUP).await.expect("it was released");
-    assert_eq!(recovered.outline.last(), scene.log(GROUP).last());
+    assert_eq!(recovered.log_meta.last(), scene.log(GROUP).last());
     scene.reopen().await.check().await;
 }
 

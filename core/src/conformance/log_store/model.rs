@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::{CLUSTER, replica};
 use super::writes::time_of;
 use crate::{
-    ClusterId, Digest, Entry, HardState, Index, LogId, LogWrite, Marks, Membership, Outline,
+    ClusterId, Digest, Entry, HardState, Index, LogId, LogMeta, LogWrite, Marks, Membership,
     Payload, Recovered, SnapshotMeta, Standing,
 };
 
@@ -84,27 +84,27 @@ impl Log {
         up_to.filter_map(membership_of).next().or_else(|| self.in_force.clone())
     }
 
-    /// Whether a store has recovered this, apart from the outline's details and the cluster.
+    /// Whether a store has recovered this, apart from the metadata's details and the cluster.
     pub(super) fn is(&self, recovered: &Recovered, entries: &[Entry]) -> bool {
         self.hard_state == recovered.hard_state
             && self.standing == recovered.standing
             && self.marks == recovered.marks
             && self.snapshot == recovered.snapshot
-            && self.purged == recovered.outline.purged()
-            && self.last() == recovered.outline.last()
+            && self.purged == recovered.log_meta.purged()
+            && self.last() == recovered.log_meta.last()
             && self.entries == entries
     }
 
     /// The identity of each entry, a time that none of them exceeds, and what is in force after any
     /// truncation.
-    pub(super) fn check_outline(&self, outline: &Outline) {
+    pub(super) fn check_log_meta(&self, log_meta: &LogMeta) {
         for entry in &self.entries {
-            assert_eq!(outline.log_id(entry.log_id.index), Some(entry.log_id));
+            assert_eq!(log_meta.log_id(entry.log_id.index), Some(entry.log_id));
         }
-        assert_eq!(outline.log_id(self.last().index + 1), None);
+        assert_eq!(log_meta.log_id(self.last().index + 1), None);
         let latest = self.entries.iter().map(|entry| entry.time).max().unwrap_or_default();
-        assert!(outline.time() >= latest, "{} is before an entry's {latest}", outline.time());
-        let mut cut = outline.clone();
+        assert!(log_meta.time() >= latest, "{} is before an entry's {latest}", log_meta.time());
+        let mut cut = log_meta.clone();
         for (index, membership) in self.entries.iter().rev().filter_map(membership_of) {
             assert_eq!(cut.membership(), Some((index, &membership)));
             cut.truncate(index);

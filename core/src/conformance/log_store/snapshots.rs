@@ -13,11 +13,11 @@ fn name(meta: &SnapshotMeta) -> LogWrite {
     LogWrite { snapshot: Some(Box::new(meta.clone())), ..LogWrite::default() }
 }
 
-/// Reads all of it, in pieces of this size.
-async fn check_in_pieces(content: &dyn SnapshotContent, piece: usize, written: &[u8]) {
-    for at in (0..=written.len()).step_by(piece) {
-        let end = written.len().min(at + piece);
-        let read = content.read(at as u64, piece).await.expect("it can be read");
+/// Reads all of it, in chunks of this size.
+async fn check_in_chunks(content: &dyn SnapshotContent, chunk: usize, written: &[u8]) {
+    for at in (0..=written.len()).step_by(chunk) {
+        let end = written.len().min(at + chunk);
+        let read = content.read(at as u64, chunk).await.expect("it can be read");
         assert!(read == written[at..end], "{at}..{end} of {} bytes", written.len());
     }
 }
@@ -45,20 +45,20 @@ pub async fn reads_snapshots_from_anywhere<R: Executor, F: StoreFactory<R>>(rt: 
     let mut random = fastrand::Rng::with_seed(4);
     let scene = Scene::open(rt, factory, &[GROUP]).await;
     for size in [0, 1, 600_000] {
-        // In pieces of many sizes, empty ones among them.
+        // In chunks of many sizes, empty ones among them.
         let written = content(5, size);
         let meta = scene.log(GROUP).meta(LogId::new(1, 1, 10 + size as u64), &written);
         let mut draft = scene.store.draft(GROUP).await.expect("there is space");
         let mut rest = written.clone();
         while !rest.is_empty() {
             let most = if random.bool() { 20 } else { 200_000 };
-            let piece = rest.split_to(random.usize(0..=most.min(rest.len())));
-            draft.write(piece).await.expect("there is space");
+            let chunk = rest.split_to(random.usize(0..=most.min(rest.len())));
+            draft.write(chunk).await.expect("there is space");
         }
         draft.finish(&meta).await.expect("there is space");
         let opened = scene.store.snapshot(GROUP, &meta).await.expect("it is finished");
-        for piece in [1 << 20, 300_000, 65_536, 4099] {
-            check_in_pieces(&*opened, piece, &written).await;
+        for chunk in [1 << 20, 300_000, 65_536, 4099] {
+            check_in_chunks(&*opened, chunk, &written).await;
         }
         let edges = [0, size.min(1), size / 2, size.saturating_sub(1), size];
         let offsets = edges.into_iter().chain((0..50).map(|_| random.usize(0..=size)));
@@ -146,7 +146,7 @@ pub async fn forgets_what_is_not_named<R: Executor, F: StoreFactory<R>>(rt: R, f
     scene.check().await;
     assert!(scene.store.snapshot(GROUP, &earlier).await.is_err(), "a later one is named");
     let opened = scene.store.snapshot(GROUP, &later).await.expect("it waits for its name");
-    check_in_pieces(&*opened, 1000, &content(3, 9000)).await;
+    check_in_chunks(&*opened, 1000, &content(3, 9000)).await;
     drop(opened);
     scene.put(GROUP, name(&later)).await;
     scene.check().await;
@@ -166,7 +166,7 @@ pub async fn forgets_what_is_not_named<R: Executor, F: StoreFactory<R>>(rt: R, f
     assert_eq!(scene.log(GROUP).covered(), 40);
 }
 
-/// Two of one group and one of another, piece by piece in turn. Writes go on meanwhile.
+/// Two of one group and one of another, chunk by chunk in turn. Writes go on meanwhile.
 #[doc(hidden)]
 pub async fn writes_snapshots_side_by_side<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, GROUP + 1]).await;
@@ -205,7 +205,7 @@ pub async fn finishes_a_snapshot_again<R: Executor, F: StoreFactory<R>>(rt: R, f
     let first = write(&mut scene).await;
     let opened = scene.store.snapshot(GROUP, &first).await.expect("it is finished");
     assert_eq!(write(&mut scene).await, first);
-    check_in_pieces(&*opened, 1 << 20, &content(1, 300_000)).await;
+    check_in_chunks(&*opened, 1 << 20, &content(1, 300_000)).await;
     scene.put(GROUP, name(&first)).await;
     scene.check().await;
     assert_eq!(write(&mut scene).await, first);
@@ -233,7 +233,7 @@ pub async fn reads_a_snapshot_that_is_superseded<R: Executor, F: StoreFactory<R>
         let meta = scene.log(GROUP).snapshot.clone().expect("it was taken");
         opened.push((scene.store.snapshot(GROUP, &meta).await.expect("it is there"), written));
         for (opened, written) in &opened {
-            check_in_pieces(&**opened, 90_000, written).await;
+            check_in_chunks(&**opened, 90_000, written).await;
         }
     }
     // All of the log is purged, too.
@@ -241,11 +241,11 @@ pub async fn reads_a_snapshot_that_is_superseded<R: Executor, F: StoreFactory<R>
     let meta = scene.finish(GROUP, last, content(50, 100)).await;
     let outcome = scene.submit(GROUP, LogWrite { purge: Some(last), ..name(&meta) });
     for (opened, written) in &opened {
-        check_in_pieces(&**opened, 90_000, written).await;
+        check_in_chunks(&**opened, 90_000, written).await;
     }
     durable(outcome).await;
     for (opened, written) in &opened {
-        check_in_pieces(&**opened, 1 << 20, written).await;
+        check_in_chunks(&**opened, 1 << 20, written).await;
     }
     scene.check().await;
     drop(opened);

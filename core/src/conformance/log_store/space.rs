@@ -170,9 +170,9 @@ pub async fn waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R, factory: F)
     full.reads(end).await;
     let (store, recovered) = reopen(&rt, &factory, full).await;
     if F::DURABLE {
-        assert_eq!(recovered.outline.last().index, end);
+        assert_eq!(recovered.log_meta.last().index, end);
         let other = store.recover(OTHER).await.expect("the store recovers");
-        assert_eq!(other.outline.last().index, 3);
+        assert_eq!(other.log_meta.last().index, 3);
     }
 }
 
@@ -193,7 +193,7 @@ pub async fn votes_on_a_full_disk<R: Executor, F: StoreFactory<R>>(rt: R, factor
     let (store, recovered) = reopen(&rt, &factory, full).await;
     if F::DURABLE {
         assert_eq!(Some(recovered.hard_state), hard_state(19, Some(3)).hard_state);
-        assert_eq!(recovered.outline.last().index, durable, "the rest was never durable");
+        assert_eq!(recovered.log_meta.last().index, durable, "the rest was never durable");
         let other = store.recover(OTHER).await.expect("the store recovers");
         assert_eq!(Some(other.hard_state), hard_state(19, Some(3)).hard_state);
     }
@@ -217,7 +217,10 @@ pub async fn replaces_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: 
     }
     let (store, recovered) = reopen(&rt, &factory, full).await;
     if F::DURABLE {
-        assert_eq!(recovered.outline.last(), LogId { index: begin + 4, ..newer.entries[0].log_id });
+        assert_eq!(
+            recovered.log_meta.last(),
+            LogId { index: begin + 4, ..newer.entries[0].log_id }
+        );
         let read = store.read(GROUP, begin..begin + 5, usize::MAX).await;
         assert_eq!(read.expect("it can be read"), newer.entries);
     }

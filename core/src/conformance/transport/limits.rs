@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_rt::Executor;
 
 use super::super::replica;
-use super::messages::{append_one, piece};
+use super::messages::{append_one, snapshot_chunk};
 use super::{GROUP, Node, TransportFactory, join, pair};
 use crate::{Inbox, NodeId, Replica, Transport};
 
@@ -32,14 +32,14 @@ impl Drop for Counted {
     }
 }
 
-/// Sends far more to node `to` than may wait, entries or pieces of a snapshot, `pause` after some
+/// Sends far more to node `to` than may wait, entries or chunks of a snapshot, `pause` after some
 /// of it, and looks at how much does.
-async fn flood<T: Transport>(from: &Node<T>, to: NodeId, pieces: bool, pause: impl AsyncFn()) {
+async fn flood<T: Transport>(from: &Node<T>, to: NodeId, chunks: bool, pause: impl AsyncFn()) {
     let waiting = Arc::new(AtomicUsize::new(0));
     for index in 1..=(4 * MAX_WAITING_BYTES / CONTENT.len()) as u64 {
         waiting.fetch_add(1, Ordering::Relaxed);
         let content = Bytes::from_owner(Counted(Arc::clone(&waiting)));
-        let body = if pieces { piece(index, content) } else { append_one(index, content) };
+        let body = if chunks { snapshot_chunk(index, content) } else { append_one(index, content) };
         from.transport.send(from.message(GROUP, to, body));
         let bytes = waiting.load(Ordering::Relaxed) * CONTENT.len();
         assert!(bytes <= MAX_WAITING_BYTES, "{bytes} bytes wait for one peer");
@@ -61,8 +61,8 @@ pub async fn never_waits_for_who_is_away<R: Executor, F: TransportFactory<R>>(rt
     let places = [two.places(), three.places(), four].into_iter().flatten();
     one.transport.set_peers(GROUP, &places.collect());
     drop(two);
-    for (away, pieces) in [(2, false), (4, true), (2, true), (4, false)] {
-        flood(&one, away, pieces, async || rt.sleep(Duration::from_millis(1)).await).await;
+    for (away, chunks) in [(2, false), (4, true), (2, true), (4, false)] {
+        flood(&one, away, chunks, async || rt.sleep(Duration::from_millis(1)).await).await;
         one.reach(&rt, &mut three, one.number(GROUP, 3, away)).await;
     }
 }
@@ -73,8 +73,8 @@ pub async fn never_waits_for_who_is_slow<R: Executor, F: TransportFactory<R>>(rt
     let (one, mut two) = pair(&rt, &factory, &[GROUP + 1]).await;
     // What is delivered waits no longer.
     join(&one, &two, Inbox::new(drop));
-    for pieces in [false, true] {
-        flood(&one, 2, pieces, async || ()).await;
+    for chunks in [false, true] {
+        flood(&one, 2, chunks, async || ()).await;
         one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
     }
 }

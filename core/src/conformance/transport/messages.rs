@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::super::{CLUSTER, replica};
 use crate::{
-    AppendOutcome, Body, Claim, ClusterId, Digest, Entries, Entry, ForwardOutcome, Handover, LogId,
-    MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Replica, Situation, SnapshotMeta,
-    Term,
+    AppendOutcome, Body, Claim, ClusterId, Digest, Entries, Entry, ForwardOutcome,
+    LeadershipTransfer, LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Replica,
+    Situation, SnapshotMeta, Term,
 };
 
 /// The ids of a list.
@@ -61,8 +61,8 @@ fn membership() -> Membership {
     Membership::founding(CLUSTER, members).expect("a possible one")
 }
 
-/// A piece of a snapshot.
-pub(super) fn piece(offset: u64, chunk: Bytes) -> Body {
+/// A chunk of a snapshot.
+pub(super) fn snapshot_chunk(offset: u64, chunk: Bytes) -> Body {
     let meta = SnapshotMeta {
         log_id: LogId::new(2, 1, 10),
         time: 1_700_000_000_000,
@@ -82,14 +82,14 @@ pub(super) fn all_kinds() -> Vec<Body> {
 fn elections() -> Vec<Body> {
     let (log_id, largest) = (LogId::new(2, 1, 10), LogId::new(u64::MAX, u64::MAX, u64::MAX));
     let (term, round) = (Term(u64::MAX), u64::MAX);
-    let handover = Some(Handover { leader: replica(3), term, round });
+    let transfer = Some(LeadershipTransfer { leader: replica(3), term, round });
     vec![
         Body::PreVote { last_log_id: log_id, attempt: 0 },
         Body::PreVote { last_log_id: largest, attempt: u64::MAX },
         Body::PreVoteReply { granted: true, attempt: 0 },
         Body::PreVoteReply { granted: false, attempt: u64::MAX },
-        Body::Vote { last_log_id: LogId::ZERO, handover: None, attempt: 0 },
-        Body::Vote { last_log_id: log_id, handover, attempt: u64::MAX },
+        Body::Vote { last_log_id: LogId::ZERO, transfer: None, attempt: 0 },
+        Body::Vote { last_log_id: log_id, transfer, attempt: u64::MAX },
         Body::VoteReply { granted: true, attempt: 0 },
         Body::VoteReply { granted: false, attempt: u64::MAX },
         Body::TimeoutNow { last_log_id: log_id, round: 77 },
@@ -141,9 +141,9 @@ fn requests() -> Vec<Body> {
 
 fn snapshots() -> Vec<Body> {
     vec![
-        piece(0, Bytes::new()),
-        piece(u64::MAX, Bytes::from_static(b"a piece")),
-        piece(7, Bytes::from(vec![1; 70_000])),
+        snapshot_chunk(0, Bytes::new()),
+        snapshot_chunk(u64::MAX, Bytes::from_static(b"a chunk")),
+        snapshot_chunk(7, Bytes::from(vec![1; 70_000])),
         Body::SnapshotReply { digest: Digest::of(b"a snapshot"), stored: 0 },
         Body::SnapshotReply { digest: Digest::of(b""), stored: u64::MAX },
     ]
@@ -151,19 +151,19 @@ fn snapshots() -> Vec<Body> {
 
 fn formation() -> Vec<Body> {
     let largest = || large_claim().ids();
-    let situation = |situation| Body::Situation { situation, told: founders(3) };
+    let situation = |situation| Body::Situation { situation, listed: founders(3) };
     let (ballot, founder) = (u64::MAX, replica(1));
     vec![
-        Body::Who { told: founders(0) },
-        Body::Who { told: founders(3) },
-        Body::Who { told: largest() },
+        Body::Who { listed: founders(0) },
+        Body::Who { listed: founders(3) },
+        Body::Who { listed: largest() },
         situation(Situation::Empty),
         situation(Situation::Claimed { ballot, founder, ids: founders(3) }),
         situation(Situation::Admitted),
         situation(Situation::Member { founders: largest(), voter: true }),
         situation(Situation::Spent),
         situation(Situation::Elsewhere),
-        Body::Situation { situation: Situation::Empty, told: founders(0) },
+        Body::Situation { situation: Situation::Empty, listed: founders(0) },
         Body::Claim(Box::new(claim(1, 3))),
         Body::Claim(Box::new(large_claim())),
         Body::Admit { cluster: CLUSTER, founders: founders(3) },

@@ -7,7 +7,7 @@ use crate::snapshot::Digest;
 use crate::types::Payload;
 
 fn log() -> Log {
-    Log::new(Outline::default(), None)
+    Log::new(LogMeta::default(), None)
 }
 
 fn push(log: &mut Log, term: u64, leader: u64, index: Index) {
@@ -185,7 +185,7 @@ fn a_second_write_of_a_turn_holds_what_the_first_does_not() {
     assert_eq!(indexes(&mut log), []);
     push(&mut log, 1, 1, 3);
     assert_eq!(indexes(&mut log), [(1, 3)]);
-    // What is cut and written anew is not what was handed over.
+    // What is cut and written anew is not what was submitted.
     log.truncate(2);
     push(&mut log, 2, 2, 2);
     assert_eq!(indexes(&mut log), [(2, 2)]);

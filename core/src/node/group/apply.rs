@@ -16,7 +16,7 @@ use quorate_rt::{Executor, TaskError, yield_now};
 
 use super::super::delays::{Delays, Work};
 use super::bug;
-use super::kept::Kept;
+use super::command_cache::CommandCache;
 use super::mailbox::{Event, LocalRead, Mailbox};
 use super::refusals::Refusals;
 use super::replies::Replies;
@@ -48,7 +48,7 @@ pub(crate) struct Applying<SM: StateMachine> {
     /// Reads, and from where on the state may answer them.
     reads: RefCell<VecDeque<(Index, LocalRead<SM>)>>,
     /// What this node has decoded already, as leader.
-    pub(crate) kept: RefCell<Kept<SM::Command>>,
+    pub(crate) command_cache: RefCell<CommandCache<SM::Command>>,
     /// Something has changed since it was looked at.
     is_raised: Cell<bool>,
 }
@@ -62,7 +62,7 @@ impl<SM: StateMachine> Applying<SM> {
             view_wanted: Cell::new(false),
             view_taken: Cell::new(false),
             reads: RefCell::default(),
-            kept: RefCell::default(),
+            command_cache: RefCell::default(),
             is_raised: Cell::new(false),
         }
     }
@@ -288,7 +288,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     /// now.
     fn commands_of(&mut self, entries: &Entries) -> Result<Vec<(SM::Command, At)>, Fatal> {
         let mut commands = Vec::with_capacity(entries.len());
-        let mut kept = self.applying.kept.borrow_mut();
+        let mut cache = self.applying.command_cache.borrow_mut();
         for Entry { log_id, time, payload } in entries {
             let index = log_id.index;
             self.time = self.time.max(*time);
@@ -298,7 +298,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                     self.membership = Some((index, membership.clone()));
                 }
                 Payload::Command(bytes) => {
-                    let command = match kept.take(*log_id) {
+                    let command = match cache.take(*log_id) {
                         Some(command) => command,
                         None => SM::Command::decode(bytes)
                             .map_err(|reason| Fatal::Command { index, reason })?,

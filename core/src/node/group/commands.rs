@@ -10,7 +10,7 @@ use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, Instant};
 
 use super::Group;
-use super::mailbox::KEPT_PLACES;
+use super::mailbox::KEPT_CAPACITY;
 use crate::config::Config;
 use crate::engine::Input;
 use crate::error::WriteError;
@@ -72,7 +72,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             reply.answer(Err(WriteError::Command(reason.clone())));
         }
         drop(commands);
-        self.proposing.shrink_to(KEPT_PLACES);
+        self.proposing.shrink_to(KEPT_CAPACITY);
         if let Some(decoded) = decoded {
             self.keep(&decoded);
         }
@@ -115,7 +115,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let term = self.engine.hard_state().term;
         let mut after = LogId { term, leader: self.engine.replica().id, index: before };
         let mut unreadable = Vec::new();
-        let mut kept = self.applying.kept.borrow_mut();
+        let mut cache = self.applying.command_cache.borrow_mut();
         for (place, bytes) in commands.iter().enumerate() {
             // One that a peer passes on was held against the peer's limit.
             if let Some(reason) = too_large(bytes.len(), &self.mailbox.known.config) {
@@ -125,7 +125,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             match SM::Command::decode(bytes) {
                 Ok(command) => {
                     after.index += 1;
-                    kept.keep(after, bytes.len(), command);
+                    cache.insert(after, bytes.len(), command);
                 }
                 Err(_) if planted(Bug::D10) => after.index += 1,
                 Err(reason) => unreadable.push((place, reason)),
@@ -138,7 +138,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// more, they are not kept: those that it has taken are decoded again when they are applied.
     fn keep(&self, Decoded { before, after, .. }: &Decoded) {
         if self.engine.last_log_id() != *after {
-            self.applying.kept.borrow_mut().lose_beyond(*before);
+            self.applying.command_cache.borrow_mut().lose_beyond(*before);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::admin::Admin;
 use super::quota::{LocalPermit, SharedPermit};
 use super::snapshots::View;
 use crate::config::Config;
-use crate::engine::{Fetch, Input, PieceRead};
+use crate::engine::{Fetch, Input, ReadChunk};
 use crate::entries::Entries;
 use crate::error::{Fatal, ReadError, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Memory, Replica};
@@ -42,7 +42,7 @@ const MAX_INBOX_BYTES: usize = 256 << 20;
 
 /// So many places of a queue are kept from one turn to the next; what a burst has taken beyond that
 /// is let go.
-pub(crate) const KEPT_PLACES: usize = 1024;
+pub(crate) const KEPT_CAPACITY: usize = 1024;
 
 /// So many events, and so many requests, are taken in one turn of a group. What is left has its
 /// place in the next one, after the other groups of the node. It is more than the clients of one
@@ -72,13 +72,13 @@ pub(crate) enum Event<SM: StateMachine> {
         outcome: Result<SnapshotMeta, SnapshotError>,
     },
     /// What has become of the snapshot that is coming in.
-    Incoming(Input),
+    ReceiveStepDone(Input),
     /// The state is that of this snapshot, which has come in: now it may become the group's.
     Restored(SnapshotMeta),
     /// The task that has applied is at its end.
     Applied(Result<(), Fatal>),
-    PieceRead {
-        piece: PieceRead,
+    ChunkRead {
+        wanted: ReadChunk,
         outcome: Result<Bytes, StoreError>,
     },
     /// The transport wants to know what is remembered of a replica.
@@ -339,9 +339,9 @@ impl<SM: StateMachine> Mailbox<SM> {
         if !events.is_empty() || !requests.is_empty() || !crossed.is_empty() {
             self.raise();
         }
-        events.shrink_to(KEPT_PLACES);
-        requests.shrink_to(KEPT_PLACES);
-        crossed.shrink_to(KEPT_PLACES);
+        events.shrink_to(KEPT_CAPACITY);
+        requests.shrink_to(KEPT_CAPACITY);
+        crossed.shrink_to(KEPT_CAPACITY);
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -6,11 +6,11 @@
 
 mod admin;
 mod apply;
+mod command_cache;
 mod commands;
-mod kept;
+mod deadline_queue;
+mod forwarding;
 pub(super) mod mailbox;
-mod parked;
-mod passing;
 pub(super) mod quota;
 mod refusals;
 mod replies;

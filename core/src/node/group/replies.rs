@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use super::admin::Answer;
+use super::deadline_queue::DeadlineQueue;
 use super::mailbox::{End, LocalRead, Reply, refuse};
-use super::parked::Parked;
 use crate::engine::Ticket;
 use crate::error::{InitializeError, SnapshotError, WriteError};
 use crate::state_machine::StateMachine;
@@ -25,9 +25,9 @@ pub(crate) struct Replies<SM: StateMachine> {
     /// Reads that the leader has confirmed at an index that is not yet known to be committed here.
     ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
     /// Requests that wait for a leader.
-    pub(crate) parked: Parked<SM>,
+    pub(crate) leaderless: DeadlineQueue<SM>,
     /// Writes that wait for room on the way to the leader, and were sent to nobody.
-    pub(crate) unsent: Parked<SM>,
+    pub(crate) unsent: DeadlineQueue<SM>,
     /// Those who have formed the cluster and wait until that is durable.
     pub(crate) initializing: Vec<Answer<(), InitializeError>>,
     /// Those who want a snapshot, and of how much at least.
@@ -43,8 +43,8 @@ impl<SM: StateMachine> Default for Replies<SM> {
             reads: Waiting::default(),
             placed: Vec::new(),
             ahead: BTreeMap::new(),
-            parked: Parked::new(),
-            unsent: Parked::new(),
+            leaderless: DeadlineQueue::new(),
+            unsent: DeadlineQueue::new(),
             initializing: Vec::new(),
             snapshots: Vec::new(),
             purging: Vec::new(),
@@ -83,7 +83,7 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// Whether requests are kept that were sent to nobody.
     pub(crate) fn keeps_requests(&self) -> bool {
-        !self.parked.is_empty() || !self.unsent.is_empty()
+        !self.leaderless.is_empty() || !self.unsent.is_empty()
     }
 
     /// Whether anybody waits for an entry to be applied.
@@ -175,12 +175,12 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// Whether nobody waits for anything but a snapshot, for which a node that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { proposed, reads, placed, ahead, parked, unsent, initializing, .. } = self;
+        let Self { proposed, reads, placed, ahead, leaderless, unsent, initializing, .. } = self;
         proposed.is_empty()
             && reads.is_empty()
             && placed.iter().all(VecDeque::is_empty)
             && ahead.is_empty()
-            && parked.is_empty()
+            && leaderless.is_empty()
             && unsent.is_empty()
             && initializing.is_empty()
     }
@@ -208,12 +208,12 @@ impl<SM: StateMachine> Replies<SM> {
 
     /// The node has ended: nobody can tell what becomes of what the engine had.
     pub(crate) fn abandon(self, end: &End) {
-        let Self { mut proposed, mut reads, placed, ahead, mut parked, mut unsent, .. } = self;
+        let Self { mut proposed, mut reads, placed, ahead, mut leaderless, mut unsent, .. } = self;
         let placed = placed.into_iter().flatten().map(|(_, reply)| reply);
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
         let reads = reads.drain().chain(ahead.into_values().flatten());
         reads.for_each(|read| read(Err(end.into())));
-        unsent.drain().chain(parked.drain()).for_each(|(_, request)| refuse(request, end));
+        unsent.drain().chain(leaderless.drain()).for_each(|(_, request)| refuse(request, end));
     }
 }
 

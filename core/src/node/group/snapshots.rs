@@ -1,5 +1,5 @@
 //! What a node does about snapshots beside its turns: it writes one of its own state, takes one in
-//! from the leader, and reads pieces of them for its peers. The I/O of each is a task's, and what
+//! from the leader, and reads chunks of them for its peers. The I/O of each is a task's, and what
 //! has come of it goes to the mailbox.
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -15,7 +15,7 @@ use quorate_rt::{Executor, TaskError, yield_now};
 
 use super::bug;
 use super::mailbox::{Event, Mailbox};
-use crate::engine::{Incoming, Input, PieceRead};
+use crate::engine::{Input, ReadChunk, ReceiveStep};
 use crate::error::{SnapshotError, StoreError};
 use crate::identity::Replica;
 use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
@@ -46,12 +46,12 @@ pub(super) struct Snapshots<R: Executor, SM: StateMachine, S> {
     mailbox: Rc<Mailbox<SM>>,
     /// The one that is being written, up to where it covers the log, and its task.
     building: Option<(LogId, R::Task<()>)>,
-    receiving: Option<(Rc<Inflow>, R::Task<()>)>,
-    sending: BTreeMap<Replica, Sending<R>>,
+    receiving: Option<(Rc<ReceiveQueue>, R::Task<()>)>,
+    sending: BTreeMap<Replica, OpenSnapshot<R>>,
 }
 
 /// What is open for a peer.
-struct Sending<R: Executor> {
+struct OpenSnapshot<R: Executor> {
     digest: Digest,
     content: Rc<OnceCell<Box<dyn SnapshotContent>>>,
     _reading: R::Task<()>,
@@ -97,50 +97,50 @@ impl<R: Executor, SM: StateMachine, S: LogStore> Snapshots<R, SM, S> {
 
     /// Does what is to be done about the one that comes in, in order and after what was asked for
     /// before. There is a task for it as long as there is a draft.
-    pub(super) fn receive(&mut self, steps: impl ExactSizeIterator<Item = Incoming>) {
+    pub(super) fn receive(&mut self, steps: impl ExactSizeIterator<Item = ReceiveStep>) {
         if steps.len() == 0 {
             return;
         }
-        self.receiving.take_if(|(inflow, _)| inflow.has_ended.get());
-        let (inflow, _) = self.receiving.get_or_insert_with(|| {
-            let inflow = Rc::new(Inflow::default());
+        self.receiving.take_if(|(receive_queue, _)| receive_queue.has_ended.get());
+        let (receive_queue, _) = self.receiving.get_or_insert_with(|| {
+            let receive_queue = Rc::new(ReceiveQueue::default());
             let mut receiver = Receiver {
                 group: self.group,
                 store: Rc::clone(&self.store),
                 mailbox: Rc::clone(&self.mailbox),
                 draft: None,
             };
-            let steps = Rc::clone(&inflow);
+            let steps = Rc::clone(&receive_queue);
             let task = spawn(&self.rt, &self.mailbox, async move {
                 receiver.run(&steps).await;
                 None
             });
-            (inflow, task)
+            (receive_queue, task)
         });
-        let mut queue = inflow.steps.borrow_mut();
+        let mut queue = receive_queue.steps.borrow_mut();
         for step in steps {
-            if let Incoming::Begin(_) = step {
+            if let ReceiveStep::Begin(_) = step {
                 queue.clear(); // What comes before it is not wanted any more.
             }
             queue.push_back(step);
         }
-        inflow.signal.raise();
+        receive_queue.signal.raise();
     }
 
-    /// Reads a piece for a peer, from what is open for it if that is the one.
-    pub(super) fn read(&mut self, piece: PieceRead) {
-        let (peer, digest) = (piece.peer, piece.meta.digest);
+    /// Reads a chunk for a peer, from what is open for it if that is the one.
+    pub(super) fn read(&mut self, wanted: ReadChunk) {
+        let (peer, digest) = (wanted.peer, wanted.meta.digest);
         let content = match self.sending.get(&peer) {
             Some(open) if open.digest == digest => Rc::clone(&open.content),
             _ => Rc::default(),
         };
         let (store, group, open) = (Rc::clone(&self.store), self.group, Rc::clone(&content));
         let reading = spawn(&self.rt, &self.mailbox, async move {
-            let outcome = read(&*store, group, &open, &piece).await;
-            Some(Event::PieceRead { piece, outcome })
+            let outcome = read(&*store, group, &open, &wanted).await;
+            Some(Event::ChunkRead { wanted, outcome })
         });
         // A read under way is cancelled: nobody waits for it any more.
-        self.sending.insert(peer, Sending { digest, content, _reading: reading });
+        self.sending.insert(peer, OpenSnapshot { digest, content, _reading: reading });
     }
 
     /// Closes what is open for peers that need no snapshot.
@@ -199,23 +199,23 @@ async fn read<S: LogStore>(
     store: &S,
     group: GroupId,
     open: &OnceCell<Box<dyn SnapshotContent>>,
-    piece: &PieceRead,
+    wanted: &ReadChunk,
 ) -> Result<Bytes, StoreError> {
     let content = match open.get() {
         Some(content) => content,
         None => {
-            let content = store.snapshot(group, &piece.meta).await?;
+            let content = store.snapshot(group, &wanted.meta).await?;
             open.get_or_init(|| content)
         }
     };
-    read_exactly(&**content, piece.offset, piece.len).await
+    read_exactly(&**content, wanted.offset, wanted.len).await
 }
 
-/// What the receiving task has yet to do. The engine bounds it: it takes no piece when too much is
+/// What the receiving task has yet to do. The engine bounds it: it takes no chunk when too much is
 /// unwritten.
 #[derive(Default)]
-struct Inflow {
-    steps: RefCell<VecDeque<Incoming>>,
+struct ReceiveQueue {
+    steps: RefCell<VecDeque<ReceiveStep>>,
     signal: Signal,
     /// The task has nothing more to do, and looks at no more.
     has_ended: Cell<bool>,
@@ -238,27 +238,27 @@ struct Draft {
 }
 
 impl<SM: StateMachine, S: LogStore> Receiver<SM, S> {
-    async fn run(&mut self, inflow: &Inflow) {
+    async fn run(&mut self, receive_queue: &ReceiveQueue) {
         loop {
-            let next = inflow.steps.borrow_mut().pop_front();
+            let next = receive_queue.steps.borrow_mut().pop_front();
             match next {
                 Some(step) => {
                     if let Some(input) = self.take(step).await {
-                        self.mailbox.event(Event::Incoming(input));
+                        self.mailbox.event(Event::ReceiveStepDone(input));
                     }
                     // A store in memory never waits, and the node must not wait for a whole window
-                    // of pieces.
+                    // of chunks.
                     yield_now().await;
                 }
-                None if self.draft.is_some() => inflow.signal.wait().await,
-                None => return inflow.has_ended.set(true),
+                None if self.draft.is_some() => receive_queue.signal.wait().await,
+                None => return receive_queue.has_ended.set(true),
             }
         }
     }
 
-    async fn take(&mut self, step: Incoming) -> Option<Input> {
+    async fn take(&mut self, step: ReceiveStep) -> Option<Input> {
         match step {
-            Incoming::Begin(digest) => {
+            ReceiveStep::Begin(digest) => {
                 self.draft = None; // Before the next is begun, so that there is its space.
                 match self.store.draft(self.group).await {
                     Ok(inner) => {
@@ -269,19 +269,19 @@ impl<SM: StateMachine, S: LogStore> Receiver<SM, S> {
                 }
             }
             // Without a draft it is lost, and that was said.
-            Incoming::Piece(piece) => {
+            ReceiveStep::Chunk(chunk) => {
                 let Draft { digest, digester, inner } = self.draft.as_mut()?;
                 let digest = *digest;
-                digester.update(&piece);
-                match inner.write(piece).await {
-                    Ok(()) => Some(Input::PieceStored { digest, stored: digester.bytes() }),
+                digester.update(&chunk);
+                match inner.write(chunk).await {
+                    Ok(()) => Some(Input::ChunkStored { digest, stored: digester.bytes() }),
                     Err(error) => {
                         self.draft = None;
                         Some(lost(digest, &error))
                     }
                 }
             }
-            Incoming::End(meta) => {
+            ReceiveStep::End(meta) => {
                 let Draft { digest, digester, inner } = self.draft.take()?;
                 if (digester.bytes(), digester.digest()) != (meta.bytes, meta.digest) {
                     return Some(lost(digest, &"what has come is not what was sent"));

@@ -10,7 +10,7 @@ use quorate_rt::{Executor, Instant};
 
 use super::mailbox::{End, Event, LocalRequest, Request, refuse};
 use super::{Group, snapshots};
-use crate::engine::{Engine, Fetch, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket};
+use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Standing};
@@ -32,7 +32,7 @@ pub(super) struct Stopping {
     /// Then it ends, whatever is left.
     until: Instant,
     /// It led when it was told.
-    hands_over: bool,
+    transfers: bool,
 }
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
@@ -65,7 +65,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.on_request(now, request);
         }
         loop {
-            let expired = self.replies.borrow_mut().parked.pop_expired(now);
+            let expired = self.replies.borrow_mut().leaderless.pop_expired(now);
             let Some(request) = expired else { break };
             // The engine refuses it, or knows of a leader since a moment ago.
             self.take(now, request);
@@ -91,13 +91,13 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             Event::Fetched { fetch, outcome } => self.fetched(now, fetch, outcome)?,
             Event::Viewed(view) => self.snapshots.build(view),
             Event::Built { log_id, outcome } => self.built(now, log_id, outcome),
-            Event::Incoming(input) => self.incoming(now, input),
+            Event::ReceiveStepDone(input) => self.receive_step_done(now, input),
             Event::Restored(meta) => self.engine.step(now, Input::SnapshotReady(meta)),
             Event::Applied(outcome) => {
                 self.applier.rests();
                 outcome?;
             }
-            Event::PieceRead { piece, outcome } => self.piece_read(now, piece, outcome)?,
+            Event::ChunkRead { wanted, outcome } => self.chunk_read(now, wanted, outcome)?,
             Event::Recall { replica, reply } => {
                 let _ = reply.send(self.engine.memory_of(replica));
             }
@@ -117,23 +117,23 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     fn begin_to_stop(&mut self, now: Instant) {
         self.engine.step(now, Input::Resign);
         let until = now + self.mailbox.known.config.request_timeout;
-        let hands_over = self.engine.is_resigning();
-        tracing::info!(replica = %self.engine.replica(), group = self.group, hands_over, "stops");
-        self.stopping = Some(Stopping { until, hands_over });
+        let transfers = self.engine.is_resigning();
+        tracing::info!(replica = %self.engine.replica(), group = self.group, transfers, "stops");
+        self.stopping = Some(Stopping { until, transfers });
         let mut replies = self.replies.borrow_mut();
-        let kept = replies.unsent.drain().chain(replies.parked.drain());
+        let kept = replies.unsent.drain().chain(replies.leaderless.drain());
         drop(replies);
         kept.for_each(|(_, request)| refuse(request, &End::Shutdown));
         self.replies.borrow_mut().initializing.clear(); // A group may not be formed for long.
     }
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
-        // It has handed over when it knows of the next leader, not before: that one may need its
-        // vote.
-        let handed_over =
+        // It has transferred leadership when it knows of the next leader, not before: that one may
+        // need its vote.
+        let has_transferred =
             || self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
-        let leads_on = stopping.hands_over && !handed_over() && self.engine.is_resigning();
-        let elects = stopping.hands_over && !handed_over() && self.engine.role() != Role::Leader;
+        let leads_on = stopping.transfers && !has_transferred() && self.engine.is_resigning();
+        let elects = stopping.transfers && !has_transferred() && self.engine.role() != Role::Leader;
         let answers = !self.replies.borrow().is_empty() || self.applying.has_reads();
         let succession = (leads_on || elects) && !self.is_alone();
         now >= stopping.until || !(succession || answers)
@@ -216,7 +216,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// place of the log: if it can't be restored, the node stops, and its disk still has the log
     /// and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
     /// says more; the store forgets the new one after a crash.
-    fn incoming(&mut self, now: Instant, input: Input) {
+    fn receive_step_done(&mut self, now: Instant, input: Input) {
         match input {
             Input::SnapshotReady(meta)
                 if meta.log_id.index > self.engine.committed() && !planted(Bug::D9) =>
@@ -242,20 +242,20 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
     }
 
-    fn piece_read(
+    fn chunk_read(
         &mut self,
         now: Instant,
-        piece: PieceRead,
+        wanted: ReadChunk,
         outcome: Result<Bytes, StoreError>,
     ) -> Result<(), Fatal> {
-        let PieceRead { peer, meta, offset, .. } = piece;
+        let ReadChunk { peer, meta, offset, .. } = wanted;
         let chunk = match outcome {
             Ok(chunk) => chunk,
             // Before it was opened, another has taken its place.
             Err(StoreError::Missing(_)) if self.engine.snapshot() != Some(&meta) => Bytes::new(),
             Err(error) => return Err(error.into()),
         };
-        self.engine.step(now, Input::PieceRead { peer, digest: meta.digest, offset, chunk });
+        self.engine.step(now, Input::ChunkRead { peer, digest: meta.digest, offset, chunk });
         Ok(())
     }
 
@@ -278,8 +278,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             write,
             messages,
             fetches,
-            pieces,
-            incoming,
+            chunks,
+            receive_steps,
             restore,
             committed,
             proposals,
@@ -318,9 +318,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         for fetch in fetches.drain(..) {
             self.fetch(fetch);
         }
-        self.snapshots.receive(incoming.drain(..));
-        for piece in pieces.drain(..) {
-            self.snapshots.read(piece);
+        self.snapshots.receive(receive_steps.drain(..));
+        for wanted in chunks.drain(..) {
+            self.snapshots.read(wanted);
         }
         let gets_snapshot =
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
@@ -337,13 +337,13 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             reads.into_iter().for_each(|(index, read)| self.applying.read(index, read));
         }
         self.watch_commit(now, committed.is_some());
-        let expires_at = self.replies.borrow().parked.expires_at();
+        let expires_at = self.replies.borrow().leaderless.expires_at();
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.mailbox.known.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
-        let passing_at = self.passing_at(now);
+        let forwarding_at = self.forwarding_at(now);
         let waits_at = self.waits.wake_at();
-        let times = [*wake_at, expires_at, passing_at, self.stalled_at, stop_at, waits_at];
+        let times = [*wake_at, expires_at, forwarding_at, self.stalled_at, stop_at, waits_at];
         self.wake_at = Instant::earliest(times);
         self.answer_admins();
         self.applier.go_on()
@@ -400,7 +400,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             for (ticket, offset) in tickets.zip(0..) {
                 let reply = replies.proposed.take(ticket);
                 match proposal {
-                    Proposal::Placed(first) => {
+                    Proposal::Appended(first) => {
                         let log_id = LogId { index: first.index + offset, ..first };
                         let refusal = || self.refusals.of_write();
                         replies.place(log_id, reply, self.applying.last_applied(), refusal);

@@ -141,10 +141,10 @@ impl Waits {
     fn tell_unfit_timing(&self, now: Instant, group: GroupId, config: &Config, engine: &Engine) {
         let unfit = engine.round_trip().and_then(|time| UnfitTiming::of(time, config));
         if let Some(unfit) = unfit
-            && let Some(left_out) = self.unfit_lines.pass(now)
+            && let Some(suppressed) = self.unfit_lines.pass(now)
         {
             let replica = engine.replica();
-            tracing::warn!(%replica, group, left_out, "no leader can last: {unfit}");
+            tracing::warn!(%replica, group, suppressed, "no leader can last: {unfit}");
         }
     }
 

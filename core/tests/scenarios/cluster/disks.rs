@@ -1,7 +1,7 @@
 //! The disks of a cluster: writes, what is read for peers, and snapshots.
 
 use bytes::BytesMut;
-use quorate_core::engine::{Fetch, Incoming, Input, PieceRead};
+use quorate_core::engine::{Fetch, Input, ReadChunk, ReceiveStep};
 use quorate_core::{Digest, Entries, NodeId, Role, SnapshotMeta};
 
 use super::Cluster;
@@ -46,10 +46,10 @@ impl Cluster {
                 None => assert!(!leads, "node {id} fetches what it doesn't have (R11)"),
             }
         }
-        for PieceRead { peer, meta, offset, len } in std::mem::take(&mut self.node(id).pieces) {
+        for ReadChunk { peer, meta, offset, len } in std::mem::take(&mut self.node(id).chunks) {
             let content = self.nodes[&id].disk.finished.get(&meta.digest).expect("it is open");
             let chunk = content.slice(offset as usize..offset as usize + len);
-            inputs.push(Input::PieceRead { peer, digest: meta.digest, offset, chunk });
+            inputs.push(Input::ChunkRead { peer, digest: meta.digest, offset, chunk });
         }
         let any = !inputs.is_empty();
         if any {
@@ -62,14 +62,14 @@ impl Cluster {
     pub(crate) fn draft(&mut self, id: NodeId) -> bool {
         let fails = self.drafts_fail;
         let node = self.node(id);
-        let Some(next) = node.incoming.pop_front() else { return false };
+        let Some(next) = node.receive_steps.pop_front() else { return false };
         let input = match next {
-            Incoming::Begin(digest) => {
+            ReceiveStep::Begin(digest) => {
                 node.draft = Some((digest, BytesMut::new()));
                 return true;
             }
-            Incoming::Piece(chunk) => match &mut node.draft {
-                // It failed before this piece.
+            ReceiveStep::Chunk(chunk) => match &mut node.draft {
+                // It failed before this chunk.
                 None => return true,
                 Some((digest, _)) if fails => {
                     let digest = *digest;
@@ -78,10 +78,10 @@ impl Cluster {
                 }
                 Some((digest, content)) => {
                     content.extend_from_slice(&chunk);
-                    Input::PieceStored { digest: *digest, stored: content.len() as u64 }
+                    Input::ChunkStored { digest: *digest, stored: content.len() as u64 }
                 }
             },
-            Incoming::End(meta) => {
+            ReceiveStep::End(meta) => {
                 let (digest, content) = node.draft.take().expect("all of it was written");
                 assert_eq!(digest, meta.digest);
                 if Digest::of(&content) == digest {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_core::engine::{
-    Engine, Fetch, Incoming, Input, Output, PieceRead, Proposal, ReadOutcome, Ticket,
+    Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep, Ticket,
 };
 use quorate_core::{
     Boot, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message,
@@ -68,8 +68,8 @@ struct Node {
     boot: Boot,
     seed: u64,
     fetches: Vec<Fetch>,
-    pieces: Vec<PieceRead>,
-    incoming: VecDeque<Incoming>,
+    chunks: Vec<ReadChunk>,
+    receive_steps: VecDeque<ReceiveStep>,
     /// What has come in of a snapshot.
     draft: Option<(Digest, BytesMut)>,
     /// Snapshots that it has taken itself, and not yet heard of.
@@ -158,8 +158,8 @@ impl Cluster {
                 boot: Boot::default(),
                 seed: *seed,
                 fetches: Vec::new(),
-                pieces: Vec::new(),
-                incoming: VecDeque::new(),
+                chunks: Vec::new(),
+                receive_steps: VecDeque::new(),
                 draft: None,
                 built: VecDeque::new(),
                 applied: 0,
@@ -288,8 +288,8 @@ impl Cluster {
         node.disk.crash(survivors);
         node.wake_at = None;
         node.fetches.clear();
-        node.pieces.clear();
-        node.incoming.clear();
+        node.chunks.clear();
+        node.receive_steps.clear();
         node.draft = None;
         node.built.clear();
         node.applied = 0;
@@ -504,8 +504,8 @@ impl Cluster {
             self.tell(true, format!("{id} fetches from {} for {peer}", range.start));
             self.node(id).fetches.push(fetch);
         }
-        for piece in output.pieces {
-            let PieceRead { peer, meta, offset, .. } = &piece;
+        for chunk in output.chunks {
+            let ReadChunk { peer, meta, offset, .. } = &chunk;
             self.tell(
                 true,
                 format!(
@@ -514,9 +514,9 @@ impl Cluster {
                     show::replica(*peer)
                 ),
             );
-            self.node(id).pieces.push(piece);
+            self.node(id).chunks.push(chunk);
         }
-        self.node(id).incoming.extend(output.incoming);
+        self.node(id).receive_steps.extend(output.receive_steps);
         let node = &self.nodes[&id];
         let replica = Replica::new(id, node.disk.incarnation);
         self.safety.on_step(replica, node.engine.as_ref().expect("it runs"), &node.disk, &before);
@@ -625,8 +625,8 @@ impl Cluster {
     fn answer(&mut self, id: NodeId, output: &mut Output) {
         let proposals = output.proposals.drain(..).flat_map(|(tickets, proposal)| {
             tickets.zip(0..).map(move |(ticket, offset)| match proposal {
-                Proposal::Placed(first) => {
-                    (ticket, Proposal::Placed(LogId { index: first.index + offset, ..first }))
+                Proposal::Appended(first) => {
+                    (ticket, Proposal::Appended(LogId { index: first.index + offset, ..first }))
                 }
                 other => (ticket, other),
             })
@@ -635,7 +635,7 @@ impl Cluster {
             assert!(self.node(id).open.remove(&ticket), "a second answer (R16)");
             let name = self.request(ticket);
             match proposal {
-                Proposal::Placed(log_id) => {
+                Proposal::Appended(log_id) => {
                     self.tell(false, format!("{id} places {name} at {log_id}"));
                     let node = self.node(id);
                     if log_id.index > node.applied {

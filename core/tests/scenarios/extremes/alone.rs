@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use quorate_core::codec::{Gather, decode_message, put_message};
-use quorate_core::engine::{Engine, Incoming, Input, Local, Output};
+use quorate_core::engine::{Engine, Input, Local, Output, ReceiveStep};
 use quorate_core::{
-    AppendOutcome, Body, Boot, Config, Digest, Entries, Entry, HardState, LogId, Membership,
-    Message, Outline, Payload, Recovered, Replica, Role, SnapshotMeta, Standing, Term,
+    AppendOutcome, Body, Boot, Config, Digest, Entries, Entry, HardState, LogId, LogMeta,
+    Membership, Message, Payload, Recovered, Replica, Role, SnapshotMeta, Standing, Term,
 };
 use quorate_rt::Instant;
 
@@ -44,22 +44,23 @@ impl Alone {
         let purges = matches!(state, State::Purged | State::Sending);
         let mut recovered = Recovered::default();
         if !matches!(state, State::Unformed | State::Forming) {
-            let mut outline = if purges { Outline::after(meta.log_id) } else { Outline::default() };
+            let mut log_meta =
+                if purges { LogMeta::after(meta.log_id) } else { LogMeta::default() };
             let first = Payload::Membership(membership);
             let entry = |index, payload| {
                 let log_id = if index == 1 { LogId::FIRST } else { LogId::new(1, 2, index) };
                 Entry { log_id, time: 0, payload }
             };
             if !purges {
-                outline.push(&entry(1, first));
+                log_meta.push(&entry(1, first));
             }
-            for index in outline.last().index + 1..=6 {
-                outline.push(&entry(index, Payload::Blank));
+            for index in log_meta.last().index + 1..=6 {
+                log_meta.push(&entry(index, Payload::Blank));
             }
             recovered = Recovered {
                 hard_state: HardState { term: Term(1), voted_for: Some(PEER) },
                 snapshot: purges.then_some(meta),
-                outline,
+                log_meta,
                 ..recovered
             };
         }
@@ -148,20 +149,20 @@ impl Alone {
                 let (peer, term, entries) = (fetch.peer, fetch.term, Entries::default());
                 inputs.push(Input::Fetched { peer, term, entries });
             }
-            for piece in output.pieces {
-                let (peer, digest, offset) = (piece.peer, piece.meta.digest, piece.offset);
-                let chunk = Bytes::from(vec![0; piece.len]);
-                inputs.push(Input::PieceRead { peer, digest, offset, chunk });
+            for chunk in output.chunks {
+                let (peer, digest, offset) = (chunk.peer, chunk.meta.digest, chunk.offset);
+                let chunk = Bytes::from(vec![0; chunk.len]);
+                inputs.push(Input::ChunkRead { peer, digest, offset, chunk });
             }
-            for incoming in output.incoming {
+            for incoming in output.receive_steps {
                 match incoming {
-                    Incoming::Begin(digest) => (self.begun, self.stored) = (Some(digest), 0),
-                    Incoming::Piece(piece) => {
-                        self.stored += piece.len() as u64;
+                    ReceiveStep::Begin(digest) => (self.begun, self.stored) = (Some(digest), 0),
+                    ReceiveStep::Chunk(chunk) => {
+                        self.stored += chunk.len() as u64;
                         let digest = self.begun.expect("it has begun");
-                        inputs.push(Input::PieceStored { digest, stored: self.stored });
+                        inputs.push(Input::ChunkStored { digest, stored: self.stored });
                     }
-                    Incoming::End(meta) => inputs.push(Input::SnapshotReady(meta)),
+                    ReceiveStep::End(meta) => inputs.push(Input::SnapshotReady(meta)),
                 }
             }
             if inputs.is_empty() {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_core::quorum::Voters;
 use quorate_core::{
-    AppendOutcome, Body, Boot, Claim, ClusterId, Digest, Entry, ForwardOutcome, Handover, LogId,
-    MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Refusal, Replica, Situation,
+    AppendOutcome, Body, Boot, Claim, ClusterId, Digest, Entry, ForwardOutcome, LeadershipTransfer,
+    LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Refusal, Replica, Situation,
     SnapshotMeta, Term,
 };
 
@@ -148,13 +148,13 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         bytes: content.len() as u64,
         digest: Digest::of(content),
     };
-    let handover = Some(Handover { leader, term, round: 0 });
+    let transfer = Some(LeadershipTransfer { leader, term, round: 0 });
     let (sequence, boot, round) = (1, 1, 0);
     let outcome = AppendOutcome::Accepted { matched: committed };
     let bases = vec![
         Body::PreVote { last_log_id: last, attempt: 0 },
         Body::PreVoteReply { granted: true, attempt: 0 },
-        Body::Vote { last_log_id: last, handover, attempt: 0 },
+        Body::Vote { last_log_id: last, transfer, attempt: 0 },
         Body::VoteReply { granted: true, attempt: 0 },
         Body::Append {
             prev: last,
@@ -171,8 +171,8 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         Body::Snapshot { meta: Box::new(meta), offset: 0, chunk: Bytes::from_static(content) },
         Body::SnapshotReply { digest: Digest::of(content), stored: 0 },
         Body::TimeoutNow { last_log_id: last, round },
-        Body::Who { told: [1, 2, 3].into() },
-        Body::Situation { situation: Situation::Empty, told: [1, 2, 3].into() },
+        Body::Who { listed: [1, 2, 3].into() },
+        Body::Situation { situation: Situation::Empty, listed: [1, 2, 3].into() },
         Body::Claim(Box::new(claim)),
         Body::Admit { cluster: CLUSTER, founders: [1, 2, 3].into() },
         Body::Rest { last_log_id: ours.last, round: 1, boot: Boot { number: 1, tag: 1 } },
@@ -230,18 +230,18 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
                 add(Body::PreVoteReply { granted, attempt });
             }
         }
-        Body::Vote { last_log_id, handover, attempt } => {
+        Body::Vote { last_log_id, transfer, attempt } => {
             for attempt in numbers(attempt) {
-                add(Body::Vote { last_log_id, handover, attempt });
+                add(Body::Vote { last_log_id, transfer, attempt });
             }
             for last_log_id in log_ids(last_log_id) {
-                add(Body::Vote { last_log_id, handover: None, attempt });
-                add(Body::Vote { last_log_id, handover, attempt });
+                add(Body::Vote { last_log_id, transfer: None, attempt });
+                add(Body::Vote { last_log_id, transfer, attempt });
             }
-            let Handover { leader, term, round } = handover.expect("the base has one");
+            let LeadershipTransfer { leader, term, round } = transfer.expect("the base has one");
             let with = |leader, term, round| {
-                let handover = Some(Handover { leader, term, round });
-                Body::Vote { last_log_id, handover, attempt }
+                let transfer = Some(LeadershipTransfer { leader, term, round });
+                Body::Vote { last_log_id, transfer, attempt }
             };
             replicas(ours).into_iter().for_each(|leader| add(with(leader, term, round)));
             for number in numbers(term.0) {
@@ -373,13 +373,15 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
                 .into_iter()
                 .for_each(|round| add(Body::TimeoutNow { last_log_id, round }));
         }
-        Body::Who { told: _ } => id_sets().into_iter().for_each(|told| add(Body::Who { told })),
-        Body::Situation { situation: _, told } => {
+        Body::Who { listed: _ } => {
+            id_sets().into_iter().for_each(|listed| add(Body::Who { listed }))
+        }
+        Body::Situation { situation: _, listed } => {
             for situation in situations(ours) {
-                add(Body::Situation { situation, told: told.clone() });
+                add(Body::Situation { situation, listed: listed.clone() });
             }
-            for told in id_sets() {
-                add(Body::Situation { situation: Situation::Empty, told });
+            for listed in id_sets() {
+                add(Body::Situation { situation: Situation::Empty, listed });
             }
         }
         Body::Claim(claim) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use quorate::{AppendOutcome, Body, Replica, Term};
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Observation, Verdict, demand};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -25,9 +25,9 @@ impl Check for Addressees {
         true
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Receives { message, .. } if model.is_replica(message.to) => {
+            Observation::Receives { message, .. } if model.is_replica(message.to) => {
                 let asked = (message.to, message.from, message.term);
                 match message.body {
                     Body::Vote { .. } => self.votes.insert(asked),
@@ -36,7 +36,7 @@ impl Check for Addressees {
                 };
                 Ok(())
             }
-            Seen::Sends { message, .. } => {
+            Observation::Sends { message, .. } => {
                 let asked = (message.from, message.to, message.term);
                 let was_asked = match message.body {
                     Body::VoteReply { granted: true, .. } => self.votes.contains(&asked),

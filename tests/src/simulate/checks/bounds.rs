@@ -3,7 +3,7 @@
 
 use quorate::{Config, Role};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 use crate::simulate::plan::Plan;
 
@@ -25,8 +25,8 @@ impl Check for Bounds {
         "bounds"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Turned { node, now, .. } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Turned { node, now, .. } = seen else { return Ok(()) };
         if now.role != Role::Leader {
             return Ok(());
         }

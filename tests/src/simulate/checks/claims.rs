@@ -12,7 +12,7 @@ use quorate::{
     Situation, Standing,
 };
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -78,29 +78,29 @@ impl Check for Claims {
         true
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         let replica = |node: &NodeId| model.replica(*node);
         match seen {
-            Seen::Recovered { node, recovered } => {
+            Observation::Recovered { node, recovered } => {
                 if let Some(replica) = replica(node) {
                     self.is_durable(replica, &recovered.standing);
                 }
                 Ok(())
             }
-            Seen::Durable { node } => {
+            Observation::Durable { node } => {
                 if let Some(replica) = replica(node) {
                     self.is_durable(replica, &node_of(model, *node).durable.standing);
                 }
                 Ok(())
             }
-            Seen::Submits { node, write } => {
+            Observation::Submits { node, write } => {
                 let Some(replica) = replica(node) else { return Ok(()) };
                 if let Some(claim) = write.standing.as_deref().and_then(Standing::claim) {
                     self.accepts(replica, claim, model)?;
                 }
                 self.begins(replica, write, model)
             }
-            Seen::Receives { message, .. } => {
+            Observation::Receives { message, .. } => {
                 if let Body::Append { entries, .. } = &message.body
                     && let Some(membership) = entries.first().and_then(first_entry)
                     && membership.is_member(message.from)
@@ -110,7 +110,7 @@ impl Check for Claims {
                 }
                 Ok(())
             }
-            Seen::Sends { node, message } => {
+            Observation::Sends { node, message } => {
                 let Body::Situation { situation: Situation::Claimed { ballot, .. }, .. } =
                     &message.body
                 else {

@@ -1,7 +1,7 @@
 //! What is committed never changes (thesis 3.2, state machine safety): all nodes that know an index
 //! to be committed have the same entry there, and none replaces it.
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct CommittedStays;
@@ -11,9 +11,9 @@ impl Check for CommittedStays {
         "committed_stays"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Turned { node, before, now } => {
+            Observation::Turned { node, before, now } => {
                 let log = &node_of(model, *node).submitted;
                 for index in before.committed + 1..=now.committed {
                     let Some(ours) = log.get(index) else { continue };
@@ -24,7 +24,7 @@ impl Check for CommittedStays {
                 }
                 Ok(())
             }
-            Seen::Submits { node, write } => {
+            Observation::Submits { node, write } => {
                 let (Some(first), of) = (write.entries.first(), node_of(model, *node)) else {
                     return Ok(());
                 };

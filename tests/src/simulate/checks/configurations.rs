@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use quorate::quorum::Voters;
 use quorate::{Entry, LogWrite, NodeId, Payload, Replica};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct Configurations;
@@ -16,11 +16,11 @@ impl Check for Configurations {
         "configurations"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        if let Seen::Submits { node, write } = seen {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        if let Observation::Submits { node, write } = seen {
             return overlaps(*node, write, model);
         }
-        let Seen::Turned { node, before, now } = seen else { return Ok(()) };
+        let Observation::Turned { node, before, now } = seen else { return Ok(()) };
         if before.last_log_id == now.last_log_id {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 
 use quorate::Role;
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct Counting;
@@ -13,8 +13,8 @@ impl Check for Counting {
         "counting"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Turned { node, before, now } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Turned { node, before, now } = seen else { return Ok(()) };
         let led = before.role == Role::Leader && before.term == now.term;
         if !led || now.role != Role::Leader || before.committed == now.committed {
             return Ok(());

@@ -3,7 +3,7 @@
 //! its acknowledgements may be on their way, and whoever comes back with another disk is not that
 //! voter.
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct DurableQuorum;
@@ -13,8 +13,8 @@ impl Check for DurableQuorum {
         "durable_quorum"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Committed { node, entries } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Committed { node, entries } = seen else { return Ok(()) };
         let Some(membership) = &node_of(model, *node).metrics.membership else {
             return Err(format!("node {node} knows entries to be committed, and no configuration"));
         };

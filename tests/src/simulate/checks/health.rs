@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use quorate::{Fatal, StartError, StoreError};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::{Model, NodeModel};
 
 pub(super) struct Health;
@@ -34,9 +34,9 @@ impl Check for Health {
         "health"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Ended { node, outcome: Err(fatal) } => {
+            Observation::Ended { node, outcome: Err(fatal) } => {
                 if matches!(fatal, Fatal::RolledBack { .. }) {
                     return demand(node_of(model, *node).is_put_back, || {
                         format!("node {node} has stopped, and has forgotten nothing: {fatal}")
@@ -49,12 +49,14 @@ impl Check for Health {
                     format!("node {node} has stopped, though its disk is good: {error}")
                 })
             }
-            Seen::Refused { node, error: StartError::Store(error) } => {
+            Observation::Refused { node, error: StartError::Store(error) } => {
                 demand(is_reason(error, node_of(model, *node)), || {
                     format!("node {node} does not start, though its disk is good: {error}")
                 })
             }
-            Seen::Refused { node, error } => Err(format!("node {node} does not start: {error}")),
+            Observation::Refused { node, error } => {
+                Err(format!("node {node} does not start: {error}"))
+            }
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate::Replica;
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -19,10 +19,10 @@ impl Check for Identities {
         "identities"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         let (node, identity) = match seen {
-            Seen::Identified { node, identity } => (node, identity),
-            Seen::PutBack { node, boot } => {
+            Observation::Identified { node, identity } => (node, identity),
+            Observation::PutBack { node, boot } => {
                 if let Some(replica) = model.replica(*node) {
                     self.boots.insert(replica, *boot);
                 }

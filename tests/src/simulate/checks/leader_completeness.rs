@@ -3,7 +3,7 @@
 
 use quorate::Role;
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct LeaderCompleteness;
@@ -13,8 +13,8 @@ impl Check for LeaderCompleteness {
         "leader_completeness"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Turned { node, before, now } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Turned { node, before, now } = seen else { return Ok(()) };
         let leads_newly =
             now.role == Role::Leader && (before.role != Role::Leader || before.term != now.term);
         if !leads_newly {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Body, NodeId, Role, Term};
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Observation, Verdict, demand};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -31,12 +31,12 @@ impl Check for Leaders {
         "leaders"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Turned { node, now, .. } if now.role == Role::Leader => {
+            Observation::Turned { node, now, .. } if now.role == Role::Leader => {
                 self.leads(*node, now.term, model)
             }
-            Seen::Sends { node, message } => match message.body {
+            Observation::Sends { node, message } => match message.body {
                 Body::Append { .. } | Body::Snapshot { .. } | Body::TimeoutNow { .. } => {
                     self.leads(*node, message.term, model)
                 }

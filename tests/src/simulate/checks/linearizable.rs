@@ -27,7 +27,7 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
 }
 
 fn check_register(operations: &[&Operation]) -> Result<(), String> {
-    let seen = Seen::of(operations)?;
+    let seen = Observed::of(operations)?;
     let versions = versions(operations, &seen)?;
     // By time: what ends at a moment comes after what begins at it, so that the two overlap.
     let mut moments: Vec<(Duration, bool, usize)> = Vec::new();
@@ -67,14 +67,14 @@ fn check_register(operations: &[&Operation]) -> Result<(), String> {
 }
 
 /// What was seen of a register.
-struct Seen {
+struct Observed {
     /// The value of each version.
     values: BTreeMap<u64, u64>,
     /// The version of each value, and the first operation that has seen it.
     versions: BTreeMap<u64, (u64, Option<usize>)>,
 }
 
-impl Seen {
+impl Observed {
     /// Errors: two operations contradict each other.
     fn of(operations: &[&Operation]) -> Result<Self, String> {
         // Nobody has written it.
@@ -108,7 +108,7 @@ impl Seen {
 /// nobody knows.
 ///
 /// Errors: an operation sees what was refused, or written later, or by nobody.
-fn versions(operations: &[&Operation], seen: &Seen) -> Result<Vec<Option<u64>>, String> {
+fn versions(operations: &[&Operation], seen: &Observed) -> Result<Vec<Option<u64>>, String> {
     let mut writers: BTreeMap<u64, &Operation> = BTreeMap::new();
     let mut versions = Vec::with_capacity(operations.len());
     for operation in operations {
@@ -148,7 +148,7 @@ fn versions(operations: &[&Operation], seen: &Seen) -> Result<Vec<Option<u64>>, 
 fn check_gaps(
     operations: &[&Operation],
     versions: &[Option<u64>],
-    seen: &Seen,
+    seen: &Observed,
     free: &[(Duration, u64)],
 ) -> Result<(), String> {
     let last = seen.values.last_key_value().map_or(0, |(version, _)| *version);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate::LogId;
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::{Model, NodeModel, Seal};
 
 #[derive(Default)]
@@ -20,8 +20,8 @@ impl Check for LogMatching {
         "log_matching"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Submits { node, write } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Submits { node, write } = seen else { return Ok(()) };
         let Some(first) = write.entries.first() else { return Ok(()) };
         let log = &node_of(model, *node).submitted;
         let index = first.log_id.index - 1;

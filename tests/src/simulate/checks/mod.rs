@@ -36,7 +36,7 @@ use super::plan::Plan;
 
 /// Something that was seen, after the model has taken note of it.
 #[derive(Debug)]
-pub enum Seen<'a> {
+pub enum Observation<'a> {
     /// A node starts on a store, which says who it is. The model still has what it said before.
     Identified { node: NodeId, identity: &'a Identity },
     /// A node begins a life with what its store has found. The model still has what was known of it
@@ -85,7 +85,7 @@ pub trait Check {
     }
 
     /// Looks at what was seen.
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict;
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict;
 }
 
 /// All checks that look at each thing that is seen.

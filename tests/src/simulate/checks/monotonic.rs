@@ -1,7 +1,7 @@
 //! Within a life of a node its term, vote, commit index, applied index, snapshot and purge only
 //! rise (thesis 3.3, figure 3.1).
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct Monotonic;
@@ -11,9 +11,9 @@ impl Check for Monotonic {
         "monotonic"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Turned { node, before, now } => {
+            Observation::Turned { node, before, now } => {
                 let pairs = [
                     ("term", before.term.0, now.term.0),
                     ("commit index", before.committed, now.committed),
@@ -27,7 +27,7 @@ impl Check for Monotonic {
                     })
                 })
             }
-            Seen::Submits { node, write } => {
+            Observation::Submits { node, write } => {
                 let Some(new) = write.hard_state else { return Ok(()) };
                 let old = node_of(model, *node).submitted.hard_state;
                 let kept = new.term > old.term

@@ -2,7 +2,7 @@
 //! snapshot (thesis 3.8). It may have more than that: what was under way. A store that is damaged
 //! says so; it is never silently shorter (Alagappan et al., FAST 2018).
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct NothingCut;
@@ -12,8 +12,8 @@ impl Check for NothingCut {
         "nothing_cut"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Recovered { node, recovered } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Recovered { node, recovered } = seen else { return Ok(()) };
         // What came after that may have been done, too, and have replaced some of it.
         let of = node_of(model, *node);
         let Some(identity) = &of.identity else {
@@ -21,8 +21,8 @@ impl Check for NothingCut {
         };
         super::recoverable::holds(of, identity, recovered)
             .map_err(|reason| format!("node {node} starts anew: {reason}"))?;
-        demand(recovered.outline.last().term <= recovered.hard_state.term, || {
-            let (last, term) = (recovered.outline.last(), recovered.hard_state.term);
+        demand(recovered.log_meta.last().term <= recovered.hard_state.term, || {
+            let (last, term) = (recovered.log_meta.last(), recovered.hard_state.term);
             format!("node {node} starts anew with {last}, and knows of term {term} only")
         })
     }

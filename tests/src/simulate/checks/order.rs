@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Index, NodeId};
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Observation, Verdict, demand};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -22,17 +22,17 @@ impl Check for Order {
         "order"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, _: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, _: &Model) -> Verdict {
         let (node, now) = match seen {
-            Seen::Finished { node, meta } => {
+            Observation::Finished { node, meta } => {
                 self.finished.insert(*node, meta.log_id.index);
                 return Ok(());
             }
-            Seen::Recovered { node, .. } => {
+            Observation::Recovered { node, .. } => {
                 self.finished.remove(node);
                 return Ok(());
             }
-            Seen::Turned { node, now, .. } => (node, now),
+            Observation::Turned { node, now, .. } => (node, now),
             _ => return Ok(()),
         };
         let chain = [now.purged.index, now.snapshot.index, now.committed, now.last_log_id.index];

@@ -3,7 +3,7 @@
 
 use quorate::{AppendOutcome, Body};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 pub(super) struct Promises;
@@ -13,8 +13,8 @@ impl Check for Promises {
         "promises"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Sends { node, message } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Sends { node, message } = seen else { return Ok(()) };
         let Body::AppendReply { outcome: AppendOutcome::Accepted { matched }, .. } = message.body
         else {
             return Ok(());

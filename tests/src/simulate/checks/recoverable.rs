@@ -50,7 +50,7 @@ pub fn holds(node: &NodeModel, identity: &Identity, recovered: &Recovered) -> Ve
     if *found != durable.marks && !marks.any(|waiting| waiting == found) {
         return Err(format!("{found:?} were found where {:?} were durable", durable.marks));
     }
-    let (outline, hard_state) = (&recovered.outline, recovered.hard_state);
+    let (log_meta, hard_state) = (&recovered.log_meta, recovered.hard_state);
     if hard_state < durable.hard_state {
         return Err(format!("{hard_state:?} was found where {:?} was durable", durable.hard_state));
     }
@@ -66,7 +66,7 @@ pub fn holds(node: &NodeModel, identity: &Identity, recovered: &Recovered) -> Ve
     let replaced = replaced.map(|first| first.log_id.index).min().unwrap_or(u64::MAX);
     let purged = node.waiting.iter().filter_map(|write| write.purge).map(|purge| purge.index).max();
     let mut purged = purged.unwrap_or(0).max(durable.purged.index);
-    if outline.last().index == snapshot {
+    if log_meta.last().index == snapshot {
         // On a full disk a snapshot may be ahead of entries that wait for space. The log begins
         // anew after it, then.
         purged = purged.max(snapshot);
@@ -74,9 +74,9 @@ pub fn holds(node: &NodeModel, identity: &Identity, recovered: &Recovered) -> Ve
     for entry in &durable.entries {
         let log_id = entry.log_id;
         let index = log_id.index;
-        let gone = index <= outline.purged().index && index <= purged;
-        if !gone && index < replaced && outline.log_id(index) != Some(log_id) {
-            let found = outline.log_id(index);
+        let gone = index <= log_meta.purged().index && index <= purged;
+        if !gone && index < replaced && log_meta.log_id(index) != Some(log_id) {
+            let found = log_meta.log_id(index);
             return Err(format!("{found:?} was found where {log_id} was durable"));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Body, Index, LogWrite, NodeId, Replica, Role};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 use crate::simulate::plan::Plan;
 
@@ -47,20 +47,20 @@ impl Check for Retention {
         "retention"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Sends { node, message } => {
+            Observation::Sends { node, message } => {
                 if let Body::Snapshot { meta, .. } = &message.body {
                     self.offered.insert((*node, message.to), meta.log_id.index);
                 }
                 Ok(())
             }
-            Seen::Submits { node, write } => {
+            Observation::Submits { node, write } => {
                 let needed = self.needed(*node, write, model);
                 self.purged.insert(*node, needed);
                 Ok(())
             }
-            Seen::Turned { node, before, now } => {
+            Observation::Turned { node, before, now } => {
                 let purged = self.purged.remove(node).unwrap_or_default();
                 let leads = now.role == Role::Leader && now.term == before.term;
                 // In that turn it may have stepped down, or the peer have got it all.

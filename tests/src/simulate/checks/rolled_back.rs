@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::{AppendOutcome, Body, NodeId};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -20,19 +20,19 @@ impl Check for RolledBack {
         "rolled_back"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Recovered { node, .. } | Seen::Died { node } => {
+            Observation::Recovered { node, .. } | Observation::Died { node } => {
                 self.warned.remove(node);
             }
-            Seen::Receives { node, message } => {
+            Observation::Receives { node, message } => {
                 let (remembering, from) = (model.remembering.get(node), message.from.id);
                 let remembers = remembering.is_some_and(|peers| peers.contains_key(&from));
                 if remembers && !model.copied.contains(&from) {
                     self.warned.entry(*node).or_default().insert(from);
                 }
             }
-            Seen::Sends { node, message } => {
+            Observation::Sends { node, message } => {
                 let Some(warned) = self.warned.get(node) else { return Ok(()) };
                 let promises = matches!(
                     message.body,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Digest, LogId};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ impl Check for Snapshots {
         "snapshots"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
-        let Seen::Finished { node, meta } = seen else { return Ok(()) };
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        let Observation::Finished { node, meta } = seen else { return Ok(()) };
         let (log_id, content) = (meta.log_id, (meta.digest, meta.bytes));
         let committed = model.committed_at(log_id.index).map(|committed| committed.seal.log_id);
         demand(committed == Some(log_id), || {

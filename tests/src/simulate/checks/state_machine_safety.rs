@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate::NodeId;
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Observation, Verdict, demand};
 use crate::simulate::model::Model;
 
 pub(super) struct StateMachineSafety {
@@ -33,20 +33,20 @@ impl Check for StateMachineSafety {
         "state_machine_safety"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, _: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, _: &Model) -> Verdict {
         match *seen {
-            Seen::Recovered { node, .. } => {
+            Observation::Recovered { node, .. } => {
                 self.applied.insert(node, 0);
                 Ok(())
             }
-            Seen::Applied { node, count, chain } => {
+            Observation::Applied { node, count, chain } => {
                 let before = self.applied.insert(node, count).unwrap_or(0);
                 demand(count == before + 1, || {
                     format!("node {node} applies its command {count} after its command {before}")
                 })?;
                 self.state_is(node, count, chain)
             }
-            Seen::Restored { node, count, chain } => {
+            Observation::Restored { node, count, chain } => {
                 let before = self.applied.insert(node, count).unwrap_or(0);
                 demand(count >= before, || {
                     format!("node {node} goes back from {before} commands to a snapshot of {count}")

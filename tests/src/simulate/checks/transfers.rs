@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Body, Digest, NodeId};
 
-use super::{Check, Seen, Verdict, demand};
+use super::{Check, Observation, Verdict, demand};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -20,10 +20,10 @@ impl Check for Transfers {
         "transfers"
     }
 
-    fn see(&mut self, seen: &Seen<'_>, _: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, _: &Model) -> Verdict {
         match seen {
-            Seen::Recovered { node, .. } => self.come.retain(|(of, _), _| of != node),
-            Seen::Receives { node, message } => {
+            Observation::Recovered { node, .. } => self.come.retain(|(of, _), _| of != node),
+            Observation::Receives { node, message } => {
                 if let Body::Snapshot { meta, offset, chunk } = &message.body {
                     let come = self.come.entry((*node, meta.digest)).or_default();
                     if *offset <= *come {
@@ -31,7 +31,7 @@ impl Check for Transfers {
                     }
                 }
             }
-            Seen::Sends { node, message } => {
+            Observation::Sends { node, message } => {
                 if let Body::SnapshotReply { digest, stored } = &message.body {
                     let come = self.come.get(&(*node, *digest)).copied().unwrap_or_default();
                     return demand(*stored <= come, || {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate::{Body, Replica, Role, Term};
 
-use super::{Check, Seen, Verdict, demand, node_of};
+use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
 #[derive(Default)]
@@ -36,14 +36,14 @@ impl Check for Votes {
         true
     }
 
-    fn see(&mut self, seen: &Seen<'_>, model: &Model) -> Verdict {
+    fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
         match seen {
-            Seen::Sends { message, .. }
+            Observation::Sends { message, .. }
                 if matches!(message.body, Body::VoteReply { granted: true, .. }) =>
             {
                 self.gives(message.from, message.term, message.to, model)
             }
-            Seen::Turned { before, now, .. }
+            Observation::Turned { before, now, .. }
                 if now.role == Role::Leader && before.role != Role::Leader =>
             {
                 self.gives(now.replica, now.term, now.replica, model)

@@ -104,7 +104,7 @@ impl Scene<'_> {
         match accident {
             Accident::ReceiverDies => {
                 self.comes_soon(|| progress().is_none_or(|(stored, _)| stored > 0)).await;
-                // The piece that is being read comes to one who knows nothing of those before it.
+                // The chunk that is being read comes to one who knows nothing of those before it.
                 cluster.host(self.leader).disk().stall(self.election_timeout() * 4 / 5);
                 self.rt.sleep(draw.duration(&(Duration::ZERO..Duration::from_millis(20)))).await;
                 self.revive(follower);

@@ -19,8 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::sim::Generator;
 use quorate::{
-    AppendOutcome, Body, Claim, ClusterId, Command, Digest, Entry, ForwardOutcome, Handover, LogId,
-    Membership, Message, NodeId, Payload, Replica, Situation, SnapshotMeta, Term,
+    AppendOutcome, Body, Claim, ClusterId, Command, Digest, Entry, ForwardOutcome,
+    LeadershipTransfer, LogId, Membership, Message, NodeId, Payload, Replica, Situation,
+    SnapshotMeta, Term,
 };
 
 use super::super::cluster::{Cluster, NOBODY};
@@ -158,10 +159,10 @@ fn of_no_consequence(draw: &Generator, ours: &Ours) -> Body {
         2 => Body::VoteReply { granted: false, attempt: sequence },
         3 => {
             let leader = *draw.choose(&[ours.me, ours.leader.unwrap_or_default()]);
-            let handover = Some(Handover { leader, term: ours.term, round: u64::MAX });
+            let transfer = Some(LeadershipTransfer { leader, term: ours.term, round: u64::MAX });
             // The log of who asks is empty.
-            let handover = handover.filter(|_| draw.chance(0.5));
-            Body::Vote { last_log_id: LogId::ZERO, handover, attempt: sequence }
+            let transfer = transfer.filter(|_| draw.chance(0.5));
+            Body::Vote { last_log_id: LogId::ZERO, transfer, attempt: sequence }
         }
         4 => Body::AppendReply {
             round: 0,
@@ -299,15 +300,15 @@ fn unasked(draw: &Generator, ours: &Ours) -> Body {
 fn formation(draw: &Generator, ours: &Ours, stranger: Replica) -> Body {
     let ids = || [stranger.id, ours.me.id].into();
     match draw.below(6) {
-        0 => Body::Who { told: ids() },
+        0 => Body::Who { listed: ids() },
         1 => Body::Admit { cluster: ClusterId(7), founders: ids() },
         2 => {
             let list = [stranger.id, ours.me.id].map(|id| (id, format!("node-{id}:1"))).into();
             let claim = Claim { cluster: ClusterId(7), ballot: far(draw), founder: stranger, list };
             Body::Claim(Box::new(claim))
         }
-        3 => Body::Situation { situation: Situation::Spent, told: ids() },
-        4 => Body::Situation { situation: Situation::Elsewhere, told: ids() },
-        _ => Body::Situation { situation: Situation::Admitted, told: ids() },
+        3 => Body::Situation { situation: Situation::Spent, listed: ids() },
+        4 => Body::Situation { situation: Situation::Elsewhere, listed: ids() },
+        _ => Body::Situation { situation: Situation::Admitted, listed: ids() },
     }
 }

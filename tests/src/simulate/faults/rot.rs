@@ -80,8 +80,8 @@ pub(super) async fn misdirections(calm: Calm) {
         };
         is_bad(&calm, id);
         cluster.protect(id, true);
-        // That one, and two of which one is a witness, or a record, behind it; and they are
-        // durable: a record that is written over the witness, and lost, takes that with it.
+        // That one, and two of which one is a sync marker, or a record, behind it; and they are
+        // durable: a record that is written over the sync marker, and lost, takes that with it.
         let is_open = || {
             let writes = disk.writes(path).is_some_and(|writes| writes < before + 3);
             writes || disk.unsynced(path).is_some_and(|unsynced| !unsynced.is_empty())

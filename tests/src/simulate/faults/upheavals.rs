@@ -1,5 +1,5 @@
-//! A disk is lost, the leader hands over, links are cut and a node is restarted, all within one
-//! election timeout, in any order.
+//! A disk is lost, the leader transfers leadership, links are cut and a node is restarted, all
+//! within one election timeout, in any order.
 
 use std::time::Duration;
 

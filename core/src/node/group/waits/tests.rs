@@ -3,10 +3,10 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::engine::{Input, Local, Output};
 use crate::identity::{Boot, ClusterId};
+use crate::log_meta::LogMeta;
 use crate::log_store::Recovered;
 use crate::membership::Membership;
 use crate::message::{Body, Message, Situation};
-use crate::outline::Outline;
 use crate::types::{Entry, HardState, LogId, Payload, Term};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -57,10 +57,10 @@ fn member() -> Engine {
     let members = list().into_iter().map(|(id, address)| (node(id), address)).collect();
     let membership = Membership::founding(CLUSTER, members).expect("valid");
     let payload = Payload::Membership(membership);
-    let mut outline = Outline::default();
-    outline.push(&Entry { log_id: LogId::FIRST, time: 0, payload });
+    let mut log_meta = LogMeta::default();
+    log_meta.push(&Entry { log_id: LogId::FIRST, time: 0, payload });
     let hard_state = HardState { term: Term(1), voted_for: None };
-    engine(Recovered { hard_state, outline, ..Recovered::default() })
+    engine(Recovered { hard_state, log_meta, ..Recovered::default() })
 }
 
 /// Node 1 of a list of three, whose store is empty.
@@ -228,7 +228,7 @@ fn an_empty_node_tells_who_is_not_reached_from_who_does_not_answer() {
     look(&mut waits, &engine, 0, &links);
     assert_eq!(*waits.obstacles(), links.0);
     let situation = Situation::Empty;
-    hears(&mut engine, 50, 3, Body::Situation { situation, told: BTreeSet::new() });
+    hears(&mut engine, 50, 3, Body::Situation { situation, listed: BTreeSet::new() });
     look(&mut waits, &engine, 100, &links);
     assert_eq!(waits.obstacles()[&3], Obstacle::Forming);
     let gone = Links(BTreeMap::from([(3, refused_at("node-3"))]));
@@ -244,7 +244,7 @@ fn an_empty_node_that_meets_a_minority_of_members_says_that_nobody_lets_it_in() 
     let mut engine = forming();
     let formed = |engine: &mut Engine, from| {
         let situation = Situation::Member { founders: list().into_keys().collect(), voter: true };
-        hears(engine, 50, from, Body::Situation { situation, told: BTreeSet::new() });
+        hears(engine, 50, from, Body::Situation { situation, listed: BTreeSet::new() });
         members_are_missing(&while_forming(engine, &Links::default()))
     };
     assert_eq!(members_are_missing(&while_forming(&engine, &Links::default())), None);

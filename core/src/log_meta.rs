@@ -14,7 +14,7 @@ use crate::types::{Entry, Index, LogId, Payload, Term};
 /// memberships. It costs memory by the number of terms, not of entries, since the entries of one
 /// leader follow each other. A store fills it while it recovers.
 #[derive(Clone, Debug, Default)]
-pub struct Outline {
+pub struct LogMeta {
     /// The entry before the first one.
     purged: LogId,
     /// The first log id of each run of entries with the same term and leader, in order. The first
@@ -36,13 +36,13 @@ pub struct Outline {
 /// what it stands for, and sizes are nearly right.
 const MARK_BYTES: u64 = 64 << 10;
 
-impl PartialEq for Outline {
+impl PartialEq for LogMeta {
     /// The sizes and the time are estimates, which differ with the way in which a log came about.
     fn eq(&self, other: &Self) -> bool {
         let Self { purged, runs, last, memberships, marks: _, bytes: _, time: _ } = self;
         // Where the first run began before the log does, doesn't matter.
-        let begin = |outline: &Self, run: LogId| LogId {
-            index: run.index.max(outline.purged.index + 1),
+        let begin = |log_meta: &Self, run: LogId| LogId {
+            index: run.index.max(log_meta.purged.index + 1),
             ..run
         };
         *purged == other.purged
@@ -55,9 +55,9 @@ impl PartialEq for Outline {
     }
 }
 
-impl Eq for Outline {}
+impl Eq for LogMeta {}
 
-impl Outline {
+impl LogMeta {
     /// An empty log that begins after this entry.
     pub fn after(purged: LogId) -> Self {
         let last = if planted(Bug::S6) { LogId::ZERO } else { purged };
@@ -77,7 +77,7 @@ impl Outline {
     /// Notes an entry at the end.
     ///
     /// Panics if it doesn't follow the last one: a store checks that before, where it reads from
-    /// disk ([`Outline::follows`]).
+    /// disk ([`LogMeta::follows`]).
     pub fn push(&mut self, entry: &Entry) {
         self.note(entry.log_id, entry.log_id.index, entry.time, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {

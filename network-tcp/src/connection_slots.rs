@@ -35,7 +35,7 @@ impl Class {
     /// once to any store of another and once to the one that it has found. Proven, as many for each
     /// of two stores of each node: two lanes, and the same for any store of it. Those are trusted,
     /// and replace their own, so this limit is only met if the peers are broken.
-    pub(crate) const fn places(self) -> usize {
+    pub(crate) const fn slots(self) -> usize {
         match self {
             Self::Nothing | Self::Hello | Self::Listed => 2 * MAX_NODES,
             Self::Member => 8 * MAX_NODES,
@@ -45,12 +45,12 @@ impl Class {
 
 /// The accepted connections by class.
 #[derive(Default)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionSlots {
     /// Of each class, by the number of the connection, which grows.
     classes: [BTreeMap<u64, IpAddr>; Class::ALL.len()],
 }
 
-impl Places {
+impl ConnectionSlots {
     /// A connection is accepted. Gives the one that is to be closed for it.
     pub(crate) fn enter(&mut self, id: u64, from: IpAddr) -> Option<u64> {
         self.insert(id, Class::Nothing, origin(from))
@@ -74,10 +74,10 @@ impl Places {
 
     fn insert(&mut self, id: u64, class: Class, origin: IpAddr) -> Option<u64> {
         let all = &mut self.classes[class as usize];
-        if all.len() >= class.places() && planted(Bug::P10) {
+        if all.len() >= class.slots() && planted(Bug::P10) {
             return Some(id);
         }
-        let closed = if all.len() < class.places() { None } else { worst(all) };
+        let closed = if all.len() < class.slots() { None } else { worst(all) };
         if let Some(closed) = closed {
             all.remove(&closed);
         }
@@ -112,43 +112,43 @@ mod tests {
     }
 
     /// A full class of connections from one origin, whose numbers begin with 0.
-    fn full() -> Places {
-        let mut places = Places::default();
-        let first = (0..Class::Nothing.places() as u64).map(|id| places.enter(id, at(9)));
+    fn full() -> ConnectionSlots {
+        let mut slots = ConnectionSlots::default();
+        let first = (0..Class::Nothing.slots() as u64).map(|id| slots.enter(id, at(9)));
         assert!(first.collect::<Vec<_>>().iter().all(Option::is_none));
-        places
+        slots
     }
 
     #[test]
     fn who_has_most_connections_gives_up_its_oldest() {
-        let mut places = full();
-        assert_eq!(places.enter(1000, at(1)), Some(0));
-        assert_eq!(places.enter(1001, at(2)), Some(1));
+        let mut slots = full();
+        assert_eq!(slots.enter(1000, at(1)), Some(0));
+        assert_eq!(slots.enter(1001, at(2)), Some(1));
         // However many come, the others keep theirs.
-        let closed: Vec<_> = (2000..9000).filter_map(|id| places.enter(id, at(9))).collect();
+        let closed: Vec<_> = (2000..9000).filter_map(|id| slots.enter(id, at(9))).collect();
         assert_eq!(closed.len(), 7000);
         assert!(closed.is_sorted() && !closed.contains(&1000) && !closed.contains(&1001));
-        assert_eq!((places.leave(1000), places.leave(1000)), (Some(at(1)), None));
-        assert_eq!(places.enter(9000, at(9)), None, "a place is free");
+        assert_eq!((slots.leave(1000), slots.leave(1000)), (Some(at(1)), None));
+        assert_eq!(slots.enter(9000, at(9)), None, "a place is free");
     }
 
     #[test]
     fn strangers_of_many_origins_close_the_oldest() {
-        let mut places = Places::default();
+        let mut slots = ConnectionSlots::default();
         for id in 0..255 {
-            let closed = places.enter(id, at(id as u8));
-            assert_eq!(closed, id.checked_sub(Class::Nothing.places() as u64));
+            let closed = slots.enter(id, at(id as u8));
+            assert_eq!(closed, id.checked_sub(Class::Nothing.slots() as u64));
         }
     }
 
     #[test]
     fn who_has_shown_more_is_out_of_the_reach_of_those_that_have_not() {
         for class in [Class::Hello, Class::Listed, Class::Member] {
-            let mut places = full();
-            assert_eq!(places.rise(7, class), None);
-            let next = Class::Nothing.places() as u64;
-            assert_eq!(places.enter(next, at(9)), None, "the place that has become free");
-            let closed: Vec<_> = (1000..9000).filter_map(|id| places.enter(id, at(9))).collect();
+            let mut slots = full();
+            assert_eq!(slots.rise(7, class), None);
+            let next = Class::Nothing.slots() as u64;
+            assert_eq!(slots.enter(next, at(9)), None, "the place that has become free");
+            let closed: Vec<_> = (1000..9000).filter_map(|id| slots.enter(id, at(9))).collect();
             assert!(closed.len() == 8000 && !closed.contains(&7));
         }
     }
@@ -156,17 +156,17 @@ mod tests {
     #[test]
     fn each_class_is_bounded() {
         for class in Class::ALL {
-            let mut places = Places::default();
+            let mut slots = ConnectionSlots::default();
             let mut closed = 0;
             for id in 0..2000 {
-                closed += usize::from(places.enter(id, at(1)).is_some());
-                closed += usize::from(places.rise(id, class).is_some());
+                closed += usize::from(slots.enter(id, at(1)).is_some());
+                closed += usize::from(slots.rise(id, class).is_some());
             }
-            assert_eq!(closed, 2000 - class.places());
+            assert_eq!(closed, 2000 - class.slots());
         }
-        let mut places = Places::default();
-        assert_eq!(places.rise(1, Class::Member), None, "closed before");
-        assert_eq!(places.leave(1), None);
+        let mut slots = ConnectionSlots::default();
+        assert_eq!(slots.rise(1, Class::Member), None, "closed before");
+        assert_eq!(slots.leave(1), None);
     }
 
     #[test]

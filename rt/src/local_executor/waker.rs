@@ -14,12 +14,12 @@ const AT_WORK: u8 = 1;
 const WOKEN: u8 = 2;
 
 #[derive(Default)]
-pub(super) struct Signal {
+pub(super) struct ExecutorWaker {
     state: AtomicU8,
     backend: AtomicWaker,
 }
 
-impl Signal {
+impl ExecutorWaker {
     /// The executor begins to look at what is runnable.
     pub(super) fn enter(&self, backend: &Waker) {
         self.backend.register(backend);
@@ -44,7 +44,7 @@ impl Signal {
     }
 }
 
-impl Wake for Signal {
+impl Wake for ExecutorWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

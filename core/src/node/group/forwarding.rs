@@ -20,7 +20,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// there is room on the way to it.
     pub(super) fn pass_on(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
         if self.engine.leader().is_none() {
-            self.replies.borrow_mut().parked.push(until, request);
+            self.replies.borrow_mut().leaderless.push(until, request);
             return;
         }
         match &request {
@@ -57,8 +57,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     pub(super) fn release(&mut self, now: Instant) {
         if self.engine.leader().is_some() {
             self.release_unsent(now);
-            let parked = self.replies.borrow_mut().parked.drain();
-            for (until, request) in parked {
+            let leaderless = self.replies.borrow_mut().leaderless.drain();
+            for (until, request) in leaderless {
                 self.pass_on(now, until, request);
             }
         }
@@ -113,7 +113,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     /// When the way to the leader is to be looked at again, and when somebody has waited for it for
     /// too long.
-    pub(super) fn passing_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn forwarding_at(&self, now: Instant) -> Option<Instant> {
         let expires_at = self.replies.borrow().unsent.expires_at()?;
         let look_at = match self.engine.leader() {
             Some(_) => now + self.mailbox.known.config.heartbeat_interval,

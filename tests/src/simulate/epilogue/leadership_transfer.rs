@@ -1,4 +1,4 @@
-//! An order to take over that is late.
+//! A `TimeoutNow` that is late.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,9 +12,9 @@ use crate::simulate::healing::leader_of;
 use crate::simulate::workload::clients;
 
 impl Scene<'_> {
-    /// A leader whose disk hangs hands over, and the order is held back. So the leader gives that
-    /// up and leads on, and says so. Then the order comes, at any time and maybe more than once. It
-    /// is out of date, and unseats nobody (I10).
+    /// A leader whose disk hangs transfers leadership, and the order is held back. So the leader
+    /// gives that up and leads on, and says so. Then the order comes, at any time and maybe more
+    /// than once. It is out of date, and unseats nobody (I10).
     pub(super) async fn late_order(&self) -> Verdict {
         let (cluster, draw) = (self.cluster, &self.cluster.faults);
         let held: Rc<RefCell<Option<Message>>> = Rc::default();
@@ -41,9 +41,9 @@ impl Scene<'_> {
             metrics.is_some_and(|now| now.role == Role::Leader && now.term == self.term)
         };
         if !is_leader() || leader_of(cluster, self.core) != Some(self.leader) {
-            return Ok(()); // It could not hand over, and has stepped down.
+            return Ok(()); // It could not transfer leadership, and has stepped down.
         }
-        cluster.count("order to take over came late");
+        cluster.count("late TimeoutNow");
         let boot = cluster.observer.boot_of(order.from);
         let comes = async {
             for _ in 0..1 + draw.below(3) {
@@ -52,6 +52,6 @@ impl Scene<'_> {
             }
             self.rt.sleep(4 * self.election_timeout()).await;
         };
-        self.leads_on("an order to take over came late", comes).await
+        self.leads_on("a TimeoutNow came late", comes).await
     }
 }

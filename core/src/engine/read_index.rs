@@ -17,7 +17,7 @@ use crate::types::Index;
 
 /// The leader's end.
 #[derive(Default)]
-pub(super) struct Rounds {
+pub(super) struct ReadIndexRounds {
     /// The number of the last round. It goes out with each append.
     round: u64,
     waiting: Readers,
@@ -34,7 +34,7 @@ struct Readers {
     peers: BTreeMap<Replica, u64>,
 }
 
-impl Rounds {
+impl ReadIndexRounds {
     pub(super) fn round(&self) -> u64 {
         self.round
     }
@@ -120,14 +120,14 @@ impl Readers {
 
 /// The follower's end.
 #[derive(Default)]
-pub(super) struct Questions {
+pub(super) struct ReadIndexRequests {
     waiting: Vec<Ticket>,
     /// When those began to wait.
     since: Option<Instant>,
-    asked: Option<Asked>,
+    asked: Option<PendingRequest>,
 }
 
-struct Asked {
+struct PendingRequest {
     sequence: u64,
     tickets: Vec<Ticket>,
     /// A question may be lost, and asking again does no harm.
@@ -135,7 +135,7 @@ struct Asked {
     deadline: Instant,
 }
 
-impl Questions {
+impl ReadIndexRequests {
     pub(super) fn read(&mut self, ticket: Ticket) {
         self.waiting.push(ticket);
     }
@@ -151,7 +151,7 @@ impl Questions {
             common.sequence += 1;
             let sequence = common.sequence;
             common.send(leader, Body::ReadIndex { sequence });
-            self.asked = Some(Asked {
+            self.asked = Some(PendingRequest {
                 sequence,
                 tickets: mem::take(&mut self.waiting),
                 again_at: common.now + common.config.heartbeat_interval,

@@ -11,11 +11,11 @@ use crate::state_machine::StateMachine;
 
 /// Requests in the order of the times until which they wait, and so in that in which they came.
 /// What they hold is bounded by the quotas of the handles that they came from.
-pub(crate) struct Parked<SM: StateMachine> {
+pub(crate) struct DeadlineQueue<SM: StateMachine> {
     requests: VecDeque<(Instant, LocalRequest<SM>)>,
 }
 
-impl<SM: StateMachine> Parked<SM> {
+impl<SM: StateMachine> DeadlineQueue<SM> {
     pub(crate) fn new() -> Self {
         Self { requests: VecDeque::new() }
     }
