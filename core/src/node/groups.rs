@@ -21,6 +21,10 @@ use crate::types::GroupId;
 /// The slot of the [liveness](super::liveness) of nodes, which is no group.
 pub(super) const OF_LIVENESS: Slot = 0;
 
+/// The slot of the [tasks that were answered](super::wakes), which are no group either. Its turn is
+/// any turn of the node.
+pub(super) const OF_WAKES: Slot = 1;
+
 /// The groups of a node.
 pub(super) struct Groups {
     pub(super) ready: Rc<Ready>,
@@ -93,13 +97,13 @@ impl Drop for Reservation<'_> {
 }
 
 impl Groups {
-    /// An empty table. Its first slot is for the [liveness](super::liveness) of nodes.
+    /// An empty table. Its first slots are for what is no group.
     pub(super) fn new(delays: Delays) -> Self {
         Self {
             ready: Rc::default(),
             delays: Rc::new(delays),
             table: RefCell::default(),
-            turns: RefCell::new(vec![None]),
+            turns: RefCell::new(vec![None, None]),
             free: RefCell::default(),
             is_stopping: Cell::new(false),
             failed: OnceCell::new(),
@@ -265,7 +269,7 @@ impl Groups {
         }
         self.left.send_modify(|left| *left += 1);
         self.ready.raise();
-        closed
+        closed.and(caught(|| self.ready.wakes.close()))
     }
 }
 

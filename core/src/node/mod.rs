@@ -22,6 +22,7 @@ mod raft;
 mod ready;
 mod timers;
 mod turns;
+mod wakes;
 
 pub use self::local::LocalRaft;
 pub use self::open::GroupBuilder;

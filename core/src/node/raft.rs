@@ -11,9 +11,11 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::group::mailbox::{End, Outcome, Request, SharedMailbox, SharedReply, WriteResult};
-use super::group::quota::take_shared;
+use super::group::mailbox::{
+    Crossing, End, Load, Outcome, Refused, Request, SharedMailbox, SharedReply, WriteResult,
+};
 use super::group::{Admin, Answer, answered, too_large};
+use super::wakes;
 use crate::config::Config;
 use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, WriteError};
 use crate::membership::check_list;
@@ -82,16 +84,18 @@ impl<SM: StateMachine> Raft<SM> {
     fn queue_write(
         &self,
         command: SM::Command,
-    ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
+    ) -> Result<wakes::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
         let config = &mailbox.known.config;
         let (command, bytes) = encode::<SM>(command, config)?;
-        let permit = take_shared(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
-            .ok_or(WriteError::Busy)?;
-        let (to, result) = oneshot::channel();
-        let reply = SharedReply { to, permit };
-        mailbox.request(Request::Write { command, reply }).map_err(|end| WriteError::from(&end))?;
-        Ok(result)
+        let (to, result) = wakes::channel();
+        let reply = SharedReply { to, bytes };
+        let load = Load { bytes, ..Load::default() };
+        match mailbox.request(Request::Write { command, reply }, load) {
+            Ok(()) => Ok(result),
+            Err(Refused::Busy) => Err(WriteError::Busy),
+            Err(Refused::End(end)) => Err(WriteError::from(&end)),
+        }
     }
 
     /// Lets `read` look at the state, linearizably: it sees every write that was answered, by any
@@ -114,17 +118,17 @@ impl<SM: StateMachine> Raft<SM> {
     fn queue_read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&SM) -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
-        let mailbox = &self.mailbox;
-        let permit = take_shared(&mailbox.pending_reads, 1, mailbox.known.config.max_pending_reads)
-            .ok_or(ReadError::Busy)?;
-        let (to, result) = oneshot::channel();
-        let read = move |state: Result<&SM, ReadError>| {
-            drop(permit);
-            let _ = to.send(state.map(|state| look(state, read)));
+    ) -> Result<wakes::Receiver<ReadResult<T>>, ReadError> {
+        let (to, result) = wakes::channel();
+        let read = move |state: Result<&SM, ReadError>, crossing: &Crossing| {
+            crossing.answer_read(to, state.map(|state| look(state, read)));
         };
-        mailbox.request(Request::Read(Box::new(read))).map_err(|end| ReadError::from(&end))?;
-        Ok(result)
+        let load = Load { reads: 1, ..Load::default() };
+        match self.mailbox.request(Request::Read(Box::new(read)), load) {
+            Ok(()) => Ok(result),
+            Err(Refused::Busy) => Err(ReadError::Busy),
+            Err(Refused::End(end)) => Err(ReadError::from(&end)),
+        }
     }
 
     /// Forms a group of these nodes, each with the address at which the others reach it, and
@@ -190,7 +194,11 @@ impl<SM: StateMachine> Raft<SM> {
         request: F,
     ) -> impl Future<Output = Result<T, E>> + Send + use<SM, T, E, F> {
         let (answer, receiver) = oneshot::channel();
-        let taken = self.mailbox.request(Request::Admin(request(answer)));
+        let taken = match self.mailbox.request(Request::Admin(request(answer)), Load::default()) {
+            Err(Refused::End(end)) => Err(end),
+            // It holds nothing.
+            Ok(()) | Err(Refused::Busy) => Ok(()),
+        };
         answered(taken, receiver, self.metrics())
     }
 

@@ -4,20 +4,24 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::mem;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use quorate_rt::channel::Signal;
+
+use super::wakes::Wakes;
 
 /// The place of a group in its node's table. Another group may get it later, which then has a turn
 /// in which nothing has happened.
 pub(crate) type Slot = usize;
 
 /// The part within the node's thread.
-#[derive(Default)]
 pub(crate) struct Ready {
     slots: RefCell<Vec<Slot>>,
-    signal: Signal,
+    signal: Rc<Signal>,
+    /// The tasks on other threads that were answered.
+    pub(crate) wakes: Rc<Wakes>,
     /// Made with the first handle that crosses threads; without one, nothing here locks.
     shared: OnceCell<Arc<SharedReady>>,
 }
@@ -32,6 +36,14 @@ pub(crate) struct SharedReady {
 struct SharedState {
     slots: Vec<Slot>,
     waker: Option<Waker>,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        let signal = Rc::<Signal>::default();
+        let wakes = Rc::new(Wakes::new(Rc::clone(&signal)));
+        Self { slots: RefCell::default(), signal, wakes, shared: OnceCell::new() }
+    }
 }
 
 impl Ready {

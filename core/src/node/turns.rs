@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
 
-use quorate_rt::{Executor, TaskError};
+use quorate_rt::{Executor, Instant, TaskError};
 
 use super::group::bug;
-use super::groups::Groups;
+use super::groups::{Groups, OF_WAKES};
 use super::ready::Slot;
 use super::timers::Timers;
+use super::wakes::PATIENCE;
 use crate::engine::Output;
 use crate::error::Fatal;
 
@@ -21,14 +22,16 @@ pub(super) struct Loop<R: Executor> {
     timers: Timers<R>,
     /// Memory, for the groups that have a turn.
     slots: Vec<Slot>,
+    /// From then on, tasks that were answered wait no longer for the end of the turn.
+    flush_at: Instant,
     /// Memory, for what an engine wants done.
     output: Box<Output>,
 }
 
 impl<R: Executor> Loop<R> {
     pub(super) fn new(rt: R, groups: Rc<Groups>) -> Self {
-        let timers = Timers::new(rt.clone());
-        Self { rt, groups, timers, slots: Vec::new(), output: Box::default() }
+        let (timers, flush_at) = (Timers::new(rt.clone()), rt.now());
+        Self { rt, groups, timers, slots: Vec::new(), flush_at, output: Box::default() }
     }
 
     /// Runs until the node was told to stop and all its groups have.
@@ -64,6 +67,7 @@ impl<R: Executor> Loop<R> {
     /// group itself, is for the next turn, so that no group keeps the others waiting.
     fn turn(&mut self) -> Result<(), Fatal> {
         self.groups.delays.next_turn();
+        self.groups.ready.wakes.begin_turn();
         let mut slots = std::mem::take(&mut self.slots);
         self.groups.ready.take(&mut slots);
         self.add_due(&mut slots);
@@ -76,6 +80,9 @@ impl<R: Executor> Loop<R> {
             }
         }
         self.slots = slots;
+        if self.groups.ready.wakes.end_turn() {
+            self.timers.set(OF_WAKES, Some(self.rt.now() + PATIENCE));
+        }
         Ok(())
     }
 
@@ -91,6 +98,10 @@ impl<R: Executor> Loop<R> {
     fn give_turn(&mut self, slot: Slot) -> Result<(), Fatal> {
         let Some(mut turns) = self.groups.take(slot) else { return Ok(()) };
         let now = self.rt.now(); // The turn of another group may have taken long.
+        if now >= self.flush_at {
+            self.flush_at = now + PATIENCE;
+            self.groups.ready.wakes.flush();
+        }
         let output = &mut self.output;
         let turn = catch_unwind(AssertUnwindSafe(|| turns.turn(now, output)));
         if self.groups.has_ended() {

@@ -212,6 +212,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 return Ok(()); // The node was dropped by what was called here.
             }
             let answered_all = self.answer_reads();
+            self.mailbox.give_back();
             self.view_if_due();
             let restore = self.applying.restore.take();
             if let Some((snapshot, has_come)) = restore {

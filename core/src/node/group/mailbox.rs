@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,8 +18,9 @@ use quorate_rt::planted::{Bug, planted};
 
 use super::super::liveness::{Liveness, OpenGroup};
 use super::super::ready::{Ready, SharedReady, Slot};
+use super::super::wakes::{self, Wakes};
 use super::admin::Admin;
-use super::quota::{LocalPermit, SharedPermit};
+use super::quota::LocalPermit;
 use super::snapshots::View;
 use crate::config::Config;
 use crate::engine::{Fetch, Input, ReadChunk};
@@ -121,7 +121,7 @@ pub(crate) enum Request<W, R> {
 pub(crate) type WriteResult<SM> = Result<(LogId, <SM as StateMachine>::Response), WriteError>;
 /// A read: called once, with the state machine or with the reason why not.
 pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
-pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>) + Send>;
+pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>, &Crossing) + Send>;
 
 pub(crate) struct LocalReply<SM: StateMachine> {
     pub(crate) to: oneshot::Sender<WriteResult<SM>>,
@@ -129,14 +129,15 @@ pub(crate) struct LocalReply<SM: StateMachine> {
 }
 
 pub(crate) struct SharedReply<SM: StateMachine> {
-    pub(crate) to: shared_oneshot::Sender<WriteResult<SM>>,
-    pub(crate) permit: SharedPermit,
+    pub(crate) to: wakes::Sender<WriteResult<SM>>,
+    /// What it takes of the limit.
+    pub(crate) bytes: usize,
 }
 
 /// Who waits for a write.
 pub(crate) enum Reply<SM: StateMachine> {
     Local(LocalReply<SM>),
-    Shared(SharedReply<SM>),
+    Shared(SharedReply<SM>, Rc<Crossing>),
 }
 
 impl<SM: StateMachine> Reply<SM> {
@@ -147,12 +148,11 @@ impl<SM: StateMachine> Reply<SM> {
                 drop(permit);
                 let _ = to.send(result);
             }
-            Self::Shared(SharedReply { to, permit }) => {
-                match planted(Bug::X8) && result.is_err() {
-                    true => mem::forget(permit),
-                    false => drop(permit),
+            Self::Shared(SharedReply { to, bytes }, crossing) => {
+                if !(planted(Bug::X8) && result.is_err()) {
+                    crossing.returned.update(|load| Load { bytes: load.bytes + bytes, ..load });
                 }
-                let _ = to.send(result);
+                to.send(result, &crossing.wakes);
             }
         }
     }
@@ -160,19 +160,6 @@ impl<SM: StateMachine> Reply<SM> {
 
 pub(crate) type LocalRequest<SM> = Request<Reply<SM>, LocalRead<SM>>;
 pub(crate) type SharedRequest<SM> = Request<SharedReply<SM>, SharedRead<SM>>;
-
-impl<SM: StateMachine> From<SharedRequest<SM>> for LocalRequest<SM> {
-    fn from(request: SharedRequest<SM>) -> Self {
-        match request {
-            Request::Write { command, reply } => {
-                Self::Write { command, reply: Reply::Shared(reply) }
-            }
-            Request::Read(read) => Self::Read(read),
-            Request::Admin(admin) => Self::Admin(admin),
-            Request::Deliver(message) => Self::Deliver(message),
-        }
-    }
-}
 
 /// How a group has ended.
 #[derive(Clone, Debug)]
@@ -213,6 +200,32 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     shared: OnceCell<Arc<SharedMailbox<SM>>>,
     /// What has come from there and has not had its turn.
     crossed: RefCell<VecDeque<SharedRequest<SM>>>,
+    crossing: Rc<Crossing>,
+}
+
+/// What answers to other threads go through.
+pub(crate) struct Crossing {
+    /// The tasks that were answered.
+    wakes: Rc<Wakes>,
+    /// What the requests have held that were answered, to be given back at the end of the turn.
+    returned: Cell<Load>,
+}
+
+impl Crossing {
+    /// Answers a read.
+    pub(crate) fn answer_read<T>(&self, to: wakes::Sender<T>, answer: T) {
+        self.returned.update(|load| Load { reads: load.reads + 1, ..load });
+        to.send(answer, &self.wakes);
+    }
+}
+
+/// What the requests of other threads hold of the group's limits.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Load {
+    /// See [`Config::max_queued_bytes`].
+    pub(crate) bytes: usize,
+    /// See [`Config::max_pending_reads`].
+    pub(crate) reads: usize,
 }
 
 impl<SM: StateMachine> Mailbox<SM> {
@@ -222,6 +235,8 @@ impl<SM: StateMachine> Mailbox<SM> {
         slot: Slot,
         liveness: Rc<Liveness>,
     ) -> Self {
+        let wakes = Rc::clone(&ready.wakes);
+        let crossing = Rc::new(Crossing { wakes, returned: Cell::default() });
         Self {
             known,
             ready,
@@ -236,6 +251,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             ended: RefCell::default(),
             shared: OnceCell::new(),
             crossed: RefCell::default(),
+            crossing,
         }
     }
 
@@ -245,10 +261,9 @@ impl<SM: StateMachine> Mailbox<SM> {
                 known: self.known.clone(),
                 ready: self.ready.shared(),
                 slot: self.slot,
-                queued_bytes: Arc::default(),
-                pending_reads: Arc::default(),
                 state: Mutex::new(SharedState {
                     requests: VecDeque::new(),
+                    load: Load::default(),
                     inbox: InboxLoad::default(),
                     ended: self.ended.borrow().clone(),
                 }),
@@ -329,7 +344,35 @@ impl<SM: StateMachine> Mailbox<SM> {
 
     pub(crate) fn take_request(&self) -> Option<LocalRequest<SM>> {
         let local = self.requests.borrow_mut().pop_front();
-        local.or_else(|| self.crossed.borrow_mut().pop_front().map(LocalRequest::from))
+        local.or_else(|| self.crossed.borrow_mut().pop_front().map(|request| self.cross(request)))
+    }
+
+    /// What another thread has sent, as a request of this one.
+    fn cross(&self, request: SharedRequest<SM>) -> LocalRequest<SM> {
+        let crossing = || Rc::clone(&self.crossing);
+        match request {
+            Request::Write { command, reply } => {
+                Request::Write { command, reply: Reply::Shared(reply, crossing()) }
+            }
+            Request::Read(read) => {
+                let crossing = crossing();
+                Request::Read(Box::new(move |state| read(state, &crossing)))
+            }
+            Request::Admin(admin) => Request::Admin(admin),
+            Request::Deliver(message) => Request::Deliver(message),
+        }
+    }
+
+    /// Gives back what the requests of other threads have held that were answered.
+    pub(crate) fn give_back(&self) {
+        let Load { bytes, reads } = self.crossing.returned.take();
+        if (bytes, reads) != (0, 0)
+            && let Some(shared) = self.shared.get()
+        {
+            let load = &mut shared.lock().load;
+            load.bytes -= bytes;
+            load.reads -= reads;
+        }
     }
 
     /// The turn has taken its part. If that was not all, there is another.
@@ -360,7 +403,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             state.ended.get_or_insert_with(|| end.clone());
             crossed.append(&mut state.requests);
         }
-        requests.extend(crossed.into_iter().map(LocalRequest::from));
+        requests.extend(crossed.into_iter().map(|request| self.cross(request)));
         for request in requests {
             refuse(request, end);
         }
@@ -423,18 +466,25 @@ pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
     }
 }
 
+/// Why a request of another thread is not taken.
+pub(crate) enum Refused {
+    /// Those that are under way hold too much.
+    Busy,
+    /// The group has ended.
+    End(End),
+}
+
 /// The part that other threads reach.
 pub(crate) struct SharedMailbox<SM: StateMachine> {
     pub(crate) known: Known,
     ready: Arc<SharedReady>,
     slot: Slot,
-    pub(crate) queued_bytes: Arc<AtomicUsize>,
-    pub(crate) pending_reads: Arc<AtomicUsize>,
     state: Mutex<SharedState<SM>>,
 }
 
 struct SharedState<SM: StateMachine> {
     requests: VecDeque<SharedRequest<SM>>,
+    load: Load,
     inbox: InboxLoad,
     ended: Option<End>,
 }
@@ -445,12 +495,20 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses the request if the group has ended.
-    pub(crate) fn request(&self, request: SharedRequest<SM>) -> Result<(), End> {
+    /// Takes the request, which holds so much until it is answered.
+    pub(crate) fn request(&self, request: SharedRequest<SM>, load: Load) -> Result<(), Refused> {
         let mut state = self.lock();
         if let Some(end) = &state.ended {
-            return Err(end.clone());
+            return Err(Refused::End(end.clone()));
         }
+        let Config { max_queued_bytes, max_pending_reads, .. } = self.known.config;
+        let bytes = state.load.bytes.saturating_add(load.bytes);
+        let reads = state.load.reads.saturating_add(load.reads);
+        if load.bytes > 0 && bytes > max_queued_bytes || load.reads > 0 && reads > max_pending_reads
+        {
+            return Err(Refused::Busy);
+        }
+        state.load = Load { bytes, reads };
         let is_first = state.requests.is_empty();
         state.requests.push_back(request);
         drop(state);
@@ -465,7 +523,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         let mut state = self.lock();
         if state.inbox.takes(&message) {
             drop(state);
-            let _ = self.request(Request::Deliver(Box::new(message)));
+            let _ = self.request(Request::Deliver(Box::new(message)), Load::default());
         }
     }
 }

@@ -77,6 +77,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.engine.step(now, Input::Wake);
         }
         self.act(now, output)?;
+        self.mailbox.give_back();
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
