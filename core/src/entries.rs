@@ -219,6 +219,11 @@ impl Runs {
         while self.runs.pop_back().is_some() {} // Mostly there is one.
     }
 
+    /// Lets go of memory that is not in use.
+    pub fn shrink(&mut self) {
+        self.runs.shrink_to_fit();
+    }
+
     /// Appends a run.
     ///
     /// Panics where it doesn't follow.

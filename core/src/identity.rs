@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use litemap::LiteMap;
+
 use crate::types::{LogId, NodeId, Term};
 
 /// A Raft server: a node and the disk it runs on.
@@ -209,11 +211,11 @@ pub struct Marks {
     /// Up to here the log was known to be committed.
     pub committed: LogId,
     /// What is remembered of others, at most [`MAX_MEMORIES`].
-    pub memories: BTreeMap<Replica, Memory>,
+    pub memories: LiteMap<Replica, Memory>,
     /// How its own runs began, by the numbers of their boots: the latest [`MAX_STARTS`] of those in
     /// which something was written. If a peer remembers a run of the same number and another tag,
     /// or a term or entries that a later run did not begin with, the store was put back.
-    pub starts: BTreeMap<u64, Start>,
+    pub starts: LiteMap<u64, Start>,
 }
 
 #[cfg(test)]

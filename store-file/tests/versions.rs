@@ -91,7 +91,7 @@ fn groups() -> BTreeMap<GroupId, Group> {
         hard_state: HardState { term: Term(3), voted_for: Some(replica(1)) },
         marks: Marks {
             committed: log_id(20),
-            memories: [(replica(2), memory)].into(),
+            memories: [(replica(2), memory)].into_iter().collect(),
             ..Marks::default()
         },
         snapshot: Some(snapshot(20)),

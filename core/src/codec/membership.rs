@@ -127,10 +127,10 @@ impl Structure for Membership {
 }
 
 /// A map of pairs that must be in ascending order, so that what is said has one form only.
-pub(super) fn ascending<K: Ord, V>(
+pub(super) fn ascending<K: Ord, V, M: FromIterator<(K, V)>>(
     pairs: Vec<(K, V)>,
     what: &str,
-) -> Result<BTreeMap<K, V>, DecodeError> {
+) -> Result<M, DecodeError> {
     match pairs.is_sorted_by(|(one, _), (next, _)| one < next) {
         true => Ok(pairs.into_iter().collect()),
         false => Err(DecodeError::Invalid(format!("{what} out of order"))),

@@ -1,10 +1,10 @@
 //! What every role needs: who this replica is, its log and hard state, and what is to come out of
 //! the turn.
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Instant, Limited};
 
@@ -57,11 +57,11 @@ pub(super) struct Common {
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
-    memories: BTreeMap<Replica, Memory>,
+    memories: LiteMap<Replica, Memory>,
     /// In which boot others are now, as far as they have been met.
-    met: BTreeMap<Replica, Boot>,
+    met: LiteMap<Replica, Boot>,
     /// How the runs of this replica began, the present one included.
-    starts: BTreeMap<u64, Start>,
+    starts: LiteMap<u64, Start>,
     /// The marks as they were written last, and when they may be written again.
     written_marks: Marks,
     marks_at: Instant,
@@ -130,8 +130,9 @@ impl Common {
         let mut starts = marks.starts.clone();
         let (term, last) = (hard_state.term, log_meta.last());
         starts.insert(boot.number, Start { tag: boot.tag, term, last });
-        while starts.len() > MAX_STARTS {
-            starts.pop_first();
+        while let Some((number, _)) = starts.first().filter(|_| starts.len() > MAX_STARTS) {
+            let number = *number;
+            starts.remove(&number);
         }
         let mut random = fastrand::Rng::with_seed(seed);
         // Not from 0: an answer to a question of an earlier run must not pass for one to a later
@@ -159,7 +160,7 @@ impl Common {
             is_changing: false,
             named: false,
             memories: marks.memories.clone(),
-            met: BTreeMap::new(),
+            met: LiteMap::new(),
             starts,
             written_marks: marks.clone(),
             marks_at: now,
@@ -235,6 +236,13 @@ impl Common {
                 self.deferred.push((promise, message));
             }
         }
+    }
+
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.out.shrink();
+        self.deferred.shrink_to_fit();
+        self.log.shrink();
     }
 
     fn promises_are_durable(&self) -> bool {
@@ -501,7 +509,8 @@ impl Common {
         // known here may have written nothing, or was counted for another group of this store.)
         let number = boot.number;
         let known = self.starts.get(&number).map(|start| start.tag == boot.tag);
-        let next = self.starts.range(number..).nth(1).filter(|_| known == Some(true));
+        let later = || self.starts.iter().find(|(later, _)| **later > number);
+        let next = if known == Some(true) { later() } else { None };
         let place = |log_id: LogId| (log_id.term, log_id.index);
         let lacked = |start: &Start| {
             // Only in a later term may it have been replaced.

@@ -36,6 +36,11 @@ impl Inflight {
         }
     }
 
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.appends.shrink_to_fit();
+    }
+
     pub(super) fn clear(&mut self) {
         self.appends.clear();
         self.bytes = 0;

@@ -413,6 +413,12 @@ impl Leader {
         self.wake_at
     }
 
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.uncommitted.shrink_to_fit();
+        self.peers.iter_mut().for_each(|(_, progress)| progress.inflight.shrink());
+    }
+
     fn next_wake(&self, common: &Common) -> Option<Instant> {
         if !self.is_quiet(common) {
             return Some(self.heartbeat_at);

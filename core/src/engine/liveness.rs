@@ -23,7 +23,7 @@
 //! Nothing of this concerns safety: what is committed and what is read is decided by messages of
 //! the group alone.
 
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 use crate::identity::{Boot, Replica};
 
@@ -31,7 +31,7 @@ use crate::identity::{Boot, Replica};
 /// and its replica gets heartbeats.
 #[derive(Default)]
 pub(super) struct NodeStates {
-    of: BTreeMap<Replica, NodeState>,
+    of: LiteMap<Replica, NodeState>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -292,6 +292,13 @@ impl Log {
         assert!(self.fresh.first().is_none(), "not submitted");
     }
 
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.fresh.shrink();
+        self.open.shrink_to_fit();
+        self.submitted.shrink_to_fit();
+    }
+
     /// Since when the disk has been at its oldest write. Those that wait for space say nothing of
     /// its pace.
     pub(super) fn writing_since(&self) -> Option<Instant> {

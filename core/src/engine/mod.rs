@@ -32,6 +32,7 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
+use litemap::LiteMap;
 use quorate_rt::Instant;
 use quorate_rt::planted::{Bug, planted};
 
@@ -63,7 +64,7 @@ pub struct Engine {
     listed: Option<BTreeSet<NodeId>>,
     /// What the voters have answered last to this replica's requests for their votes, since it has
     /// lost its leader.
-    answers: BTreeMap<Replica, bool>,
+    answers: LiteMap<Replica, bool>,
 }
 
 /// Who an engine is.
@@ -96,7 +97,7 @@ impl Engine {
     ) -> Self {
         let mut common = Common::new(local, group, config, recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
-        Self { common, role, formation: None, listed: None, answers: BTreeMap::new() }
+        Self { common, role, formation: None, listed: None, answers: LiteMap::new() }
     }
 
     /// The wall clock shows this, in milliseconds since the Unix epoch. A leader gives it to the
@@ -296,6 +297,13 @@ impl Engine {
         common.out.wake_at = Instant::earliest([role_at, forming_at, forwards_at]);
         mem::swap(&mut common.out, output);
         common.out.clear();
+        if output.wake_at.is_none() {
+            // It may rest for long, and be one of many.
+            common.shrink();
+            if let State::Leader(leader) = &mut self.role {
+                leader.shrink();
+            }
+        }
     }
 
     /// Its role.

@@ -99,8 +99,19 @@ impl Output {
         *wake_at = None;
     }
 
-    /// Answers a proposal; those that are placed one after the other, as most are,
-    /// all together.
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        let Self { messages, fetches, chunks, receive_steps, proposals, refused, reads, .. } = self;
+        messages.shrink_to_fit();
+        fetches.shrink_to_fit();
+        chunks.shrink_to_fit();
+        receive_steps.shrink_to_fit();
+        proposals.shrink_to_fit();
+        refused.shrink_to_fit();
+        reads.shrink_to_fit();
+    }
+
+    /// Answers a proposal; those that are placed one after the other, as most are, all together.
     pub(super) fn answer(&mut self, ticket: Ticket, proposal: Proposal) {
         if let Proposal::Appended(placed) = proposal
             && let Some((tickets, Proposal::Appended(first))) = self.proposals.last_mut()

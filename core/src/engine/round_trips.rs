@@ -4,9 +4,10 @@
 //! numbered and answers repeat the number. What is measured is all that an election waits for: the
 //! network both ways, and the voter's disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use quorate_rt::Instant;
 
 use crate::identity::Replica;
@@ -22,7 +23,7 @@ pub(super) struct RoundTrips {
     /// The number and the beginning of each attempt, in order.
     attempts: VecDeque<(u64, Instant)>,
     /// Of voters only, so that strangers take no memory.
-    answers: BTreeMap<Replica, Answers>,
+    answers: LiteMap<Replica, Answers>,
     /// Asked for in every turn, and so not computed then.
     of_quorum: Option<Duration>,
 }

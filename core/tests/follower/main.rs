@@ -5,10 +5,11 @@ mod forwards;
 mod joining;
 mod memories;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use litemap::LiteMap;
 use quorate_core::engine::{Engine, Input, Local, Output, Proposal, ReadOutcome, ReceiveStep};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Config, Digest, Entries, Entry, ForwardOutcome,

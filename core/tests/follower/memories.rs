@@ -80,7 +80,7 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
 /// nothing, but how its runs began does.
 #[test]
 fn a_disk_that_was_put_back_is_noticed_when_its_term_has_risen_again() {
-    let starts: BTreeMap<u64, Start> = (1..=4)
+    let starts: LiteMap<u64, Start> = (1..=4)
         .map(|number| {
             (
                 number,
@@ -156,7 +156,10 @@ fn a_follower_remembers_how_far_the_log_of_its_leader_was_durable() {
     let (_, write) = output_of(&mut follower).write.expect("marks that nothing takes along");
     let marks = write.marks.expect("marks");
     assert_eq!(marks.memories.get(&node(2)).copied(), remembers(at(5), at(4)));
-    assert_eq!(marks.starts, [(1, Start { tag: 1, term: Term(1), last: at(3) })].into());
+    assert_eq!(
+        marks.starts,
+        [(1, Start { tag: 1, term: Term(1), last: at(3) })].into_iter().collect()
+    );
 }
 
 /// A leader of a later term may put entries of earlier terms in the place of what was acknowledged
@@ -238,7 +241,7 @@ fn a_ballot_at_the_end_of_all_numbers_is_no_panic() {
 #[test]
 fn memories_outlive_a_restart() {
     let memory = Memory { term: Term(3), acknowledged: LogId::new(3, 1, 9), ..Memory::default() };
-    let marks = Marks { memories: [(node(2), memory)].into(), ..Marks::default() };
+    let marks = Marks { memories: [(node(2), memory)].into_iter().collect(), ..Marks::default() };
     let mut engine = engine(Recovered { marks, ..Recovered::default() });
     assert_eq!(engine.memory_of(node(2)), Some(memory));
     assert_eq!(engine.memory_of(Replica::new(2, 2)), None);

@@ -189,8 +189,10 @@ fn full() -> LogWrite {
     };
     let marks = Marks {
         committed: LogId::new(3, 2, 9),
-        memories: BTreeMap::from([(replica, memory)]),
-        starts: BTreeMap::from([(7, Start { tag: 3, term: Term(2), last: LogId::new(2, 1, 8) })]),
+        memories: [(replica, memory)].into_iter().collect(),
+        starts: [(7, Start { tag: 3, term: Term(2), last: LogId::new(2, 1, 8) })]
+            .into_iter()
+            .collect(),
     };
     let meta = SnapshotMeta {
         log_id: LogId::new(3, 2, 9),

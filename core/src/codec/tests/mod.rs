@@ -117,10 +117,11 @@ fn marks() -> Marks {
         committed: LogId::new(6, 1, 50),
         boot: Boot { number: 4, tag: 1 << 60 },
     };
-    let memories = [(replica(1), memory), (replica(2), Memory::default())].into();
+    let memories = [(replica(1), memory), (replica(2), Memory::default())].into_iter().collect();
     let starts =
         [(3, Start::default()), (4, Start { tag: 5, term: Term(6), last: LogId::new(6, 2, 9) })]
-            .into();
+            .into_iter()
+            .collect();
     Marks { committed: LogId::new(6, 1, 50), memories, starts }
 }
 

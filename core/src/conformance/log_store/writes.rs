@@ -1,8 +1,6 @@
 //! What is written to a store: entries whose content follows from their log ids, and writes as a
 //! node could make them.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use quorate_rt::Executor;
 
@@ -90,7 +88,7 @@ pub(super) fn marks(seed: u64) -> LogWrite {
         (replica(id), memory)
     };
     let count = [0, 1, 4, MAX_MEMORIES as u64][(seed % 4) as usize];
-    let memories: BTreeMap<Replica, Memory> = (1..=count).map(of).collect();
+    let memories = (1..=count).map(of).collect();
     let start =
         |at: u64| (seed + at, Start { tag: seed, term: Term(at), last: LogId::new(at, 1, seed) });
     let starts = (0..[0, 1, MAX_STARTS as u64][(seed % 3) as usize]).map(start).collect();

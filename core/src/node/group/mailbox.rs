@@ -176,7 +176,7 @@ pub(crate) type Outcome = Shared<shared_oneshot::Receiver<Result<(), Fatal>>>;
 pub(crate) struct Known {
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) metrics: watch::Receiver<Metrics>,
     pub(crate) outcome: Outcome,
 }
@@ -387,6 +387,16 @@ impl<SM: StateMachine> Mailbox<SM> {
         crossed.shrink_to(KEPT_CAPACITY);
     }
 
+    /// Lets go of memory that is not in use.
+    pub(crate) fn shrink(&self) {
+        self.events.borrow_mut().shrink_to_fit();
+        self.requests.borrow_mut().shrink_to_fit();
+        self.crossed.borrow_mut().shrink_to_fit();
+        if let Some(shared) = self.shared.get() {
+            shared.lock().requests.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
     }
@@ -501,7 +511,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         if let Some(end) = &state.ended {
             return Err(Refused::End(end.clone()));
         }
-        let Config { max_queued_bytes, max_pending_reads, .. } = self.known.config;
+        let Config { max_queued_bytes, max_pending_reads, .. } = *self.known.config;
         let bytes = state.load.bytes.saturating_add(load.bytes);
         let reads = state.load.reads.saturating_add(load.reads);
         if load.bytes > 0 && bytes > max_queued_bytes || load.reads > 0 && reads > max_pending_reads

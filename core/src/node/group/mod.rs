@@ -21,6 +21,7 @@ mod waits;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -164,6 +165,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     let Parts { rt, store, lease, transport, ready, liveness, delays, local } = parts;
     let Local { replica, boot, cluster } = local;
     let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
+    let config = Arc::new(config);
     let credentials = turn::credentials(&engine, boot);
     tracing::info!(%replica, group, state = ?credentials.state, "a group is opened");
 

@@ -81,6 +81,17 @@ impl<SM: StateMachine> Replies<SM> {
         run.insert(position, (log_id, reply));
     }
 
+    /// Lets go of memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.proposed.waiters.shrink_to_fit();
+        self.reads.waiters.shrink_to_fit();
+        self.placed.retain(|run| !run.is_empty());
+        self.placed.shrink_to_fit();
+        self.initializing.shrink_to_fit();
+        self.snapshots.shrink_to_fit();
+        self.purging.shrink_to_fit();
+    }
+
     /// Whether requests are kept that were sent to nobody.
     pub(crate) fn keeps_requests(&self) -> bool {
         !self.leaderless.is_empty() || !self.unsent.is_empty()

@@ -78,6 +78,12 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
         self.act(now, output)?;
         self.mailbox.give_back();
+        if self.wake_at.is_none() {
+            // The group may rest for long, and be one of many.
+            self.mailbox.shrink();
+            self.replies.borrow_mut().shrink();
+            self.proposing.shrink_to_fit();
+        }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
 
