@@ -7,11 +7,13 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use futures::future::try_join_all;
 use quorate::codec::{Gather, decode_message, put_message};
 use quorate::quorum::Voters;
 use quorate::{
-    Body, ClusterId, Command, Completion, Entries, Entry, Executor, FileStore, HardState, Launch,
-    LogId, LogStore, LogWrite, Message, NodeId, Payload, Raw, Replica, StoreError, Term, Tokio,
+    At, Body, ClusterId, Command, Completion, Entries, Entry, Executor, FileStore, HardState,
+    Launch, LocalNetwork, LogId, LogStore, LogWrite, MemStore, Message, Node, NodeId, Payload, Raw,
+    Replica, StateMachine, StoreError, Term, Tokio,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,8 @@ const CASES: &[Case] = &[
     ("round-1", || round(1)),
     ("round-16", || round(16)),
     ("round-256", || round(256)),
+    ("write-1", || write(1)),
+    ("write-64", || write(64)),
     ("encode-1", || encode(1, 128)),
     ("encode-64", || encode(64, 128)),
     ("encode-64-large", || encode(64, 4096)),
@@ -71,6 +75,43 @@ fn round(batch: usize) -> Result<()> {
     three.heartbeat()?;
     ensure!(three.handed_out() == [17 * batch; 3], "not all were handed out");
     Ok(())
+}
+
+/// So many writes are counted, so that the start of the nodes hardly matters.
+const WRITES: usize = 2048;
+
+/// Writes on the leader of three nodes of one thread, with logs in memory, so many at once: a turn of each node, its messages,
+/// and the answers. What the nodes do by time is counted as well, and is little.
+fn write(at_once: usize) -> Result<()> {
+    counted(|| {
+        Tokio::run(&Launch::named("write"), async move |rt: Tokio| {
+            let network = LocalNetwork::new();
+            let mut nodes = Vec::new();
+            for id in 1..=3 {
+                let builder = Node::builder(id).log_store(MemStore::new());
+                let node = builder.transport(network.transport()).start(&rt).await?;
+                let raft = node.group(0).open_local(Nothing).await?;
+                nodes.push((node, raft));
+            }
+            let raft = &nodes[0].1;
+            raft.initialize([1, 2, 3].map(|id| (id, id.to_string()))).await?;
+            for _ in 0..WRITES / at_once {
+                try_join_all((0..at_once).map(|_| raft.write(()))).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+    })?
+}
+
+/// A state machine without state.
+#[derive(Serialize, Deserialize)]
+struct Nothing;
+
+impl StateMachine for Nothing {
+    type Command = ();
+    type Response = ();
+
+    async fn apply(&mut self, (): (), _: At) {}
 }
 
 /// Entries, the first of which has this index.

@@ -1,11 +1,13 @@
 //! The loop of a node: it gives each group a turn that has something to do, or whose time has come.
 
+use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
-use quorate_rt::{Executor, Instant, TaskError};
+use quorate_rt::{Executor, Instant, TaskError, yield_now};
 
 use super::group::bug;
 use super::groups::{Groups, OF_WAKES};
@@ -15,23 +17,29 @@ use super::wakes::PATIENCE;
 use crate::engine::Output;
 use crate::error::Fatal;
 
+/// A turn of the node ends after so long, and the groups that are left have the next one. In
+/// between, what the groups want to have written and sent gets on its way, and others on the
+/// thread get their part.
+const MAX_TURN: Duration = Duration::from_millis(1);
+
 /// The loop.
 pub(super) struct Loop<R: Executor> {
     rt: R,
     groups: Rc<Groups>,
     timers: Timers<R>,
-    /// Memory, for the groups that have a turn.
-    slots: Vec<Slot>,
-    /// From then on, tasks that were answered wait no longer for the end of the turn.
-    flush_at: Instant,
+    /// The groups that are to have a turn, in order.
+    due: VecDeque<Slot>,
+    /// Memory, for those that have become ready.
+    ready: Vec<Slot>,
     /// Memory, for what an engine wants done.
     output: Box<Output>,
 }
 
 impl<R: Executor> Loop<R> {
     pub(super) fn new(rt: R, groups: Rc<Groups>) -> Self {
-        let (timers, flush_at) = (Timers::new(rt.clone()), rt.now());
-        Self { rt, groups, timers, slots: Vec::new(), flush_at, output: Box::default() }
+        let timers = Timers::new(rt.clone());
+        let (due, ready, output) = (VecDeque::new(), Vec::new(), Box::default());
+        Self { rt, groups, timers, due, ready, output }
     }
 
     /// Runs until the node was told to stop and all its groups have.
@@ -40,7 +48,13 @@ impl<R: Executor> Loop<R> {
     /// The node has failed, or a group has while the node was stopping.
     pub(super) async fn run(mut self) -> Result<(), Fatal> {
         loop {
+            if !self.due.is_empty() {
+                yield_now().await;
+            }
             poll_fn(|context| {
+                if !self.due.is_empty() {
+                    return Poll::Ready(());
+                }
                 // A turn looks at the time anyway: the timers are needed by those that wait for
                 // nothing else.
                 match self.groups.ready.poll(context) {
@@ -63,45 +77,42 @@ impl<R: Executor> Loop<R> {
         }
     }
 
-    /// Gives one turn to each group that has something to do. What that brings to others, or to the
-    /// group itself, is for the next turn, so that no group keeps the others waiting.
+    /// Gives one turn to each group that has something to do, or to as many as there is time for.
+    /// What that brings to others, or to the group itself, is for the next turn, so that no group
+    /// keeps the others waiting.
     fn turn(&mut self) -> Result<(), Fatal> {
         self.groups.delays.next_turn();
         self.groups.ready.wakes.begin_turn();
-        let mut slots = std::mem::take(&mut self.slots);
-        self.groups.ready.take(&mut slots);
-        self.add_due(&mut slots);
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots.drain(..) {
-            self.give_turn(slot)?;
-            if self.groups.has_ended() {
-                break; // The node was dropped in that turn.
+        let began = self.rt.now();
+        self.add_ready(began);
+        while let Some(slot) = self.due.pop_front() {
+            let now = self.rt.now(); // The turn of another group may have taken long.
+            self.give_turn(now, slot)?;
+            // The node may have been dropped in that turn.
+            if self.groups.has_ended() || now >= began + MAX_TURN {
+                break;
             }
         }
-        self.slots = slots;
         if self.groups.ready.wakes.end_turn() {
             self.timers.set(OF_WAKES, Some(self.rt.now() + PATIENCE));
         }
         Ok(())
     }
 
-    /// Adds the groups whose time has come.
-    fn add_due(&mut self, slots: &mut Vec<Slot>) {
-        let now = self.rt.now();
+    /// Adds the groups that have something to do, or whose time has come.
+    fn add_ready(&mut self, now: Instant) {
+        self.groups.ready.take(&mut self.ready);
         while let Some(slot) = self.timers.pop_due(now) {
-            slots.push(slot);
+            self.ready.push(slot);
         }
+        self.ready.sort_unstable();
+        self.ready.dedup();
+        self.due.extend(self.ready.drain(..));
     }
 
     /// Gives a group a turn. Where the group ends by it, the others go on.
-    fn give_turn(&mut self, slot: Slot) -> Result<(), Fatal> {
+    fn give_turn(&mut self, now: Instant, slot: Slot) -> Result<(), Fatal> {
         let Some(mut turns) = self.groups.take(slot) else { return Ok(()) };
-        let now = self.rt.now(); // The turn of another group may have taken long.
-        if now >= self.flush_at {
-            self.flush_at = now + PATIENCE;
-            self.groups.ready.wakes.flush();
-        }
         let output = &mut self.output;
         let turn = catch_unwind(AssertUnwindSafe(|| turns.turn(now, output)));
         if self.groups.has_ended() {

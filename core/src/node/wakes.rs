@@ -99,15 +99,14 @@ impl Wakes {
         batch.into_iter().for_each(|batch| batch.open());
     }
 
-    /// The turn is over: see [`flush`](Self::flush).
+    /// The turn is over, and all are woken that were answered. Whether one of them has to wake the
+    /// others, so that there must be a turn within [`PATIENCE`].
     pub(super) fn end_turn(&self) -> bool {
         self.in_turn.set(false);
         self.flush()
     }
 
-    /// Has all woken that were answered. Whether one of them has to wake the others, so that there
-    /// must be a turn within [`PATIENCE`].
-    pub(super) fn flush(&self) -> bool {
+    fn flush(&self) -> bool {
         let Some((first, batch)) = self.first.take() else { return false };
         self.wake_left();
         let others = self.others.take();

@@ -5,7 +5,9 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -51,6 +53,8 @@ pub(crate) struct Applying<SM: StateMachine> {
     pub(crate) command_cache: RefCell<CommandCache<SM::Command>>,
     /// Something has changed since it was looked at.
     is_raised: Cell<bool>,
+    /// There is nothing to do.
+    is_at_rest: Cell<bool>,
 }
 
 impl<SM: StateMachine> Applying<SM> {
@@ -64,7 +68,30 @@ impl<SM: StateMachine> Applying<SM> {
             reads: RefCell::default(),
             command_cache: RefCell::default(),
             is_raised: Cell::new(false),
+            is_at_rest: Cell::new(false),
         }
+    }
+
+    /// Lets the state machine's side go on. Ready when there is nothing to do any more.
+    fn poll(&self, applies: &mut Applies, context: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
+        self.is_at_rest.set(false);
+        match applies.as_mut().poll(context) {
+            Poll::Ready(failed) => Poll::Ready(Err(failed)),
+            Poll::Pending if self.is_at_rest.get() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// There is nothing to do until something is raised.
+    async fn rests(&self) {
+        poll_fn(|_| match self.is_raised.replace(false) {
+            true => Poll::Ready(()),
+            false => {
+                self.is_at_rest.set(true);
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     pub(crate) fn applied(&self) -> Index {
@@ -126,22 +153,28 @@ impl<SM: StateMachine> Applying<SM> {
     }
 }
 
-/// Where a group's state machine is: at rest, or with the task that works with it.
-pub(super) struct Applier<R: Executor, SM: StateMachine, S> {
+/// Where a group's state machine is: at hand, or with the task that works with it.
+pub(super) struct Applier<R: Executor, SM: StateMachine> {
     rt: R,
     mailbox: Rc<Mailbox<SM>>,
     applying: Rc<Applying<SM>>,
-    at_rest: AtRest<SM, S>,
+    at_hand: Rc<Cell<Option<Applies>>>,
     task: Option<R::Task<()>>,
 }
 
-type AtRest<SM, S> = Rc<Cell<Option<Box<Apply<SM, S>>>>>;
+/// What applies: one future for as long as the group lives, as to allocate one for each batch would
+/// take a tenth of a lone write's instructions. It is pending for good where there is nothing to do
+/// ([`Applying::rests`]), and ends by a failure only.
+type Applies = Pin<Box<dyn Future<Output = Fatal>>>;
 
-impl<R: Executor, SM: StateMachine, S: LogStore> Applier<R, SM, S> {
-    pub(super) fn new(rt: R, apply: Apply<SM, S>) -> Self {
+impl<R: Executor, SM: StateMachine> Applier<R, SM> {
+    pub(super) fn new(rt: R, apply: Apply<SM, impl LogStore>) -> Self {
         let (mailbox, applying) = (Rc::clone(&apply.mailbox), Rc::clone(&apply.applying));
-        let at_rest = Rc::new(Cell::new(Some(Box::new(apply))));
-        Self { rt, mailbox, applying, at_rest, task: None }
+        let applies = AssertUnwindSafe(apply.run()).catch_unwind();
+        let applies =
+            applies.map(|failed| failed.unwrap_or_else(|panic| bug(TaskError::from_panic(panic))));
+        let applies: Applies = Box::pin(applies);
+        Self { rt, mailbox, applying, at_hand: Rc::new(Cell::new(Some(applies))), task: None }
     }
 
     /// Does what there is to do: now, or if that takes longer, in a task.
@@ -149,25 +182,20 @@ impl<R: Executor, SM: StateMachine, S: LogStore> Applier<R, SM, S> {
         if !self.applying.is_raised.get() {
             return Ok(());
         }
-        let Some(mut apply) = self.at_rest.take() else {
+        let Some(mut applies) = self.at_hand.take() else {
             return Ok(()); // The task looks before it ends.
         };
-        self.applying.is_raised.set(false);
-        let mut work = Box::pin(async move {
-            let outcome = AssertUnwindSafe(apply.run()).catch_unwind().await;
-            (apply, outcome.unwrap_or_else(|panic| Err(bug(TaskError::from_panic(panic)))))
-        });
         // Whom it is to wake is known when the task polls it.
-        if let Poll::Ready((apply, outcome)) =
-            work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        {
-            self.at_rest.set(Some(apply));
+        let context = &mut Context::from_waker(Waker::noop());
+        if let Poll::Ready(outcome) = self.applying.poll(&mut applies, context) {
+            self.at_hand.set(Some(applies));
             return outcome;
         }
-        let (at_rest, mailbox) = (Rc::clone(&self.at_rest), Rc::clone(&self.mailbox));
+        let (at_hand, applying) = (Rc::clone(&self.at_hand), Rc::clone(&self.applying));
+        let mailbox = Rc::clone(&self.mailbox);
         self.task = Some(self.rt.spawn(async move {
-            let (apply, outcome) = work.await;
-            at_rest.set(Some(apply));
+            let outcome = poll_fn(|context| applying.poll(&mut applies, context)).await;
+            at_hand.set(Some(applies));
             mailbox.event(Event::Applied(outcome));
         }));
         Ok(())
@@ -205,8 +233,17 @@ pub(super) struct Applied {
 }
 
 impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
-    /// Does all that there is to do.
-    async fn run(&mut self) -> Result<(), Fatal> {
+    /// Does all that there is to do, whenever there is something, until that fails.
+    async fn run(mut self) -> Fatal {
+        loop {
+            self.applying.rests().await;
+            if let Err(fatal) = self.go_on().await {
+                return fatal;
+            }
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<(), Fatal> {
         loop {
             if self.mailbox.has_ended() {
                 return Ok(()); // The node was dropped by what was called here.

@@ -65,7 +65,7 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     liveness: Rc<Liveness>,
     mailbox: Rc<Mailbox<SM>>,
     applying: Rc<Applying<SM>>,
-    applier: Applier<R, SM, S>,
+    applier: Applier<R, SM>,
     replies: Rc<RefCell<Replies<SM>>>,
     refusals: Rc<Refusals>,
     metrics: Rc<watch::Sender<Metrics>>,

@@ -106,22 +106,6 @@ fn a_first_task_that_looks_before_the_turn_is_over_leaves_the_others_to_the_node
 }
 
 #[test]
-fn two_batches_of_one_turn_are_both_woken() {
-    let (_, wakes) = wakes();
-    let mut four = [(); 4].map(|()| Waiting::new());
-    wakes.begin_turn();
-    four[0].answer(&wakes);
-    four[1].answer(&wakes);
-    assert!(wakes.flush(), "the turn takes long");
-    four[2].answer(&wakes);
-    four[3].answer(&wakes);
-    wakes.end_turn();
-    assert_eq!(four.each_ref().map(Waiting::wakes), [1, 1, 1, 0]);
-    assert_eq!(four[2].poll(), Poll::Ready(Ok(7)));
-    assert_eq!(four[3].wakes(), 1);
-}
-
-#[test]
 fn an_answer_outside_of_a_turn_brings_one() {
     let (signal, wakes) = wakes();
     let mut waiting = Waiting::new();
