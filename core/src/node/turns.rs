@@ -136,3 +136,6 @@ impl<R: Executor> Loop<R> {
         self.groups.end_group(turns, outcome)
     }
 }
+
+#[cfg(test)]
+mod tests;

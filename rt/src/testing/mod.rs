@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 pub use self::disk::{Disk, Image, Lock, MemoryFile, Moment};
 pub use self::faults::{Faults, Gate};
@@ -23,7 +24,7 @@ use crate::{ContinuousInstant, Executor, Instant, Launch};
 /// A runtime in memory. Its clones share the tasks, the time and the disk.
 ///
 /// Each run is like the other. Time passes only when no task can run, and then up to the next timer
-/// at once. Blocking work is done in place. What waits for another thread waits for ever.
+/// at once, or as a test says. Blocking work is done in place. What waits for another thread waits for ever.
 #[derive(Clone, Default)]
 pub struct Memory {
     tasks: Rc<Tasks>,
@@ -54,6 +55,11 @@ impl Memory {
     /// The same runtime with another disk, on which this is durable.
     pub fn with(&self, image: &Image) -> Self {
         Self { tasks: Rc::clone(&self.tasks), disk: Rc::new(Disk::with(image)) }
+    }
+
+    /// Lets time pass, as something does that takes long.
+    pub fn pass(&self, time: Duration) {
+        self.tasks.now.update(|now| now + time);
     }
 
     /// Runs a future to its end, and the tasks meanwhile.
