@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -221,9 +222,14 @@ impl<R: Network> State<R> {
 
     /// The groups have changed, and with them what the node shows to others. Connections on which
     /// something else would be proven now are closed; the next message shakes hands anew.
-    fn refresh(&self) {
+    ///
+    /// A group that has come or has more than before leaves the others out: a node may have many.
+    fn refresh(&self, risen: Option<Credentials>) {
         let before = self.own.get();
-        let own = combine(self.groups.borrow().values().map(|(own, _)| *own));
+        let own = match risen {
+            Some(risen) => before.into_iter().chain([risen]).max_by_key(rank),
+            None => self.groups.borrow().values().map(|(own, _)| *own).max_by_key(rank),
+        };
         self.own.set(own);
         if let Some(before) = before
             && own.is_some()
@@ -378,21 +384,17 @@ fn has_content(body: &Body) -> bool {
     }
 }
 
-/// What a node shows to others, from what its groups do: the state of the one that has most, and
-/// its cluster.
-fn combine(groups: impl Iterator<Item = Credentials>) -> Option<Credentials> {
-    let rank = |own: &Credentials| {
-        let state = match own.state {
-            StoreState::Empty => 0,
-            StoreState::Claimed => 1,
-            // Its word is a member's, and an attempt to form another group may be in vain.
-            StoreState::Admitted => 2,
-            StoreState::Spent => 3,
-            StoreState::Member => 4,
-        };
-        (own.cluster.is_some(), state)
+/// Orders what groups show: the node shows to others what the group does that has most.
+fn rank(own: &Credentials) -> (bool, u8) {
+    let state = match own.state {
+        StoreState::Empty => 0,
+        StoreState::Claimed => 1,
+        // Its word is a member's, and an attempt to form another group may be in vain.
+        StoreState::Admitted => 2,
+        StoreState::Spent => 3,
+        StoreState::Member => 4,
     };
-    groups.max_by_key(rank)
+    (own.cluster.is_some(), state)
 }
 
 /// A connection that counts as open until this is dropped.
@@ -452,8 +454,8 @@ impl<R: Network> Transport for TcpTransport<R> {
         let attached = state.own.get().map_or(credentials.replica, |own| own.replica);
         assert_eq!(attached, credentials.replica, "a transport belongs to one node");
         state.sessions.proven().into_iter().for_each(|(peer, boot)| inbox.met(peer, boot));
-        let _before = state.groups.borrow_mut().insert(group, (credentials, inbox));
-        state.refresh();
+        let before = state.groups.borrow_mut().insert(group, (credentials, inbox));
+        state.refresh(before.is_none().then_some(credentials));
         match state.acceptor.replace(Acceptor::Closed) {
             Acceptor::Idle(listener) => {
                 let accept = incoming::accept(Rc::clone(state), listener);
@@ -471,10 +473,11 @@ impl<R: Network> Transport for TcpTransport<R> {
 
     fn set_credentials(&self, group: GroupId, credentials: Credentials) {
         let state = &self.handle.state;
-        if let Some((own, _)) = state.groups.borrow_mut().get_mut(&group) {
-            *own = credentials;
-        }
-        state.refresh();
+        let mut groups = state.groups.borrow_mut();
+        let Some((own, _)) = groups.get_mut(&group) else { return };
+        let before = mem::replace(own, credentials);
+        drop(groups);
+        state.refresh((rank(&before) <= rank(&credentials)).then_some(credentials));
     }
 
     /// It connects to the replicas among them that are known, and stays connected.
@@ -505,7 +508,7 @@ impl<R: Network> Transport for TcpTransport<R> {
     fn detach(&self, group: GroupId) {
         let state = &self.handle.state;
         let _group = state.groups.borrow_mut().remove(&group);
-        state.refresh();
+        state.refresh(None);
         state.change_addresses(|addresses| addresses.forget(group));
         if state.own.get().is_none() {
             let _ended = state.sessions.take(|_| true);
