@@ -253,7 +253,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             self.view_if_due();
             let restore = self.applying.restore.take();
             if let Some((snapshot, has_come)) = restore {
-                self.restore(&snapshot).await?;
+                // Boxed, as it would take two thirds of what a group at rest keeps for applying.
+                Box::pin(self.restore(&snapshot)).await?;
                 match has_come {
                     // Whoever looks at the metrics hears of it when the node knows that this
                     // much is committed.
