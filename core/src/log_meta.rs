@@ -163,6 +163,58 @@ impl LogMeta {
         }
     }
 
+    /// Notes an entry at the end of which the content is not at hand: `bytes` is its size as
+    /// [`Entry::bytes`] counts it, and `membership` the one that it brings.
+    ///
+    /// # Errors
+    ///
+    /// The entry does not follow the last one. Nothing is noted.
+    pub fn try_push(
+        &mut self,
+        log_id: LogId,
+        time: u64,
+        bytes: usize,
+        membership: Option<Membership>,
+    ) -> Result<(), LogId> {
+        if !self.follows(log_id) {
+            return Err(log_id);
+        }
+        self.note(log_id, log_id.index, time, bytes as u64);
+        if let Some(membership) = membership {
+            self.memberships.insert(log_id.index, membership);
+        }
+        Ok(())
+    }
+
+    /// Notes at the end all entries that `next` knows. Nothing else of `next` counts: it need not
+    /// know which entry comes before its first.
+    ///
+    /// # Errors
+    ///
+    /// The first entry of `next`, which does not follow the last one. Nothing is noted.
+    pub fn try_join(&mut self, next: Self) -> Result<(), LogId> {
+        let begin = next.purged.index + 1;
+        let Some(first) = next.log_id(begin).filter(|_| next.last.index >= begin) else {
+            return Ok(());
+        };
+        if !self.follows(first) {
+            return Err(first);
+        }
+        let continues = self.last != self.purged
+            && (first.term, first.leader) == (self.last.term, self.last.leader);
+        let first_run = (!continues).then_some(first);
+        let runs = next.runs.into_iter().filter(|run| run.index > begin);
+        self.runs.extend(first_run.into_iter().chain(runs));
+        self.memberships.extend(next.memberships.into_iter().filter(|(at, _)| *at >= begin));
+        let before = self.bytes;
+        let marks = next.marks.into_iter().filter(|(at, _)| *at >= begin);
+        self.marks.extend(marks.map(|(at, bytes)| (at, before + bytes)));
+        self.last = next.last;
+        self.bytes += next.bytes;
+        self.time = self.time.max(next.time);
+        Ok(())
+    }
+
     /// Whether an entry with this log id can be the next: the next index, and a term that does not
     /// fall.
     pub fn follows(&self, log_id: LogId) -> bool {

@@ -181,6 +181,10 @@ bugs! {
     X10,
     /// What contradicts a committed entry ends the node.
     X11,
+    /// A copy of entries is taken for a write, which truncates the log behind them.
+    X12,
+    /// A segment is removed before the copies of what was in it are durable.
+    X13,
 }
 
 impl fmt::Display for Bug {

@@ -42,6 +42,8 @@ pub(crate) struct Batches {
     durable: Position,
     content: Gather,
     done: Vec<Completion>,
+    /// The bytes of all records since the opening.
+    put_bytes: u64,
 }
 
 impl Batches {
@@ -57,7 +59,13 @@ impl Batches {
             durable: end,
             content: Gather::new(),
             done: Vec::new(),
+            put_bytes: 0,
         }
+    }
+
+    /// The bytes of all records that were submitted since the opening.
+    pub(crate) fn put_bytes(&self) -> u64 {
+        self.put_bytes
     }
 
     /// The end of all that has been submitted.
@@ -137,6 +145,7 @@ impl Batches {
         }
         encoder.put(&mut self.content, group, at, self.durable);
         self.end = Position { offset: at.offset + bytes, ..at };
+        self.put_bytes += bytes;
         assert_eq!(self.start.offset + self.content.len() as u64, self.end.offset);
     }
 

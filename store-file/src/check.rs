@@ -12,10 +12,10 @@ use quorate_rt::{File, Files, OpenMode};
 
 use crate::folder::{LOCK, SNAPSHOTS, check_is_folder};
 use crate::index::Logs;
+use crate::opening::{Examination, lock, look_through};
 use crate::owner::Owner;
 use crate::segment::{Segments, failed};
 use crate::snapshots::Snapshots;
-use crate::store::{Examination, lock, look_through};
 
 /// What a store holds; see [`FileStore::check`](crate::FileStore::check).
 #[derive(Clone, Debug)]

@@ -11,8 +11,10 @@ pub struct FileConfig {
     /// The size of a segment, in bytes; default 64 MiB. The one in use and the next are allocated.
     /// Too small: the log often moves on to another file. Too large: an almost empty store takes
     /// much space, and an opening reads for long, since it looks at every byte of the last segment.
-    /// From 16 KiB to 4 GiB. A write that is larger gets a segment of its size. If the next can't
-    /// be allocated when it is needed, entries wait until it can.
+    /// Four segments may hold nothing that is needed before the log is
+    /// [cleaned](crate::FileStore#cleaning). From 16 KiB to 4 GiB. A write that is larger gets a
+    /// segment of its size. If the next can't be allocated when it is needed, entries wait until it
+    /// can.
     pub segment_bytes: u64,
 
     /// The recent entries kept in memory, of all groups together, in bytes; default 64 MiB. Entries

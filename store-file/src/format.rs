@@ -57,6 +57,7 @@
 //! | 3, refuse | a begin (see "The begin") | field 1, refuse: the number of a segment (8 bytes) |
 //! | 4, refuse | an owner: whose store it is from now on | fields, see below |
 //! | 5, refuse | a removal: nothing that was told of the group before is left of it | empty |
+//! | 6, refuse | a copy of entries (see "Copies") | that of a write without fields, with entries |
 //!
 //! The body of a write is the length of its fields (4), the fields, and its entries, to the end of
 //! the body: for each its CRC (4) and the entry. All parts of a write, and all entries, have the
@@ -95,6 +96,26 @@
 //! group's log then begins with the first entry that is found of it, until it is known where: by a
 //! purge of the entry before that, or of a later one. A group whose entries do not follow on its
 //! last purge misses some.
+//!
+//! # Copies
+//!
+//! So that a segment can be removed in which entries are still needed, these are copied to the end
+//! of the log (see [`cleaning`](crate::cleaning)). A copy says: the log of this group, as it is by
+//! what stands before, holds these entries; from now on they are read from here. It changes nothing
+//! of the log, and says nothing of what follows on its entries. So it is no matter whether a crash
+//! comes before the segment is removed, or in the middle of copying: each entry stands where it
+//! stood, or at its copy as well. The segment goes when its last copy is durable, and the begin
+//! behind that.
+//!
+//! A copy of what the log does not hold makes no sense: of an entry that is purged, beyond the end,
+//! or another one than was written with its index. But where the first segments were removed, what
+//! was copied may not be there any more. The writes of a group that are found are the end of its
+//! log without a gap: from the first of them on, none is missing. Copies may be of entries before
+//! that, in any order and with gaps, as one segment after the other was cleaned; and like written
+//! ones they are gone when a later write truncates the log before them. In the end they must reach
+//! from the last purge to the first write, without a gap.
+//!
+//! # Removals
 //!
 //! A removal is not told again: before its segment goes, all those go that hold something of the
 //! group from before it.

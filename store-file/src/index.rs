@@ -10,7 +10,8 @@ use std::ops::Range;
 use quorate_core::{Entries, Entry, GroupId, Index, LogId, LogWrite, Recovered, StoreError};
 
 use crate::format::Position;
-use crate::log::{EntryLocation, Log};
+use crate::locations::EntryLocation;
+use crate::log::Log;
 use crate::owner::Owner;
 use crate::record::Span;
 
@@ -96,7 +97,7 @@ impl Logs {
 
     /// The first segment with an entry of any group.
     pub(crate) fn first_segment(&self) -> Option<u32> {
-        self.logs.values().filter_map(Log::first_segment).min()
+        self.logs.values().filter_map(|log| log.locations.first_segment()).min()
     }
 
     /// Writes that tell again what was last told before this segment.
@@ -135,6 +136,22 @@ impl Logs {
         });
         self.cached -= noted.map_err(|reason| format!("in group {group}, {reason}"))?;
         Ok(())
+    }
+
+    /// Notes a copy of entries, whose record is at `at`, where `spans` say.
+    ///
+    /// Errors: why it makes no sense after what was noted before. Then the group's log must not be
+    /// used any more.
+    pub(crate) fn note_copy(
+        &mut self,
+        group: GroupId,
+        entries: &Entries,
+        spans: &[Span],
+        at: Position,
+    ) -> Result<(), String> {
+        let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
+        let noted = log.note_copy(entries, spans, at);
+        noted.map_err(|reason| format!("in group {group}, {reason}"))
     }
 
     /// Notes whose store it is, by a record at `at`.
@@ -261,12 +278,39 @@ impl Logs {
         self.logs.get(&group).map(Log::recovered).unwrap_or_default()
     }
 
+    /// What is known of this group and those after it.
+    pub(crate) fn groups_from(&self, group: GroupId) -> impl Iterator<Item = (GroupId, &Log)> {
+        self.logs.range(group..).map(|(group, log)| (*group, log))
+    }
+
+    /// The log of a group.
+    pub(crate) fn log(&self, group: GroupId) -> Option<&Log> {
+        self.logs.get(&group)
+    }
+
+    /// Entries of a group, from `first` on, that stood at `from` are to be read from `to`, those
+    /// that still count.
+    pub(crate) fn moved(
+        &mut self,
+        group: GroupId,
+        first: Index,
+        from: &[EntryLocation],
+        to: &[EntryLocation],
+    ) {
+        let Some(log) = self.logs.get_mut(&group) else { return };
+        for (index, (from, to)) in (first..).zip(from.iter().zip(to)) {
+            log.moved(index, *from, *to);
+        }
+        // Who reads them meanwhile may find that the segment is gone.
+        log.changes += 1;
+    }
+
     /// What is known of all groups.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, &Log)> {
         self.logs.iter().map(|(group, log)| (*group, log))
     }
 
-    /// How often entries of the group's log have been replaced or purged.
+    /// How often entries of the group's log have been replaced or purged, or have moved.
     pub(crate) fn changes(&self, group: GroupId) -> u64 {
         self.logs.get(&group).map_or(0, |log| log.changes)
     }
@@ -315,7 +359,7 @@ impl Logs {
 }
 
 /// Whether an entry can be read together with those before it.
-fn neighbours(before: &[EntryLocation], next: EntryLocation) -> bool {
+pub(crate) fn neighbours(before: &[EntryLocation], next: EntryLocation) -> bool {
     let (Some(first), Some(last)) = (before.first(), before.last()) else { return false };
     first.segment == next.segment
         && last.end() <= next.offset

@@ -6,8 +6,10 @@
 
 mod batch;
 mod check;
+mod cleaning;
 mod config;
 mod draft;
+mod early;
 mod folder;
 mod format;
 #[cfg(any(test, feature = "fuzz"))]
@@ -16,11 +18,14 @@ pub mod fuzzing;
 mod header;
 mod index;
 mod log;
+mod opening;
 mod owner;
+mod places;
 mod record;
 mod recovery;
 mod segment;
 mod snapshots;
+mod state;
 mod store;
 mod trash;
 mod waiting;

@@ -6,39 +6,22 @@
 //! knows nothing of; see "The begin" in the format's description. Such a log is not *anchored*
 //! until it is known after which entry it begins.
 
-use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 
 use quorate_core::{
-    Entries, Entry, HardState, Index, LogId, LogMeta, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks,
+    Entries, HardState, Index, LogId, LogMeta, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks,
     Recovered, Replica, Runs, SnapshotMeta, Standing, check_list,
 };
 use quorate_rt::planted::{Bug, planted};
 
+use crate::early::{Early, missing};
 use crate::format::{NOWHERE, Position};
-use crate::record::{ENTRY_OVERHEAD_BYTES, Span};
+use crate::locations::{EntryLocation, Places};
+use crate::record::Span;
 
 /// No log gets beyond this index in thousands of years, and a sum of two does not overflow.
 const MAX_INDEX: Index = Index::MAX >> 2;
-
-/// Where an entry stands, with its CRC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EntryLocation {
-    pub(crate) offset: u64,
-    pub(crate) segment: u32,
-    pub(crate) len: u32,
-}
-
-impl EntryLocation {
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + u64::from(self.len)
-    }
-
-    /// The size of the entry as the limits count it: the content is counted as it is encoded.
-    pub(crate) fn entry_bytes(&self) -> usize {
-        Entry::OVERHEAD_BYTES + (self.len as usize).saturating_sub(ENTRY_OVERHEAD_BYTES)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -48,14 +31,17 @@ pub(crate) struct Log {
     pub(crate) snapshot: Option<SnapshotMeta>,
     pub(crate) log_meta: LogMeta,
     /// From the first entry that is not purged on.
-    pub(crate) locations: VecDeque<EntryLocation>,
+    pub(crate) locations: Places,
     /// The last entries.
     pub(crate) recent: Runs,
-    /// How often entries that were there have gone, at either end.
+    /// How often entries that were there have gone, at either end, or have moved.
     pub(crate) changes: u64,
     /// The last purge. Of an anchored log the metadata begins after it.
     purged: LogId,
     anchored: bool,
+    /// While it is not anchored: the entries before those of the metadata of which copies were
+    /// found.
+    early: Early,
     recorded_in: RecordedIn,
 }
 
@@ -78,11 +64,12 @@ impl Log {
             marks: Marks::default(),
             snapshot: None,
             log_meta: LogMeta::default(),
-            locations: VecDeque::new(),
+            locations: Places::default(),
             recent: Runs::default(),
             changes: 0,
             purged: LogId::ZERO,
             anchored: whole,
+            early: Early::default(),
             recorded_in: RecordedIn::default(),
         }
     }
@@ -93,8 +80,12 @@ impl Log {
     }
 
     pub(crate) fn location(&self, index: Index) -> Option<EntryLocation> {
-        let at = index.checked_sub(self.log_meta.purged().index + 1)?;
-        self.locations.get(usize::try_from(at).ok()?).copied()
+        self.locations.get(self.number(index)?)
+    }
+
+    /// Where in the places that of this entry is, if it is there.
+    pub(crate) fn number(&self, index: Index) -> Option<usize> {
+        usize::try_from(index.checked_sub(self.log_meta.purged().index + 1)?).ok()
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
@@ -110,11 +101,6 @@ impl Log {
     /// Whether this purge is of an entry that the log does not hold, so that nothing is left of it.
     pub(crate) fn replaces(&self, to: LogId) -> bool {
         to.index > self.log_meta.purged().index && !self.log_meta.contains(to)
-    }
-
-    /// The first segment with an entry.
-    pub(crate) fn first_segment(&self) -> Option<u32> {
-        self.locations.front().map(|location| location.segment)
     }
 
     /// The write that tells of all but the entries again, if any of it was last told before this
@@ -198,6 +184,7 @@ impl Log {
         if to.index == self.purged.index && to != self.purged {
             return Err(format!("{to} is to be purged after {}", self.purged));
         }
+        self.early.purge(to, replaces)?;
         self.purged = to;
         if replaces {
             // One that is not anchored may seem to begin behind it.
@@ -219,12 +206,7 @@ impl Log {
         }
         self.changes += 1;
         self.log_meta.purge(to);
-        let left = (self.log_meta.last().index - to.index) as usize;
-        self.locations.drain(..self.locations.len() - left);
-        // A log that was long once takes no more memory than it needs, within reason.
-        if self.locations.capacity() > 1024 && self.locations.capacity() / 4 > left {
-            self.locations.shrink_to(2 * left);
-        }
+        self.locations.keep_last((self.log_meta.last().index - to.index) as usize);
         Ok(self.release_all_but(to.index + 1..self.log_meta.last().index + 1))
     }
 
@@ -244,12 +226,7 @@ impl Log {
             }
         }
         for (entry, span) in write.entries.iter().zip(spans) {
-            let location = EntryLocation {
-                offset: at.offset + span.offset as u64,
-                segment: at.segment,
-                len: span.len as u32,
-            };
-            self.set_location(entry.log_id, location);
+            self.set_location(entry.log_id, place_of(span, at));
         }
     }
 
@@ -272,10 +249,46 @@ impl Log {
         if self.log_meta.log_id(log_id.index) != Some(log_id) {
             return;
         }
-        let at = log_id.index.checked_sub(self.log_meta.purged().index + 1);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        if let Some(known) = at.and_then(|at| self.locations.get_mut(at)) {
-            *known = location;
+        if let Some(at) = self.number(log_id.index) {
+            self.locations.set(at, location);
+        }
+    }
+
+    /// Notes that entries which the log holds stand at `at` as well, where `spans` say, and are to
+    /// be read from there.
+    ///
+    /// Errors: the log does not hold them. Then it must not be used any more.
+    pub(crate) fn note_copy(
+        &mut self,
+        entries: &Entries,
+        spans: &[Span],
+        at: Position,
+    ) -> Result<(), String> {
+        assert_eq!(entries.len(), spans.len());
+        check_lengths(spans)?;
+        for (entry, span) in entries.iter().zip(spans) {
+            let (log_id, location) = (entry.log_id, place_of(span, at));
+            let known = self.location(log_id.index);
+            let is_early = !self.anchored
+                && log_id.index > self.purged.index
+                && (self.locations.is_empty() || log_id.index <= self.log_meta.purged().index);
+            if is_early {
+                self.early.add(entry, location)?;
+            } else if known.is_some_and(|known| known.len == location.len)
+                && self.log_meta.contains(log_id)
+            {
+                self.set_location(log_id, location);
+            } else {
+                return Err(format!("a copy of {log_id}, which the log does not hold"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry that stood at `from`, if it still counts, is to be read from `to`.
+    pub(crate) fn moved(&mut self, index: Index, from: EntryLocation, to: EntryLocation) {
+        if let Some(at) = self.number(index).filter(|at| self.locations.get(*at) == Some(from)) {
+            self.locations.set(at, to);
         }
     }
 
@@ -311,12 +324,13 @@ impl Log {
             return Err(format!("entry {first}, and {} is purged", self.purged));
         }
         let begins = self.locations.is_empty() || first <= self.log_meta.purged().index;
+        self.early.truncate(first);
         if !self.anchored && begins {
             // Those before it, if there are any, stood in segments that were removed.
             self.anchored = first == self.purged.index + 1;
             let unknown = LogId { index: first - 1, ..LogId::ZERO };
             self.log_meta = LogMeta::after(if self.anchored { self.purged } else { unknown });
-            self.locations.clear();
+            self.locations.truncate(0);
         }
         let last = self.log_meta.last().index;
         if first > last + 1 {
@@ -331,17 +345,11 @@ impl Log {
             self.locations.truncate((first - self.log_meta.purged().index - 1) as usize);
             self.changes += 1;
         }
-        if spans.iter().any(|span| u32::try_from(span.len).is_err()) {
-            return Err("an entry of 4 GiB".to_owned());
-        }
+        check_lengths(spans)?;
         self.log_meta
             .try_extend(entries)
             .map_err(|wrong| format!("{wrong} after {}", self.log_meta.last()))?;
-        self.locations.extend(spans.iter().map(|span| EntryLocation {
-            offset: at.offset + span.offset as u64,
-            segment: at.segment,
-            len: span.len as u32,
-        }));
+        self.locations.extend(spans.iter().map(|span| place_of(span, at)));
         Ok(released)
     }
 
@@ -350,15 +358,25 @@ impl Log {
     ///
     /// Errors: it was not, and where that shows.
     pub(crate) fn anchor(&mut self) -> Result<(), (String, EntryLocation)> {
-        if !self.anchored {
-            if let Some(location) = self.locations.front() {
-                let (begin, purged) = (self.log_meta.purged().index + 1, self.purged.index);
-                let reason = format!("the log begins with entry {begin}, and {purged} is purged");
-                return Err((reason, *location));
-            }
-            self.log_meta = LogMeta::after(self.purged);
-            self.anchored = true;
+        if self.anchored {
+            return Ok(());
         }
+        let (early, mut locations) = mem::take(&mut self.early).join(self.purged)?;
+        if let Some(location) = self.locations.front() {
+            let begin = self.log_meta.purged().index + 1;
+            if begin != early.last().index + 1 {
+                return Err((missing(begin, early.last(), self.purged), location));
+            }
+            let main = mem::replace(&mut self.log_meta, early);
+            self.log_meta
+                .try_join(main)
+                .map_err(|wrong| (format!("{wrong} after {}", self.log_meta.last()), location))?;
+            locations.extend(self.locations.from(0));
+        } else {
+            self.log_meta = early;
+        }
+        self.locations = locations;
+        self.anchored = true;
         Ok(())
     }
 
@@ -370,6 +388,20 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Errors: an entry is longer than its place can tell.
+fn check_lengths(spans: &[Span]) -> Result<(), String> {
+    if spans.iter().any(|span| u32::try_from(span.len).is_err()) {
+        return Err("an entry of 4 GiB".to_owned());
+    }
+    Ok(())
+}
+
+/// Where the entry of a record at `at` stands.
+pub(crate) fn place_of(span: &Span, at: Position) -> EntryLocation {
+    let (offset, len) = (at.offset + span.offset as u64, span.len as u32);
+    EntryLocation { offset, segment: at.segment, len }
 }
 
 /// Errors: what could be written, and not be read again.

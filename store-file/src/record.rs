@@ -24,6 +24,7 @@ pub(crate) const KIND_SYNC_MARKER: u32 = REFUSE_KIND | 2;
 pub(crate) const KIND_BEGIN: u32 = REFUSE_KIND | 3;
 pub(crate) const KIND_OWNER: u32 = REFUSE_KIND | 4;
 pub(crate) const KIND_REMOVE: u32 = REFUSE_KIND | 5;
+pub(crate) const KIND_COPY: u32 = REFUSE_KIND | 6;
 
 const HARD_STATE: u8 = REFUSE | 1;
 const CLUSTER: u8 = REFUSE | 2;
@@ -98,6 +99,11 @@ impl RecordHeader {
         self.kind == KIND_SYNC_MARKER
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_copy(&self) -> bool {
+        self.kind == KIND_COPY
+    }
+
     /// What the record tells, if this is its body: none where a CRC does not match.
     ///
     /// Errors: they match, and it makes no sense, or is unknown.
@@ -113,6 +119,13 @@ impl RecordHeader {
         if self.kind == KIND_WRITE {
             let write = self.decode_write(store, body, seed)?;
             return Ok(write.map(Content::Write));
+        }
+        if self.kind == KIND_COPY {
+            let copy = self.decode_write(store, body, seed)?;
+            if copy.as_ref().is_some_and(|copy| !copy.is_of_entries_alone()) {
+                return Err(Refused::damaged("a copy of something else than entries"));
+            }
+            return Ok(copy.map(Content::Copy));
         }
         if crc(seed, [&body[..]]) != self.body_crc {
             return Ok(None);
@@ -203,6 +216,8 @@ impl RecordHeader {
 #[derive(Debug)]
 pub(crate) enum Content {
     Write(Decoded),
+    /// Entries that the log holds stand here as well.
+    Copy(Decoded),
     SyncMarker,
     /// The first segment that is needed.
     Begin(u64),
@@ -309,6 +324,14 @@ impl Encoder {
         (self.body.len() as u64, &self.spans)
     }
 
+    /// Encodes the body of a copy of entries, like [`encode`](Self::encode).
+    pub(crate) fn encode_copy(&mut self, group: GroupId, entries: Entries) -> (u64, &[Span]) {
+        assert!(!entries.is_empty());
+        self.encode(group, &LogWrite { entries, ..LogWrite::default() }, false);
+        self.kind = KIND_COPY;
+        (self.body.len() as u64, &self.spans)
+    }
+
     /// Encodes the body of a begin: this segment is the first that is needed. Gives its length.
     pub(crate) fn encode_begin(&mut self, first: u32) -> u64 {
         self.begin(KIND_BEGIN);
@@ -367,6 +390,20 @@ pub(crate) struct Decoded {
     pub(crate) replaces: bool,
     /// Where the entries stand.
     pub(crate) spans: Vec<Span>,
+}
+
+impl Decoded {
+    fn is_of_entries_alone(&self) -> bool {
+        let LogWrite { hard_state, cluster, standing, marks, snapshot, purge, entries } =
+            &self.write;
+        hard_state.is_none()
+            && cluster.is_none()
+            && standing.is_none()
+            && marks.is_none()
+            && snapshot.is_none()
+            && purge.is_none()
+            && !entries.is_empty()
+    }
 }
 
 /// Appends the fields of a write.

@@ -2,6 +2,7 @@
 //! damage, cut the former and refuse the latter. See the format's description for how they are told
 //! apart.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -34,10 +35,17 @@ pub(crate) struct Found<F> {
     pub(crate) end: Position,
     /// Its segment.
     pub(crate) file: Rc<F>,
-    /// The length that this was made with.
-    pub(crate) room: u64,
+    /// The lengths that the segments were made with.
+    pub(crate) lengths: BTreeMap<u32, u64>,
     /// Whether a sync marker stands there.
     pub(crate) sync_marker: bool,
+}
+
+impl<F> Found<F> {
+    /// The length that the segment with the end was made with.
+    pub(crate) fn room(&self) -> u64 {
+        self.lengths.get(&self.end.segment).copied().expect("its header was read")
+    }
 }
 
 /// Makes what was examined durable, so that there is nothing behind it but a sync marker, and
@@ -45,7 +53,7 @@ pub(crate) struct Found<F> {
 pub(crate) async fn repair<R: Files>(
     segments: &Segments<R>,
     numbers: &[u32],
-    Examined { store, first, tail, room, torn }: Examined,
+    Examined { store, first, tail, mut lengths, torn }: Examined,
 ) -> Result<Found<R::File>, StoreError> {
     // A name may have been visible, and not durable, when the last process died.
     segments.sync().await?;
@@ -69,7 +77,8 @@ pub(crate) async fn repair<R: Files>(
     for segment in numbers.iter().filter(|segment| **segment < first) {
         segments.remove(*segment).await?;
     }
-    Ok(Found { store, first, end, file, room, sync_marker: tail.sync_marker })
+    lengths.retain(|segment, _| *segment >= first);
+    Ok(Found { store, first, end, file, lengths, sync_marker: tail.sync_marker })
 }
 
 /// What there is, before anything is done about it.
@@ -78,8 +87,8 @@ pub(crate) struct Examined {
     /// The first segment that is needed.
     pub(crate) first: u32,
     pub(crate) tail: Tail,
-    /// The length that the segment with the tail was made with.
-    room: u64,
+    /// The lengths that the segments were made with, up to that with the tail.
+    pub(crate) lengths: BTreeMap<u32, u64>,
     pub(crate) torn: Leftover,
 }
 
@@ -109,7 +118,9 @@ pub(crate) async fn examine<R: Files>(
     // What the first record says of what was durable lies before it.
     let durable = Position { segment: 0, offset: 0 };
     let mut tail = Tail { first: 1, end, durable, sync_marker: false };
+    let mut lengths = BTreeMap::new();
     loop {
+        lengths.insert(reader.segment, reader.made_with);
         tail = note_records(&mut reader, tail, logs).await?;
         if tail.end.segment == last {
             break;
@@ -140,7 +151,7 @@ pub(crate) async fn examine<R: Files>(
         let at = at.unwrap_or(tail.end);
         segments.damaged(at.segment, at.offset, reason)
     })?;
-    Ok(Examined { store, first, tail, room: reader.made_with, torn })
+    Ok(Examined { store, first, tail, lengths, torn })
 }
 
 #[derive(Clone, Copy)]
@@ -195,6 +206,14 @@ async fn note_records<R: Files>(
             }
             Content::Remove => logs.remove(record.group),
             Content::Skipped => {}
+            Content::Copy(Decoded { write, replaces, spans }) if planted(Bug::X12) => {
+                let _ = logs.note(record.group, &write, replaces, &spans, at);
+            }
+            Content::Copy(Decoded { write, spans, .. }) => {
+                if let Err(reason) = logs.note_copy(record.group, &write.entries, &spans, at) {
+                    return damaged(reason);
+                }
+            }
             Content::Write(Decoded { write, replaces, spans }) => {
                 if let Err(reason) = logs.note(record.group, &write, replaces, &spans, at) {
                     return damaged(reason);

@@ -28,7 +28,7 @@ use crate::batch::Batch;
 use crate::format::{HEADER_BYTES, Position};
 use crate::owner::Owner;
 use crate::record::{Content, record_bytes, take_records};
-use crate::store::{State, unobserved};
+use crate::state::{State, unobserved};
 
 /// How large the reserve is. A vote takes about 100 bytes, a start of the node as much, and what is
 /// told again of a group before segments go less than 4 KiB: so it is enough for thousands of
@@ -51,6 +51,8 @@ pub(crate) struct Waiting {
     numbered: u64,
     /// Something was removed since the last try.
     pub(crate) freed: bool,
+    /// The oldest segment was cleaned, which gives enough space to go on.
+    pub(crate) cleaned: bool,
 }
 
 /// A record without a place.
@@ -147,11 +149,14 @@ impl State {
                     // The number was one of 4 bytes when it was encoded.
                     Content::Begin(first) => self.queue(0, What::Begin(first as u32), done),
                     Content::Remove => self.queue(group, What::Remove, done),
+                    // Its entries stay where they are.
+                    Content::Copy(_) => continue,
                     Content::SyncMarker | Content::Skipped => continue, // They are in no batch.
                 };
                 self.trash.move_to(end, key);
             }
         }
+        self.look_for_waste();
     }
 
     /// Gives a write that was noted without a place one, or lets it wait: a part of it may go

@@ -14,6 +14,7 @@ use quorate_rt::{File, Files, Instant, Task};
 use tracing::{info, warn};
 
 use crate::batch::Batch;
+use crate::cleaning::clean;
 use crate::format::Position;
 use crate::record;
 use crate::recovery::Found;
@@ -66,6 +67,8 @@ enum Turn<L> {
     Retry(L),
     /// Removing what is not needed any more.
     Sweep(L),
+    /// Copying what is needed in old segments, so that these can go.
+    Clean,
     /// Nothing has come for a while.
     Idle,
     /// The store is closed.
@@ -76,7 +79,8 @@ impl<R: Files> Writer<R> {
     /// Starts it, at the end of the log. It ends by itself when the store is closed or has failed.
     pub(crate) fn start(shared: Rc<Shared<R>>, found: Found<R::File>) {
         let Some(lock) = shared.lock.borrow().clone() else { return };
-        let Found { end, file, sync_marker, room, .. } = found;
+        let room = found.room();
+        let Found { end, file, sync_marker, .. } = found;
         let segment = end.segment;
         let is_full = shared.state.borrow().waiting.is_some();
         let next = (!is_full).then(|| prepare(&shared, segment + 1, Rc::clone(&lock)));
@@ -106,6 +110,10 @@ impl<R: Files> Writer<R> {
                 },
                 Turn::Sweep(lock) => {
                     sweep(&self.shared, lock);
+                    continue;
+                }
+                Turn::Clean => {
+                    clean(&self.shared);
                     continue;
                 }
                 Turn::Idle => {
@@ -160,6 +168,9 @@ impl<R: Files> Writer<R> {
             let mut state = self.shared.state.borrow_mut();
             if state.trash.is_due(state.durable) {
                 return Poll::Ready(Turn::Sweep(lock));
+            }
+            if state.cleaning.is_due() {
+                return Poll::Ready(Turn::Clean);
             }
             if let Some(waiting) = &mut state.waiting
                 && waiting.has_untold()
@@ -226,7 +237,7 @@ impl<R: Files> Writer<R> {
         if planted(Bug::D3) && written.is_err() {
             written = self.file.sync_data().await;
         }
-        // Also for lack of space: the place was allocated, and it is not known what became of it.
+        // Also for lack of space; see `FileStore`.
         match written {
             Ok(()) => Ok(done),
             Err(error) => {
@@ -248,6 +259,7 @@ impl<R: Files> Writer<R> {
             // What goes ahead while the disk is full goes into the reserve.
             let (file, bytes) = segments.use_reserve(*store, segment).await?;
             (self.file, self.segment, self.room, self.next) = (file, segment, bytes, None);
+            state.borrow_mut().begins_segment(segment, bytes);
             return Ok(());
         }
         let made = match self.next.take() {
@@ -269,6 +281,7 @@ impl<R: Files> Writer<R> {
             }
         };
         (self.file, self.segment, self.room) = (file, segment, bytes);
+        state.borrow_mut().begins_segment(segment, bytes);
         self.next = Some(prepare(&self.shared, segment + 1, Rc::clone(lock)));
         Ok(())
     }

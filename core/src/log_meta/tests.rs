@@ -283,3 +283,69 @@ fn the_largest_time_is_that_of_any_entry_that_was_ever_there() {
     log_meta.purge(LogId::new(2, 2, 9));
     assert_eq!(log_meta.time(), 1300);
 }
+
+/// An outline that knows the entries from `from` on, and not which comes before.
+fn rest(entries: &[Entry], from: usize) -> LogMeta {
+    let unknown = LogId { index: from as Index, ..LogId::ZERO };
+    let mut rest = LogMeta::after(unknown);
+    entries[from..].iter().for_each(|entry| rest.push(entry));
+    rest
+}
+
+#[test]
+fn two_parts_of_a_log_are_joined() {
+    let mut entries: Vec<Entry> = [1, 1, 2, 2, 2, 5, 5]
+        .iter()
+        .zip(1..)
+        .map(|(term, index)| blank(*term, *term, index))
+        .collect();
+    entries[1].payload = Payload::Membership(membership(&[1, 2]));
+    entries[4].payload = Payload::Membership(membership(&[1, 2, 3]));
+    let whole = rest(&entries, 0);
+    for from in 0..=entries.len() {
+        let mut joined = LogMeta::default();
+        for entry in &entries[..from] {
+            let of_entry = match &entry.payload {
+                Payload::Membership(membership) => Some(membership.clone()),
+                _ => None,
+            };
+            joined.try_push(entry.log_id, entry.time, entry.bytes(), of_entry).unwrap();
+        }
+        assert_eq!(joined.try_join(rest(&entries, from)), Ok(()));
+        assert_eq!(joined, whole, "from {from}");
+        assert_eq!((joined.bytes, joined.time), (whole.bytes, whole.time));
+        joined.push(&blank(5, 5, 8));
+        joined.truncate(5);
+        assert_eq!(joined.membership().unwrap().0, 2);
+    }
+}
+
+#[test]
+fn what_does_not_follow_is_not_joined() {
+    let entries: Vec<Entry> = (1..7).map(|index| blank(2, 2, index)).collect();
+    let before = |terms: &[u64]| log(terms);
+    for (terms, from) in [(&[2, 2][..], 3), (&[2, 2], 1), (&[3, 3], 2), (&[][..], 1)] {
+        let mut joined = before(terms);
+        assert_eq!(joined.try_join(rest(&entries, from)), Err(entries[from].log_id));
+        assert_eq!(joined, before(terms), "nothing is noted");
+        assert_eq!(joined.try_push(entries[from].log_id, 0, 10, None), Err(entries[from].log_id));
+    }
+    let mut joined = before(&[2, 2]);
+    assert_eq!(joined.try_join(rest(&entries, 6)), Ok(()), "an empty one");
+    assert_eq!(joined, before(&[2, 2]));
+}
+
+/// What lies behind a join is where it would be in a log that was never two.
+#[test]
+fn going_back_by_bytes_goes_over_a_join() {
+    let large =
+        |index| Entry { payload: Payload::Command(vec![1; 30_000].into()), ..blank(1, 1, index) };
+    let entries: Vec<Entry> = (1..41).map(large).collect();
+    let whole = rest(&entries, 0);
+    let mut joined = rest(&entries[..20], 0);
+    joined.try_join(rest(&entries, 20)).unwrap();
+    for bytes in [1, 100_000, 500_000, 900_000] {
+        let (found, expected) = (joined.back_by(40, bytes), whole.back_by(40, bytes));
+        assert!(found.abs_diff(expected) <= 4, "{found} and {expected} for {bytes}");
+    }
+}

@@ -10,7 +10,7 @@ use quorate_core::{Entry, GroupId, HardState, LogId, Payload, Replica, Term};
 
 use crate::format::{ALIGNMENT, EntryCrc, HEADER_BYTES, Position, SegmentHeader, record_seed};
 use crate::record::{
-    KIND_BEGIN, KIND_OWNER, KIND_WRITE, RECORD_HEADER_BYTES, record_bytes, sync_marker,
+    KIND_BEGIN, KIND_COPY, KIND_OWNER, KIND_WRITE, RECORD_HEADER_BYTES, record_bytes, sync_marker,
 };
 
 /// The store's incarnation.
@@ -36,6 +36,8 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
     while let Some(instruction) = take(&mut script) {
         let argument = instruction >> 4;
         match instruction & 15 {
+            // A write, or a copy: mostly of entries that were written before, if the groups are
+            // the same.
             0..=4 => {
                 let group = u64::from(argument & 3);
                 let mut body = write(&mut script);
@@ -44,7 +46,8 @@ pub(super) fn image(mut script: &[u8]) -> Vec<Vec<u8>> {
                     image.next();
                 }
                 let durable = image.durable(argument >> 2);
-                image.put(KIND_WRITE, group, durable, &body);
+                let is_copy = instruction & 15 == 4 && body.starts_with(&[0; 4]);
+                image.put(if is_copy { KIND_COPY } else { KIND_WRITE }, group, durable, &body);
             }
             // The record of any body.
             5 => {
@@ -200,7 +203,7 @@ pub(super) fn header(
 /// What the CRC of a body is of: all but the entries, whose CRCs it has. (Where those aren't right,
 /// it is no record anyway.)
 fn summed(kind: u32, body: &[u8]) -> Vec<u8> {
-    let Some(first) = first_entry(body).filter(|_| kind == KIND_WRITE) else {
+    let Some(first) = first_entry(body).filter(|_| [KIND_WRITE, KIND_COPY].contains(&kind)) else {
         return body.to_vec();
     };
     let mut summed = body[..first].to_vec();

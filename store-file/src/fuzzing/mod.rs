@@ -17,8 +17,8 @@ use quorate_rt::testing::Memory;
 use self::image::{SEGMENT_BYTES, STORE, header, image, repair};
 use crate::format::{EntryCrc, Position, record_seed};
 use crate::record::{
-    Content, Encoder, KIND_BEGIN, KIND_OWNER, KIND_SYNC_MARKER, KIND_WRITE, RECORD_HEADER_BYTES,
-    RecordHeader, take_checked_entry,
+    Content, Encoder, KIND_BEGIN, KIND_COPY, KIND_OWNER, KIND_SYNC_MARKER, KIND_WRITE,
+    RECORD_HEADER_BYTES, RecordHeader, take_checked_entry,
 };
 use crate::{FileConfig, FileStore};
 
@@ -29,7 +29,10 @@ use crate::{FileConfig, FileStore};
 pub fn records(data: &[u8]) {
     const GROUP: u64 = 7;
     let Some((how, body)) = data.split_first() else { return };
-    let kind = [KIND_OWNER, KIND_WRITE, KIND_SYNC_MARKER, KIND_BEGIN][usize::from(how & 3)];
+    let kind = match how & 3 {
+        1 if how & 8 > 0 => KIND_COPY,
+        of => [KIND_OWNER, KIND_WRITE, KIND_SYNC_MARKER, KIND_BEGIN][usize::from(of)],
+    };
     let at = Position::first_in(1);
     let mut body = body.to_vec();
     if how & 4 == 0 {
@@ -39,7 +42,10 @@ pub fn records(data: &[u8]) {
     let header = RecordHeader::decode(&header(at, kind, GROUP, at, &body), seed).unwrap();
     let body = Bytes::from(body);
     let content = header.content(STORE, body.clone(), seed);
-    let Ok(Some(Content::Write(decoded))) = content else { return };
+    let (Ok(Some(Content::Write(decoded))) | Ok(Some(Content::Copy(decoded)))) = content else {
+        return;
+    };
+    let is_copy = kind == KIND_COPY;
     let mut end = None;
     assert_eq!(decoded.write.entries.len(), decoded.spans.len());
     for (entry, span) in decoded.write.entries.iter().zip(&decoded.spans) {
@@ -55,14 +61,17 @@ pub fn records(data: &[u8]) {
     }
     assert!(end.is_none_or(|end| end == RECORD_HEADER_BYTES + body.len()));
     let mut encoder = Encoder::new(STORE);
-    let (len, _) = encoder.encode(GROUP, &decoded.write, decoded.replaces);
+    let (len, _) = match is_copy {
+        true => encoder.encode_copy(GROUP, decoded.write.entries.clone()),
+        false => encoder.encode(GROUP, &decoded.write, decoded.replaces),
+    };
     let mut to = Gather::new();
     encoder.put(&mut to, GROUP, at, at);
     let record = Bytes::from(to.take().concat());
     let header = RecordHeader::decode(record.first_chunk().unwrap(), seed).unwrap();
     let again = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len as usize);
     match header.content(STORE, again, seed).unwrap() {
-        Some(Content::Write(again)) => {
+        Some(Content::Write(again) | Content::Copy(again)) => {
             assert_eq!((again.write, again.replaces), (decoded.write, decoded.replaces));
         }
         again => panic!("{again:?}"),

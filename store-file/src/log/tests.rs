@@ -1,7 +1,7 @@
 //! Logs whose first segments were removed: what is noted of them before it is known where they
 //! begin; and what makes no sense.
 
-use quorate_core::{Claim, ClusterId, Digest, Membership, Memory, Payload, Term};
+use quorate_core::{Claim, ClusterId, Digest, Entry, Membership, Memory, Payload, Term};
 
 use super::*;
 
@@ -204,7 +204,7 @@ fn a_purge_lets_go_of_memory() {
     let one = bytes / 100_000;
     assert_eq!(note(&mut log, &purge(1, 99_990), false), Ok(bytes - 10 * one));
     assert_eq!((log.recent.bytes(), log.locations.len()), (10 * one, 10));
-    assert!(log.locations.capacity() < 1000);
+    assert!(log.locations.list().capacity() < 1000);
     assert_eq!(log.first_recent(), 99_991);
     assert!(log.location(99_990).is_none() && log.location(99_991).is_some());
     assert_eq!(note(&mut log, &entries(2, 99_995, 99_995), false), Ok(6 * one));
@@ -224,11 +224,108 @@ fn a_log_that_was_long_keeps_room_for_twice_of_what_is_left() {
         [(1024, 10, false), (1025, 10, true), (4096, 1024, false), (4096, 1023, true)]
     {
         let mut log = Log::new(true);
-        log.locations.reserve_exact(room);
-        let room = log.locations.capacity();
+        log.locations.list().reserve_exact(room);
+        let room = log.locations.list().capacity();
         note(&mut log, &entries(1, 1, room as Index), false).unwrap();
         note(&mut log, &purge(1, (room - left) as Index), false).unwrap();
-        let now = log.locations.capacity();
+        let now = log.locations.list().capacity();
         assert!(if shrinks { (2 * left..room).contains(&now) } else { now == room }, "{now}");
     }
+}
+
+/// What an opening notes of a log whose first segments were removed.
+#[derive(Clone, Debug)]
+enum Noted {
+    Write(LogWrite),
+    Replace(LogWrite),
+    Copy(LogWrite),
+}
+
+fn noted_with_copies(records: &[Noted]) -> Result<(Index, Index, usize), String> {
+    let mut log = Log::new(false);
+    for (segment, record) in (5..).zip(records) {
+        let at = Position { segment, ..AT };
+        let (Noted::Write(write) | Noted::Replace(write) | Noted::Copy(write)) = record;
+        let spans = vec![Span { offset: 0, len: 50 }; write.entries.len()];
+        match record {
+            Noted::Copy(write) => log.note_copy(&write.entries, &spans, at)?,
+            Noted::Write(write) => drop(log.note(write, false, &spans, at)?),
+            Noted::Replace(write) => drop(log.note(write, true, &spans, at)?),
+        }
+    }
+    log.anchor().map_err(|(reason, _)| reason)?;
+    assert_eq!(log.locations.bytes(), 50 * log.locations.len() as u64);
+    Ok((log.log_meta.purged().index, log.log_meta.last().index, log.locations.len()))
+}
+
+#[test]
+fn copies_of_what_was_written_in_removed_segments_are_the_begin_of_the_log() {
+    use Noted::{Copy, Replace, Write};
+    let good = [
+        // Nothing else was found; or what follows was, before it or behind it.
+        (vec![Copy(entries(1, 1, 3))], (0, 3, 3)),
+        (vec![Write(entries(2, 4, 5)), Copy(entries(1, 1, 3))], (0, 5, 5)),
+        (vec![Copy(entries(1, 1, 3)), Write(entries(2, 4, 5))], (0, 5, 5)),
+        // In parts, in any order, and more than once; also of what was found.
+        (vec![Copy(entries(1, 3, 4)), Write(entries(1, 5, 6)), Copy(entries(1, 1, 2))], (0, 6, 6)),
+        (vec![Copy(entries(1, 1, 4)), Copy(entries(1, 3, 6)), Copy(entries(1, 1, 1))], (0, 6, 6)),
+        (vec![Write(entries(1, 5, 6)), Copy(entries(1, 1, 6))], (0, 6, 6)),
+        // A later write truncates what was copied, and what it begins before.
+        (vec![Copy(entries(1, 1, 4)), Write(entries(2, 3, 3))], (0, 3, 3)),
+        (vec![Write(entries(1, 5, 6)), Copy(entries(1, 1, 4)), Write(entries(2, 3, 3))], (0, 3, 3)),
+        // A purge of what is copied, with what follows or without; and of all.
+        (vec![Copy(entries(1, 1, 4)), Write(purge(1, 2))], (2, 4, 2)),
+        (vec![Write(purge(1, 2)), Copy(entries(1, 3, 4))], (2, 4, 2)),
+        (vec![Copy(entries(1, 1, 4)), Write(entries(1, 5, 5)), Write(purge(1, 2))], (2, 5, 3)),
+        (vec![Copy(entries(1, 1, 4)), Write(entries(1, 5, 5)), Write(purge(1, 4))], (4, 5, 1)),
+        (vec![Copy(entries(1, 1, 4)), Replace(purge(3, 9))], (9, 9, 0)),
+        (vec![Copy(entries(1, 1, 4)), Replace(purge(3, 9)), Write(entries(3, 10, 11))], (9, 11, 2)),
+        (vec![Write(entries(1, 1, 4)), Copy(entries(1, 2, 3)), Write(purge(1, 2))], (2, 4, 2)),
+    ];
+    for (records, expected) in good {
+        assert_eq!(noted_with_copies(&records), Ok(expected), "{records:?}");
+    }
+    let bad = [
+        (vec![Copy(entries(1, 2, 3))], "the log begins with entry 2, and 0 is purged"),
+        (
+            vec![Copy(entries(1, 1, 2)), Copy(entries(1, 4, 5))],
+            "the entries between 2 and 4 are missing",
+        ),
+        (
+            vec![Copy(entries(1, 1, 2)), Write(entries(1, 4, 5))],
+            "the entries between 2 and 4 are missing",
+        ),
+        (vec![Copy(entries(2, 1, 2)), Copy(entries(1, 3, 3))], "1.1-3 after 2.1-2"),
+        (vec![Copy(entries(2, 1, 2)), Write(entries(1, 3, 3))], "1.1-3 after 2.1-2"),
+        (vec![Copy(entries(1, 1, 2)), Copy(entries(2, 2, 3))], "a copy of 2.1-2, and one of 1.1-2"),
+        (vec![Write(purge(1, 3)), Copy(entries(1, 2, 4))], "a copy of 1.1-2, which"),
+        (vec![Write(entries(1, 5, 6)), Copy(entries(1, 6, 7))], "a copy of 1.1-7, which"),
+        (vec![Write(entries(1, 5, 6)), Copy(entries(2, 6, 6))], "a copy of 2.1-6, which"),
+        (vec![Copy(entries(1, 1, 4)), Write(purge(2, 3))], "2.1-3 is to be purged"),
+        (vec![Replace(purge(1, 3)), Copy(entries(1, 4, 4))], "a copy of 1.1-4, which"),
+    ];
+    for (records, reason) in bad {
+        let found = noted_with_copies(&records).expect_err(reason);
+        assert!(found.starts_with(reason), "{records:?}: {found}");
+    }
+}
+
+#[test]
+fn an_entry_that_was_copied_is_read_from_there() {
+    let mut log = Log::new(true);
+    note(&mut log, &entries(1, 1, 5), false).unwrap();
+    let at = Position { segment: 9, ..AT };
+    log.note_copy(&entries(1, 2, 3).entries, &[Span { offset: 0, len: 50 }; 2], at).unwrap();
+    let segments = (1..6).map(|index| log.location(index).unwrap().segment);
+    assert_eq!(segments.collect::<Vec<_>>(), [5, 9, 9, 5, 5]);
+    assert_eq!((log.locations.bytes_in(5), log.locations.bytes_in(9)), (150, 100));
+    assert_eq!(log.locations.first_segment(), Some(5));
+    note(&mut log, &entries(2, 3, 3), false).unwrap();
+    assert_eq!((log.locations.bytes_in(5), log.locations.bytes_in(9)), (100, 50));
+    // One that has moved meanwhile stays where it is.
+    let (from, to) = (log.location(1).unwrap(), log.location(2).unwrap());
+    log.moved(2, from, EntryLocation { segment: 11, ..to });
+    assert_eq!(log.location(2), Some(to));
+    log.moved(1, from, EntryLocation { segment: 11, ..from });
+    assert_eq!(log.location(1).unwrap().segment, 11);
 }

@@ -9,7 +9,7 @@ use quorate_core::{
 
 use super::*;
 use crate::format::HEADER_BYTES;
-use crate::log::EntryLocation;
+use crate::locations::EntryLocation;
 
 fn record(at: Position) -> (Bytes, LogWrite) {
     let payload = Payload::Command(Bytes::from(vec![7; 3000]));
@@ -310,8 +310,8 @@ fn what_is_unknown_is_skipped_or_refused_as_it_says_and_never_torn() {
     for kind in [0, 1, 5] {
         let found = content(kind, b"anything", b"anything");
         assert!(matches!(found, Ok(Some(Content::Skipped))), "{found:?}");
-        let reason = unsupported(content(REFUSE_KIND | (kind + 6), b"anything", b"anything"));
-        assert!(reason.starts_with(&format!("a record of unknown kind {}", kind + 6)), "{reason}");
+        let reason = unsupported(content(REFUSE_KIND | (kind + 7), b"anything", b"anything"));
+        assert!(reason.starts_with(&format!("a record of unknown kind {}", kind + 7)), "{reason}");
     }
     for kind in [KIND_BEGIN, KIND_OWNER] {
         let mut body = Gather::new();

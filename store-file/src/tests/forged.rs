@@ -7,8 +7,8 @@ use super::*;
 use crate::format::{HEADER_BYTES, crc, record_seed};
 use crate::owner::Owner;
 use crate::record::{
-    Encoder, KIND_BEGIN as BEGIN, KIND_OWNER as OWNER, KIND_SYNC_MARKER as SYNC_MARKER,
-    KIND_WRITE as WRITE,
+    Encoder, KIND_BEGIN as BEGIN, KIND_COPY as COPY, KIND_OWNER as OWNER,
+    KIND_SYNC_MARKER as SYNC_MARKER, KIND_WRITE as WRITE,
 };
 
 /// The body of a write of nothing.
@@ -73,6 +73,19 @@ impl Forger {
     /// Adds a batch of one write.
     fn put_batch(&mut self) -> Position {
         self.put(WRITE, self.end(), NOTHING)
+    }
+
+    /// Adds a batch of a write, or a copy, of entries.
+    fn put_entries(&mut self, group: GroupId, of: &[Entry], is_copy: bool) -> Position {
+        let (at, of) = (self.end(), entries(of));
+        let (mut encoder, mut record) = (Encoder::new(self.store), Gather::new());
+        match is_copy {
+            true => drop(encoder.encode_copy(group, of.entries)),
+            false => drop(encoder.encode(group, &of, false)),
+        }
+        encoder.put(&mut record, group, at, at);
+        self.segments.last_mut().unwrap().extend(record.take().concat());
+        at
     }
 
     fn save(&self) {
@@ -191,6 +204,43 @@ fn a_store_never_changes_its_node_or_cluster_nor_counts_starts_back() {
         forger.put(OWNER, forger.end(), &body(bound));
         forger.put(OWNER, forger.end(), &body(bound));
         forger.accepted().await;
+    });
+}
+
+/// A copy says that the log holds these entries.
+#[test]
+fn a_copy_is_of_entries_that_the_log_holds() {
+    const FIELDS: &[u8] = &[4, 0, 0, 0, 99, 2, 9, 9];
+    forge(async |mut forger| {
+        for (body, what) in [(NOTHING, "of nothing"), (FIELDS, "with a field")] {
+            forger.clear();
+            forger.put_batch();
+            let at = forger.put(COPY, forger.end(), body);
+            forger.refused_at(at, what).await;
+        }
+        let held = [entry(1, 1, "a"), entry(1, 2, "b"), entry(1, 3, "c")];
+        let cases = [
+            (1, vec![entry(1, 4, "d")], "beyond its end"),
+            (1, vec![entry(2, 2, "b")], "another one"),
+            (1, vec![entry(1, 2, "another length")], "another one by its length"),
+            (1, vec![entry(1, 3, "c"), entry(1, 4, "d")], "in part"),
+            (2, vec![entry(1, 1, "a")], "of another group"),
+        ];
+        for (group, copied, what) in cases {
+            forger.clear();
+            forger.put_entries(1, &held, false);
+            let at = forger.put_entries(group, &copied, true);
+            forger.refused_at(at, what).await;
+        }
+        forger.clear();
+        forger.put_entries(1, &held, false);
+        forger.put_entries(1, &held[1..], true);
+        forger.put_entries(1, &[entry(1, 4, "d")], false);
+        forger.put_entries(1, &held[..2], true);
+        forger.put_entries(1, &held[..2], true);
+        forger.accepted().await;
+        let store = forger.scene.open().await;
+        assert_eq!(all(&store, 1).await.len(), 4);
     });
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Place {
     /// Bytes of it that mean something.
     pub(super) used: usize,
     pub(super) sync_marker: bool,
+    /// Whether it is a copy of entries.
+    pub(super) copy: bool,
 }
 
 pub(super) async fn open(rt: &Memory) -> Result<FileStore<Memory>, StoreError> {
@@ -97,12 +99,14 @@ pub(super) fn places(image: &Image) -> Vec<Place> {
             let used = RECORD_HEADER_BYTES + record.body_bytes as usize;
             let end = begin + record_bytes(record.body_bytes);
             let (file, sync_marker) = (file.clone(), record.is_sync_marker());
+            let copy = record.is_copy();
             places.push(Place {
                 file,
                 begin: begin as usize,
                 end: end as usize,
                 used,
                 sync_marker,
+                copy,
             });
             begin = end;
         }

@@ -1,6 +1,7 @@
 //! Scenarios of a store: what it keeps, what it refuses, and what it does when the disk fails. They
 //! run in memory, but for those that need folders.
 
+mod cleaning;
 mod compaction;
 mod crashes;
 mod damage;

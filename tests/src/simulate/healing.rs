@@ -267,17 +267,22 @@ fn litter(cluster: &Cluster, id: NodeId) -> Option<String> {
         log.entries.iter().map(|entry| entry.bytes).sum::<usize>()
     });
     // A record takes more than its entries, more still with marks, and a segment may end early.
-    let needed = 4 + 12 * log / cluster.plan.file.segment_bytes as usize;
+    let segment_bytes = cluster.plan.file.segment_bytes as usize;
+    let needed = 4 + 12 * log / segment_bytes;
     // Those of the node, its store and its clients; and three for each connection that it has made
     // and two for each that it has accepted, of which there are two in each direction.
     let peers = cluster.hosts.len();
     let tasks = 16 + 10 * peers + 2 * cluster.plan.load.local_clients as usize;
     // In each direction, for messages and for snapshots.
     let connections = cluster.network.connections(host.id());
-    // Other groups have snapshots of their own, and what they have in old segments keeps these.
+    // Other groups have snapshots of their own. What they have in old segments keeps these until
+    // the store holds twice of what is needed, and four segments more; they and what all groups are
+    // told need less than this.
+    const NEEDED_BY_GROUPS: usize = 48 << 10;
     let has_groups = quiet::has_groups(&cluster.plan);
     let of_others = if has_groups { quiet::GROUPS.len() } else { 0 };
-    if snapshots > 2 + of_others || drafts > 1 || segments > needed && !has_groups {
+    let kept = if has_groups { needed + 4 + 2 * NEEDED_BY_GROUPS / segment_bytes } else { 0 };
+    if snapshots > 2 + of_others || drafts > 1 || segments > needed + kept {
         return Some(format!(
             "{snapshots} snapshots, {drafts} drafts and {segments} segments for a log of {log} bytes"
         ));

@@ -46,6 +46,7 @@ pub fn shows(bug: Bug) -> Shows {
         Bug::S8 | Bug::M7 | Bug::X9 => In(&[Snapshots]),
         Bug::L1 | Bug::L3 => In(&[WildClocks]),
         Bug::E2 | Bug::D1 | Bug::D4 | Bug::X2 | Bug::X6 | Bug::X7 => In(&[Crashes]),
+        Bug::X12 | Bug::X13 => In(&[Crashes]),
         Bug::D2 | Bug::D3 | Bug::D5 | Bug::D7 | Bug::X10 => In(&[Disks]),
         Bug::R15 => In(&[Identity]),
         Bug::I1 | Bug::I2 | Bug::I3 | Bug::I4 | Bug::I8 => In(&[Identity]),
