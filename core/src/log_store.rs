@@ -94,15 +94,19 @@ pub trait LogStore: 'static {
     /// from then on the group is empty, also after a crash. Other groups are not affected. The
     /// space is free as soon as no other group needs the files.
     ///
-    /// The group must be [released](LogStore::release), its writes completed and its drafts
-    /// finished or dropped. Removing a group that does not exist is no error. Dropping the future
-    /// gives up waiting; the group may still be removed.
+    /// The group must be [released](LogStore::release), and its drafts finished or dropped. Writes
+    /// of it that wait for space are dropped, and their completions tell
+    /// [`Abandoned`](StoreError::Abandoned). The removal itself goes ahead of what waits, like a
+    /// vote. Removing a group that does not exist is no error.
     ///
     /// # Errors
     ///
-    /// [`GroupInUse`](StoreError::GroupInUse) if the group is open, a snapshot of it is being
-    /// written, or entries of it wait for space; nothing is removed then. Or the store can't be
-    /// written.
+    /// [`GroupInUse`](StoreError::GroupInUse) if the group is open or a snapshot of it is being
+    /// written; nothing is removed then. Otherwise the store can't be written.
+    ///
+    /// # Cancellation
+    ///
+    /// The group may still be removed.
     async fn remove(&self, group: GroupId) -> Result<(), StoreError>;
 
     /// A node has ended in order, and the process may end next. Completes when nothing is left to

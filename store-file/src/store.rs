@@ -306,23 +306,28 @@ impl<R: Files> LogStore for FileStore<R> {
     async fn remove(&self, group: GroupId) -> Result<(), StoreError> {
         let Shared { state, snapshots, segments, .. } = &*self.handle.0;
         let (sender, removed) = oneshot::channel();
+        let dropped;
         {
             let mut state = state.borrow_mut();
             if let Some(failed) = state.failed.clone() {
                 return Err(failed);
             }
-            let waits = state.waiting.as_ref().is_some_and(|waiting| waiting.is_of(group));
-            if state.open.contains(&group) || waits || snapshots.is_drafting(group) {
+            if state.open.contains(&group) || snapshots.is_drafting(group) {
                 return Err(StoreError::GroupInUse(group));
             }
+            dropped = state.drop_waiting(group);
             let done = Completion::new(move |outcome| drop(sender.send(outcome)));
             let end = state.remove(group, done);
+            for (key, _) in &dropped {
+                state.trash.move_to(*key, end);
+            }
             for path in snapshots.forget(group) {
                 state.trash.put(end, Garbage::Snapshot(path));
             }
             state.forget_needless(segments);
             state.wake_writer();
         }
+        drop(dropped); // Their completions tell; not while something is borrowed.
         removed.await.unwrap_or(Err(StoreError::Abandoned))
     }
 

@@ -16,10 +16,14 @@
 //! reserve, where that was used, and then the next segment. Then all that waits gets a place in the
 //! order of its submission.
 //!
+//! When a group is removed, those of its writes that wait are dropped. The removal is a small write
+//! like a vote.
+//!
 //! Nothing of what waits is on the disk, so there is nothing for a crash to leave half-way.
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter;
 use std::mem;
 
 use quorate_core::{Completion, GroupId, LogId, LogWrite, StoreError};
@@ -76,6 +80,9 @@ pub(crate) enum What {
     Remove,
 }
 
+/// What stood for the ends of writes that were dropped, and who waits for them.
+pub(crate) type Dropped = Vec<(Position, Option<Completion>)>;
+
 /// Those who are to be told that they wait.
 pub(crate) type Unreported = Vec<(Position, Completion)>;
 
@@ -106,18 +113,33 @@ impl Waiting {
         unreported
     }
 
-    pub(crate) fn put_back(&mut self, unreported: Unreported) {
-        let mut unreported = unreported.into_iter().peekable();
+    ///
+    /// Gives those whose writes were dropped meanwhile.
+    pub(crate) fn put_back(&mut self, unreported: Unreported) -> Unreported {
+        let (mut told, mut dropped) = (told.into_iter().peekable(), Vec::new());
         for item in &mut self.items {
+            dropped.extend(iter::from_fn(|| told.next_if(|(key, _)| *key < item.key)));
             if let Some((_, done)) = unreported.next_if(|(key, _)| *key == item.key) {
                 item.done = Some(done);
             }
         }
+        dropped.extend(told);
+        dropped
     }
 
-    /// Whether something of this group waits.
-    pub(crate) fn is_of(&self, group: GroupId) -> bool {
-        self.items.iter().any(|item| item.group == group)
+    /// Takes out the writes of a group that is removed, and gives who waits for them, and whether
+    /// one of them says to which cluster the store belongs. An earlier removal stays.
+    fn drop_writes(&mut self, group: GroupId) -> (Dropped, bool) {
+        let is_dropped = |item: &Item| item.group == group && matches!(item.what, What::Write(..));
+        let (gone, left) =
+            mem::take(&mut self.items).into_iter().partition::<VecDeque<_>, _>(is_dropped);
+        self.items = left;
+        let (mut dropped, mut tells_cluster) = (Vec::new(), false);
+        for item in gone {
+            tells_cluster |= matches!(&item.what, What::Write(write, _) if write.cluster.is_some());
+            dropped.push((item.key, item.done));
+        }
+        (dropped, tells_cluster)
     }
 
     /// All that wait, for a store that has failed or is closed.
@@ -127,6 +149,18 @@ impl Waiting {
 }
 
 impl State {
+    /// Drops what waits of a group that is removed. Gives who is to be told, when nothing is
+    /// borrowed.
+    pub(crate) fn drop_waiting(&mut self, group: GroupId) -> Dropped {
+        let Some(waiting) = &mut self.waiting else { return Dropped::new() };
+        let (dropped, tells_cluster) = waiting.drop_writes(group);
+        if tells_cluster {
+            // The other groups rely on it.
+            self.tell_owner(self.logs.owner, unobserved());
+        }
+        dropped
+    }
+
     /// There is no space for this batch, which has not been written. The log ends in a segment with
     /// `room` bytes.
     pub(crate) fn begin_to_wait(&mut self, batch: Batch, room: u64) {

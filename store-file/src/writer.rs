@@ -99,9 +99,13 @@ impl<R: Files> Writer<R> {
                 Turn::Write(batch, lock) => (batch, lock),
                 Turn::Report(unreported) => {
                     unreported.iter().for_each(|(_, done)| done.delayed());
-                    if let Some(waiting) = &mut self.shared.state.borrow_mut().waiting {
-                        waiting.put_back(unreported);
-                    }
+                    let mut state = self.shared.state.borrow_mut();
+                    let dropped = match &mut state.waiting {
+                        Some(waiting) => waiting.put_back(unreported),
+                        None => unreported,
+                    };
+                    drop(state);
+                    drop(dropped); // Their completions tell; not while something is borrowed.
                     continue;
                 }
                 Turn::Retry(lock) => match self.retry(lock).await {

@@ -4,11 +4,12 @@
 use futures::future::{join_all, select};
 use futures::{FutureExt, pin_mut};
 use quorate::rt::Files;
+use quorate::sim::Sim;
 use quorate::{
-    At, Executor, Fatal, FileStore, LocalNetwork, LocalRaft, LocalTransport, LogStore, MemStore,
-    Node, Recovered, StartError, StateMachine, StoreError, WriteError,
+    At, Executor, Fatal, FileConfig, FileStore, LocalNetwork, LocalRaft, LocalTransport, LogStore,
+    MemStore, Node, Recovered, StartError, StateMachine, StoreError, WriteError,
 };
-use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, settle};
+use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, run, settle};
 use serde::{Deserialize, Serialize};
 
 on_each_runtime!(
@@ -368,4 +369,46 @@ async fn a_group_is_removed_while_a_snapshot_of_it_is_written<R: Executor>(rt: R
     assert_eq!(store.open(), 0);
     assert!(snapshot.await.is_err());
     assert_eq!(store.inspect(1), Recovered::default());
+}
+
+/// An operator removes a group from a node whose disk is full, as its entries have no space.
+#[test]
+fn a_group_whose_entries_wait_for_space_is_removed() {
+    run::<Sim>(async |rt| {
+        let config = FileConfig { segment_bytes: 64 << 10, ..FileConfig::default() };
+        let store = FileStore::open_with(&rt, "/store", config.clone()).await.expect("opens");
+        let node = started(&rt, store).await;
+        let large = formed(&node, 1, Journal::default()).await;
+        let other = formed(&node, 2, Journal::default()).await;
+        other.write("kept".to_owned()).await.expect("writes");
+        let line = || "much".repeat(3000);
+        for _ in 0..20 {
+            large.write(line()).await.expect("writes");
+        }
+        rt.host().disk().fill();
+        let stopped = large.stopped();
+        // Until its entries wait, each write takes some of the space that was allocated.
+        let writes = join_all((0..20).map(|_| large.write(line())));
+        let removes = async {
+            let mut metrics = large.metrics();
+            while !metrics.borrow().storage_full {
+                metrics.changed().await.expect("it runs");
+            }
+            node.remove(1).await.expect("is removed");
+        };
+        let (outcomes, ()) = futures::join!(writes, removes);
+        assert!(outcomes.last().is_some_and(Result::is_err), "the last ones waited");
+        stopped.await.expect("it was stopped in order");
+        assert_eq!(node.groups(), [2]);
+        // Its segments were enough.
+        for _ in 0..5 {
+            other.write("more".to_owned()).await.expect("writes");
+        }
+        node.shutdown().await.expect("stops in order");
+        let store = FileStore::open_with(&rt, "/store", config).await.expect("opens");
+        assert_eq!(store.recover(1).await.expect("is there"), Recovered::default());
+        let again = started(&rt, store).await;
+        let other = again.group(2).config(quick()).open_local(Journal::default()).await;
+        assert_eq!(lines(&other.expect("opens")).await.len(), 6);
+    });
 }

@@ -88,7 +88,8 @@ macro_rules! log_store_suite {
                 forgets_what_is_not_named, writes_snapshots_side_by_side, finishes_a_snapshot_again,
                 reads_a_snapshot_that_is_superseded, opens_a_group_once, completes_what_was_released,
                 removes_groups, removes_nothing_in_use, survives_a_power_loss, waits_for_space,
-                votes_on_a_full_disk, replaces_what_waits_for_space
+                votes_on_a_full_disk, replaces_what_waits_for_space,
+                removes_what_waits_for_space
             } }
 
             #[test]

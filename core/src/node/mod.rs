@@ -235,9 +235,9 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     ///
     /// # Errors
     /// [`StartError::GroupIsOpen`] if the group is being opened or removed by somebody else.
-    /// [`StoreError::GroupInUse`] if another node has it open on the same store, or if entries of
-    /// it wait for space on a full disk. In both cases nothing is removed. Otherwise the node is
-    /// stopping or has ended, or the store can't be written.
+    /// [`StoreError::GroupInUse`] if another node has it open on the same store. In both cases
+    /// nothing is removed. Otherwise the node is stopping or has ended, or the store can't be
+    /// written.
     ///
     /// # Cancellation
     /// A group that is open stops all the same. It may be removed or not.

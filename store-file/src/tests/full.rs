@@ -238,6 +238,38 @@ fn a_closed_store_tells_those_who_wait() {
     });
 }
 
+/// The cluster that the store has joined with a write that waits is that of its other groups, too;
+/// and what a snapshot of the group has superseded goes with it.
+#[test]
+fn a_group_that_is_removed_while_it_waits_leaves_the_cluster_and_no_files() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let heard = Rc::<Heard>::default();
+        let metas = [3, 4].map(|index| meta(LogId::new(1, 1, index), 100));
+        for meta in &metas {
+            finish(&store, 1, meta).await.unwrap();
+        }
+        put(&store, 2, entries([entry(1, 1, "kept")])).await;
+        let first = fill(&scene, &store, &heard).await;
+        let snapshot = Some(Box::new(metas[0].clone()));
+        heard.append(&store, 1, 1000, LogWrite { snapshot, ..large(first + 1) });
+        let snapshot = Some(Box::new(metas[1].clone()));
+        let joins = LogWrite { cluster: Some(ClusterId(7)), snapshot, ..large(first + 2) };
+        heard.append(&store, 1, 1001, joins);
+        store.remove(1).await.unwrap();
+        assert!([first, 1000, 1001].iter().all(|number| heard.has(*number, "failed")));
+        let folder = scene.dir.join("snapshots");
+        let has_snapshots = || scene.disk().now().keys().any(|path| path.starts_with(&folder));
+        scene.until(|| !has_snapshots()).await;
+        assert_eq!(store.cluster(), Some(ClusterId(7)));
+        drop(store);
+        let store = scene.open().await;
+        assert_eq!(store.cluster(), Some(ClusterId(7)));
+        assert_eq!(recovered(&store, 1).await, Recovered::default());
+        assert_eq!(all(&store, 2).await, [entry(1, 1, "kept")]);
+    });
+}
+
 /// The reserve is used up by votes, and made anew when there is space.
 #[test]
 fn when_the_reserve_is_used_up_all_wait_in_order() {

@@ -82,7 +82,8 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         survives_a_power_loss,
         removes_groups,
         waits_for_space,
-        votes_on_a_full_disk
+        votes_on_a_full_disk,
+        removes_what_waits_for_space
     ];
 }
 

@@ -25,6 +25,7 @@ const MOST_WRITES: u64 = 40_000;
 enum Told {
     Delayed,
     Durable,
+    Dropped,
 }
 
 /// What is told of writes, in order, and who waits for the next.
@@ -58,7 +59,8 @@ impl Completes for Teller {
     fn completed(&self, write: u64, outcome: Result<(), StoreError>) {
         match outcome {
             Ok(()) => self.tell(write, Told::Durable),
-            Err(StoreError::Abandoned) => {} // The store was dropped.
+            // Or the store was dropped; then nobody asks.
+            Err(StoreError::Abandoned) => self.tell(write, Told::Dropped),
             Err(error) => panic!("a full disk is not a failed one: {error}"),
         }
     }
@@ -108,7 +110,7 @@ impl<S: LogStore> Full<S> {
                     assert_eq!(told, write);
                     return Some(full);
                 }
-                (told, Told::Durable) => assert_eq!(told, write),
+                (told, outcome) => assert_eq!((told, outcome), (write, Told::Durable)),
             }
             full.durable += 1;
         }
@@ -223,5 +225,48 @@ pub async fn replaces_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: 
         );
         let read = store.read(GROUP, begin..begin + 5, usize::MAX).await;
         assert_eq!(read.expect("it can be read"), newer.entries);
+    }
+}
+
+/// A group is removed while entries of it wait: they are dropped, the others wait on, and what the
+/// group held is gone, also after a crash. It can begin anew.
+#[doc(hidden)]
+pub async fn removes_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+    let case = "removes_what_waits_for_space";
+    let Some(mut full) = Full::make(&rt, &factory, case).await else { return };
+    let first = full.writes;
+    let second = full.submit(GROUP, large(full.durable + 2));
+    full.hears(second, Told::Delayed).await;
+    let other = full.submit(OTHER, entries(1, 1, 3));
+    full.hears(other, Told::Delayed).await;
+    full.store.release(GROUP);
+    full.store.remove(GROUP).await.expect("what waits is dropped");
+    full.hears(first, Told::Dropped).await;
+    full.hears(second, Told::Dropped).await;
+    let recovered = full.store.recover(GROUP).await.expect("it is an empty one");
+    assert_eq!(recovered, Recovered::default());
+    let vote = full.submit(GROUP, hard_state(1, Some(3)));
+    full.hears(vote, Told::Durable).await;
+    let anew = full.submit(GROUP, large(1));
+    // Removing it may have made room for more.
+    match full.teller.next().await {
+        told if told == (anew, Told::Delayed) => {
+            factory.set_full(false);
+            full.hears(other, Told::Durable).await;
+            full.hears(anew, Told::Durable).await;
+        }
+        told => {
+            assert_eq!(told, (other, Told::Durable));
+            full.hears(anew, Told::Durable).await;
+        }
+    }
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(Some(recovered.hard_state), hard_state(1, Some(3)).hard_state);
+        assert_eq!(recovered.log_meta.last().index, 1);
+        let read = store.read(GROUP, 1..2, usize::MAX).await;
+        assert_eq!(read.expect("it can be read"), large(1).entries);
+        let other = store.recover(OTHER).await.expect("the store recovers");
+        assert_eq!(other.log_meta.last().index, 3);
     }
 }
