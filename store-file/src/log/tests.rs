@@ -329,3 +329,72 @@ fn an_entry_that_was_copied_is_read_from_there() {
     log.moved(1, from, EntryLocation { segment: 11, ..from });
     assert_eq!(log.location(1).unwrap().segment, 11);
 }
+
+/// A random history of writes, truncations, purges and copies. Whatever of its begin is removed, as
+/// nothing stands there that is still needed, the rest tells the same log.
+#[test]
+fn what_is_left_of_a_history_tells_the_whole_log() {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |bound: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
+    };
+    let mut cut = 0;
+    for _ in 0..3000 {
+        let (mut log, mut term, mut history) = (Log::new(true), 1, Vec::new());
+        let run = |log: &Log, first: Index, last: Index| -> Entries {
+            (first..=last)
+                .map(|index| {
+                    let log_id = log.log_meta.log_id(index).unwrap();
+                    Entry { log_id, time: index, payload: Payload::Blank }
+                })
+                .collect()
+        };
+        for segment in 1..6 + below(20) as u32 {
+            let (begin, last) = (log.log_meta.purged().index + 1, log.log_meta.last().index);
+            let held = last + 1 - begin;
+            let (mut write, is_copy) = match below(8) {
+                0 if held > 0 => (purge(1, begin + below(held)), false),
+                1..=3 if held > 0 => {
+                    let first = begin + below(held);
+                    let copied = run(&log, first, last.min(first + below(5)));
+                    (LogWrite { entries: copied, ..LogWrite::default() }, true)
+                }
+                4 if held > 0 => {
+                    term += 1;
+                    let first = begin + below(held);
+                    (entries(term, first, first + below(4)), false)
+                }
+                _ => (entries(term, last + 1, last + 1 + below(4)), false),
+            };
+            write.purge = write.purge.and_then(|to| log.log_meta.log_id(to.index));
+            let spans = vec![Span { offset: 0, len: 50 }; write.entries.len()];
+            let at = Position { segment, ..AT };
+            match is_copy {
+                true => log.note_copy(&write.entries, &spans, at).unwrap(),
+                false => drop(log.note(&write, false, &spans, at).unwrap()),
+            }
+            history.push((at, write, is_copy));
+        }
+        let first = log.locations.first_segment().unwrap_or(1);
+        let mut left = Log::new(false);
+        for (at, write, is_copy) in history.iter().filter(|(at, ..)| at.segment >= first) {
+            let spans = vec![Span { offset: 0, len: 50 }; write.entries.len()];
+            match is_copy {
+                true => left.note_copy(&write.entries, &spans, *at).unwrap(),
+                false => drop(left.note(write, false, &spans, *at).unwrap()),
+            }
+        }
+        // Told again before the others went.
+        let again = LogWrite { purge: Some(log.purged), ..LogWrite::default() };
+        note(&mut left, &again, false).unwrap();
+        left.anchor().unwrap();
+        assert_eq!(left.log_meta, log.log_meta, "{history:?} from {first}");
+        assert_eq!(left.locations.list(), log.locations.list(), "{history:?} from {first}");
+        let is_early = |of: &(Position, LogWrite, bool)| of.2 && of.0.segment >= first;
+        cut += usize::from(first > 1 && history.iter().any(is_early));
+    }
+    assert!(cut > 500, "{cut}");
+}
