@@ -44,8 +44,8 @@ use tracing::{debug, error};
 use crate::config::FileConfig;
 use crate::format::HEADER_BYTES;
 use crate::index::{Logs, neighbours};
+use crate::locations::EntryLocation;
 use crate::log::place_of;
-use crate::places::Place;
 use crate::state::State;
 use crate::store::Shared;
 use crate::waiting::RESERVE_BYTES;
@@ -72,7 +72,7 @@ const PIECES_IN_SEGMENT: u64 = 8;
 /// memory that they take, and on what a batch holds of them.
 const MAX_UNDER_WAY: usize = 16;
 
-/// How many places, or groups, are looked at in one turn.
+/// How many locations, or groups, are looked at in one turn.
 const SCANNED: usize = 16 << 10;
 
 /// While the disk is full, the oldest segment is cleaned if this part of the reserve is enough.
@@ -127,27 +127,27 @@ fn content(bytes: u64) -> u64 {
 struct Run {
     group: GroupId,
     first: Index,
-    places: Vec<Place>,
+    locations: Vec<EntryLocation>,
 }
 
 /// Where the search for the entries in a segment goes on.
 type Cursor = (GroupId, Index);
 
-/// Entries that are copied: they are to be read from their new places when these are durable.
+/// Entries that are copied: they are to be read from their new locations when these are durable.
 struct Copying {
     run: Run,
-    to: Vec<Place>,
+    to: Vec<EntryLocation>,
     durable: oneshot::Receiver<Result<(), StoreError>>,
 }
 
 impl Logs {
     /// What the logs need, estimated from above.
     fn needed_bytes(&self) -> u64 {
-        self.groups().map(|(_, log)| log.places.bytes() + GROUP_BYTES).sum()
+        self.groups().map(|(_, log)| log.locations.bytes() + GROUP_BYTES).sum()
     }
 
     fn bytes_in(&self, segment: u32) -> u64 {
-        self.groups().map(|(_, log)| log.places.bytes_in(segment)).sum()
+        self.groups().map(|(_, log)| log.locations.bytes_in(segment)).sum()
     }
 
     /// The next entries in this segment, to be read with at most `max_bytes`, or one entry; and
@@ -157,31 +157,31 @@ impl Logs {
         let (mut bytes, mut scanned) = (0, 0);
         for (group, log) in self.groups_from(from.0) {
             scanned += 1;
-            if log.places.bytes_in(segment) == 0 {
+            if log.locations.bytes_in(segment) == 0 {
                 continue;
             }
             let begin = log.log_meta.purged().index + 1;
             let first = if group == from.0 { begin.max(from.1) } else { begin };
-            let mut last: Option<(Index, Place)> = None;
-            for (index, place) in (first..).zip(log.places.from((first - begin) as usize)) {
+            let mut last: Option<(Index, EntryLocation)> = None;
+            for (index, location) in (first..).zip(log.locations.from((first - begin) as usize)) {
                 scanned += 1;
-                if place.segment == segment {
+                if location.segment == segment {
                     let before = last.filter(|(before, _)| before + 1 == index);
                     let cost = match before {
-                        Some((_, before)) if neighbours(&[before], place) => {
-                            place.end() - before.end()
+                        Some((_, before)) if neighbours(&[before], location) => {
+                            location.end() - before.end()
                         }
-                        _ => place.len.into(),
+                        _ => location.len.into(),
                     };
                     if bytes > 0 && bytes + cost > max_bytes {
                         return (runs, Some((group, index)));
                     }
                     bytes += cost;
                     match runs.last_mut() {
-                        Some(run) if before.is_some() => run.places.push(place),
-                        _ => runs.push(Run { group, first: index, places: vec![place] }),
+                        Some(run) if before.is_some() => run.locations.push(location),
+                        _ => runs.push(Run { group, first: index, locations: vec![location] }),
                     }
-                    last = Some((index, place));
+                    last = Some((index, location));
                 }
                 if scanned >= SCANNED {
                     return (runs, Some((group, index + 1)));
@@ -197,15 +197,15 @@ impl Logs {
     /// The entries of a run that still stand there. Meanwhile it may have been purged from the
     /// front, and truncated from the end.
     fn still_there(&self, run: &mut Run, entries: Entries) -> Entries {
-        let stands = |(index, place): (Index, &Place)| {
-            self.log(run.group).and_then(|log| log.place(index)).as_ref() == Some(place)
+        let stands = |(index, location): (Index, &EntryLocation)| {
+            self.log(run.group).and_then(|log| log.location(index)).as_ref() == Some(location)
         };
-        let stand: Vec<_> = (run.first..).zip(&run.places).map(stands).collect();
+        let stand: Vec<_> = (run.first..).zip(&run.locations).map(stands).collect();
         let gone = stand.iter().take_while(|stands| !**stands).count();
         let left = stand[gone..].iter().take_while(|stands| **stands).count();
         run.first += gone as Index;
-        run.places.drain(..gone);
-        run.places.truncate(left);
+        run.locations.drain(..gone);
+        run.locations.truncate(left);
         entries.slice(gone..gone + left)
     }
 }
@@ -265,7 +265,7 @@ impl State {
         let (sender, durable) = oneshot::channel();
         batches.tell(Completion::new(move |outcome| drop(sender.send(outcome))));
         if planted(Bug::X13) {
-            self.logs.moved(run.group, run.first, &run.places, &to);
+            self.logs.moved(run.group, run.first, &run.locations, &to);
         }
         Some(Copying { run, to, durable })
     }
@@ -373,22 +373,24 @@ impl<R: Files> Shared<R> {
             return Ok(());
         }
         durable.await.unwrap_or(Err(StoreError::Abandoned))?;
-        self.state.borrow_mut().logs.moved(run.group, run.first, &run.places, &to);
+        self.state.borrow_mut().logs.moved(run.group, run.first, &run.locations, &to);
         Ok(())
     }
 
     fn is_there(&self, run: &Run) -> bool {
         let state = self.state.borrow();
         let log = state.logs.log(run.group);
-        let mut places = (run.first..).zip(&run.places);
-        places.any(|(index, place)| log.and_then(|log| log.place(index)).as_ref() == Some(place))
+        let mut locations = (run.first..).zip(&run.locations);
+        locations.any(|(index, location)| {
+            log.and_then(|log| log.location(index)).as_ref() == Some(location)
+        })
     }
 
     async fn fetch_run(&self, run: &Run) -> Result<Entries, StoreError> {
         let (mut first, mut parts) = (run.first, Vec::new());
-        for places in run.places.chunk_by(|before, next| neighbours(&[*before], *next)) {
-            parts.push(self.fetch(run.group, first, places).await?);
-            first += places.len() as Index;
+        for locations in run.locations.chunk_by(|before, next| neighbours(&[*before], *next)) {
+            parts.push(self.fetch(run.group, first, locations).await?);
+            first += locations.len() as Index;
         }
         Ok(Entries::joined(&parts))
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use quorate_core::{Entry, Index, LogId, LogMeta, Membership, Payload};
 
-use crate::places::{Place, Places};
+use crate::locations::{EntryLocation, EntryLocations};
 
 /// The entries before the first that was written, as far as copies of them were found.
 #[derive(Debug, Default)]
@@ -24,20 +24,20 @@ struct Copied {
     time: u64,
     bytes: usize,
     membership: Option<Box<Membership>>,
-    place: Place,
+    location: EntryLocation,
 }
 
 impl Early {
     /// Errors: a copy was found of another entry with this index, and nothing has replaced that.
-    pub(crate) fn add(&mut self, entry: &Entry, place: Place) -> Result<(), String> {
+    pub(crate) fn add(&mut self, entry: &Entry, location: EntryLocation) -> Result<(), String> {
         let membership = match &entry.payload {
             Payload::Membership(membership) => Some(Box::new(membership.clone())),
             _ => None,
         };
         let (log_id, time, bytes) = (entry.log_id, entry.time, entry.bytes());
-        let copied = Copied { log_id, time, bytes, membership, place };
+        let copied = Copied { log_id, time, bytes, membership, location };
         match self.0.insert(log_id.index, copied) {
-            Some(before) if before.log_id != log_id || before.place.len != place.len => {
+            Some(before) if before.log_id != log_id || before.location.len != location.len => {
                 Err(format!("a copy of {log_id}, and one of {} before", before.log_id))
             }
             _ => Ok(()),
@@ -71,18 +71,21 @@ impl Early {
     /// The log from its begin, after `purged`, to the last of the entries.
     ///
     /// Errors: one is missing or can't follow on the one before it, and where the next is.
-    pub(crate) fn join(self, purged: LogId) -> Result<(LogMeta, Places), (String, Place)> {
-        let (mut log_meta, mut places) = (LogMeta::after(purged), Places::default());
-        for Copied { log_id, time, bytes, membership, place } in self.0.into_values() {
+    pub(crate) fn join(
+        self,
+        purged: LogId,
+    ) -> Result<(LogMeta, EntryLocations), (String, EntryLocation)> {
+        let (mut log_meta, mut locations) = (LogMeta::after(purged), EntryLocations::default());
+        for Copied { log_id, time, bytes, membership, location } in self.0.into_values() {
             let last = log_meta.last();
             if log_id.index != last.index + 1 {
-                return Err((missing(log_id.index, last, purged), place));
+                return Err((missing(log_id.index, last, purged), location));
             }
             let pushed = log_meta.try_push(log_id, time, bytes, membership.map(|boxed| *boxed));
-            pushed.map_err(|wrong| (format!("{wrong} after {last}"), place))?;
-            places.extend([place]);
+            pushed.map_err(|wrong| (format!("{wrong} after {last}"), location))?;
+            locations.extend([location]);
         }
-        Ok((log_meta, places))
+        Ok((log_meta, locations))
     }
 }
 

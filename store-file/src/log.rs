@@ -17,7 +17,7 @@ use quorate_rt::planted::{Bug, planted};
 
 use crate::early::{Early, missing};
 use crate::format::{NOWHERE, Position};
-use crate::locations::{EntryLocation, Places};
+use crate::locations::{EntryLocation, EntryLocations};
 use crate::record::Span;
 
 /// No log gets beyond this index in thousands of years, and a sum of two does not overflow.
@@ -31,7 +31,7 @@ pub(crate) struct Log {
     pub(crate) snapshot: Option<SnapshotMeta>,
     pub(crate) log_meta: LogMeta,
     /// From the first entry that is not purged on.
-    pub(crate) locations: Places,
+    pub(crate) locations: EntryLocations,
     /// The last entries.
     pub(crate) recent: Runs,
     /// How often entries that were there have gone, at either end, or have moved.
@@ -64,7 +64,7 @@ impl Log {
             marks: Marks::default(),
             snapshot: None,
             log_meta: LogMeta::default(),
-            locations: Places::default(),
+            locations: EntryLocations::default(),
             recent: Runs::default(),
             changes: 0,
             purged: LogId::ZERO,
@@ -83,7 +83,7 @@ impl Log {
         self.locations.get(self.number(index)?)
     }
 
-    /// Where in the places that of this entry is, if it is there.
+    /// Where in the locations that of this entry is, if it is there.
     pub(crate) fn number(&self, index: Index) -> Option<usize> {
         usize::try_from(index.checked_sub(self.log_meta.purged().index + 1)?).ok()
     }

@@ -113,17 +113,16 @@ impl Waiting {
         unreported
     }
 
-    ///
-    /// Gives those whose writes were dropped meanwhile.
+    /// Takes back those who could not be told yet. Gives those whose writes were dropped meanwhile.
     pub(crate) fn put_back(&mut self, unreported: Unreported) -> Unreported {
-        let (mut told, mut dropped) = (told.into_iter().peekable(), Vec::new());
+        let (mut unreported, mut dropped) = (unreported.into_iter().peekable(), Vec::new());
         for item in &mut self.items {
-            dropped.extend(iter::from_fn(|| told.next_if(|(key, _)| *key < item.key)));
+            dropped.extend(iter::from_fn(|| unreported.next_if(|(key, _)| *key < item.key)));
             if let Some((_, done)) = unreported.next_if(|(key, _)| *key == item.key) {
                 item.done = Some(done);
             }
         }
-        dropped.extend(told);
+        dropped.extend(unreported);
         dropped
     }
 

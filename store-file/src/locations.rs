@@ -8,13 +8,13 @@ use crate::record::ENTRY_OVERHEAD_BYTES;
 
 /// Where an entry stands, with its CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EntryLocation {
     pub(crate) offset: u64,
     pub(crate) segment: u32,
     pub(crate) len: u32,
 }
 
-impl Place {
+impl EntryLocation {
     pub(crate) fn end(&self) -> u64 {
         self.offset + u64::from(self.len)
     }
@@ -26,15 +26,15 @@ impl Place {
 }
 
 /// Of each entry, from the first one on. Entries that were copied stand behind later ones, so the
-/// places are not in order.
+/// locations are not in order.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
-    list: VecDeque<Place>,
+pub(crate) struct EntryLocations {
+    list: VecDeque<EntryLocation>,
     /// The bytes of the entries in each segment; of no segment 0.
     bytes: BTreeMap<u32, u64>,
 }
 
-impl Places {
+impl EntryLocations {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.list.len()
@@ -44,16 +44,16 @@ impl Places {
         self.list.is_empty()
     }
 
-    pub(crate) fn front(&self) -> Option<Place> {
+    pub(crate) fn front(&self) -> Option<EntryLocation> {
         self.list.front().copied()
     }
 
-    pub(crate) fn get(&self, at: usize) -> Option<Place> {
+    pub(crate) fn get(&self, at: usize) -> Option<EntryLocation> {
         self.list.get(at).copied()
     }
 
     /// Those from `at` on.
-    pub(crate) fn from(&self, at: usize) -> impl Iterator<Item = Place> {
+    pub(crate) fn from(&self, at: usize) -> impl Iterator<Item = EntryLocation> {
         self.list.range(at.min(self.list.len())..).copied()
     }
 
@@ -72,33 +72,33 @@ impl Places {
         self.bytes.values().sum()
     }
 
-    pub(crate) fn extend(&mut self, places: impl IntoIterator<Item = Place>) {
-        for place in places {
-            count(&mut self.bytes, place);
-            self.list.push_back(place);
+    pub(crate) fn extend(&mut self, locations: impl IntoIterator<Item = EntryLocation>) {
+        for location in locations {
+            count(&mut self.bytes, location);
+            self.list.push_back(location);
         }
     }
 
-    pub(crate) fn set(&mut self, at: usize, place: Place) {
+    pub(crate) fn set(&mut self, at: usize, location: EntryLocation) {
         if let Some(known) = self.list.get_mut(at) {
             uncount(&mut self.bytes, *known);
-            *known = place;
-            count(&mut self.bytes, place);
+            *known = location;
+            count(&mut self.bytes, location);
         }
     }
 
     /// Keeps the first ones only.
     pub(crate) fn truncate(&mut self, keep: usize) {
-        for place in self.list.drain(keep.min(self.list.len())..) {
-            uncount(&mut self.bytes, place);
+        for location in self.list.drain(keep.min(self.list.len())..) {
+            uncount(&mut self.bytes, location);
         }
     }
 
     /// Keeps the last ones only. A log that was long once takes no more memory than it needs,
     /// within reason.
     pub(crate) fn keep_last(&mut self, keep: usize) {
-        for place in self.list.drain(..self.list.len() - keep) {
-            uncount(&mut self.bytes, place);
+        for location in self.list.drain(..self.list.len() - keep) {
+            uncount(&mut self.bytes, location);
         }
         if self.list.capacity() > 1024 && self.list.capacity() / 4 > keep {
             self.list.shrink_to(2 * keep);
@@ -106,19 +106,19 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(crate) fn list(&mut self) -> &mut VecDeque<Place> {
+    pub(crate) fn list(&mut self) -> &mut VecDeque<EntryLocation> {
         &mut self.list
     }
 }
 
-fn count(bytes: &mut BTreeMap<u32, u64>, place: Place) {
-    *bytes.entry(place.segment).or_default() += u64::from(place.len);
+fn count(bytes: &mut BTreeMap<u32, u64>, location: EntryLocation) {
+    *bytes.entry(location.segment).or_default() += u64::from(location.len);
 }
 
-fn uncount(bytes: &mut BTreeMap<u32, u64>, place: Place) {
-    let left = bytes.get_mut(&place.segment).expect("each place is counted");
-    *left -= u64::from(place.len);
+fn uncount(bytes: &mut BTreeMap<u32, u64>, location: EntryLocation) {
+    let left = bytes.get_mut(&location.segment).expect("each location is counted");
+    *left -= u64::from(location.len);
     if *left == 0 {
-        bytes.remove(&place.segment);
+        bytes.remove(&location.segment);
     }
 }
