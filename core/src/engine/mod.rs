@@ -297,7 +297,7 @@ impl Engine {
         common.out.wake_at = Instant::earliest([role_at, forming_at, forwards_at]);
         mem::swap(&mut common.out, output);
         common.out.clear();
-        if output.wake_at.is_none() {
+        if output.wake_at.is_none() && output.committed.is_none() && output.write.is_none() {
             // It may rest for long, and be one of many.
             common.shrink();
             if let State::Leader(leader) = &mut self.role {

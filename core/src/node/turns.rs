@@ -13,7 +13,6 @@ use super::group::bug;
 use super::groups::{Groups, OF_WAKES};
 use super::ready::Slot;
 use super::timers::Timers;
-use super::wakes::PATIENCE;
 use crate::engine::Output;
 use crate::error::Fatal;
 
@@ -81,9 +80,11 @@ impl<R: Executor> Loop<R> {
     /// What that brings to others, or to the group itself, is for the next turn, so that no group
     /// keeps the others waiting.
     fn turn(&mut self) -> Result<(), Fatal> {
-        self.groups.delays.next_turn();
-        self.groups.ready.wakes.begin_turn();
+        if self.due.is_empty() {
+            self.groups.delays.next_turn();
+        }
         let began = self.rt.now();
+        self.groups.ready.wakes.begin_turn(began);
         self.add_ready(began);
         while let Some(slot) = self.due.pop_front() {
             let now = self.rt.now(); // The turn of another group may have taken long.
@@ -93,9 +94,7 @@ impl<R: Executor> Loop<R> {
                 break;
             }
         }
-        if self.groups.ready.wakes.end_turn() {
-            self.timers.set(OF_WAKES, Some(self.rt.now() + PATIENCE));
-        }
+        self.timers.set(OF_WAKES, self.groups.ready.wakes.end_turn(began));
         Ok(())
     }
 

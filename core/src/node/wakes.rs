@@ -7,10 +7,10 @@
 //! their own thread, where a wake takes no system call.
 //!
 //! A task that was woken may not take its answer for long: its executor may be busy, or it may look
-//! at something else. So the node's next turn wakes those that are left, and there is one within
-//! [`PATIENCE`].
+//! at something else. So the node wakes those that are left after [`PATIENCE`].
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,11 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use quorate_rt::Instant;
 use quorate_rt::channel::{Closed, Signal};
 
 /// The node waits so long for the first task of a turn to wake the others. A thread takes some tens
 /// of microseconds to begin to run.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The tasks that the node's answers are for, and that were not woken yet. It stays on the node's
 /// thread.
@@ -35,8 +36,8 @@ pub(crate) struct Wakes {
     is_closed: Cell<bool>,
     first: RefCell<Option<(Waker, Arc<Batch>)>>,
     others: RefCell<Vec<Waker>>,
-    /// Those that the task which was woken last is to wake.
-    handed_over: RefCell<Option<Arc<Batch>>>,
+    /// Those that tasks which were woken are to wake, and until when.
+    handed_over: RefCell<VecDeque<(Instant, Arc<Batch>)>>,
 }
 
 /// The tasks that another one is to wake: none once it has.
@@ -89,44 +90,45 @@ impl Wakes {
     }
 
     /// A turn begins: whoever was to be woken by another task by now, is.
-    pub(super) fn begin_turn(&self) {
+    pub(super) fn begin_turn(&self, now: Instant) {
         self.in_turn.set(true);
-        self.wake_left();
+        self.wake_left(now);
     }
 
-    fn wake_left(&self) {
-        let batch = self.handed_over.take();
-        batch.into_iter().for_each(|batch| batch.open());
+    fn wake_left(&self, now: Instant) {
+        loop {
+            let batch = self.handed_over.borrow_mut().pop_front_if(|(until, _)| *until <= now);
+            let Some((_, batch)) = batch else { return };
+            batch.open();
+        }
     }
 
-    /// The turn is over, and all are woken that were answered. Whether one of them has to wake the
-    /// others, so that there must be a turn within [`PATIENCE`].
-    pub(super) fn end_turn(&self) -> bool {
+    /// The turn that began at `now` is over, and all are woken that were answered. When there must
+    /// be another turn, for those whom other tasks are to wake.
+    pub(super) fn end_turn(&self, now: Instant) -> Option<Instant> {
         self.in_turn.set(false);
-        self.flush()
+        self.flush(now + PATIENCE);
+        self.handed_over.borrow().front().map(|(until, _)| *until)
     }
 
-    fn flush(&self) -> bool {
-        let Some((first, batch)) = self.first.take() else { return false };
-        self.wake_left();
+    fn flush(&self, until: Instant) {
+        let Some((first, batch)) = self.first.take() else { return };
         let others = self.others.take();
-        let hands_over = !others.is_empty();
-        if hands_over {
+        if !others.is_empty() {
             match batch.fill(others) {
-                Ok(()) => _ = self.handed_over.replace(Some(batch)),
+                Ok(()) => self.handed_over.borrow_mut().push_back((until, batch)),
                 // The first task has come to its answer by itself.
                 Err(others) => others.into_iter().for_each(Waker::wake),
             }
         }
         first.wake();
-        hands_over
     }
 
     /// The node has ended: all are woken, and from now on each at once.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
-        self.flush();
-        self.wake_left();
+        self.flush(Instant::default());
+        self.wake_left(Instant::from_nanos(u64::MAX));
     }
 
     /// Has a task woken that was answered, soon, or gives the waker back, to be called now. If the
@@ -246,9 +248,12 @@ impl<T> Future for Receiver<T> {
         if state.is_closed {
             return Poll::Ready(Err(Closed));
         }
+        let mut before = None;
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            state.waker = Some(context.waker().clone());
+            before = state.waker.replace(context.waker().clone());
         }
+        drop(state);
+        drop(before); // It may run code of the executor's.
         Poll::Pending
     }
 }
@@ -258,9 +263,10 @@ impl<T> Drop for Receiver<T> {
         let Some(slot) = &self.slot else { return };
         let mut state = slot.lock();
         state.is_closed = true;
-        let (value, batch) = (state.value.take(), state.batch.take());
+        let (value, waker) = (state.value.take(), state.waker.take());
+        let batch = state.batch.take();
         drop(state);
-        drop(value);
+        drop((value, waker));
         batch.into_iter().for_each(|batch| batch.open());
     }
 }

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -168,18 +168,21 @@ pub(super) struct Applier<R: Executor, SM: StateMachine> {
 type Applies = Pin<Box<dyn Future<Output = Fatal>>>;
 
 impl<R: Executor, SM: StateMachine> Applier<R, SM> {
-    pub(super) fn new(rt: R, apply: Apply<SM, impl LogStore>) -> Self {
+    pub(super) fn new(rt: R, mut apply: Apply<SM, impl LogStore>) -> Self {
         let (mailbox, applying) = (Rc::clone(&apply.mailbox), Rc::clone(&apply.applying));
-        let applies = AssertUnwindSafe(apply.run()).catch_unwind();
-        let applies =
-            applies.map(|failed| failed.unwrap_or_else(|panic| bug(TaskError::from_panic(panic))));
-        let applies: Applies = Box::pin(applies);
+        let applies: Applies = Box::pin(async move {
+            let failed = AssertUnwindSafe(apply.run()).catch_unwind().await;
+            // It ends for itself, as its end may panic, too.
+            let _ended = catch_unwind(AssertUnwindSafe(|| drop(apply)));
+            failed.unwrap_or_else(|panic| bug(TaskError::from_panic(panic)))
+        });
         Self { rt, mailbox, applying, at_hand: Rc::new(Cell::new(Some(applies))), task: None }
     }
 
     /// Does what there is to do: now, or if that takes longer, in a task.
     pub(super) fn go_on(&mut self) -> Result<(), Fatal> {
-        if !self.applying.is_raised.get() {
+        // A task that has come to its end is heard of first, and if by its failure.
+        if !self.applying.is_raised.get() || self.task.is_some() {
             return Ok(());
         }
         let Some(mut applies) = self.at_hand.take() else {
@@ -234,7 +237,7 @@ pub(super) struct Applied {
 
 impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     /// Does all that there is to do, whenever there is something, until that fails.
-    async fn run(mut self) -> Fatal {
+    async fn run(&mut self) -> Fatal {
         loop {
             self.applying.rests().await;
             if let Err(fatal) = self.go_on().await {
@@ -263,6 +266,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
                 }
             } else if self.applying.applied() < self.applying.committed.get() {
                 self.apply().await?;
+                self.mailbox.give_back();
                 if self.applying.applied() < self.applying.committed.get() {
                     // A long log must not keep the node's heartbeats waiting.
                     yield_now().await;

@@ -200,6 +200,8 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     shared: OnceCell<Arc<SharedMailbox<SM>>>,
     /// What has come from there and has not had its turn.
     crossed: RefCell<VecDeque<SharedRequest<SM>>>,
+    /// The turn has not looked for more of it, as it had some left from the one before.
+    has_more: Cell<bool>,
     crossing: Rc<Crossing>,
 }
 
@@ -251,6 +253,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             ended: RefCell::default(),
             shared: OnceCell::new(),
             crossed: RefCell::default(),
+            has_more: Cell::new(false),
             crossing,
         }
     }
@@ -334,10 +337,10 @@ impl<SM: StateMachine> Mailbox<SM> {
     /// How many requests the turn takes.
     pub(crate) fn waiting_requests(&self) -> usize {
         let mut crossed = self.crossed.borrow_mut();
-        if let Some(shared) = self.shared.get()
-            && crossed.is_empty()
-        {
-            shared.lock().take(&mut crossed);
+        match self.shared.get() {
+            Some(shared) if crossed.is_empty() => shared.lock().take(&mut crossed),
+            // Whoever has sent the first of it since has had this turn for that.
+            _ => self.has_more.set(!crossed.is_empty()),
         }
         (self.requests.borrow().len() + crossed.len()).min(TAKEN_PER_TURN)
     }
@@ -379,7 +382,8 @@ impl<SM: StateMachine> Mailbox<SM> {
     pub(crate) fn end_turn(&self) {
         let (events, requests) = (&mut *self.events.borrow_mut(), &mut *self.requests.borrow_mut());
         let crossed = &mut *self.crossed.borrow_mut();
-        if !events.is_empty() || !requests.is_empty() || !crossed.is_empty() {
+        let has_more = self.has_more.take();
+        if has_more || !events.is_empty() || !requests.is_empty() || !crossed.is_empty() {
             self.raise();
         }
         events.shrink_to(KEPT_CAPACITY);

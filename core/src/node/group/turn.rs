@@ -60,7 +60,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         if self.replies.borrow().keeps_requests() {
             self.release(now);
         }
-        for _ in 0..self.mailbox.waiting_requests() {
+        let (requests, committed) = (self.mailbox.waiting_requests(), self.engine.committed());
+        for _ in 0..requests {
             let Some(request) = self.mailbox.take_request() else { break };
             self.on_request(now, request);
         }
@@ -78,7 +79,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
         self.act(now, output)?;
         self.mailbox.give_back();
-        if self.wake_at.is_none() {
+        if self.wake_at.is_none() && requests == 0 && committed == self.engine.committed() {
             // The group may rest for long, and be one of many.
             self.mailbox.shrink();
             self.replies.borrow_mut().shrink();

@@ -48,6 +48,8 @@ impl Waiting {
     }
 }
 
+const NOW: Instant = Instant::from_nanos(1 << 30);
+
 fn wakes() -> (Rc<Signal>, Wakes) {
     let signal = Rc::<Signal>::default();
     (Rc::clone(&signal), Wakes::new(signal))
@@ -56,10 +58,10 @@ fn wakes() -> (Rc<Signal>, Wakes) {
 /// Three who were answered in one turn, which is over.
 fn answered(wakes: &Wakes) -> [Waiting; 3] {
     let mut three = [(); 3].map(|()| Waiting::new());
-    wakes.begin_turn();
+    wakes.begin_turn(NOW);
     three.iter_mut().for_each(|waiting| waiting.answer(wakes));
     assert_eq!(three.each_ref().map(Waiting::wakes), [0, 0, 0], "the turn is not over");
-    assert!(wakes.end_turn(), "there must be another turn");
+    assert_eq!(wakes.end_turn(NOW), Some(NOW + PATIENCE), "there must be another turn");
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 0, 0], "one wake of the node");
     three
 }
@@ -72,16 +74,31 @@ fn the_first_task_of_a_turn_wakes_the_others() {
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1]);
     assert_eq!(three[1].poll(), Poll::Ready(Ok(7)));
     assert_eq!(three[2].poll(), Poll::Ready(Ok(7)));
-    wakes.begin_turn();
+    wakes.begin_turn(NOW + PATIENCE);
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1], "nobody is woken twice");
 }
 
 #[test]
-fn the_next_turn_wakes_those_whom_the_first_task_has_not() {
+fn the_node_wakes_those_whom_the_first_task_has_not_woken_in_time() {
     let (_, wakes) = wakes();
     let three = answered(&wakes);
-    wakes.begin_turn();
+    let soon = NOW + PATIENCE / 2;
+    wakes.begin_turn(soon);
+    assert_eq!(wakes.end_turn(soon), Some(NOW + PATIENCE));
+    assert_eq!(three.each_ref().map(Waiting::wakes), [1, 0, 0], "the first may be about to run");
+    wakes.begin_turn(NOW + PATIENCE);
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1]);
+}
+
+#[test]
+fn a_task_that_was_woken_wakes_those_of_its_own_turn() {
+    let (_, wakes) = wakes();
+    let [mut one, two] = [answered(&wakes), answered(&wakes)];
+    assert_eq!(one[0].poll(), Poll::Ready(Ok(7)));
+    assert_eq!(one.each_ref().map(Waiting::wakes), [1, 1, 1]);
+    assert_eq!(two.each_ref().map(Waiting::wakes), [1, 0, 0]);
+    wakes.begin_turn(NOW + PATIENCE);
+    assert_eq!(two.each_ref().map(Waiting::wakes), [1, 1, 1]);
 }
 
 #[test]
@@ -96,12 +113,12 @@ fn a_first_task_that_gives_up_wakes_the_others() {
 fn a_first_task_that_looks_before_the_turn_is_over_leaves_the_others_to_the_node() {
     let (_, wakes) = wakes();
     let mut three = [(); 3].map(|()| Waiting::new());
-    wakes.begin_turn();
+    wakes.begin_turn(NOW);
     three[0].answer(&wakes);
     assert_eq!(three[0].poll(), Poll::Ready(Ok(7)));
     three[1].answer(&wakes);
     three[2].answer(&wakes);
-    wakes.end_turn();
+    wakes.end_turn(NOW);
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1]);
 }
 
@@ -113,8 +130,8 @@ fn an_answer_outside_of_a_turn_brings_one() {
     assert!(signal.poll(context).is_pending());
     waiting.answer(&wakes);
     assert!(signal.poll(context).is_ready());
-    wakes.begin_turn();
-    assert!(!wakes.end_turn(), "there is nobody else to be woken");
+    wakes.begin_turn(NOW);
+    assert_eq!(wakes.end_turn(NOW), None, "there is nobody else to be woken");
     assert_eq!(waiting.wakes(), 1);
 }
 
@@ -139,6 +156,6 @@ fn an_answer_for_a_receiver_that_is_gone_wakes_nobody() {
     let mut waiting = Waiting::new();
     drop(waiting.receiver);
     waiting.sender.take().unwrap().send(7, &wakes);
-    assert!(!wakes.end_turn());
+    assert_eq!(wakes.end_turn(NOW), None);
     assert_eq!(waiting.task.wakes.load(Ordering::SeqCst), 0);
 }
