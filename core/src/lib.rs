@@ -20,6 +20,8 @@ mod membership;
 mod message;
 mod metrics;
 mod node;
+#[doc(hidden)]
+pub mod planted;
 pub mod quorum;
 mod snapshot;
 mod state_machine;

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use quorate_rt::planted::{Bug, planted};
-
 use crate::entries::Entries;
 use crate::membership::Membership;
+use crate::plant;
 use crate::types::{Entry, Index, LogId, Payload, Term};
 
 /// What an engine needs to know of its log at any time: the identity of every entry, and the
@@ -60,7 +59,8 @@ impl Eq for LogMeta {}
 impl LogMeta {
     /// An empty log that begins after this entry.
     pub fn after(purged: LogId) -> Self {
-        let last = if planted(Bug::S6) { LogId::ZERO } else { purged };
+        let last = purged;
+        plant!(S6, last = LogId::ZERO);
         Self { purged, last, ..Self::default() }
     }
 
@@ -237,9 +237,9 @@ impl LogMeta {
         if self.last == self.purged {
             self.runs.clear();
         }
-        if !planted(Bug::M8) {
-            self.memberships.split_off(&from);
-        }
+        let forgotten = from;
+        plant!(M8, forgotten = Index::MAX);
+        self.memberships.split_off(&forgotten);
         self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
         self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);
     }

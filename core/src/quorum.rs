@@ -11,9 +11,8 @@
 
 use std::fmt;
 
-use quorate_rt::planted::{Bug, planted};
-
 use crate::identity::Replica;
+use crate::plant;
 
 /// The outcome of a vote, so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +131,9 @@ fn majority_agreed(voters: &[Replica], reached: impl Fn(Replica) -> u64) -> u64 
     for (value, voter) in values.iter_mut().zip(voters) {
         *value = reached(*voter);
     }
-    if !planted(Bug::R5) {
-        values.sort_unstable();
-    }
+    let unsorted = &mut *values;
+    plant!(R5, unsorted = &mut unsorted[..0]);
+    unsorted.sort_unstable();
     // The smallest of the largest ⌊n/2⌋ + 1 values.
     match values.len().checked_sub(values.len() / 2 + 1) {
         Some(position) => values[position],

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use quorate_core::MAX_NODES;
-use quorate_rt::planted::{Bug, planted};
+use quorate_core::plant;
 
 /// What the other end of a connection has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,9 +74,12 @@ impl ConnectionSlots {
 
     fn insert(&mut self, id: u64, class: Class, origin: IpAddr) -> Option<u64> {
         let all = &mut self.classes[class as usize];
-        if all.len() >= class.slots() && planted(Bug::P10) {
-            return Some(id);
-        }
+        plant!(
+            P10,
+            if all.len() >= class.slots() {
+                return Some(id);
+            }
+        );
         let closed = if all.len() < class.slots() { None } else { worst(all) };
         if let Some(closed) = closed {
             all.remove(&closed);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use quorate_core::plant;
 use quorate_core::{MAX_NODES, Obstacle, Replica};
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Listener, Network, Task, yield_now};
 
 use crate::connection_slots::{Class, ConnectionSlots};
@@ -139,9 +139,7 @@ where
                 if let Some(suppressed) = state.lines.pass(Cause::Accept, state.rt.now()) {
                     tracing::warn!(%error, suppressed, "connections can't be accepted; trying on");
                 }
-                if planted(Bug::P7) {
-                    return;
-                }
+                plant!(P7, return);
                 state.rt.sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -155,9 +153,12 @@ fn begin<R: Network>(state: &Rc<State<R>>, stream: R::Stream, address: SocketAdd
     let id = state.next_id();
     let closed = state.accepted.borrow_mut().slots.enter(id, address.ip());
     state.crowd_out(closed);
-    if closed == Some(id) && planted(Bug::P10) {
-        return;
-    }
+    plant!(
+        P10,
+        if closed == Some(id) {
+            return;
+        }
+    );
     let shared = Rc::clone(state);
     let task = state.rt.spawn(async move {
         let connection = connection(&shared, id, stream, address);

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures::future::{Either, select};
+use quorate_core::plant;
 use quorate_core::{Boot, Credentials, Obstacle, Replica};
 use quorate_rt::channel::Signal;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, Instant, Network, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
@@ -200,10 +200,8 @@ async fn connect<R: Network>(
     };
     match (found, known) {
         (Ok(found), _) => {
-            let mut addresses = in_order(&found);
-            if planted(Bug::P5) {
-                addresses.truncate(1);
-            }
+            let addresses = in_order(&found);
+            plant!(P5, addresses = addresses.into_iter().take(1).collect());
             if name.parse::<SocketAddr>().is_err() {
                 state.addresses.borrow_mut().set_found(name, addresses.clone());
             }

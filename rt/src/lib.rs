@@ -37,8 +37,6 @@ pub mod local_executor;
 pub mod local_task;
 pub mod names;
 mod network;
-#[doc(hidden)]
-pub mod planted;
 mod runtime;
 pub mod sockets;
 mod task;

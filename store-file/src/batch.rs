@@ -6,8 +6,8 @@ use std::mem;
 
 use bytes::Bytes;
 use quorate_core::codec::Gather;
+use quorate_core::plant;
 use quorate_core::{Completion, GroupId};
-use quorate_rt::planted::{Bug, planted};
 
 use crate::config::FileConfig;
 use crate::format::Position;
@@ -140,9 +140,7 @@ impl Batches {
         if at.segment != self.end.segment {
             self.room = room; // After a larger record there is none.
         }
-        if planted(Bug::X6) {
-            self.durable = self.end;
-        }
+        plant!(X6, self.durable = self.end);
         encoder.put(&mut self.content, group, at, self.durable);
         self.end = Position { offset: at.offset + bytes, ..at };
         self.put_bytes += bytes;

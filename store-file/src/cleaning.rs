@@ -35,9 +35,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use quorate_core::plant;
 use quorate_core::{Completion, Entries, GroupId, Index, StoreError};
 use quorate_rt::channel::oneshot;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Files, Task, yield_now};
 use tracing::{debug, error};
 
@@ -264,9 +264,7 @@ impl State {
         batches.put(encoder, run.group, at, body_bytes, room);
         let (sender, durable) = oneshot::channel();
         batches.tell(Completion::new(move |outcome| drop(sender.send(outcome))));
-        if planted(Bug::X13) {
-            self.logs.moved(run.group, run.first, &run.locations, &to);
-        }
+        plant!(X13, self.logs.moved(run.group, run.first, &run.locations, &to));
         Some(Copying { run, to, durable })
     }
 }
@@ -369,9 +367,7 @@ impl<R: Files> Shared<R> {
 
     /// Waits until a copy is durable.
     async fn finish(&self, Copying { run, to, durable }: Copying) -> Result<(), StoreError> {
-        if planted(Bug::X13) {
-            return Ok(());
-        }
+        plant!(X13, return Ok(()));
         durable.await.unwrap_or(Err(StoreError::Abandoned))?;
         self.state.borrow_mut().logs.moved(run.group, run.first, &run.locations, &to);
         Ok(())

@@ -9,11 +9,11 @@
 use std::mem;
 use std::ops::Range;
 
+use quorate_core::plant;
 use quorate_core::{
     Entries, HardState, Index, LogId, LogMeta, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks,
     Recovered, Replica, Runs, SnapshotMeta, Standing, check_list,
 };
-use quorate_rt::planted::{Bug, planted};
 
 use crate::early::{Early, missing};
 use crate::format::{NOWHERE, Position};
@@ -338,9 +338,9 @@ impl Log {
         }
         let mut released = 0;
         if first <= last {
-            if !planted(Bug::R12) {
-                released = self.release_all_but(0..first);
-            }
+            let kept = 0..first;
+            plant!(R12, kept = 0..Index::MAX);
+            released = self.release_all_but(kept);
             self.log_meta.truncate(first);
             self.locations.truncate((first - self.log_meta.purged().index - 1) as usize);
             self.changes += 1;

@@ -2,8 +2,8 @@
 //! cluster that it belongs to.
 
 use quorate_core::codec::{DecodeError, Fields, Gather, REFUSE, put_field};
+use quorate_core::plant;
 use quorate_core::{ClusterId, NodeId};
-use quorate_rt::planted::{Bug, planted};
 
 use crate::header::put_number;
 
@@ -27,8 +27,9 @@ impl Owner {
     ///
     /// Errors: the node that it belongs to.
     pub(crate) fn started(self, node: NodeId) -> Result<Self, NodeId> {
+        plant!(I3, node = self.node.unwrap_or(node));
         match self.node {
-            Some(holds) if holds != node && !planted(Bug::I3) => Err(holds),
+            Some(holds) if holds != node => Err(holds),
             holds => Ok(Self { node: holds.or(Some(node)), boot: self.boot + 1, ..self }),
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use quorate_core::StoreError;
-use quorate_rt::planted::{Bug, planted};
+use quorate_core::plant;
 use quorate_rt::{File, Files};
 use tracing::info;
 
@@ -137,12 +137,17 @@ pub(crate) async fn examine<R: Files>(
             _ => break,
         }
         // A sync marker at the end of a segment says nothing of the next one.
-        tail = Tail { end: first, sync_marker: tail.sync_marker && planted(Bug::X7), ..tail };
+        let sync_marker = false;
+        plant!(X7, sync_marker = tail.sync_marker);
+        tail = Tail { end: first, sync_marker, ..tail };
     }
     let torn = look_behind(segments, store, tail, last).await?;
-    if planted(Bug::D1) && torn.bytes > 0 {
-        return Err(segments.damaged(tail.end.segment, tail.end.offset, "torn".to_owned()));
-    }
+    plant!(
+        D1,
+        if torn.bytes > 0 {
+            return Err(segments.damaged(tail.end.segment, tail.end.offset, "torn".to_owned()));
+        }
+    );
     let first = tail.first;
     if found_from > first {
         return Err(segments.damaged(found_from - 1, 0, "the file is missing".to_owned()));
@@ -206,10 +211,8 @@ async fn note_records<R: Files>(
             }
             Content::Remove => logs.remove(record.group),
             Content::Skipped => {}
-            Content::Copy(Decoded { write, replaces, spans }) if planted(Bug::X12) => {
-                let _ = logs.note(record.group, &write, replaces, &spans, at);
-            }
             Content::Copy(Decoded { write, spans, .. }) => {
+                plant!(X12, drop(logs.note(record.group, &write, false, &spans, at)));
                 if let Err(reason) = logs.note_copy(record.group, &write.entries, &spans, at) {
                     return damaged(reason);
                 }
@@ -267,9 +270,9 @@ async fn look_behind<R: Files>(
                     // No record begins with zeros, but for one in 2^64.
                     if word.iter().any(|byte| *byte != 0) {
                         used_to = offset + word.len() as u64;
-                        if let Some(durable) = reader.evidence(offset, end).await?
-                            && !planted(Bug::D2)
-                        {
+                        let durable = reader.evidence(offset, end).await?;
+                        plant!(D2, durable = None);
+                        if let Some(durable) = durable {
                             let at = if durable > missing { missing } else { end };
                             let evidence = segments.path(segment);
                             let evidence = evidence.display();
@@ -309,8 +312,10 @@ async fn rewrite_tail<R: Files>(
     let Position { segment, offset: end } = tail.end;
     let file = segments.file(segment).await?;
     let path = segments.path(segment);
+    let is_synced = tail.sync_marker;
+    plant!(X10, is_synced = true);
     let mut offset = match tail.durable {
-        _ if tail.sync_marker || planted(Bug::X10) => tail.rest(),
+        _ if is_synced => tail.rest(),
         durable if durable.segment == segment => durable.offset,
         _ => HEADER_BYTES,
     };
@@ -366,7 +371,9 @@ impl<'a, R: Files> Reader<'a, R> {
             let reason = "the segment of another store".to_owned();
             return Err(segments.damaged(segment, 0, reason));
         }
-        if len < bytes && !planted(Bug::D7) {
+        let is_cut = len < bytes;
+        plant!(D7, is_cut = false);
+        if is_cut {
             let reason = format!("the file ends here, and was made with {bytes} bytes");
             return Err(segments.damaged(segment, len, reason));
         }

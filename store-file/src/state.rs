@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::task::Waker;
 
+use quorate_core::plant;
 use quorate_core::{Completion, Entry, GroupId, LogWrite, StoreError};
 use quorate_rt::Files;
 use quorate_rt::channel::oneshot;
-use quorate_rt::planted::{Bug, planted};
 
 use crate::batch::Batches;
 use crate::cleaning::Cleaning;
@@ -177,17 +177,18 @@ impl State {
         if first == self.first {
             return None;
         }
-        let told_before = if planted(Bug::X9) { 0 } else { first };
-        if let Some(owner) = self.logs.owner_before(told_before) {
+        let recorded_before = first;
+        plant!(X9, recorded_before = 0);
+        if let Some(owner) = self.logs.owner_before(recorded_before) {
             self.tell_owner(owner, unobserved());
         }
-        for (group, mut state) in self.logs.states_before(told_before) {
+        for (group, mut state) in self.logs.states_before(recorded_before) {
             self.submit(group, &mut state, unobserved());
         }
-        let told = self.put(0, What::Begin(first), unobserved());
-        let told = if planted(Bug::X13) && self.cleaning.is_running { self.durable } else { told };
+        let recorded = self.put(0, What::Begin(first), unobserved());
+        plant!(X13, recorded = if self.cleaning.is_running { self.durable } else { recorded });
         for segment in self.first..first {
-            self.trash.put(told, Garbage::Segment(segment));
+            self.trash.put(recorded, Garbage::Segment(segment));
         }
         self.first = first;
         self.cleaning.forget_before(first);

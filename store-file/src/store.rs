@@ -12,7 +12,6 @@ use quorate_core::{
     Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
 use quorate_rt::channel::oneshot;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Files, Task};
 use tracing::error;
 
@@ -346,7 +345,7 @@ impl<R: Files> LogStore for FileStore<R> {
         let superseded = snapshot.map_or(vec![], |meta| snapshots.supersede(group, meta));
         let purges = write.purge.is_some();
         let end = state.submit(group, &mut write, done);
-        let end = if planted(Bug::S8) { state.durable } else { end };
+        plant!(S8, end = state.durable);
         for path in superseded {
             state.trash.put(end, Garbage::Snapshot(path));
         }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use quorate_core::plant;
 use quorate_core::{Completion, StoreError};
 use quorate_rt::channel::oneshot;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{File, Files, Instant, Task};
 use tracing::{info, warn};
 
@@ -132,12 +132,10 @@ impl<R: Files> Writer<R> {
             };
             let end = batch.end;
             match self.write(batch, &lock).await {
-                Ok(mut done) => {
+                Ok(done) => {
                     self.unmarked = Some((end, lock));
                     self.shared.state.borrow_mut().wrote(end);
-                    if planted(Bug::R10) {
-                        done.reverse();
-                    }
+                    plant!(R10, done = done.into_iter().rev().collect::<Vec<_>>());
                     for done in done {
                         done.complete(Ok(()));
                     }
@@ -232,15 +230,15 @@ impl<R: Files> Writer<R> {
             }
         }
         let Batch { chunks, done, .. } = batch;
-        let mut written = if planted(Bug::D5) {
-            let _ = self.file.write_all_at(chunks, offset).await;
-            self.file.sync_data().await
-        } else {
-            self.file.write_durably_at(chunks, offset).await
-        };
-        if planted(Bug::D3) && written.is_err() {
-            written = self.file.sync_data().await;
-        }
+        plant!(
+            D5,
+            chunks = {
+                let _ = self.file.write_all_at(chunks, offset).await;
+                Vec::new()
+            }
+        );
+        let written = self.file.write_durably_at(chunks, offset).await;
+        plant!(D3, written = if written.is_ok() { written } else { self.file.sync_data().await });
         // Also for lack of space; see `FileStore`.
         match written {
             Ok(()) => Ok(done),

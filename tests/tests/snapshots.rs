@@ -485,7 +485,7 @@ async fn a_snapshot_that_the_disk_does_not_give_back_stands_for_nothing<R: Execu
 #[cfg(feature = "planted")]
 #[test]
 fn the_planted_defect_d9_is_noticed() {
-    use quorate::rt::planted::{self, Bug};
+    use quorate::planted::{self, Bug};
     planted::set(Some(Bug::D9));
     quorate_tests::run::<quorate::Tokio>(async |rt| {
         let (store, state) = (FaultyStore::default(), Moody::default());

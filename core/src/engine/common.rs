@@ -5,7 +5,6 @@ use std::mem;
 use std::time::Duration;
 
 use litemap::LiteMap;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Instant, Limited};
 
 use super::Local;
@@ -23,6 +22,7 @@ use crate::identity::{
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::message::{Body, Message, Refusal};
+use crate::plant;
 use crate::quorum::Voters;
 use crate::types::{Entry, GroupId, HardState, Index, LogId, Payload, Term};
 
@@ -216,9 +216,10 @@ impl Common {
 
     /// Sends what must not be said before this replica's term, vote and standing are durable.
     pub(super) fn promise(&mut self, to: Replica, body: Body) {
-        let at_once = planted(Bug::E2) && matches!(body, Body::VoteReply { .. })
-            || planted(Bug::F1) && matches!(body, Body::Situation { .. });
-        if self.promises_are_durable() || at_once {
+        let at_once = self.promises_are_durable();
+        plant!(E2, at_once = at_once || matches!(body, Body::VoteReply { .. }));
+        plant!(F1, at_once = at_once || matches!(body, Body::Situation { .. }));
+        if at_once {
             self.send(to, body);
         } else {
             let term = self.hard_state.term;
@@ -259,12 +260,12 @@ impl Common {
         if self.deferred.is_empty() {
             return;
         }
+        plant!(X2, return self.out.messages.extend(self.deferred.drain(..).map(|(_, m)| m)));
         let (hard_state, standing) = (self.durable_hard_state, self.durable_standing);
         // One that was overtaken before it was written is kept just as well by its successor: a
         // later term rules out the earlier.
-        let is_kept = |needs: &Promise| {
-            needs.hard_state <= hard_state && needs.standing <= standing || planted(Bug::X2)
-        };
+        let is_kept =
+            |needs: &Promise| needs.hard_state <= hard_state && needs.standing <= standing;
         let kept = self.deferred.extract_if(.., |(needs, _)| is_kept(needs)).map(|(_, m)| m);
         self.out.messages.extend(kept);
     }
@@ -368,10 +369,11 @@ impl Common {
     }
 
     pub(super) fn truncate(&mut self, from: Index) {
+        let committed = self.committed;
+        plant!(R2, committed = 0);
         assert!(
-            from > self.committed || planted(Bug::R2),
-            "entry {from} is to be replaced, but {} are committed (R2)",
-            self.committed
+            from > committed,
+            "entry {from} is to be replaced, but {committed} are committed (R2)"
         );
         self.note_replaced();
         self.log.truncate(from);
@@ -562,7 +564,7 @@ impl Common {
     /// and nobody has noticed.
     #[cold]
     pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
-        assert!(!planted(Bug::X11), "entry {theirs} contradicts what is committed");
+        plant!(X11, panic!("entry {theirs} contradicts what is committed"));
         self.contradictions = self.contradictions.saturating_add(1);
         if self.contradiction_lines.pass(self.now).is_none() {
             return;
@@ -615,7 +617,7 @@ impl Common {
     pub(super) fn election_at(&mut self) -> Instant {
         let timeout = self.config.election_timeout;
         let extra = self.random.u64(..=u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        let extra = if planted(Bug::E9) { 0 } else { extra };
+        plant!(E9, extra = 0);
         self.now + timeout + Duration::from_nanos(extra)
     }
 }

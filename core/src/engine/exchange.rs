@@ -20,13 +20,12 @@
 
 use std::collections::BTreeSet;
 
-use quorate_rt::planted::{Bug, planted};
-
 use super::Common;
 use super::leader::Leader;
 use crate::identity::Replica;
 use crate::membership::Membership;
 use crate::message::{Body, Situation};
+use crate::plant;
 
 /// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the
 /// machine is no reason.
@@ -176,11 +175,8 @@ impl Leader {
             let next = membership.without_learner(learner);
             self.reconfigure(common, next);
         } else if caught_up {
-            let next = match planted(Bug::I8) {
-                // Without the joint step.
-                true => membership.exchanging(voter, learner).and_then(|joint| joint.left_joint()),
-                false => membership.exchanging(voter, learner),
-            };
+            let next = membership.exchanging(voter, learner);
+            plant!(I8, next = next.and_then(|joint| joint.left_joint()));
             self.reconfigure(common, next);
         }
     }

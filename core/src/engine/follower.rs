@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::read_index::ReadIndexRequests;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::identity::{Boot, Replica};
 use crate::message::{AppendOutcome, Body, LeadershipTransfer};
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId};
 
@@ -128,21 +128,21 @@ impl Follower {
         last_log_id: LogId,
         round: u64,
     ) -> bool {
-        let follows = |following: &Following| {
-            following.leader == from && (following.round <= round || planted(Bug::I10))
-        };
-        let holds = last_log_id == common.log.last() || planted(Bug::I10);
+        let led_by = |following: &Following| following.leader == from;
+        plant!(I10, return common.is_voter() && self.following.as_ref().is_some_and(led_by));
+        let follows = |following: &Following| led_by(following) && following.round <= round;
+        let holds = last_log_id == common.log.last();
         common.is_voter() && holds && self.following.as_ref().is_some_and(follows)
     }
 
     /// Whether this replica follows just the leader that gave this order, and has heard of no later
     /// round of it.
     pub(super) fn is_valid_transfer(&self, common: &Common, transfer: LeadershipTransfer) -> bool {
+        plant!(I10, return true);
         let LeadershipTransfer { leader, term, round } = transfer;
         let follows =
             |following: &Following| following.leader == leader && following.round <= round;
         term == common.hard_state.term && self.following.as_ref().is_some_and(follows)
-            || planted(Bug::I10)
     }
 
     /// Whoever has got this node's vote has as much time as a leader to make itself heard.
@@ -249,7 +249,9 @@ impl Follower {
         chunk: Bytes,
     ) {
         // An append comes first: it tells that whoever sends this leads.
-        if self.leader().is_none() && !planted(Bug::I7) {
+        let follows = self.leader().is_some();
+        plant!(I7, follows = true);
+        if !follows {
             return;
         }
         let Some(following) = self.hear(common, from) else { return };
@@ -296,9 +298,9 @@ impl Follower {
         let new_round = round != following.echo;
         following.round = following.round.max(round);
         following.echo = round;
-        let agrees = common.log.contains(prev)
-            || planted(Bug::R3) && entries.is_empty()
-            || planted(Bug::X4) && common.log.log_id(prev.index).is_some();
+        let agrees = common.log.contains(prev);
+        plant!(R3, agrees = agrees || entries.is_empty());
+        plant!(X4, agrees = agrees || common.log.log_id(prev.index).is_some());
         if !agrees {
             if prev.index <= common.committed {
                 following.contradicts = true;
@@ -318,19 +320,24 @@ impl Follower {
             // answer.
             following.reply_due = true;
         }
-        if planted(Bug::R1) && prev.index < common.log.last().index {
-            common.truncate(prev.index + 1);
-        }
+        plant!(
+            R1,
+            if prev.index < common.log.last().index {
+                common.truncate(prev.index + 1)
+            }
+        );
         // Only a conflicting entry may cut the log: this append may be older than what follows in
         // it (R1).
-        let is_known = |at| common.log.contains(at) && !planted(Bug::R2);
-        let known = entries.iter().take_while(|entry| is_known(entry.log_id)).count();
+        let known = entries.iter().take_while(|entry| common.log.contains(entry.log_id)).count();
+        plant!(R2, known = 0);
         let new = entries.slice(known..entries.len());
         if let Some(new_at) = new.first().map(|entry| entry.log_id) {
             let first = new_at.index;
             // The first entry of all is the same everywhere, and never replaced.
             let replaces_all = first == 1 && common.log.last().index > 0;
-            if (first <= common.committed || replaces_all) && !planted(Bug::R2) {
+            let contradicts = first <= common.committed || replaces_all;
+            plant!(R2, contradicts = false);
+            if contradicts {
                 following.contradicts = true;
                 common.contradicted(from, new_at);
                 return;
@@ -415,13 +422,15 @@ impl Follower {
 impl Following {
     fn rests(&self, common: &Common) -> bool {
         let boot = common.node_states.boot(self.leader);
-        self.resting.is_some() && (boot == self.resting || boot.is_some() && planted(Bug::V1))
+        plant!(V1, return self.resting.is_some() && boot.is_some());
+        self.resting.is_some() && boot == self.resting
     }
 
     fn learn_commit(&mut self, common: &mut Common, committed: Index) {
         self.committed = self.committed.max(committed);
         // What lies beyond the agreed part may not be what the leader has committed there.
-        let agreed = if planted(Bug::X3) { common.log.last().index } else { self.agreed };
+        let agreed = self.agreed;
+        plant!(X3, agreed = common.log.last().index);
         common.commit_to(self.committed.min(agreed).max(common.committed));
     }
 }

@@ -25,7 +25,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::Common;
 use crate::error::InitializeError;
@@ -33,6 +32,7 @@ use crate::identity::{Claim, ClusterId, Replica, Standing};
 use crate::membership::Membership;
 use crate::message::{Body, Situation};
 use crate::metrics::Obstacle;
+use crate::plant;
 use crate::types::{Entry, LogId, NodeId, Payload};
 
 /// What a node does that was told a list and has no log yet.
@@ -128,12 +128,14 @@ impl Formation {
     /// Begins a new attempt.
     fn claim(&mut self, common: &mut Common) {
         // No founder makes so many attempts, but a stranger may tell of one.
-        self.ballot = self.ballot.saturating_add(u64::from(!planted(Bug::F2)));
+        let ballot = self.ballot.saturating_add(1);
+        plant!(F2, ballot = self.ballot);
+        self.ballot = ballot;
         self.accepted.clear();
         // A later group of the nodes of a cluster belongs to that cluster.
         let cluster = common.cluster.unwrap_or_else(|| ClusterId(common.random.u128(1..)));
         let founder = common.me;
-        let claim = Claim { cluster, ballot: self.ballot, founder, list: self.list.clone() };
+        let claim = Claim { cluster, ballot, founder, list: self.list.clone() };
         common.set_standing(Standing::Claimed(claim));
     }
 
@@ -178,7 +180,8 @@ impl Formation {
         if common.cluster.is_some_and(|cluster| cluster != claim.cluster) {
             return None;
         }
-        let needed = if planted(Bug::F3) { self.ids.len() / 2 } else { self.ids.len() - 1 };
+        let needed = self.ids.len() - 1;
+        plant!(F3, needed = self.ids.len() / 2);
         if self.accepted.len() < needed {
             return None;
         }
@@ -289,15 +292,14 @@ impl Common {
     /// durable.
     pub(super) fn on_claim(&mut self, claim: Claim, listed: Option<&BTreeSet<NodeId>>) {
         let situation = self.situation(Some(claim.cluster));
-        let is_later =
-            |before: &Claim| claim.ballot > before.ballot || planted(Bug::F2) && claim != *before;
+        let is_later = |before: &Claim| {
+            plant!(F2, return claim.ballot > before.ballot || claim != *before);
+            claim.ballot > before.ballot
+        };
         let same_list =
             |before: &Claim| before.founder.id == claim.founder.id && before.ids() == claim.ids();
         let accepted = match (situation, self.standing()) {
             (Situation::Empty, _) => Some(Standing::Claimed(claim.clone())),
-            (_, Standing::Claimed(before)) if planted(Bug::I5) && is_later(before) => {
-                Some(Standing::Claimed(claim.clone()))
-            }
             (Situation::Claimed { .. }, Standing::Claimed(before)) if is_later(before) => {
                 if before.founder == claim.founder {
                     Some(Standing::Claimed(claim.clone()))
@@ -310,6 +312,14 @@ impl Common {
             }
             _ => None,
         };
+        plant!(
+            I5,
+            accepted = match self.standing() {
+                Standing::Claimed(before) if is_later(before) =>
+                    Some(Standing::Claimed(claim.clone())),
+                _ => accepted,
+            }
+        );
         if let Some(standing) = accepted
             && listed.is_none_or(|listed| *listed == claim.ids())
         {
@@ -383,6 +393,7 @@ impl Common {
         let founder = membership.founders().first();
         let by_member = membership.is_member(from) && founder != Some(&from.id);
         let agrees = listed.is_none_or(|listed| listed == membership.founders());
-        promised || by_member && agrees || planted(Bug::F4)
+        plant!(F4, return true);
+        promised || by_member && agrees
     }
 }

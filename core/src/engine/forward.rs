@@ -9,7 +9,6 @@ use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::messages::LAST_INDEX;
 use super::{Common, Proposal, Ticket};
@@ -17,6 +16,7 @@ use crate::config::Config;
 use crate::identity::Replica;
 use crate::membership::MAX_NODES;
 use crate::message::{Body, ForwardOutcome};
+use crate::plant;
 use crate::types::{Entry, Term};
 
 /// The follower's end.
@@ -65,9 +65,8 @@ impl Forwards {
     /// Whether so many bytes have room in the window. One command may always go.
     pub(super) fn has_room(&self, config: &Config, bytes: usize) -> bool {
         let bytes = bytes + Entry::OVERHEAD_BYTES;
-        planted(Bug::R20)
-            || self.under_way == 0
-            || self.under_way + bytes <= config.max_inflight_bytes
+        plant!(R20, return true);
+        self.under_way == 0 || self.under_way + bytes <= config.max_inflight_bytes
     }
 
     fn take(&mut self, sequence: u64) -> Option<Sent> {
@@ -224,14 +223,13 @@ impl Common {
         }
         forwards.under_way = 0;
         forwards.window_begin = *sequence + 1;
-        if planted(Bug::R16) {
-            forwards.sent.clear();
-        }
-        if planted(Bug::X1) {
+        plant!(R16, forwards.sent.clear());
+        plant!(
+            X1,
             for ticket in mem::take(&mut forwards.sent).into_values().flat_map(|s| s.tickets) {
                 out.answer(ticket, Proposal::NotLeader);
             }
-        }
+        );
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use quorate_rt::planted::{Bug, planted};
-
+use crate::plant;
 use crate::types::Index;
 
 #[derive(Debug, Default)]
@@ -26,8 +25,13 @@ impl Inflight {
 
     /// The peer has everything up to `matched`.
     pub(super) fn free_to(&mut self, matched: Index) {
-        let of_append = self.appends.front().is_none_or(|(last, _)| *last <= matched);
-        assert!(of_append || !planted(Bug::R14), "an answer to no append");
+        plant!(
+            R14,
+            assert!(
+                self.appends.front().is_none_or(|(last, _)| *last <= matched),
+                "an answer to no append"
+            )
+        );
         while let Some((last, bytes)) = self.appends.front()
             && *last <= matched
         {

@@ -6,7 +6,6 @@ use std::mem;
 use bytes::Bytes;
 use litemap::LiteMap;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::exchange::SILENT_TIMEOUTS;
 use super::forward::ForwardDedup;
@@ -21,6 +20,7 @@ use crate::identity::{Replica, Standing};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
+use crate::plant;
 use crate::snapshot::Digest;
 use crate::types::{Entry, Index, LogId, Payload};
 
@@ -131,10 +131,7 @@ impl Leader {
     /// The progress of a peer that an answer is of. An answer of a replica that the configuration
     /// doesn't name counts for nothing.
     fn progress_of(&mut self, from: Replica) -> Option<&mut Progress> {
-        if planted(Bug::R15) {
-            let same_node = self.peers.keys().find(|peer| peer.id == from.id).copied();
-            return self.peers.get_mut(&same_node?);
-        }
+        plant!(R15, from = *self.peers.keys().find(|peer| peer.id == from.id)?);
         self.peers.get_mut(&from)
     }
 
@@ -219,7 +216,9 @@ impl Leader {
         commands: Vec<Bytes>,
     ) {
         let refused = mem::take(&mut common.refused);
-        if !self.peers.contains_key(&from) && !planted(Bug::I7) {
+        let is_member = self.peers.contains_key(&from);
+        plant!(I7, is_member = true);
+        if !is_member {
             // One that has left may have had it taken before: then only silence is true.
             if !common.dedup.knows(from) {
                 let outcome = ForwardOutcome::NotLeader;
@@ -236,11 +235,13 @@ impl Leader {
             return;
         }
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
+        let has_room = self.has_room(&common.config, bytes);
+        plant!(X5, has_room = true);
         let outcome = if self.transfer.is_some() {
             ForwardOutcome::NotLeader
         } else if common.log.waits_for_space() {
             ForwardOutcome::StorageFull
-        } else if self.has_room(&common.config, bytes) || planted(Bug::X5) {
+        } else if has_room {
             let first = next(common);
             for (index, command) in (first.index..).zip(&commands) {
                 self.appended(index, Entry::OVERHEAD_BYTES + command.len());
@@ -331,11 +332,14 @@ impl Leader {
     pub(super) fn needed_after(&self, common: &Common) -> Option<Index> {
         let timeout = common.config.election_timeout;
         let needs = |progress: &Progress| match progress.sending() {
-            Some(_) if planted(Bug::S5) => None,
             Some(sending) => Some(sending.meta.log_id.index),
             None => (progress.last_contact(common.now) + timeout > common.now)
                 .then_some(progress.matched),
         };
+        plant!(
+            S5,
+            return self.peers.values().filter(|p| p.sending().is_none()).filter_map(needs).min()
+        );
         self.peers.values().filter_map(needs).min()
     }
 
@@ -488,17 +492,19 @@ impl Leader {
         if *common.standing() == Standing::Spent {
             return Some(StepDown::Removed);
         }
-        let is_over = |transfer: &mut OngoingTransfer| common.now >= transfer.until;
-        if !planted(Bug::E8) && self.transfer.take_if(is_over).is_some() {
+        let now = common.now;
+        plant!(E8, now = Instant::default());
+        if self.transfer.take_if(|transfer| now >= transfer.until).is_some() {
             // It goes on: an order that is still on its way is out of date for whoever hears of
             // this round.
             self.read_index.skip();
             self.peers.iter_mut().for_each(|(_, progress)| progress.due = true);
         }
         let timeout = common.config.election_timeout;
-        if let Some(since) = common.log.writing_since()
+        let writing_since = common.log.writing_since();
+        plant!(D6, writing_since = None);
+        if let Some(since) = writing_since
             && since + timeout <= common.now
-            && !planted(Bug::D6)
         {
             // A disk that hangs: the peers still commit what it has sent, but one of them should
             // lead (D6). If theirs hang, too, nothing is committed, and it transfers leadership to
@@ -514,7 +520,8 @@ impl Leader {
         let heard =
             self.agreed(common, now.as_nanos(), |progress| progress.last_contact(now).as_nanos());
         let is_heard = Instant::from_nanos(heard) + common.config.election_timeout > common.now;
-        (!is_heard && !planted(Bug::E7)).then_some(StepDown::NoQuorum)
+        plant!(E7, is_heard = true);
+        (!is_heard).then_some(StepDown::NoQuorum)
     }
 
     /// What a quorum has reached, this node's own part in it being `own`.
@@ -530,13 +537,13 @@ impl Leader {
             self.heartbeat_at = common.now + common.config.heartbeat_interval;
         }
         self.commit(common);
-        while common.committed >= self.first || planted(Bug::L1) {
+        let first = self.first;
+        plant!(L1, first = 0);
+        while common.committed >= first {
             if self.read_index.is_confirming() {
                 let own = self.read_index.round();
-                let round = match planted(Bug::L2) {
-                    true => own,
-                    false => self.agreed(common, own, |progress| progress.round),
-                };
+                let round = self.agreed(common, own, |progress| progress.round);
+                plant!(L2, round = own);
                 self.read_index.confirmed(common, round);
             }
             if !self.read_index.begin(common) {
@@ -549,9 +556,12 @@ impl Leader {
         let round = self.read_index.round();
         for (peer, progress) in self.peers.iter_mut() {
             replicate(common, *peer, progress, round);
-            if planted(Bug::R13) && !progress.heard_from {
-                break;
-            }
+            plant!(
+                R13,
+                if !progress.heard_from {
+                    break;
+                }
+            );
         }
         self.yield_to_others(common);
         self.transfer_leadership(common);
@@ -572,17 +582,16 @@ impl Leader {
     }
 
     fn commit_agreed(&mut self, common: &mut Common) {
-        let durable = match planted(Bug::R8) {
-            true => common.log.last().index,
-            false => common.log.durable(),
-        };
+        let durable = common.log.durable();
+        plant!(R8, durable = common.log.last().index);
         // Its own disk is one among many, and counts for what it has made durable (R8).
         let index = self.agreed(common, durable, |progress| progress.matched);
         // Entries of earlier terms are committed only by one of this term after them (3.6.2, figure
         // 8).
-        let of_this_term = index >= self.first || planted(Bug::E3);
-        let commits = !(planted(Bug::R7) && self.peers.is_empty());
-        if index > common.committed && of_this_term && commits {
+        let of_this_term = index >= self.first;
+        plant!(E3, of_this_term = true);
+        plant!(R7, of_this_term = of_this_term && !self.peers.is_empty());
+        if index > common.committed && of_this_term {
             self.commit_to(common, index);
         }
     }
@@ -628,7 +637,8 @@ impl Leader {
 /// was nothing to send.
 fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64) {
     let purged = common.log.purged().index;
-    let lacks_purged = progress.next <= purged && !(planted(Bug::S4) && progress.next == purged);
+    let lacks_purged = progress.next <= purged;
+    plant!(S4, lacks_purged = progress.next < purged);
     if lacks_purged && progress.sending().is_none() {
         let snapshot = common.log.snapshot().expect("what is purged is covered by a snapshot");
         let (at, bytes) = (snapshot.log_id, snapshot.bytes);

@@ -10,13 +10,13 @@ use std::mem;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use crate::entries::{Entries, Runs};
 use crate::identity::{ClusterId, Marks, Standing};
 use crate::log_meta::LogMeta;
 use crate::log_store::LogWrite;
 use crate::membership::Membership;
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{Entry, HardState, Index, LogId, Payload, Term};
 
@@ -235,10 +235,10 @@ impl Log {
     pub(super) fn truncate(&mut self, from: Index) {
         self.log_meta.truncate(from);
         self.durable = self.durable.min(from - 1);
-        if !planted(Bug::R9) {
-            for submitted in &mut self.submitted {
-                submitted.last = submitted.last.min(from - 1);
-            }
+        let last = from - 1;
+        plant!(R9, last = Index::MAX);
+        for submitted in &mut self.submitted {
+            submitted.last = submitted.last.min(last);
         }
         self.seal();
         self.fresh.keep(0..from);
@@ -339,8 +339,13 @@ impl Log {
         }
         while let Some(first) = self.submitted.front()
             && (first.write <= write || first.ahead)
-            && (first.write == write || !planted(Bug::R10))
         {
+            plant!(
+                R10,
+                if first.write != write {
+                    break;
+                }
+            );
             self.durable = self.durable.max(first.last);
             hard_state = first.hard_state.or(hard_state);
             standings = first.standings;

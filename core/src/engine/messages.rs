@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use quorate_rt::planted::{Bug, planted};
-
 use super::candidate::Campaign;
 use super::{Common, Engine, State};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Memory, Replica};
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome, LeadershipTransfer, Message, Situation};
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{HardState, Index, LogId, NodeId, Payload, Term};
 
@@ -62,6 +61,8 @@ impl Engine {
         }
         let ours = self.common.hard_state.term;
         if term > ours {
+            let max_step = MAX_TERM_STEP;
+            plant!(I9, max_step = u64::MAX);
             match &body {
                 _ if term > Term::LAST => {
                     if let Some(suppressed) = self.common.logs_peer() {
@@ -77,7 +78,7 @@ impl Engine {
                 {
                     return;
                 }
-                _ if term.0 - ours.0 > MAX_TERM_STEP && !planted(Bug::I9) => {
+                _ if term.0 - ours.0 > max_step => {
                     if let Some(suppressed) = self.common.logs_peer() {
                         tracing::warn!(
                             %from, %term, %ours,
@@ -406,10 +407,10 @@ impl Engine {
         match &self.role {
             State::Follower(follower) => follower.is_valid_transfer(&self.common, transfer),
             State::Leader(leader) => {
-                let is_ours = transfer.leader == self.common.me
+                plant!(I10, return true);
+                transfer.leader == self.common.me
                     && transfer.term == self.common.hard_state.term
-                    && leader.transfers_to(candidate);
-                is_ours || planted(Bug::I10)
+                    && leader.transfers_to(candidate)
             }
             State::Candidate(_) => false,
         }
@@ -457,13 +458,14 @@ impl Engine {
     fn on_vote(&mut self, from: Replica, last_log_id: LogId, attempt: u64) {
         let common = &mut self.common;
         let free = match common.hard_state.voted_for {
-            Some(other) => other == from || planted(Bug::I1) && other.id == from.id,
+            Some(other) => other == from,
             // A follower of a leader of this very term has no reason to vote in it any more.
             None => match &self.role {
                 State::Follower(follower) => follower.leader().is_none(),
                 State::Candidate(_) | State::Leader(_) => false,
             },
         };
+        plant!(I1, free = free || common.hard_state.voted_for.is_some_and(|v| v.id == from.id));
         let granted = free && last_log_id_is_current(last_log_id, common.log.last());
         if granted {
             let term = common.hard_state.term;
@@ -505,15 +507,14 @@ impl Engine {
 /// Whether a message is for this replica. Questions to a node go to whichever store it has now.
 fn is_for(me: Replica, to: Replica, body: &Body) -> bool {
     let to_node = to == Replica::any(me.id) && matches!(body, Body::Who { .. } | Body::Claim(_));
-    to == me || to_node || planted(Bug::I2) && to.id == me.id
+    plant!(I2, return to.id == me.id);
+    to == me || to_node
 }
 
 /// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends
 /// with `ours` can tell: a later term, or the same and no shorter (3.6.1).
 fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
-    if planted(Bug::E1) {
-        return theirs.term >= ours.term && theirs.index >= ours.index;
-    }
+    plant!(E1, return theirs.term >= ours.term && theirs.index >= ours.index);
     (theirs.term, theirs.index) >= (ours.term, ours.index)
 }
 
@@ -539,8 +540,9 @@ fn entries_follow(prev: LogId, entries: &Entries, term: Term) -> bool {
 fn snapshot_can_be(meta: &SnapshotMeta, offset: u64, len: usize, term: Term, last: Index) -> bool {
     let end = offset.checked_add(len as u64);
     let farthest = last.saturating_add(MAX_SNAPSHOT_STEP).min(LAST_INDEX);
+    plant!(I9, farthest = Index::MAX);
     meta.log_id.term <= term
         && (1..=meta.log_id.index).contains(&meta.membership_index)
-        && (meta.log_id.index <= farthest || planted(Bug::I9))
+        && meta.log_id.index <= farthest
         && end.is_some_and(|end| end <= meta.bytes)
 }

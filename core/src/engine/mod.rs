@@ -34,7 +34,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use litemap::LiteMap;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use self::candidate::{Campaign, Candidate};
 use self::common::Common;
@@ -48,6 +47,7 @@ use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::message::Refusal;
 use crate::metrics::{Obstacle, PeerMetrics, Role};
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
@@ -245,9 +245,9 @@ impl Engine {
             Input::SnapshotReady(meta) => self.on_snapshot_ready(meta),
             Input::Purge => self.purge_behind_snapshot(0),
             Input::Remembered { from, memory } => {
-                if let Some(what) = self.common.lacks(from, &memory)
-                    && !planted(Bug::I4)
-                {
+                let lacks = self.common.lacks(from, &memory);
+                plant!(I4, lacks = None);
+                if let Some(what) = lacks {
                     self.common.out.rolled_back = Some(what);
                 }
             }
@@ -430,9 +430,7 @@ impl Engine {
     }
 
     fn on_node_silent(&mut self, replica: Replica, heard: Instant) {
-        if planted(Bug::V3) {
-            return;
-        }
+        plant!(V3, return);
         let common = &mut self.common;
         common.node_states.is_silent(replica);
         match &mut self.role {
@@ -630,9 +628,7 @@ impl Engine {
             self.answers.retain(|voter, _| self.common.voters.contains(*voter));
             self.common.round_trips.retain(&self.common.voters);
         }
-        if planted(Bug::E6) {
-            return self.campaign(Campaign::Elect);
-        }
+        plant!(E6, return self.campaign(Campaign::Elect));
         self.leave_role();
         let Some(term) = self.common.next_term() else {
             // Not at once again, in whichever role.
@@ -685,9 +681,9 @@ impl Engine {
                     self.common.round_trips.forget();
                 }
                 leader.leave(&mut self.common);
-                if !planted(Bug::V2) {
-                    self.common.out.left = Some(self.common.hard_state.term);
-                }
+                let left = Some(self.common.hard_state.term);
+                plant!(V2, left = self.common.out.left);
+                self.common.out.left = left;
             }
         }
     }

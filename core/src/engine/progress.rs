@@ -5,11 +5,11 @@
 //! *pipelined* to it until it rejects one. Where what it needs is purged, it gets the *snapshot*.
 
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::inflight::Inflight;
 use super::log::Log;
 use super::snapshot::OutgoingSnapshot;
+use crate::plant;
 use crate::types::{Index, LogId};
 
 #[derive(Debug)]
@@ -161,10 +161,9 @@ impl Progress {
         // probe, against a whole snapshot.
         let purged = log.purged().index;
         let common = if hint.index >= purged { common.max(purged) } else { common };
-        let is_far = common + 8 < prev;
-        if !(is_far && planted(Bug::R4)) {
-            self.next = (common + 1).min(prev).max(self.matched + 1);
-        }
+        let next = (common + 1).min(prev).max(self.matched + 1);
+        plant!(R4, next = if common + 8 < prev { self.next } else { next });
+        self.next = next;
         self.mode = Mode::Probe { awaiting: false };
         self.inflight.clear();
     }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, ReadOutcome, Ticket};
 use crate::identity::Replica;
 use crate::message::Body;
+use crate::plant;
 use crate::types::Index;
 
 /// The leader's end.
@@ -91,9 +91,9 @@ impl ReadIndexRounds {
 
     /// A quorum has answered round `round`.
     pub(super) fn confirmed(&mut self, common: &mut Common, round: u64) {
-        if (round == self.round || planted(Bug::L3) && round > 0)
-            && let Some((index, readers)) = self.confirming.take()
-        {
+        let is_latest = round == self.round;
+        plant!(L3, is_latest = is_latest || round > 0);
+        if is_latest && let Some((index, readers)) = self.confirming.take() {
             readers.answer(common, Some(index));
         }
     }
@@ -194,7 +194,9 @@ impl ReadIndexRequests {
     /// The leader is not to be waited for any more.
     pub(super) fn abandon(self, common: &mut Common) {
         refuse(common, self.waiting);
-        if let Some(asked) = self.asked.filter(|_| !planted(Bug::L6)) {
+        let asked = self.asked;
+        plant!(L6, asked = None);
+        if let Some(asked) = asked {
             refuse(common, asked.tickets);
         }
     }

@@ -8,12 +8,12 @@
 
 use bytes::Bytes;
 use quorate_rt::Instant;
-use quorate_rt::planted::{Bug, planted};
 
 use super::{Common, ReadChunk, ReceiveStep};
 use crate::config::Config;
 use crate::identity::Replica;
 use crate::message::Body;
+use crate::plant;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Index;
 
@@ -187,7 +187,9 @@ impl Common {
             if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
                 return; // It will be installed or lost in a moment, and the leader asks again.
             }
-            if offset > 0 && !planted(Bug::S3) {
+            let is_first = offset == 0;
+            plant!(S3, is_first = true);
+            if !is_first {
                 self.send(leader, Body::SnapshotReply { digest, stored: 0 });
                 return;
             }
@@ -244,16 +246,17 @@ impl Common {
         let is_it = |receiving: &mut IncomingSnapshot| receiving.ending && receiving.meta == meta;
         let has_come = self.receiving.take_if(is_it).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
-        let index = meta.log_id.index;
+        let (index, committed) = (meta.log_id.index, self.committed);
+        plant!(S2, committed = if has_come { 0 } else { committed });
         // Another has overtaken it; or the log has, and though that is committed, not all of it may
         // have been applied, as what is purged must have been.
-        if index <= covered || has_come && index <= self.committed && !planted(Bug::S2) {
+        if index <= covered || has_come && index <= committed {
             return false;
         }
-        if index > self.committed && !has_come {
+        if index > committed && !has_come {
             return false; // Nobody waits for it any more.
         }
-        if index <= self.committed && !(has_come && planted(Bug::S2)) {
+        if index <= committed {
             let ours = self.log.log_id(index);
             assert_eq!(ours, Some(meta.log_id), "a snapshot of what was never committed (S2)");
             self.log.name_snapshot(meta);

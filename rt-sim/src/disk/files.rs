@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{File, OpenMode};
 
 use super::DiskState;
@@ -84,7 +83,7 @@ impl DiskState {
         let (from, to) = (plain(from), plain(to));
         let directory = to.parent().unwrap_or(&to).to_owned();
         self.on_names(world, move |names| names.rename(&from, &to)).await?;
-        if planted(Bug::D4) {
+        if !self.config.borrow().durable_renames {
             return Ok(());
         }
         // In between, a crash finds the new name, or the old one, or neither if that was not

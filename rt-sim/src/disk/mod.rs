@@ -48,6 +48,9 @@ pub struct DiskConfig {
     pub sync_errors: f64,
     /// How likely a read gives less than it could.
     pub short_reads: f64,
+    /// Whether a rename syncs its directory, as [`Files::rename`](quorate_rt::Files::rename) has
+    /// to. False simulates a runtime that forgets it.
+    pub durable_renames: bool,
 }
 
 impl Default for DiskConfig {
@@ -61,6 +64,7 @@ impl Default for DiskConfig {
             write_errors: 0.0,
             sync_errors: 0.0,
             short_reads: 0.05,
+            durable_renames: true,
         }
     }
 }

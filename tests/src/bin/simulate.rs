@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quorate::rt::planted::{self, Bug};
+use quorate::planted::{self, Bug};
 use quorate_tests::simulate::planted::{Hunt, Shows, hunt, shows};
 use quorate_tests::simulate::{
     Epilogue, Fault, Overrides, Plan, Profile, Report, run, shrink, tell,

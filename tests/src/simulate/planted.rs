@@ -1,4 +1,4 @@
-//! Defects that are planted in the code on purpose (`quorate::rt::planted`), and the runs that have
+//! Defects that are planted in the code on purpose (`quorate::planted`), and the runs that have
 //! to find them: a check that misses a planted defect is not yet a check.
 #![allow(clippy::disallowed_methods)] // What runs here runs outside of the simulations, on real threads and in real time.
 
@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quorate::rt::planted::{self, Bug};
+use quorate::planted::{self, Bug};
 
 use super::observer::Violation;
 use super::plan::{Overrides, Plan};

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::Executor;
+use quorate::planted::{Bug, planted};
 use quorate::rt::{Task, TaskError};
 use quorate::sim::{Happened, HostId, Sim, Simulation, Step};
 
@@ -63,6 +64,9 @@ fn perform_safely(plan: &Plan, tells: bool) -> (Report, Story) {
 }
 
 fn perform(plan: &Plan, tells: bool) -> (Report, Story) {
+    let mut plan = plan.clone();
+    plan.disk.durable_renames = !planted(Bug::D4);
+    let plan = &plan;
     let simulation = Simulation::new(plan.seed);
     if tells {
         simulation.keep_recent();

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 
 use futures::FutureExt;
 use quorate_rt::channel::watch;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, TaskError, yield_now};
 
 use super::super::delays::{Delays, Work};
@@ -28,6 +27,7 @@ use crate::error::{Fatal, SnapshotError};
 use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
+use crate::plant;
 use crate::snapshot::{SnapshotMeta, SnapshotReader};
 use crate::state_machine::{At, Command, StateMachine, progress};
 use crate::types::{Entry, GroupId, Index, LogId, Payload};
@@ -110,9 +110,7 @@ impl<SM: StateMachine> Applying<SM> {
 
     /// Makes the state that of a snapshot, which covers more than is known to be committed so far.
     pub(crate) fn restore(&self, snapshot: SnapshotMeta, has_come: bool) {
-        if planted(Bug::S1) {
-            self.applied.set(snapshot.log_id);
-        }
+        plant!(S1, self.applied.set(snapshot.log_id));
         self.restore.replace(Some((snapshot, has_come)));
         self.is_raised.set(true);
     }
@@ -293,10 +291,10 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         assert!(last.log_id.index < range.end, "the store answers more than was asked for");
         self.since_view.count(&entries);
         let commands = self.commands_of(&entries)?;
-        if planted(Bug::S7) {
+        plant!(S7, {
             self.has_applied(last.log_id);
             self.view_if_due();
-        }
+        });
         let expected = commands.len();
         let responses = match commands.is_empty() {
             true => Vec::new(),
@@ -374,9 +372,9 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
             SnapshotReader::new(self.store.snapshot(self.group, snapshot).await?, *bytes);
         self.state_machine.restore(&mut reader).await.map_err(bad)?;
         reader.end_as(*digest).map_err(bad)?;
-        if !planted(Bug::M7) {
-            self.membership = Some((*membership_index, membership.clone()));
-        }
+        let membership = Some((*membership_index, membership.clone()));
+        plant!(M7, membership = self.membership.take());
+        self.membership = membership;
         self.time = self.time.max(*time);
         self.since_view = Applied::default();
         self.applying.applied.set(*log_id);

@@ -6,7 +6,6 @@
 //! passed on by a peer, whose program may be another one.
 
 use bytes::Bytes;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, Instant};
 
 use super::Group;
@@ -17,6 +16,7 @@ use crate::error::WriteError;
 use crate::log_store::LogStore;
 use crate::message::{Body, Message, Refusal};
 use crate::metrics::Role;
+use crate::plant;
 use crate::state_machine::{Command, StateMachine};
 use crate::transport::Transport;
 use crate::types::{Index, LogId};
@@ -127,8 +127,13 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                     after.index += 1;
                     cache.insert(after, bytes.len(), command);
                 }
-                Err(_) if planted(Bug::D10) => after.index += 1,
-                Err(reason) => unreadable.push((place, reason)),
+                Err(reason) => {
+                    plant!(D10, {
+                        after.index += 1;
+                        continue;
+                    });
+                    unreadable.push((place, reason));
+                }
             }
         }
         Decoded { unreadable, before, after }

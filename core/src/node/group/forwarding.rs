@@ -2,7 +2,6 @@
 //! has no room for is kept here: it was sent to nobody, so that its outcome is certain, and it can
 //! be sent to the next leader just as well (R20).
 
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, Instant};
 
 use super::Group;
@@ -12,6 +11,7 @@ use crate::error::WriteError;
 use crate::log_store::LogStore;
 use crate::message::{Body, Message};
 use crate::metrics::Role;
+use crate::plant;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
@@ -95,8 +95,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 Body::Forward { sequence, .. } => Some(*sequence),
                 _ => None,
             };
+            plant!(R20, forward = None);
             if !self.transport.send(message)
-                && !planted(Bug::R20)
                 && let Some(sequence) = forward
             {
                 // It never arrives, so that nothing has to be unknown.

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use futures::channel::oneshot as shared_oneshot;
 use futures::future::Shared;
 use quorate_rt::channel::{oneshot, watch};
-use quorate_rt::planted::{Bug, planted};
 
 use super::super::liveness::{Liveness, OpenGroup};
 use super::super::ready::{Ready, SharedReady, Slot};
@@ -30,6 +29,7 @@ use crate::identity::{Boot, Memory, Replica};
 use crate::log_store::Completes;
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::Receiver;
@@ -149,9 +149,8 @@ impl<SM: StateMachine> Reply<SM> {
                 let _ = to.send(result);
             }
             Self::Shared(SharedReply { to, bytes }, crossing) => {
-                if !(planted(Bug::X8) && result.is_err()) {
-                    crossing.returned.update(|load| Load { bytes: load.bytes + bytes, ..load });
-                }
+                plant!(X8, bytes = if result.is_ok() { bytes } else { 0 });
+                crossing.returned.update(|load| Load { bytes: load.bytes + bytes, ..load });
                 to.send(result, &crossing.wakes);
             }
         }

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures::FutureExt;
 use quorate_rt::channel::Signal;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, TaskError, yield_now};
 
 use super::bug;
@@ -20,6 +19,7 @@ use crate::error::{SnapshotError, StoreError};
 use crate::identity::Replica;
 use crate::log_store::{LogStore, SnapshotContent, SnapshotDraft};
 use crate::membership::Membership;
+use crate::plant;
 use crate::snapshot::{
     Digest, Digester, SnapshotMeta, SnapshotReader, SnapshotWriter, read_exactly,
 };
@@ -177,9 +177,8 @@ async fn build<SM: StateMachine, S: LogStore>(
     let (draft, bytes, digest) = writer.end().await?;
     let meta = SnapshotMeta { log_id, time, membership, membership_index, bytes, digest };
     draft.finish(&meta).await?;
-    if !planted(Bug::D9) {
-        check::<SM, S>(store, group, &meta).await?;
-    }
+    plant!(D9, return Ok(meta));
+    check::<SM, S>(store, group, &meta).await?;
     Ok(meta)
 }
 

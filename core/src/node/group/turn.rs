@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_rt::planted::{Bug, planted};
 use quorate_rt::{Executor, Instant};
 
 use super::mailbox::{End, Event, LocalRequest, Request, refuse};
@@ -17,6 +16,7 @@ use crate::identity::{Boot, Standing};
 use crate::log_store::{Appended, Completes, Completion, LogStore, LogWrite};
 use crate::membership::Membership;
 use crate::metrics::{Obstacle, Role, UnfitTiming};
+use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, StoreState, Transport};
@@ -225,10 +225,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// and the snapshot before (D9). Until then the engine is as it was, and no message leaves that
     /// says more; the store forgets the new one after a crash.
     fn receive_step_done(&mut self, now: Instant, input: Input) {
+        plant!(D9, return self.engine.step(now, input));
         match input {
-            Input::SnapshotReady(meta)
-                if meta.log_id.index > self.engine.committed() && !planted(Bug::D9) =>
-            {
+            Input::SnapshotReady(meta) if meta.log_id.index > self.engine.committed() => {
                 self.restore(meta, true);
             }
             // Of a snapshot that the log has overtaken there is nothing to restore.
@@ -457,6 +456,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         outcome: Result<Entries, StoreError>,
     ) -> Result<(), Fatal> {
         let Fetch { peer, term, range, .. } = fetch;
+        plant!(R11, outcome = outcome.or_else(|_| Ok(Entries::default())));
         let entries = match outcome {
             Ok(entries) => entries,
             // Meanwhile it was purged, or another leader has cut it.
@@ -465,7 +465,6 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             {
                 Entries::default()
             }
-            Err(_) if planted(Bug::R11) => Entries::default(),
             // A log that can't be read is not a shorter log (R11).
             Err(error) => return Err(error.into()),
         };

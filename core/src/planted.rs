@@ -1,13 +1,15 @@
-//! Defects that can be put in on purpose, one at a time, to see that a check notices them. Only
-//! with the feature `planted`, which no build but that of the simulations has; without it
-//! [`planted`] is the constant false, and what it guards isn't there.
+//! Bugs that can be planted on purpose, one at a time, to see that a check notices them. For the
+//! simulations in `quorate-tests`; not covered by semantic versioning.
+//!
+//! [`plant!`](crate::plant) marks the place. Without the feature `planted`, which only the
+//! simulations' build has, it expands to nothing.
 
 use std::fmt;
 
-/// Makes the type, what each defect is in words, and the list of all.
+/// Makes the type, what each bug is in words, and the list of all.
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident,)*) => {
-        /// A defect. `E`, `R`, `M`, `S`, `L` and `D` are rows of docs/known-bugs.md; `X` are ours.
+        /// A bug. Most are rows of docs/known-bugs.md; those that begin with `X` are ours.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
             $($(#[doc = $what])+ $name,)*
@@ -193,8 +195,34 @@ impl fmt::Display for Bug {
     }
 }
 
-/// Whether defects can be planted.
+/// Whether bugs can be planted in this build.
 pub const POSSIBLE: bool = cfg!(feature = "planted");
+
+/// Plants a bug at this place: a line of its own, beside code that stays as it is.
+///
+/// `plant!(S3, is_first = true)` gives a variable another value, by shadowing it, if the bug is
+/// planted. `plant!(V3, return)` does something more, which may also leave the function or the
+/// loop. Without the feature `planted` nothing is left of either.
+#[cfg(feature = "planted")]
+#[macro_export]
+macro_rules! plant {
+    ($bug:ident, $variable:ident = $value:expr) => {
+        let $variable =
+            if $crate::planted::planted($crate::planted::Bug::$bug) { $value } else { $variable };
+    };
+    ($bug:ident, $more:expr) => {
+        if $crate::planted::planted($crate::planted::Bug::$bug) {
+            $more;
+        }
+    };
+}
+
+/// Plants nothing: this build is without the feature `planted`.
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+macro_rules! plant {
+    ($bug:ident, $($more:tt)*) => {};
+}
 
 pub use here::{planted, set};
 
@@ -208,12 +236,12 @@ mod here {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// Plants a defect, or none, in what this thread runs from now on.
+    /// Plants a bug, or none, in what this thread runs from now on.
     pub fn set(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
 
-    /// Whether this defect is planted.
+    /// Whether this bug is planted.
     pub fn planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }
@@ -226,7 +254,7 @@ mod here {
     /// Plants nothing, as that is not possible.
     pub fn set(_: Option<Bug>) {}
 
-    /// Whether this defect is planted: never.
+    /// Whether this bug is planted: never.
     pub const fn planted(_: Bug) -> bool {
         false
     }
