@@ -36,12 +36,52 @@ struct Readme;
 #[doc = include_str!("../docs/simulation.md")]
 struct Simulating;
 
-pub use quorate_core::*;
-/// The runtime that everything is written against.
-pub use quorate_rt as rt;
+// For services: nodes, groups, state machines, and what they answer.
+pub use quorate_core::{
+    At, Command, Compact, Config, ConfigError, Error, Fatal, GroupBuilder, GroupId, Hindrance,
+    Index, InitializeError, Leader, LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership,
+    Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics, Raft, Raw, ReadError, Replica,
+    Result, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StartError,
+    StateMachine, Term, UnfitTiming, WriteError, check_list, quorum,
+};
+// For logs and snapshots of one's own.
+pub use quorate_core::{
+    Appended, Claim, ClusterId, Completes, Completion, Digest, Entries, Entry, HardState, Identity,
+    LogMeta, LogStore, LogWrite, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Payload, Recovered, Runs,
+    SnapshotContent, SnapshotDraft, SnapshotMeta, Standing, Start, StoreError,
+};
+// For transports of one's own.
+pub use quorate_core::{
+    Alive, AppendOutcome, Body, Boot, Credentials, Departure, ForwardOutcome, Inbox,
+    LeadershipTransfer, Message, MessageLimit, NODE_GROUP, Refusal, Situation, StoreState,
+    Transport,
+};
 pub use quorate_rt::{Driver, Executor, Files, Launch, Network};
+// For the tests, the simulations and the benchmarks of this repository.
+#[doc(hidden)]
+pub use quorate_core::{engine, planted};
 
 pub use parts::*;
+
+/// The encoding of messages, for a transport of one's own. (The fields that it consists of, and the
+/// encoding of what a log keeps, are in `quorate_core::codec`.)
+pub mod codec {
+    pub use quorate_core::codec::{
+        APPEND_OVERHEAD_BYTES, DecodeError, FORWARD_OVERHEAD_BYTES, Gather,
+        MAX_SNAPSHOT_OVERHEAD_BYTES, decode_message, decode_message_within, max_append_bytes,
+        put_message,
+    };
+}
+
+/// The runtime's interface, for code that is generic over its runtime. (A backend is written
+/// against the crate `quorate-rt`.)
+pub mod rt {
+    pub use quorate_rt::{
+        AsyncRuntime, ContinuousInstant, Driver, Executor, File, Files, Instant, Launch, Limited,
+        Listener, Network, OpenMode, ReadHalf, Stream, Task, TaskError, WriteHalf, channel,
+        yield_now,
+    };
+}
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "sim")] {

@@ -4,10 +4,11 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 
+use crate::codec::membership::{put_membership, take_membership};
 use crate::codec::{
-    DecodeError, Gather, decode_message, put_entry, put_hard_state, put_marks, put_membership,
-    put_message, put_snapshot_meta, put_standing, take_entry, take_hard_state, take_marks,
-    take_membership, take_snapshot_meta, take_standing,
+    DecodeError, Gather, decode_message, put_entry, put_hard_state, put_marks, put_message,
+    put_snapshot_meta, put_standing, take_entry, take_hard_state, take_marks, take_snapshot_meta,
+    take_standing,
 };
 
 /// The property of the target `messages`: bytes are a message or an error, and a message's own

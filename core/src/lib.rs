@@ -1,4 +1,16 @@
 //! The Raft engine, the node that drives it, and the traits a service implements.
+//!
+//! What is public, and for whom:
+//!
+//! | | for | covered by semantic versioning |
+//! | --- | --- | --- |
+//! | the root | services, stores, transports | yes |
+//! | [`codec`] | stores and transports: the encoding of messages, entries and fields | yes |
+//! | [`quorum`] | whoever reads a [`Membership`]: its voters | yes |
+//! | [`engine`] | tests, simulators and tools | no |
+//! | `conformance`, a feature | the tests of stores, transports and state machines | no |
+//!
+//! A service depends on the facade, `quorate`, which re-exports the root.
 #![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: what belongs to a core stays on that core.
 
 pub mod codec;

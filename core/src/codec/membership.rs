@@ -54,7 +54,7 @@ use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::NodeId;
 
 /// The bytes that [`put_membership`] writes.
-pub fn membership_bytes(membership: &Membership) -> usize {
+pub(crate) fn membership_bytes(membership: &Membership) -> usize {
     let list = |bytes: usize| 1 + SIZED_BYTES + bytes;
     let addresses = membership.members().values();
     let members = addresses
@@ -73,12 +73,12 @@ pub fn membership_bytes(membership: &Membership) -> usize {
 }
 
 /// Appends a configuration.
-pub fn put_membership(to: &mut Gather, membership: &Membership) {
+pub(crate) fn put_membership(to: &mut Gather, membership: &Membership) {
     put_structure(to, membership);
 }
 
 /// Takes a configuration off the front.
-pub fn take_membership(from: &mut Bytes) -> Result<Membership, DecodeError> {
+pub(crate) fn take_membership(from: &mut Bytes) -> Result<Membership, DecodeError> {
     take_structure(from)
 }
 

@@ -1,6 +1,10 @@
 //! The binary form of entries, configurations, hard state and messages, on the wire and on disk:
 //! version 3.
 //!
+//! **For whom.** A transport needs [`put_message`], [`decode_message`] and [`Gather`]; a store
+//! that keeps entries in this form needs the rest, and may build records of its own from
+//! [`fields`]. A service needs none of it.
+//!
 //! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow
 //! without a new version. The fields of entries and runs of entries are in [`entry`], those of
 //! configurations and snapshots in [`membership`], and those of hard state, standing, claims and
@@ -89,20 +93,22 @@ pub mod state;
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
+#[doc(no_inline)]
 pub use entry::{ENTRY_HEADER_BYTES, entry_bytes, put_entry, take_entry};
+#[doc(no_inline)]
 pub use fields::{Fields, REFUSE, put_field};
 pub use gather::{Gather, Reserved};
 pub use limits::{
     APPEND_OVERHEAD_BYTES, FORWARD_OVERHEAD_BYTES, MAX_MEMBERSHIP_BYTES,
     MAX_SNAPSHOT_OVERHEAD_BYTES, max_append_bytes,
 };
-pub use membership::{
-    membership_bytes, put_membership, put_snapshot_meta, take_membership, take_snapshot_meta,
-};
+pub(crate) use membership::membership_bytes;
+#[doc(no_inline)]
+pub use membership::{put_snapshot_meta, take_snapshot_meta};
 pub use message::{decode_message, decode_message_within, put_message};
+#[doc(no_inline)]
 pub use state::{
-    put_claim, put_hard_state, put_marks, put_standing, take_claim, take_hard_state, take_marks,
-    take_standing,
+    put_hard_state, put_marks, put_standing, take_hard_state, take_marks, take_standing,
 };
 
 use crate::types::LogId;
@@ -161,7 +167,8 @@ fn take_bytes(from: &mut Bytes, len: usize, what: &'static str) -> Result<Bytes,
 }
 
 /// Takes a byte off the front.
-pub fn take_u8(from: &mut Bytes, what: &'static str) -> Result<u8, DecodeError> {
+#[cfg(test)]
+fn take_u8(from: &mut Bytes, what: &'static str) -> Result<u8, DecodeError> {
     from.try_get_u8().map_err(|_| DecodeError::Short { what, needs: 1, has: from.len() })
 }
 
@@ -176,7 +183,7 @@ pub fn take_u64(from: &mut Bytes, what: &'static str) -> Result<u64, DecodeError
 }
 
 /// Checks that everything was taken.
-pub fn finish(rest: &Bytes) -> Result<(), DecodeError> {
+fn finish(rest: &Bytes) -> Result<(), DecodeError> {
     if rest.is_empty() { Ok(()) } else { Err(DecodeError::Long(rest.len())) }
 }
 
@@ -191,7 +198,8 @@ pub fn put_log_id(to: &mut Gather, log_id: LogId) {
 }
 
 /// Takes a log id off the front.
-pub fn take_log_id(from: &mut Bytes) -> Result<LogId, DecodeError> {
+#[cfg(test)]
+fn take_log_id(from: &mut Bytes) -> Result<LogId, DecodeError> {
     let term = take_u64(from, "log id")?;
     let leader = take_u64(from, "log id")?;
     let index = take_u64(from, "log id")?;

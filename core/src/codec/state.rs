@@ -136,12 +136,14 @@ impl Structure for Standing {
 }
 
 /// Appends a claim.
-pub fn put_claim(to: &mut Gather, claim: &Claim) {
+#[cfg(test)]
+pub(crate) fn put_claim(to: &mut Gather, claim: &Claim) {
     put_structure(to, claim);
 }
 
 /// Takes a claim off the front.
-pub fn take_claim(from: &mut Bytes) -> Result<Claim, DecodeError> {
+#[cfg(test)]
+pub(crate) fn take_claim(from: &mut Bytes) -> Result<Claim, DecodeError> {
     take_structure(from)
 }
 

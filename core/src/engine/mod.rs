@@ -5,6 +5,10 @@
 //! done about all of it. Section numbers are those of Ongaro's thesis, "Consensus: Bridging Theory
 //! and Practice" (2014).
 //!
+//! **For whom.** A service never meets an engine: [`Node`](crate::Node) drives those of its groups.
+//! This module is public for tests, simulators and tools that step engines by hand. It is not
+//! covered by semantic versioning.
+//!
 //! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them
 //! share is `Common`.
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use quorate::rt::local_task::LocalTask;
 use quorate::sim::{Crash, NetworkConfig, Sim};
 use quorate::{Executor, NodeId};
 
+use super::SimTask;
 use super::checks::Verdict;
 use super::cluster::{Cluster, Phase};
 use super::observer::now;
@@ -174,7 +174,7 @@ async fn within(rt: &Sim, deadline: Duration, is_so: impl Future<Output = bool>)
 }
 
 /// The clients get their last answers.
-pub async fn ends(rt: &Sim, clients: Vec<LocalTask<()>>, limit: Duration) -> Verdict {
+pub async fn ends(rt: &Sim, clients: Vec<SimTask>, limit: Duration) -> Verdict {
     let deadline = rt.now() + limit;
     for client in clients {
         let late = rt.sleep_until(deadline);

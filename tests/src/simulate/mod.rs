@@ -44,3 +44,6 @@ pub use plan::{Epilogue, Overrides, Plan};
 pub use profile::Profile;
 pub use run::{Report, Story, run, tell};
 pub use shrink::shrink;
+
+/// A task of a simulated host.
+type SimTask = <quorate::sim::Sim as quorate::Executor>::Task<()>;

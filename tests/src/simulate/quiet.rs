@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::rt::local_task::LocalTask;
 use quorate::sim::Sim;
 use quorate::{At, Executor, GroupId, InitializeError, NodeId, Raft, StateMachine, WriteError};
 use serde::{Deserialize, Serialize};
 
+use super::SimTask;
 use super::checks::Verdict;
 use super::cluster::{Cluster, Phase};
 use super::faults::Fault;
@@ -144,7 +144,7 @@ pub async fn form(rt: Sim, raft: Raft<Tally>, members: Vec<(NodeId, String)>) {
 }
 
 /// Writes and reads now and then.
-pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Option<LocalTask<()>> {
+pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Option<SimTask> {
     if !has_groups(&cluster.plan) {
         return None;
     }

@@ -6,6 +6,8 @@ use std::fmt::Debug;
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 
+use super::membership::{put_membership, take_membership};
+use super::state::{put_claim, take_claim};
 use super::*;
 use crate::entries::Entries;
 use crate::identity::{

@@ -21,10 +21,10 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::rt::local_task::LocalTask;
 use quorate::sim::{Generator, Sim};
 use quorate::{Executor, NodeId};
 
+use super::SimTask;
 use super::cluster::{Cluster, Phase};
 
 /// A kind of fault.
@@ -142,7 +142,7 @@ impl fmt::Display for Fault {
 }
 
 /// Starts what makes things go wrong. A handle ends when its kind of fault is over and mended.
-pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<LocalTask<()>> {
+pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<SimTask> {
     let tasks = cluster.plan.faults.iter().map(|(fault, mean)| {
         let draw = match fault.draws_alone() {
             true => Rc::new(Generator::new(cluster.plan.seed, &format!("faults: {fault}"))),

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate::rt::local_task::LocalTask;
 use quorate::rt::{ReadHalf, Stream, WriteHalf};
 use quorate::sim::{Generator, Sim};
 use quorate::{Executor, Network, NodeId};
 
+use super::super::SimTask;
 use super::super::cluster::Cluster;
 use super::Calm;
 
@@ -37,7 +37,7 @@ pub(super) async fn strangers(calm: Calm) {
 
 /// Strangers who hold every place that they get, for as long as a node lets them: they begin a
 /// handshake, at most, and say nothing that would end it. They leave when this is dropped.
-pub fn siege(cluster: &Rc<Cluster>, rt: &Sim, id: NodeId) -> Vec<LocalTask<()>> {
+pub fn siege(cluster: &Rc<Cluster>, rt: &Sim, id: NodeId) -> Vec<SimTask> {
     let draw = Rc::new(Generator::new(cluster.plan.seed, &format!("siege of {id}")));
     crowd(cluster, rt, &draw, id, BESIEGERS, begin)
 }
@@ -49,7 +49,7 @@ fn crowd(
     id: NodeId,
     many: u64,
     says: fn(&Generator) -> Bytes,
-) -> Vec<LocalTask<()>> {
+) -> Vec<SimTask> {
     let stranger =
         |_| rt.spawn(stranger(Rc::clone(cluster), rt.clone(), Rc::clone(draw), id, says));
     (0..many).map(stranger).collect()

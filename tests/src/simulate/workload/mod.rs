@@ -7,15 +7,15 @@ mod compaction;
 use std::rc::Rc;
 
 use quorate::Executor;
-use quorate::rt::local_task::LocalTask;
 use quorate::sim::Sim;
 
+use super::SimTask;
 use super::cluster::Cluster;
 use super::quiet;
 
 /// Starts all that is asked of a cluster from outside. The handles end when the clients have been
 /// told to, and have got their last answers.
-pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<LocalTask<()>> {
+pub fn start(cluster: &Rc<Cluster>, rt: &Sim) -> Vec<SimTask> {
     let clients = (0..cluster.plan.load.clients)
         .map(|number| rt.spawn(clients::outside(Rc::clone(cluster), rt.clone(), number)));
     let compaction = rt.spawn(compaction::run(Rc::clone(cluster), rt.clone()));
