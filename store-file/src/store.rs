@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use quorate_core::plant;
 use quorate_core::{
     Appended, ClusterId, Completion, Entries, GroupId, Identity, Index, LogStore, LogWrite, NodeId,
     Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
