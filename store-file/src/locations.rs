@@ -73,9 +73,19 @@ impl EntryLocations {
     }
 
     pub(crate) fn extend(&mut self, locations: impl IntoIterator<Item = EntryLocation>) {
+        // Those of one write are in one segment, and are counted together.
+        let (mut segment, mut bytes) = (0, 0);
         for location in locations {
-            count(&mut self.bytes, location);
+            if location.segment != segment && bytes > 0 {
+                *self.bytes.entry(segment).or_default() += bytes;
+                bytes = 0;
+            }
+            segment = location.segment;
+            bytes += u64::from(location.len);
             self.list.push_back(location);
+        }
+        if bytes > 0 {
+            *self.bytes.entry(segment).or_default() += bytes;
         }
     }
 

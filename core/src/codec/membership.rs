@@ -73,6 +73,7 @@ pub(crate) fn membership_bytes(membership: &Membership) -> usize {
 }
 
 /// Appends a configuration.
+#[cold] // Out of the way of commands, which are put in a loop.
 pub(crate) fn put_membership(to: &mut Gather, membership: &Membership) {
     put_structure(to, membership);
 }
