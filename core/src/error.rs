@@ -228,9 +228,11 @@ pub enum ReadError {
 /// Why a cluster was not formed.
 #[derive(Clone, Debug, Error)]
 pub enum InitializeError {
-    /// The group was founded with another list.
+    /// The group was founded with another list. To found it anew, remove it first from all nodes
+    /// that have it, with [`Node::remove`](crate::Node::remove). Never empty a node's store for the
+    /// sake of one group: that discards the logs and votes of its other groups.
     #[error(
-        "the group was founded by the nodes {}, and the list has {}: start this node with the founders' list, or with an empty folder to make it part of another cluster",
+        "the group was founded by the nodes {}, and the list has {}: start this node with the founders' list. To found the group anew, first remove it from all nodes that have it (`Node::remove`; an empty folder, on a node without other groups)",
         Ids(.founders), Ids(.listed)
     )]
     Founded {
@@ -252,10 +254,12 @@ pub enum InitializeError {
         /// The ids of the list that was told here.
         listed: BTreeSet<NodeId>,
     },
-    /// This node has promised to be part of another cluster. That may have been formed since, and
-    /// count this node's store among its members: then the store must not be deleted.
+    /// This node has promised to be part of the group as another list founds it. That may have been
+    /// done since, and count this node's store among the members: then the group's data must not be
+    /// deleted. Otherwise [`Node::remove`](crate::Node::remove) takes the promise back. It must also
+    /// run on the founder, which could otherwise still use the promise.
     #[error(
-        "this node has accepted the claim of node {} for the list {}, and the list given now has {}: start it with the list of that claim. Or, only if no node of that list is a member of a cluster formed with it, on an empty folder",
+        "this node has accepted the claim of node {} for the list {}, and the list given now has {}: start it with the list of that claim. Or, only if no node of that list is a member of the group formed with it, remove the group from all of them, the founder first (`Node::remove`; an empty folder, on a node without other groups)",
         .founder.id, Ids(.promised), Ids(.listed)
     )]
     Promised {
@@ -266,8 +270,13 @@ pub enum InitializeError {
         /// The ids of the list that was told now.
         listed: BTreeSet<NodeId>,
     },
-    /// This replica was removed from its cluster.
-    #[error("this replica was removed from its cluster: give the node an empty folder")]
+    /// This replica was removed from the group: another disk of the node has taken its place. The
+    /// other groups of its store may still count on it. [`Node::remove`](crate::Node::remove)
+    /// deletes what this one has left there; it must not be opened on this store again then, as its
+    /// votes are forgotten.
+    #[error(
+        "this replica was removed from the group, as another disk of the node has taken its place: start the node on that disk. Only if that one is lost, and a majority of the other nodes of each group runs, start it with an empty folder"
+    )]
     Spent,
     /// The list can't be one.
     #[error("the list of members is invalid: {0}")]

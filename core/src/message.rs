@@ -72,7 +72,7 @@ pub enum Situation {
         /// A configuration that it holds has named it as a voter.
         voter: bool,
     },
-    /// It has been removed from its cluster.
+    /// It has been removed from the group.
     Spent,
     /// Its store belongs to another cluster than the one of the question.
     Elsewhere,

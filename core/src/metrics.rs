@@ -220,7 +220,7 @@ pub enum Obstacle {
     NoVote,
     /// It answers, and the others are waited for.
     Forming,
-    /// It has promised to be part of a cluster of other nodes.
+    /// It has promised to be part of the group as another list of nodes founds it.
     Promised {
         /// Who founds that one.
         founder: NodeId,
@@ -232,7 +232,7 @@ pub enum Obstacle {
     Formed,
     /// Its store belongs to another cluster.
     OtherCluster,
-    /// It has been removed from its cluster.
+    /// It has been removed from the group.
     Spent,
 }
 
@@ -269,7 +269,7 @@ impl fmt::Display for Obstacle {
                 let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
                 write!(
                     f,
-                    "it has promised node {founder} to be part of a cluster of the nodes {}; only if none of these is a member of such a cluster may its folder be deleted",
+                    "it has promised node {founder} to be part of the group of the nodes {}; only if none of these is a member of that group, remove the group from all of them, node {founder} first (`Node::remove`; an empty folder, on a node without other groups)",
                     ids.join(", ")
                 )
             }
@@ -277,7 +277,7 @@ impl fmt::Display for Obstacle {
                 "it is a member of the group, which was formed before this disk was empty: the group's leader has to let this disk in",
             ),
             Self::OtherCluster => f.write_str("its store belongs to another cluster"),
-            Self::Spent => f.write_str("it has been removed from its cluster"),
+            Self::Spent => f.write_str("it has been removed from the group"),
         }
     }
 }

@@ -114,7 +114,7 @@ pub enum StoreState {
     Admitted,
     /// A log or a snapshot.
     Member,
-    /// It was removed from its cluster.
+    /// It was removed from the group.
     Spent,
 }
 

@@ -140,4 +140,8 @@ fn a_cluster_that_is_not_formed_says_whose_list_differs() {
     assert!(text.contains("only if no node of that list is a member"), "{text}");
     let promised = Obstacle::Promised { founder: 7, ids: theirs }.to_string();
     assert!(promised.contains("promised node 7") && promised.contains("1, 2, 4"), "{promised}");
+    // Other groups of a node may need its store.
+    for advice in [founded.to_string(), text, promised] {
+        assert!(advice.contains("`Node::remove`"), "{advice}");
+    }
 }

@@ -16,7 +16,7 @@
 //! | --- | --- |
 //! | 1 | the claim that was accepted: a structure |
 //! | 2 | the id of the cluster that has let the group in (16 bytes) |
-//! | 3 | it was removed from its cluster (no bytes) |
+//! | 3 | it was removed from the group (no bytes) |
 //! | 4 | as field 1, where claims of several stores of the founder were accepted |
 //!
 //! A claim:

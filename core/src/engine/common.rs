@@ -446,7 +446,7 @@ impl Common {
         if spent && self.standing != Standing::Spent {
             tracing::warn!(
                 me = %self.me,
-                "this replica was removed from its cluster, and votes no more; its folder is kept"
+                "this replica was removed from the group, and votes in it no more; its data is kept"
             );
             self.set_standing(Standing::Spent);
         }
