@@ -31,6 +31,7 @@ fn main() -> quorate::Result<()> {
         let total = raft.write(5).await?; // replicated, durable, applied
         let seen = raft.read(|counter| counter.total).await?; // linearizable
         assert_eq!(total, seen);
+        node.shutdown().await?; // dropping the node would be a crash
         Ok(())
     })
 }
