@@ -1,4 +1,4 @@
-//! The settings of a node.
+//! The settings of a group on one of its nodes.
 
 use std::time::Duration;
 
@@ -9,8 +9,29 @@ use crate::error::ConfigError;
 use crate::transport::MessageLimit;
 use crate::types::Entry;
 
-/// The settings of a node. All nodes of a cluster should have the same; the defaults suit a local
-/// network.
+/// The settings of a group on one of its nodes: see [`GroupBuilder::config`]. A group should have
+/// the same on all of its nodes. Groups of a node may differ. The defaults suit a local network.
+///
+/// # With many groups
+/// All limits count for one group on one node, and none for the node as a whole. The defaults let
+/// 64 groups of a node hold, in the worst case:
+///
+/// | setting | 64 groups may hold |
+/// | --- | --- |
+/// | [`max_queued_bytes`](Self::max_queued_bytes) | 8 GiB of memory |
+/// | [`max_uncommitted_bytes`](Self::max_uncommitted_bytes) | 4 GiB of log, if all lead here |
+/// | [`max_inflight_bytes`](Self::max_inflight_bytes) | 512 MiB of memory for each peer |
+/// | [`max_pending_reads`](Self::max_pending_reads) | 6.4 million reads |
+/// | [`snapshot_after_bytes`](Self::snapshot_after_bytes) | 16 GiB of log before a snapshot |
+/// | [`max_retained_bytes`](Self::max_retained_bytes) | 256 GiB of log behind snapshots |
+///
+/// To bound a node as a whole, divide what it may hold by the number of its groups. For memory,
+/// lower `max_queued_bytes` and `max_uncommitted_bytes` first. Neither can be less than the largest
+/// command takes, so lower `max_command_bytes` with them. For disk space, lower
+/// `max_retained_bytes` and `snapshot_after_bytes`. What waits for a peer in the TCP transport is
+/// bounded there, for all groups together.
+///
+/// [`GroupBuilder::config`]: crate::GroupBuilder::config
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How often an idle leader lets its followers hear of it; default 100 ms. It bounds how long a
@@ -22,7 +43,10 @@ pub struct Config {
     /// twice this. Default 1 s. Also how long a leader goes on without hearing from a quorum
     /// (check-quorum), and how long a node that has heard from a leader refuses others its vote.
     /// Too short: a pause of the leader, or of its disk, costs an election. Too long: writes wait
-    /// that long after a leader's death. At least three heartbeat intervals.
+    /// that long after a leader's death. At least three heartbeat intervals. Whether another node
+    /// is alive, which groups at rest count on, is judged once for all groups: with the shortest
+    /// heartbeat interval and the longest election timeout of a node's open groups. So one group
+    /// with a long timeout makes all groups at rest notice a dead node late.
     pub election_timeout: Duration,
 
     /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when
@@ -70,9 +94,10 @@ pub struct Config {
     /// `max_command_bytes` and [`Entry::OVERHEAD_BYTES`].
     pub max_uncommitted_bytes: usize,
 
-    /// The commands that the handles of a node have queued and that have not been answered, in
-    /// bytes; default 128 MiB. At the limit a write gets `Busy`. Too small: writes are refused
-    /// under bursts. Too large: memory. At least `max_command_bytes` and [`Entry::OVERHEAD_BYTES`].
+    /// The commands that the handles of a group have queued on this node and that have not been
+    /// answered, in bytes; default 128 MiB. At the limit a write gets `Busy`. Too small: writes are
+    /// refused under bursts. Too large: memory. At least `max_command_bytes` and
+    /// [`Entry::OVERHEAD_BYTES`].
     pub max_queued_bytes: usize,
 
     /// The entries handed to the state machine in one batch, in bytes; default 1 MiB. One entry may
