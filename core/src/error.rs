@@ -86,7 +86,11 @@ impl StoreError {
     }
 }
 
-/// Why a node has stopped for good. All handles share it.
+/// Why a group, or a whole node, has stopped for good. All handles of the group share it.
+///
+/// [`Bug`](Self::Bug), [`Snapshot`](Self::Snapshot) and [`Command`](Self::Command) of a group end
+/// that group on this node, and the node's other groups go on. All others end the node with all of
+/// its groups. So does a bug outside of the groups.
 #[derive(Clone, Debug, Error)]
 pub enum Fatal {
     /// The log store failed.
@@ -99,7 +103,7 @@ pub enum Fatal {
     /// The transport can't go on: without it the node would be cut off and look healthy.
     #[error("the transport failed: {0}")]
     Transport(String),
-    /// The node was dropped while it ran.
+    /// The [`Node`](crate::Node) was dropped while it ran.
     #[error("the node was dropped")]
     Dropped,
     /// The store has less than peers remember of it: it was put back to an earlier state.
@@ -192,11 +196,11 @@ pub enum WriteError {
     /// time: the write may or may not take effect.
     #[error("the outcome of the write is unknown")]
     Unknown,
-    /// The node is stopping.
-    #[error("the node is stopping")]
+    /// The group is stopping on this node, or the node is.
+    #[error("the group is stopping on this node")]
     Shutdown,
-    /// The node has failed.
-    #[error("the node has failed: {0}")]
+    /// The group has failed on this node, or the node has.
+    #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
 }
 
@@ -217,15 +221,15 @@ pub enum ReadError {
     /// later.
     #[error("too many reads are waiting")]
     Busy,
-    /// The node is stopping.
-    #[error("the node is stopping")]
+    /// The group is stopping on this node, or the node is.
+    #[error("the group is stopping on this node")]
     Shutdown,
-    /// The node has failed.
-    #[error("the node has failed: {0}")]
+    /// The group has failed on this node, or the node has.
+    #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
 }
 
-/// Why a cluster was not formed.
+/// Why a group was not formed.
 #[derive(Clone, Debug, Error)]
 pub enum InitializeError {
     /// The group was founded with another list. To found it anew, remove it first from all nodes
@@ -281,11 +285,11 @@ pub enum InitializeError {
     /// The list can't be one.
     #[error("the list of members is invalid: {0}")]
     Membership(String),
-    /// The node is stopping.
-    #[error("the node is stopping")]
+    /// The group is stopping on this node, or the node is.
+    #[error("the group is stopping on this node")]
     Shutdown,
-    /// The node has failed.
-    #[error("the node has failed: {0}")]
+    /// The group has failed on this node, or the node has.
+    #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
 }
 
@@ -311,11 +315,11 @@ pub enum SnapshotError {
     /// Nothing has been applied yet, so there is nothing to take a snapshot of.
     #[error("nothing has been applied yet")]
     Nothing,
-    /// The node is stopping.
-    #[error("the node is stopping")]
+    /// The group is stopping on this node, or the node is.
+    #[error("the group is stopping on this node")]
     Shutdown,
-    /// The node has failed.
-    #[error("the node has failed: {0}")]
+    /// The group has failed on this node, or the node has.
+    #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
 }
 

@@ -1,4 +1,4 @@
-//! What a node tells of itself.
+//! What a group tells of itself on one of its nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::identity::{ClusterId, Replica};
 use crate::membership::Membership;
 use crate::types::{Index, LogId, NodeId, Term};
 
-/// The role of a node in its current term.
+/// The role of a replica of a group in its current term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// Follows a leader, or waits for one.
@@ -36,17 +36,17 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a node tells of itself: a watch, published at the end of each of its turns in which
-/// something changed.
+/// What a group tells of itself on one of its nodes. It is a watch, published at the end of each
+/// turn of the group in which something changed. "It" is the node's replica of the group.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// The node.
     pub id: NodeId,
     /// The node and its store. A store is another replica after its disk was lost.
     pub replica: Replica,
-    /// How often a node has started on this store.
+    /// How often the node has started on this store.
     pub boot: u64,
-    /// The cluster that the store belongs to; none before its group is formed.
+    /// The cluster that the store belongs to; none before its first group is formed.
     pub cluster: Option<ClusterId>,
     /// While the group is being formed, and while the empty disk of a node waits to be let in: why
     /// each of the other nodes of the list is waited for.
@@ -78,7 +78,7 @@ pub struct Metrics {
     pub committed: Index,
     /// How often, in this run, a leader has told of another entry in the place of a committed one.
     /// None of that was taken. It is 0 unless messages are forged or the disks of other nodes were
-    /// put back: then this node's folder may be the only one with all acknowledged writes.
+    /// put back: then this node's store may be the only one with all acknowledged writes.
     pub contradictions: u64,
     /// Up to here its state machine has applied.
     pub applied: Index,
@@ -86,10 +86,10 @@ pub struct Metrics {
     pub snapshot: LogId,
     /// The last entry that is purged from its log.
     pub purged: LogId,
-    /// Why the last snapshot that this node wanted to take was not taken or written; none after one
-    /// that was. The node goes on, and its log grows.
+    /// Error of the last snapshot attempt; cleared on success. The group goes on, and its log
+    /// grows.
     pub snapshot_error: Option<SnapshotError>,
-    /// The configuration in force; none before the cluster is formed.
+    /// The configuration in force; none before the group is formed.
     pub membership: Option<Membership>,
     /// How many messages the transport has dropped since it was made, of all groups that share it:
     /// for peers that can't be reached, and for those that are too slow. Raft repeats what matters,
@@ -97,7 +97,7 @@ pub struct Metrics {
     pub dropped_messages: u64,
     /// On a leader: its peers.
     pub peers: BTreeMap<Replica, PeerMetrics>,
-    /// Why the node has stopped for good, if it has.
+    /// Why the group, or its whole node, has stopped for good, if it has.
     pub fatal: Option<Fatal>,
 }
 

@@ -1,4 +1,4 @@
-//! The handle of a node for callers on its own thread.
+//! The handle of a group for callers on its node's own thread.
 
 use std::rc::Rc;
 

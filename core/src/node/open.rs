@@ -29,7 +29,7 @@ impl<'a, R, S, T> GroupBuilder<'a, R, S, T> {
         Self { node, group, config: Config::default() }
     }
 
-    /// Its settings; see [`Config`] for the defaults.
+    /// Its settings on this node; see [`Config`] for the defaults.
     pub fn config(self, config: Config) -> Self {
         Self { config, ..self }
     }

@@ -1,4 +1,4 @@
-//! The handle of a node for any thread and any executor.
+//! The handle of a group on its node, for any thread and any executor.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,8 +24,8 @@ use crate::metrics::Metrics;
 use crate::state_machine::{Command, StateMachine};
 use crate::types::{Entry, GroupId, LogId, NodeId};
 
-/// A handle of a node: cheap to clone, usable from any thread and from any executor. It wakes the
-/// node at most once for all that has gathered. On the node's own thread,
+/// A handle of one group on its node: cheap to clone, usable from any thread and from any executor.
+/// It wakes the node at most once for all that has gathered. On the node's own thread,
 /// [`LocalRaft`](crate::LocalRaft) costs less.
 pub struct Raft<SM: StateMachine> {
     mailbox: Arc<SharedMailbox<SM>>,
@@ -135,7 +135,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// returns once that is committed and this node is a part of it. Call it on the node with the
     /// lowest id, which founds the group, or with the same list on each of them, and again on every
     /// start. It takes all nodes of the list to form the group; from then on a majority is
-    /// enough.
+    /// enough. With many groups, open all of them first and then wait for all at once: nodes that
+    /// wait for one group before they open the next, in different orders, wait for each other.
     ///
     /// It is `Ok` where the group was founded with the same ids, whatever has changed since. On a
     /// node whose disk was lost it returns when the new disk has taken the place of the old one:
@@ -148,8 +149,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// # Errors
     /// [`InitializeError`]: the list can't be one (an id or an address twice, an address that can't
     /// be one, this node not in it); the group was founded with another list, another node was told
-    /// another one, or this node has promised to be part of another cluster. If the node ends
-    /// meanwhile (`Shutdown`, `Fatal`), it is open whether the group was formed.
+    /// another one, or this node has promised another founder to be part of the group. If the group
+    /// or the node ends meanwhile (`Shutdown`, `Fatal`), it is open whether the group was formed.
     pub async fn initialize(
         &self,
         members: impl IntoIterator<Item = (NodeId, impl Into<String>)>,
@@ -168,8 +169,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// call itself; dropping the future does not take it back.
     ///
     /// Errors: [`SnapshotError`]: nothing was ever applied (`Nothing`), or it can't be taken
-    /// (`StateMachine`) or written (`Store`); the node goes on then, and the group's snapshot is
-    /// the one before. Where the node ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
+    /// (`StateMachine`) or written (`Store`); the group goes on then, and its snapshot is
+    /// the one before. Where it ends meanwhile (`Shutdown`, `Fatal`) it is open whether there
     /// is a new one.
     pub fn snapshot(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
         self.ask(Admin::Snapshot)
@@ -183,7 +184,7 @@ impl<SM: StateMachine> Raft<SM> {
     ///
     /// It is queued by the call itself; dropping the future does not take it back.
     ///
-    /// Errors: the node ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was
+    /// Errors: the group ends meanwhile (`Shutdown`, `Fatal`); it is open then whether anything was
     /// purged.
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
         self.ask(Admin::Purge)
@@ -211,7 +212,7 @@ impl<SM: StateMachine> Raft<SM> {
         ended(self.mailbox.known.outcome.clone())
     }
 
-    /// What the node tells of itself, now and whenever it changes.
+    /// What the group tells of itself on this node, now and whenever it changes.
     ///
     /// A borrow of it holds up the node, which publishes: drop it soon, and don't borrow twice in
     /// one expression. Clone what is needed for longer.
@@ -219,7 +220,7 @@ impl<SM: StateMachine> Raft<SM> {
         self.mailbox.known.metrics.clone()
     }
 
-    /// Hands the node a message from a peer: the receiving end of a transport of one's own. What is
+    /// Hands the group a message from a peer: the receiving end of a transport of one's own. What is
     /// too much is dropped.
     pub fn deliver(&self, message: Message) {
         self.mailbox.deliver(message);
