@@ -11,6 +11,23 @@
 //!
 //! What only one role needs lives in that role: `follower`, `candidate`, `leader`. What all of them
 //! share is `Common`.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `mod.rs` | [`Engine`]: its inputs, its timers, and the changes of role |
+//! | `input.rs`, `output.rs` | what an engine is told, and what it wants done |
+//! | `messages.rs` | which messages are believed, and which role they concern |
+//! | `common.rs` | what every role needs: the log, the hard state, the time |
+//! | `log.rs` | the identity of entries, what is durable, and what is purged |
+//! | `follower.rs`, `candidate.rs`, `leader.rs` | the roles |
+//! | `progress.rs`, `inflight.rs` | a leader's view of one peer, and the window to it |
+//! | `round_trips.rs` | how long voters take to answer a candidate |
+//! | `read_index.rs` | linearizable reads, both ends |
+//! | `forward.rs` | writes passed on to the leader, both ends |
+//! | `snapshot.rs` | a snapshot on its way to a follower, both ends |
+//! | `liveness.rs` | groups at rest |
+//! | `formation.rs`, `exchange.rs` | forming a group, and letting a new disk in for a lost one |
+//! | `stamps.rs` | the times of entries |
 
 mod candidate;
 mod common;

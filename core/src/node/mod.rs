@@ -7,6 +7,8 @@
 //! | `turns` | the loop, which gives them their turns |
 //! | `liveness` | what nodes say to each other for all of their groups |
 //! | `ready`, `timers` | which groups have something to do, and when others will |
+//! | `wakes` | answers to callers on other threads, given by one wake |
+//! | `delays` | what has kept the node's thread, where turns come late |
 //! | `open` | the description of a group that is to be opened |
 //! | `group/` | one group: its turns, its state machine's side, and those who wait for it |
 //! | `group/admin` | administrative requests |

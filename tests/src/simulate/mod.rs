@@ -12,6 +12,7 @@
 //! | `healing.rs`, `epilogue.rs` | what must come of it when all is well again |
 //! | `cluster.rs` | the hosts and their processes |
 //! | `workload/` | what is asked of them |
+//! | `quiet.rs` | further groups on the same nodes, mostly at rest, with checks of their own |
 //! | `faults/`, `atlas.rs` | what goes wrong, and how much of it may |
 //! | `observed.rs`, `observer.rs`, `model.rs` | what is seen, and what is known from it |
 //! | `ledger.rs`, `history.rs` | what is replicated, and what clients were told of it |

@@ -3,6 +3,19 @@
 //! The node's loop gives it turns ([`turn`]). What a turn wants to have done and can't do at once
 //! (reading the log, writing a snapshot, a slow state machine) is a task, which tells what has come
 //! of it by an event.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `turn.rs` | a turn: events and requests in, then one write, the messages and the answers |
+//! | `mailbox.rs` | where everything arrives, and what handles share with the group |
+//! | `quota.rs` | bounds on what handles have under way |
+//! | `commands.rs`, `command_cache.rs` | decoding commands on the leader, once |
+//! | `forwarding.rs`, `deadline_queue.rs` | writes on their way to the leader, and those that wait |
+//! | `replies.rs`, `refusals.rs` | who waits for what, and the errors of those without a leader |
+//! | `apply.rs` | the state machine's side: applying, reads, views and restoring |
+//! | `snapshots.rs` | writing, receiving and reading snapshots |
+//! | `admin.rs` | administrative requests |
+//! | `waits.rs` | why the node can't take part in the group, for metrics and the log |
 
 mod admin;
 mod apply;

@@ -1,4 +1,5 @@
-//! A turn of a group: take what has come, step the engine for all of it, then act once.
+//! A turn of a group: take what has come, step the engine for all of it, then act once. That is one
+//! write to the store, then the messages, then the answers and what is to be applied.
 
 use std::ops::Range;
 use std::rc::Rc;
