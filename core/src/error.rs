@@ -260,8 +260,8 @@ pub enum InitializeError {
     },
     /// This node has promised to be part of the group as another list founds it. That may have been
     /// done since, and count this node's store among the members: then the group's data must not be
-    /// deleted. Otherwise [`Node::remove`](crate::Node::remove) takes the promise back. It must also
-    /// run on the founder, which could otherwise still use the promise.
+    /// deleted. Otherwise [`Node::remove`](crate::Node::remove) takes the promise back. Remove the
+    /// group from the founder as well, which could otherwise still use the promise.
     #[error(
         "this node has accepted the claim of node {} for the list {}, and the list given now has {}: start it with the list of that claim. Or, only if no node of that list is a member of the group formed with it, remove the group from all of them, the founder first (`Node::remove`; an empty folder, on a node without other groups)",
         .founder.id, Ids(.promised), Ids(.listed)

@@ -78,7 +78,8 @@ pub trait Transport: 'static {
         Obstacle::Silent
     }
 
-    /// The node has ended: nothing goes to the inbox any more, and what runs on its behalf stops.
+    /// The group has ended on this node: nothing goes to its inbox any more, and what runs on its
+    /// behalf stops. With the last group, [`NODE_GROUP`](crate::NODE_GROUP) is detached, too.
     fn detach(&self, group: GroupId) {
         let _ = group;
     }

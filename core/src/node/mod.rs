@@ -199,7 +199,11 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// Begins to describe a group that is to be opened on this node. A node may have any number of
-    /// groups, each with a state machine, settings and members of its own.
+    /// groups, each with a state machine, settings and members of its own, all within one cluster.
+    /// Any number but `u64::MAX` may be the id of a group.
+    ///
+    /// A node opens no group by itself. One that is not opened after a restart keeps its data, and
+    /// this node counts as down for the group's other members.
     ///
     /// ```no_run
     /// # use quorate_core::{Config, LogStore, Node, StartError, StateMachine, Transport};
@@ -230,6 +234,9 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// it is stopped first, as [`stop`](Self::stop) does. Nobody can open it meanwhile. The removal
     /// is durable when this returns, and the group is empty when it is opened again. Other groups
     /// keep their data. A group that the store does not hold is removed already.
+    ///
+    /// Only the data of this node is removed. The group's other members are not told, and still
+    /// count this node as a member; the membership can't be changed yet.
     ///
     /// Remove a group from a node that is no longer a member of it, or from all of its nodes. A
     /// member that opens a removed group again has forgotten entries that it acknowledged and votes
@@ -277,7 +284,8 @@ impl<R, S, T> Node<R, S, T> {
         self.parts.replica
     }
 
-    /// The groups that are open, in the order of their ids.
+    /// The groups that are open, in the order of their ids. Groups that are only in the store are
+    /// not listed.
     pub fn groups(&self) -> Vec<GroupId> {
         self.parts.groups.ids()
     }

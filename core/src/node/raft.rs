@@ -220,8 +220,8 @@ impl<SM: StateMachine> Raft<SM> {
         self.mailbox.known.metrics.clone()
     }
 
-    /// Hands the group a message from a peer: the receiving end of a transport of one's own. What is
-    /// too much is dropped.
+    /// Hands the group a message from a peer: the receiving end of a transport of one's own.
+    /// Messages beyond the inbox limit are dropped.
     pub fn deliver(&self, message: Message) {
         self.mailbox.deliver(message);
     }

@@ -10,7 +10,7 @@
 //! | `mailbox.rs` | where everything arrives, and what handles share with the group |
 //! | `quota.rs` | bounds on what handles have under way |
 //! | `commands.rs`, `command_cache.rs` | decoding commands on the leader, once |
-//! | `forwarding.rs`, `deadline_queue.rs` | writes on their way to the leader, and those that wait |
+//! | `forwarding.rs`, `deadline_queue.rs` | writes on their way to the leader |
 //! | `replies.rs`, `refusals.rs` | who waits for what, and the errors of those without a leader |
 //! | `apply.rs` | the state machine's side: applying, reads, views and restoring |
 //! | `snapshots.rs` | writing, receiving and reading snapshots |
