@@ -9,7 +9,7 @@ use std::fmt;
 /// Makes the type, what each bug is in words, and the list of all.
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $name:ident,)*) => {
-        /// A bug. Most are rows of docs/known-bugs.md; those that begin with `X` are ours.
+        /// A bug, by its row in docs/known-bugs.md. `F`, `V` and `X` are our own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
             $($(#[doc = $what])+ $name,)*
