@@ -93,7 +93,7 @@ fn a_node_keeps_the_promise_to_its_founder_when_it_is_told_another_list() {
         assert!(held.contains(promise), "{held}");
         let alone = cluster.line(2).told(&[3]);
         let said = alone.is_refused();
-        shows(&said, ["the claim of node 1 for the list 1, 2, 3", "told now has 3:"]);
+        shows(&said, ["the claim of node 1 for the list 1, 2, 3", "given now has 3:"]);
         let held = folders::check(&cluster.data_of(2));
         assert!(held.contains(promise), "{held}");
         cluster.start_node(1);
