@@ -80,8 +80,8 @@ fn round(batch: usize) -> Result<()> {
 /// So many writes are counted, so that the start of the nodes hardly matters.
 const WRITES: usize = 2048;
 
-/// Writes on the leader of three nodes of one thread, with logs in memory, so many at once: a turn of each node, its messages,
-/// and the answers. What the nodes do by time is counted as well, and is little.
+/// Writes on the leader of three nodes of one thread, with logs in memory, so many at once. What
+/// the nodes do by time is counted as well, and is little.
 fn write(at_once: usize) -> Result<()> {
     counted(|| {
         Tokio::run(&Launch::named("write"), async move |rt: Tokio| {

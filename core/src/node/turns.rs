@@ -47,21 +47,19 @@ impl<R: Executor> Loop<R> {
     /// The node has failed, or a group has while the node was stopping.
     pub(super) async fn run(mut self) -> Result<(), Fatal> {
         loop {
-            if !self.due.is_empty() {
+            if self.due.is_empty() {
+                poll_fn(|context| {
+                    // A turn looks at the time anyway: the timers are needed by those that wait for
+                    // nothing else.
+                    match self.groups.ready.poll(context) {
+                        Poll::Ready(()) => Poll::Ready(()),
+                        Poll::Pending => self.timers.poll(context),
+                    }
+                })
+                .await;
+            } else {
                 yield_now().await;
             }
-            poll_fn(|context| {
-                if !self.due.is_empty() {
-                    return Poll::Ready(());
-                }
-                // A turn looks at the time anyway: the timers are needed by those that wait for
-                // nothing else.
-                match self.groups.ready.poll(context) {
-                    Poll::Ready(()) => Poll::Ready(()),
-                    Poll::Pending => self.timers.poll(context),
-                }
-            })
-            .await;
             if !self.groups.has_ended() {
                 self.turn()?;
             }
@@ -94,7 +92,8 @@ impl<R: Executor> Loop<R> {
                 break;
             }
         }
-        self.timers.set(OF_WAKES, self.groups.ready.wakes.end_turn(began));
+        let wake_at = self.groups.ready.wakes.end_turn(|| self.rt.now());
+        self.timers.set(OF_WAKES, wake_at);
         Ok(())
     }
 

@@ -103,20 +103,20 @@ impl Wakes {
         }
     }
 
-    /// The turn that began at `now` is over, and all are woken that were answered. When there must
-    /// be another turn, for those whom other tasks are to wake.
-    pub(super) fn end_turn(&self, now: Instant) -> Option<Instant> {
+    /// The turn is over, and all are woken that were answered. When there must be another turn, for
+    /// those whom other tasks are to wake.
+    pub(super) fn end_turn(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         self.in_turn.set(false);
-        self.flush(now + PATIENCE);
+        self.flush(|| now() + PATIENCE);
         self.handed_over.borrow().front().map(|(until, _)| *until)
     }
 
-    fn flush(&self, until: Instant) {
+    fn flush(&self, until: impl FnOnce() -> Instant) {
         let Some((first, batch)) = self.first.take() else { return };
         let others = self.others.take();
         if !others.is_empty() {
             match batch.fill(others) {
-                Ok(()) => self.handed_over.borrow_mut().push_back((until, batch)),
+                Ok(()) => self.handed_over.borrow_mut().push_back((until(), batch)),
                 // The first task has come to its answer by itself.
                 Err(others) => others.into_iter().for_each(Waker::wake),
             }
@@ -127,7 +127,7 @@ impl Wakes {
     /// The node has ended: all are woken, and from now on each at once.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
-        self.flush(Instant::default());
+        self.flush(Instant::default);
         self.wake_left(Instant::from_nanos(u64::MAX));
     }
 

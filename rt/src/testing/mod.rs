@@ -24,7 +24,8 @@ use crate::{ContinuousInstant, Executor, Instant, Launch};
 /// A runtime in memory. Its clones share the tasks, the time and the disk.
 ///
 /// Each run is like the other. Time passes only when no task can run, and then up to the next timer
-/// at once, or as a test says. Blocking work is done in place. What waits for another thread waits for ever.
+/// at once, or as a test says. Blocking work is done in place. What waits for another thread waits
+/// for ever.
 #[derive(Clone, Default)]
 pub struct Memory {
     tasks: Rc<Tasks>,

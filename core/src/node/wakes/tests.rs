@@ -61,7 +61,7 @@ fn answered(wakes: &Wakes) -> [Waiting; 3] {
     wakes.begin_turn(NOW);
     three.iter_mut().for_each(|waiting| waiting.answer(wakes));
     assert_eq!(three.each_ref().map(Waiting::wakes), [0, 0, 0], "the turn is not over");
-    assert_eq!(wakes.end_turn(NOW), Some(NOW + PATIENCE), "there must be another turn");
+    assert_eq!(wakes.end_turn(|| NOW), Some(NOW + PATIENCE), "there must be another turn");
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 0, 0], "one wake of the node");
     three
 }
@@ -84,7 +84,7 @@ fn the_node_wakes_those_whom_the_first_task_has_not_woken_in_time() {
     let three = answered(&wakes);
     let soon = NOW + PATIENCE / 2;
     wakes.begin_turn(soon);
-    assert_eq!(wakes.end_turn(soon), Some(NOW + PATIENCE));
+    assert_eq!(wakes.end_turn(|| soon), Some(NOW + PATIENCE));
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 0, 0], "the first may be about to run");
     wakes.begin_turn(NOW + PATIENCE);
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1]);
@@ -118,7 +118,7 @@ fn a_first_task_that_looks_before_the_turn_is_over_leaves_the_others_to_the_node
     assert_eq!(three[0].poll(), Poll::Ready(Ok(7)));
     three[1].answer(&wakes);
     three[2].answer(&wakes);
-    wakes.end_turn(NOW);
+    wakes.end_turn(|| NOW);
     assert_eq!(three.each_ref().map(Waiting::wakes), [1, 1, 1]);
 }
 
@@ -131,7 +131,7 @@ fn an_answer_outside_of_a_turn_brings_one() {
     waiting.answer(&wakes);
     assert!(signal.poll(context).is_ready());
     wakes.begin_turn(NOW);
-    assert_eq!(wakes.end_turn(NOW), None, "there is nobody else to be woken");
+    assert_eq!(wakes.end_turn(|| NOW), None, "there is nobody else to be woken");
     assert_eq!(waiting.wakes(), 1);
 }
 
@@ -156,6 +156,6 @@ fn an_answer_for_a_receiver_that_is_gone_wakes_nobody() {
     let mut waiting = Waiting::new();
     drop(waiting.receiver);
     waiting.sender.take().unwrap().send(7, &wakes);
-    assert_eq!(wakes.end_turn(NOW), None);
+    assert_eq!(wakes.end_turn(|| NOW), None);
     assert_eq!(waiting.task.wakes.load(Ordering::SeqCst), 0);
 }
