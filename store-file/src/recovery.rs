@@ -192,6 +192,13 @@ async fn note_records<R: Files>(
             return damaged(format!("the log can't have been durable up to {}", record.durable));
         }
         tail.durable = record.durable;
+        plant!(
+            X12,
+            content = match content {
+                Content::Copy(copied) => Content::Write(copied),
+                content => content,
+            }
+        );
         match content {
             Content::SyncMarker => {
                 if record.durable != at || record.body_bytes > 0 {
@@ -212,7 +219,6 @@ async fn note_records<R: Files>(
             Content::Remove => logs.remove(record.group),
             Content::Skipped => {}
             Content::Copy(Decoded { write, spans, .. }) => {
-                plant!(X12, drop(logs.note(record.group, &write, false, &spans, at)));
                 if let Err(reason) = logs.note_copy(record.group, &write.entries, &spans, at) {
                     return damaged(reason);
                 }

@@ -46,7 +46,7 @@
 //! | --- | --- | --- |
 //! | 1 | pre-vote | 1 last log id; 2 number of the attempt |
 //! | 2 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
-//! | 3 | vote | 1 the leadership transfer, a structure, missing where there is none; 2 last log id; 3 number of the attempt |
+//! | 3 | vote | 1 the leadership transfer, if any; 2 last log id; 3 number of the attempt |
 //! | 4 | its answer | 1 granted: a byte, 0 or 1; 2 number of the attempt |
 //! | 5 | append | 1 log id of the one before; 2 commit index; 3 round; 4 durable index; 5 entries |
 //! | 6 | its answer | 1 round; then 2 matched index, or 3 index of the entry before and 4 hint |

@@ -130,10 +130,8 @@ impl Common {
         let mut starts = marks.starts.clone();
         let (term, last) = (hard_state.term, log_meta.last());
         starts.insert(boot.number, Start { tag: boot.tag, term, last });
-        while let Some((number, _)) = starts.first().filter(|_| starts.len() > MAX_STARTS) {
-            let number = *number;
-            starts.remove(&number);
-        }
+        let excess = starts.len().saturating_sub(MAX_STARTS);
+        let starts = starts.into_iter().skip(excess).collect();
         let mut random = fastrand::Rng::with_seed(seed);
         // Not from 0: an answer to a question of an earlier run must not pass for one to a later
         // question (L3).

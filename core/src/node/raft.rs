@@ -11,9 +11,8 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::group::mailbox::{
-    Crossing, End, Load, Outcome, Refused, Request, SharedMailbox, SharedReply, WriteResult,
-};
+use super::group::mailbox::{End, Outcome, Request, WriteResult};
+use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
 use super::wakes;
 use crate::config::Config;
@@ -91,7 +90,7 @@ impl<SM: StateMachine> Raft<SM> {
         let (to, result) = wakes::channel();
         let reply = SharedReply { to, bytes };
         let load = Load { bytes, ..Load::default() };
-        match mailbox.request(Request::Write { command, reply }, load) {
+        match mailbox.limited(Request::Write { command, reply }, load) {
             Ok(()) => Ok(result),
             Err(Refused::Busy) => Err(WriteError::Busy),
             Err(Refused::End(end)) => Err(WriteError::from(&end)),
@@ -124,7 +123,7 @@ impl<SM: StateMachine> Raft<SM> {
             crossing.answer_read(to, state.map(|state| look(state, read)));
         };
         let load = Load { reads: 1, ..Load::default() };
-        match self.mailbox.request(Request::Read(Box::new(read)), load) {
+        match self.mailbox.limited(Request::Read(Box::new(read)), load) {
             Ok(()) => Ok(result),
             Err(Refused::Busy) => Err(ReadError::Busy),
             Err(Refused::End(end)) => Err(ReadError::from(&end)),
@@ -195,11 +194,7 @@ impl<SM: StateMachine> Raft<SM> {
         request: F,
     ) -> impl Future<Output = Result<T, E>> + Send + use<SM, T, E, F> {
         let (answer, receiver) = oneshot::channel();
-        let taken = match self.mailbox.request(Request::Admin(request(answer)), Load::default()) {
-            Err(Refused::End(end)) => Err(end),
-            // It holds nothing.
-            Ok(()) | Err(Refused::Busy) => Ok(()),
-        };
+        let taken = self.mailbox.request(Request::Admin(request(answer)));
         answered(taken, receiver, self.metrics())
     }
 

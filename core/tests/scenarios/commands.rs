@@ -25,7 +25,8 @@
 //! | `release old` | … and arrives now |
 //! | `persist 1 …` | all pending writes are durable; `persist 1 x1`: the oldest only |
 //! | `disk 1 stalled` | `run` and `settle` don't complete its writes; `disk 1 works` |
-//! | `fetches manual` | entries and chunks of snapshots that a node asks for are read, and chunks that come in are written, only when the script says so (`fetches quick`: at once, as usual) … |
+//! | `fetches quick` | what a node reads for peers is read, and chunks are written, at once, as usual |
+//! | `fetches manual` | … or only when the script says so … |
 //! | `fetch 1` | … that is, now |
 //! | `draft 1` | … or one of the latter now |
 //! | `drafts fail` | no chunk that comes in can be written; `drafts work` |

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::channel::oneshot as shared_oneshot;
@@ -16,10 +16,10 @@ use futures::future::Shared;
 use quorate_rt::channel::{oneshot, watch};
 
 use super::super::liveness::{Liveness, OpenGroup};
-use super::super::ready::{Ready, SharedReady, Slot};
-use super::super::wakes::{self, Wakes};
+use super::super::ready::{Ready, Slot};
 use super::admin::Admin;
 use super::quota::LocalPermit;
+use super::shared::{Crossing, Load, SharedMailbox, SharedReply, SharedRequest, SharedState};
 use super::snapshots::View;
 use crate::config::Config;
 use crate::engine::{Fetch, Input, ReadChunk};
@@ -121,17 +121,10 @@ pub(crate) enum Request<W, R> {
 pub(crate) type WriteResult<SM> = Result<(LogId, <SM as StateMachine>::Response), WriteError>;
 /// A read: called once, with the state machine or with the reason why not.
 pub(crate) type LocalRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>)>;
-pub(crate) type SharedRead<SM> = Box<dyn FnOnce(Result<&SM, ReadError>, &Crossing) + Send>;
 
 pub(crate) struct LocalReply<SM: StateMachine> {
     pub(crate) to: oneshot::Sender<WriteResult<SM>>,
     pub(crate) permit: LocalPermit,
-}
-
-pub(crate) struct SharedReply<SM: StateMachine> {
-    pub(crate) to: wakes::Sender<WriteResult<SM>>,
-    /// What it takes of the limit.
-    pub(crate) bytes: usize,
 }
 
 /// Who waits for a write.
@@ -158,7 +151,6 @@ impl<SM: StateMachine> Reply<SM> {
 }
 
 pub(crate) type LocalRequest<SM> = Request<Reply<SM>, LocalRead<SM>>;
-pub(crate) type SharedRequest<SM> = Request<SharedReply<SM>, SharedRead<SM>>;
 
 /// How a group has ended.
 #[derive(Clone, Debug)]
@@ -202,31 +194,6 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     /// The turn has not looked for more of it, as it had some left from the one before.
     has_more: Cell<bool>,
     crossing: Rc<Crossing>,
-}
-
-/// What answers to other threads go through.
-pub(crate) struct Crossing {
-    /// The tasks that were answered.
-    wakes: Rc<Wakes>,
-    /// What the requests have held that were answered, to be given back at the end of the turn.
-    returned: Cell<Load>,
-}
-
-impl Crossing {
-    /// Answers a read.
-    pub(crate) fn answer_read<T>(&self, to: wakes::Sender<T>, answer: T) {
-        self.returned.update(|load| Load { reads: load.reads + 1, ..load });
-        to.send(answer, &self.wakes);
-    }
-}
-
-/// What the requests of other threads hold of the group's limits.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Load {
-    /// See [`Config::max_queued_bytes`].
-    pub(crate) bytes: usize,
-    /// See [`Config::max_pending_reads`].
-    pub(crate) reads: usize,
 }
 
 impl<SM: StateMachine> Mailbox<SM> {
@@ -479,79 +446,9 @@ pub(crate) fn refuse<SM: StateMachine>(request: LocalRequest<SM>, end: &End) {
     }
 }
 
-/// Why a request of another thread is not taken.
-pub(crate) enum Refused {
-    /// Those that are under way hold too much.
-    Busy,
-    /// The group has ended.
-    End(End),
-}
-
-/// The part that other threads reach.
-pub(crate) struct SharedMailbox<SM: StateMachine> {
-    pub(crate) known: Known,
-    ready: Arc<SharedReady>,
-    slot: Slot,
-    state: Mutex<SharedState<SM>>,
-}
-
-struct SharedState<SM: StateMachine> {
-    requests: VecDeque<SharedRequest<SM>>,
-    load: Load,
-    inbox: InboxLoad,
-    ended: Option<End>,
-}
-
-impl<SM: StateMachine> SharedMailbox<SM> {
-    fn lock(&self) -> MutexGuard<'_, SharedState<SM>> {
-        // Nothing under the lock can panic half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the request, which holds so much until it is answered.
-    pub(crate) fn request(&self, request: SharedRequest<SM>, load: Load) -> Result<(), Refused> {
-        let mut state = self.lock();
-        if let Some(end) = &state.ended {
-            return Err(Refused::End(end.clone()));
-        }
-        let Config { max_queued_bytes, max_pending_reads, .. } = *self.known.config;
-        let bytes = state.load.bytes.saturating_add(load.bytes);
-        let reads = state.load.reads.saturating_add(load.reads);
-        if load.bytes > 0 && bytes > max_queued_bytes || load.reads > 0 && reads > max_pending_reads
-        {
-            return Err(Refused::Busy);
-        }
-        state.load = Load { bytes, reads };
-        let is_first = state.requests.is_empty();
-        state.requests.push_back(request);
-        drop(state);
-        // Those that come before it is taken are seen with it.
-        if is_first {
-            self.ready.add(self.slot);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn deliver(&self, message: Message) {
-        let mut state = self.lock();
-        if state.inbox.takes(&message) {
-            drop(state);
-            let _ = self.request(Request::Deliver(Box::new(message)), Load::default());
-        }
-    }
-}
-
-impl<SM: StateMachine> SharedState<SM> {
-    /// Takes what has come into `requests`, which are none so far.
-    fn take(&mut self, requests: &mut VecDeque<SharedRequest<SM>>) {
-        self.inbox = InboxLoad::default();
-        mem::swap(&mut self.requests, requests);
-    }
-}
-
 /// The messages that wait for a group's next turn.
 #[derive(Clone, Copy, Default)]
-struct InboxLoad {
+pub(super) struct InboxLoad {
     bytes: usize,
     /// Some were dropped, which was told.
     has_dropped: bool,
@@ -559,7 +456,7 @@ struct InboxLoad {
 
 impl InboxLoad {
     /// Whether a message is taken.
-    fn takes(&mut self, message: &Message) -> bool {
+    pub(super) fn takes(&mut self, message: &Message) -> bool {
         let sum = self.bytes + message.bytes();
         if sum <= MAX_INBOX_BYTES {
             self.bytes = sum;

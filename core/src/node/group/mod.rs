@@ -7,7 +7,7 @@
 //! | file | concern |
 //! | --- | --- |
 //! | `turn.rs` | a turn: events and requests in, then one write, the messages and the answers |
-//! | `mailbox.rs` | where everything arrives, and what handles share with the group |
+//! | `mailbox.rs`, `shared.rs` | where everything arrives: from the node's thread, and from others |
 //! | `quota.rs` | bounds on what handles have under way |
 //! | `commands.rs`, `command_cache.rs` | decoding commands on the leader, once |
 //! | `forwarding.rs`, `deadline_queue.rs` | writes on their way to the leader |
@@ -27,6 +27,7 @@ pub(super) mod mailbox;
 pub(super) mod quota;
 mod refusals;
 mod replies;
+pub(super) mod shared;
 mod snapshots;
 mod turn;
 mod waits;

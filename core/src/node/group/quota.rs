@@ -1,5 +1,5 @@
 //! Bounds on what the handles of a group have under way within the node's thread. (Those of other
-//! threads are part of what they share: see [`Load`](super::mailbox::Load).)
+//! threads are part of what they share: see [`Load`](super::shared::Load).)
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -20,7 +20,7 @@ pub(crate) struct Replies<SM: StateMachine> {
     /// Reads that the engine has, by ticket.
     pub(crate) reads: Waiting<LocalRead<SM>>,
     /// Writes that have their place in the log, by index: those of each leadership, of which there
-    /// is mostly one. One is there even without writes, to be used again.
+    /// is mostly one. One stays without writes, to be used again, until the group rests.
     placed: Vec<VecDeque<(LogId, Reply<SM>)>>,
     /// Reads that the leader has confirmed at an index that is not yet known to be committed here.
     ahead: BTreeMap<Index, Vec<LocalRead<SM>>>,
