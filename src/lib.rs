@@ -38,11 +38,13 @@ struct Simulating;
 
 // For services: nodes, groups, state machines, and what they answer.
 pub use quorate_core::{
-    At, Command, Compact, Config, ConfigError, Error, Fatal, GroupBuilder, GroupId, Hindrance,
-    Index, InitializeError, Leader, LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership,
-    Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics, Raft, Raw, ReadError, Replica,
-    Result, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StartError,
-    StateMachine, Term, UnfitTiming, WriteError, check_list, quorum,
+    At, Change, ChangeError, ChangeId, ChangeOptions, ChangeProgress, ChangeRefusal, ChangeWait,
+    Command, Compact, Config, ConfigError, Ending, Error, Fatal, GroupBuilder, GroupId, Hindrance,
+    Index, InitializeError, Leader, LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES,
+    Member, MemberRole, Membership, Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics,
+    Plan, PlanStep, Raft, Raw, ReadError, Replica, Result, Role, Snapshot, SnapshotError,
+    SnapshotReader, SnapshotWriter, StartError, StateMachine, Target, Term, UnfitTiming,
+    WriteError, check_list, quorum,
 };
 // For logs and snapshots of one's own.
 pub use quorate_core::{
@@ -52,9 +54,9 @@ pub use quorate_core::{
 };
 // For transports of one's own.
 pub use quorate_core::{
-    Alive, AppendOutcome, Body, Boot, Credentials, Departure, ForwardOutcome, Inbox,
-    LeadershipTransfer, Message, MessageLimit, NODE_GROUP, Refusal, Situation, StoreState,
-    Transport,
+    Alive, AppendOutcome, Body, Boot, ChangeKind, ChangeReply, ChangeRequest, Credentials,
+    Departure, ForwardOutcome, Inbox, LeadershipTransfer, Message, MessageLimit, NODE_GROUP,
+    Refusal, Situation, StoreState, Transport,
 };
 pub use quorate_rt::{Driver, Executor, Files, Launch, Network};
 // For the tests, the simulations and the benchmarks of this repository.
@@ -135,8 +137,9 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        At, Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw, ReadError, Role,
-        Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine, WriteError,
+        At, ChangeOptions, Compact, Config, LocalRaft, Membership, Metrics, Node, Raft, Raw,
+        ReadError, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine,
+        WriteError,
     };
     // Their methods, not their names: a service may have a `Network` of its own.
     pub use crate::{Executor as _, Files as _, Network as _};

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::hindrance::Hindrance;
 use crate::identity::Replica;
+use crate::membership::{ChangeId, Membership};
 use crate::types::{GroupId, NodeId};
 
 /// Why a log store failed.
@@ -293,6 +294,100 @@ pub enum InitializeError {
     Fatal(Fatal),
 }
 
+/// Why a change of the membership, or what was to become one, is refused. It has no effect.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeRefusal {
+    /// The target can't be one, or can't be made of the present configuration.
+    #[error("the membership can't become that: {0}")]
+    Target(String),
+    /// Another change is under way. Wait for it, cancel it, or
+    /// [follow](crate::ChangeOptions::follows) it.
+    #[error(
+        "change {} is under way, to voters {}: wait for it, cancel it, or say that this one follows it",
+        .membership.last_change(), .membership.target()
+    )]
+    UnderWay {
+        /// The configuration at the leader, with that change.
+        membership: Membership,
+    },
+    /// The change that this one was said to follow is not the last one.
+    #[error(
+        "another change was made meanwhile: the last one is {}, and the membership is {membership}",
+        .membership.last_change()
+    )]
+    Conflict {
+        /// The configuration at the leader.
+        membership: Membership,
+    },
+    /// The group would tolerate fewer failures than now, on the way or in the end. See
+    /// [`Membership::plan`] and
+    /// [`ChangeOptions::allow_lower_tolerance`](crate::ChangeOptions::allow_lower_tolerance).
+    #[error(
+        "the group tolerates the failure of {now} voters now, and would tolerate that of {lowest} on the way or in the end: allow it where that is meant"
+    )]
+    LowersTolerance {
+        /// How many voters may fail now.
+        now: u64,
+        /// How many at the worst step.
+        lowest: u64,
+    },
+    /// The change that is to be cancelled is not under way, and is not one of the last that were.
+    #[error("no such change is under way")]
+    NotUnderWay,
+}
+
+/// Why a change of the membership was not made, or was not cancelled.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// It was refused, and has had no effect.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefusal),
+    /// No leader was known for a [`Config::request_timeout`](crate::Config::request_timeout), or
+    /// none that could take it. It has had no effect. Try again.
+    #[error("no leader took the change{}: {why}", Hint(.leader.as_ref()))]
+    NotLeader {
+        /// Who leads, when known.
+        leader: Option<Leader>,
+        /// Why there is no leader, or none that answers, as far as the node knows.
+        why: Arc<Hindrance>,
+    },
+    /// Nodes that were to vote have not answered or not caught up in time
+    /// ([`catch_up`](crate::ChangeOptions::catch_up)). The membership is what it was before.
+    #[error("the change was taken back: in time, node {} had not caught up", Ids(.waits_for))]
+    Late {
+        /// These nodes.
+        waits_for: BTreeSet<NodeId>,
+    },
+    /// It was cancelled. The membership is what it was before.
+    #[error("the change was cancelled")]
+    Cancelled,
+    /// Another change has taken its place.
+    #[error("change {by} has taken the place of this one")]
+    Superseded {
+        /// That change.
+        by: ChangeId,
+    },
+    /// It could not be cancelled: it was done before, or has ended in another way.
+    #[error("the change had ended before it could be cancelled")]
+    TooLate,
+    /// The leader was asked, and no word came back in time; or so many changes were made meanwhile
+    /// that this one's ending is forgotten. It may have been made, may be under way, or have had no
+    /// effect. [`Raft::await_change`](crate::Raft::await_change) waits for it, on any node.
+    #[error("what becomes of change {change} is unknown")]
+    Unknown {
+        /// The change.
+        change: ChangeId,
+    },
+    /// The group is stopping on this node, or the node is. The change goes on if it was taken.
+    #[error("the group is stopping on this node")]
+    Shutdown,
+    /// The group has failed on this node, or the node has. The change goes on if it was taken.
+    #[error("the group has failed on this node: {0}")]
+    Fatal(Fatal),
+}
+
 /// The ids of a list, as a sentence has them.
 struct Ids<'a>(&'a BTreeSet<NodeId>);
 
@@ -381,6 +476,9 @@ pub enum Error {
     /// See [`InitializeError`].
     #[error(transparent)]
     Initialize(#[from] InitializeError),
+    /// See [`ChangeError`].
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// See [`WriteError`].
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -44,8 +44,8 @@ pub use config::Config;
 pub use encoding::Compact;
 pub use entries::{Entries, Runs};
 pub use error::{
-    ConfigError, Error, Fatal, InitializeError, Leader, ReadError, Result, SnapshotError,
-    StartError, StoreError, WriteError,
+    ChangeError, ChangeRefusal, ConfigError, Error, Fatal, InitializeError, Leader, ReadError,
+    Result, SnapshotError, StartError, StoreError, WriteError,
 };
 pub use hindrance::Hindrance;
 pub use identity::{
@@ -56,12 +56,16 @@ pub use log_meta::LogMeta;
 pub use log_store::{
     Appended, Completes, Completion, LogStore, LogWrite, Recovered, SnapshotContent, SnapshotDraft,
 };
-pub use membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership, check_list};
+pub use membership::{
+    Change, ChangeId, ChangeKind, ChangeOptions, ChangeReply, ChangeRequest, Ending,
+    MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Member, MemberRole, Membership, Plan, PlanStep,
+    Target, check_list,
+};
 pub use message::{
     Alive, AppendOutcome, Body, Departure, ForwardOutcome, LeadershipTransfer, Message, NODE_GROUP,
     Refusal, Situation,
 };
-pub use metrics::{Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
+pub use metrics::{ChangeProgress, ChangeWait, Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
 pub use node::{GroupBuilder, LocalRaft, Node, NodeBuilder, Raft};
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};

@@ -1,8 +1,17 @@
 //! A configuration: who belongs to a cluster, who votes, and where each replica is reached; and how
 //! one follows from another.
 //!
-//! Everything here is pure. A change that would be a new configuration is a function from a
-//! configuration to the next one.
+//! Everything here is pure. A step of a change is a function from a configuration to the next one.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `target.rs` | what a configuration is to become, by node ids |
+//! | `change.rs` | a change that is under way: how it begins, what follows, how it ends |
+//! | `plan.rs` | the steps of a change before it is made, and the failures they tolerate |
+
+mod change;
+mod plan;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,6 +20,13 @@ use std::sync::Arc;
 use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
 use crate::types::NodeId;
+
+pub(crate) use self::change::{Begun, Step};
+pub use self::change::{
+    Change, ChangeId, ChangeKind, ChangeOptions, ChangeReply, ChangeRequest, Ending, MAX_ENDED,
+};
+pub use self::plan::{Plan, PlanStep};
+pub use self::target::{Member, MemberRole, Target};
 
 /// The configuration of a group: its members, which of them vote, and the addresses at which they
 /// are reached.
@@ -22,12 +38,21 @@ use crate::types::NodeId;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Membership(Arc<Parts>);
 
-#[derive(PartialEq, Eq)]
-struct Parts {
-    cluster: ClusterId,
-    founders: BTreeSet<NodeId>,
-    members: BTreeMap<Replica, String>,
-    voters: Voters,
+/// What a configuration consists of.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub(crate) cluster: ClusterId,
+    pub(crate) founders: BTreeSet<NodeId>,
+    pub(crate) members: BTreeMap<Replica, String>,
+    pub(crate) voters: Voters,
+    /// Of the nodes that have another priority than 0.
+    pub(crate) priorities: BTreeMap<NodeId, u8>,
+    /// The change that was accepted last, whatever has become of it.
+    pub(crate) last_change: ChangeId,
+    /// The change that is under way.
+    pub(crate) change: Option<Change>,
+    /// How the last changes have ended, the latest one last: at most [`MAX_ENDED`].
+    pub(crate) ended: Vec<(ChangeId, Ending)>,
 }
 
 /// The most members of a configuration. A larger quorum only makes each write slower; the bound
@@ -80,6 +105,24 @@ impl Membership {
         members: BTreeMap<Replica, String>,
         voters: Voters,
     ) -> Result<Self, String> {
+        Self::assemble(Parts {
+            cluster,
+            founders,
+            members,
+            voters,
+            priorities: BTreeMap::new(),
+            last_change: ChangeId::default(),
+            change: None,
+            ended: Vec::new(),
+        })
+    }
+
+    /// A configuration from its parts.
+    ///
+    /// Errors: those of [`new`](Self::new); a target that can't be one; more endings than
+    /// [`MAX_ENDED`].
+    pub(crate) fn assemble(parts: Parts) -> Result<Self, String> {
+        let Parts { founders, members, voters, change, ended, .. } = &parts;
         if voters.incoming().is_empty() {
             return Err("a configuration needs at least one voter".to_owned());
         }
@@ -93,7 +136,7 @@ impl Membership {
             return Err(format!("replica {voter} votes and is no member"));
         }
         let mut replicas = BTreeMap::<NodeId, usize>::new();
-        for (replica, address) in &members {
+        for (replica, address) in members {
             if replica.id == 0 || !replica.is_known() {
                 return Err("a node id and an incarnation must not be 0".to_owned());
             }
@@ -109,7 +152,25 @@ impl Membership {
                 return Err(format!("node {} has more than two replicas", replica.id));
             }
         }
-        Ok(Self(Arc::new(Parts { cluster, founders, members, voters })))
+        if let Some(change) = change {
+            change.target.check()?;
+            change.before.check()?;
+        }
+        if ended.len() > MAX_ENDED {
+            return Err(format!("{} endings are more than {MAX_ENDED}", ended.len()));
+        }
+        Ok(Self(Arc::new(parts)))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    /// This configuration with its parts changed.
+    fn with(&self, change: impl FnOnce(&mut Parts)) -> Result<Self, String> {
+        let mut parts = Parts::clone(&self.0);
+        change(&mut parts);
+        Self::assemble(parts)
     }
 
     /// The first configuration of a cluster: all of its founders vote.
@@ -164,6 +225,28 @@ impl Membership {
         self.0.members.keys().copied().filter(|replica| !self.is_voter(*replica))
     }
 
+    /// The priority of a node as leader: see [`Member::priority`].
+    pub fn priority(&self, id: NodeId) -> u8 {
+        self.0.priorities.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The change that is under way.
+    pub fn change(&self) -> Option<&Change> {
+        self.0.change.as_ref()
+    }
+
+    /// The change that was accepted last, whatever has become of it: what the next one may be said
+    /// to [follow](ChangeOptions::follows). Zero before the first one.
+    pub fn last_change(&self) -> ChangeId {
+        self.0.last_change
+    }
+
+    /// How a change has ended, if it has, and is among the last [`MAX_ENDED`] that have.
+    pub fn ending_of(&self, change: ChangeId) -> Option<&Ending> {
+        let mut ended = self.0.ended.iter().rev();
+        ended.find(|(id, _)| *id == change).map(|(_, ending)| ending)
+    }
+
     /// Where a node is reached.
     pub fn address(&self, id: NodeId) -> Option<&str> {
         let mut of_node = self.0.members.range(Replica::any(id)..=Replica::new(id, u64::MAX));
@@ -173,25 +256,24 @@ impl Membership {
     /// This configuration with a further member, which does not vote and is reached where its node
     /// is.
     pub(crate) fn with_learner(&self, learner: Replica) -> Result<Self, String> {
-        let address = self.address(learner.id).ok_or("the node is no member")?.to_owned();
-        let mut members = self.0.members.clone();
-        members.insert(learner, address);
-        Self::new(self.0.cluster, self.0.founders.clone(), members, self.0.voters.clone())
+        let address = self.address_of_learner(learner.id).ok_or("the node is no member")?;
+        self.with(|parts| {
+            parts.members.insert(learner, address);
+        })
     }
 
     /// This configuration without a learner.
     pub(crate) fn without_learner(&self, learner: Replica) -> Result<Self, String> {
-        let mut members = self.0.members.clone();
-        members.remove(&learner);
-        Self::new(self.0.cluster, self.0.founders.clone(), members, self.0.voters.clone())
+        self.with(|parts| {
+            parts.members.remove(&learner);
+        })
     }
 
     /// The joint configuration in which `new` takes the place of the voter `old` (thesis 4.3).
     pub(crate) fn exchanging(&self, old: Replica, new: Replica) -> Result<Self, String> {
         let outgoing = self.0.voters.incoming().iter().copied();
         let incoming = outgoing.clone().map(|voter| if voter == old { new } else { voter });
-        let voters = Voters::joint(incoming, outgoing);
-        Self::new(self.0.cluster, self.0.founders.clone(), self.0.members.clone(), voters)
+        self.with(|parts| parts.voters = Voters::joint(incoming, outgoing))
     }
 
     /// What follows on a joint configuration: its incoming voters alone. Who voted in the outgoing
@@ -199,9 +281,10 @@ impl Membership {
     pub(crate) fn left_joint(&self) -> Result<Self, String> {
         let voters = Voters::simple(self.0.voters.incoming().iter().copied());
         let leaves = |replica: &Replica| self.is_voter(*replica) && !voters.contains(*replica);
-        let mut members = self.0.members.clone();
-        members.retain(|replica, _| !leaves(replica));
-        Self::new(self.0.cluster, self.0.founders.clone(), members, voters)
+        self.with(|parts| {
+            parts.members.retain(|replica, _| !leaves(replica));
+            parts.voters = voters.clone();
+        })
     }
 
     /// Its size as the limits count it: that of its binary form, by which a store can tell it

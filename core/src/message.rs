@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::entries::Entries;
+use crate::error::ChangeRefusal;
 use crate::identity::{Boot, Claim, ClusterId, Replica};
+use crate::membership::{ChangeId, ChangeKind, ChangeReply, ChangeRequest, Member, Membership};
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
@@ -41,6 +43,20 @@ impl Message {
                 refused.iter().map(|refusal| size_of::<Refusal>() + refusal.reason.len()).sum()
             }
             Body::Alive(alive) => size_of::<Alive>() + 16 * alive.departures.len(),
+            Body::Change(request) => match &request.kind {
+                ChangeKind::Begin { target, .. } => {
+                    let members = target.members.values();
+                    members.map(|member| size_of::<Member>() + member.address.len()).sum()
+                }
+                ChangeKind::Cancel => 0,
+            },
+            Body::ChangeReply { reply, .. } => match &**reply {
+                ChangeReply::Refused(
+                    ChangeRefusal::UnderWay { membership } | ChangeRefusal::Conflict { membership },
+                ) => membership.bytes(),
+                _ => size_of::<ChangeReply>(),
+            },
+            Body::Removed { membership, .. } => membership.bytes(),
             Body::Claim(claim) => claim.list.values().map(|address| 16 + address.len()).sum(),
             _ => 0,
         };
@@ -244,8 +260,25 @@ pub enum Body {
     /// "This node is alive": between nodes, for all of their groups. It is of the group
     /// [`NODE_GROUP`] and of term 0.
     Alive(Box<Alive>),
+    /// A change of the membership is wanted, at a node that does not lead. It may be repeated.
+    Change(Box<ChangeRequest>),
+    /// The answer to it.
+    ChangeReply {
+        /// The change of the request.
+        id: ChangeId,
+        /// What the leader says.
+        reply: Box<ChangeReply>,
+    },
+    /// "You are no member any more": from a member to one that asks it for its vote and does not
+    /// know that. It shows what is committed.
+    Removed {
+        /// The entry that brought the configuration.
+        log_id: LogId,
+        /// The configuration, which is committed and does not name the receiver.
+        membership: Membership,
+    },
     /// "You are let into this cluster", from its leader to an empty store that is to take the place
-    /// of a lost one.
+    /// of a lost one, or to become a member.
     Admit {
         /// The cluster.
         cluster: ClusterId,

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::{Fatal, SnapshotError};
 use crate::hindrance::Hindrance;
 use crate::identity::{ClusterId, Replica};
-use crate::membership::Membership;
+use crate::membership::{ChangeId, Membership};
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// The role of a replica of a group in its current term.
@@ -91,6 +91,8 @@ pub struct Metrics {
     pub snapshot_error: Option<SnapshotError>,
     /// The configuration in force; none before the group is formed.
     pub membership: Option<Membership>,
+    /// On a leader: how far the change of the membership is that is under way.
+    pub change: Option<ChangeProgress>,
     /// How many messages the transport has dropped since it was made, of all groups that share it:
     /// for peers that can't be reached, and for those that are too slow. Raft repeats what matters,
     /// but a number that rises fast, while all nodes run, means that a limit is too small.
@@ -105,6 +107,54 @@ impl Metrics {
     /// Why a request finds no leader now, or none that answers, as far as the node knows.
     pub fn hindrance(&self) -> Hindrance {
         Hindrance::of(self)
+    }
+}
+
+/// How far a change of the membership is, as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeProgress {
+    /// The change.
+    pub id: ChangeId,
+    /// The nodes that its next step waits for, and why. If there are none, it waits until the
+    /// configuration in force is committed, or until another node has taken the leadership over.
+    pub waits_for: BTreeMap<NodeId, ChangeWait>,
+}
+
+/// Why a change waits for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeWait {
+    /// It is no member yet, because of this.
+    Obstacle(Obstacle),
+    /// It is a learner that has not caught up, or has not kept up for long enough.
+    CatchingUp {
+        /// So many entries are committed that it does not have.
+        behind: u64,
+        /// The bytes of the snapshot that it is being sent: how many it has, and how many there
+        /// are.
+        snapshot: Option<(u64, u64)>,
+        /// When it will have caught up, at the pace of the last seconds; none if it does not come
+        /// nearer, or that is not known yet.
+        left: Option<Duration>,
+    },
+}
+
+impl fmt::Display for ChangeWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Obstacle(obstacle) => obstacle.fmt(f),
+            Self::CatchingUp { behind, snapshot, left } => {
+                match snapshot {
+                    Some((stored, bytes)) => {
+                        write!(f, "it has {stored} of the {bytes} bytes of a snapshot")?;
+                    }
+                    None => write!(f, "it is {behind} entries behind")?,
+                }
+                match left {
+                    Some(left) => write!(f, ", for {} s more", left.as_secs()),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 }
 
@@ -232,6 +282,11 @@ pub enum Obstacle {
     Formed,
     /// Its store belongs to another cluster.
     OtherCluster,
+    /// It was told another list of nodes than the group was founded with.
+    OtherList {
+        /// The ids of its list.
+        ids: BTreeSet<NodeId>,
+    },
     /// It has been removed from the group.
     Spent,
 }
@@ -276,6 +331,11 @@ impl fmt::Display for Obstacle {
             Self::Formed => f.write_str(
                 "it is a member of the group, which was formed before this disk was empty: the group's leader has to let this disk in",
             ),
+            Self::OtherList { ids } => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                let list = ids.join(", ");
+                write!(f, "it was told to form a group of nodes {list}, and not to join one")
+            }
             Self::OtherCluster => f.write_str("its store belongs to another cluster"),
             Self::Spent => f.write_str("it has been removed from the group"),
         }

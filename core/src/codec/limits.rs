@@ -1,11 +1,13 @@
 //! How large the largest messages are, for who must carry them.
 
 use super::LOG_ID_BYTES;
+use super::change::{MAX_CHANGE_BYTES, MAX_ENDING_BYTES};
 use super::entry::{RUN_HEADER_BYTES, SHORT_HEADER_BYTES};
 use super::fields::{REPLICA_BYTES, SIZED_BYTES, field_bytes};
+use super::membership::PRIORITY_BYTES;
 use super::message::HEADER_BYTES;
 use crate::identity::ClusterId;
-use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES};
+use crate::membership::{ChangeId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES};
 use crate::snapshot::Digest;
 use crate::types::{Entry, NodeId};
 
@@ -29,7 +31,7 @@ pub const FORWARD_OVERHEAD_BYTES: usize =
     HEADER_BYTES + 2 * NUMBER_FIELD_BYTES + OPEN_FIELD_BYTES + size_of::<u32>();
 
 /// The bytes of the largest configuration: joint, with a name of the greatest length for each of
-/// the most members.
+/// the most members, a priority of each, a change under way, and the most endings.
 pub const MAX_MEMBERSHIP_BYTES: usize = {
     let member = SIZED_BYTES + field_bytes(REPLICA_BYTES) + field_bytes(MAX_ADDRESS_BYTES);
     SIZED_BYTES
@@ -38,6 +40,12 @@ pub const MAX_MEMBERSHIP_BYTES: usize = {
         + OPEN_FIELD_BYTES
         + MAX_NODES * member
         + 2 * field_bytes(MAX_NODES * REPLICA_BYTES)
+        + field_bytes(MAX_NODES * PRIORITY_BYTES)
+        + field_bytes(size_of::<ChangeId>())
+        + OPEN_FIELD_BYTES
+        + MAX_CHANGE_BYTES
+        + OPEN_FIELD_BYTES
+        + MAX_ENDED * MAX_ENDING_BYTES
 };
 
 /// The most bytes of a chunk of a snapshot besides its content: with the largest configuration, and

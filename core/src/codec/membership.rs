@@ -1,7 +1,7 @@
 //! Configurations, lists of nodes and what a snapshot is of.
 //!
-//! A configuration is a structure of these fields. All are marked "refuse" and must be there, but
-//! for one:
+//! A configuration is a structure of these fields. All are marked "refuse" and must be there, where
+//! the table says nothing else. Changes and their endings are described in [`change`](super::change).
 //!
 //! | field | |
 //! | --- | --- |
@@ -10,6 +10,10 @@
 //! | 3 | the members: a list of structures, in ascending order of their replicas |
 //! | 4 | the incoming voters: replicas, in ascending order |
 //! | 5 | the outgoing voters likewise; missing where there are none |
+//! | 6 | priorities, in ascending order of the ids: for each its node's id (8 bytes) and a byte, not 0; missing where there are none, and skipped by who doesn't know it |
+//! | 7 | the id of the last change (16 bytes); missing before the first |
+//! | 8 | the change that is under way, a structure; missing where there is none |
+//! | 9 | how changes have ended, the latest last: a list of at most 8 structures; missing where there are none |
 //!
 //! A set of ids is ids of 8 bytes each, in ascending order. A list of structures is one after the
 //! other, each with its length. A replica is a node's id (8) and the incarnation (8), neither of
@@ -41,35 +45,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::change::{put_change_field, put_ending, take_change_id, take_ending};
 use super::fields::{
-    Fields, REFUSE, REPLICA_BYTES, SIZED_BYTES, Structure, field_bytes, known_replica, put_field,
-    put_field_head, put_log_id_field, put_number_field, put_replica, put_replica_field, put_sized,
-    put_structure, put_structure_field, take_structure,
+    Fields, REFUSE, REPLICA_BYTES, Structure, known_replica, put_field, put_field_head,
+    put_log_id_field, put_number_field, put_replica, put_replica_field, put_sized, put_structure,
+    put_structure_field, take_structure,
 };
 use super::{DecodeError, Gather};
 use crate::identity::{ClusterId, Replica};
-use crate::membership::{MAX_ADDRESS_BYTES, MAX_NODES, Membership};
+use crate::membership::{ChangeId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Membership, Parts};
 use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::NodeId;
 
 /// The bytes that [`put_membership`] writes.
 pub(crate) fn membership_bytes(membership: &Membership) -> usize {
-    let list = |bytes: usize| 1 + SIZED_BYTES + bytes;
-    let addresses = membership.members().values();
-    let members = addresses
-        .map(|address| SIZED_BYTES + field_bytes(REPLICA_BYTES) + field_bytes(address.len()));
-    let half = |voters: &[Replica]| field_bytes(voters.len() * REPLICA_BYTES);
-    let outgoing = match membership.voters().is_joint() {
-        true => half(membership.voters().outgoing()),
-        false => 0,
-    };
-    SIZED_BYTES
-        + field_bytes(size_of::<ClusterId>())
-        + field_bytes(membership.founders().len() * size_of::<NodeId>())
-        + list(members.sum())
-        + half(membership.voters().incoming())
-        + outgoing
+    let mut to = Gather::default();
+    put_membership(&mut to, membership);
+    to.len()
 }
 
 /// Appends a configuration.
@@ -88,6 +81,10 @@ const FOUNDERS: u8 = REFUSE | 2;
 const MEMBERS: u8 = REFUSE | 3;
 const INCOMING: u8 = REFUSE | 4;
 const OUTGOING: u8 = REFUSE | 5;
+const PRIORITIES: u8 = 6;
+const LAST_CHANGE: u8 = REFUSE | 7;
+const CHANGE: u8 = REFUSE | 8;
+const ENDED: u8 = REFUSE | 9;
 
 const MEMBER: u8 = REFUSE | 1;
 const LISTED: u8 = REFUSE | 1;
@@ -111,6 +108,27 @@ impl Structure for Membership {
         if self.voters().is_joint() {
             put_voters_field(to, OUTGOING, self.voters().outgoing());
         }
+        let Parts { priorities, last_change, change, ended, .. } = self.parts();
+        if !priorities.is_empty() {
+            put_field_head(to, PRIORITIES, priorities.len() * PRIORITY_BYTES);
+            for (id, priority) in priorities {
+                to.put_u64(*id);
+                to.put_u8(*priority);
+            }
+        }
+        if *last_change != ChangeId::default() {
+            put_change_field(to, LAST_CHANGE, *last_change);
+        }
+        if let Some(change) = change {
+            put_structure_field(to, CHANGE, change);
+        }
+        if !ended.is_empty() {
+            put_field(to, ENDED, |to| {
+                for (change, ending) in ended {
+                    put_sized(to, |to| put_ending(to, *change, ending));
+                }
+            });
+        }
     }
 
     fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
@@ -123,8 +141,38 @@ impl Structure for Membership {
         let incoming = take_voters(fields, INCOMING)?;
         let outgoing = fields.optional(OUTGOING, take_voters)?.unwrap_or_default();
         let voters = Voters::joint(incoming, outgoing);
-        Self::new(cluster, founders, members, voters).map_err(DecodeError::Invalid)
+        let priorities = fields.optional(PRIORITIES, take_priorities)?.unwrap_or_default();
+        let last_change = fields.optional(LAST_CHANGE, take_change_id)?.unwrap_or_default();
+        let change = fields.optional(CHANGE, Fields::structure)?;
+        let take_ended =
+            |fields: &mut Fields, tag| fields.list(tag, MAX_ENDED, "ending", take_ending);
+        let ended = fields.optional(ENDED, take_ended)?.unwrap_or_default();
+        let parts =
+            Parts { cluster, founders, members, voters, priorities, last_change, change, ended };
+        Self::assemble(parts).map_err(DecodeError::Invalid)
     }
+}
+
+/// The bytes of a priority with the id of its node.
+pub(super) const PRIORITY_BYTES: usize = 9;
+
+fn take_priorities(fields: &mut Fields, tag: u8) -> Result<BTreeMap<NodeId, u8>, DecodeError> {
+    let bytes = fields.bytes(tag)?;
+    let (priorities, []) = bytes.as_chunks::<PRIORITY_BYTES>() else {
+        return Err(DecodeError::Invalid(format!("priorities in {} bytes", bytes.len())));
+    };
+    if priorities.len() > MAX_NODES {
+        return Err(DecodeError::Invalid(format!("more than {MAX_NODES} priorities")));
+    }
+    let pair = |bytes: &[u8; PRIORITY_BYTES]| {
+        let [id @ .., priority] = bytes;
+        (u64::from_le_bytes(*id), *priority)
+    };
+    let priorities: Vec<_> = priorities.iter().map(pair).collect();
+    if priorities.iter().any(|(id, priority)| *id == 0 || *priority == 0) {
+        return Err(DecodeError::Invalid("a priority of 0, or of node 0".to_owned()));
+    }
+    ascending(priorities, "priorities")
 }
 
 /// A map of pairs that must be in ascending order, so that what is said has one form only.
@@ -191,12 +239,12 @@ pub(super) fn take_ids(fields: &mut Fields, tag: u8) -> Result<BTreeSet<NodeId>,
     Ok(ids.collect())
 }
 
-fn put_address_field(to: &mut Gather, tag: u8, address: &str) {
+pub(super) fn put_address_field(to: &mut Gather, tag: u8, address: &str) {
     put_field_head(to, tag, address.len());
     to.put_slice(address.as_bytes());
 }
 
-fn take_address(fields: &mut Fields, tag: u8) -> Result<String, DecodeError> {
+pub(super) fn take_address(fields: &mut Fields, tag: u8) -> Result<String, DecodeError> {
     let address = fields.bytes(tag)?;
     if address.len() > MAX_ADDRESS_BYTES {
         return Err(DecodeError::Invalid(format!("an address of {} bytes", address.len())));

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::change::{put_change_field, take_change_id};
 use super::entry::{put_runs, take_runs};
 use super::fields::{
     Fields, REFUSE, REPLICA_BYTES, Structure, put_byte_field, put_bytes_field, put_field,
@@ -39,6 +40,9 @@ const ADMIT: u8 = 17;
 const REST: u8 = 18;
 const RESTS: u8 = 19;
 const ALIVE: u8 = 20;
+const CHANGE: u8 = 21;
+const CHANGE_REPLY: u8 = 22;
+const REMOVED: u8 = 23;
 
 /// The numbers of a kind's fields, in the order of its table. All are refused where they are
 /// unknown: who does not know one of them has not understood the message.
@@ -84,6 +88,9 @@ fn kind_of(body: &Body) -> u8 {
         Body::Rest { .. } => REST,
         Body::Rests { .. } => RESTS,
         Body::Alive(_) => ALIVE,
+        Body::Change(_) => CHANGE,
+        Body::ChangeReply { .. } => CHANGE_REPLY,
+        Body::Removed { .. } => REMOVED,
     }
 }
 
@@ -201,6 +208,15 @@ fn put_body(to: &mut Gather, body: &Body) {
             put_number_field(to, FOUR, boot.tag);
         }
         Body::Rests { last_log_id } => put_log_id_field(to, ONE, *last_log_id),
+        Body::Change(request) => put_structure_field(to, ONE, &**request),
+        Body::ChangeReply { id, reply } => {
+            put_change_field(to, ONE, *id);
+            put_structure_field(to, TWO, &**reply);
+        }
+        Body::Removed { log_id, membership } => {
+            put_log_id_field(to, ONE, *log_id);
+            put_structure_field(to, TWO, membership);
+        }
         Body::Alive(alive) => {
             let Alive { boot, heard: (in_boot, number), last, departures } = &**alive;
             put_number_field(to, ONE, boot.number);
@@ -390,6 +406,15 @@ fn take_body(fields: &mut Fields, kind: u8, most: usize) -> Result<Body, DecodeE
             let last = fields.number(FIVE)?;
             let departures = take_departures(fields.bytes(SIX)?)?;
             Body::Alive(Box::new(Alive { boot, heard, last, departures }))
+        }
+        CHANGE => Body::Change(Box::new(fields.structure(ONE)?)),
+        CHANGE_REPLY => {
+            let id = take_change_id(fields, ONE)?;
+            Body::ChangeReply { id, reply: Box::new(fields.structure(TWO)?) }
+        }
+        REMOVED => {
+            let log_id = fields.log_id(ONE)?;
+            Body::Removed { log_id, membership: fields.structure(TWO)? }
         }
         kind => return Err(DecodeError::Kind { what: "message", kind }),
     })

@@ -7,7 +7,7 @@
 //!
 //! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow
 //! without a new version. The fields of entries and runs of entries are in [`entry`], those of
-//! configurations and snapshots in [`membership`], and those of hard state, standing, claims and
+//! configurations and snapshots in [`membership`], those of [changes](change) of a configuration, and those of hard state, standing, claims and
 //! marks in [`state`].
 //!
 //! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding
@@ -64,6 +64,9 @@
 //! | 18 | rest | 1 the last entry; 2 the round; 3 the number and 4 the tag of the leader's boot |
 //! | 19 | rests | 1 the last entry |
 //! | 20 | alive | 1 the number and 2 the tag of the sender's boot; 3 the receiver's boot and 4 the last departure that was heard of in it; 5 the number of the last departure told; 6 the departures: for each its group and its term (8 bytes each) |
+//! | 21 | request for a change of the membership | 1 the request, a structure |
+//! | 22 | its answer | 1 the id of the change (16 bytes); 2 the answer, a structure |
+//! | 23 | removed | 1 the log id of the entry that brought the configuration; 2 the configuration |
 //!
 //! The number of an attempt is marked "skip", and missing where it is 0: readers that don't know it
 //! answer without it.
@@ -82,6 +85,7 @@
 //! own log. The entries of an append follow the entry before and each other: the index grows by
 //! one, terms and times don't fall.
 
+pub mod change;
 pub mod entry;
 pub mod fields;
 mod gather;

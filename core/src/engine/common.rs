@@ -50,10 +50,12 @@ pub(super) struct Common {
     unsaved: Unsaved,
     pub(super) committed: Index,
     /// The voters of the membership in force, the entry that brought it, and whether it is to be
-    /// followed by another: it is joint, or has learners. They are asked for in every turn.
+    /// followed by another: it has a change that is under way, is joint, or has the new disk of a
+    /// voter. They are asked for in every turn.
     pub(super) voters: Voters,
     pub(super) membership_index: Index,
     pub(super) is_changing: bool,
+    pub(super) has_change: bool,
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
@@ -156,6 +158,7 @@ impl Common {
             voters: Voters::default(),
             membership_index: 0,
             is_changing: false,
+            has_change: false,
             named: false,
             memories: marks.memories.clone(),
             met: LiteMap::new(),
@@ -387,8 +390,11 @@ impl Common {
         let membership = self.log.membership();
         self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
         self.membership_index = self.log.membership_index();
-        self.is_changing = self.voters.is_joint()
-            || membership.is_some_and(|membership| membership.learners().next().is_some());
+        let takes_a_place = |learner: Replica| self.voters.iter().any(|v| v.id == learner.id);
+        self.has_change = membership.is_some_and(|membership| membership.change().is_some());
+        self.is_changing = self.has_change
+            || self.voters.is_joint()
+            || membership.is_some_and(|membership| membership.learners().any(takes_a_place));
         self.out.membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
@@ -405,7 +411,7 @@ impl Common {
     /// Whether this replica may campaign. A configuration that is not committed counts: the
     /// candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
-        self.voters.contains(self.me)
+        self.voters.contains(self.me) && self.standing != Standing::Spent
     }
 
     /// Whether a configuration that is committed, or in force, has named this replica as a voter.
@@ -442,12 +448,17 @@ impl Common {
         let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
         self.memories.retain(|replica, _| is_member(*replica));
         if spent && self.standing != Standing::Spent {
-            tracing::warn!(
-                me = %self.me,
-                "this replica was removed from the group, and votes in it no more; its data is kept"
-            );
-            self.set_standing(Standing::Spent);
+            self.is_spent();
         }
+    }
+
+    /// This replica was removed from the group.
+    pub(super) fn is_spent(&mut self) {
+        tracing::warn!(
+            me = %self.me,
+            "this replica was removed from the group, and campaigns in it no more; its data is kept"
+        );
+        self.set_standing(Standing::Spent);
     }
 
     // What is remembered of others.

@@ -16,28 +16,47 @@
 //! 5. When that is committed, the configuration without the old replica follows.
 //!
 //! The steps follow from the configuration in force alone, so whoever leads by then goes on with
-//! them. Nothing is done while a change is not committed, or before an entry of this term is.
+//! them. Nothing is done while a change is not committed, or before an entry of this term is, or
+//! while a change of the membership is under way (`change.rs`). New members are let in in the same
+//! way.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::mem;
 
 use super::Common;
 use super::leader::Leader;
 use crate::identity::Replica;
 use crate::membership::Membership;
 use crate::message::{Body, Situation};
+use crate::metrics::Obstacle;
 use crate::plant;
+use crate::types::LogId;
 
 /// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the
 /// machine is no reason.
 pub(super) const SILENT_TIMEOUTS: u32 = 10;
 
-impl Leader {
-    /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
-    fn is_settled(&self, common: &Common) -> bool {
-        common.committed >= self.first && common.committed >= common.membership_index
-    }
+/// Where a replica that is no member may be let in.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the place of this voter.
+    Of(Replica),
+    /// As a new member.
+    New,
+}
 
-    fn is_silent(&self, common: &Common, replica: Replica) -> bool {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(lost) => write!(f, "that of {lost}, which is lost"),
+            Self::New => f.write_str("that of a new member"),
+        }
+    }
+}
+
+impl Leader {
+    pub(super) fn is_silent(&self, common: &Common, replica: Replica) -> bool {
         let silence = common.config.election_timeout * SILENT_TIMEOUTS;
         let heard = self.peers.get(&replica).map(|progress| progress.last_contact(common.now));
         heard.is_some_and(|heard| heard + silence <= common.now)
@@ -75,7 +94,23 @@ impl Leader {
         }
     }
 
-    /// A replica says what it has. It may be the new disk of a lost voter.
+    /// The place that this replica, which is no member, may take: that of a lost voter, or one that
+    /// a change has for its node.
+    fn place_for(&self, common: &Common, membership: &Membership, id: u64) -> Option<Place> {
+        if membership.change().is_some() {
+            let is_of_node = |learner: &Replica| learner.id == id;
+            let learner = membership.learners().find(is_of_node);
+            let is_free = match learner {
+                Some(learner) => self.is_silent(common, learner),
+                None => membership.missing().any(|missing| missing == id),
+            };
+            return is_free.then_some(Place::New);
+        }
+        let may = common.config.replace_lost_disks && !membership.voters().is_joint();
+        self.lost_voter(common, membership, id).filter(|_| may).map(Place::Of)
+    }
+
+    /// A replica says what it has. It may be the new disk of a lost voter, or that of a new member.
     pub(super) fn on_situation(
         &mut self,
         common: &mut Common,
@@ -83,78 +118,79 @@ impl Leader {
         situation: Situation,
         listed: &BTreeSet<u64>,
     ) {
-        let Some(membership) = common.membership() else { return };
-        let lost = self.lost_voter(common, membership, from.id);
+        let Some(membership) = common.membership().cloned() else { return };
         let is_new = !membership.is_member(from) && from.is_known();
-        let may = common.config.replace_lost_disks && !membership.voters().is_joint();
-        if lost.is_none() || !is_new || !may || !self.is_settled(common) {
+        let Some(place) = self.place_for(common, &membership, from.id).filter(|_| is_new) else {
+            return;
+        };
+        if !self.is_settled(common) {
             return;
         }
         let founders = membership.founders().clone();
-        if !listed.is_empty() && *listed != founders {
-            if let Some(suppressed) = common.logs_stranger() {
-                tracing::warn!(%from, ?listed, ?founders, suppressed, "a new disk is not let in: its node was told another list");
-            }
-            return;
-        }
-        // One with a log was let in before, and that exchange was given up.
         let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
-        match situation {
+        let obstacle = match situation {
+            _ if !listed.is_empty() && !is_ours(listed) => {
+                Obstacle::OtherList { ids: listed.clone() }
+            }
             Situation::Member { founders: theirs, .. } if !is_ours(&theirs) => {
-                if let Some(suppressed) = common.logs_stranger() {
-                    tracing::warn!(
-                        %from, ?theirs, ?founders,
-                        suppressed,
-                        "the store where a silent voter was belongs to another cluster; it is not let in"
-                    );
-                }
+                Obstacle::OtherCluster
             }
             // Its promises as a voter were counted, and are not to be made again by less than it
             // had.
-            Situation::Member { voter: true, .. } => {
-                if let Some(suppressed) = common.logs_stranger() {
-                    tracing::warn!(
-                        %from, ?lost,
-                        suppressed,
-                        "the store where a silent voter was is one that another has replaced; it is not let in: \
-                         start the node with its last folder, or with an empty one"
-                    );
-                }
+            Situation::Member { voter: true, .. } | Situation::Spent => {
+                common.tell_removed(from, LogId::ZERO);
+                Obstacle::Spent
             }
             Situation::Empty | Situation::Claimed { .. } => {
                 let cluster = membership.cluster();
-                common.send(from, Body::Admit { cluster, founders });
+                return common.send(from, Body::Admit { cluster, founders });
             }
+            // One with a log was let in before, and that exchange or change was given up.
             Situation::Admitted | Situation::Member { .. } => {
-                // A learner of this node that is silent as well gives way.
-                let silent = membership.learners().find(|learner| learner.id == from.id);
-                let next = match silent {
-                    Some(learner) => membership.without_learner(learner),
-                    None => Ok(membership.clone()),
-                };
-                let next = next.and_then(|membership| membership.with_learner(from));
-                tracing::info!(new = %from, ?lost, "lets the new disk of a node in, as a learner");
-                self.reconfigure(common, next);
+                self.change.obstacles.remove(&from.id);
+                self.change.arrived.insert(from);
+                return;
             }
-            Situation::Elsewhere | Situation::Spent => {
-                if let Some(suppressed) = common.logs_stranger() {
-                    tracing::warn!(%from, ?situation, suppressed, "the store where a silent voter was is not empty; it is not let in");
-                }
-            }
+            Situation::Elsewhere => Obstacle::OtherCluster,
+        };
+        if let Some(suppressed) = common.logs_stranger() {
+            tracing::warn!(
+                %from, %place, %obstacle,
+                suppressed,
+                "the store at the address of a node that is waited for is not let in: start that \
+                 node with its last folder, or with an empty one"
+            );
         }
+        self.change.obstacles.insert(from.id, obstacle);
     }
 
-    /// Takes the next step of an exchange, or of whatever has made the configuration joint.
+    /// Lets those in, as learners, that have answered and may take a place. A learner of the same
+    /// node that is silent as well gives way.
+    pub(super) fn let_in(&mut self, common: &mut Common) -> bool {
+        let Some(membership) = common.membership() else { return false };
+        let mut next = Ok(membership.clone());
+        for new in mem::take(&mut self.change.arrived) {
+            let is_new = !membership.is_member(new);
+            if !is_new || self.place_for(common, membership, new.id).is_none() {
+                continue;
+            }
+            let silent = membership.learners().find(|learner| learner.id == new.id);
+            if let Some(learner) = silent {
+                next = next.and_then(|membership| membership.without_learner(learner));
+            }
+            tracing::info!(%new, "lets a new disk in, as a learner");
+            next = next.and_then(|membership| membership.with_learner(new));
+        }
+        if next.as_ref().ok() == Some(membership) {
+            return false;
+        }
+        self.reconfigure(common, next);
+        true
+    }
+
+    /// Takes the next step of an exchange.
     pub(super) fn exchange(&mut self, common: &mut Common) {
-        if !common.is_changing || !self.is_settled(common) {
-            return;
-        }
         let Some(membership) = common.membership() else { return };
-        if membership.voters().is_joint() {
-            let next = membership.left_joint();
-            self.reconfigure(common, next);
-            return;
-        }
         let voters = membership.voters().incoming();
         let pair = membership.learners().find_map(|learner| {
             let voter = voters.iter().copied().find(|voter| voter.id == learner.id)?;

@@ -5,6 +5,7 @@ use quorate_rt::Instant;
 
 use crate::entries::Entries;
 use crate::identity::{Boot, Memory, Replica};
+use crate::membership::ChangeRequest;
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::Term;
@@ -76,6 +77,9 @@ pub enum Input {
     /// Purge from the log all that the snapshot covers, without keeping some for peers that are a
     /// little behind.
     Purge,
+    /// A change of the membership is wanted here. It may be repeated. The answer comes by
+    /// [`Output::changes`](super::Output::changes), unless a message of it is lost.
+    Change(Box<ChangeRequest>),
     /// This node shall not lead any more, if it does: it transfers leadership to a peer, or goes on
     /// after an election timeout if none takes over.
     Resign,

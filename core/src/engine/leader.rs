@@ -7,6 +7,7 @@ use bytes::Bytes;
 use litemap::LiteMap;
 use quorate_rt::Instant;
 
+use super::change::OngoingChange;
 use super::exchange::SILENT_TIMEOUTS;
 use super::forward::ForwardDedup;
 use super::progress::{Mode, Progress};
@@ -39,6 +40,7 @@ pub(super) struct Leader {
     yields_at: Instant,
     /// When it last asked for the new disks of silent voters.
     pub(super) asked_at: Instant,
+    pub(super) change: OngoingChange,
     stamps: Stamps,
     /// When it has something to do by time, as of the last turn; none while all rests.
     wake_at: Option<Instant>,
@@ -86,6 +88,7 @@ impl Leader {
             transfer: None,
             yields_at: now,
             asked_at: now,
+            change: OngoingChange::default(),
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
             wake_at: None,
         };
@@ -118,9 +121,13 @@ impl Leader {
 
     /// Makes the peers those of the configuration in force.
     fn reconcile(&mut self, common: &mut Common) {
-        let Common { log, dedup, me, now, .. } = common;
+        let Common { log, dedup, me, now, config, .. } = common;
         let Some(membership) = log.membership() else { return };
-        self.peers.retain(|peer, _| membership.is_member(*peer));
+        let until = *now + config.election_timeout;
+        for (peer, progress) in self.peers.iter_mut() {
+            let leaves = !membership.is_member(*peer);
+            progress.leaves_at = leaves.then(|| progress.leaves_at.unwrap_or(until));
+        }
         dedup.tidy(|peer| membership.is_member(peer));
         let next = log.last().index + 1;
         for peer in membership.members().keys().filter(|peer| *peer != me) {
@@ -198,8 +205,13 @@ impl Leader {
         self.read_index.read(common.now, ticket);
     }
 
+    /// Whether the configuration in force names this peer.
+    pub(super) fn is_member(&self, peer: Replica) -> bool {
+        self.peers.get(&peer).is_some_and(|progress| progress.leaves_at.is_none())
+    }
+
     pub(super) fn on_read_index(&mut self, common: &mut Common, from: Replica, sequence: u64) {
-        if self.peers.contains_key(&from) {
+        if self.is_member(from) {
             self.read_index.ask(common.now, from, sequence);
         } else {
             let time = common.log.time();
@@ -216,7 +228,7 @@ impl Leader {
         commands: Vec<Bytes>,
     ) {
         let refused = mem::take(&mut common.refused);
-        let is_member = self.peers.contains_key(&from);
+        let is_member = self.is_member(from);
         plant!(I7, is_member = true);
         if !is_member {
             // One that has left may have had it taken before: then only silence is true.
@@ -398,10 +410,11 @@ impl Leader {
         let last = common.log.last().index;
         let is_due = |transfer: &&mut OngoingTransfer| common.now >= transfer.send_at;
         let Some(transfer) = self.transfer.as_mut().filter(is_due) else { return };
-        let ready = self
-            .peers
-            .iter()
-            .filter(|(peer, progress)| progress.matched == last && common.voters.contains(**peer));
+        // Whoever is to lose its vote would soon have to transfer leadership again.
+        let may_lead = |peer| common.membership().is_some_and(|m| m.is_to_vote(peer));
+        let ready = self.peers.iter().filter(|(peer, progress)| {
+            progress.matched == last && common.voters.contains(**peer) && may_lead(**peer)
+        });
         let latest = ready.max_by_key(|(_, progress)| progress.last_contact(common.now));
         if common.committed == last
             && let Some((peer, _)) = latest
@@ -446,6 +459,7 @@ impl Leader {
             && last >= self.first
             && self.transfer.is_none()
             && !self.read_index.is_wanted()
+            && !common.has_change
             && *common.standing() != Standing::Spent
     }
 
@@ -484,12 +498,16 @@ impl Leader {
                 progress.may_rest = is_quiet
                     && progress.matched == last
                     && progress.sending().is_none()
+                    && progress.leaves_at.is_none()
                     && common.node_states.boot(*peer).is_some();
             }
+            self.peers.retain(|_, peer| peer.leaves_at.is_none_or(|at| at > common.now));
+            self.look_for_members(common);
             self.look_for_new_disks(common);
         }
         self.read_index.on_time(common);
-        if *common.standing() == Standing::Spent {
+        let has_no_vote = !common.is_voter() && common.committed >= common.membership_index;
+        if *common.standing() == Standing::Spent || has_no_vote {
             return Some(StepDown::Removed);
         }
         let now = common.now;
@@ -578,7 +596,7 @@ impl Leader {
         {
             self.commit_agreed(common);
         }
-        self.exchange(common);
+        self.advance_change(common);
     }
 
     fn commit_agreed(&mut self, common: &mut Common) {
@@ -601,7 +619,15 @@ impl Leader {
             let awaits = progress.awaits_commit;
             progress.due |= common.committed < awaits && awaits <= index;
         }
+        // Those who leave are to hear of it, and so are the others if this leader does.
+        let is_news = common.committed < common.membership_index;
         common.commit_to(index);
+        if is_news
+            && index >= common.membership_index
+            && (!common.is_voter() || self.peers.values().any(|peer| peer.leaves_at.is_some()))
+        {
+            self.peers.iter_mut().for_each(|(_, progress)| progress.due = true);
+        }
         while let Some((first, bytes)) = self.uncommitted.front()
             && *first <= index
         {
@@ -629,7 +655,8 @@ impl Leader {
             inflight_bytes: progress.inflight.bytes(),
             snapshot: progress.sending().map(|sending| (sending.stored, sending.meta.bytes)),
         };
-        self.peers.iter().map(move |(peer, progress)| (*peer, metrics(progress)))
+        let members = self.peers.iter().filter(|(_, progress)| progress.leaves_at.is_none());
+        members.map(move |(peer, progress)| (*peer, metrics(progress)))
     }
 }
 

@@ -7,7 +7,7 @@ use super::candidate::Campaign;
 use super::{Common, Engine, State};
 use crate::entries::Entries;
 use crate::identity::{Claim, ClusterId, Memory, Replica};
-use crate::membership::Membership;
+use crate::membership::{ChangeReply, Membership};
 use crate::message::{AppendOutcome, Body, ForwardOutcome, LeadershipTransfer, Message, Situation};
 use crate::plant;
 use crate::snapshot::SnapshotMeta;
@@ -55,6 +55,9 @@ impl Engine {
         }
         if let Body::Alive(_) = body {
             return; // It is between nodes, and has no term.
+        }
+        if let Body::Removed { log_id, membership } = &body {
+            return common.on_removed(*log_id, membership); // What is committed has no term either.
         }
         if let (Body::PreVote { .. }, State::Leader(leader)) = (&body, &mut self.role) {
             leader.rouse(from, self.common.now); // It follows nobody.
@@ -107,6 +110,9 @@ impl Engine {
                     && last_log_id_is_current(last_log_id, common.log.last())
                     && !self.follows_live_leader();
                 let common = &mut self.common;
+                if !granted {
+                    common.tell_removed(from, last_log_id);
+                }
                 let term = if granted { term } else { common.hard_state.term };
                 common.send_in_term(from, term, Body::PreVoteReply { granted, attempt });
             }
@@ -200,10 +206,13 @@ impl Engine {
                     self.campaign(Campaign::Transfer(transfer));
                 }
             }
+            Body::Change(request) => self.on_change(Some(from), *request),
+            Body::ChangeReply { id, reply } => common.out.changes.push((id, *reply)),
             Body::Who { .. }
             | Body::Situation { .. }
             | Body::Claim(_)
             | Body::Admit { .. }
+            | Body::Removed { .. }
             | Body::Alive(_) => {}
             Body::ReadIndexReply { sequence, index, .. } => {
                 if let State::Follower(follower) = &mut self.role {
@@ -421,7 +430,10 @@ impl Engine {
     fn on_old_term(&mut self, from: Replica, term: Term, body: Body) {
         let common = &mut self.common;
         let reply = match body {
-            Body::PreVote { attempt, .. } => Body::PreVoteReply { granted: false, attempt },
+            Body::PreVote { attempt, last_log_id } => {
+                common.tell_removed(from, last_log_id);
+                Body::PreVoteReply { granted: false, attempt }
+            }
             Body::Vote { attempt, .. } => Body::VoteReply { granted: false, attempt },
             Body::Append { .. } | Body::Rest { .. } | Body::Snapshot { .. } => {
                 // Its sender may lead in our term by now, so this must not pass for an answer to
@@ -439,8 +451,14 @@ impl Engine {
             Body::ReadIndex { sequence } => {
                 Body::ReadIndexReply { sequence, index: None, time: common.log.time() }
             }
+            Body::Change(request) => {
+                let reply = Box::new(ChangeReply::Again);
+                Body::ChangeReply { id: request.id, reply }
+            }
+            Body::ChangeReply { id, reply } => return common.out.changes.push((id, *reply)),
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
+            | Body::Removed { .. }
             | Body::AppendReply { .. }
             | Body::Rests { .. }
             | Body::Alive(_)

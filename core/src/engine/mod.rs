@@ -26,10 +26,12 @@
 //! | `forward.rs` | writes passed on to the leader, both ends |
 //! | `snapshot.rs` | a snapshot on its way to a follower, both ends |
 //! | `liveness.rs` | groups at rest |
-//! | `formation.rs`, `exchange.rs` | forming a group, and letting a new disk in for a lost one |
+//! | `formation.rs` | forming a group |
+//! | `change.rs`, `exchange.rs` | changes of the membership, and letting a new disk in for a lost one |
 //! | `stamps.rs` | the times of entries |
 
 mod candidate;
+mod change;
 mod common;
 mod exchange;
 mod follower;
@@ -249,6 +251,7 @@ impl Engine {
                     leader.fetched(&mut self.common, peer, entries);
                 }
             }
+            Input::Change(request) => self.on_change(None, *request),
             Input::Resign => {
                 if let State::Leader(leader) = &mut self.role {
                     leader.resign(&self.common);
@@ -403,6 +406,8 @@ impl Engine {
             Some(membership) => {
                 addresses.extend(membership.members().clone());
                 addresses.extend(membership.nodes().iter().map(any));
+                let coming = |id| Some((Replica::any(id), membership.address_of_learner(id)?));
+                addresses.extend(membership.missing().filter_map(coming));
             }
             None => {
                 if let Some(formation) = &self.formation {
@@ -538,6 +543,12 @@ impl Engine {
     /// None of that was taken.
     pub fn contradictions(&self) -> u64 {
         self.common.contradictions
+    }
+
+    /// The membership in force, if it is known to be committed.
+    pub fn committed_membership(&self) -> Option<&Membership> {
+        let is_committed = self.common.committed >= self.common.membership_index;
+        self.membership().filter(|_| is_committed)
     }
 
     /// The membership in force.

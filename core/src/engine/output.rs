@@ -9,7 +9,7 @@ use super::Ticket;
 use crate::error::InitializeError;
 use crate::identity::Replica;
 use crate::log_store::LogWrite;
-use crate::membership::Membership;
+use crate::membership::{ChangeId, ChangeReply, Membership};
 use crate::message::Message;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Index, LogId, Term};
@@ -42,6 +42,8 @@ pub struct Output {
     pub refused: Vec<(Ticket, String)>,
     /// What became of reads.
     pub reads: Vec<(Ticket, ReadOutcome)>,
+    /// What the leader says to requests for changes of the membership.
+    pub changes: Vec<(ChangeId, ChangeReply)>,
     /// The membership in force has changed to this; none while there is none.
     pub membership: Option<Membership>,
     /// What this replica was in this term, leader or follower, it is no more. The nodes of the
@@ -74,6 +76,7 @@ impl Output {
             proposals,
             refused,
             reads,
+            changes,
             membership,
             left,
             addresses_changed,
@@ -91,6 +94,7 @@ impl Output {
         proposals.clear();
         refused.clear();
         reads.clear();
+        changes.clear();
         *membership = None;
         *left = None;
         *addresses_changed = false;
@@ -261,6 +265,7 @@ mod tests {
             proposals: vec![(1..2, Proposal::Busy)],
             refused: vec![(2, "why".to_owned())],
             reads: vec![(1, ReadOutcome::NotLeader)],
+            changes: vec![(ChangeId(1), ChangeReply::Nothing)],
             wake_at: Some(Instant::default()),
         };
         output.clear();

@@ -4,6 +4,8 @@
 //! A peer is *probed*, with one append at a time, until it has accepted one; then entries are
 //! *pipelined* to it until it rejects one. Where what it needs is purged, it gets the *snapshot*.
 
+use std::time::Duration;
+
 use quorate_rt::Instant;
 
 use super::inflight::Inflight;
@@ -39,6 +41,44 @@ pub(super) struct Progress {
     pub(super) may_rest: bool,
     /// It rests: see [`liveness`](super::liveness).
     pub(super) rests: bool,
+    /// It is to get its vote: since when it has kept up, as of the last heartbeat; and how far it
+    /// must be at the next one.
+    pub(super) keeps_up_since: Option<Instant>,
+    keeps_up_at: Index,
+    /// What it has come nearer by, and lacks, as of the last judgement: see [`Self::left`].
+    pace: Pace,
+    /// It is no member any more. It still hears that, until then.
+    pub(super) leaves_at: Option<Instant>,
+}
+
+/// How fast something is made up for. What is lacking is counted in bytes while a snapshot is sent,
+/// and in entries afterwards; the first sample after it begins anew.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<(Instant, u64)>,
+    /// What was made up for in a second, over the last seconds.
+    per_second: f64,
+}
+
+impl Pace {
+    fn sample(&mut self, now: Instant, lacks: u64) {
+        let Some((at, before)) = self.last.replace((now, lacks)) else { return };
+        let seconds = (now - at).as_secs_f64();
+        if lacks > before || seconds <= 0.0 {
+            self.per_second = 0.0;
+            return;
+        }
+        let rate = (before - lacks) as f64 / seconds;
+        // An average in which the last two seconds count for most.
+        let weight = if self.per_second == 0.0 { 1.0 } else { (seconds / 2.0).min(1.0) };
+        self.per_second += weight * (rate - self.per_second);
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let (_, lacks) = self.last?;
+        let seconds = (self.per_second > 0.0).then(|| lacks as f64 / self.per_second)?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +107,30 @@ impl Progress {
             due: true,
             may_rest: false,
             rests: false,
+            keeps_up_since: None,
+            keeps_up_at: next,
+            pace: Pace::default(),
+            leaves_at: None,
         }
+    }
+
+    /// Judges, once in a heartbeat interval, whether it keeps up: it has what was committed at the
+    /// last judgement.
+    pub(super) fn judge(&mut self, now: Instant, silence: Duration, committed: Index) {
+        let lacks = match self.sending() {
+            Some(sending) => sending.meta.bytes.saturating_sub(sending.stored),
+            None => committed.saturating_sub(self.matched),
+        };
+        self.pace.sample(now, lacks);
+        let is_heard = self.heard_from && self.last_contact(now) + silence > now;
+        let keeps_up = is_heard && self.matched >= self.keeps_up_at;
+        self.keeps_up_at = committed;
+        self.keeps_up_since = keeps_up.then(|| self.keeps_up_since.unwrap_or(now));
+    }
+
+    /// When it will have caught up, at its present pace; none if it comes no nearer.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.pace.left()
     }
 
     /// When it was last heard from, itself or, while it rests, its node.

@@ -9,8 +9,11 @@ use quorate_rt::channel::{oneshot, watch};
 use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
 use super::group::quota::take_local;
 use super::group::{Admin, Answer, answered};
-use super::raft::{Raft, ReadResult, encode, ended, list, look, seen, written};
-use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, WriteError};
+use super::raft::{Raft, ReadResult, encode, ended, list, look, planned, seen, written};
+use crate::error::{
+    ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
+};
+use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::StateMachine;
@@ -106,6 +109,38 @@ impl<SM: StateMachine> LocalRaft<SM> {
     ) -> Result<(), InitializeError> {
         let list = list(members)?;
         self.ask(|answer| Admin::Initialize { list, answer }).await
+    }
+
+    /// See [`Raft::change_membership`](crate::Raft::change_membership).
+    pub fn change_membership(
+        &self,
+        target: Target,
+        options: ChangeOptions,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + use<SM> {
+        let kind = ChangeKind::Begin { target, options };
+        self.ask(move |answer| Admin::Change { change: None, kind, answer })
+    }
+
+    /// See [`Raft::cancel_change`](crate::Raft::cancel_change).
+    pub fn cancel_change(
+        &self,
+        change: ChangeId,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + use<SM> {
+        let kind = ChangeKind::Cancel;
+        self.ask(move |answer| Admin::Change { change: Some(change), kind, answer })
+    }
+
+    /// See [`Raft::await_change`](crate::Raft::await_change).
+    pub fn await_change(
+        &self,
+        change: ChangeId,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + use<SM> {
+        self.ask(move |answer| Admin::AwaitChange(change, answer))
+    }
+
+    /// See [`Raft::plan`](crate::Raft::plan).
+    pub fn plan(&self, target: &Target) -> Result<Plan, ChangeRefusal> {
+        planned(&self.mailbox.known.metrics, target)
     }
 
     /// See [`Raft::snapshot`](crate::Raft::snapshot).

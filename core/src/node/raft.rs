@@ -16,8 +16,10 @@ use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
 use super::wakes;
 use crate::config::Config;
-use crate::error::{Fatal, InitializeError, ReadError, SnapshotError, WriteError};
-use crate::membership::check_list;
+use crate::error::{
+    ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
+};
+use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target, check_list};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::{Command, StateMachine};
@@ -158,6 +160,83 @@ impl<SM: StateMachine> Raft<SM> {
         self.ask(|answer| Admin::Initialize { list, answer }).await
     }
 
+    /// Makes the members of the group those of `target`, while it serves, and returns once that is
+    /// committed. Any node takes it: one that does not lead passes it on. Make a target from
+    /// [`Membership::target`](crate::Membership::target), and see by [`plan`](Self::plan) what it takes.
+    ///
+    /// New nodes must be running with this group open; they are not told a list
+    /// ([`initialize`](Self::initialize) is for forming only). They become learners. Those that are
+    /// to vote get their votes together, when they have caught up and have kept up for an
+    /// election timeout. Whoever leads by then goes on with it, so it goes on when this node or the
+    /// leader fails. A leader that has no vote in the target transfers leadership first. Whoever is
+    /// not in the target leaves the group: its data stays until it is
+    /// [removed](crate::Node::remove), and a voter that has left can come back with an empty store
+    /// only.
+    ///
+    /// A node that is slow or dead keeps only its own promotion waiting.
+    /// [`Metrics::change`] names it, on the leader. If it hasn't caught up within
+    /// [`ChangeOptions::catch_up`], the membership is again what it was before. From when all have
+    /// caught up the change has no time limit: it takes a majority of the voters of before and one
+    /// of the new ones.
+    ///
+    /// It is queued by the call itself. Dropping the future does not take the change back:
+    /// [`cancel_change`](Self::cancel_change) does. Its id is in [`Membership::change`](crate::Membership::change).
+    ///
+    /// # Errors
+    /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was taken
+    /// back or replaced (`Late`, `Cancelled`, `Superseded`). After these the membership is not that
+    /// of the target by this change. What becomes of it is open after `Unknown`, `Shutdown` and
+    /// `Fatal`.
+    pub fn change_membership(
+        &self,
+        target: Target,
+        options: ChangeOptions,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + Send + use<SM> {
+        let kind = ChangeKind::Begin { target, options };
+        self.ask(move |answer| Admin::Change { change: None, kind, answer })
+    }
+
+    /// Takes back a change that is under way, and returns once the membership of before is
+    /// committed. Until the target is in force that is possible, also while the votes of both are
+    /// counted. Nodes that got a vote by the change have left the group then.
+    ///
+    /// It is queued by the call itself; dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: the change has ended before (`TooLate`), is not known (`Refused`), or no
+    /// leader took the request (`NotLeader`). It is open whether the change is cancelled after
+    /// `Unknown`, `Shutdown` and `Fatal`.
+    pub fn cancel_change(
+        &self,
+        change: ChangeId,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + Send + use<SM> {
+        let kind = ChangeKind::Cancel;
+        self.ask(move |answer| Admin::Change { change: Some(change), kind, answer })
+    }
+
+    /// Waits until a change has ended that was begun anywhere, as far as this node knows.
+    ///
+    /// # Errors
+    /// Those of [`change_membership`](Self::change_membership) that tell of an ending; `Unknown` if
+    /// nothing is heard of the change for a
+    /// [`Config::request_timeout`], or its ending is not among the
+    /// last [`MAX_ENDED`](crate::MAX_ENDED) any more.
+    pub fn await_change(
+        &self,
+        change: ChangeId,
+    ) -> impl Future<Output = Result<ChangeId, ChangeError>> + Send + use<SM> {
+        self.ask(move |answer| Admin::AwaitChange(change, answer))
+    }
+
+    /// The steps to a target from the membership that this node knows, what each waits for, and how
+    /// many failures are tolerated on the way. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`ChangeRefusal::Target`]: the target can't be one, or the group is not formed.
+    pub fn plan(&self, target: &Target) -> Result<Plan, ChangeRefusal> {
+        planned(&self.mailbox.known.metrics, target)
+    }
+
     /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers
     /// once a restart would find it; at once if there is one that covers all that is applied here.
     /// The log behind it is purged but for [`Config::retained_bytes`]. It is this node's matter:
@@ -226,6 +305,17 @@ impl<SM: StateMachine> std::fmt::Debug for Raft<SM> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Raft").field("id", &self.id()).finish_non_exhaustive()
     }
+}
+
+/// The steps to a target, as far as a node knows.
+pub(super) fn planned(
+    metrics: &watch::Receiver<Metrics>,
+    target: &Target,
+) -> Result<Plan, ChangeRefusal> {
+    let metrics = metrics.borrow();
+    let missing = || ChangeRefusal::Target("the group is not formed yet".to_owned());
+    let membership = metrics.membership.as_ref().ok_or_else(missing)?;
+    membership.plan(target, metrics.leader)
 }
 
 /// Waits for what a group comes to.

@@ -4,6 +4,11 @@
 //! | --- | --- |
 //! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
 //! | `nodes 1 2 3` | a cluster of these, formed, so that a majority elects a leader |
+//! | `nodes 1 2 3 spare 4 5` | … and empty nodes beside it, which may be let in |
+//! | `change 1 a: 1 2 4 learner 5` | change `a` of the membership is wanted at node 1; ends with `follows b`, `lower` (tolerance), `within 2000` (ms, to catch up) |
+//! | `cancel 1 a` | it is to be cancelled, says node 1 |
+//! | `ending 1 a …` | how changes have ended, as node 1 knows |
+//! | `waits 1` | what the change waits for that is under way, as node 1 knows, which leads |
 //! | `fresh 1 2 3` | the same nodes, which know of nothing |
 //! | `initialize 1 2` | these nodes are told, now and at each start, to form a cluster of all nodes; `initialize 1 with 1 2`: of these |
 //! | `form` | all nodes are told that, and it is done |
@@ -50,7 +55,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::{Config, Message, NodeId, Role};
+use quorate_core::{
+    ChangeId, ChangeKind, ChangeOptions, ChangeRequest, Config, Member, MemberRole, Message,
+    NodeId, Obstacle, Role, Target,
+};
 
 use crate::cluster::{self, Cluster};
 use crate::disk::Disk;
@@ -77,12 +85,20 @@ impl Scenario {
                 rest.iter().for_each(|setting| self.set(setting));
                 Vec::new()
             }
-            "nodes" | "fresh" => {
-                self.create(&ids(rest), *command == "nodes");
+            "nodes" => {
+                let spare = rest.iter().position(|word| *word == "spare");
+                let (members, spare) = rest.split_at(spare.unwrap_or(rest.len()));
+                let spares = spare.get(1..).map(ids).unwrap_or_default();
+                self.create(&ids(members), &spares);
                 self.cluster().events.clear();
                 Vec::new()
             }
-            "status" | "log" | "peers" | "flying" => self.look(command, rest),
+            "fresh" => {
+                self.create(&[], &ids(rest));
+                self.cluster().events.clear();
+                Vec::new()
+            }
+            "status" | "log" | "peers" | "flying" | "ending" | "waits" => self.look(command, rest),
             "run" | "settle" | "elect" => {
                 self.act(command, rest);
                 self.events(false)
@@ -130,12 +146,17 @@ impl Scenario {
         }
     }
 
-    fn create(&mut self, ids: &[NodeId], formed: bool) {
+    /// Members of a cluster that is formed, and empty nodes.
+    fn create(&mut self, members: &[NodeId], empty: &[NodeId]) {
         assert!(self.cluster.is_none(), "there are nodes already");
+        let ids = [members, empty].concat();
         let seeds: Vec<u64> =
             ids.iter().map(|id| self.seeds.get(id).copied().unwrap_or(*id)).collect();
-        let create = if formed { Cluster::formed } else { Cluster::new };
-        self.cluster = Some(create(self.config.clone(), ids, &seeds));
+        let config = self.config.clone();
+        self.cluster = Some(match members {
+            [] => Cluster::new(config, &ids, &seeds),
+            _ => Cluster::with_membership(config, &ids, &seeds, cluster::members(members)),
+        });
     }
 
     fn look(&mut self, command: &str, rest: &[&str]) -> Vec<String> {
@@ -170,6 +191,24 @@ impl Scenario {
                         let flying = format!("{bytes} bytes in flight");
                         lines.push(format!("{peer} matches to {matched}, {flying}{snapshot}"));
                     }
+                }
+            }
+            "ending" => {
+                let (id, changes) = rest.split_first().expect("ending 1 a");
+                let known = cluster.engine(number(id)).expect("it is up").committed_membership();
+                for change in changes {
+                    let ending = known.and_then(|known| known.ending_of(change_id(change)));
+                    let text = ending.map_or("unknown".to_owned(), show::ending);
+                    lines.push(format!("{change}: {text}"));
+                }
+            }
+            "waits" => {
+                let [id] = ids(rest)[..] else { panic!("waits 1") };
+                let engine = cluster.engine(id).expect("it is up");
+                let progress = engine.change_progress(|_| Obstacle::Silent);
+                let progress = progress.expect("it leads, and a change is under way");
+                for (node, wait) in &progress.waits_for {
+                    lines.push(format!("{node}: {wait}"));
                 }
             }
             "flying" => {
@@ -233,6 +272,15 @@ impl Scenario {
                 return ids(nodes).into_iter().map(begun).collect();
             }
             "form" => cluster.form(),
+            "change" => {
+                let (id, words) = rest.split_first().expect("change 1 a: 1 2 3");
+                cluster.change(number(id), change_request(words));
+            }
+            "cancel" => {
+                let [id, change] = rest else { panic!("cancel 1 a") };
+                let request = ChangeRequest { id: change_id(change), kind: ChangeKind::Cancel };
+                cluster.change(number(id), request);
+            }
             "resign" => ids(rest).into_iter().for_each(|id| cluster.resign(id)),
             "wait" => cluster.wait(duration(rest)),
             "run" if rest == ["until", "leader"] => {
@@ -403,6 +451,37 @@ fn campaign(cluster: &mut Cluster, id: NodeId) {
 
 fn number(word: &str) -> u64 {
     word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+}
+
+fn change_id(name: &str) -> ChangeId {
+    let [letter @ b'a'..=b'z'] = name.as_bytes() else { panic!("a change is one letter") };
+    ChangeId(u128::from(*letter))
+}
+
+/// `a: 1 2 4 learner 5 follows b lower within 2000`
+fn change_request(words: &[&str]) -> ChangeRequest {
+    let (name, words) = words.split_first().expect("a: 1 2 3");
+    let id = change_id(name.strip_suffix(':').expect("a:"));
+    let (mut target, mut options) = (Target::default(), ChangeOptions::default());
+    let mut role = MemberRole::Voter;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "learner" => role = MemberRole::Learner,
+            "lower" => options.allow_lower_tolerance = true,
+            "follows" => options.follows = words.next().map(|name| change_id(name)),
+            "within" => {
+                let ms = words.next().map_or(0, |ms| number(ms));
+                options.catch_up = Duration::from_millis(ms);
+            }
+            id => {
+                let id = number(id);
+                let member = Member { address: format!("node-{id}"), role, priority: 0 };
+                target.members.insert(id, member);
+            }
+        }
+    }
+    ChangeRequest { id, kind: ChangeKind::Begin { target, options } }
 }
 
 fn ids(words: &[&str]) -> Vec<NodeId> {

@@ -79,6 +79,7 @@ scenarios! {
     leader_disk_stalls
     leader_disk_unreadable
     log_comparison
+    membership_grow
     overwritten_completion
     pre_vote
     read_after_restart

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use quorate_core::engine::Engine;
 use quorate_core::{
-    AppendOutcome, Body, Entry, ForwardOutcome, HardState, LogId, LogWrite, Membership, Message,
-    NodeId, Payload, Replica, Role, Situation, Standing,
+    AppendOutcome, Body, ChangeId, ChangeKind, ChangeReply, Ending, Entry, ForwardOutcome,
+    HardState, LogId, LogWrite, Membership, Message, NodeId, Payload, Replica, Role, Situation,
+    Standing,
 };
 
 /// A replica: its node, and a stroke for each disk that was lost.
@@ -33,7 +34,40 @@ fn membership(membership: &Membership) -> String {
     if !learners.is_empty() {
         let _ = write!(text, ", learners {learners}");
     }
+    if let Some(becoming) = membership.change() {
+        let _ = write!(text, ", change {} to {}", change(becoming.id), becoming.target);
+    }
     text
+}
+
+/// A change by its name, which is one letter.
+pub(crate) fn change(id: ChangeId) -> char {
+    u8::try_from(id.0).map_or('?', char::from)
+}
+
+pub(crate) fn change_reply(reply: &ChangeReply) -> String {
+    match reply {
+        ChangeReply::Await(id) => format!("{} has begun", change(*id)),
+        ChangeReply::Nothing => "there is nothing to do".to_owned(),
+        ChangeReply::Again => "ask again".to_owned(),
+        ChangeReply::Refused(refusal) => {
+            let text = refusal.to_string();
+            let names = |text: String, letter: char| {
+                text.replace(&format!("{:032x}", u32::from(letter)), &letter.to_string())
+            };
+            ('a'..='z').fold(text, names).replace("/0000", "")
+        }
+    }
+}
+
+/// How a change has ended, as a node knows.
+pub(crate) fn ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Done => "done".to_owned(),
+        Ending::Cancelled => "cancelled".to_owned(),
+        Ending::Late { waits_for } => format!("late, waited for {}", ids(waits_for)),
+        Ending::Superseded { by } => format!("superseded by {}", change(*by)),
+    }
 }
 
 /// A command: its name, and its size if it was padded to one (`name*1000`).
@@ -170,6 +204,18 @@ pub(crate) fn message(message: &Message, mut number: impl FnMut(u64, u64) -> usi
         }
         Body::Rests { last_log_id } => write!(text, "rests at {last_log_id}"),
         Body::Alive(_) => write!(text, "alive"),
+        Body::Change(request) => match &request.kind {
+            ChangeKind::Begin { target, .. } => {
+                write!(text, "change {} to {target}?", change(request.id))
+            }
+            ChangeKind::Cancel => write!(text, "cancel change {}?", change(request.id)),
+        },
+        Body::ChangeReply { id, reply } => {
+            write!(text, "change {}: {}", change(*id), change_reply(reply))
+        }
+        Body::Removed { log_id, membership: now } => {
+            write!(text, "removed, at {log_id}: {}", membership(now))
+        }
         Body::Append { prev, committed, round: r, entries: e, .. } if e.is_empty() => {
             write!(text, "heartbeat after {prev}; commit {committed}{}", round(r))
         }

@@ -20,9 +20,10 @@ use quorate_rt::{Executor, Instant};
 use super::Group;
 use super::mailbox::End;
 use crate::engine::Input;
-use crate::error::{InitializeError, ReadError, SnapshotError, WriteError};
+use crate::error::{ChangeError, InitializeError, ReadError, SnapshotError, WriteError};
 use crate::identity::Standing;
 use crate::log_store::LogStore;
+use crate::membership::{ChangeId, ChangeKind};
 use crate::metrics::Metrics;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
@@ -33,6 +34,10 @@ pub(crate) enum Admin {
     Initialize { list: BTreeMap<NodeId, String>, answer: Answer<(), InitializeError> },
     /// Take a snapshot. The answer is the entry up to which there is one.
     Snapshot(Answer<LogId, SnapshotError>),
+    /// Change the membership, or cancel a change of it. The answer is the change.
+    Change { change: Option<ChangeId>, kind: ChangeKind, answer: Answer<ChangeId, ChangeError> },
+    /// Wait until a change of the membership has ended.
+    AwaitChange(ChangeId, Answer<ChangeId, ChangeError>),
     /// Purge the log. The answer is the last entry that is purged.
     Purge(Answer<LogId, SnapshotError>),
 }
@@ -67,13 +72,17 @@ macro_rules! how_a_node_has_ended {
     )*};
 }
 
-how_a_node_has_ended! { WriteError ReadError InitializeError SnapshotError }
+how_a_node_has_ended! { WriteError ReadError InitializeError SnapshotError ChangeError }
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     pub(super) fn administer(&mut self, now: Instant, admin: Admin) {
         match admin {
             Admin::Initialize { list, answer } => self.initialize(now, list, answer),
             Admin::Snapshot(answer) => self.snapshot(answer),
+            Admin::Change { change, kind, answer } => {
+                self.request_change(now, change, kind, answer);
+            }
+            Admin::AwaitChange(change, answer) => self.await_change(now, change, answer),
             Admin::Purge(answer) => {
                 self.engine.step(now, Input::Purge);
                 self.replies.borrow_mut().purging.push(answer);

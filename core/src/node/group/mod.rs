@@ -15,10 +15,12 @@
 //! | `apply.rs` | the state machine's side: applying, reads, views and restoring |
 //! | `snapshots.rs` | writing, receiving and reading snapshots |
 //! | `admin.rs` | administrative requests |
+//! | `changes.rs` | changes of the membership that somebody waits for |
 //! | `waits.rs` | why the node can't take part in the group, for metrics and the log |
 
 mod admin;
 mod apply;
+mod changes;
 mod command_cache;
 mod commands;
 mod deadline_queue;
@@ -44,6 +46,7 @@ use quorate_rt::channel::watch;
 use quorate_rt::{Executor, Instant, TaskError};
 
 use self::apply::{Applied, Applier, Apply, Applying};
+use self::changes::Changes;
 use self::mailbox::{End, Event, Known, Mailbox};
 use self::refusals::Refusals;
 use self::replies::Replies;
@@ -92,6 +95,7 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     fetches: BTreeMap<Replica, R::Task<()>>,
     snapshots: Snapshots<R, SM, S>,
     waits: Waits,
+    changes: Changes,
     /// When the wall clock is to be read again.
     wall_at: Instant,
     /// Until when the commit index must have risen, as long as somebody waits for that.
@@ -250,6 +254,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
         fetches: BTreeMap::new(),
         snapshots,
         waits: Waits::default(),
+        changes: Changes::default(),
         stalled_at: None,
         stopping: None,
     };

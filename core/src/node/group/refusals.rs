@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quorate_rt::channel::watch;
 
-use crate::error::{Leader, ReadError, WriteError};
+use crate::error::{ChangeError, Leader, ReadError, WriteError};
 use crate::hindrance::Hindrance;
 use crate::metrics::Metrics;
 
@@ -32,6 +32,12 @@ impl Refusals {
     pub(super) fn of_read(&self) -> ReadError {
         let (leader, why) = self.reasons();
         ReadError::NotLeader { leader, why }
+    }
+
+    /// No leader has taken a change of the membership.
+    pub(super) fn of_change(&self) -> ChangeError {
+        let (leader, why) = self.reasons();
+        ChangeError::NotLeader { leader, why }
     }
 
     fn reasons(&self) -> (Option<Leader>, Arc<Hindrance>) {

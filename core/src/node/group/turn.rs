@@ -13,7 +13,7 @@ use super::{Group, snapshots};
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, SnapshotError, StoreError, WriteError};
-use crate::identity::{Boot, Standing};
+use crate::identity::{Boot, Replica, Standing};
 use crate::log_store::{Appended, Completes, Completion, LogStore, LogWrite};
 use crate::membership::Membership;
 use crate::metrics::{Obstacle, Role, UnfitTiming};
@@ -73,6 +73,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.take(now, request);
         }
         self.propose(now);
+        self.ask_for_changes(now);
         self.mailbox.end_turn();
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.wake_at.is_some_and(|at| at <= now) {
@@ -134,6 +135,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         drop(replies);
         kept.for_each(|(_, request)| refuse(request, &End::Shutdown));
         self.replies.borrow_mut().initializing.clear(); // A group may not be formed for long.
+        self.changes.clear(); // Nor is a change made soon.
     }
 
     fn may_stop(&self, now: Instant, stopping: Stopping) -> bool {
@@ -293,6 +295,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             proposals,
             refused,
             reads,
+            changes,
             membership,
             left,
             addresses_changed,
@@ -333,7 +336,11 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let gets_snapshot =
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
+        if !changes.is_empty() {
+            self.on_change_replies(now, changes.drain(..));
+        }
         self.publish(membership.take());
+        self.answer_changes(now);
         self.answer(proposals, refused, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore.take() {
@@ -351,7 +358,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let forwarding_at = self.forwarding_at(now);
         let waits_at = self.waits.wake_at();
-        let times = [*wake_at, expires_at, forwarding_at, self.stalled_at, stop_at, waits_at];
+        let changes_at = self.changes.wake_at();
+        let times =
+            [*wake_at, expires_at, forwarding_at, self.stalled_at, stop_at, waits_at, changes_at];
         self.wake_at = Instant::earliest(times);
         self.answer_admins();
         self.applier.go_on()
@@ -523,6 +532,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 metrics.peers.clear(); // They may be others now.
             }
             metrics.peers.extend(engine.peers());
+            let silent = |id| self.transport.obstacle(Replica::any(id));
+            metrics.change = engine.change_progress(silent);
             if membership.is_some() {
                 metrics.membership = membership;
             }

@@ -12,8 +12,8 @@ use quorate_core::engine::{
     Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep, Ticket,
 };
 use quorate_core::{
-    Boot, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId, Membership, Message,
-    NodeId, Payload, Replica, Role, SnapshotMeta, Term,
+    Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
+    Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -119,17 +119,35 @@ impl Cluster {
     /// Nodes with empty disks, in no cluster yet.
     /// Nodes that know of nothing.
     pub(crate) fn new(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
-        Self::on_disks(config, ids, seeds, &Disk::new(1))
+        Self::on_disks(config, ids, seeds, |_| Disk::new(1))
     }
 
     /// Nodes that have got no further than to form a cluster.
     pub(crate) fn formed(config: Config, ids: &[NodeId], seeds: &[u64]) -> Self {
-        let payload = Payload::Membership(members(ids));
-        let disk = Disk::formed(Entry { log_id: LogId::FIRST, time: 0, payload }, CLUSTER);
-        Self::on_disks(config, ids, seeds, &disk)
+        Self::with_membership(config, ids, seeds, members(ids))
     }
 
-    fn on_disks(config: Config, ids: &[NodeId], seeds: &[u64], disk: &Disk) -> Self {
+    /// Nodes that have got no further than to form a cluster, in this configuration. Those that it
+    /// does not name have empty disks.
+    pub(crate) fn with_membership(
+        config: Config,
+        ids: &[NodeId],
+        seeds: &[u64],
+        membership: Membership,
+    ) -> Self {
+        let named: Vec<_> = membership.members().keys().map(|member| member.id).collect();
+        let payload = Payload::Membership(membership);
+        let disk = Disk::formed(Entry { log_id: LogId::FIRST, time: 0, payload }, CLUSTER);
+        let of = |id| if named.contains(&id) { disk.clone() } else { Disk::new(1) };
+        Self::on_disks(config, ids, seeds, of)
+    }
+
+    fn on_disks(
+        config: Config,
+        ids: &[NodeId],
+        seeds: &[u64],
+        disk: impl Fn(NodeId) -> Disk,
+    ) -> Self {
         config.validate().expect("a scenario's config is valid");
         let mut cluster = Self {
             now: Instant::from_nanos(0),
@@ -152,7 +170,7 @@ impl Cluster {
             let node = Node {
                 engine: None,
                 told: None,
-                disk: disk.clone(),
+                disk: disk(*id),
                 wake_at: None,
                 runs: 0,
                 boot: Boot::default(),
@@ -332,6 +350,11 @@ impl Cluster {
         let now = self.now;
         self.running(id).step(now, Input::Resign);
         self.act(id);
+    }
+
+    /// A change of the membership is wanted, or that one is cancelled.
+    pub(crate) fn change(&mut self, id: NodeId, request: ChangeRequest) {
+        self.step(id, vec![Input::Change(Box::new(request))]);
     }
 
     // Time.
@@ -660,6 +683,10 @@ impl Cluster {
                 }
                 Proposal::Unknown => self.tell(false, format!("{id} answers {name}: unknown")),
             }
+        }
+        for (change, reply) in output.changes.drain(..) {
+            let text = show::change_reply(&reply);
+            self.tell(false, format!("{id} hears of change {}: {text}", show::change(change)));
         }
         for (ticket, outcome) in output.reads.drain(..) {
             assert!(self.node(id).open.remove(&ticket), "a second answer (R16)");

@@ -2,13 +2,15 @@
 //! when a kind or a field is added and not varied here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::quorum::Voters;
 use quorate_core::{
-    AppendOutcome, Body, Boot, Claim, ClusterId, Digest, Entry, ForwardOutcome, LeadershipTransfer,
-    LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Refusal, Replica, Situation,
-    SnapshotMeta, Term,
+    AppendOutcome, Body, Boot, ChangeId, ChangeKind, ChangeOptions, ChangeRefusal, ChangeReply,
+    ChangeRequest, Claim, ClusterId, Digest, Entry, ForwardOutcome, LeadershipTransfer, LogId,
+    MAX_ADDRESS_BYTES, MAX_NODES, Member, MemberRole, Membership, NodeId, Payload, Refusal,
+    Replica, Situation, SnapshotMeta, Target, Term,
 };
 
 use crate::cluster::CLUSTER;
@@ -178,13 +180,16 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         Body::Rest { last_log_id: ours.last, round: 1, boot: Boot { number: 1, tag: 1 } },
         Body::Rests { last_log_id: ours.last },
         Body::Alive(Box::default()),
+        Body::Change(Box::new(request(target(&[1, 2, 3, 9]), Duration::from_secs(1)))),
+        Body::ChangeReply { id: ChangeId(1), reply: Box::new(ChangeReply::Nothing) },
+        Body::Removed { log_id: ours.last, membership: memberships().swap_remove(4) },
     ];
     let kinds: BTreeSet<_> = bases.iter().map(kind).collect();
     assert_eq!(kinds, (0..KINDS).collect(), "a kind of message is not tried on {me}");
     bases
 }
 
-const KINDS: usize = 20;
+const KINDS: usize = 23;
 
 fn kind(body: &Body) -> usize {
     match body {
@@ -208,6 +213,9 @@ fn kind(body: &Body) -> usize {
         Body::Rest { .. } => 17,
         Body::Rests { .. } => 18,
         Body::Alive(_) => 19,
+        Body::Change(_) => 20,
+        Body::ChangeReply { .. } => 21,
+        Body::Removed { .. } => 22,
     }
 }
 
@@ -400,8 +408,80 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
             }
             id_sets().into_iter().for_each(|founders| add(Body::Admit { cluster, founders }));
         }
+        Body::Change(_) => requests().into_iter().for_each(|of| add(Body::Change(Box::new(of)))),
+        Body::ChangeReply { id, reply: _ } => {
+            for reply in change_replies() {
+                add(Body::ChangeReply { id, reply: Box::new(reply.clone()) });
+                add(Body::ChangeReply { id: ChangeId(u128::MAX), reply: Box::new(reply) });
+            }
+        }
+        Body::Removed { log_id, membership: with } => {
+            for log_id in log_ids(log_id) {
+                add(Body::Removed { log_id, membership: with.clone() });
+            }
+            for membership in memberships() {
+                add(Body::Removed { log_id, membership });
+            }
+        }
     }
     all
+}
+
+fn target(ids: &[NodeId]) -> Target {
+    let member = |id: &NodeId| {
+        let address = format!("node-{id}");
+        (*id, Member { address, role: MemberRole::Voter, priority: 0 })
+    };
+    Target { members: ids.iter().map(member).collect() }
+}
+
+fn request(target: Target, catch_up: Duration) -> ChangeRequest {
+    let options = ChangeOptions { catch_up, allow_lower_tolerance: true, follows: None };
+    ChangeRequest { id: ChangeId(1), kind: ChangeKind::Begin { target, options } }
+}
+
+/// Requests that would take votes away are as good as their sender, who is a member: here all have
+/// nodes in them that never answer.
+fn requests() -> Vec<ChangeRequest> {
+    let (second, most) = (Duration::from_secs(1), Duration::from_millis(u64::MAX));
+    let huge = |role| {
+        let member = |id| {
+            let address = format!("{id:0>MAX_ADDRESS_BYTES$}");
+            (id, Member { address, role, priority: u8::MAX })
+        };
+        Target { members: (1..=MAX_NODES as u64 + 1).map(member).collect() }
+    };
+    let mut all = vec![
+        request(target(&[]), second),
+        request(target(&[0, 1]), second),
+        request(target(&[1, 2, 3, u64::MAX]), Duration::ZERO),
+        request(target(&[9]), most),
+        request(huge(MemberRole::Voter), second),
+        request(huge(MemberRole::Learner), second),
+        ChangeRequest { id: ChangeId(0), kind: ChangeKind::Cancel },
+        ChangeRequest { id: ChangeId(u128::MAX), kind: ChangeKind::Cancel },
+    ];
+    for follows in [ChangeId(0), ChangeId(1), ChangeId(u128::MAX)] {
+        let mut of = request(target(&[1, 2, 3, 8]), most);
+        let ChangeKind::Begin { options, .. } = &mut of.kind else { unreachable!("it begins") };
+        options.follows = Some(follows);
+        all.push(ChangeRequest { id: ChangeId(2), ..of });
+    }
+    all
+}
+
+fn change_replies() -> Vec<ChangeReply> {
+    let membership = memberships().swap_remove(9);
+    let refusals = [
+        ChangeRefusal::Target("x".repeat(1000)),
+        ChangeRefusal::UnderWay { membership: membership.clone() },
+        ChangeRefusal::Conflict { membership },
+        ChangeRefusal::LowersTolerance { now: u64::MAX, lowest: 0 },
+        ChangeRefusal::NotUnderWay,
+    ];
+    let refused = refusals.into_iter().map(ChangeReply::Refused);
+    let others = [ChangeReply::Again, ChangeReply::Await(ChangeId(u128::MAX))];
+    refused.chain(others).collect()
 }
 
 fn blanks(prev: LogId, len: u64) -> Vec<Entry> {

@@ -1,0 +1,203 @@
+//! How a leader brings a change of the membership to its end, and how a node learns that it is no
+//! member any more.
+//!
+//! What a configuration becomes next is decided by [`Membership::step`]. Here is what it takes:
+//! asking for those who are to become members, judging who has caught up, and a leader that leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::leader::Leader;
+use super::{Common, Engine, State};
+use crate::identity::{Replica, Standing};
+use crate::membership::{Begun, ChangeReply, ChangeRequest, Membership, Step};
+use crate::message::Body;
+use crate::metrics::{ChangeProgress, ChangeWait, Obstacle};
+use crate::types::{LogId, NodeId};
+
+/// A leader that has no vote in the target tries so often to transfer leadership before it puts the
+/// target in force. If nobody takes over, the others elect somebody after that.
+const TRANSFERS: u32 = 2;
+
+/// What a leader knows of the change that is under way.
+#[derive(Default)]
+pub(super) struct OngoingChange {
+    /// Replicas that have answered and may be let in.
+    pub(super) arrived: BTreeSet<Replica>,
+    /// Why nodes are not let in.
+    pub(super) obstacles: BTreeMap<NodeId, Obstacle>,
+    /// Who must answer or catch up before the next step.
+    waits_for: BTreeSet<NodeId>,
+    /// How often it has tried to transfer leadership, as it leaves.
+    transfers: u32,
+}
+
+impl Engine {
+    /// A change is wanted: here, or by another node.
+    #[cold]
+    pub(super) fn on_change(&mut self, from: Option<Replica>, request: ChangeRequest) {
+        let common = &mut self.common;
+        let id = request.id;
+        let reply = match (&mut self.role, from) {
+            (State::Leader(leader), Some(from)) if !leader.is_member(from) => return,
+            (State::Leader(leader), _) => leader.request_change(common, &request),
+            (State::Follower(follower), None) if let Some(leader) = follower.leader() => {
+                return common.send(leader, Body::Change(Box::new(request)));
+            }
+            _ => ChangeReply::Again,
+        };
+        match from {
+            Some(from) => common.send(from, Body::ChangeReply { id, reply: Box::new(reply) }),
+            None => common.out.changes.push((id, reply)),
+        }
+    }
+
+    /// On a leader: how far the change is that is under way. For nodes that have not said why they
+    /// are not let in, `silent` says it.
+    pub fn change_progress(&self, silent: impl Fn(NodeId) -> Obstacle) -> Option<ChangeProgress> {
+        let State::Leader(leader) = &self.role else { return None };
+        let membership = self.common.membership()?;
+        let id = membership.change()?.id;
+        let why = |node: &NodeId| {
+            let progress = membership.replica_of(*node).and_then(|of| leader.peers.get(&of));
+            let wait = match progress {
+                Some(progress) => ChangeWait::CatchingUp {
+                    behind: self.common.committed.saturating_sub(progress.matched),
+                    snapshot: progress
+                        .sending()
+                        .map(|sending| (sending.stored, sending.meta.bytes)),
+                    left: progress.left(),
+                },
+                None => ChangeWait::Obstacle(match leader.change.obstacles.get(node) {
+                    Some(obstacle) => obstacle.clone(),
+                    None => silent(*node),
+                }),
+            };
+            (*node, wait)
+        };
+        let waits_for = leader.change.waits_for.iter().map(why).collect();
+        Some(ChangeProgress { id, waits_for })
+    }
+}
+
+impl Leader {
+    /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
+    pub(super) fn is_settled(&self, common: &Common) -> bool {
+        common.committed >= self.first && common.committed >= common.membership_index
+    }
+
+    fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
+        if !self.is_settled(common) || self.is_resigning() || common.log.waits_for_space() {
+            return ChangeReply::Again;
+        }
+        let Some(membership) = common.membership() else { return ChangeReply::Again };
+        match membership.request(request, time(common)) {
+            Begun::Reply(reply) => reply,
+            Begun::Next(next, reply) => {
+                self.change = OngoingChange::default();
+                self.reconfigure(common, Ok(*next));
+                reply
+            }
+        }
+    }
+
+    /// Asks for the nodes that are to become members, and judges whether those keep up that are to
+    /// vote. Once in a heartbeat interval.
+    pub(super) fn look_for_members(&mut self, common: &mut Common) {
+        if !common.has_change {
+            return;
+        }
+        let Some(membership) = common.membership().cloned() else { return };
+        let silence = common.config.election_timeout;
+        for learner in membership.learners() {
+            if let Some(progress) = self.peers.get_mut(&learner) {
+                progress.judge(common.now, silence, common.committed);
+            }
+        }
+        let target = membership.change().map(|change| &change.target);
+        let ids = target.into_iter().flat_map(|target| target.members.keys().copied());
+        for id in ids {
+            let is_silent = |learner: Replica| learner.id == id && self.is_silent(common, learner);
+            let asks = membership.replica_of(id).is_none() || membership.learners().any(is_silent);
+            if asks {
+                common.send(Replica::any(id), Body::Who { listed: BTreeSet::new() });
+            }
+        }
+    }
+
+    /// Takes the next step of whatever has made the configuration one that is to be followed by
+    /// another.
+    pub(super) fn advance_change(&mut self, common: &mut Common) {
+        if !self.change.arrived.is_empty() && self.is_settled(common) && self.let_in(common) {
+            return;
+        }
+        if !common.is_changing || !self.is_settled(common) {
+            return;
+        }
+        let Some(membership) = common.membership() else { return };
+        let stays = common.config.election_timeout;
+        let keeps_up = |replica: Replica| {
+            let since = self.peers.get(&replica).and_then(|progress| progress.keeps_up_since);
+            since.is_some_and(|since| since + stays <= common.now)
+        };
+        match membership.step(keeps_up, time(common)) {
+            Step::Stay => self.exchange(common),
+            Step::Wait(waits_for) => self.change.waits_for = waits_for,
+            Step::Next(next) => {
+                let leaves = next.as_ref().is_ok_and(|next| !next.is_voter(common.me));
+                if leaves && self.leaves_later(common) {
+                    return;
+                }
+                self.change.waits_for.clear();
+                self.reconfigure(common, next);
+            }
+        }
+    }
+
+    /// The next configuration gives this leader no vote: whether it is to wait, as somebody is to
+    /// take the leadership over first.
+    fn leaves_later(&mut self, common: &Common) -> bool {
+        if self.is_resigning() {
+            return true;
+        }
+        if self.change.transfers == TRANSFERS {
+            return false;
+        }
+        self.change.transfers += 1;
+        self.resign(common);
+        true
+    }
+}
+
+impl Common {
+    /// Who asks for a vote and is no member does not know that it was removed, if its log ends
+    /// before what says so.
+    pub(super) fn tell_removed(&mut self, to: Replica, last_log_id: LogId) {
+        let committed = self.log.log_id(self.committed).unwrap_or_default();
+        let is_older = (last_log_id.term, last_log_id.index) < (committed.term, committed.index);
+        if self.committed < self.membership_index || !is_older {
+            return;
+        }
+        if let Some(membership) = self.membership()
+            && !membership.is_member(to)
+        {
+            let membership = membership.clone();
+            self.send(to, Body::Removed { log_id: committed, membership });
+        }
+    }
+
+    /// A member shows a configuration that is committed and does not name this replica. Where the
+    /// configuration in force here is an older one, this replica was removed.
+    #[cold]
+    pub(super) fn on_removed(&mut self, log_id: LogId, theirs: &Membership) {
+        let is_ours = self.membership().is_some_and(|ours| ours.cluster() == theirs.cluster());
+        let is_later = log_id.index > self.membership_index && !theirs.is_member(self.me);
+        if is_ours && is_later && self.has_been_voter() && *self.standing() != Standing::Spent {
+            self.is_spent();
+        }
+    }
+}
+
+/// The time of the entries that the leader would append now, in milliseconds.
+fn time(common: &Common) -> u64 {
+    common.wall.max(common.log.time())
+}

@@ -1,0 +1,365 @@
+//! A change that is under way. It stands in the configuration itself, so that whoever leads goes on
+//! with it: the next step follows from the configuration in force, and from which of its members
+//! have caught up.
+//!
+//! 1. The change is noted, with the present voters; addresses and priorities count at once.
+//! 2. Nodes that are not members yet become learners, when they have answered.
+//! 3. When all that are to vote have caught up, a joint configuration gives them the vote. Both its
+//!    halves must agree, so that no quorum of the old configuration can act without one of the new
+//!    (thesis 4.3).
+//! 4. When that is committed, the target follows, and the change has ended.
+//!
+//! Before step 4 a change can be taken back: without a joint configuration the members are again
+//! those of before, and a joint one is left for its outgoing half, which each of its quorums has a
+//! majority of. So it ends when its time is up before step 3, when it is cancelled, and when
+//! another change takes its place. That one may find a joint configuration of the old voters A and
+//! voters B. On it follows one of A and the new target: both need a majority of A, so any two of
+//! their quorums meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{MAX_NODES, MemberRole, Membership, Parts, Target};
+use crate::error::ChangeRefusal;
+use crate::identity::Replica;
+use crate::quorum::Voters;
+use crate::types::NodeId;
+
+/// Names a change of the membership, on all nodes: drawn at random by the node that is asked for
+/// it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeId(pub u128);
+
+impl fmt::Display for ChangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for ChangeId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// A change of the membership that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub id: ChangeId,
+    /// What is to become of the configuration.
+    pub target: Target,
+    /// What it was before, and becomes again if the change is taken back.
+    pub before: Target,
+    /// It is taken back if those who are to vote have not caught up by then: a time of entries, in
+    /// milliseconds since the Unix epoch.
+    pub until: u64,
+}
+
+/// How a change has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The target is in force.
+    Done,
+    /// It was cancelled, and the configuration is what it was before.
+    Cancelled,
+    /// Its time was up, and the configuration is what it was before.
+    Late {
+        /// The nodes that had not answered or not caught up.
+        waits_for: BTreeSet<NodeId>,
+    },
+    /// Another change has taken its place.
+    Superseded {
+        /// That one.
+        by: ChangeId,
+    },
+}
+
+/// So many endings are kept in a configuration, for those who wait for one on a node that was away.
+/// A change takes a second or more, so that such a node has most of them after a short absence.
+pub const MAX_ENDED: usize = 8;
+
+/// How a change is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeOptions {
+    /// The change that this one follows, as far as is known:
+    /// [`Membership::last_change`](super::Membership::last_change). If another was accepted
+    /// meanwhile, this one is refused (`Conflict`). If that change is under way, this one takes its
+    /// place; without it, it would be refused (`UnderWay`).
+    pub follows: Option<ChangeId>,
+    /// How long nodes that are to vote may take to answer and to catch up, in all; default ten
+    /// minutes. Then the change is taken back. A large state takes as long as it takes to send it.
+    pub catch_up: Duration,
+    /// Whether, on the way or in the end, fewer failures may be tolerated than now.
+    pub allow_lower_tolerance: bool,
+}
+
+impl Default for ChangeOptions {
+    fn default() -> Self {
+        let catch_up = Duration::from_secs(600);
+        Self { follows: None, catch_up, allow_lower_tolerance: false }
+    }
+}
+
+/// A request to change the membership, on its way to the leader. It may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRequest {
+    /// The change that it is about.
+    pub id: ChangeId,
+    /// What is wanted.
+    pub kind: ChangeKind,
+}
+
+/// What is wanted of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// That it begins.
+    Begin {
+        /// What the configuration is to become.
+        target: Target,
+        /// How.
+        options: ChangeOptions,
+    },
+    /// That it is taken back.
+    Cancel,
+}
+
+/// What the leader says to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeReply {
+    /// This change is under way, or has ended: its [ending](Membership::ending_of) will tell.
+    Await(ChangeId),
+    /// There is nothing to do.
+    Nothing,
+    /// The receiver does not lead, or can't take it yet: it is to be asked again.
+    Again,
+    /// It is not done.
+    Refused(ChangeRefusal),
+}
+
+/// What a request leads to.
+pub(crate) enum Begun {
+    Reply(ChangeReply),
+    /// This configuration is to be put in force, and then that is the answer.
+    Next(Box<Membership>, ChangeReply),
+}
+
+/// What a configuration waits for, or becomes.
+pub(crate) enum Step {
+    /// It stays as it is.
+    Stay,
+    /// It waits for these nodes to answer or to catch up.
+    Wait(BTreeSet<NodeId>),
+    /// The next configuration. Only where the present one is committed under the present leader may
+    /// it be put in force.
+    Next(Result<Membership, String>),
+}
+
+impl Membership {
+    /// The voters that a change comes from: those of a simple configuration, and the outgoing half
+    /// of a joint one.
+    pub(super) fn base(&self) -> &[Replica] {
+        match self.voters().is_joint() {
+            true => self.voters().outgoing(),
+            false => self.voters().incoming(),
+        }
+    }
+
+    /// The replica that stands for a node in the target of a change: the one that votes, if there
+    /// are two.
+    pub(crate) fn replica_of(&self, id: NodeId) -> Option<Replica> {
+        let is_of_node = |replica: &&Replica| replica.id == id;
+        let voters = self.voters();
+        let mut voting = voters.incoming().iter().chain(voters.outgoing());
+        voting.find(is_of_node).or_else(|| self.members().keys().find(is_of_node)).copied()
+    }
+
+    /// Where a new replica of a node is reached.
+    pub(crate) fn address_of_learner(&self, id: NodeId) -> Option<String> {
+        let of_target = self.change().and_then(|change| change.target.members.get(&id));
+        let address = of_target.map(|member| member.address.as_str());
+        address.or_else(|| self.address(id)).map(str::to_owned)
+    }
+
+    /// Of the change that is under way: the nodes of the target that are no members yet.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = NodeId> {
+        let target = self.change().into_iter().flat_map(|change| change.target.members.keys());
+        target.copied().filter(|id| self.replica_of(*id).is_none())
+    }
+
+    /// Whether a replica is to vote when the change that is under way has ended.
+    pub(crate) fn is_to_vote(&self, replica: Replica) -> bool {
+        match self.change() {
+            Some(change) => {
+                let member = change.target.members.get(&replica.id);
+                member.is_some_and(|member| member.role == MemberRole::Voter)
+                    && self.replica_of(replica.id) == Some(replica)
+            }
+            None => self.voters().incoming().contains(&replica),
+        }
+    }
+
+    /// What comes of a request. `now` is the time of entries, in milliseconds.
+    pub(crate) fn request(&self, request: &ChangeRequest, now: u64) -> Begun {
+        let ChangeRequest { id, kind } = request;
+        let under_way = self.change().map(|change| change.id);
+        if let ChangeKind::Cancel = kind {
+            return match self.change() {
+                Some(change) if change.id == *id => self.take_back(change, Ending::Cancelled),
+                _ if self.ending_of(*id).is_some() => Begun::Reply(ChangeReply::Await(*id)),
+                _ => refused(ChangeRefusal::NotUnderWay),
+            };
+        }
+        let ChangeKind::Begin { target, options } = kind else { unreachable!("it is the other") };
+        if under_way == Some(*id) || self.ending_of(*id).is_some() {
+            return Begun::Reply(ChangeReply::Await(*id)); // It is repeated.
+        }
+        if let Some(follows) = options.follows
+            && follows != self.last_change()
+        {
+            return refused(ChangeRefusal::Conflict { membership: self.clone() });
+        }
+        if let Some(change) = self.change()
+            && change.target == *target
+        {
+            return Begun::Reply(ChangeReply::Await(change.id));
+        }
+        if under_way.is_some() && options.follows.is_none() {
+            return refused(ChangeRefusal::UnderWay { membership: self.clone() });
+        }
+        let plan = match self.plan(target, None) {
+            Ok(plan) if plan.steps.is_empty() && under_way.is_none() => {
+                return Begun::Reply(ChangeReply::Nothing);
+            }
+            Ok(plan) => plan,
+            Err(refusal) => return refused(refusal),
+        };
+        let is_new = |id: &&NodeId| self.replica_of(**id).is_none();
+        let all = self.members().len() + target.members.keys().filter(is_new).count();
+        if all > MAX_NODES {
+            let reason = format!("on the way it would have {all} members, more than {MAX_NODES}");
+            return refused(ChangeRefusal::Target(reason));
+        }
+        let (now_tolerates, at_least) = (plan.tolerates_now, plan.tolerates_at_least);
+        if at_least < now_tolerates && !options.allow_lower_tolerance {
+            let (now, lowest) = (now_tolerates as u64, at_least as u64);
+            return refused(ChangeRefusal::LowersTolerance { now, lowest });
+        }
+        let catch_up = u64::try_from(options.catch_up.as_millis()).unwrap_or(u64::MAX);
+        let before = self.change().map_or_else(|| self.present(), |change| change.before.clone());
+        let until = now.saturating_add(catch_up);
+        let change = Change { id: *id, target: target.clone(), before, until };
+        let begun = self.with(|parts| {
+            if let Some(earlier) = parts.change.take() {
+                parts.end(earlier.id, Ending::Superseded { by: *id });
+            }
+            parts.last_change = *id;
+            parts.locate(&change.target);
+            parts.change = Some(change);
+        });
+        // Where nobody has to catch up, the first step is the next one already.
+        let next = begun.map(|begun| match begun.step(|_| false, now) {
+            Step::Next(Ok(next)) => next,
+            _ => begun,
+        });
+        next_or_refused(next, ChangeReply::Await(*id))
+    }
+
+    fn take_back(&self, change: &Change, ending: Ending) -> Begun {
+        next_or_refused(self.taken_back(change, ending), ChangeReply::Await(change.id))
+    }
+
+    /// What follows on this configuration. `is_ready` says of a learner whether it has caught up;
+    /// `now` is the time of entries, in milliseconds.
+    pub(crate) fn step(&self, is_ready: impl Fn(Replica) -> bool, now: u64) -> Step {
+        let Some(change) = self.change() else {
+            return match self.voters().is_joint() {
+                true => Step::Next(self.left_joint()), // A lost disk was exchanged.
+                false => Step::Stay,
+            };
+        };
+        let mut waits_for: BTreeSet<NodeId> = self.missing().collect();
+        let wanted: Vec<_> = change.target.voters().filter_map(|id| self.replica_of(id)).collect();
+        let wanted = Voters::simple(wanted);
+        let is_reached = |half: &[Replica]| waits_for.is_empty() && wanted.incoming() == half;
+        if is_reached(self.voters().incoming()) || is_reached(self.base()) {
+            return Step::Next(self.ended(change, wanted, &change.target, Ending::Done));
+        }
+        let is_behind = |voter: &Replica| !self.is_voter(*voter) && !is_ready(*voter);
+        waits_for.extend(wanted.iter().filter(is_behind).map(|voter| voter.id));
+        if waits_for.is_empty() {
+            let outgoing = self.base().iter().copied();
+            let joint = Voters::joint(wanted.iter(), outgoing);
+            Step::Next(self.with(|parts| parts.voters = joint))
+        } else if now >= change.until {
+            Step::Next(self.taken_back(change, Ending::Late { waits_for }))
+        } else {
+            Step::Wait(waits_for)
+        }
+    }
+
+    /// The configuration of before the change.
+    fn taken_back(&self, change: &Change, ending: Ending) -> Result<Self, String> {
+        let voters = Voters::simple(self.base().iter().copied());
+        self.ended(change, voters, &change.before, ending)
+    }
+
+    /// What is left at the end of a change: these voters, and the learners of the target.
+    fn ended(
+        &self,
+        change: &Change,
+        voters: Voters,
+        target: &Target,
+        ending: Ending,
+    ) -> Result<Self, String> {
+        let stays = |replica: &Replica| {
+            // The new disk of a voter goes on waiting for its place.
+            voters.contains(*replica)
+                || target.members.contains_key(&replica.id) && !self.is_voter(*replica)
+                || target.members.get(&replica.id).is_some_and(|m| m.role == MemberRole::Learner)
+        };
+        self.with(|parts| {
+            parts.members.retain(|replica, _| stays(replica));
+            parts.voters = voters.clone();
+            parts.change = None;
+            parts.locate(target);
+            parts.end(change.id, ending);
+        })
+    }
+}
+
+impl Parts {
+    /// Addresses and priorities are those of the target, where it names a node.
+    fn locate(&mut self, target: &Target) {
+        for (replica, address) in &mut self.members {
+            if let Some(member) = target.members.get(&replica.id) {
+                address.clone_from(&member.address);
+            }
+        }
+        let of = |(id, member): (&NodeId, &super::Member)| (*id, member.priority);
+        let priorities: BTreeMap<_, _> = target.members.iter().map(of).collect();
+        self.priorities = priorities;
+        self.priorities.retain(|_, priority| *priority != 0);
+    }
+
+    fn end(&mut self, change: ChangeId, ending: Ending) {
+        self.ended.push((change, ending));
+        let excess = self.ended.len().saturating_sub(MAX_ENDED);
+        self.ended.drain(..excess);
+    }
+}
+
+fn refused(refusal: ChangeRefusal) -> Begun {
+    Begun::Reply(ChangeReply::Refused(refusal))
+}
+
+fn next_or_refused(next: Result<Membership, String>, reply: ChangeReply) -> Begun {
+    match next {
+        Ok(next) => Begun::Next(Box::new(next), reply),
+        Err(reason) => refused(ChangeRefusal::Target(reason)),
+    }
+}
