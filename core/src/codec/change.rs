@@ -42,7 +42,7 @@
 //!
 //! | field | |
 //! | --- | --- |
-//! | 1 | a byte: 1 a change is under way or has ended, 2 there is nothing to do, 3 ask again, 4 refused |
+//! | 1 | a byte: 1 a change is under way or has ended, 2 there is nothing to do, 3 ask again, 4 refused, 5 noted |
 //! | 2 | the id of that change (16 bytes) |
 //! | 3 | why it is refused, a byte: 1 the target can't be one, 2 another change is under way, 3 another one was made, 4 fewer failures would be tolerated, 5 it is not under way |
 //! | 4 | for 1: the reason, in UTF-8 |
@@ -232,6 +232,7 @@ const AWAIT: u8 = 1;
 const NOTHING: u8 = 2;
 const AGAIN: u8 = 3;
 const REFUSED: u8 = 4;
+const NOTED: u8 = 5;
 
 const BAD_TARGET: u8 = 1;
 const UNDER_WAY: u8 = 2;
@@ -250,6 +251,7 @@ impl Structure for ChangeReply {
             }
             Self::Nothing => put_byte_field(to, ONE, NOTHING),
             Self::Again => put_byte_field(to, ONE, AGAIN),
+            Self::Noted => put_byte_field(to, ONE, NOTED),
             Self::Refused(refusal) => {
                 put_byte_field(to, ONE, REFUSED);
                 put_refusal(to, refusal);
@@ -262,6 +264,7 @@ impl Structure for ChangeReply {
             AWAIT => Self::Await(take_change_id(fields, TWO)?),
             NOTHING => Self::Nothing,
             AGAIN => Self::Again,
+            NOTED => Self::Noted,
             REFUSED => Self::Refused(take_refusal(fields)?),
             kind => return Err(DecodeError::Kind { what: "answer to a request", kind }),
         })

@@ -29,6 +29,8 @@ pub(super) struct OngoingChange {
     waits_for: BTreeSet<NodeId>,
     /// How often it has tried to transfer leadership, as it leaves.
     transfers: u32,
+    /// A request that has come before the configuration in force was committed.
+    noted: Option<ChangeRequest>,
 }
 
 impl Engine {
@@ -86,14 +88,20 @@ impl Leader {
     }
 
     fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
-        if !self.is_settled(common) || self.is_resigning() || common.log.waits_for_space() {
+        let leaves = self.is_resigning() && self.change.transfers == 0;
+        if common.committed < self.first || leaves || common.log.waits_for_space() {
             return ChangeReply::Again;
         }
         let Some(membership) = common.membership() else { return ChangeReply::Again };
+        if !self.is_settled(common) {
+            let noted = self.change.noted.get_or_insert_with(|| request.clone());
+            return if noted == request { ChangeReply::Noted } else { ChangeReply::Again };
+        }
         match membership.request(request, time(common)) {
             Begun::Reply(reply) => reply,
             Begun::Next(next, reply) => {
-                self.change = OngoingChange::default();
+                let noted = self.change.noted.take();
+                self.change = OngoingChange { noted, ..OngoingChange::default() };
                 self.reconfigure(common, Ok(*next));
                 reply
             }
@@ -127,6 +135,12 @@ impl Leader {
     /// Takes the next step of whatever has made the configuration one that is to be followed by
     /// another.
     pub(super) fn advance_change(&mut self, common: &mut Common) {
+        if self.is_settled(common)
+            && let Some(request) = self.change.noted.take()
+        {
+            // Whoever has asked asks again, and is told then.
+            self.request_change(common, &request);
+        }
         if !self.change.arrived.is_empty() && self.is_settled(common) && self.let_in(common) {
             return;
         }
@@ -186,14 +200,18 @@ impl Common {
     }
 
     /// A member shows a configuration that is committed and does not name this replica. Where the
-    /// configuration in force here is an older one, this replica was removed.
+    /// configuration in force here is an older one, this replica was removed. Gives whether it is
+    /// news.
     #[cold]
-    pub(super) fn on_removed(&mut self, log_id: LogId, theirs: &Membership) {
+    pub(super) fn on_removed(&mut self, log_id: LogId, theirs: &Membership) -> bool {
         let is_ours = self.membership().is_some_and(|ours| ours.cluster() == theirs.cluster());
         let is_later = log_id.index > self.membership_index && !theirs.is_member(self.me);
-        if is_ours && is_later && self.has_been_voter() && *self.standing() != Standing::Spent {
+        let is_news = *self.standing() != Standing::Spent;
+        let was_removed = is_ours && is_later && is_news && self.has_been_voter();
+        if was_removed {
             self.is_spent();
         }
+        was_removed
     }
 }
 

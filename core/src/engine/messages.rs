@@ -57,7 +57,11 @@ impl Engine {
             return; // It is between nodes, and has no term.
         }
         if let Body::Removed { log_id, membership } = &body {
-            return common.on_removed(*log_id, membership); // What is committed has no term either.
+            // What is committed has no term either.
+            if common.on_removed(*log_id, membership) && matches!(self.role, State::Candidate(_)) {
+                self.become_follower(self.common.hard_state.term);
+            }
+            return;
         }
         if let (Body::PreVote { .. }, State::Leader(leader)) = (&body, &mut self.role) {
             leader.rouse(from, self.common.now); // It follows nobody.

@@ -135,6 +135,8 @@ pub enum ChangeReply {
     Await(ChangeId),
     /// There is nothing to do.
     Nothing,
+    /// It waits until the configuration in force is committed. It is to be asked again.
+    Noted,
     /// The receiver does not lead, or can't take it yet: it is to be asked again.
     Again,
     /// It is not done.

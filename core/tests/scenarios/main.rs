@@ -9,6 +9,7 @@ mod interleavings;
 mod safety;
 mod script;
 mod show;
+mod transitions;
 
 /// One test for each file, and one that no file is left out.
 macro_rules! scenarios {
@@ -79,7 +80,16 @@ scenarios! {
     leader_disk_stalls
     leader_disk_unreadable
     log_comparison
+    membership_cancel
+    membership_follows
     membership_grow
+    membership_joint_leader_fails
+    membership_late
+    membership_leader_leaves
+    membership_learner
+    membership_removed_away
+    membership_snapshot
+    membership_truncated
     overwritten_completion
     pre_vote
     read_after_restart

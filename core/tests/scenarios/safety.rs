@@ -254,12 +254,14 @@ impl Safety {
 }
 
 /// What an engine was before a step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Before {
     pub(crate) hard_state: HardState,
     pub(crate) committed: Index,
     pub(crate) role: Role,
     pub(crate) leader: Option<Replica>,
+    /// By whom it decided then what is committed.
+    pub(crate) voters: Option<Voters>,
 }
 
 impl Before {
@@ -269,6 +271,7 @@ impl Before {
             committed: engine.committed(),
             role: engine.role(),
             leader: engine.leader(),
+            voters: engine.membership().map(|membership| membership.voters().clone()),
         }
     }
 }

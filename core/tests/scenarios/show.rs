@@ -50,6 +50,7 @@ pub(crate) fn change_reply(reply: &ChangeReply) -> String {
         ChangeReply::Await(id) => format!("{} has begun", change(*id)),
         ChangeReply::Nothing => "there is nothing to do".to_owned(),
         ChangeReply::Again => "ask again".to_owned(),
+        ChangeReply::Noted => "noted".to_owned(),
         ChangeReply::Refused(refusal) => {
             let text = refusal.to_string();
             let names = |text: String, letter: char| {

@@ -35,7 +35,7 @@ enum Phase {
         request: ChangeRequest,
         again_at: Instant,
         until: Instant,
-        /// A leader on another node was asked and has said nothing.
+        /// A leader was asked and has not said what it does.
         is_open: bool,
     },
     /// The leader knows of it. If it is not to be seen here by then, its fate is unknown.
@@ -117,9 +117,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let deadline = now + self.mailbox.known.config.request_timeout;
         let is_meant = |waiting: &mut Waiting| match &mut waiting.phase {
             Phase::Asking { is_open, .. } if waiting.change == id => {
-                *is_open = false;
+                *is_open = reply == ChangeReply::Noted;
                 match &reply {
-                    ChangeReply::Again => false,
+                    ChangeReply::Again | ChangeReply::Noted => false,
                     ChangeReply::Await(change) => {
                         waiting.change = *change;
                         waiting.phase = Phase::Awaiting { until: deadline };

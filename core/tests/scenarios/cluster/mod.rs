@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use quorate_core::quorum::Voters;
 use quorate_core::engine::{
     Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep, Ticket,
 };
@@ -206,6 +207,11 @@ impl Cluster {
     pub(crate) fn holds(&self, id: NodeId, log_id: LogId) -> bool {
         let log = self.nodes[&id].disk.submitted();
         log.log_id(log_id.index) == Some(log_id)
+    }
+
+    /// The log of a node, as it was handed to its disk.
+    pub(crate) fn entries(&self, id: NodeId) -> &[Entry] {
+        &self.nodes[&id].disk.submitted().entries
     }
 
     fn running(&mut self, id: NodeId) -> &mut Engine {
@@ -497,7 +503,7 @@ impl Cluster {
         if let Some(error) = output.cannot_form.take() {
             self.tell(false, format!("{id} can't form: {error}"));
         }
-        self.tell_role(id, before);
+        self.tell_role(id, &before);
         if let Some((number, write)) = output.write.take() {
             let truncates = write.entries.first().is_some_and(|first| {
                 first.log_id.index <= self.nodes[&id].disk.submitted().last().index
@@ -516,7 +522,7 @@ impl Cluster {
         if let Some(meta) = &output.restore {
             self.restore(id, meta);
         }
-        self.apply(id, output.committed);
+        self.apply(id, output.committed, before.voters.as_ref());
         self.answer(id, &mut output);
         for message in std::mem::take(&mut output.messages) {
             self.send(id, message);
@@ -549,7 +555,7 @@ impl Cluster {
         }
     }
 
-    fn tell_role(&mut self, id: NodeId, before: Before) {
+    fn tell_role(&mut self, id: NodeId, before: &Before) {
         let engine = self.nodes[&id].engine.as_ref().expect("it runs");
         let after = Before::of(engine);
         if (after.role, after.leader, after.hard_state.term)
@@ -594,7 +600,9 @@ impl Cluster {
         self.decide(id, meta.log_id);
     }
 
-    fn apply(&mut self, id: NodeId, committed: Option<Index>) {
+    /// Applies what is committed, as these voters have agreed; those of the present configuration,
+    /// where there was none before. (What is committed may lead to another one in the same step.)
+    fn apply(&mut self, id: NodeId, committed: Option<Index>, voters: Option<&Voters>) {
         let Some(committed) = committed else { return };
         self.tell(false, format!("{id} commits {committed}"));
         let live = self.nodes.iter();
@@ -603,7 +611,7 @@ impl Cluster {
         let node = &self.nodes[&id];
         let engine = node.engine.as_ref().expect("it runs");
         let term = engine.hard_state().term;
-        let voters = engine.membership().expect("it has a log").voters();
+        let voters = voters.unwrap_or(engine.membership().expect("it has a log").voters());
         for index in node.applied + 1..=committed {
             let entry = node.disk.submitted().entry(index).expect("it is in the log");
             self.safety.on_commit(entry, term, voters, &disks);

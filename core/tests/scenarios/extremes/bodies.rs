@@ -480,7 +480,7 @@ fn change_replies() -> Vec<ChangeReply> {
         ChangeRefusal::NotUnderWay,
     ];
     let refused = refusals.into_iter().map(ChangeReply::Refused);
-    let others = [ChangeReply::Again, ChangeReply::Await(ChangeId(u128::MAX))];
+    let others = [ChangeReply::Again, ChangeReply::Noted, ChangeReply::Await(ChangeId(u128::MAX))];
     refused.chain(others).collect()
 }
 
