@@ -21,7 +21,7 @@ use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
 use crate::types::NodeId;
 
-pub(crate) use self::change::{Begun, Step};
+pub(crate) use self::change::{Begun, Sight, Step};
 pub use self::change::{
     Change, ChangeId, ChangeKind, ChangeOptions, ChangeReply, ChangeRequest, Ending, MAX_ENDED,
 };
@@ -241,6 +241,11 @@ impl Membership {
         self.0.last_change
     }
 
+    /// How the last changes have ended, at most [`MAX_ENDED`], the latest one last.
+    pub fn endings(&self) -> impl DoubleEndedIterator<Item = (&ChangeId, &Ending)> {
+        self.0.ended.iter().map(|(change, ending)| (change, ending))
+    }
+
     /// How a change has ended, if it has, and is among the last [`MAX_ENDED`] that have.
     pub fn ending_of(&self, change: ChangeId) -> Option<&Ending> {
         let mut ended = self.0.ended.iter().rev();
@@ -259,6 +264,15 @@ impl Membership {
         let address = self.address_of_learner(learner.id).ok_or("the node is no member")?;
         self.with(|parts| {
             parts.members.insert(learner, address);
+        })
+    }
+
+    /// This configuration with the new replica of a node in the place of its learner.
+    pub(crate) fn replacing_learner(&self, old: Replica, new: Replica) -> Result<Self, String> {
+        let address = self.address_of_learner(new.id).ok_or("the node is no member")?;
+        self.with(|parts| {
+            parts.members.remove(&old);
+            parts.members.insert(new, address);
         })
     }
 

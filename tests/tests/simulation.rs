@@ -41,6 +41,7 @@ profiles! {
     clocks_go_wild: WildClocks,
     logs_are_compacted: Snapshots,
     clusters_are_formed: Formation,
+    memberships_change: Memberships,
     disks_are_mixed_up: Identity,
     strangers_lie_and_speak_nonsense: Outside,
     it_ends_in_a_known_way: Endings,

@@ -17,7 +17,7 @@
 //! | 1 | its id (16 bytes) |
 //! | 2 | the target |
 //! | 3 | what the configuration was before: a target |
-//! | 4 | its time limit, in milliseconds since the Unix epoch (8 bytes) |
+//! | 4 | how long nodes may take to catch up, in milliseconds (8 bytes) |
 //!
 //! An ending is a structure:
 //!
@@ -153,14 +153,14 @@ impl Structure for Change {
         put_change_field(to, ONE, self.id);
         put_target_field(to, TWO, &self.target);
         put_target_field(to, THREE, &self.before);
-        put_number_field(to, FOUR, self.until);
+        put_number_field(to, FOUR, self.catch_up);
     }
 
     fn take(fields: &mut Fields) -> Result<Self, DecodeError> {
         let id = take_change_id(fields, ONE)?;
         let target = take_target(fields, TWO)?;
         let before = take_target(fields, THREE)?;
-        Ok(Self { id, target, before, until: fields.number(FOUR)? })
+        Ok(Self { id, target, before, catch_up: fields.number(FOUR)? })
     }
 }
 

@@ -5,11 +5,14 @@
 //! asking for those who are to become members, judging who has caught up, and a leader that leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_rt::Instant;
 
 use super::leader::Leader;
 use super::{Common, Engine, State};
 use crate::identity::{Replica, Standing};
-use crate::membership::{Begun, ChangeReply, ChangeRequest, Membership, Step};
+use crate::membership::{Begun, ChangeId, ChangeReply, ChangeRequest, Membership, Sight, Step};
 use crate::message::Body;
 use crate::metrics::{ChangeProgress, ChangeWait, Obstacle};
 use crate::types::{LogId, NodeId};
@@ -27,6 +30,8 @@ pub(super) struct OngoingChange {
     pub(super) obstacles: BTreeMap<NodeId, Obstacle>,
     /// Who must answer or catch up before the next step.
     waits_for: BTreeSet<NodeId>,
+    /// Since when this leader waits, for which change.
+    since: Option<(ChangeId, Instant)>,
     /// How often it has tried to transfer leadership, as it leaves.
     transfers: u32,
     /// A request that has come before the configuration in force was committed.
@@ -87,6 +92,22 @@ impl Leader {
         common.committed >= self.first && common.committed >= common.membership_index
     }
 
+    fn sight(&self, common: &Common, replica: Replica) -> Sight {
+        let timeout = common.config.election_timeout;
+        let is_recent = |at: Instant| at + timeout > common.now;
+        match self.peers.get(&replica) {
+            _ if replica == common.me => Sight::Ready,
+            Some(peer)
+                if peer.matched >= common.membership_index
+                    && is_recent(peer.last_contact(common.now)) =>
+            {
+                let keeps_up = peer.keeps_up_since.is_some_and(|since| !is_recent(since));
+                if keeps_up { Sight::Ready } else { Sight::Behind }
+            }
+            _ => Sight::Silent,
+        }
+    }
+
     fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
         let leaves = self.is_resigning() && self.change.transfers == 0;
         if common.committed < self.first || leaves || common.log.waits_for_space() {
@@ -97,7 +118,7 @@ impl Leader {
             let noted = self.change.noted.get_or_insert_with(|| request.clone());
             return if noted == request { ChangeReply::Noted } else { ChangeReply::Again };
         }
-        match membership.request(request, time(common)) {
+        match membership.request(request) {
             Begun::Reply(reply) => reply,
             Begun::Next(next, reply) => {
                 let noted = self.change.noted.take();
@@ -148,12 +169,12 @@ impl Leader {
             return;
         }
         let Some(membership) = common.membership() else { return };
-        let stays = common.config.election_timeout;
-        let keeps_up = |replica: Replica| {
-            let since = self.peers.get(&replica).and_then(|progress| progress.keeps_up_since);
-            since.is_some_and(|since| since + stays <= common.now)
-        };
-        match membership.step(keeps_up, time(common)) {
+        let begun = membership.change().map(|change| change.id);
+        if self.change.since.is_none_or(|(id, _)| Some(id) != begun) {
+            self.change.since = begun.map(|id| (id, common.now));
+        }
+        let waited = self.change.since.map_or(Duration::ZERO, |(_, since)| common.now - since);
+        match membership.step(|replica| self.sight(common, replica), waited) {
             Step::Stay => self.exchange(common),
             Step::Wait(waits_for) => self.change.waits_for = waits_for,
             Step::Next(next) => {
@@ -213,9 +234,4 @@ impl Common {
         }
         was_removed
     }
-}
-
-/// The time of the entries that the leader would append now, in milliseconds.
-fn time(common: &Common) -> u64 {
-    common.wall.max(common.log.time())
 }

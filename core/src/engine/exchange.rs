@@ -15,6 +15,8 @@
 //!    (thesis 4.3).
 //! 5. When that is committed, the configuration without the old replica follows.
 //!
+//! The new disk of a learner takes the place of the lost one at once, in step 3.
+//!
 //! The steps follow from the configuration in force alone, so whoever leads by then goes on with
 //! them. Nothing is done while a change is not committed, or before an entry of this term is, or
 //! while a change of the membership is under way (`change.rs`). New members are let in in the same
@@ -31,7 +33,7 @@ use crate::membership::Membership;
 use crate::message::{Body, Situation};
 use crate::metrics::Obstacle;
 use crate::plant;
-use crate::types::LogId;
+use crate::types::{LogId, NodeId};
 
 /// A voter is taken for lost when it has been silent for so many election timeouts: a reboot of the
 /// machine is no reason.
@@ -40,7 +42,7 @@ pub(super) const SILENT_TIMEOUTS: u32 = 10;
 /// Where a replica that is no member may be let in.
 #[derive(Clone, Copy)]
 enum Place {
-    /// In the place of this voter.
+    /// In the place of this member.
     Of(Replica),
     /// As a new member.
     New,
@@ -62,30 +64,33 @@ impl Leader {
         heard.is_some_and(|heard| heard + silence <= common.now)
     }
 
-    /// The silent voter of this node, if nobody takes its place yet who is not silent too.
-    fn lost_voter(&self, common: &Common, membership: &Membership, id: u64) -> Option<Replica> {
-        let mut voters = membership.voters().incoming().iter().copied();
-        let voter = voters.find(|voter| voter.id == id)?;
-        let mut learners = membership.learners().filter(|learner| learner.id == id);
-        let is_lost = voter != common.me
-            && self.is_silent(common, voter)
-            && learners.all(|learner| self.is_silent(common, learner));
-        is_lost.then_some(voter)
+    /// The silent replica of this node, if nobody takes its place yet who is not silent too: the
+    /// one that votes, if one does.
+    fn lost(&self, common: &Common, membership: &Membership, id: NodeId) -> Option<Replica> {
+        let of_node = membership.members().keys().filter(|member| member.id == id);
+        let is_lost = of_node.clone().all(|member| self.is_silent(common, *member));
+        let voters = membership.voters().incoming();
+        let voter = of_node.clone().find(|member| voters.contains(member));
+        voter.or_else(|| of_node.clone().next()).copied().filter(|_| is_lost)
     }
 
-    /// Asks who lives where voters are silent.
+    /// Asks who lives where members are silent.
     pub(super) fn look_for_new_disks(&mut self, common: &mut Common) {
         let due = self.asked_at + common.config.election_timeout <= common.now;
-        if !due || !common.config.replace_lost_disks || !self.is_settled(common) {
+        if !due
+            || common.has_change
+            || !common.config.replace_lost_disks
+            || !self.is_settled(common)
+        {
             return;
         }
         let Some(membership) = common.membership() else { return };
         if membership.voters().is_joint() {
             return;
         }
-        let ids = membership.voters().incoming().iter().map(|voter| voter.id);
-        let lost: Vec<_> =
-            ids.filter(|id| self.lost_voter(common, membership, *id).is_some()).collect();
+        let ids: BTreeSet<_> = membership.members().keys().map(|member| member.id).collect();
+        let is_lost = |id: &NodeId| self.lost(common, membership, *id).is_some();
+        let lost: Vec<_> = ids.into_iter().filter(is_lost).collect();
         if !lost.is_empty() {
             self.asked_at = common.now;
         }
@@ -94,9 +99,9 @@ impl Leader {
         }
     }
 
-    /// The place that this replica, which is no member, may take: that of a lost voter, or one that
-    /// a change has for its node.
-    fn place_for(&self, common: &Common, membership: &Membership, id: u64) -> Option<Place> {
+    /// The place that a replica of this node, which is no member, may take: that of a lost one, or
+    /// one that a change has for its node.
+    fn place_for(&self, common: &Common, membership: &Membership, id: NodeId) -> Option<Place> {
         if membership.change().is_some() {
             let is_of_node = |learner: &Replica| learner.id == id;
             let learner = membership.learners().find(is_of_node);
@@ -107,7 +112,7 @@ impl Leader {
             return is_free.then_some(Place::New);
         }
         let may = common.config.replace_lost_disks && !membership.voters().is_joint();
-        self.lost_voter(common, membership, id).filter(|_| may).map(Place::Of)
+        self.lost(common, membership, id).filter(|_| may).map(Place::Of)
     }
 
     /// A replica says what it has. It may be the new disk of a lost voter, or that of a new member.
@@ -116,7 +121,7 @@ impl Leader {
         common: &mut Common,
         from: Replica,
         situation: Situation,
-        listed: &BTreeSet<u64>,
+        listed: &BTreeSet<NodeId>,
     ) {
         let Some(membership) = common.membership().cloned() else { return };
         let is_new = !membership.is_member(from) && from.is_known();
@@ -127,7 +132,7 @@ impl Leader {
             return;
         }
         let founders = membership.founders().clone();
-        let is_ours = |theirs: &BTreeSet<u64>| *theirs == founders;
+        let is_ours = |theirs: &BTreeSet<NodeId>| *theirs == founders;
         let obstacle = match situation {
             _ if !listed.is_empty() && !is_ours(listed) => {
                 Obstacle::OtherList { ids: listed.clone() }
@@ -174,12 +179,12 @@ impl Leader {
             if !is_new || self.place_for(common, membership, new.id).is_none() {
                 continue;
             }
-            let silent = membership.learners().find(|learner| learner.id == new.id);
-            if let Some(learner) = silent {
-                next = next.and_then(|membership| membership.without_learner(learner));
-            }
             tracing::info!(%new, "lets a new disk in, as a learner");
-            next = next.and_then(|membership| membership.with_learner(new));
+            let silent = membership.learners().find(|learner| learner.id == new.id);
+            next = next.and_then(|membership| match silent {
+                Some(learner) => membership.replacing_learner(learner, new),
+                None => membership.with_learner(new),
+            });
         }
         if next.as_ref().ok() == Some(membership) {
             return false;

@@ -4,7 +4,8 @@
 //!
 //! 1. The change is noted, with the present voters; addresses and priorities count at once.
 //! 2. Nodes that are not members yet become learners, when they have answered.
-//! 3. When all that are to vote have caught up, a joint configuration gives them the vote. Both its
+//! 3. When all that get a vote have caught up, and most of those that are to vote have the change
+//!    in their logs, a joint configuration gives them the vote. Both its
 //!    halves must agree, so that no quorum of the old configuration can act without one of the new
 //!    (thesis 4.3).
 //! 4. When that is committed, the target follows, and the change has ended.
@@ -24,7 +25,7 @@ use std::time::Duration;
 use super::{MAX_NODES, MemberRole, Membership, Parts, Target};
 use crate::error::ChangeRefusal;
 use crate::identity::Replica;
-use crate::quorum::Voters;
+use crate::quorum::{VoteResult, Voters};
 use crate::types::NodeId;
 
 /// Names a change of the membership, on all nodes: drawn at random by the node that is asked for
@@ -55,9 +56,9 @@ pub struct Change {
     pub target: Target,
     /// What it was before, and becomes again if the change is taken back.
     pub before: Target,
-    /// It is taken back if those who are to vote have not caught up by then: a time of entries, in
-    /// milliseconds since the Unix epoch.
-    pub until: u64,
+    /// It is taken back if those who are to vote have not caught up after so many milliseconds of
+    /// one leadership.
+    pub catch_up: u64,
 }
 
 /// How a change has ended.
@@ -93,6 +94,7 @@ pub struct ChangeOptions {
     pub follows: Option<ChangeId>,
     /// How long nodes that are to vote may take to answer and to catch up, in all; default ten
     /// minutes. Then the change is taken back. A large state takes as long as it takes to send it.
+    /// Each leader counts the time anew, by its monotonic clock.
     pub catch_up: Duration,
     /// Whether, on the way or in the end, fewer failures may be tolerated than now.
     pub allow_lower_tolerance: bool,
@@ -150,6 +152,17 @@ pub(crate) enum Begun {
     Next(Box<Membership>, ChangeReply),
 }
 
+/// What a leader sees of a member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// It is not heard, or has not got the configuration with the change.
+    Silent,
+    /// It is heard, and has not caught up, or has not kept up for long enough.
+    Behind,
+    /// It keeps up.
+    Ready,
+}
+
 /// What a configuration waits for, or becomes.
 pub(crate) enum Step {
     /// It stays as it is.
@@ -205,8 +218,8 @@ impl Membership {
         }
     }
 
-    /// What comes of a request. `now` is the time of entries, in milliseconds.
-    pub(crate) fn request(&self, request: &ChangeRequest, now: u64) -> Begun {
+    /// What comes of a request.
+    pub(crate) fn request(&self, request: &ChangeRequest) -> Begun {
         let ChangeRequest { id, kind } = request;
         let under_way = self.change().map(|change| change.id);
         if let ChangeKind::Cancel = kind {
@@ -253,8 +266,7 @@ impl Membership {
         }
         let catch_up = u64::try_from(options.catch_up.as_millis()).unwrap_or(u64::MAX);
         let before = self.change().map_or_else(|| self.present(), |change| change.before.clone());
-        let until = now.saturating_add(catch_up);
-        let change = Change { id: *id, target: target.clone(), before, until };
+        let change = Change { id: *id, target: target.clone(), before, catch_up };
         let begun = self.with(|parts| {
             if let Some(earlier) = parts.change.take() {
                 parts.end(earlier.id, Ending::Superseded { by: *id });
@@ -263,9 +275,9 @@ impl Membership {
             parts.locate(&change.target);
             parts.change = Some(change);
         });
-        // Where nobody has to catch up, the first step is the next one already.
-        let next = begun.map(|begun| match begun.step(|_| false, now) {
-            Step::Next(Ok(next)) => next,
+        // What needs no other voters is done at once.
+        let next = begun.map(|begun| match begun.step(|_| Sight::Silent, Duration::ZERO) {
+            Step::Next(Ok(next)) if next.voters() == self.voters() => next,
             _ => begun,
         });
         next_or_refused(next, ChangeReply::Await(*id))
@@ -275,9 +287,13 @@ impl Membership {
         next_or_refused(self.taken_back(change, ending), ChangeReply::Await(change.id))
     }
 
-    /// What follows on this configuration. `is_ready` says of a learner whether it has caught up;
-    /// `now` is the time of entries, in milliseconds.
-    pub(crate) fn step(&self, is_ready: impl Fn(Replica) -> bool, now: u64) -> Step {
+    /// What follows on this configuration. `sight` says what its leader sees of a member, which has
+    /// waited for so long.
+    ///
+    /// Nobody gets a vote before it keeps up. And a majority of those who are to vote must have
+    /// answered since the change has begun: if they have lost their disks, they could never agree
+    /// to the joint configuration, which can't be left before they do.
+    pub(crate) fn step(&self, sight: impl Fn(Replica) -> Sight, waited: Duration) -> Step {
         let Some(change) = self.change() else {
             return match self.voters().is_joint() {
                 true => Step::Next(self.left_joint()), // A lost disk was exchanged.
@@ -291,13 +307,17 @@ impl Membership {
         if is_reached(self.voters().incoming()) || is_reached(self.base()) {
             return Step::Next(self.ended(change, wanted, &change.target, Ending::Done));
         }
-        let is_behind = |voter: &Replica| !self.is_voter(*voter) && !is_ready(*voter);
+        let is_behind = |voter: &Replica| !self.is_voter(*voter) && sight(*voter) != Sight::Ready;
         waits_for.extend(wanted.iter().filter(is_behind).map(|voter| voter.id));
+        let is_heard = |voter: Replica| sight(voter) != Sight::Silent;
+        if wanted.vote_result(|voter| Some(is_heard(voter))) != VoteResult::Won {
+            waits_for.extend(wanted.iter().filter(|v| !is_heard(*v)).map(|voter| voter.id));
+        }
         if waits_for.is_empty() {
             let outgoing = self.base().iter().copied();
             let joint = Voters::joint(wanted.iter(), outgoing);
             Step::Next(self.with(|parts| parts.voters = joint))
-        } else if now >= change.until {
+        } else if waited.as_millis() >= u128::from(change.catch_up) {
             Step::Next(self.taken_back(change, Ending::Late { waits_for }))
         } else {
             Step::Wait(waits_for)

@@ -88,6 +88,7 @@ scenarios! {
     membership_leader_leaves
     membership_learner
     membership_removed_away
+    membership_silent_target
     membership_snapshot
     membership_truncated
     overwritten_completion

@@ -22,6 +22,7 @@ use quorate::{
 use super::atlas::Atlas;
 use super::faults::Fault;
 use super::ledger::Ledger;
+use super::model::Model;
 use super::observed::Observed;
 use super::observer::{DATA, Observer, now};
 use super::plan::{Naming, Plan};
@@ -79,6 +80,8 @@ pub struct Cluster {
     /// Lists have differed; all are told the same from now on.
     settled: Cell<bool>,
     members: RefCell<BTreeMap<NodeId, Member>>,
+    /// How many changes of the membership nodes were asked for, and have not answered.
+    pub open_changes: Cell<u64>,
     /// How often which thing was done that is no fault of the simulator's own.
     counts: RefCell<BTreeMap<&'static str, u64>>,
 }
@@ -103,8 +106,10 @@ struct Member {
 }
 
 impl Member {
-    fn told(hosts: &BTreeMap<NodeId, Host>) -> Self {
-        Self { told: hosts.keys().copied().collect(), ..Self::default() }
+    /// A founder is told of all of them, and nobody else of anybody.
+    fn told(plan: &Plan, id: NodeId) -> Self {
+        let told = if id <= plan.nodes { (1..=plan.nodes).collect() } else { BTreeSet::new() };
+        Self { told, ..Self::default() }
     }
 }
 
@@ -115,7 +120,7 @@ impl Cluster {
         let offset = |draw: &Generator| Duration::from_secs(draw.below(1_000_000));
         let control = simulation.host("control");
         let outside = simulation.host("clients");
-        let hosts: BTreeMap<NodeId, Host> = (1..=plan.nodes)
+        let hosts: BTreeMap<NodeId, Host> = (1..=plan.nodes + plan.spares)
             .map(|id| {
                 let host = simulation.host_whose_clock_shows(format!("node-{id}"), offset(&faults));
                 host.disk().configure(plan.disk.clone());
@@ -126,7 +131,7 @@ impl Cluster {
         let network = simulation.network();
         network.configure(plan.network.clone());
         let cluster = Rc::new(Self {
-            members: RefCell::new(hosts.keys().map(|id| (*id, Member::told(&hosts))).collect()),
+            members: RefCell::new(hosts.keys().map(|id| (*id, Member::told(plan, *id))).collect()),
             plan: plan.clone(),
             observer,
             network,
@@ -143,6 +148,7 @@ impl Cluster {
             workload: Generator::new(plan.seed, "workload"),
             phase: Cell::new(Phase::Faults),
             quiet: Quiet::default(),
+            open_changes: Cell::default(),
             counts: RefCell::default(),
         });
         cluster.heal_names();
@@ -168,7 +174,7 @@ impl Cluster {
     }
 
     /// Where a node is by the lists, and in what it says of itself.
-    fn listed_address(&self, id: NodeId) -> String {
+    pub fn listed_address(&self, id: NodeId) -> String {
         match self.plan.names {
             Naming::Addresses => self.address(id).to_string(),
             Naming::Names | Naming::NamesThatSwallow => {
@@ -190,8 +196,24 @@ impl Cluster {
     /// bears at a time, and not before its first entry is durable on a majority.
     pub fn may_damage(&self, id: NodeId) -> bool {
         !self.is_forming()
-            && self.atlas.may_damage(id)
             && self.observer.with_model(|model| model.is_founded())
+            && match self.plan.has(Fault::Memberships) {
+                true => self.may_damage_member(id),
+                false => self.atlas.may_damage(id),
+            }
+    }
+
+    /// The same while memberships change: not before a change has ended, and only so many of the
+    /// voters.
+    fn may_damage_member(&self, id: NodeId) -> bool {
+        let voters: Option<Vec<_>> = self.observer.with_model(|model| {
+            let membership = model.settled_configuration()?;
+            Some(membership.voters().iter().map(|voter| voter.id).collect())
+        });
+        voters.is_some_and(|voters| {
+            let impaired = voters.iter().filter(|id| self.atlas.is_impaired(**id)).count();
+            voters.contains(&id) && !self.atlas.is_impaired(id) && impaired < (voters.len() - 1) / 2
+        })
     }
 
     /// Whether nodes may have been told lists that differ, so that nobody is to write.
@@ -349,6 +371,9 @@ impl Cluster {
     async fn form(self: Rc<Self>, rt: Sim, raft: Raft<Ledger>) {
         let id = raft.id();
         let told = self.members.borrow()[&id].told.clone();
+        if told.is_empty() {
+            return; // It waits until it is let in.
+        }
         let address = |id: NodeId| match self.hosts.contains_key(&id) {
             true => self.listed_address(id),
             false => format!("{}:{PORT}", self.control.ip()),
@@ -372,6 +397,7 @@ impl Cluster {
                         return;
                     }
                 }
+                Err(InitializeError::Spent) if self.plan.has(Fault::Memberships) => return,
                 // All are told the same list, and nobody is removed.
                 Err(error) => {
                     let verdict = Err(format!("node {id} refuses to form: {error}"));
@@ -453,7 +479,14 @@ impl Cluster {
     pub fn replace_disk(&self, id: NodeId) {
         self.atlas.replaced(id);
         self.host(id).disk().replace(&DiskImage::default());
-        self.change(id, |member| member.is_broken = false);
+        let changes = self.plan.has(Fault::Memberships);
+        self.change(id, |member| {
+            member.is_broken = false;
+            if changes {
+                // The founders may all have left meanwhile, and not one of them may be a member.
+                member.told.clear();
+            }
+        });
         self.observer.change_model(|model| model.replace_disk(id));
         self.tell(|| format!("node {id} gets an empty disk"));
     }
@@ -463,8 +496,9 @@ impl Cluster {
         loop {
             rt.sleep(LOOKS).await;
             for id in self.ids() {
+                let is_well = |model: &Model| model.has_its_vote(id) || model.has_left(id);
                 let is_whole = self.atlas.is_impaired(id)
-                    && self.atlas.look(id, self.observer.with_model(|m| m.has_its_vote(id)));
+                    && self.atlas.look(id, self.observer.with_model(is_well));
                 if is_whole {
                     self.tell(|| format!("node {id} is whole again"));
                 }

@@ -14,6 +14,7 @@ use quorate::{Executor, NodeId};
 use super::SimTask;
 use super::checks::Verdict;
 use super::cluster::{Cluster, Phase};
+use super::faults::Fault;
 use super::observer::now;
 use super::profile::Profile;
 use super::quiet;
@@ -43,7 +44,9 @@ pub fn heal(cluster: &Cluster) -> Vec<NodeId> {
         host.disk().configure(cluster.plan.disk.clone());
     }
     let mut core = ids.clone();
-    if !matches!(cluster.plan.profile, Profile::Endings | Profile::Outside) && draw.chance(0.4) {
+    let needs_all = matches!(cluster.plan.profile, Profile::Endings | Profile::Outside)
+        || cluster.plan.has(Fault::Memberships);
+    if !needs_all && draw.chance(0.4) {
         // Any majority, if all that are not whole come on top.
         let majority = ids.len() / 2 + 1;
         draw.shuffle(&mut core);

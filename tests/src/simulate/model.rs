@@ -354,6 +354,23 @@ impl Model {
         !membership.voters().is_joint() && self.replica(node).is_some_and(votes)
     }
 
+    /// The configuration that was committed last, if nobody may have put another in force since, and
+    /// nothing is to follow on it.
+    pub fn settled_configuration(&self) -> Option<&Membership> {
+        let (_, last) = self.committed_configuration()?;
+        // What was never committed at a place where something else was, is nowhere any more.
+        let committed = self.last_committed();
+        let is_last = self.configurations.keys().all(|log_id| log_id.index <= committed);
+        let is_settled = last.change().is_none() && !last.voters().is_joint();
+        (is_last && is_settled).then_some(last)
+    }
+
+    /// Whether a node is settled to be no member, with whatever disk.
+    pub fn has_left(&self, node: NodeId) -> bool {
+        let is_of = |membership: &Membership| membership.members().keys().any(|m| m.id == node);
+        self.settled_configuration().is_some_and(|membership| !is_of(membership))
+    }
+
     /// Whether these nodes, with the disks that they have now, are a quorum of the configuration
     /// that was committed last, and of each that may follow on it.
     pub fn is_quorum(&self, nodes: &[NodeId]) -> bool {

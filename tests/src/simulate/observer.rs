@@ -87,7 +87,10 @@ impl Observer {
     pub fn new(plan: &Plan, tells: bool) -> Rc<Self> {
         Rc::new(Self {
             plan: plan.clone(),
-            inner: RefCell::new(Inner { model: Model::new(plan.nodes), checks: checks::all(plan) }),
+            inner: RefCell::new(Inner {
+                model: Model::new(plan.nodes + plan.spares),
+                checks: checks::all(plan),
+            }),
             violation: RefCell::default(),
             metrics: RefCell::default(),
             hosts: RefCell::default(),

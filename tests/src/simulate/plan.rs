@@ -21,8 +21,10 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 pub struct Plan {
     pub seed: u64,
     pub profile: Profile,
-    /// How many nodes there are, all of them voters.
+    /// How many nodes found the cluster, all of them voters.
     pub nodes: u64,
+    /// How many nodes there are beside them, which are told no list.
+    pub spares: u64,
     /// How long things go wrong.
     pub duration: Duration,
     pub config: Config,
@@ -162,6 +164,7 @@ impl Plan {
             seed,
             profile,
             nodes: *draw.0.choose(profile.sizes()),
+            spares: 0,
             duration: draw.time(&profile.duration()),
             tcp: tcp(draw, &config),
             file: file(draw, profile),
@@ -176,6 +179,12 @@ impl Plan {
             config,
         };
         plan.names = naming(&plan);
+        if plan.has(Fault::Memberships) {
+            let draw = Generator::new(seed, "plan of memberships");
+            plan.spares = draw.below(4);
+            plan.faults.retain(|(fault, _)| fault.goes_with_memberships());
+            plan.epilogue = Epilogue::None;
+        }
         // Values in chunks of a few bytes each would be all that such a run consists of.
         let segment = &mut plan.network.segment;
         segment.end = segment.end.max(plan.load.value_bytes.end / 16);
@@ -359,8 +368,11 @@ fn epilogue(draw: &Draw, profile: Profile) -> Epilogue {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, profile, nodes, duration, .. } = self;
-        writeln!(f, "seed {seed}, profile {profile}: {nodes} nodes, faults for {duration:?}")?;
+        let Self { seed, profile, nodes, spares, duration, .. } = self;
+        writeln!(
+            f,
+            "seed {seed}, profile {profile}: {nodes} nodes and {spares} spare ones, faults for {duration:?}"
+        )?;
         for (fault, mean) in &self.faults {
             writeln!(f, "  {fault}, every {mean:?} or so")?;
         }

@@ -31,6 +31,8 @@ pub enum Profile {
     Snapshots,
     /// Clusters that are formed while members die, lose their disks, and are told other lists.
     Formation,
+    /// Memberships are changed all the time, while processes die, disks are lost and links are cut.
+    Memberships,
     /// Disks are lost, put back, copied and swapped, and messages of earlier lives come.
     Identity,
     /// What lies around the nodes fails, and whoever is outside speaks nonsense and lies.
@@ -41,7 +43,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Default,
         Self::Calm,
         Self::Network,
@@ -51,6 +53,7 @@ impl Profile {
         Self::WildClocks,
         Self::Snapshots,
         Self::Formation,
+        Self::Memberships,
         Self::Identity,
         Self::Outside,
         Self::Endings,
@@ -61,7 +64,7 @@ impl Profile {
         match self {
             Self::Calm => &[5],
             Self::Endings | Self::Identity | Self::Outside => &[3, 3, 3, 4, 5, 5, 7],
-            Self::Formation => &[1, 2, 2, 3, 3, 3, 3, 4, 5],
+            Self::Formation | Self::Memberships => &[1, 2, 2, 3, 3, 3, 3, 4, 5],
             _ => &[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7],
         }
     }
@@ -122,6 +125,20 @@ impl Profile {
             ],
             Self::Clocks | Self::WildClocks => &[Clocks, WallClocks, Partitions, Pauses, Crashes],
             Self::Formation => &[Formation, LateMessages, Partitions, Crashes, Resets, DiskStalls],
+            Self::Memberships => &[
+                Memberships,
+                Partitions,
+                Resets,
+                Stalls,
+                Crashes,
+                Restarts,
+                Pauses,
+                Wipes,
+                Clocks,
+                WallClocks,
+                DiskStalls,
+                DiskFull,
+            ],
             Self::Identity => {
                 &[Upheavals, PutBacks, Copies, Swaps, LateMessages, Crashes, Partitions, Wipes]
             }
@@ -144,10 +161,13 @@ impl Profile {
             let mean = Duration::from_millis(200 + draw.below(3_000));
             let always = matches!(
                 (self, fault),
-                (Self::Clocks | Self::WildClocks, Clocks) | (Self::Formation, Formation)
+                (Self::Clocks | Self::WildClocks, Clocks)
+                    | (Self::Formation, Formation)
+                    | (Self::Memberships, Memberships)
             );
             // Most runs of other kinds are to go on with the disks that they have.
             let wanted = match self {
+                Self::Endings if *fault == Memberships => 0.0,
                 Self::Default | Self::Snapshots if matches!(fault, Liars | Names | Descriptors) => {
                     0.1
                 }
@@ -174,6 +194,7 @@ impl fmt::Display for Profile {
             Self::WildClocks => "wild-clocks",
             Self::Snapshots => "snapshots",
             Self::Formation => "formation",
+            Self::Memberships => "memberships",
             Self::Identity => "identity",
             Self::Outside => "outside",
             Self::Endings => "endings",

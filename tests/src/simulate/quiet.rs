@@ -56,7 +56,8 @@ pub struct Quiet {
 /// Whether a plan has such groups: not where disks are lost, damaged or put back, or lists differ,
 /// as who may forget what is only known of the group that is looked at.
 pub fn has_groups(plan: &Plan) -> bool {
-    const NOT_WITH: [Fault; 10] = [
+    const NOT_WITH: [Fault; 11] = [
+        Fault::Memberships,
         Fault::Rot,
         Fault::Misdirections,
         Fault::Wipes,

@@ -13,6 +13,7 @@ use quorate::sim::{Happened, HostId, Sim, Simulation, Step};
 
 use super::checks::{self, Verdict};
 use super::cluster::{Cluster, Phase};
+use super::faults::Fault;
 use super::observer::{Observer, Violation, now};
 use super::plan::Plan;
 use super::{epilogue, faults, healing, quiet, workload};
@@ -151,7 +152,10 @@ async fn conduct(cluster: Rc<Cluster>, rt: Sim) -> Verdict {
     for fault in faults {
         fault.await.map_err(|error| format!("a fault: {error}"))?;
     }
-    let core = healing::heal(&cluster);
+    let mut core = healing::heal(&cluster);
+    if cluster.plan.has(Fault::Memberships) {
+        core = faults::memberships::settles(&cluster, &rt).await?;
+    }
     healing::converges(&cluster, &rt, &core).await?;
     quiet::serves(&cluster, &rt, &core).await?;
     epilogue::perform(&cluster, &rt, &core).await?;

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_core::quorum::Voters;
 use quorate_core::engine::{
     Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep, Ticket,
 };
+use quorate_core::quorum::Voters;
 use quorate_core::{
     Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
     Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term,

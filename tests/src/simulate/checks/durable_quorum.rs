@@ -3,10 +3,20 @@
 //! its acknowledgements may be on their way, and whoever comes back with another disk is not that
 //! voter.
 
+use std::collections::BTreeMap;
+
+use quorate::quorum::Voters;
+use quorate::{NodeId, Replica};
+
 use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
 
-pub(super) struct DurableQuorum;
+/// What is committed may lead to another configuration in the same turn. So it counts, too, who
+/// voted at the end of the turn before.
+#[derive(Default)]
+pub(super) struct DurableQuorum {
+    before: BTreeMap<NodeId, Voters>,
+}
 
 impl Check for DurableQuorum {
     fn name(&self) -> &'static str {
@@ -14,6 +24,11 @@ impl Check for DurableQuorum {
     }
 
     fn observe(&mut self, seen: &Observation<'_>, model: &Model) -> Verdict {
+        if let Observation::Turned { node, before, .. } = seen
+            && let Some(membership) = &before.membership
+        {
+            self.before.insert(*node, membership.voters().clone());
+        }
         let Observation::Committed { node, entries } = seen else { return Ok(()) };
         let Some(membership) = &node_of(model, *node).metrics.membership else {
             return Err(format!("node {node} knows entries to be committed, and no configuration"));
@@ -21,8 +36,10 @@ impl Check for DurableQuorum {
         let voters = membership.voters();
         for committed in *entries {
             let log_id = committed.seal.log_id;
-            let holds = |voter| model.was_durable(voter, log_id);
-            demand(voters.agreed(|voter| holds(voter).into()) > 0, || {
+            let holds = |voter: Replica| model.was_durable(voter, log_id);
+            let agree = |voters: &Voters| voters.agreed(|voter| holds(voter).into()) > 0;
+            let is_durable = agree(voters) || self.before.get(node).is_some_and(agree);
+            demand(is_durable, || {
                 let holders: Vec<_> = voters.iter().filter(|voter| holds(*voter)).collect();
                 format!(
                     "node {node} takes {log_id} for committed, which is durable on {holders:?} of {voters} only"

@@ -95,7 +95,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(log_matching::LogMatching::default()),
         Box::new(leader_completeness::LeaderCompleteness),
         Box::new(state_machine_safety::StateMachineSafety::default()),
-        Box::new(durable_quorum::DurableQuorum),
+        Box::new(durable_quorum::DurableQuorum::default()),
         Box::new(committed_stays::CommittedStays),
         Box::new(order::Order::default()),
         Box::new(monotonic::Monotonic),

@@ -9,6 +9,7 @@ mod disks;
 mod formation;
 mod late;
 mod liars;
+pub mod memberships;
 mod names;
 mod network;
 mod processes;
@@ -56,10 +57,11 @@ pub enum Fault {
     Liars,
     Names,
     Descriptors,
+    Memberships,
 }
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -86,7 +88,28 @@ impl Fault {
         Self::Liars,
         Self::Names,
         Self::Descriptors,
+        Self::Memberships,
     ];
+
+    /// Whether it may go wrong while memberships change. Others count on the founders being the
+    /// members, or on disks that nobody else changes.
+    pub fn goes_with_memberships(self) -> bool {
+        !matches!(
+            self,
+            Self::DiskErrors
+                | Self::Rot
+                | Self::Misdirections
+                | Self::Shortenings
+                | Self::Upheavals
+                | Self::PutBacks
+                | Self::Copies
+                | Self::Swaps
+                | Self::LateMessages
+                | Self::Formation
+                | Self::Strangers
+                | Self::Liars
+        )
+    }
 
     /// Whether what is drawn for it comes from a generator of its own, so that it shifts no others:
     /// all but those that were there first.
@@ -104,6 +127,7 @@ impl Fault {
                 | Self::Liars
                 | Self::Names
                 | Self::Descriptors
+                | Self::Memberships
         )
     }
 }
@@ -137,6 +161,7 @@ impl fmt::Display for Fault {
             Self::Liars => "liars",
             Self::Names => "names",
             Self::Descriptors => "descriptors",
+            Self::Memberships => "memberships",
         })
     }
 }
@@ -182,6 +207,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Liars => liars::liars(calm).await,
         Fault::Names => names::names(calm).await,
         Fault::Descriptors => descriptors::descriptors(calm).await,
+        Fault::Memberships => memberships::memberships(calm).await,
     }
 }
 

@@ -1,0 +1,167 @@
+//! Memberships that are changed all the time, at any node, to anything: founders leave, spare nodes
+//! come, learners are promoted, changes are cancelled and overtaken. And what must have come of it
+//! when all is well again.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate::rt::Task;
+use quorate::sim::{Crash, Sim};
+use quorate::{
+    ChangeError, ChangeId, ChangeOptions, Ending, Executor, Member, MemberRole, Membership, NodeId,
+    Target,
+};
+
+use super::super::checks::Verdict;
+use super::super::cluster::Cluster;
+use super::super::healing::comes_true;
+use super::Calm;
+
+/// A change is taken back after so long at the latest. It takes an election timeout to get a vote.
+const CATCH_UP: Duration = Duration::from_secs(8);
+
+pub(super) async fn memberships(calm: Calm) {
+    let draw = &calm.draw;
+    while calm.passes().await {
+        match draw.below(10) {
+            0..7 => begin(&calm),
+            7 => cancel(&calm),
+            _ => renew(&calm),
+        }
+    }
+}
+
+/// A node that runs is asked for a change to anything.
+fn begin(calm: &Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
+    let Some(membership) = raft.metrics().borrow().membership.clone() else { return };
+    let target = target(calm, &membership);
+    let options = ChangeOptions {
+        follows: draw.chance(0.5).then(|| membership.last_change()),
+        catch_up: draw.duration(&(Duration::from_millis(1)..CATCH_UP)),
+        allow_lower_tolerance: draw.chance(0.9),
+    };
+    let node = raft.id();
+    cluster.tell(|| format!("node {node} is asked for the members {target}"));
+    cluster.count("change asked for");
+    let (of_task, change) = (Rc::clone(cluster), raft.change_membership(target, options));
+    cluster.open_changes.update(|open| open + 1);
+    let answered = async move {
+        let outcome = change.await;
+        of_task.open_changes.update(|open| open - 1);
+        of_task.count(match &outcome {
+            Ok(_) => "change done",
+            Err(ChangeError::Refused(_)) => "change refused",
+            Err(ChangeError::Late { .. }) => "change late",
+            Err(ChangeError::Cancelled) => "change cancelled",
+            Err(ChangeError::Superseded { .. }) => "change superseded",
+            Err(ChangeError::NotLeader { .. }) => "change without a leader",
+            Err(_) => "change unknown",
+        });
+        of_task.tell(|| match outcome {
+            Ok(change) => format!("node {node} says that change {change} is done"),
+            Err(error) => format!("node {node} says of a change: {error}"),
+        });
+    };
+    calm.rt.spawn(answered).detach();
+}
+
+/// Any nodes in any roles, of which one at least votes. As often as not it is near to what there is.
+fn target(calm: &Calm, membership: &Membership) -> Target {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let ids = cluster.ids();
+    let mut target = match draw.chance(0.5) {
+        true => membership.target(),
+        false => Target::default(),
+    };
+    let changes = if target.members.is_empty() { ids.len() } else { 1 + draw.index(2) };
+    for _ in 0..changes {
+        let id = *draw.choose(&ids);
+        let role = match draw.below(5) {
+            0 => None,
+            1 => Some(MemberRole::Learner),
+            _ => Some(MemberRole::Voter),
+        };
+        let priority = u8::from(draw.chance(0.2));
+        let member = |role| Member { address: cluster.listed_address(id), role, priority };
+        match role {
+            Some(role) => drop(target.members.insert(id, member(role))),
+            None => drop(target.members.remove(&id)),
+        }
+    }
+    if !target.members.values().any(|member| member.role == MemberRole::Voter) {
+        let id = *draw.choose(&ids);
+        let address = cluster.listed_address(id);
+        let member = Member { address, role: MemberRole::Voter, priority: 0 };
+        target.members.insert(id, member);
+    }
+    target
+}
+
+/// A node is asked to cancel the change that it sees under way, if it sees one.
+fn cancel(calm: &Calm) {
+    let cluster = &calm.cluster;
+    let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
+    let membership = raft.metrics().borrow().membership.clone();
+    let Some(change) = membership.and_then(|m| Some(m.change()?.id)) else { return };
+    cluster.tell(|| format!("node {} is asked to cancel change {change}", raft.id()));
+    let (of_task, cancelled) = (Rc::clone(cluster), raft.cancel_change(change));
+    let answered = async move {
+        if cancelled.await.is_ok() {
+            of_task.count("change taken back");
+        }
+    };
+    calm.rt.spawn(answered).detach();
+}
+
+/// Nodes that have left get empty disks, as they are of no use otherwise.
+fn renew(calm: &Calm) {
+    for id in calm.cluster.ids() {
+        if calm.draw.chance(0.7) {
+            renew_one(&calm.cluster, id);
+        }
+    }
+}
+
+fn renew_one(cluster: &Cluster, id: NodeId) {
+    if cluster.observer.with_model(|model| model.has_left(id) && model.replica(id).is_some()) {
+        cluster.count("disk of a node that has left emptied");
+        cluster.kill(id, Crash::Power, Duration::ZERO);
+        cluster.replace_disk(id);
+    }
+}
+
+/// When all is well again, no change is under way before long, the configuration is not joint, and
+/// its members are those of the target that was reached last. Gives the members.
+pub async fn settles(cluster: &Rc<Cluster>, rt: &Sim) -> Result<Vec<NodeId>, String> {
+    let limit = cluster.plan.patience() + CATCH_UP;
+    let answered = || cluster.open_changes.get() == 0;
+    comes_true(cluster, rt, "all know what came of their changes", limit, answered).await?;
+    let settled = || cluster.observer.with_model(|model| model.settled_configuration().cloned());
+    comes_true(cluster, rt, "no change is under way", limit, || settled().is_some()).await?;
+    let membership = settled().ok_or("a change has begun, and nobody wants any")?;
+    let asked: BTreeMap<ChangeId, Target> = cluster.observer.with_model(|model| {
+        let changes = model.configurations.values().filter_map(Membership::change);
+        changes.map(|change| (change.id, change.target.clone())).collect()
+    });
+    is_reached(&membership, &asked)?;
+    Ok(membership.target().members.into_keys().collect())
+}
+
+/// Whether nobody was forgotten.
+fn is_reached(membership: &Membership, asked: &BTreeMap<ChangeId, Target>) -> Verdict {
+    let is_done = |id: &&ChangeId| membership.ending_of(**id) == Some(&Ending::Done);
+    // (What was forgotten of earlier ones does not matter: changes are made one after the other.)
+    let Some(last) = membership.endings().map(|(id, _)| id).rfind(is_done) else {
+        return Ok(());
+    };
+    let Some(target) = asked.get(last) else { return Ok(()) };
+    match membership.target() == *target {
+        true => Ok(()),
+        false => {
+            Err(format!("the members are {}, and {target} were asked for", membership.target()))
+        }
+    }
+}
