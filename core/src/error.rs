@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::hindrance::Hindrance;
 use crate::identity::Replica;
+use crate::leadership::{CampaignError, StepDownError, TransferError};
 use crate::membership::{ChangeId, Membership};
 use crate::types::{GroupId, NodeId};
 
@@ -488,6 +489,15 @@ pub enum Error {
     /// See [`SnapshotError`].
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// See [`TransferError`].
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// See [`CampaignError`].
+    #[error(transparent)]
+    Campaign(#[from] CampaignError),
+    /// See [`StepDownError`].
+    #[error(transparent)]
+    StepDown(#[from] StepDownError),
     /// See [`Fatal`].
     #[error(transparent)]
     Fatal(#[from] Fatal),

@@ -26,6 +26,7 @@ mod error;
 pub mod fuzzing;
 mod hindrance;
 mod identity;
+mod leadership;
 mod log_meta;
 mod log_store;
 mod membership;
@@ -51,6 +52,9 @@ pub use hindrance::Hindrance;
 pub use identity::{
     Boot, Claim, ClusterId, Identity, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing,
     Start,
+};
+pub use leadership::{
+    CampaignError, Leadership, StepDownError, TransferError, TransferFailure, TransferOptions,
 };
 pub use log_meta::LogMeta;
 pub use log_store::{

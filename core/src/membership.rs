@@ -230,6 +230,11 @@ impl Membership {
         self.0.priorities.get(&id).copied().unwrap_or_default()
     }
 
+    /// Whether any node has another priority than 0.
+    pub(crate) fn has_priorities(&self) -> bool {
+        !self.0.priorities.is_empty()
+    }
+
     /// The change that is under way.
     pub fn change(&self) -> Option<&Change> {
         self.0.change.as_ref()

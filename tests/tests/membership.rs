@@ -187,10 +187,7 @@ async fn a_second_change_is_refused_and_one_that_follows_takes_its_place<R: Exec
     let under_way = membership.change().expect("is under way").id;
     let follows = |id| ChangeOptions { follows: Some(id), ..ChangeOptions::default() };
     let lost = raft.change_membership(target.clone(), follows(quorate::ChangeId(7))).await;
-    assert!(
-        matches!(&lost, Err(ChangeError::Refused(ChangeRefusal::Conflict { .. }))),
-        "{lost:?}"
-    );
+    assert!(matches!(&lost, Err(ChangeError::Refused(ChangeRefusal::Conflict { .. }))), "{lost:?}");
     let second = raft.change_membership(target.clone(), follows(under_way)).await;
     let second = second.expect("it takes its place");
     let superseded = first.await;

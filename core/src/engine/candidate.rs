@@ -76,6 +76,11 @@ impl Candidate {
         }
     }
 
+    /// Whether a majority has refused.
+    pub(super) fn has_lost(&self, common: &Common) -> bool {
+        common.voters.vote_result(|voter| self.votes.get(&voter).copied()) == VoteResult::Lost
+    }
+
     /// Whether it is elected, itself having voted.
     pub(super) fn is_elected(&self, common: &Common) -> bool {
         self.votes.contains_key(&common.me)

@@ -1,6 +1,6 @@
 //! A replica that leads: replication, commitment, rounds, check-quorum.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 
 use bytes::Bytes;
@@ -14,10 +14,12 @@ use super::progress::{Mode, Progress};
 use super::read_index::ReadIndexRounds;
 use super::snapshot::OutgoingSnapshot;
 use super::stamps::Stamps;
+use super::transfer::OngoingTransfer;
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::config::Config;
 use crate::entries::Entries;
 use crate::identity::{Replica, Standing};
+use crate::leadership::TransferFailure;
 use crate::membership::Membership;
 use crate::message::{AppendOutcome, Body, ForwardOutcome};
 use crate::metrics::PeerMetrics;
@@ -31,30 +33,24 @@ pub(super) struct Leader {
     /// Its first entry, a no-op. Before that is committed, it doesn't know what is (3.6.2, 6.4).
     pub(super) first: Index,
     heartbeat_at: Instant,
-    read_index: ReadIndexRounds,
+    pub(super) read_index: ReadIndexRounds,
     /// What it has appended and not yet committed, by index and in bytes.
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
-    transfer: Option<OngoingTransfer>,
+    pub(super) transfer: Option<OngoingTransfer>,
+    /// Why the last transfer of this leadership was given up.
+    pub(super) failed_transfer: Option<TransferFailure>,
     /// While its disk is full, it tries to transfer leadership again from then on.
-    yields_at: Instant,
+    pub(super) yields_at: Instant,
+    /// There is a voter of a higher priority that may take over; not before that time.
+    pub(super) awaits_preferred: bool,
+    pub(super) prefers_at: Instant,
     /// When it last asked for the new disks of silent voters.
     pub(super) asked_at: Instant,
     pub(super) change: OngoingChange,
     stamps: Stamps,
     /// When it has something to do by time, as of the last turn; none while all rests.
     wake_at: Option<Instant>,
-}
-
-/// The leader wants to lead no more (3.10). It takes nothing new, and when all is committed, it
-/// tells a peer that has all of it to campaign.
-struct OngoingTransfer {
-    /// Then it goes on leading: a peer that was told has failed, or none has come near (E8).
-    until: Instant,
-    /// Whom it has told to campaign.
-    sent_to: BTreeSet<Replica>,
-    /// When it tells again, if it still leads: an order may be lost, or its peer gone.
-    send_at: Instant,
 }
 
 /// Why a leader leads no more.
@@ -86,7 +82,10 @@ impl Leader {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             transfer: None,
+            failed_transfer: None,
             yields_at: now,
+            awaits_preferred: false,
+            prefers_at: now,
             asked_at: now,
             change: OngoingChange::default(),
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
@@ -169,7 +168,7 @@ impl Leader {
         let mut index = begin.index;
         let time = self.stamps.next(common.wall, common.now);
         let Common { log, out, config, .. } = common;
-        let refusal = match self.transfer.is_some() {
+        let refusal = match self.hands_over() {
             true => Some(Proposal::NotLeader),
             false => log.waits_for_space().then_some(Proposal::StorageFull),
         };
@@ -249,7 +248,7 @@ impl Leader {
         let bytes = commands.iter().map(|command| Entry::OVERHEAD_BYTES + command.len()).sum();
         let has_room = self.has_room(&common.config, bytes);
         plant!(X5, has_room = true);
-        let outcome = if self.transfer.is_some() {
+        let outcome = if self.hands_over() {
             ForwardOutcome::NotLeader
         } else if common.log.waits_for_space() {
             ForwardOutcome::StorageFull
@@ -367,65 +366,6 @@ impl Leader {
         }
     }
 
-    /// Begins to transfer leadership, if there is anybody to transfer leadership to.
-    pub(super) fn resign(&mut self, common: &Common) {
-        let others = self.peers.keys().any(|peer| common.voters.contains(*peer));
-        if others && self.transfer.is_none() {
-            let until = common.now + common.config.election_timeout;
-            self.transfer =
-                Some(OngoingTransfer { until, sent_to: BTreeSet::new(), send_at: common.now });
-        }
-    }
-
-    /// Transfers leadership if its disk is full and the others commit what that has no space for:
-    /// then a quorum of them has space, and one of it should lead. Where nothing is committed
-    /// without this disk, another leader could not commit its first entry, and so could not even
-    /// answer reads.
-    ///
-    /// A try ends after an election timeout, and the next one begins another later: in between,
-    /// clients are told why their writes are refused.
-    fn yield_to_others(&mut self, common: &Common) {
-        let is_left_behind =
-            common.log.waits_for_space() && common.committed > common.log.durable();
-        if is_left_behind && self.transfer.is_none() && common.now >= self.yields_at {
-            self.yields_at = common.now + 2 * common.config.election_timeout;
-            self.resign(common);
-        }
-    }
-
-    /// Whether it has told this peer to take over, and still waits for that.
-    pub(super) fn transfers_to(&self, peer: Replica) -> bool {
-        self.transfer.as_ref().is_some_and(|transfer| transfer.sent_to.contains(&peer))
-    }
-
-    /// Whether it takes nothing new because it wants to transfer leadership.
-    pub(super) fn is_resigning(&self) -> bool {
-        self.transfer.is_some()
-    }
-
-    /// Tells a peer that has everything to campaign, once there is one and nothing is left to
-    /// commit. Of several it tells the one last heard from, so that an order to a peer that is gone
-    /// is followed by one to a peer that has answered since.
-    fn transfer_leadership(&mut self, common: &mut Common) {
-        let last = common.log.last().index;
-        let is_due = |transfer: &&mut OngoingTransfer| common.now >= transfer.send_at;
-        let Some(transfer) = self.transfer.as_mut().filter(is_due) else { return };
-        // Whoever is to lose its vote would soon have to transfer leadership again.
-        let may_lead = |peer| common.membership().is_some_and(|m| m.is_to_vote(peer));
-        let ready = self.peers.iter().filter(|(peer, progress)| {
-            progress.matched == last && common.voters.contains(**peer) && may_lead(**peer)
-        });
-        let latest = ready.max_by_key(|(_, progress)| progress.last_contact(common.now));
-        if common.committed == last
-            && let Some((peer, _)) = latest
-        {
-            transfer.sent_to.insert(*peer);
-            transfer.send_at = common.now + common.config.heartbeat_interval;
-            let (last_log_id, round) = (common.log.last(), self.read_index.round());
-            common.send(*peer, Body::TimeoutNow { last_log_id, round });
-        }
-    }
-
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.wake_at
     }
@@ -438,7 +378,8 @@ impl Leader {
 
     fn next_wake(&self, common: &Common) -> Option<Instant> {
         if !self.is_quiet(common) {
-            return Some(self.heartbeat_at);
+            let until = self.transfer.as_ref().map(|transfer| transfer.until);
+            return Instant::earliest([Some(self.heartbeat_at), until]);
         }
         let is_silent = |peer: &Replica| common.node_states.has_fallen_silent(*peer);
         let mut awake = self.peers.iter().filter(|(_, progress)| !progress.rests);
@@ -460,6 +401,7 @@ impl Leader {
             && self.transfer.is_none()
             && !self.read_index.is_wanted()
             && !common.has_change
+            && !self.awaits_preferred
             && *common.standing() != Standing::Spent
     }
 
@@ -503,6 +445,7 @@ impl Leader {
             }
             self.peers.retain(|_, peer| peer.leaves_at.is_none_or(|at| at > common.now));
             self.look_for_members(common);
+            self.prefer_another(common);
             self.look_for_new_disks(common);
         }
         self.read_index.on_time(common);
@@ -510,14 +453,7 @@ impl Leader {
         if *common.standing() == Standing::Spent || has_no_vote {
             return Some(StepDown::Removed);
         }
-        let now = common.now;
-        plant!(E8, now = Instant::default());
-        if self.transfer.take_if(|transfer| now >= transfer.until).is_some() {
-            // It goes on: an order that is still on its way is out of date for whoever hears of
-            // this round.
-            self.read_index.skip();
-            self.peers.iter_mut().for_each(|(_, progress)| progress.due = true);
-        }
+        self.give_up_transfer(common);
         let timeout = common.config.election_timeout;
         let writing_since = common.log.writing_since();
         plant!(D6, writing_since = None);

@@ -29,6 +29,7 @@
 //! | `formation.rs` | forming a group |
 //! | `change.rs`, `exchange.rs` | changes of the membership, and letting a new disk in for a lost one |
 //! | `stamps.rs` | the times of entries |
+//! | `transfer.rs` | leadership that is transferred |
 
 mod candidate;
 mod change;
@@ -49,6 +50,7 @@ mod read_index;
 mod round_trips;
 mod snapshot;
 mod stamps;
+mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -196,11 +198,12 @@ impl Engine {
     }
 
     /// Whether a command of so many bytes, beside those that were proposed before it, is placed
-    /// here or passed on to the leader now. Otherwise it would be refused: no leader is known, or
-    /// so much is on its way to the leader that it has to wait (R20).
+    /// here or passed on to the leader now. Otherwise it would be refused: no leader is known, the
+    /// leader [hands over](Self::hands_over), or so much is on its way to the leader that it has to
+    /// wait (R20).
     pub fn takes(&self, bytes: usize) -> bool {
         match &self.role {
-            State::Leader(_) => true,
+            State::Leader(leader) => !leader.hands_over(),
             State::Follower(follower) => follower.takes(&self.common, bytes),
             State::Candidate(_) => false,
         }

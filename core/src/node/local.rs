@@ -13,11 +13,12 @@ use super::raft::{Raft, ReadResult, encode, ended, list, look, planned, seen, wr
 use crate::error::{
     ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
 };
+use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::StateMachine;
-use crate::types::{GroupId, LogId, NodeId};
+use crate::types::{GroupId, LogId, NodeId, Term};
 
 /// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations,
 /// without atomics, locks or wake-ups of another thread.
@@ -151,6 +152,25 @@ impl<SM: StateMachine> LocalRaft<SM> {
     /// See [`Raft::purge`](crate::Raft::purge).
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + use<SM> {
         self.ask(Admin::Purge)
+    }
+
+    /// See [`Raft::transfer_leadership`](crate::Raft::transfer_leadership).
+    pub fn transfer_leadership<O: Into<TransferOptions>>(
+        &self,
+        to: O,
+    ) -> impl Future<Output = Result<Leadership, TransferError>> + use<SM, O> {
+        let options = to.into();
+        self.ask(move |answer| Admin::Transfer { options, answer })
+    }
+
+    /// See [`Raft::campaign`](crate::Raft::campaign).
+    pub fn campaign(&self) -> impl Future<Output = Result<Leadership, CampaignError>> + use<SM> {
+        self.ask(Admin::Campaign)
+    }
+
+    /// See [`Raft::step_down`](crate::Raft::step_down).
+    pub fn step_down(&self) -> impl Future<Output = Result<Term, StepDownError>> + use<SM> {
+        self.ask(Admin::StepDown)
     }
 
     fn ask<T, E: for<'a> From<&'a End>, F: FnOnce(Answer<T, E>) -> Admin>(

@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::error::{
     ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
 };
+use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target, check_list};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::state_machine::{Command, StateMachine};
-use crate::types::{Entry, GroupId, LogId, NodeId};
+use crate::types::{Entry, GroupId, LogId, NodeId, Term};
 
 /// A handle of one group on its node: cheap to clone, usable from any thread and from any executor.
 /// It wakes the node at most once for all that has gathered. On the node's own thread,
@@ -266,6 +267,63 @@ impl<SM: StateMachine> Raft<SM> {
     /// purged.
     pub fn purge(&self) -> impl Future<Output = Result<LogId, SnapshotError>> + Send + use<SM> {
         self.ask(Admin::Purge)
+    }
+
+    /// Transfers leadership to another voter: to a node by its id, or with `None` to the one that
+    /// has caught up and was heard from last. [`TransferOptions`] takes a deadline as well. Gives
+    /// who leads then, and in which term. It is asked of the leader; one that is told to transfer
+    /// leadership to itself has done so.
+    ///
+    /// The leader serves as usual until the other has caught up. Then it takes no more writes until
+    /// the other is elected, for two round trips and one write to the disks. Writes of this node's
+    /// handles wait meanwhile, and go to the next leader. Writes that a follower has passed on
+    /// meanwhile are refused with certainty ([`WriteError::NotLeader`]), and so are reads for which
+    /// the former leader's word did not come in time.
+    ///
+    /// A transfer that nobody takes up within its deadline is given up, and the leader serves again
+    /// at once. If a transfer to the same node is under way, this waits for that, with its
+    /// deadline. It is queued by the call itself; dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`TransferError`]: this node does not lead, and who does (`NotLeader`); the node is no voter
+    /// (`NoSuchVoter`), or there is no other (`NoOtherVoter`); another transfer is under way
+    /// (`UnderWay`); nobody took over in time or somebody else did, and why (`Failed`). Where the
+    /// group ends meanwhile (`Shutdown`, `Fatal`), it is open who leads.
+    pub fn transfer_leadership<O: Into<TransferOptions>>(
+        &self,
+        to: O,
+    ) -> impl Future<Output = Result<Leadership, TransferError>> + Send + use<SM, O> {
+        let options = to.into();
+        self.ask(move |answer| Admin::Transfer { options, answer })
+    }
+
+    /// Lets this node campaign now, without waiting for an election timeout, and gives its
+    /// leadership once it is elected; at once if it leads. It asks for pre-votes first, so it
+    /// unseats no leader that is alive. It is queued by the call itself; dropping the future does
+    /// not take it back.
+    ///
+    /// # Errors
+    /// [`CampaignError`]: this node is no voter, or its group is not formed yet (`NotVoter`); a
+    /// leader is alive, or another node was elected meanwhile (`LeaderIsAlive`); it was not elected
+    /// within an election timeout (`NotElected`), and goes on campaigning as after any lost
+    /// election. Where the group ends meanwhile (`Shutdown`, `Fatal`), it is open who leads.
+    pub fn campaign(
+        &self,
+    ) -> impl Future<Output = Result<Leadership, CampaignError>> + Send + use<SM> {
+        self.ask(Admin::Campaign)
+    }
+
+    /// Lets this node lead no more, at once, and gives the term in which it led. No successor is
+    /// chosen: the others hold an election, and this node waits for its outcome as any follower
+    /// does, and may be elected again later. Writes wait for the next leader, for up to an election
+    /// timeout. To hold them up less, [transfer](Self::transfer_leadership) leadership. It is
+    /// queued by the call itself; dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`StepDownError`]: this node does not lead, and who does (`NotLeader`); there is no other
+    /// voter (`NoOtherVoter`); the group ends (`Shutdown`, `Fatal`).
+    pub fn step_down(&self) -> impl Future<Output = Result<Term, StepDownError>> + Send + use<SM> {
+        self.ask(Admin::StepDown)
     }
 
     fn ask<T: Send, E: Send + for<'a> From<&'a End>, F: FnOnce(Answer<T, E>) -> Admin>(

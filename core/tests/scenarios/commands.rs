@@ -5,7 +5,7 @@
 //! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
 //! | `nodes 1 2 3` | a cluster of these, formed, so that a majority elects a leader |
 //! | `nodes 1 2 3 spare 4 5` | … and empty nodes beside it, which may be let in |
-//! | `change 1 a: 1 2 4 learner 5` | change `a` of the membership is wanted at node 1; ends with `follows b`, `lower` (tolerance), `within 2000` (ms, to catch up) |
+//! | `change 1 a: 1 2 4 learner 5` | change `a` of the membership is wanted at node 1; ends with `prefer 4`, `follows b`, `lower` (tolerance), `within 2000` (ms, to catch up) |
 //! | `cancel 1 a` | it is to be cancelled, says node 1 |
 //! | `ending 1 a …` | how changes have ended, as node 1 knows |
 //! | `waits 1` | what the change waits for that is under way, as node 1 knows, which leads |
@@ -13,6 +13,9 @@
 //! | `initialize 1 2` | these nodes are told, now and at each start, to form a cluster of all nodes; `initialize 1 with 1 2`: of these |
 //! | `form` | all nodes are told that, and it is done |
 //! | `resign 1` | node 1 shall transfer leadership, if it leads |
+//! | `transfer 1 to 3 within 2s` | node 1 is told to transfer leadership to node 3, with a deadline; both `to` and `within` may be missing |
+//! | `stand 1` | node 1 is told to campaign now |
+//! | `step-down 1` | node 1 is told to lead no more |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
 //! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
 //! | `run until leader` | … until some node leads, for at most 20 s |
@@ -57,7 +60,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::{
     ChangeId, ChangeKind, ChangeOptions, ChangeRequest, Config, Member, MemberRole, Message,
-    NodeId, Obstacle, Role, Target,
+    NodeId, Obstacle, Role, Target, TransferOptions,
 };
 
 use crate::cluster::{self, Cluster};
@@ -281,6 +284,9 @@ impl Scenario {
                 let request = ChangeRequest { id: change_id(change), kind: ChangeKind::Cancel };
                 cluster.change(number(id), request);
             }
+            "transfer" => return vec![cluster.transfer(number(rest[0]), transfer(&rest[1..]))],
+            "stand" => return ids(rest).into_iter().map(|id| cluster.stand(id)).collect(),
+            "step-down" => return ids(rest).into_iter().map(|id| cluster.step_down(id)).collect(),
             "resign" => ids(rest).into_iter().for_each(|id| cluster.resign(id)),
             "wait" => cluster.wait(duration(rest)),
             "run" if rest == ["until", "leader"] => {
@@ -469,6 +475,10 @@ fn change_request(words: &[&str]) -> ChangeRequest {
         match *word {
             "learner" => role = MemberRole::Learner,
             "lower" => options.allow_lower_tolerance = true,
+            "prefer" => {
+                let id = words.next().map_or(0, |id| number(id));
+                target.members.get_mut(&id).expect("it is named before").priority = 1;
+            }
             "follows" => options.follows = words.next().map(|name| change_id(name)),
             "within" => {
                 let ms = words.next().map_or(0, |ms| number(ms));
@@ -500,6 +510,18 @@ fn counted<'a, 'b>(words: &'b [&'a str]) -> (&'b [&'a str], Option<usize>) {
 fn ends(link: &str) -> (NodeId, NodeId) {
     let (from, to) = link.split_once("->").unwrap_or_else(|| panic!("{link} is no link"));
     (number(from), number(to))
+}
+
+fn transfer(words: &[&str]) -> TransferOptions {
+    let mut options = TransferOptions::default();
+    for pair in words.chunks(2) {
+        match pair {
+            ["to", id] => options.to = Some(number(id)),
+            ["within", time] => options.within = Some(duration(&[time])),
+            _ => panic!("transfer 1 to 3 within 2s"),
+        }
+    }
+    options
 }
 
 fn duration(words: &[&str]) -> Duration {

@@ -37,6 +37,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    campaign_by_hand
     check_quorum
     conflict
     conflict_in_round
@@ -78,6 +79,7 @@ scenarios! {
     late_vote
     leader_disk
     leader_disk_stalls
+    leader_disk_starves
     leader_disk_unreadable
     log_comparison
     membership_cancel
@@ -117,6 +119,14 @@ scenarios! {
     snapshot_resumes
     snapshot_silent_peer
     snapshot_slow_transfer
+    step_down
+    step_down_alone
+    transfer
+    transfer_fails
+    transfer_lost_order
+    transfer_preferred
+    transfer_refused
+    transfer_to_best
     uncommitted_limit
     vote_durability
     wiped_deposed_leader

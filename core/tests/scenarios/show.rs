@@ -292,7 +292,13 @@ pub(crate) fn status(engine: &Engine) -> String {
         }
         _ => String::new(),
     };
-    let transfers = if engine.is_resigning() { ", transfers leadership" } else { "" };
+    let transfers = match (engine.is_resigning(), engine.hands_over()) {
+        (false, _) => String::new(),
+        (true, false) => ", transfers leadership".to_owned(),
+        (true, true) => ", hands over".to_owned(),
+    };
+    let failure = engine.transfer_failure().map(|why| format!(", transfer failed: {why}"));
+    let transfers = transfers + &failure.unwrap_or_default();
     format!(
         "{}{transfers}{promise}{vote}, log ends {}, durable {}, commit {}{snapshot}",
         role(engine),

@@ -22,12 +22,13 @@ use super::mailbox::End;
 use crate::engine::Input;
 use crate::error::{ChangeError, InitializeError, ReadError, SnapshotError, WriteError};
 use crate::identity::Standing;
+use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::log_store::LogStore;
 use crate::membership::{ChangeId, ChangeKind};
 use crate::metrics::Metrics;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
-use crate::types::{LogId, NodeId};
+use crate::types::{LogId, NodeId, Term};
 
 pub(crate) enum Admin {
     /// Form the group of these nodes.
@@ -40,6 +41,12 @@ pub(crate) enum Admin {
     AwaitChange(ChangeId, Answer<ChangeId, ChangeError>),
     /// Purge the log. The answer is the last entry that is purged.
     Purge(Answer<LogId, SnapshotError>),
+    /// Transfer leadership. The answer is the next leader.
+    Transfer { options: TransferOptions, answer: Answer<Leadership, TransferError> },
+    /// Campaign. The answer is this node's leadership.
+    Campaign(Answer<Leadership, CampaignError>),
+    /// Lead no more. The answer is the term in which it led.
+    StepDown(Answer<Term, StepDownError>),
 }
 
 /// Whom to answer. To drop it is to answer how the node has ended: see [`answered`].
@@ -72,7 +79,10 @@ macro_rules! how_a_node_has_ended {
     )*};
 }
 
-how_a_node_has_ended! { WriteError ReadError InitializeError SnapshotError ChangeError }
+how_a_node_has_ended! {
+    WriteError ReadError InitializeError SnapshotError ChangeError TransferError CampaignError
+    StepDownError
+}
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
     pub(super) fn administer(&mut self, now: Instant, admin: Admin) {
@@ -87,13 +97,17 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 self.engine.step(now, Input::Purge);
                 self.replies.borrow_mut().purging.push(answer);
             }
+            Admin::Transfer { options, answer } => self.transfer_leadership(now, options, answer),
+            Admin::Campaign(answer) => self.campaign(now, answer),
+            Admin::StepDown(answer) => self.step_down(now, answer),
         }
     }
 
     /// Answers those whose requests are done.
-    pub(super) fn answer_admins(&self) {
+    pub(super) fn answer_admins(&self, now: Instant) {
         self.answer_initialize();
         self.answer_snapshots();
+        self.answer_leadership(now);
     }
 
     fn initialize(

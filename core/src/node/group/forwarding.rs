@@ -16,10 +16,16 @@ use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
+    /// Whether no leader is known that takes commands: one that has told another voter to take over
+    /// takes none.
+    fn awaits_leader(&self) -> bool {
+        self.engine.leader().is_none() || self.engine.hands_over()
+    }
+
     /// Takes a request, or keeps it until then, at the latest: until a leader is known, and until
     /// there is room on the way to it.
     pub(super) fn pass_on(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
-        if self.engine.leader().is_none() {
+        if self.awaits_leader() {
             self.replies.borrow_mut().leaderless.push(until, request);
             return;
         }
@@ -55,7 +61,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// Lets those go that have waited, as far as they can now, and refuses those that have waited
     /// for too long.
     pub(super) fn release(&mut self, now: Instant) {
-        if self.engine.leader().is_some() {
+        if !self.awaits_leader() {
             self.release_unsent(now);
             let leaderless = self.replies.borrow_mut().leaderless.drain();
             for (until, request) in leaderless {

@@ -14,7 +14,7 @@
 //! | `replies.rs`, `refusals.rs` | who waits for what, and the errors of those without a leader |
 //! | `apply.rs` | the state machine's side: applying, reads, views and restoring |
 //! | `snapshots.rs` | writing, receiving and reading snapshots |
-//! | `admin.rs` | administrative requests |
+//! | `admin.rs`, `leadership.rs` | administrative requests; those about who leads |
 //! | `changes.rs` | changes of the membership that somebody waits for |
 //! | `waits.rs` | why the node can't take part in the group, for metrics and the log |
 
@@ -25,6 +25,7 @@ mod command_cache;
 mod commands;
 mod deadline_queue;
 mod forwarding;
+mod leadership;
 pub(super) mod mailbox;
 pub(super) mod quota;
 mod refusals;

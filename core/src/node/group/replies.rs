@@ -6,6 +6,7 @@ use std::mem;
 
 use super::admin::Answer;
 use super::deadline_queue::DeadlineQueue;
+use super::leadership::LeadershipWaits;
 use super::mailbox::{End, LocalRead, Reply, refuse};
 use crate::engine::Ticket;
 use crate::error::{InitializeError, SnapshotError, WriteError};
@@ -34,6 +35,8 @@ pub(crate) struct Replies<SM: StateMachine> {
     snapshots: Vec<(Index, Answer<LogId, SnapshotError>)>,
     /// Those who have purged the log and wait until that is durable.
     pub(crate) purging: Vec<Answer<LogId, SnapshotError>>,
+    /// Those who wait for a change of leadership.
+    pub(crate) leadership: LeadershipWaits,
 }
 
 impl<SM: StateMachine> Default for Replies<SM> {
@@ -48,6 +51,7 @@ impl<SM: StateMachine> Default for Replies<SM> {
             initializing: Vec::new(),
             snapshots: Vec::new(),
             purging: Vec::new(),
+            leadership: LeadershipWaits::default(),
         }
     }
 }
@@ -90,6 +94,7 @@ impl<SM: StateMachine> Replies<SM> {
         self.initializing.shrink_to_fit();
         self.snapshots.shrink_to_fit();
         self.purging.shrink_to_fit();
+        self.leadership.shrink();
     }
 
     /// Whether requests are kept that were sent to nobody.
@@ -184,7 +189,8 @@ impl<SM: StateMachine> Replies<SM> {
         taken
     }
 
-    /// Whether nobody waits for anything but a snapshot, for which a node that stops does not wait.
+    /// Whether nobody waits for anything but a snapshot or a change of leadership, for which a node
+    /// that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { proposed, reads, placed, ahead, leaderless, unsent, initializing, .. } = self;
         proposed.is_empty()

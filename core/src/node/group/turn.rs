@@ -78,6 +78,11 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         // Last, so that a node that was paused hears its leader before it gives it up.
         if self.wake_at.is_some_and(|at| at <= now) {
             self.engine.step(now, Input::Wake);
+            if self.replies.borrow().keeps_requests() {
+                // A transfer of leadership may have been given up, and they go on here.
+                self.release(now);
+                self.propose(now);
+            }
         }
         self.act(now, output)?;
         self.mailbox.give_back();
@@ -163,10 +168,14 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     fn on_request(&mut self, now: Instant, request: LocalRequest<SM>) {
         let is_message = matches!(request, Request::Deliver(_));
-        let needs_leader = matches!(request, Request::Write { .. } | Request::Read(_));
+        let waits = match request {
+            Request::Write { .. } => self.engine.role() != Role::Leader || self.engine.hands_over(),
+            Request::Read(_) => self.engine.role() != Role::Leader,
+            Request::Admin(_) | Request::Deliver(_) => false,
+        };
         if self.stopping.is_some() && !is_message {
             refuse(request, &End::Shutdown);
-        } else if needs_leader && self.engine.role() != Role::Leader {
+        } else if waits {
             let until = now + self.mailbox.known.config.request_timeout;
             self.pass_on(now, until, request);
         } else {
@@ -352,17 +361,28 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             reads.into_iter().for_each(|(index, read)| self.applying.read(index, read));
         }
         self.watch_commit(now, committed.is_some());
-        let expires_at = self.replies.borrow().leaderless.expires_at();
+        let replies = self.replies.borrow();
+        let (expires_at, leads_at) =
+            (replies.leaderless.expires_at(), replies.leadership.wake_at());
+        drop(replies);
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.mailbox.known.config.heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let forwarding_at = self.forwarding_at(now);
         let waits_at = self.waits.wake_at();
         let changes_at = self.changes.wake_at();
-        let times =
-            [*wake_at, expires_at, forwarding_at, self.stalled_at, stop_at, waits_at, changes_at];
+        let times = [
+            *wake_at,
+            expires_at,
+            leads_at,
+            forwarding_at,
+            self.stalled_at,
+            stop_at,
+            waits_at,
+            changes_at,
+        ];
         self.wake_at = Instant::earliest(times);
-        self.answer_admins();
+        self.answer_admins(now);
         self.applier.go_on()
     }
 

@@ -5,6 +5,7 @@ mod disks;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +15,7 @@ use quorate_core::engine::{
 use quorate_core::quorum::Voters;
 use quorate_core::{
     Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
-    Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term,
+    Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term, TransferOptions,
 };
 use quorate_rt::Instant;
 
@@ -361,6 +362,30 @@ impl Cluster {
     /// A change of the membership is wanted, or that one is cancelled.
     pub(crate) fn change(&mut self, id: NodeId, request: ChangeRequest) {
         self.step(id, vec![Input::Change(Box::new(request))]);
+    }
+
+    /// What a node says to a transfer, a campaign or stepping down, as a scenario shows it.
+    fn told<E: Display>(
+        &mut self,
+        id: NodeId,
+        tell: impl FnOnce(&mut Engine, Instant) -> Result<(), E>,
+    ) -> String {
+        let now = self.now;
+        let outcome = tell(self.running(id), now);
+        self.act(id);
+        outcome.map_or_else(|error| format!("{id} refuses: {error}"), |()| format!("{id} does so"))
+    }
+
+    pub(crate) fn transfer(&mut self, id: NodeId, options: TransferOptions) -> String {
+        self.told(id, |engine, now| engine.transfer_leadership(now, options))
+    }
+
+    pub(crate) fn stand(&mut self, id: NodeId) -> String {
+        self.told(id, Engine::campaign_by_hand)
+    }
+
+    pub(crate) fn step_down(&mut self, id: NodeId) -> String {
+        self.told(id, Engine::step_down)
     }
 
     // Time.
