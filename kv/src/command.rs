@@ -43,6 +43,10 @@ pub(crate) enum Local {
     RaftSnapshot,
     /// RAFT PURGE.
     RaftPurge,
+    /// RAFT TRANSFER, to this node or to the best one.
+    RaftTransfer(Option<u64>),
+    /// RAFT CAMPAIGN.
+    RaftCampaign,
     /// The answer, after which the connection is closed: nothing behind it in a pipeline is
     /// executed.
     Close(Reply),
@@ -373,6 +377,16 @@ pub(crate) fn client_name(name: &[u8]) -> Result<Bytes, Reply> {
         return Ok(Bytes::copy_from_slice(name));
     }
     Err(Reply::error("ERR Client names cannot contain spaces, newlines or special characters."))
+}
+
+pub(crate) fn transfer(mut args: Arguments) -> Result<Command, Reply> {
+    let to = args.next();
+    if args.next().is_some() {
+        return Err(wrong_number("raft|transfer"));
+    }
+    let id = |id: Bytes| parse_integer(&id).and_then(|id| u64::try_from(id).ok());
+    let to = to.map(|to| id(to).ok_or_else(not_an_integer)).transpose()?;
+    Ok(Command::Local(Local::RaftTransfer(to)))
 }
 
 pub(crate) fn select(mut args: Arguments) -> Result<Command, Reply> {

@@ -22,6 +22,7 @@ use crate::alarm::Alarm;
 use crate::attempt::Attempts;
 use crate::command::{self, Command, Local};
 use crate::info;
+use crate::leadership;
 use crate::read::Read;
 use crate::reply::{Protocol, Reply};
 use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
@@ -430,6 +431,10 @@ impl<R: Network> Connection<'_, R> {
             // They take as long as they take: a large state, or another snapshot to be written first.
             Local::RaftSnapshot => info::compacted(self.slot.server.raft.snapshot().await),
             Local::RaftPurge => info::compacted(self.slot.server.raft.purge().await),
+            Local::RaftTransfer(to) => {
+                leadership::transferred(self.slot.server.raft.transfer_leadership(to).await)
+            }
+            Local::RaftCampaign => leadership::campaigned(self.slot.server.raft.campaign().await),
             Local::Close(reply) => return Err(self.last_answer(&reply).await),
         };
         self.put(&reply).await

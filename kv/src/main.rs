@@ -12,6 +12,7 @@ mod glob;
 mod host;
 mod info;
 mod key;
+mod leadership;
 mod limits;
 mod log;
 mod map;

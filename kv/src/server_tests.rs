@@ -320,6 +320,17 @@ fn a_snapshot_and_a_purge_by_hand_tell_how_far_they_reach() {
 }
 
 #[test]
+fn a_node_alone_leads_and_has_nobody_to_transfer_leadership_to() {
+    with_server(async |rt, running| {
+        let mut client = Client::connect(rt, running).await;
+        client.send("RAFT TRANSFER 1\r\nRAFT CAMPAIGN\r\nRAFT TRANSFER\r\n").await;
+        client.expect(":1\r\n:1\r\n-ERR there is no other voter that could lead\r\n").await;
+        client.send("RAFT TRANSFER 2\r\nSET a 1\r\n").await;
+        client.expect("-ERR node 2 is not a voter of the group\r\n+OK\r\n").await;
+    });
+}
+
+#[test]
 fn raft_status_and_info_tell_the_same() {
     with_server(async |rt, running| {
         let mut client = Client::connect(rt, running).await;

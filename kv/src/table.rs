@@ -120,7 +120,7 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { summary: "The commands", parse: |_| command::answer(all()), categories: CONNECTION, tips: ANY_ORDER, subcommands: COMMAND, ..entry("command", -1, PART) },
     Entry { summary: "Settings", subcommands: CONFIG, ..entry("config", -2, &[]) },
     Entry { summary: "This node's state, for people", parse: |args| Ok(Command::Local(Local::Info(args.collect()))), categories: &["@dangerous"], tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"], ..entry("info", -1, PART) },
-    Entry { summary: "This node's place in its cluster, a snapshot of its state, and its log behind that", subcommands: RAFT, ..entry("raft", -2, &[]) },
+    Entry { summary: "This node's place in its cluster, a snapshot of its state, its log behind that, and who leads", subcommands: RAFT, ..entry("raft", -2, &[]) },
     Entry { summary: "Closes the connection", parse: |_| Ok(Command::Local(Local::Close(Reply::OK))), categories: CONNECTION, ..entry("quit", -1, SESSION) },
 ];
 
@@ -144,7 +144,9 @@ static RAFT: &[Entry] = &[
     Entry { summary: "This node's place in its cluster", parse: |_| Ok(Command::Local(Local::RaftStatus)), ..entry("status", 2, PART) },
     Entry { summary: "Takes a snapshot", parse: |_| Ok(Command::Local(Local::RaftSnapshot)), ..entry("snapshot", 2, ADMIN) },
     Entry { summary: "Removes the log behind the snapshot", parse: |_| Ok(Command::Local(Local::RaftPurge)), ..entry("purge", 2, ADMIN) },
-    Entry { parse: |_| help("RAFT", &["STATUS", "SNAPSHOT", "PURGE"]), ..entry("help", 2, PART) },
+    Entry { summary: "Transfers leadership to a node, or to the best one", parse: command::transfer, ..entry("transfer", -2, ADMIN) },
+    Entry { summary: "Lets this node campaign where no leader is alive", parse: |_| Ok(Command::Local(Local::RaftCampaign)), ..entry("campaign", 2, ADMIN) },
+    Entry { parse: |_| help("RAFT", &["STATUS", "SNAPSHOT", "PURGE", "TRANSFER [<id>]", "CAMPAIGN"]), ..entry("help", 2, PART) },
 ];
 
 #[rustfmt::skip]
