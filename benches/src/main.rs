@@ -11,6 +11,7 @@ mod minimal;
 mod report;
 mod runtimes;
 mod scale;
+mod transfer;
 mod wal;
 
 use anyhow::Result;
@@ -69,6 +70,13 @@ enum Command {
         #[command(flatten)]
         scale: scale::Options,
     },
+    /// How long writes pause while leadership is transferred.
+    Transfer {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        transfer: transfer::Options,
+    },
     /// What `engine` runs under callgrind.
     #[command(hide = true)]
     EngineAlone(engine::Alone),
@@ -82,6 +90,7 @@ fn main() -> Result<()> {
         Command::Durable { options, durable } => durable::bench(&durable).run(&options),
         Command::Runtimes { options, runtimes } => runtimes::bench(&runtimes).run(&options),
         Command::Scale { options, scale } => scale::bench(&scale)?.run(&options),
+        Command::Transfer { options, transfer } => transfer::bench(&transfer).run(&options),
         Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }
