@@ -34,13 +34,14 @@ use crate::types::Entry;
 /// [`GroupBuilder::config`]: crate::GroupBuilder::config
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How often an idle leader lets its followers hear of it; default 100 ms. It bounds how long a
-    /// lost message goes unnoticed. Too short: idle nodes burn CPU and small delays count. Too
-    /// long: a lost append waits, and the election timeout must be longer still.
+    /// How often an idle leader lets its followers hear of it, and a candidate repeats a request
+    /// that gets no answer; default 100 ms. It bounds how long a lost message goes unnoticed. Too
+    /// short: idle nodes burn CPU and small delays count. Too long: a lost append waits, and the
+    /// election timeout must be longer still.
     pub heartbeat_interval: Duration,
 
     /// How long a follower waits for a leader before it campaigns; each wait is drawn from this to
-    /// twice this. Default 1 s. Also how long a leader goes on without hearing from a quorum
+    /// a tenth more. Default 1 s. Also how long a leader goes on without hearing from a quorum
     /// (check-quorum), and how long a node that has heard from a leader refuses others its vote.
     /// Too short: a pause of the leader, or of its disk, costs an election. Too long: writes wait
     /// that long after a leader's death. At least three heartbeat intervals. Whether another node

@@ -109,7 +109,8 @@ pub struct LeadershipTransfer {
 /// The kinds of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// "Would you vote for me?" (thesis 9.6). Changes nothing at the receiver.
+    /// "Would you vote for me?" (thesis 9.6). It changes no term and no vote at the receiver, which
+    /// may only give up asking itself.
     PreVote {
         /// The end of the sender's log.
         last_log_id: LogId,

@@ -42,7 +42,7 @@ bugs! {
     E7,
     /// A leadership transfer that nobody takes up is never given up.
     E8,
-    /// All election timeouts are the same.
+    /// All election timeouts are the same, and candidates that collide do not yield.
     E9,
     /// An append removes all that stands behind its `prev`.
     R1,
@@ -187,6 +187,8 @@ bugs! {
     X12,
     /// A segment is removed before the copies of what was in it are durable.
     X13,
+    /// All election timeouts are the same, and pre-candidates yield to whoever asks.
+    X14,
 }
 
 impl fmt::Display for Bug {

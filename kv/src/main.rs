@@ -108,7 +108,7 @@ fn config(snapshots: Snapshots, timing: Timing) -> Result<Config, String> {
         snapshot_after_entries: snapshots.snapshot_entries,
         heartbeat_interval: timing.heartbeat,
         election_timeout: timing.election_timeout,
-        // An election takes up to two of them.
+        // An election takes little more than one of them, and rarely a second attempt.
         request_timeout: default.request_timeout.max(2 * timing.election_timeout),
         ..default
     };

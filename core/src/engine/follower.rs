@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quorate_rt::Instant;
 
+use super::candidate::Contender;
 use super::read_index::ReadIndexRequests;
 use super::{Common, Proposal, ReadOutcome, Ticket};
 use crate::entries::Entries;
@@ -15,6 +16,9 @@ use crate::types::{Index, LogId};
 pub(super) struct Follower {
     election_at: Instant,
     following: Option<Following>,
+    /// It has asked for pre-votes, and yielded: the best of those whose requests it has granted
+    /// since. None once it has voted, or knows a leader.
+    yielded_to: Option<Contender>,
 }
 
 /// What a follower knows of the leader of its term, and has asked of it.
@@ -52,7 +56,28 @@ impl Follower {
         // Alone, there is nobody to wait for.
         let alone = common.voters.iter().eq([common.me]);
         let election_at = if alone { common.now } else { common.election_at() };
-        Self { election_at, following: None }
+        Self { election_at, following: None, yielded_to: None }
+    }
+
+    /// One that has yielded to another. It asks when it would have asked anew.
+    pub(super) fn yielding(election_at: Instant, to: Contender) -> Self {
+        Self { election_at, following: None, yielded_to: Some(to) }
+    }
+
+    pub(super) fn has_yielded(&self) -> bool {
+        self.yielded_to.is_some()
+    }
+
+    /// Whether it prefers this one to whom it has yielded, and then yields to it.
+    pub(super) fn prefers(&mut self, theirs: Contender) -> bool {
+        match &mut self.yielded_to {
+            Some(best) if best.is_better_than(&theirs) => false,
+            Some(best) => {
+                *best = theirs;
+                true
+            }
+            None => true,
+        }
     }
 
     pub(super) fn leader(&self) -> Option<Replica> {
@@ -113,8 +138,7 @@ impl Follower {
     fn loses_leader(&mut self, common: &mut Common) {
         let Some(following) = &mut self.following else { return };
         following.resting = None;
-        let timeout = common.config.election_timeout;
-        self.election_at = common.now + (common.election_at() - (common.now + timeout));
+        self.election_at = common.now + common.random_up_to(common.config.election_timeout);
         // The leader may be there, and take this replica for one that still rests.
         common.out.left = Some(common.hard_state.term);
     }
@@ -147,6 +171,7 @@ impl Follower {
 
     /// Whoever has got this node's vote has as much time as a leader to make itself heard.
     pub(super) fn wait_for_leader(&mut self, common: &mut Common) {
+        self.yielded_to = None;
         self.election_at = common.election_at();
     }
 
@@ -207,6 +232,7 @@ impl Follower {
             let (me, term) = (common.me, common.hard_state.term);
             tracing::info!(%me, %term, leader = %from, "follows a leader");
             common.hasten_marks();
+            self.yielded_to = None;
         }
         let following = self.following.get_or_insert_with(|| Following {
             leader: from,

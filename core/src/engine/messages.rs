@@ -110,15 +110,7 @@ impl Engine {
         let common = &mut self.common;
         match body {
             Body::PreVote { last_log_id, attempt } => {
-                let granted = term > common.hard_state.term
-                    && last_log_id_is_current(last_log_id, common.log.last())
-                    && !self.follows_live_leader();
-                let common = &mut self.common;
-                if !granted {
-                    common.tell_removed(from, last_log_id);
-                }
-                let term = if granted { term } else { common.hard_state.term };
-                common.send_in_term(from, term, Body::PreVoteReply { granted, attempt });
+                self.on_pre_vote(from, term, last_log_id, attempt);
             }
             Body::Vote { last_log_id, attempt, .. } => self.on_vote(from, last_log_id, attempt),
             Body::PreVoteReply { granted, attempt } => {
@@ -535,7 +527,7 @@ fn is_for(me: Replica, to: Replica, body: &Body) -> bool {
 
 /// Whether a log that ends with `theirs` has everything that was committed, as far as one that ends
 /// with `ours` can tell: a later term, or the same and no shorter (3.6.1).
-fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
+pub(super) fn last_log_id_is_current(theirs: LogId, ours: LogId) -> bool {
     plant!(E1, return theirs.term >= ours.term && theirs.index >= ours.index);
     (theirs.term, theirs.index) >= (ours.term, ours.index)
 }

@@ -317,7 +317,7 @@ impl Engine {
         let role_at = match &self.role {
             State::Leader(leader) => leader.wake_at(),
             State::Follower(follower) => follower.wake_at(common),
-            State::Candidate(candidate) => Some(candidate.election_at),
+            State::Candidate(candidate) => Some(candidate.wake_at()),
         };
         let forming_at = self.formation.as_ref().map(Formation::wake_at);
         let forwards_at = common.forwards.wake_at();
@@ -641,8 +641,10 @@ impl Engine {
                 }
             }
             State::Candidate(candidate) => {
-                if self.common.now >= candidate.election_at {
+                if candidate.election_is_due(&self.common) {
                     self.campaign_before_vote();
+                } else {
+                    candidate.on_time(&mut self.common);
                 }
             }
             State::Leader(leader) => {
@@ -669,12 +671,13 @@ impl Engine {
             // Not at once again, in whichever role.
             match &mut self.role {
                 State::Follower(follower) => follower.wait_for_leader(&mut self.common),
-                State::Candidate(candidate) => candidate.election_at = self.common.election_at(),
+                State::Candidate(candidate) => candidate.wait(&mut self.common),
                 State::Leader(_) => {}
             }
             return;
         };
-        let candidate = Candidate::new(&mut self.common, Campaign::Ask, term);
+        let has_yielded = matches!(&self.role, State::Follower(f) if f.has_yielded());
+        let candidate = Candidate::new(&mut self.common, Campaign::Ask, term, has_yielded);
         self.role = State::Candidate(candidate);
         self.count_votes();
     }
@@ -684,7 +687,7 @@ impl Engine {
         self.leave_role();
         let common = &mut self.common;
         common.set_hard_state(HardState { term, voted_for: Some(common.me) });
-        let candidate = Candidate::new(common, campaign, term);
+        let candidate = Candidate::new(common, campaign, term, false);
         self.role = State::Candidate(candidate);
     }
 

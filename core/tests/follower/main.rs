@@ -1,6 +1,7 @@
 //! One node, and peers whose messages are made by hand: what it answers, and when.
 
 mod contradictions;
+mod elections;
 mod forwards;
 mod joining;
 mod memories;

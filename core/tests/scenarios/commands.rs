@@ -446,9 +446,12 @@ fn wake(cluster: &mut Cluster, id: NodeId) {
 /// Nobody else notices that time passes: as if they were slower, or had heard from a leader just
 /// now.
 fn campaign(cluster: &mut Cluster, id: NodeId) {
+    // One that campaigns already repeats its requests, and then begins anew.
+    let campaigned = is(cluster, id, Role::Candidate);
     for _ in 0..100 {
         wake(cluster, id);
-        if is(cluster, id, Role::PreCandidate) || is(cluster, id, Role::Candidate) {
+        let campaigns = !campaigned && is(cluster, id, Role::Candidate);
+        if campaigns || is(cluster, id, Role::PreCandidate) {
             return;
         }
     }

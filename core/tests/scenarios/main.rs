@@ -43,8 +43,10 @@ scenarios! {
     conflict_in_round
     election
     election_five
+    election_loss
     election_single
     election_split
+    election_yield
     exchange
     exchange_again
     exchange_back

@@ -15,8 +15,8 @@ use crate::quorum::VoteResult;
 use crate::transport::Transport;
 use crate::types::{GroupId, NodeId};
 
-/// Without a leader for so many election timeouts, something is wrong: an election takes two of
-/// them, and some more where votes are split.
+/// Without a leader for so many election timeouts, something is wrong: an election takes little
+/// more than one of them, and some more where many messages are lost.
 const LEADERLESS_TIMEOUTS: u32 = 5;
 
 /// The time from one line of the log to the next.
