@@ -1,6 +1,6 @@
 //! A group that rests: three engines, whose nodes' liveness the tests tell by hand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -219,6 +219,37 @@ fn when_the_leaders_node_falls_silent_another_is_elected() {
     let roles: Vec<_> = cluster.roles().into_iter().filter(|(id, _)| *id != 1).collect();
     assert!(matches!(roles[..], [(2 | 3, Role::Leader)]), "{roles:?}");
     assert!(cluster.left.contains(&(1, Term(2))), "node 1 tells that it leads no more");
+}
+
+/// All groups whose leader was on a node that dies learn it at once. The more there are, the more
+/// their elections are spread.
+#[test]
+fn elections_of_groups_that_rest_are_spread_by_their_number() {
+    let timeout = Config::default().election_timeout;
+    for (groups, at_most) in [
+        (Some(1), timeout / 10),
+        (Some(300), timeout * 3 / 10),
+        (Some(5000), timeout),
+        (None, timeout),
+    ] {
+        let mut cluster = Cluster::resting();
+        if let Some(groups) = groups {
+            cluster.engine(2).set_groups(groups);
+        }
+        let waits: BTreeSet<_> = (0..40)
+            .map(|_| {
+                // Node 2 is taken back each time, and draws anew.
+                cluster.silent(2, 1);
+                let wait = cluster.wake_at[&2].expect("it will campaign") - cluster.now;
+                cluster.run(Duration::from_secs(2));
+                cluster.alive(2, 1);
+                cluster.run(Duration::from_secs(2));
+                wait
+            })
+            .collect();
+        let longest = *waits.last().expect("there are some");
+        assert!(longest <= at_most && longest > at_most / 2, "{groups:?} groups: {waits:?}");
+    }
 }
 
 /// One follower hears the leader's node no more, the others do: it must not cause an election.

@@ -122,7 +122,7 @@ impl Follower {
     }
 
     /// The node of a member has been silent for an election timeout, or its leadership has ended.
-    /// The elections of many groups are spread over another one.
+    /// The elections of many groups are spread.
     pub(super) fn misses(&mut self, common: &mut Common, replica: Replica, heard: Option<Instant>) {
         let Some(following) = self.following.as_mut().filter(|f| f.leader == replica) else {
             return;
@@ -138,7 +138,7 @@ impl Follower {
     fn loses_leader(&mut self, common: &mut Common) {
         let Some(following) = &mut self.following else { return };
         following.resting = None;
-        self.election_at = common.now + common.random_up_to(common.config.election_timeout);
+        self.election_at = common.spread_election_at();
         // The leader may be there, and take this replica for one that still rests.
         common.out.left = Some(common.hard_state.term);
     }

@@ -131,6 +131,14 @@ impl Engine {
         self.common.wall = wall;
     }
 
+    /// The node hosts so many groups, this one included. If they rest, all of them whose leader was
+    /// on a node that dies learn it at the same moment, and their elections are spread over a
+    /// millisecond for each, but at most over an election timeout. Without this call they are
+    /// spread over an election timeout.
+    pub fn set_groups(&mut self, groups: usize) {
+        self.common.groups = u32::try_from(groups).unwrap_or(u32::MAX);
+    }
+
     /// The store belongs to this cluster: another group of it has joined it since.
     pub fn set_cluster(&mut self, cluster: ClusterId) {
         self.common.cluster.get_or_insert(cluster);

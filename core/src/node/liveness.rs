@@ -167,6 +167,11 @@ impl Liveness {
         }
     }
 
+    /// How many groups are open.
+    pub(super) fn groups(&self) -> usize {
+        self.state.borrow().groups.len()
+    }
+
     /// What this node's replica of a group was in this term, it is no more.
     pub(super) fn departed(&self, group: GroupId, term: Term) {
         self.state.borrow_mut().depart(group, term);

@@ -120,7 +120,10 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 self.engine.step(now, Input::Remembered { from, memory });
             }
             Event::Met { replica, boot } => self.engine.step(now, Input::Met { replica, boot }),
-            Event::OfNode(input) => self.engine.step(now, input),
+            Event::OfNode(input) => {
+                self.engine.set_groups(self.liveness.groups());
+                self.engine.step(now, input);
+            }
             Event::Failed(fatal) => return Err(fatal),
             Event::Stop => self.begin_to_stop(now),
         }
