@@ -1,11 +1,13 @@
 //! Quorate's benches: the framework against what the machine can do at all, against its peers, and across its runtimes.
 //!
 //! Each bench runs its cells in turn, several times, so that what else the machine does falls on all of them alike, and prints medians.
+//! `elections` measures nothing, and counts on virtual time.
 
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod closed_loop;
 mod durable;
+mod elections;
 mod engine;
 mod minimal;
 mod report;
@@ -77,6 +79,11 @@ enum Command {
         #[command(flatten)]
         transfer: transfer::Options,
     },
+    /// Elections with several candidates at once, counted on virtual time.
+    Elections {
+        #[command(flatten)]
+        elections: elections::Options,
+    },
     /// What `engine` runs under callgrind.
     #[command(hide = true)]
     EngineAlone(engine::Alone),
@@ -91,6 +98,7 @@ fn main() -> Result<()> {
         Command::Runtimes { options, runtimes } => runtimes::bench(&runtimes).run(&options),
         Command::Scale { options, scale } => scale::bench(&scale)?.run(&options),
         Command::Transfer { options, transfer } => transfer::bench(&transfer).run(&options),
+        Command::Elections { elections } => elections::bench(&elections),
         Command::EngineAlone(alone) => engine::alone(&alone),
     }
 }
