@@ -137,10 +137,8 @@ async fn measure<R: Executor, S: LogStore>(
     let (write, round_trip) = (at(&mut writes, 0.5), at(&mut reads, 0.5));
 
     let answers = Rc::new(Answers::default());
-    let clients: Vec<_> = rafts
-        .iter()
-        .map(|raft| rt.spawn(client(raft.clone(), Rc::clone(&answers))))
-        .collect();
+    let clients: Vec<_> =
+        rafts.iter().map(|raft| rt.spawn(client(raft.clone(), Rc::clone(&answers)))).collect();
     let mut pauses = Vec::new();
     for _ in 0..work.transfers {
         answered(rt, &answers, BETWEEN).await;

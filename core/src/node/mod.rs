@@ -236,7 +236,7 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// keep their data. A group that the store does not hold is removed already.
     ///
     /// Only the data of this node is removed. The group's other members are not told, and still
-    /// count this node as a member; the membership can't be changed yet.
+    /// count this node as a member: [`Raft::change_membership`] changes that.
     ///
     /// Remove a group from a node that is no longer a member of it, or from all of its nodes. A
     /// member that opens a removed group again has forgotten entries that it acknowledged and votes

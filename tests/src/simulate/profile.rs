@@ -168,7 +168,9 @@ impl Profile {
             // Most runs of other kinds are to go on with the disks that they have.
             let wanted = match self {
                 Self::Endings if *fault == Memberships => 0.0,
-                Self::Default | Self::Snapshots if matches!(fault, Liars | Names | Descriptors) => {
+                Self::Default | Self::Snapshots
+                    if matches!(fault, Liars | Names | Descriptors | Memberships) =>
+                {
                     0.1
                 }
                 Self::Default | Self::Snapshots if fault.draws_alone() => 0.2,

@@ -21,6 +21,10 @@ use super::Calm;
 /// A change is taken back after so long at the latest. It takes an election timeout to get a vote.
 const CATCH_UP: Duration = Duration::from_secs(8);
 
+/// A request may be on its way for so long, in a connection that hangs, after whoever has made it
+/// was told that its outcome is unknown.
+const LATE: Duration = Duration::from_secs(15);
+
 pub(super) async fn memberships(calm: Calm) {
     let draw = &calm.draw;
     while calm.passes().await {
@@ -140,8 +144,15 @@ pub async fn settles(cluster: &Rc<Cluster>, rt: &Sim) -> Result<Vec<NodeId>, Str
     let answered = || cluster.open_changes.get() == 0;
     comes_true(cluster, rt, "all know what came of their changes", limit, answered).await?;
     let settled = || cluster.observer.with_model(|model| model.settled_configuration().cloned());
-    comes_true(cluster, rt, "no change is under way", limit, || settled().is_some()).await?;
-    let membership = settled().ok_or("a change has begun, and nobody wants any")?;
+    let membership = loop {
+        comes_true(cluster, rt, "no change is under way", limit, || settled().is_some()).await?;
+        let before = settled();
+        rt.sleep(LATE).await;
+        let after = settled();
+        if let Some(membership) = after.filter(|_| before == settled()) {
+            break membership;
+        }
+    };
     let asked: BTreeMap<ChangeId, Target> = cluster.observer.with_model(|model| {
         let changes = model.configurations.values().filter_map(Membership::change);
         changes.map(|change| (change.id, change.target.clone())).collect()
