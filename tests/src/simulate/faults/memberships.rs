@@ -148,9 +148,9 @@ pub async fn settles(cluster: &Rc<Cluster>, rt: &Sim) -> Result<Vec<NodeId>, Str
         comes_true(cluster, rt, "no change is under way", limit, || settled().is_some()).await?;
         let before = settled();
         rt.sleep(LATE).await;
-        let after = settled();
-        if let Some(membership) = after.filter(|_| before == settled()) {
-            break membership;
+        match settled() {
+            Some(membership) if before.as_ref() == Some(&membership) => break membership,
+            _ => {}
         }
     };
     let asked: BTreeMap<ChangeId, Target> = cluster.observer.with_model(|model| {
