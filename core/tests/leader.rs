@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Input, Local, Output, Proposal, ReadChunk};
+use quorate_core::quorum::Voters;
 use quorate_core::{
     AppendOutcome, Body, Boot, ClusterId, Config, Digest, Entry, ForwardOutcome, HardState, LogId,
     LogMeta, Membership, Memory, Message, Payload, Recovered, Replica, Role, SnapshotMeta, Term,
+    TransferError,
 };
 use quorate_rt::Instant;
 
@@ -36,9 +38,14 @@ struct Leader {
 
 impl Leader {
     fn new(config: Config) -> Self {
+        Self::of(config, meta(9))
+    }
+
+    /// The same with this snapshot, which ends at 9.
+    fn of(config: Config, snapshot: SnapshotMeta) -> Self {
         let recovered = Recovered {
             hard_state: HardState { term: Term(1), voted_for: Some(node(1)) },
-            snapshot: Some(meta(9)),
+            snapshot: Some(snapshot),
             log_meta: LogMeta::after(meta(9).log_id),
             ..Recovered::default()
         };
@@ -428,6 +435,37 @@ fn a_leader_whose_disk_is_full_transfers_leadership_to_those_who_have_space() {
     leader.step(Input::Wake);
     written(&mut leader);
     assert!(leader.engine.is_resigning(), "the next try");
+}
+
+/// E4: a learner may have everything, and is never told to take over: not by its name, and not as
+/// the best.
+#[test]
+fn leadership_is_transferred_to_voters_only() {
+    let members = (1..=4).map(|id| (node(id), format!("node-{id}"))).collect();
+    let (founders, voters) = ([1, 2, 3].into(), Voters::simple([1, 2, 3].map(node)));
+    let membership = Membership::new(ClusterId(7), founders, members, voters).expect("valid");
+    let mut leader = Leader::of(Config::default(), SnapshotMeta { membership, ..meta(9) });
+    let told = |leader: &mut Leader| -> Vec<Replica> {
+        let messages = leader.output().messages;
+        let orders = messages.iter().filter(|m| matches!(m.body, Body::TimeoutNow { .. }));
+        orders.map(|message| message.to).collect()
+    };
+    leader.hear(4, accepted(10));
+    let refused = leader.engine.transfer_leadership(leader.now, 4.into());
+    assert!(matches!(refused, Err(TransferError::NoSuchVoter(4))), "{refused:?}");
+    let begun = leader.engine.transfer_leadership(leader.now, None.into());
+    begun.expect("there are other voters");
+    assert_eq!(told(&mut leader), [], "only the learner has caught up");
+    assert!(!leader.engine.hands_over());
+    leader.engine.propose(leader.now, 1, [Bytes::new()]);
+    let placed = [(1..2, Proposal::Appended(LogId::new(2, 1, 11)))];
+    assert_eq!(leader.output().proposals, placed, "it serves");
+    leader.hear(2, accepted(10));
+    leader.hear(4, accepted(11));
+    assert_eq!(told(&mut leader), [node(2)]);
+    assert!(leader.engine.hands_over());
+    leader.engine.propose(leader.now, 2, [Bytes::new()]);
+    assert_eq!(leader.output().proposals, [(2..3, Proposal::NotLeader)]);
 }
 
 fn accepted(matched: u64) -> Body {

@@ -379,6 +379,7 @@ impl Leader {
     fn next_wake(&self, common: &Common) -> Option<Instant> {
         if !self.is_quiet(common) {
             let until = self.transfer.as_ref().map(|transfer| transfer.until);
+            let until = until.filter(|until| *until > common.now);
             return Instant::earliest([Some(self.heartbeat_at), until]);
         }
         let is_silent = |peer: &Replica| common.node_states.has_fallen_silent(*peer);
