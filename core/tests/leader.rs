@@ -460,7 +460,7 @@ fn leadership_is_transferred_to_voters_only() {
     leader.engine.propose(leader.now, 1, [Bytes::new()]);
     let placed = [(1..2, Proposal::Appended(LogId::new(2, 1, 11)))];
     assert_eq!(leader.output().proposals, placed, "it serves");
-    leader.hear(2, accepted(10));
+    leader.hear(2, accepted(11));
     leader.hear(4, accepted(11));
     assert_eq!(told(&mut leader), [node(2)]);
     assert!(leader.engine.hands_over());

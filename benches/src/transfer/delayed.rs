@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use quorate::rt::Instant;
+use quorate::rt::{Instant, Task};
 use quorate::{
     Credentials, Executor, GroupId, Inbox, LocalTransport, Message, NodeId, Obstacle, Replica,
     Transport,

@@ -45,11 +45,10 @@ pub(crate) fn bench(options: &Options) -> Bench {
     for &millis in &options.delay {
         let work = Work { transfers: options.transfers, delay: Duration::from_millis(millis) };
         let group = format!("{millis} ms");
-        let run = Box::new(move || run(work, None));
-        cells.push(Row { group: group.clone(), row: "in memory".to_owned(), run });
-        let dir = options.dir.clone();
-        let run = Box::new(move || run(work, Some(&dir)));
-        cells.push(Row { group, row: "on disk".to_owned(), run });
+        for (row, dir) in [("in memory", None), ("on disk", Some(options.dir.clone()))] {
+            let run = Box::new(move || run(work, dir.as_deref()));
+            cells.push(Row { group: group.clone(), row: row.to_owned(), run });
+        }
     }
     let time = |name| Column { name, unit: Unit::Time };
     Bench {
