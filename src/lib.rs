@@ -114,7 +114,7 @@ mod parts {
     }
     cfg_if::cfg_if! {
         if #[cfg(feature = "tcp")] {
-            pub use quorate_network_tcp::{TcpConfig, TcpTransport};
+            pub use quorate_network_tcp::{TcpConfig, TcpTransport, check_address};
         }
     }
     cfg_if::cfg_if! {

@@ -64,4 +64,5 @@ mod watch;
 mod welcome;
 
 pub use config::{Stats, TcpConfig};
+pub use list::check_address;
 pub use transport::TcpTransport;

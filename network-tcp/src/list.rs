@@ -74,6 +74,28 @@ fn is_reached_on(ip: IpAddr, on: IpAddr) -> bool {
     ip == on || on.is_unspecified() && (on.is_ipv6() || ip.is_ipv4())
 }
 
+/// Checks an address at which a node is to be reached, as those of the list are that a cluster is
+/// formed of: `host:port`, with an IPv6 address in brackets, and none that no machine has.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+///
+/// ```
+/// use quorate_network_tcp::check_address;
+///
+/// assert_eq!(check_address("raft-4.example:7101"), Ok(()));
+/// let error = check_address("0.0.0.0:7101").unwrap_err();
+/// assert_eq!(error, "0.0.0.0:7101 is no address that others could connect to");
+/// ```
+pub fn check_address(address: &str) -> Result<(), String> {
+    match HostPort::parse(address)?.ip() {
+        Some(ip) if !is_of_a_machine(ip) => {
+            Err(format!("{address} is no address that others could connect to"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks that all addresses can be ones, and that the entry of node `me` is where it is reached.
 /// Gives what may be right, but is worth a warning.
 ///
@@ -85,13 +107,7 @@ pub(crate) fn check(
     advertise: Option<&str>,
 ) -> Result<Option<String>, String> {
     for (id, address) in list {
-        let of_node = |reason| format!("node {id}: {reason}");
-        let parsed = HostPort::parse(address).map_err(of_node)?;
-        if parsed.ip().is_some_and(|ip| !is_of_a_machine(ip)) {
-            return Err(format!(
-                "node {id} is listed at {address}, which is no address that others could connect to"
-            ));
-        }
+        check_address(address).map_err(|reason| format!("node {id}: {reason}"))?;
     }
     let Some(own) = list.get(&me) else { return Ok(None) };
     if advertise == Some(own) {

@@ -69,20 +69,23 @@ fn unreachable_at(address: &str, reason: impl ToString) -> Obstacle {
 /// Members stay connected even if they have nothing to say to each other, as two followers: another
 /// process on a copy of a member's folder is known as such only where that member is connected.
 pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
-    let (to, lane, address) = (link.to, link.lane, link.address.at.as_str());
+    let (to, lane) = (link.to, link.lane);
     let mut failures = 0;
     // So that a peer that is away for long is one line of the log, and not one a second.
     let mut logged = String::new();
     loop {
         link.until_wanted().await;
         link.attempt_begins();
-        let lost = match connect(&state, &link).await {
+        let address = state.addresses.borrow().nth(to, failures);
+        let address = address.as_deref().unwrap_or(&link.address.at);
+        let lost = match connect(&state, &link, address).await {
             Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
                 continue; // With what this node is now.
             }
             Ok(connection) => {
                 failures = 0;
                 logged.clear();
+                state.addresses.borrow_mut().reached(to, address);
                 link.set_trouble(None);
                 let (peer, proven) = (connection.peer, connection.proven);
                 if let Some(suppressed) = pass(&state, to) {
@@ -178,8 +181,9 @@ struct Connection<S: Stream> {
 async fn connect<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
+    name: &str,
 ) -> Result<Connection<R::Stream>, ConnectError> {
-    let (name, timing) = (link.address.at.as_str(), &state.timing);
+    let timing = &state.timing;
     let known = || state.addresses.borrow().found(name);
     let looking = pin!(resolve(&state.rt, timing, name));
     let patience = pin!(state.rt.sleep(timing.lookup_patience));

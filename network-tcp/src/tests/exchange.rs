@@ -152,6 +152,52 @@ fn a_peer_that_has_moved_is_reached_at_its_new_address() {
 }
 
 #[test]
+fn a_peer_is_reached_where_it_was_until_it_is_started_where_it_is_to_be() {
+    run(async |rt| {
+        let (one, mut two) = pair(&rt).await;
+        one.reach(&rt, &mut two, 1).await;
+        let nobody = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let new = nobody.local_addr().unwrap().to_string();
+        drop(nobody);
+        one.meet(&[(2, new.clone())]);
+        one.reach(&rt, &mut two, 2).await;
+        drop(two);
+        let reboot = rebooted(member(2));
+        let mut two = Node::start_with(&rt, reboot, &new, config(), Timing::DEFAULT).await;
+        one.reach(&rt, &mut two, 3).await;
+        assert_eq!(one.transport.stats().connects, 3);
+    });
+}
+
+/// The configurations of groups are changed one after the other, and a restart does not tell which
+/// is the newer one.
+#[test]
+fn a_peer_is_reached_though_only_one_of_two_groups_knows_where_it_is() {
+    run(async |rt| {
+        let mut two = Node::start(&rt, 2).await;
+        let nobody = rt.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let old = nobody.local_addr().unwrap().to_string();
+        drop(nobody);
+        for is_old_first in [true, false] {
+            let one = Node::start(&rt, 1 + 10 * u64::from(is_old_first)).await;
+            let places = [old.clone(), two.address()];
+            let [first, second] = if is_old_first { [0, 1] } else { [1, 0] };
+            for (group, place) in [(GROUP, first), (GROUP + 1, second)] {
+                let peers = BTreeMap::from([(Replica::any(2), places[place].clone())]);
+                one.transport.set_peers(group, &peers);
+            }
+            one.reach(&rt, &mut two, 1).await;
+            // Then one of them follows, and the connection stays.
+            let connects = one.transport.stats().connects;
+            let peers = BTreeMap::from([(Replica::any(2), two.address())]);
+            (GROUP..GROUP + 2).for_each(|group| one.transport.set_peers(group, &peers));
+            one.reach(&rt, &mut two, 2).await;
+            assert_eq!(one.transport.stats().connects, connects + u64::from(is_old_first));
+        }
+    });
+}
+
+#[test]
 fn what_waits_for_an_absent_peer_is_little_and_never_old() {
     run(async |rt| {
         let one = Node::start(&rt, 1).await;
