@@ -31,6 +31,10 @@ pub struct Hindrance {
     pub node: NodeId,
     /// Whether its group is formed.
     pub is_formed: bool,
+    /// It was removed from the group: see [`Metrics::removed`].
+    pub removed: bool,
+    /// Its group is formed, and it is no member of it by the configuration that it knows.
+    pub is_outside: bool,
     /// Its role.
     pub role: Role,
     /// Its term.
@@ -53,6 +57,8 @@ impl Hindrance {
         Self {
             node: metrics.id,
             is_formed: metrics.membership.is_some(),
+            removed: metrics.removed,
+            is_outside: is_outside(metrics),
             role: metrics.role,
             term: metrics.term,
             leader: metrics.leader,
@@ -67,9 +73,13 @@ impl Hindrance {
     /// may be refused at a time.
     pub(crate) fn is_of(&self, metrics: &Metrics) -> bool {
         let Self { node, is_formed, role, term, leader, waits_for, .. } = self;
-        let Self { answering: told, unfit_timing, storage_full, .. } = self;
+        let Self {
+            answering: told, unfit_timing, storage_full, removed, is_outside: outside, ..
+        } = self;
         *node == metrics.id
             && *is_formed == metrics.membership.is_some()
+            && *removed == metrics.removed
+            && *outside == is_outside(metrics)
             && *role == metrics.role
             && *term == metrics.term
             && *leader == metrics.leader
@@ -78,6 +88,10 @@ impl Hindrance {
             && *waits_for == metrics.waits_for
             && *told == answering(metrics)
     }
+}
+
+fn is_outside(metrics: &Metrics) -> bool {
+    metrics.membership.as_ref().is_some_and(|membership| !membership.is_member(metrics.replica))
 }
 
 /// The nodes of the other voters that answer, where it is known who does not.
@@ -96,17 +110,27 @@ impl fmt::Display for Hindrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, role, term, .. } = self;
         match self.leader {
+            _ if self.removed => write!(
+                f,
+                "node {node} was removed from the group: ask another node; its data is kept, and \
+                 it can be a member again only with an empty store"
+            )?,
             _ if !self.is_formed => write!(f, "the cluster of node {node} is not formed yet")?,
             Some(leader) if leader == *node => {
                 write!(f, "node {node} leads, and no quorum has answered it")?;
             }
+            _ if self.is_outside => write!(
+                f,
+                "node {node} is no member of the group by the configuration that it knows: it \
+                 catches up with the others, or was removed"
+            )?,
             Some(leader) => write!(f, "node {leader} leads, and node {node} has no answer of it")?,
             None => write!(f, "node {node} is a {role} in term {term}")?,
         }
         for (other, obstacle) in &self.waits_for {
             write!(f, "; node {other}: {obstacle}")?;
         }
-        if self.is_formed && self.leader.is_none() && !self.waits_for.is_empty() {
+        if self.is_formed && !self.removed && self.leader.is_none() && !self.waits_for.is_empty() {
             if self.answering.is_empty() {
                 f.write_str("; nobody else answers")?;
             }
@@ -130,7 +154,8 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::membership::tests::founded;
+    use crate::identity::Replica;
+    use crate::membership::tests::{founded, replica};
 
     fn told(metrics: &Metrics) -> String {
         let hindrance = metrics.hindrance();
@@ -140,7 +165,8 @@ mod tests {
 
     #[test]
     fn why_nobody_leads_is_told_as_far_as_it_is_known() {
-        let mut metrics = Metrics { id: 2, term: Term(3), ..Metrics::default() };
+        let mut metrics =
+            Metrics { id: 2, replica: replica(2), term: Term(3), ..Metrics::default() };
         metrics.waits_for = BTreeMap::from([(1, Obstacle::Silent)]);
         let forming = "the cluster of node 2 is not formed yet; node 1: nothing is heard of it";
         assert_eq!(told(&metrics), forming);
@@ -166,6 +192,17 @@ mod tests {
         assert_eq!(told(&metrics), "node 1 leads, and node 2 has no answer of it");
         metrics.leader = Some(2);
         assert_eq!(told(&metrics), "node 2 leads, and no quorum has answered it");
+        metrics.replica = Replica::new(4, 9);
+        metrics.leader = Some(1);
+        let outside = "node 2 is no member of the group by the configuration that it knows: it \
+             catches up with the others, or was removed";
+        assert_eq!(told(&metrics), outside);
+        metrics.removed = true;
+        let removed = "node 2 was removed from the group: ask another node; its data is kept, and \
+             it can be a member again only with an empty store";
+        assert_eq!(told(&metrics), removed);
+        metrics.removed = false;
+        (metrics.replica, metrics.leader) = (replica(2), Some(2));
         metrics.storage_full = true;
         let full = "node 2 leads, and no quorum has answered it; the disk of node 2 is full: make \
              space on it";
@@ -176,6 +213,7 @@ mod tests {
     fn it_is_out_of_date_as_soon_as_another_would_be_told() {
         let metrics = Metrics {
             id: 2,
+            replica: replica(2),
             membership: Some(founded(&[1, 2, 3])),
             waits_for: BTreeMap::from([(1, Obstacle::Silent)]),
             ..Metrics::default()
@@ -198,6 +236,8 @@ mod tests {
         let unfit = UnfitTiming::of(trip, &Config::default());
         assert!(is_old(&|metrics| metrics.unfit_timing = unfit));
         assert!(is_old(&|metrics| metrics.storage_full = true));
+        assert!(is_old(&|metrics| metrics.removed = true));
+        assert!(is_old(&|metrics| metrics.replica = Replica::new(9, 9)), "no member any more");
         assert!(!is_old(&|metrics| metrics.committed = 9));
     }
 }

@@ -91,6 +91,9 @@ pub struct Metrics {
     pub snapshot_error: Option<SnapshotError>,
     /// The configuration in force; none before the group is formed.
     pub membership: Option<Membership>,
+    /// It was removed from the group, and takes part in it no more. Its data is kept. Its
+    /// [`membership`](Self::membership) may still be one that names it.
+    pub removed: bool,
     /// On a leader: how far the change of the membership is that is under way.
     pub change: Option<ChangeProgress>,
     /// How many messages the transport has dropped since it was made, of all groups that share it:

@@ -17,6 +17,7 @@ on_each_runtime!(
     a_group_lives_without_handles,
     a_group_is_opened_once,
     a_group_that_was_stopped_is_opened_again,
+    a_group_knows_its_members_as_soon_as_it_is_opened,
     a_group_whose_state_machine_fails_ends_alone,
     a_store_that_fails_ends_all_groups,
     a_node_that_stops_waits_for_all_groups,
@@ -130,6 +131,20 @@ async fn a_group_that_was_stopped_is_opened_again<R: Executor>(rt: R) {
     }
     one.stopped().await.expect("the handle is of the first run");
     node.stop(7).await; // There is none, and so nothing to wait for.
+}
+
+/// A service decides by it whether it is to form the group.
+async fn a_group_knows_its_members_as_soon_as_it_is_opened<R: Executor>(rt: R) {
+    let node = started(&rt, MemStore::new()).await;
+    let opens = || node.group(1).config(quick()).open_local(Journal::default());
+    let raft = opens().await.expect("opens");
+    assert!(raft.metrics().borrow().membership.is_none());
+    raft.initialize([(1, "here")]).await.expect("forms");
+    node.stop(1).await;
+    let raft = opens().await.expect("opens");
+    let founders = raft.metrics().borrow().membership.as_ref().map(|of| of.founders().clone());
+    assert_eq!(founders, Some([1].into()));
+    assert!(!raft.metrics().borrow().removed);
 }
 
 async fn a_group_whose_state_machine_fails_ends_alone<R: Executor>(rt: R) {

@@ -60,7 +60,7 @@ use super::ready::{Ready, Slot};
 use crate::config::Config;
 use crate::engine::{Engine, Local, Output};
 use crate::error::Fatal;
-use crate::identity::Replica;
+use crate::identity::{Replica, Standing};
 use crate::log_store::{LogStore, Recovered};
 use crate::message::NODE_GROUP;
 use crate::metrics::{Metrics, Role};
@@ -188,8 +188,16 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     let credentials = turn::credentials(&engine, boot);
     tracing::info!(%replica, group, state = ?credentials.state, "a group is opened");
 
-    let known =
-        Metrics { id: replica.id, replica, boot: boot.number, cluster, ..Metrics::default() };
+    // What a service decides by before the group's first turn.
+    let known = Metrics {
+        id: replica.id,
+        replica,
+        boot: boot.number,
+        cluster,
+        membership: engine.membership().cloned(),
+        removed: *engine.standing() == Standing::Spent,
+        ..Metrics::default()
+    };
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
     let (ended, outcome) = oneshot::channel();

@@ -536,6 +536,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             metrics.term = engine.hard_state().term;
             metrics.leader = engine.leader().map(|leader| leader.id);
             metrics.cluster = engine.cluster();
+            metrics.removed = *engine.standing() == Standing::Spent;
             if metrics.waits_for != *self.waits.obstacles() {
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }

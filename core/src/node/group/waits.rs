@@ -9,7 +9,7 @@ use quorate_rt::{Instant, Limited};
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::identity::Replica;
+use crate::identity::{Replica, Standing};
 use crate::metrics::{Obstacle, UnfitTiming};
 use crate::quorum::VoteResult;
 use crate::transport::Transport;
@@ -82,7 +82,12 @@ impl Waits {
         if engine.leader().is_none() {
             self.tell_unfit_timing(now, group, config, engine);
         }
-        if !forms && (engine.leader().is_some() || engine.membership().is_none()) {
+        // Nobody has anything to say to one that was removed. (If it doesn't know the configuration
+        // that has removed it, the others tell why: another disk of the node may have its place.)
+        let is_outside = engine.membership().is_some_and(|of| !of.is_member(replica));
+        let is_removed = *engine.standing() == Standing::Spent && is_outside;
+        let is_none = engine.membership().is_none();
+        if !forms && (engine.leader().is_some() || is_none || is_removed) {
             if self.waiting.take().is_some() {
                 self.obstacles.clear();
             }
