@@ -146,8 +146,11 @@ impl<R: Network> Attempts<R> {
         let mut pause = FIRST_PAUSE;
         loop {
             // What is not proposed before there is a leader is refused with certainty.
-            if !self.has_leader().await {
-                let why = self.server.metrics.borrow().hindrance();
+            if self.is_outside() || !self.has_leader().await {
+                let why = match &*self.server.waits_to_join.borrow() {
+                    Some(waits) => waits.clone(),
+                    None => self.server.metrics.borrow().hindrance().to_string(),
+                };
                 let text = format!("CLUSTERDOWN no leader, nothing was executed: {why}");
                 return Err(Reply::error(text));
             }
@@ -164,6 +167,11 @@ impl<R: Network> Attempts<R> {
             self.server.rt.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Whether this node takes part in no cluster, so that it is of no use to wait.
+    fn is_outside(&self) -> bool {
+        self.server.metrics.borrow().removed || self.server.waits_to_join.borrow().is_some()
     }
 
     /// Waits until a leader is known, or until the node can say itself why there will be none.

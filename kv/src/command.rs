@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::change;
 use crate::glob::MAX_PATTERN_BYTES;
 use crate::read::{Read, Scan};
 use crate::reply::{Protocol, Reply};
@@ -47,6 +48,8 @@ pub(crate) enum Local {
     RaftTransfer(Option<u64>),
     /// RAFT CAMPAIGN.
     RaftCampaign,
+    /// RAFT MEMBERS, ADD and the others about the membership.
+    Membership(Box<change::Request>),
     /// The answer, after which the connection is closed: nothing behind it in a pipeline is
     /// executed.
     Close(Reply),
@@ -114,7 +117,7 @@ fn not_an_integer() -> Reply {
     Reply::error("ERR value is not an integer or out of range")
 }
 
-fn wrong_number(command: &str) -> Reply {
+pub(crate) fn wrong_number(command: &str) -> Reply {
     Reply::error(format!("ERR wrong number of arguments for '{command}' command"))
 }
 
@@ -156,7 +159,7 @@ fn up_to_nul(text: &[u8]) -> &[u8] {
 }
 
 /// Whether an option is this word, as Redis compares it.
-fn is(option: &[u8], word: &[u8]) -> bool {
+pub(crate) fn is(option: &[u8], word: &[u8]) -> bool {
     up_to_nul(option).eq_ignore_ascii_case(word)
 }
 

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use crate::alarm::Alarm;
 use crate::attempt::Attempts;
+use crate::change;
 use crate::command::{self, Command, Local};
 use crate::info;
 use crate::leadership;
@@ -427,7 +428,7 @@ impl<R: Network> Connection<'_, R> {
             }
             Local::Config(patterns) => info::config(&self.slot.server, &patterns),
             Local::Info(sections) => Reply::Text(info::info(&self.slot.server, &sections)),
-            Local::RaftStatus => info::raft_status(&self.slot.server.metrics.borrow()),
+            Local::RaftStatus => info::raft_status(&self.slot.server),
             // They take as long as they take: a large state, or another snapshot to be written first.
             Local::RaftSnapshot => info::compacted(self.slot.server.raft.snapshot().await),
             Local::RaftPurge => info::compacted(self.slot.server.raft.purge().await),
@@ -435,6 +436,8 @@ impl<R: Network> Connection<'_, R> {
                 leadership::transferred(self.slot.server.raft.transfer_leadership(to).await)
             }
             Local::RaftCampaign => leadership::campaigned(self.slot.server.raft.campaign().await),
+            // A change takes until its nodes have caught up. It goes on if the client goes.
+            Local::Membership(request) => change::answer(&self.slot.server, *request).await,
             Local::Close(reply) => return Err(self.last_answer(&reply).await),
         };
         self.put(&reply).await

@@ -10,7 +10,7 @@ use crate::files;
 use crate::host::{self, Cluster};
 use crate::limits::Limits;
 use crate::log::{self, Lines, Log};
-use crate::node::Plan;
+use crate::node::{Entrance, Plan};
 use crate::{Engine, Snapshots, Timing, config};
 
 /// Peers are at the base port and this, so that the clients' ports stay in one row.
@@ -66,8 +66,12 @@ pub(crate) fn run(options: Options, log: &Log) -> Result<(), String> {
         id: i.into(),
         client: address(i),
         peer: address(PEER_PORTS + i),
+        advertise: None,
         data: data.join(i.to_string()),
-        members: members.clone(),
+        entrance: Entrance::Form(members.clone()),
+        // Another base port may have been given than the last time.
+        addresses: members.clone(),
+        token: None,
         config: config.clone(),
         max_clients,
         limits: options.limits.clone(),

@@ -68,8 +68,8 @@ fn settings(max_clients: usize, timeout: Duration, patterns: &[Bytes]) -> Reply 
 }
 
 /// The answer to RAFT STATUS.
-pub(crate) fn raft_status(metrics: &Metrics) -> Reply {
-    let facts = raft(metrics).into_iter();
+pub(crate) fn raft_status<R: Network>(server: &Server<R>) -> Reply {
+    let facts = facts(server).into_iter();
     Reply::Map(facts.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
 }
 
@@ -82,6 +82,13 @@ pub(crate) fn compacted(result: Result<LogId, SnapshotError>) -> Reply {
         }
         Err(error) => Reply::error(format!("ERR {error}")),
     }
+}
+
+fn facts<R: Network>(server: &Server<R>) -> Vec<(String, String)> {
+    let mut facts = raft(&server.metrics.borrow());
+    let waits = server.waits_to_join.borrow().clone();
+    facts.extend(waits.map(|waits| ("joining".to_owned(), waits)));
+    facts
 }
 
 /// The facts of a node's place in its cluster, for RAFT STATUS and INFO. A leader adds its peers.
@@ -110,8 +117,11 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
         facts.push(("unfit_timing".to_owned(), unfit.to_string()));
     }
     if let Some(membership) = &metrics.membership {
-        facts
-            .push(("membership".to_owned(), members::role(membership, metrics.replica).to_owned()));
+        let role = match metrics.removed {
+            true => "removed",
+            false => members::role(membership, metrics.replica),
+        };
+        facts.push(("membership".to_owned(), role.to_owned()));
         let member = |replica: &Replica| {
             format!("{}={}", members::name(*replica), members::role(membership, *replica))
         };
@@ -176,7 +186,7 @@ pub(crate) fn info<R: Network>(server: &Server<R>, wanted: &[Bytes]) -> String {
                 ("total_commands_processed", server.commands.get().to_string()),
             ]),
         ),
-        ("Raft", raft(&server.metrics.borrow())),
+        ("Raft", facts(server)),
         (
             "Keyspace",
             if keys == 0 {

@@ -3,6 +3,7 @@
 mod alarm;
 mod attempt;
 mod budget;
+mod change;
 mod check;
 mod command;
 mod connection;
@@ -11,6 +12,7 @@ mod files;
 mod glob;
 mod host;
 mod info;
+mod join;
 mod key;
 mod leadership;
 mod limits;
@@ -55,7 +57,7 @@ enum Subcommands {
     /// Runs a whole cluster in this process, each node on a thread of its own.
     Demo(demo::Options),
     /// Runs one node of a cluster.
-    Serve(serve::Options),
+    Serve(Box<serve::Options>),
     /// Verifies a node's data, while it is not running, and prints what they hold.
     Check(check::Options),
 }
@@ -167,7 +169,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Subcommands::Demo(options) => demo::run(options, &log),
-        Subcommands::Serve(options) => serve::run(options, &log),
+        Subcommands::Serve(options) => serve::run(*options, &log),
         Subcommands::Check(options) => check::run(options),
     };
     log.end(result.as_ref().err().map(String::as_str));
@@ -196,6 +198,11 @@ mod tests {
             "quorate-kv check --data d",
             "quorate-kv demo --nodes 5 --runtime monoio --driver poll --data d --base-port 80",
             "quorate-kv serve --id 1 --client [::]:7001 --peer host:7101 --cluster 1=host:7101,2=b:1 --data d",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --join --data d",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --data d --join",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --join b:7001,c:7002 --token 7f --data d",
+            "quorate-kv serve --id 4 --client :7004 --peer [::]:7104 --advertise a:7104 --join --data d",
+            "quorate-kv serve --id 1 --client :7001 --peer a:1 --cluster 1=b:1 --addresses 1=a:1 --data d",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{error}"));
         }
@@ -204,6 +211,10 @@ mod tests {
             "quorate-kv demo --nodes 0",
             "quorate-kv demo --snapshot-bytes 0",
             "quorate-kv serve --id 1",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --data d",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --data d --join x",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --data d --cluster 4=a:7104 --token x",
+            "quorate-kv serve --id 4 --client :7004 --peer a:7104 --data d --join --cluster 4=a:7104",
             "quorate-kv demo --log-format xml",
             "quorate-kv demo --heartbeat soon",
             "quorate-kv demo --stall-timeout 0",

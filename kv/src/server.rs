@@ -75,6 +75,8 @@ pub(crate) struct Server<R: Network> {
     pub(crate) unfinished: Rc<Budget>,
     /// Requests answered.
     pub(crate) commands: Cell<u64>,
+    /// What this node waits for before it is a member, for people.
+    pub(crate) waits_to_join: RefCell<Option<String>>,
     /// Refusals that are being sent.
     refusals: Cell<usize>,
     /// Nothing more is read.
@@ -113,6 +115,7 @@ impl<R: Network> Server<R> {
             unfinished: Budget::new(limits.max_unfinished_bytes),
             limits,
             commands: Cell::default(),
+            waits_to_join: RefCell::default(),
             refusals: Cell::default(),
             stops: Cell::default(),
             waiting: RefCell::default(),

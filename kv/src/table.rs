@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::change::{self, Request};
 use crate::command::{self, Arguments, Command, Local, syntax};
 use crate::read::Read;
 use crate::reply::Reply;
@@ -120,7 +121,7 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { summary: "The commands", parse: |_| command::answer(all()), categories: CONNECTION, tips: ANY_ORDER, subcommands: COMMAND, ..entry("command", -1, PART) },
     Entry { summary: "Settings", subcommands: CONFIG, ..entry("config", -2, &[]) },
     Entry { summary: "This node's state, for people", parse: |args| Ok(Command::Local(Local::Info(args.collect()))), categories: &["@dangerous"], tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"], ..entry("info", -1, PART) },
-    Entry { summary: "This node's place in its cluster, a snapshot of its state, its log behind that, and who leads", subcommands: RAFT, ..entry("raft", -2, &[]) },
+    Entry { summary: "This node's place in its cluster, the members, who leads, a snapshot of its state, and its log behind that", subcommands: RAFT, ..entry("raft", -2, &[]) },
     Entry { summary: "Closes the connection", parse: |_| Ok(Command::Local(Local::Close(Reply::OK))), categories: CONNECTION, ..entry("quit", -1, SESSION) },
 ];
 
@@ -146,7 +147,40 @@ static RAFT: &[Entry] = &[
     Entry { summary: "Removes the log behind the snapshot", parse: |_| Ok(Command::Local(Local::RaftPurge)), ..entry("purge", 2, ADMIN) },
     Entry { summary: "Transfers leadership to a node, or to the best one", parse: command::transfer, ..entry("transfer", -2, ADMIN) },
     Entry { summary: "Lets this node campaign where no leader is alive", parse: |_| Ok(Command::Local(Local::RaftCampaign)), ..entry("campaign", 2, ADMIN) },
-    Entry { parse: |_| help("RAFT", &["STATUS", "SNAPSHOT", "PURGE", "TRANSFER [<id>]", "CAMPAIGN"]), ..entry("help", 2, PART) },
+    Entry { summary: "The members, and the change that is under way", parse: |_| change::request(Request::Members), ..entry("members", 2, PART) },
+    Entry { summary: "Adds a node: <id> <address> [LEARNER], as a voter when it has caught up", parse: |args| change::make("add", args), ..entry("add", -4, ADMIN) },
+    Entry { summary: "Gives a learner a vote", parse: |args| change::make("promote", args), ..entry("promote", -3, ADMIN) },
+    Entry { summary: "Makes a voter a learner", parse: |args| change::make("demote", args), ..entry("demote", -3, ADMIN) },
+    Entry { summary: "Removes a node", parse: |args| change::make("remove", args), ..entry("remove", -3, ADMIN) },
+    Entry { summary: "Removes a node and adds another: <old> <new> <address>", parse: |args| change::make("replace", args), ..entry("replace", -5, ADMIN) },
+    Entry { summary: "Changes the address of a node", parse: |args| change::make("move", args), ..entry("move", -4, ADMIN) },
+    Entry { summary: "Notes which node should lead: <id> <priority>", parse: |args| change::make("prefer", args), ..entry("prefer", -4, ADMIN) },
+    Entry { summary: "The steps that one of these changes would take; changes nothing", parse: change::plan, ..entry("plan", -4, PART) },
+    Entry { summary: "Takes a change back that is under way", parse: change::cancel, ..entry("cancel", -2, ADMIN) },
+    Entry { summary: "Waits until a change has ended", parse: change::wait, ..entry("await", 3, PART) },
+    Entry { summary: "The id of the cluster, with which nodes let themselves in", parse: |_| change::request(Request::Token), ..entry("token", 2, ADMIN) },
+    Entry { parse: |_| help("RAFT", RAFT_HELP), ..entry("help", 2, PART) },
+];
+
+const RAFT_HELP: &[&str] = &[
+    "STATUS",
+    "SNAPSHOT",
+    "PURGE",
+    "TRANSFER [<id>]",
+    "CAMPAIGN",
+    "MEMBERS",
+    "ADD <id> <peer-address> [LEARNER] [<option> ...]",
+    "PROMOTE <id> [<option> ...]",
+    "DEMOTE <id> [<option> ...]",
+    "REMOVE <id> [<option> ...]",
+    "REPLACE <old-id> <new-id> <peer-address> [<option> ...]",
+    "MOVE <id> <peer-address> [<option> ...]",
+    "PREFER <id> <priority> [<option> ...]",
+    "PLAN <one of these, from ADD on>",
+    "CANCEL [<change>]",
+    "AWAIT <change>",
+    "TOKEN",
+    "<option>: ALLOWLOWER | TIMEOUT <ms> | FOLLOWS <change> | TOKEN <token>",
 ];
 
 #[rustfmt::skip]

@@ -168,6 +168,8 @@ pub(crate) struct Serve {
     pub(crate) client: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) list: BTreeMap<u64, String>,
+    /// What follows on `--join`, where it is to join and not to form a cluster of the list.
+    pub(crate) join: Option<String>,
     pub(crate) data: PathBuf,
     pub(crate) runtime: &'static str,
     pub(crate) flags: Vec<String>,
@@ -177,6 +179,19 @@ impl Serve {
     /// The same with these nodes of the list alone.
     pub(crate) fn told(mut self, ids: &[u64]) -> Self {
         self.list.retain(|id, _| ids.contains(id));
+        self
+    }
+
+    /// The same, where it joins a cluster that is formed.
+    pub(crate) fn joining(mut self) -> Self {
+        self.join = Some(String::new());
+        self
+    }
+
+    /// The same, where it lets itself in, by the member with this client address.
+    pub(crate) fn asking(mut self, member: SocketAddr, token: &str) -> Self {
+        self.join = Some(member.to_string());
+        self.flags.extend(["--token".to_owned(), token.to_owned()]);
         self
     }
 
@@ -198,13 +213,17 @@ impl Serve {
         let list: Vec<_> =
             self.list.iter().map(|(id, address)| format!("{id}={address}")).collect();
         let errors = fs::File::options().create(true).append(true).open(errors);
+        command.arg("serve");
+        match &self.join {
+            Some(members) if members.is_empty() => command.arg("--join"),
+            Some(members) => command.args(["--join", members]),
+            None => command.args(["--cluster", &list.join(",")]),
+        };
         Process::spawn(
             command
-                .arg("serve")
                 .args(["--id", &self.id.to_string()])
                 .args(["--client", &self.client.to_string()])
                 .args(["--peer", &self.peer.to_string()])
-                .args(["--cluster", &list.join(",")])
                 .arg("--data")
                 .arg(&self.data)
                 .args(["--runtime", self.runtime])
@@ -302,6 +321,7 @@ impl Cluster {
             client: self.clients[node],
             peer: self.peers[node],
             list: (1..).zip(self.peers.iter().map(SocketAddr::to_string)).collect(),
+            join: None,
             data: self.data_of(node),
             runtime: self.runtimes[node],
             flags: self.flags.clone(),
