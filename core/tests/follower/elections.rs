@@ -259,7 +259,7 @@ fn requests_are_repeated_to_those_who_have_not_answered() {
     asking.wake();
     assert_eq!((asking.now - began, asking.asks()), (heartbeat(), vec![2, 5]));
     asking.step(Input::Wake);
-    assert_eq!(asking.asks(), [], "not before another heartbeat interval");
+    assert_eq!(asking.asks(), [0u64; 0], "not before another heartbeat interval");
     asking.hear(5, 2, Body::PreVoteReply { granted: true, attempt: 0 });
     assert_eq!((asking.role(), asking.asks()), (Role::Candidate, vec![1, 2, 4, 5]));
     asking.hear(2, 2, Body::VoteReply { granted: true, attempt: 0 });
