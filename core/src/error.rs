@@ -480,6 +480,9 @@ pub enum Error {
     /// See [`ChangeError`].
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// See [`ChangeRefusal`].
+    #[error(transparent)]
+    ChangeRefused(#[from] ChangeRefusal),
     /// See [`WriteError`].
     #[error(transparent)]
     Write(#[from] WriteError),

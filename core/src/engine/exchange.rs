@@ -179,7 +179,7 @@ impl Leader {
             if !is_new || self.place_for(common, membership, new.id).is_none() {
                 continue;
             }
-            tracing::info!(%new, "lets a new disk in, as a learner");
+            tracing::info!(%new, "lets a replica in, as a learner");
             let silent = membership.learners().find(|learner| learner.id == new.id);
             next = next.and_then(|membership| match silent {
                 Some(learner) => membership.replacing_learner(learner, new),

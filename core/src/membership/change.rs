@@ -87,13 +87,14 @@ pub const MAX_ENDED: usize = 8;
 /// How a change is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeOptions {
-    /// The change that this one follows, as far as is known:
+    /// The last change that was accepted, as far as the caller knows:
     /// [`Membership::last_change`](super::Membership::last_change). If another was accepted
     /// meanwhile, this one is refused (`Conflict`). If that change is under way, this one takes its
-    /// place; without it, it would be refused (`UnderWay`).
+    /// place. With `None` nothing is compared, and while a change is under way this one is refused
+    /// (`UnderWay`).
     pub follows: Option<ChangeId>,
-    /// How long nodes that are to vote may take to answer and to catch up, in all; default ten
-    /// minutes. Then the change is taken back. A large state takes as long as it takes to send it.
+    /// How long new nodes may take to answer, and those that get a vote to catch up, in all; default
+    /// ten minutes. Then the change is taken back. A large state takes as long as it takes to send it.
     /// Each leader counts the time anew, by its monotonic clock.
     pub catch_up: Duration,
     /// Whether, on the way or in the end, fewer failures may be tolerated than now.

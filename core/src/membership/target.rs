@@ -9,7 +9,7 @@ use crate::types::NodeId;
 
 /// The members that a group is to have.
 ///
-/// It is whole: who is not in it leaves the group. Make one from the present configuration:
+/// It lists all members: one that is not listed is removed. Make one from the present configuration:
 ///
 /// ```
 /// # use quorate_core::{ChangeRefusal, Membership};
@@ -40,7 +40,7 @@ pub struct Member {
 pub enum MemberRole {
     /// It votes, and may lead.
     Voter,
-    /// It gets the log, and answers reads; it does not count for anything.
+    /// It gets the log, and answers reads. It does not count for quorums.
     Learner,
 }
 
@@ -125,8 +125,8 @@ impl Target {
         Ok(target)
     }
 
-    /// With another address of this member. The others dial the new address from then on; the node
-    /// may be started there before or after.
+    /// With another address of this member. The others try the new address first from then on, and
+    /// the old one after it; the node may be started there before or after.
     ///
     /// # Errors
     /// [`ChangeRefusal::Target`]: the node is no member.

@@ -136,7 +136,11 @@ impl<SM: StateMachine> Raft<SM> {
     /// Forms a group of these nodes, each with the address at which the others reach it, and
     /// returns once that is committed and this node is a part of it. Call it on the node with the
     /// lowest id, which founds the group, or with the same list on each of them, and again on every
-    /// start. It takes all nodes of the list to form the group; from then on a majority is
+    /// start. A node that is [added](Self::change_membership) later never calls it: it is told no
+    /// list, and waits until it is let in. Never start nodes that were all replaced with their old
+    /// list on empty stores: they would form a second group.
+    ///
+    /// It takes all nodes of the list to form the group; from then on a majority is
     /// enough. With many groups, open all of them first and then wait for all at once: nodes that
     /// wait for one group before they open the next, in different orders, wait for each other.
     ///
@@ -165,6 +169,17 @@ impl<SM: StateMachine> Raft<SM> {
     /// committed. Any node takes it: one that does not lead passes it on. Make a target from
     /// [`Membership::target`](crate::Membership::target), and see by [`plan`](Self::plan) what it takes.
     ///
+    /// ```
+    /// # use quorate_core::{ChangeOptions, Command, Error, Raft, StateMachine};
+    /// # async fn replace<SM: StateMachine>(raft: Raft<SM>) -> Result<(), Error> {
+    /// let membership = raft.metrics().borrow().membership.clone().expect("the group is formed");
+    /// let target = membership.target().replaced(2, 4, "10.0.0.4:7101")?;
+    /// // Refused with `Conflict` if somebody else has changed the membership since.
+    /// let follows = Some(membership.last_change());
+    /// raft.change_membership(target, ChangeOptions { follows, ..ChangeOptions::default() }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// New nodes must be running with this group open; they are not told a list
     /// ([`initialize`](Self::initialize) is for forming only). They become learners. Those that are
     /// to vote get their votes together, when they have caught up and have kept up for an
@@ -181,7 +196,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// of the new ones.
     ///
     /// It is queued by the call itself. Dropping the future does not take the change back:
-    /// [`cancel_change`](Self::cancel_change) does. Its id is in [`Membership::change`](crate::Membership::change).
+    /// [`cancel_change`](Self::cancel_change) does. It can be called again with the same target: then
+    /// it waits for the change that is under way, or has nothing to do. The id of a change is in [`Membership::change`](crate::Membership::change).
     ///
     /// # Errors
     /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was taken
@@ -199,7 +215,8 @@ impl<SM: StateMachine> Raft<SM> {
 
     /// Takes back a change that is under way, and returns once the membership of before is
     /// committed. Until the target is in force that is possible, also while the votes of both are
-    /// counted. Nodes that got a vote by the change have left the group then.
+    /// counted. Nodes that had got a vote by then have left the group, and need an empty store to be
+    /// added again. Where the change has taken the place of another one, both are taken back.
     ///
     /// It is queued by the call itself; dropping the future does not take it back.
     ///
