@@ -75,7 +75,7 @@ pub struct Config {
 
     /// The entries in one message to a peer, in bytes; default 1 MiB. One entry may always go,
     /// whatever its size. It also bounds the chunks of snapshots. Too small: a peer that is behind
-    /// catches up slowly. Too large: a heartbeat waits behind it on the wire. With 37,409 bytes
+    /// catches up slowly. Too large: a heartbeat waits behind it on the wire. With 111,405 bytes
     /// more, for a configuration in front of a chunk, at most what the
     /// [transport](crate::Transport::message_limit) carries.
     pub max_append_bytes: usize,

@@ -11,7 +11,7 @@ use crate::list::HostPort;
 pub struct TcpConfig {
     /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes'
     /// `Config` allows: one command of `max_command_bytes`, or `max_append_bytes` of entries, and
-    /// 40 KiB more for the configuration that goes with a chunk of a snapshot. A node checks that
+    /// 110 KiB more for the configuration that goes with a chunk of a snapshot. A node checks that
     /// when it starts. Too small: a larger message never arrives, and replication stops at
     /// it. Too large: so much memory may one connection take. 1 KiB to 2 GiB.
     pub max_frame_bytes: usize,

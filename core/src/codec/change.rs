@@ -36,7 +36,7 @@
 //! | 2 | if it is to begin: the target. To cancel it, this and what follows are missing |
 //! | 3 | the change that it follows, if it does (16 bytes) |
 //! | 4 | how long nodes may take to catch up, in milliseconds (8 bytes) |
-//! | 5 | a byte: 1 if fewer failures may be tolerated than before |
+//! | 5 | a byte: 1 if fewer failures may be tolerated than before, 0 if not |
 //!
 //! The answer is a structure:
 //!
@@ -59,6 +59,7 @@ use super::fields::{
     put_number_field, put_sized, put_structure_field,
 };
 use super::membership::{ascending, put_address_field, put_ids_field, take_address, take_ids};
+use super::message::take_bool;
 use super::{DecodeError, Gather};
 use crate::error::ChangeRefusal;
 use crate::membership::{
@@ -222,7 +223,7 @@ impl Structure for ChangeRequest {
         };
         let follows = fields.optional(THREE, take_change_id)?;
         let catch_up = Duration::from_millis(fields.number(FOUR)?);
-        let allow_lower_tolerance = fields.byte(FIVE)? == 1;
+        let allow_lower_tolerance = take_bool(fields, FIVE)?;
         let options = ChangeOptions { follows, catch_up, allow_lower_tolerance };
         Ok(Self { id, kind: ChangeKind::Begin { target, options } })
     }

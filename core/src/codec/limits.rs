@@ -61,6 +61,21 @@ pub const MAX_SNAPSHOT_OVERHEAD_BYTES: usize = {
     HEADER_BYTES + OPEN_FIELD_BYTES + meta + NUMBER_FIELD_BYTES + OPEN_FIELD_BYTES
 };
 
+// What else has a configuration in it takes no more than such a chunk: an entry of the largest one,
+// with which an append has no room for others; the answer that another change is under way; the
+// word to who was removed. So does a request, which has a target.
+const _: () = {
+    let membership = OPEN_FIELD_BYTES + MAX_MEMBERSHIP_BYTES - SIZED_BYTES;
+    let append = APPEND_OVERHEAD_BYTES + MAX_MEMBERSHIP_BYTES;
+    let reply =
+        field_bytes(size_of::<ChangeId>()) + OPEN_FIELD_BYTES + 2 * field_bytes(1) + membership;
+    assert!(append <= MAX_SNAPSHOT_OVERHEAD_BYTES);
+    assert!(HEADER_BYTES + reply <= MAX_SNAPSHOT_OVERHEAD_BYTES);
+    assert!(HEADER_BYTES + LOG_ID_FIELD_BYTES + membership <= MAX_SNAPSHOT_OVERHEAD_BYTES);
+    let request = MAX_CHANGE_BYTES + field_bytes(size_of::<ChangeId>()) + field_bytes(1);
+    assert!(HEADER_BYTES + OPEN_FIELD_BYTES + request <= MAX_SNAPSHOT_OVERHEAD_BYTES);
+};
+
 // Of entries that are counted as so many bytes, one alone takes the most: each other one is counted
 // with more than it takes, even in a run of its own.
 const _: () = assert!(RUN_HEADER_BYTES + SHORT_HEADER_BYTES <= Entry::OVERHEAD_BYTES);

@@ -462,7 +462,7 @@ fn take_attempt(fields: &mut Fields, tag: u8) -> Result<u64, DecodeError> {
     Ok(fields.optional(tag, Fields::number)?.unwrap_or(0))
 }
 
-fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {
+pub(super) fn take_bool(fields: &mut Fields, tag: u8) -> Result<bool, DecodeError> {
     match fields.byte(tag)? {
         0 => Ok(false),
         1 => Ok(true),

@@ -135,6 +135,7 @@
 //! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed
 //! seed.
 
+mod changes;
 pub mod log_store;
 pub mod state_machine;
 pub mod transport;

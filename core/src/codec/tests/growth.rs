@@ -1,6 +1,7 @@
 //! Fields that a later version adds: those to be skipped change nothing, those to be refused are.
 
 use super::*;
+use crate::membership::{ChangeId, ChangeKind, ChangeOptions};
 
 /// The way to a structure in another one.
 #[derive(Clone, Copy)]
@@ -66,6 +67,10 @@ fn grows<T: Debug + PartialEq>(
 fn what_a_store_keeps_may_grow() {
     let (whole, member) = (&[][..], &[Field(3), Item(1)][..]);
     grows(&membership(), put_membership, take_membership, &[whole, member]);
+    let ending = &[Field(9), Item(2)][..];
+    let (target, before) = (&[Field(8), Field(2), Item(0)][..], &[Field(8), Field(3), Item(3)][..]);
+    let paths = [whole, member, &[Field(8)], target, before, ending];
+    grows(&changing(), put_membership, take_membership, &paths);
     let hard_state = HardState { term: Term(9), voted_for: Some(replica(3)) };
     grows(&hard_state, put_hard_state, take_hard_state, &[whole]);
     let (claimed, listed) = (&[Field(1)][..], &[Field(1), Field(4), Item(0)][..]);
@@ -88,6 +93,11 @@ fn messages_may_grow() {
             }
             Body::Claim(_) => vec![whole, &[Field(1)], &[Field(1), Field(4), Item(2)]],
             Body::Snapshot { .. } => vec![whole, &[Field(1)], &[Field(1), Field(2)]],
+            Body::Change(ref request) if request.kind != ChangeKind::Cancel => {
+                vec![whole, &[Field(1)], &[Field(1), Field(2), Item(2)]]
+            }
+            Body::Change(_) => vec![whole, &[Field(1)]],
+            Body::ChangeReply { .. } | Body::Removed { .. } => vec![whole, &[Field(2)]],
             _ => vec![whole],
         };
         let bytes = encode(&message);
@@ -218,4 +228,33 @@ fn fields_out_of_order_or_repeated_are_refused() {
         let outcome = fields.optional(tags[0], Fields::bytes).and_then(|_| fields.finish());
         assert!(matches!(outcome, Err(DecodeError::Invalid(_))), "{tags:?}: {outcome:?}");
     }
+}
+
+/// Who does not know of priorities acts as if there were none; without anything else of a change,
+/// there is none.
+#[test]
+fn what_a_configuration_lacks_of_changes_is_not_there() {
+    let [simple, changing] = [membership(), changing()].map(|membership| {
+        let mut bytes = encoded(|to| put_membership(to, &membership));
+        fields::take_sized(&mut bytes, "structure").expect("it has a length")
+    });
+    assert_eq!(changing[..simple.len()], simple, "what was there before changes were");
+    let plain = membership();
+    assert_eq!((plain.change(), plain.last_change()), (None, ChangeId::default()));
+    assert_eq!((plain.priority(1), plain.endings().count()), (0, 0));
+
+    let mut rest = changing.slice(simple.len()..);
+    assert_eq!(take_u8(&mut rest, "tag"), Ok(6), "priorities are skipped by who doesn't know them");
+    let target = changes::target();
+    let mut with = vec![];
+    let without = encoded(|to| {
+        put_message(to, &message(changes::request(target.clone(), ChangeOptions::default())))
+    });
+    with.extend_from_slice(&without);
+    let place = with.windows(3).position(|bytes| bytes == [4, 1, 3]).expect("a priority");
+    with[place] = 0x7F; // Another one, which is skipped.
+    let mut lower = target;
+    lower.members.get_mut(&2).expect("a member").priority = 0;
+    let heard = message(changes::request(lower, ChangeOptions::default()));
+    assert_eq!(decode_message(with.into()), Ok(heard));
 }

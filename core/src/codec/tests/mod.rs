@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 
+use self::changes::{changed, changing, largest_changing};
 use super::membership::{put_membership, take_membership};
 use super::state::{put_claim, take_claim};
 use super::*;
@@ -22,6 +23,7 @@ use crate::quorum::Voters;
 use crate::snapshot::{Digest, SnapshotMeta};
 use crate::types::{Entry, HardState, Index, NodeId, Payload, Term};
 
+mod changes;
 mod gather;
 mod growth;
 mod limits;
@@ -82,7 +84,7 @@ fn joint() -> Membership {
     Membership::new(CLUSTER, ids([1, 2]), members, voters).expect("valid")
 }
 
-/// The largest that there may be.
+/// One with as many members as there may be.
 fn largest() -> Membership {
     let address = |id: NodeId| format!("{id:0>width$}", width = MAX_ADDRESS_BYTES);
     let members = (1..=MAX_NODES as u64).map(|id| (replica(id), address(id)));
@@ -127,7 +129,7 @@ fn marks() -> Marks {
     Marks { committed: LogId::new(6, 1, 50), memories, starts }
 }
 
-/// Of all kinds, in four runs.
+/// Of all kinds, in four runs of entries.
 fn entries() -> Vec<Entry> {
     let large = Bytes::from(vec![9; Gather::CHUNK_BYTES]);
     vec![
@@ -212,7 +214,8 @@ fn messages() -> Vec<Message> {
         })),
     ];
     let claimed_by_any = Message { to: Replica::any(2), ..message(Body::Claim(Box::new(claim()))) };
-    bodies.into_iter().map(message).chain([claimed_by_any]).collect()
+    let bodies = bodies.into_iter().chain(changes::bodies());
+    bodies.map(message).chain([claimed_by_any]).collect()
 }
 
 /// Something that delimits itself comes back and leaves what follows it; cut short, it is an error;
@@ -242,7 +245,7 @@ fn comes_back<T: Debug + PartialEq>(
 
 #[test]
 fn what_a_store_keeps_comes_back() {
-    for membership in [membership(), joint()] {
+    for membership in [membership(), joint(), changed(), changing()] {
         comes_back(&membership, put_membership, take_membership);
     }
     for voted_for in [None, Some(replica(3))] {
@@ -257,7 +260,7 @@ fn what_a_store_keeps_comes_back() {
     comes_back(&claim(), put_claim, take_claim);
     comes_back(&meta(), put_snapshot_meta, take_snapshot_meta);
     comes_back(&LogId::new(1, 2, 3), |to, log_id| put_log_id(to, *log_id), take_log_id);
-    for entry in entries() {
+    for entry in entries().into_iter().chain([changes::an_entry()]) {
         comes_back(&entry, put_entry, take_entry);
     }
 }
@@ -329,7 +332,7 @@ fn the_form_of_a_hard_state_and_of_an_entry_is_as_documented() {
 
 #[test]
 fn sizes_are_told_without_encoding() {
-    for membership in [membership(), joint(), largest()] {
+    for membership in [membership(), joint(), largest(), changing(), largest_changing()] {
         let bytes = encoded(|to| put_membership(to, &membership));
         assert_eq!(membership_bytes(&membership), bytes.len());
         assert_eq!(take_membership(&mut bytes.clone()), Ok(membership));
@@ -434,7 +437,7 @@ fn claims_beyond_what_is_there_allocate_nothing() {
 proptest! {
     #[test]
     fn any_bytes_decode_or_fail(
-        kind in 0..20_u8,
+        kind in 0..24_u8,
         rest in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut bytes = BytesMut::new();

@@ -88,7 +88,7 @@ fn entries_of_unknown_kinds_are_refused() {
 #[test]
 fn messages_of_unknown_kinds_are_refused() {
     let mut bytes = encode(&message(Body::ReadIndex { sequence: 1 })).to_vec();
-    for kind in [0, 21, 255] {
+    for kind in [0, 24, 255] {
         bytes[64] = kind;
         let outcome = decode_message(bytes.clone().into());
         assert_eq!(outcome, Err(DecodeError::Kind { what: "message", kind }));
@@ -115,7 +115,7 @@ fn messages_of_unknown_kinds_are_refused() {
 }
 
 /// A structure of these fields, given by their numbers and values.
-fn structure(values: &[(u8, &[u8])]) -> Bytes {
+pub(super) fn structure(values: &[(u8, &[u8])]) -> Bytes {
     encoded(|to| {
         fields::put_sized(to, |to| {
             for (number, value) in values {
@@ -125,21 +125,21 @@ fn structure(values: &[(u8, &[u8])]) -> Bytes {
     })
 }
 
-fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
+pub(super) fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
     numbers.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-fn replicas(ids: impl IntoIterator<Item = NodeId>) -> Vec<u8> {
+pub(super) fn replicas(ids: impl IntoIterator<Item = NodeId>) -> Vec<u8> {
     numbers(ids.into_iter().flat_map(|id| [id, 1000 + id]))
 }
 
 /// The members with these ids and addresses.
-fn members(members: &[(NodeId, &[u8])]) -> Vec<u8> {
+pub(super) fn members(members: &[(NodeId, &[u8])]) -> Vec<u8> {
     let member = |&(id, address)| structure(&[(1, &replicas([id])), (2, address)]);
     members.iter().map(member).collect::<Vec<_>>().concat()
 }
 
-fn is_invalid<T: Debug>(outcome: Result<T, DecodeError>, case: &str) {
+pub(super) fn is_invalid<T: Debug>(outcome: Result<T, DecodeError>, case: &str) {
     assert!(matches!(outcome, Err(DecodeError::Invalid(_))), "{case}: {outcome:?}");
 }
 

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use quorate_rt::Executor;
 
+use super::super::changes::changing;
 use super::super::{CLUSTER, replica};
 use super::model::Log;
 use super::{Outcome, Scene, StoreFactory};
@@ -34,18 +35,19 @@ pub(super) fn entry(term: u64, index: Index) -> Entry {
     Entry { log_id, time: time_of(log_id), payload }
 }
 
-/// A simple configuration, one with a learner, or a joint one.
+/// A simple configuration, one with a learner, or a joint one; of each, one that is being changed.
 fn membership(term: u64, index: Index, seed: u64) -> Membership {
     let address = format!("node-{term}.example:{index}");
     let members = (1..=1 + seed % 5).map(|id| (replica(id), address.clone())).collect();
     let simple = Membership::founding(CLUSTER, members).expect("a possible one");
     let (old, new) = (replica(1), Replica::new(1, u64::MAX));
     let with_learner = || simple.with_learner(new).expect("a possible one");
-    match seed % 3 {
+    let membership = match seed % 3 {
         0 => simple,
         1 => with_learner(),
         _ => with_learner().exchanging(old, new).expect("a possible one"),
-    }
+    };
+    if seed.is_multiple_of(2) { membership } else { changing(&membership, seed) }
 }
 
 /// A write of the entries `first..=last` of a term.

@@ -1,14 +1,17 @@
 //! What the cases of a transport send: each kind of message, and the few that are sent often.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::changes::changing;
 use super::super::{CLUSTER, replica};
 use crate::{
-    AppendOutcome, Body, Claim, ClusterId, Digest, Entries, Entry, ForwardOutcome,
-    LeadershipTransfer, LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Replica,
-    Situation, SnapshotMeta, Term,
+    AppendOutcome, Body, ChangeId, ChangeKind, ChangeOptions, ChangeRefusal, ChangeReply,
+    ChangeRequest, Claim, ClusterId, Digest, Entries, Entry, ForwardOutcome, LeadershipTransfer,
+    LogId, MAX_ADDRESS_BYTES, MAX_NODES, Membership, NodeId, Payload, Replica, Situation,
+    SnapshotMeta, Term,
 };
 
 /// The ids of a list.
@@ -66,7 +69,7 @@ pub(super) fn snapshot_chunk(offset: u64, chunk: Bytes) -> Body {
     let meta = SnapshotMeta {
         log_id: LogId::new(2, 1, 10),
         time: 1_700_000_000_000,
-        membership: membership(),
+        membership: changing(&membership(), 8),
         membership_index: 10,
         bytes: u64::MAX,
         digest: Digest::of(b"a snapshot"),
@@ -76,7 +79,7 @@ pub(super) fn snapshot_chunk(offset: u64, chunk: Bytes) -> Body {
 
 /// Each kind of message, with each outcome, each kind of entry, and numbers at their limits.
 pub(super) fn all_kinds() -> Vec<Body> {
-    [elections(), replication(), requests(), snapshots(), formation()].concat()
+    [elections(), replication(), requests(), snapshots(), formation(), changes()].concat()
 }
 
 fn elections() -> Vec<Body> {
@@ -107,7 +110,8 @@ fn replication() -> Vec<Body> {
         command(13, 100),
         command(14, 70_000),
         entry(LogId::new(3, 2, 15), configuration(with_learner)),
-        entry(LogId::new(3, 2, 16), configuration(joint)),
+        entry(LogId::new(3, 2, 16), configuration(changing(&joint, 7))),
+        entry(LogId::new(3, 2, 17), configuration(joint)),
     ];
     // Of three times, which are told for a whole run of entries at once.
     let runs = (11..300).map(|index| command(index, 10)).collect();
@@ -168,5 +172,32 @@ fn formation() -> Vec<Body> {
         Body::Claim(Box::new(large_claim())),
         Body::Admit { cluster: CLUSTER, founders: founders(3) },
         Body::Admit { cluster: ClusterId(u128::MAX), founders: largest() },
+    ]
+}
+
+fn changes() -> Vec<Body> {
+    let id = ChangeId(u128::MAX);
+    let under_way = || changing(&membership(), 8);
+    let target = || under_way().target();
+    let request = |kind| Body::Change(Box::new(ChangeRequest { id, kind }));
+    let begin = |options| request(ChangeKind::Begin { target: target(), options });
+    let answer = |reply| Body::ChangeReply { id, reply: Box::new(reply) };
+    let refused = |refusal| answer(ChangeReply::Refused(refusal));
+    let catch_up = Duration::from_millis(u64::MAX);
+    vec![
+        begin(ChangeOptions::default()),
+        begin(ChangeOptions { follows: Some(id), catch_up, allow_lower_tolerance: true }),
+        request(ChangeKind::Cancel),
+        answer(ChangeReply::Await(id)),
+        answer(ChangeReply::Nothing),
+        answer(ChangeReply::Noted),
+        answer(ChangeReply::Again),
+        refused(ChangeRefusal::Target("node 4 is a member already, at höst:1".to_owned())),
+        refused(ChangeRefusal::UnderWay { membership: under_way() }),
+        refused(ChangeRefusal::Conflict { membership: membership() }),
+        refused(ChangeRefusal::LowersTolerance { now: u64::MAX, lowest: 0 }),
+        refused(ChangeRefusal::NotUnderWay),
+        Body::Removed { log_id: LogId::new(2, 1, 10), membership: membership() },
+        Body::Removed { log_id: LogId::new(u64::MAX, u64::MAX, u64::MAX), membership: under_way() },
     ]
 }
