@@ -36,6 +36,10 @@ bugs! {
     E2,
     /// A leader commits entries of an earlier term by counting.
     E3,
+    /// A node that was removed campaigns on.
+    E4,
+    /// A learner campaigns.
+    E5,
     /// A node campaigns without asking first.
     E6,
     /// A leader that nobody answers stays one.
@@ -60,6 +64,8 @@ bugs! {
     V2,
     /// A group that rests waits for the node of its leader for ever.
     V3,
+    /// Learners are counted, and a joint configuration as one of all its members.
+    R6,
     /// A leader without peers commits nothing.
     R7,
     /// A leader counts what its own disk does not have yet.
@@ -108,10 +114,32 @@ bugs! {
     F3,
     /// A log begins with whatever first entry comes.
     F4,
+    /// Who was not a founder is not counted when it has got a vote.
+    M2,
+    /// A change is not gone on with by another leader than the one that has begun it.
+    M3,
+    /// A leader that is to have no vote neither transfers leadership nor leaves.
+    M5,
     /// A state that was restored from a snapshot has no membership.
     M7,
     /// A truncated membership stays in force.
     M8,
+    /// A change of the voters skips the joint configuration.
+    M9,
+    /// A node that joins takes itself for removed by the configurations of before.
+    M10,
+    /// The configuration of an earlier leader is left before it is committed.
+    M12,
+    /// A node votes only for voters of the configuration that it knows.
+    M13,
+    /// A change is never late.
+    M14,
+    /// Voters of whom a majority is silent are put in force.
+    M15,
+    /// Learners of a change that was taken back stay.
+    M16,
+    /// A change that is cancelled in its joint configuration is made all the same.
+    M17,
     /// A snapshot counts as applied from when it has come in.
     S1,
     /// A snapshot that has come in is taken though more is committed.

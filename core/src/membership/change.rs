@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::{MAX_NODES, MemberRole, Membership, Parts, Target};
 use crate::error::ChangeRefusal;
 use crate::identity::Replica;
+use crate::plant;
 use crate::quorum::{VoteResult, Voters};
 use crate::types::NodeId;
 
@@ -311,14 +312,19 @@ impl Membership {
         let is_behind = |voter: &Replica| !self.is_voter(*voter) && sight(*voter) != Sight::Ready;
         waits_for.extend(wanted.iter().filter(is_behind).map(|voter| voter.id));
         let is_heard = |voter: Replica| sight(voter) != Sight::Silent;
-        if wanted.vote_result(|voter| Some(is_heard(voter))) != VoteResult::Won {
+        let can_agree = wanted.vote_result(|voter| Some(is_heard(voter))) == VoteResult::Won;
+        plant!(M15, can_agree = true);
+        if !can_agree {
             waits_for.extend(wanted.iter().filter(|v| !is_heard(*v)).map(|voter| voter.id));
         }
+        let is_late = waited.as_millis() >= u128::from(change.catch_up);
+        plant!(M14, is_late = false);
         if waits_for.is_empty() {
             let outgoing = self.base().iter().copied();
             let joint = Voters::joint(wanted.iter(), outgoing);
+            plant!(M9, joint = Voters::simple(wanted.iter()));
             Step::Next(self.with(|parts| parts.voters = joint))
-        } else if waited.as_millis() >= u128::from(change.catch_up) {
+        } else if is_late {
             Step::Next(self.taken_back(change, Ending::Late { waits_for }))
         } else {
             Step::Wait(waits_for)
@@ -328,6 +334,7 @@ impl Membership {
     /// The configuration of before the change.
     fn taken_back(&self, change: &Change, ending: Ending) -> Result<Self, String> {
         let voters = Voters::simple(self.base().iter().copied());
+        plant!(M17, voters = Voters::simple(self.voters().incoming().iter().copied()));
         self.ended(change, voters, &change.before, ending)
     }
 
@@ -339,14 +346,22 @@ impl Membership {
         target: &Target,
         ending: Ending,
     ) -> Result<Self, String> {
+        let has_new_disk = |voter: &Replica| self.learners().any(|learner| learner.id == voter.id);
         let stays = |replica: &Replica| {
-            // The new disk of a voter goes on waiting for its place.
-            voters.contains(*replica)
-                || target.members.contains_key(&replica.id) && !self.is_voter(*replica)
-                || target.members.get(&replica.id).is_some_and(|m| m.role == MemberRole::Learner)
+            // The new disk of a voter goes on waiting for its place. If its node has no vote any
+            // more, it has that place: the lost one would stand for the node in the next change.
+            let is_of_target = |member: &super::Member| {
+                !self.is_voter(*replica)
+                    || member.role == MemberRole::Learner && !has_new_disk(replica)
+            };
+            voters.contains(*replica) || target.members.get(&replica.id).is_some_and(is_of_target)
         };
         self.with(|parts| {
-            parts.members.retain(|replica, _| stays(replica));
+            parts.members.retain(|replica, _| {
+                let stays = stays(replica);
+                plant!(M16, stays = stays || !self.is_voter(*replica));
+                stays
+            });
             parts.voters = voters.clone();
             parts.change = None;
             parts.locate(target);

@@ -2,6 +2,11 @@
 
 use super::*;
 
+mod change;
+mod confchange;
+mod plan;
+mod target;
+
 /// The replica of a node that tests usually mean.
 pub(crate) fn replica(id: NodeId) -> Replica {
     Replica::new(id, id << 48 | 0xabcd)

@@ -30,10 +30,9 @@ pub fn shows(bug: Bug) -> Shows {
     use Profile::*;
     use Shows::{Elsewhere, In};
     match bug {
-        Bug::M8 => Elsewhere {
-            reason: "no membership but the first, which is the same everywhere",
-            test: "core/src/log_meta/tests.rs: the_last_membership_is_in_force_until_it_is_truncated",
-        },
+        Bug::E4 | Bug::E5 | Bug::R6 | Bug::M2 | Bug::M3 | Bug::M5 => In(&[Memberships]),
+        Bug::M8 | Bug::M9 | Bug::M10 | Bug::M12 | Bug::M13 => In(&[Memberships]),
+        Bug::M14 | Bug::M15 | Bug::M16 | Bug::M17 => In(&[Memberships]),
         Bug::I7 | Bug::I9 | Bug::X11 | Bug::P5 | Bug::P7 | Bug::P10 | Bug::R20 => In(&[Outside]),
         Bug::D9 => Elsewhere {
             reason: "a state machine that writes only what it can read",
