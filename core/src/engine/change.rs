@@ -15,6 +15,7 @@ use crate::identity::{Replica, Standing};
 use crate::membership::{Begun, ChangeId, ChangeReply, ChangeRequest, Membership, Sight, Step};
 use crate::message::Body;
 use crate::metrics::{ChangeProgress, ChangeWait, Obstacle};
+use crate::plant;
 use crate::types::{LogId, NodeId};
 
 /// A leader that has no vote in the target tries so often to transfer leadership before it puts the
@@ -89,6 +90,12 @@ impl Engine {
 impl Leader {
     /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
     pub(super) fn is_settled(&self, common: &Common) -> bool {
+        plant!(
+            M12,
+            if common.membership_index < self.first {
+                return true;
+            }
+        );
         common.committed >= self.first && common.committed >= common.membership_index
     }
 
@@ -168,6 +175,12 @@ impl Leader {
         if !common.is_changing || !self.is_settled(common) {
             return;
         }
+        plant!(
+            M3,
+            if common.membership_index < self.first {
+                return;
+            }
+        );
         let Some(membership) = common.membership() else { return };
         let begun = membership.change().map(|change| change.id);
         if self.change.since.is_none_or(|(id, _)| Some(id) != begun) {
@@ -179,6 +192,12 @@ impl Leader {
             Step::Wait(waits_for) => self.change.waits_for = waits_for,
             Step::Next(next) => {
                 let leaves = next.as_ref().is_ok_and(|next| !next.is_voter(common.me));
+                plant!(
+                    M5,
+                    if leaves {
+                        return;
+                    }
+                );
                 if leaves && self.leaves_later(common) {
                     return;
                 }

@@ -391,7 +391,12 @@ impl Common {
 
     pub(super) fn membership_changed(&mut self) {
         let membership = self.log.membership();
-        self.voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
+        let voters = membership.map(|m| m.voters().clone()).unwrap_or_default();
+        plant!(
+            R6,
+            voters = membership.map_or(voters, |m| Voters::simple(m.members().keys().copied()))
+        );
+        self.voters = voters;
         self.membership_index = self.log.membership_index();
         let takes_a_place = |learner: Replica| self.voters.iter().any(|v| v.id == learner.id);
         self.has_change = membership.is_some_and(|membership| membership.change().is_some());
@@ -414,6 +419,8 @@ impl Common {
     /// Whether this replica may campaign. A configuration that is not committed counts: the
     /// candidate's own decides.
     pub(super) fn is_voter(&self) -> bool {
+        plant!(E4, return self.named || self.voters.contains(self.me));
+        plant!(E5, return self.membership().is_some_and(|m| m.is_member(self.me)));
         self.voters.contains(self.me) && self.standing != Standing::Spent
     }
 
@@ -445,6 +452,13 @@ impl Common {
         for membership in self.log.memberships(before, self.committed) {
             self.named |= membership.is_voter(self.me);
             spent = self.named && !membership.is_member(self.me);
+            plant!(
+                M10,
+                if !membership.is_member(self.me) {
+                    spent = true;
+                    break;
+                }
+            );
         }
         // Those who have left say nothing any more.
         let membership = self.log.membership();

@@ -482,6 +482,12 @@ impl Leader {
     /// What a quorum has reached, this node's own part in it being `own`.
     fn agreed(&self, common: &Common, own: u64, of: impl Fn(&Progress) -> u64) -> u64 {
         common.voters.agreed(|voter| {
+            plant!(
+                M2,
+                if common.membership().is_some_and(|m| !m.founders().contains(&voter.id)) {
+                    return 0;
+                }
+            );
             if voter == common.me { own } else { self.peers.get(&voter).map_or(0, &of) }
         })
     }

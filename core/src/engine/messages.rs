@@ -481,6 +481,7 @@ impl Engine {
         };
         plant!(I1, free = free || common.hard_state.voted_for.is_some_and(|v| v.id == from.id));
         let granted = free && last_log_id_is_current(last_log_id, common.log.last());
+        plant!(M13, granted = granted && common.voters.contains(from));
         if granted {
             let term = common.hard_state.term;
             common.set_hard_state(HardState { term, voted_for: Some(from) });

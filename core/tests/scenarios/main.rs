@@ -6,6 +6,8 @@ mod commands;
 mod disk;
 mod extremes;
 mod interleavings;
+#[cfg(feature = "planted")]
+mod planted;
 mod safety;
 mod script;
 mod show;
@@ -95,6 +97,7 @@ scenarios! {
     membership_silent_target
     membership_snapshot
     membership_truncated
+    membership_vote_of_behind
     overwritten_completion
     pre_vote
     read_after_restart

@@ -15,9 +15,13 @@ use crate::commands::Scenario;
 /// and the line of the command that led to it.
 #[expect(clippy::disallowed_methods, reason = "whether to rewrite is the caller's choice")]
 pub(crate) fn run(name: &str) {
+    compare(name, std::env::var_os("REWRITE").is_some());
+}
+
+/// Runs one file, and compares what has come with what it says, or writes it there.
+pub(crate) fn compare(name: &str, rewrite: bool) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let rewrite = std::env::var_os("REWRITE").is_some();
     let mut scenario = Scenario::default();
     let (mut rewritten, mut differences, mut blocks) = (String::new(), String::new(), 0);
     let mut commands: Vec<(usize, &str)> = Vec::new();
