@@ -138,9 +138,9 @@ pub mod prelude {
 
     pub use crate::parts::*;
     pub use crate::{
-        At, ChangeError, ChangeOptions, Compact, Config, LocalRaft, Membership, Metrics, Node, Raft,
-        Raw, ReadError, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine,
-        Target, WriteError,
+        At, ChangeError, ChangeOptions, Compact, Config, LocalRaft, Membership, Metrics, Node,
+        Raft, Raw, ReadError, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter,
+        StateMachine, Target, WriteError,
     };
     // Their methods, not their names: a service may have a `Network` of its own.
     pub use crate::{Executor as _, Files as _, Network as _};

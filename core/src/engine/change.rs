@@ -10,12 +10,14 @@ use std::time::Duration;
 use quorate_rt::Instant;
 
 use super::leader::Leader;
+use super::progress::Progress;
 use super::{Common, Engine, State};
 use crate::identity::{Replica, Standing};
 use crate::membership::{Begun, ChangeId, ChangeReply, ChangeRequest, Membership, Sight, Step};
 use crate::message::Body;
 use crate::metrics::{ChangeProgress, ChangeWait, Obstacle};
 use crate::plant;
+use crate::quorum::Voters;
 use crate::types::{LogId, NodeId};
 
 /// A leader that has no vote in the target tries so often to transfer leadership before it puts the
@@ -35,6 +37,8 @@ pub(super) struct OngoingChange {
     since: Option<(ChangeId, Instant)>,
     /// How often it has tried to transfer leadership, as it leaves.
     transfers: u32,
+    /// As it leaves: who votes in the configuration that is to follow.
+    pub(super) heirs: Option<Voters>,
     /// A request that has come before the configuration in force was committed.
     noted: Option<ChangeRequest>,
 }
@@ -67,7 +71,12 @@ impl Engine {
         let id = membership.change()?.id;
         let why = |node: &NodeId| {
             let progress = membership.replica_of(*node).and_then(|of| leader.peers.get(&of));
-            let wait = match progress {
+            let timeout = self.common.config.election_timeout;
+            let is_heard = |progress: &&Progress| {
+                progress.heard_from
+                    && progress.last_contact(self.common.now) + timeout > self.common.now
+            };
+            let wait = match progress.filter(is_heard) {
                 Some(progress) => ChangeWait::CatchingUp {
                     behind: self.common.committed.saturating_sub(progress.matched),
                     snapshot: progress
@@ -88,6 +97,15 @@ impl Engine {
 }
 
 impl Leader {
+    /// Whether a voter may be given the leadership: one that is to lose its vote would soon have to
+    /// transfer it again.
+    pub(super) fn may_lead(&self, common: &Common, peer: Replica) -> bool {
+        match &self.change.heirs {
+            Some(heirs) => heirs.contains(peer),
+            None => common.membership().is_some_and(|membership| membership.is_to_vote(peer)),
+        }
+    }
+
     /// Whether the configuration may be changed: it is committed, and so is an entry of this term.
     pub(super) fn is_settled(&self, common: &Common) -> bool {
         plant!(
@@ -116,30 +134,41 @@ impl Leader {
     }
 
     fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
-        let leaves = self.is_resigning() && self.change.transfers == 0;
-        if common.committed < self.first || leaves || common.log.waits_for_space() {
+        if common.committed < self.first || self.hands_over() || common.log.waits_for_space() {
             return ChangeReply::Again;
         }
         let Some(membership) = common.membership() else { return ChangeReply::Again };
-        if !self.is_settled(common) {
-            let noted = self.change.noted.get_or_insert_with(|| request.clone());
-            return if noted == request { ChangeReply::Noted } else { ChangeReply::Again };
+        // A disk that is being exchanged has its place in a moment.
+        let exchanges = membership.change().is_none() && membership.voters().is_joint();
+        if !self.is_settled(common) || exchanges {
+            return self.note(request);
         }
         match membership.request(request) {
             Begun::Reply(reply) => reply,
             Begun::Next(next, reply) => {
+                if !next.is_voter(common.me) && self.leaves_later(common, &next) {
+                    return self.note(request);
+                }
                 let noted = self.change.noted.take();
                 self.change = OngoingChange { noted, ..OngoingChange::default() };
+                // Who kept up before has to do so in the time of this change.
+                self.peers.iter_mut().for_each(|(_, progress)| progress.keeps_up_since = None);
                 self.reconfigure(common, Ok(*next));
                 reply
             }
         }
     }
 
+    /// Keeps a request until it can be looked at. There is place for one.
+    fn note(&mut self, request: &ChangeRequest) -> ChangeReply {
+        let noted = self.change.noted.get_or_insert_with(|| request.clone());
+        if noted == request { ChangeReply::Noted } else { ChangeReply::Again }
+    }
+
     /// Asks for the nodes that are to become members, and judges whether those keep up that are to
     /// vote. Once in a heartbeat interval.
     pub(super) fn look_for_members(&mut self, common: &mut Common) {
-        if !common.has_change {
+        if !common.is_changing {
             return;
         }
         let Some(membership) = common.membership().cloned() else { return };
@@ -163,7 +192,8 @@ impl Leader {
     /// Takes the next step of whatever has made the configuration one that is to be followed by
     /// another.
     pub(super) fn advance_change(&mut self, common: &mut Common) {
-        if self.is_settled(common)
+        if self.change.noted.is_some()
+            && self.is_settled(common)
             && let Some(request) = self.change.noted.take()
         {
             // Whoever has asked asks again, and is told then.
@@ -191,14 +221,14 @@ impl Leader {
             Step::Stay => self.exchange(common),
             Step::Wait(waits_for) => self.change.waits_for = waits_for,
             Step::Next(next) => {
-                let leaves = next.as_ref().is_ok_and(|next| !next.is_voter(common.me));
+                let without_me = next.as_ref().ok().filter(|next| !next.is_voter(common.me));
                 plant!(
                     M5,
-                    if leaves {
+                    if without_me.is_some() {
                         return;
                     }
                 );
-                if leaves && self.leaves_later(common) {
+                if without_me.is_some_and(|next| self.leaves_later(common, next)) {
                     return;
                 }
                 self.change.waits_for.clear();
@@ -207,9 +237,10 @@ impl Leader {
         }
     }
 
-    /// The next configuration gives this leader no vote: whether it is to wait, as somebody is to
-    /// take the leadership over first.
-    fn leaves_later(&mut self, common: &Common) -> bool {
+    /// The next configuration gives this leader no vote: whether it is to wait, as somebody who has
+    /// one there is to take the leadership over first.
+    fn leaves_later(&mut self, common: &Common, next: &Membership) -> bool {
+        self.change.heirs = Some(next.voters().clone());
         if self.is_resigning() {
             return true;
         }

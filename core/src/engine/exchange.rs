@@ -174,8 +174,10 @@ impl Leader {
     pub(super) fn let_in(&mut self, common: &mut Common) -> bool {
         let Some(membership) = common.membership() else { return false };
         let mut next = Ok(membership.clone());
+        let mut nodes = BTreeSet::new();
         for new in mem::take(&mut self.change.arrived) {
-            let is_new = !membership.is_member(new);
+            // Of two stores of a node only one is let in at a time.
+            let is_new = !membership.is_member(new) && nodes.insert(new.id);
             if !is_new || self.place_for(common, membership, new.id).is_none() {
                 continue;
             }
@@ -207,10 +209,10 @@ impl Leader {
                 progress.heard_from
                     && progress.last_contact + common.config.election_timeout > common.now
             });
-        let caught_up = self
-            .peers
-            .get(&learner)
-            .is_some_and(|progress| progress.heard_from && progress.matched >= common.committed);
+        let caught_up = self.peers.get(&learner).is_some_and(|progress| {
+            let has_all = progress.heard_from && progress.matched >= common.committed;
+            has_all || progress.keeps_up_since.is_some()
+        });
         if is_back {
             tracing::warn!(%voter, %learner, "the replica that was taken for lost is back: its new disk is not let in");
             let next = membership.without_learner(learner);

@@ -14,7 +14,7 @@ use super::progress::{Mode, Progress};
 use super::read_index::ReadIndexRounds;
 use super::snapshot::OutgoingSnapshot;
 use super::stamps::Stamps;
-use super::transfer::OngoingTransfer;
+use super::transfer::{OngoingTransfer, RETRY_TIMEOUTS};
 use super::{Common, Fetch, Proposal, Ticket};
 use crate::config::Config;
 use crate::entries::Entries;
@@ -85,7 +85,7 @@ impl Leader {
             failed_transfer: None,
             yields_at: now,
             awaits_preferred: false,
-            prefers_at: now,
+            prefers_at: now + RETRY_TIMEOUTS * common.config.election_timeout,
             asked_at: now,
             change: OngoingChange::default(),
             stamps: Stamps::new(common.log.time(), common.wall, now, common.config.max_clock_step),
@@ -112,6 +112,7 @@ impl Leader {
             Ok(membership) => {
                 tracing::info!(me = %common.me, %membership, "a configuration is in force");
                 self.append(common, Payload::Membership(membership));
+                self.change.heirs = None;
                 self.reconcile(common);
             }
             Err(reason) => tracing::error!(%reason, "the configuration can't be changed"),

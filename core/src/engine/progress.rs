@@ -41,10 +41,10 @@ pub(super) struct Progress {
     pub(super) may_rest: bool,
     /// It rests: see [`liveness`](super::liveness).
     pub(super) rests: bool,
-    /// It is to get its vote: since when it has kept up, as of the last heartbeat; and how far it
-    /// must be at the next one.
+    /// Since when it has kept up, as of the last judgement.
     pub(super) keeps_up_since: Option<Instant>,
-    keeps_up_at: Index,
+    /// What was committed at two earlier judgements, the latest one last, and when that was.
+    goals: [(Instant, Index); 2],
     /// What it has come nearer by, and lacks, as of the last judgement: see [`Self::left`].
     pace: Pace,
     /// It is no member any more. It still hears that, until then.
@@ -108,14 +108,14 @@ impl Progress {
             may_rest: false,
             rests: false,
             keeps_up_since: None,
-            keeps_up_at: next,
+            goals: [(now, next - 1); 2],
             pace: Pace::default(),
             leaves_at: None,
         }
     }
 
-    /// Judges, once in a heartbeat interval, whether it keeps up: it has what was committed at the
-    /// last judgement.
+    /// Judges, once in a heartbeat interval, whether it keeps up: it has what was committed half of
+    /// this silence before, or up to as much earlier. (Who is far away can't have the latest.)
     pub(super) fn judge(&mut self, now: Instant, silence: Duration, committed: Index) {
         let lacks = match self.sending() {
             Some(sending) => sending.meta.bytes.saturating_sub(sending.stored),
@@ -123,8 +123,11 @@ impl Progress {
         };
         self.pace.sample(now, lacks);
         let is_heard = self.heard_from && self.last_contact(now) + silence > now;
-        let keeps_up = is_heard && self.matched >= self.keeps_up_at;
-        self.keeps_up_at = committed;
+        let [(_, wanted), latest] = self.goals;
+        let keeps_up = is_heard && self.matched >= wanted;
+        if latest.0 + silence / 2 <= now {
+            self.goals = [latest, (now, committed)];
+        }
         self.keeps_up_since = keeps_up.then(|| self.keeps_up_since.unwrap_or(now));
     }
 

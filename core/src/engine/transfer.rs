@@ -34,8 +34,8 @@ use crate::types::Index;
 /// leadership over: one that comes and goes is not to lead each time.
 const STEADY_TIMEOUTS: u32 = 3;
 
-/// … and if it has not taken over, it is asked again after so many.
-const RETRY_TIMEOUTS: u32 = 10;
+/// … and a leader that it can't take over from, or a new one, waits for so many.
+pub(super) const RETRY_TIMEOUTS: u32 = 10;
 
 pub(super) struct OngoingTransfer {
     /// Who is to take over; any other voter if none.
@@ -282,17 +282,15 @@ impl Leader {
     /// Tells a peer that has caught up to campaign. Of several it tells the one last heard from, so
     /// that an order to a peer that is gone is followed by one to a peer that has answered since.
     pub(super) fn transfer_leadership(&mut self, common: &mut Common) {
-        let Some(transfer) = &mut self.transfer else { return };
+        let Some(transfer) = &self.transfer else { return };
         let (last, now) = (common.log.last(), common.now);
         if now < transfer.send_at {
             return;
         }
-        // Whoever is to lose its vote would soon have to transfer leadership again.
-        let may_lead = |peer| common.membership().is_some_and(|m| m.is_to_vote(peer));
         let is_ready = |peer: Replica, progress: &Progress| {
             transfer.is_to(peer)
                 && common.voters.contains(peer)
-                && may_lead(peer)
+                && self.may_lead(common, peer)
                 && progress.matched >= transfer.goal
                 && matches!(progress.mode, Mode::Pipeline)
                 && progress.next > last.index
@@ -300,16 +298,17 @@ impl Leader {
         };
         let ready = self.peers.iter().filter(|(peer, progress)| is_ready(**peer, progress));
         let latest = ready.max_by_key(|(_, peer)| (peer.last_contact(now), peer.matched));
-        let Some((peer, _)) = latest else { return };
+        let Some(peer) = latest.map(|(peer, _)| *peer) else { return };
+        let Some(transfer) = &mut self.transfer else { return };
         if !transfer.hands_over {
             // However patient the caller is, clients wait no longer than for an election.
             transfer.hands_over = true;
             transfer.until = transfer.until.min(now + common.config.election_timeout);
         }
-        transfer.sent_to.insert(*peer);
+        transfer.sent_to.insert(peer);
         transfer.send_at = now + common.config.heartbeat_interval;
         let round = self.read_index.round();
-        common.send(*peer, Body::TimeoutNow { last_log_id: last, round });
+        common.send(peer, Body::TimeoutNow { last_log_id: last, round });
     }
 
     /// Goes on leading where nobody has taken over in time.

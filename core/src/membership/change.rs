@@ -235,15 +235,15 @@ impl Membership {
         if under_way == Some(*id) || self.ending_of(*id).is_some() {
             return Begun::Reply(ChangeReply::Await(*id)); // It is repeated.
         }
-        if let Some(follows) = options.follows
-            && follows != self.last_change()
-        {
-            return refused(ChangeRefusal::Conflict { membership: self.clone() });
-        }
         if let Some(change) = self.change()
             && change.target == *target
         {
             return Begun::Reply(ChangeReply::Await(change.id));
+        }
+        if let Some(follows) = options.follows
+            && follows != self.last_change()
+        {
+            return refused(ChangeRefusal::Conflict { membership: self.clone() });
         }
         if under_way.is_some() && options.follows.is_none() {
             return refused(ChangeRefusal::UnderWay { membership: self.clone() });
@@ -279,7 +279,7 @@ impl Membership {
         });
         // What needs no other voters is done at once.
         let next = begun.map(|begun| match begun.step(|_| Sight::Silent, Duration::ZERO) {
-            Step::Next(Ok(next)) if next.voters() == self.voters() => next,
+            Step::Next(Ok(next)) if next.ending_of(*id) == Some(&Ending::Done) => next,
             _ => begun,
         });
         next_or_refused(next, ChangeReply::Await(*id))

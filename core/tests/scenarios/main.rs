@@ -91,6 +91,7 @@ scenarios! {
     membership_grow
     membership_joint_leader_fails
     membership_late
+    membership_late_in_joint
     membership_leader_leaves
     membership_learner
     membership_removed_away

@@ -35,7 +35,7 @@ enum Phase {
         request: ChangeRequest,
         again_at: Instant,
         until: Instant,
-        /// A leader was asked and has not said what it does.
+        /// A leader on another node was asked, or one has noted the request: it may be taken.
         is_open: bool,
     },
     /// The leader knows of it. If it is not to be seen here by then, its fate is unknown.
@@ -90,6 +90,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// Asks the leader, where that is due.
     pub(super) fn ask_for_changes(&mut self, now: Instant) {
         let pause = self.mailbox.known.config.heartbeat_interval;
+        self.changes.waiting.retain(|waiting| !waiting.answer.is_canceled());
         for waiting in &mut self.changes.waiting {
             if let Phase::Asking { request, again_at, is_open, .. } = &mut waiting.phase
                 && *again_at <= now
@@ -117,7 +118,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let deadline = now + self.mailbox.known.config.request_timeout;
         let is_meant = |waiting: &mut Waiting| match &mut waiting.phase {
             Phase::Asking { is_open, .. } if waiting.change == id => {
-                *is_open = reply == ChangeReply::Noted;
+                // What was asked before may be taken still, whoever says "again" now.
+                *is_open |= reply == ChangeReply::Noted;
                 match &reply {
                     ChangeReply::Again | ChangeReply::Noted => false,
                     ChangeReply::Await(change) => {
@@ -161,7 +163,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 (Phase::Awaiting { until }, None) => {
                     let under_way = self.engine.membership().and_then(|m| m.change());
                     let is_under_way = under_way.is_some_and(|known| known.id == *change);
-                    (*until <= now && !is_under_way).then_some(unknown)
+                    // Without a leader, this node may be cut off from all that happens.
+                    let goes_on = is_under_way && self.engine.leader().is_some();
+                    (*until <= now && !goes_on).then_some(unknown)
                 }
             }
         };
@@ -174,13 +178,18 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         for (at, outcome) in outcomes {
             let _ = self.changes.waiting.remove(at).answer.send(outcome);
         }
-        // One that is under way takes as long as it takes.
-        let pause = self.mailbox.known.config.request_timeout;
-        for waiting in &mut self.changes.waiting {
-            if let Phase::Awaiting { until } = &mut waiting.phase
-                && *until <= now
-            {
-                *until = now + pause;
+        // One that is under way takes as long as it takes. But that it is to be cancelled may be
+        // lost with a leader, and is said again.
+        let until = now + self.mailbox.known.config.request_timeout;
+        for Waiting { change, cancels, phase, .. } in &mut self.changes.waiting {
+            if matches!(phase, Phase::Awaiting { until } if *until <= now) {
+                *phase = match cancels {
+                    true => {
+                        let request = ChangeRequest { id: *change, kind: ChangeKind::Cancel };
+                        Phase::Asking { request, again_at: now, until, is_open: true }
+                    }
+                    false => Phase::Awaiting { until },
+                };
             }
         }
     }
