@@ -2,9 +2,9 @@
 //! `QUORATE_CONFORMANCE_DIR`. Where that variable is not set, the test says so and passes.
 //!
 //! A case is a command, a line of operations on nodes (`vN` voter, `lN` learner, `rN` removed, `uN`
-//! updated), a line `----`, and the configuration that comes of it, or why none does. Below a
-//! configuration stands what its leader tracks of each member, of which the ids and who is a learner
-//! count here.
+//! updated), a line `----`, and the configuration that comes of it, or why none does. The lines
+//! below a configuration are those of the leader's tracker, one for each member. Of them the id and
+//! `learner` are compared, and the rest, which is about replication, is not.
 //!
 //! | command | here |
 //! | --- | --- |
