@@ -334,12 +334,12 @@ mod tests {
         assert_eq!(field, "max_append_bytes");
         assert!(!reason.contains("at most"), "no value is small enough: {reason}");
 
-        let large = Config { max_command_bytes: 100_000, ..small };
-        let append = 100_000 + APPEND_OVERHEAD_BYTES;
+        let large = Config { max_command_bytes: 200_000, ..small };
+        let append = 200_000 + APPEND_OVERHEAD_BYTES;
         assert_eq!(carries(&large, append), None);
         let (field, reason) = carries(&large, append - 1).expect("no append fits");
         assert_eq!(field, "max_command_bytes");
-        assert!(reason.contains("set it to at most 99999,"), "{reason}");
+        assert!(reason.contains("set it to at most 199999,"), "{reason}");
         assert_eq!(carries(&Config::default(), 64 << 20), None, "the default of TCP");
     }
 }
