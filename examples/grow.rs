@@ -18,6 +18,7 @@ impl StateMachine for Counter {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "which node this is, is said on the command line")]
 fn main() -> quorate::Result<()> {
     let id = std::env::args().nth(1).and_then(|id| id.parse().ok());
     let id: u64 = id.expect("the id of this node: 1, 2 or 3");
