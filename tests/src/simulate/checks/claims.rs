@@ -49,7 +49,9 @@ impl Claims {
     fn begins(&self, replica: Replica, write: &LogWrite, model: &Model) -> Verdict {
         let Some(membership) = write.entries.first().and_then(first_entry) else { return Ok(()) };
         let known = &node_of(model, replica.id).submitted.standing;
-        let standing = write.standing.as_deref().unwrap_or(known);
+        // The entries that it gets at once may say as well that it has been removed since.
+        let told = write.standing.as_deref().filter(|standing| **standing != Standing::Spent);
+        let standing = told.unwrap_or(known);
         let cluster = membership.cluster();
         let may_begin =
             standing.cluster() == Some(cluster) || self.offered.contains(&(replica, cluster));
