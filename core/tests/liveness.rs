@@ -300,6 +300,22 @@ fn a_follower_that_has_left_is_sent_heartbeats_again() {
 }
 
 #[test]
+fn an_answer_to_an_older_request_to_rest_is_not_believed() {
+    let mut cluster = Cluster::resting();
+    // A read ends the rest of both, and the answer to the request before it comes late.
+    cluster.step(1, Input::Read { ticket: 1 });
+    let last_log_id = cluster.engines[&1].last_log_id();
+    let (from, to, term) = (node(3), node(1), Term(2));
+    let body = Body::Rests { last_log_id };
+    let late = Message { group: 0, cluster: Some(ClusterId(7)), from, to, term, body };
+    assert_eq!(cluster.engines[&1].hard_state().term, term);
+    cluster.step(1, Input::Message(late));
+    cluster.sent.clear();
+    cluster.run(Duration::from_millis(300));
+    assert!(cluster.sent.iter().any(|message| message.to == node(3)), "it is not left alone");
+}
+
+#[test]
 fn a_leader_that_hears_no_quorum_of_nodes_steps_down() {
     let mut cluster = Cluster::resting();
     cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1)];

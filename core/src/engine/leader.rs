@@ -428,7 +428,9 @@ impl Leader {
         let is_alive = common.node_states.boot(from).is_some();
         let Some(progress) = self.peers.get_mut(&from) else { return };
         progress.last_contact = common.now;
-        progress.rests = is_quiet && is_alive && progress.matched == last_log_id.index;
+        // Whatever was sent to it after it was asked has ended its rest.
+        let is_latest = mem::take(&mut progress.asked_to_rest);
+        progress.rests = is_latest && is_quiet && is_alive && progress.matched == last_log_id.index;
     }
 
     /// What is due, and whether it is to lead no more.
@@ -639,7 +641,7 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
     }
     let last_log_id = common.log.last();
     if progress.may_rest && progress.matched == last_log_id.index {
-        (progress.due, progress.may_rest) = (false, false);
+        (progress.due, progress.may_rest, progress.asked_to_rest) = (false, false, true);
         common.send(peer, Body::Rest { last_log_id, round, boot: common.boot });
     } else {
         send(common, peer, progress, round, Entries::default());
@@ -661,7 +663,7 @@ fn send(common: &mut Common, peer: Replica, progress: &mut Progress, round: u64,
         }
     }
     progress.due = false;
-    progress.may_rest = false;
+    (progress.may_rest, progress.asked_to_rest) = (false, false);
     progress.rouse(common.now);
     let (committed, durable) = (common.committed, common.log.durable());
     common.send(peer, Body::Append { prev, committed, round, durable, entries });

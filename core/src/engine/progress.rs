@@ -39,6 +39,8 @@ pub(super) struct Progress {
     pub(super) due: bool,
     /// It is to be asked to rest, in place of that.
     pub(super) may_rest: bool,
+    /// It was asked to rest, and nothing was sent to it since.
+    pub(super) asked_to_rest: bool,
     /// It rests: see [`liveness`](super::liveness).
     pub(super) rests: bool,
     /// Since when it has kept up, as of the last judgement.
@@ -106,6 +108,7 @@ impl Progress {
             fetching: false,
             due: true,
             may_rest: false,
+            asked_to_rest: false,
             rests: false,
             keeps_up_since: None,
             goals: [(now, next - 1); 2],
