@@ -67,6 +67,9 @@ impl Engine {
     /// are not let in, `silent` says it.
     pub fn change_progress(&self, silent: impl Fn(NodeId) -> Obstacle) -> Option<ChangeProgress> {
         let State::Leader(leader) = &self.role else { return None };
+        if !self.common.has_change {
+            return None;
+        }
         let membership = self.common.membership()?;
         let id = membership.change()?.id;
         let why = |node: &NodeId| {
@@ -191,7 +194,16 @@ impl Leader {
 
     /// Takes the next step of whatever has made the configuration one that is to be followed by
     /// another.
+    #[inline]
     pub(super) fn advance_change(&mut self, common: &mut Common) {
+        let OngoingChange { noted, arrived, .. } = &self.change;
+        if common.is_changing || noted.is_some() || !arrived.is_empty() {
+            self.take_next_step(common); // Out of the way of the turns in which nothing changes.
+        }
+    }
+
+    #[cold]
+    fn take_next_step(&mut self, common: &mut Common) {
         if self.change.noted.is_some()
             && self.is_settled(common)
             && let Some(request) = self.change.noted.take()

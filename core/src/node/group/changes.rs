@@ -45,6 +45,9 @@ enum Phase {
 impl Changes {
     /// When something is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         let at = |waiting: &Waiting| match waiting.phase {
             Phase::Asking { again_at, until, .. } => again_at.min(until),
             Phase::Awaiting { until } => until,
@@ -89,6 +92,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     /// Asks the leader, where that is due.
     pub(super) fn ask_for_changes(&mut self, now: Instant) {
+        if self.changes.waiting.is_empty() {
+            return;
+        }
         let pause = self.mailbox.known.config.heartbeat_interval;
         self.changes.waiting.retain(|waiting| !waiting.answer.is_canceled());
         for waiting in &mut self.changes.waiting {
