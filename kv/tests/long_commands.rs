@@ -13,6 +13,10 @@ use redis::{Connection, RedisResult};
 
 const KEYS: usize = 300_000;
 
+/// What is not optimized takes up to a second for the largest of these commands, on a machine that
+/// runs other tests beside.
+const PATIENT: [&str; 2] = ["--election-timeout", "3s"];
+
 fn fill(connection: &mut Connection) {
     const KEYS_PER_COMMAND: usize = 5000;
     for part in 0..KEYS / KEYS_PER_COMMAND {
@@ -48,7 +52,7 @@ fn p99(times: &[Duration]) -> Duration {
 fn two_hundred_clients_with_costly_patterns_stop_nobody() {
     const CLIENTS: usize = 200;
     const WRITES: usize = 300;
-    let cluster = Cluster::start(RUNTIMES);
+    let cluster = Cluster::start_with(RUNTIMES, &PATIENT);
     let leader = cluster.leader();
     cluster.serves(leader);
     let mut honest = cluster.connect(leader).expect("connects");
@@ -81,7 +85,7 @@ fn two_hundred_clients_with_costly_patterns_stop_nobody() {
 #[test]
 fn commands_of_many_keys_stop_nobody_and_too_many_are_refused() {
     const MOST: usize = 32_767;
-    let cluster = Cluster::start(RUNTIMES);
+    let cluster = Cluster::start_with(RUNTIMES, &PATIENT);
     let leader = cluster.leader();
     cluster.serves(leader);
     let mut honest = cluster.connect(leader).expect("connects");
