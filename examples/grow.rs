@@ -1,5 +1,5 @@
 //! A counter that grows from one node to three while it serves.
-//! `cargo run --example grow 1`, and in other terminals `… grow 2` and `… grow 3`, in any order.
+//! `cargo run --example grow`, and in other terminals `… grow 2` and `… grow 3`, in any order.
 
 use quorate::prelude::*;
 
@@ -20,8 +20,7 @@ impl StateMachine for Counter {
 
 #[expect(clippy::disallowed_methods, reason = "which node this is, is said on the command line")]
 fn main() -> quorate::Result<()> {
-    let id = std::env::args().nth(1).and_then(|id| id.parse().ok());
-    let id: u64 = id.expect("the id of this node: 1, 2 or 3");
+    let id: u64 = std::env::args().nth(1).and_then(|id| id.parse().ok()).unwrap_or(1);
     quorate::run::<Tokio, _>(async move |rt| {
         let node = Node::builder(id)
             .log_store(FileStore::open(&rt, format!("data/grow-{id}")).await?)

@@ -19,7 +19,7 @@ const USUAL_MEMBERS: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// This node's number. In its cluster no other node has it, nor had it.
+    /// This node's number. In its cluster no other node has it.
     #[arg(long)]
     id: NodeId,
     /// Where clients reach this node: an address or a name of this machine, and a port.

@@ -154,7 +154,7 @@ static RAFT: &[Entry] = &[
     Entry { summary: "Removes a node", parse: |args| change::make("remove", args), ..entry("remove", -3, ADMIN) },
     Entry { summary: "Removes a node and adds another: <old> <new> <address>", parse: |args| change::make("replace", args), ..entry("replace", -5, ADMIN) },
     Entry { summary: "Changes the address of a node", parse: |args| change::make("move", args), ..entry("move", -4, ADMIN) },
-    Entry { summary: "Notes which node should lead: <id> <priority>", parse: |args| change::make("prefer", args), ..entry("prefer", -4, ADMIN) },
+    Entry { summary: "Sets the priority of a node to lead: <id> <priority>", parse: |args| change::make("prefer", args), ..entry("prefer", -4, ADMIN) },
     Entry { summary: "The steps that one of these changes would take; changes nothing", parse: change::plan, ..entry("plan", -4, PART) },
     Entry { summary: "Takes a change back that is under way", parse: change::cancel, ..entry("cancel", -2, ADMIN) },
     Entry { summary: "Waits until a change has ended", parse: change::wait, ..entry("await", 3, PART) },

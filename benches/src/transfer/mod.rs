@@ -1,7 +1,9 @@
-//! How long writes pause while leadership is transferred: three nodes on one thread, in memory and on disk, with and without a delay between them.
+//! How long writes pause while leadership is transferred: three nodes on one thread, in memory and
+//! on disk, with and without a delay between them.
 //!
-//! A write takes a round trip and, on disk, one write to the disks side by side. A linearizable read takes the round trip alone. So twice the
-//! round trip and one write to the disks is a read and a write.
+//! A write takes a round trip and, on disk, one write to the disks side by side. A linearizable
+//! read takes the round trip alone. So twice the round trip and one write to the disks is a read
+//! and a write.
 
 mod delayed;
 
@@ -170,7 +172,8 @@ async fn answered<R: Executor>(rt: &R, answers: &Answers, more: usize) {
     }
 }
 
-/// Writes, one at a time. What is refused while leadership is transferred has had no effect, and is tried again.
+/// Writes, one at a time. What is refused while leadership is transferred has had no effect, and is
+/// tried again.
 async fn client(raft: LocalRaft<Nothing>, answers: Rc<Answers>) -> Result<()> {
     while !answers.stop.get() {
         match raft.write(()).await {

@@ -59,7 +59,7 @@ use super::fields::{
     put_number_field, put_sized, put_structure_field,
 };
 use super::membership::{ascending, put_address_field, put_ids_field, take_address, take_ids};
-use super::message::take_bool;
+use super::message::{FIVE, FOUR, ONE, SIX, THREE, TWO, take_bool};
 use super::{DecodeError, Gather};
 use crate::error::ChangeRefusal;
 use crate::membership::{
@@ -68,12 +68,6 @@ use crate::membership::{
 };
 use crate::types::NodeId;
 
-const ONE: u8 = REFUSE | 1;
-const TWO: u8 = REFUSE | 2;
-const THREE: u8 = REFUSE | 3;
-const FOUR: u8 = REFUSE | 4;
-const FIVE: u8 = REFUSE | 5;
-const SIX: u8 = REFUSE | 6;
 const SEVEN: u8 = REFUSE | 7;
 const PRIORITY: u8 = 4;
 

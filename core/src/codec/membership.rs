@@ -1,7 +1,8 @@
 //! Configurations, lists of nodes and what a snapshot is of.
 //!
 //! A configuration is a structure of these fields. All are marked "refuse" and must be there, where
-//! the table says nothing else. Changes and their endings are described in [`change`](super::change).
+//! the table says nothing else. Changes and their endings are described in
+//! [`change`](super::change).
 //!
 //! | field | |
 //! | --- | --- |

@@ -44,14 +44,14 @@ const CHANGE: u8 = 21;
 const CHANGE_REPLY: u8 = 22;
 const REMOVED: u8 = 23;
 
-/// The numbers of a kind's fields, in the order of its table. All are refused where they are
-/// unknown: who does not know one of them has not understood the message.
-const ONE: u8 = REFUSE | 1;
-const TWO: u8 = REFUSE | 2;
-const THREE: u8 = REFUSE | 3;
-const FOUR: u8 = REFUSE | 4;
-const FIVE: u8 = REFUSE | 5;
-const SIX: u8 = REFUSE | 6;
+/// The numbers of the fields of a kind or a structure, in the order of its table. All are refused
+/// where they are unknown: who does not know one of them has not understood the message.
+pub(super) const ONE: u8 = REFUSE | 1;
+pub(super) const TWO: u8 = REFUSE | 2;
+pub(super) const THREE: u8 = REFUSE | 3;
+pub(super) const FOUR: u8 = REFUSE | 4;
+pub(super) const FIVE: u8 = REFUSE | 5;
+pub(super) const SIX: u8 = REFUSE | 6;
 
 /// The number of an attempt to be elected, in a request for a vote and in its answer. Who does not
 /// know it only can't tell how long the answer took.

@@ -7,8 +7,8 @@
 //!
 //! All numbers are little-endian. Structures consist of tagged [`fields`], so that they grow
 //! without a new version. The fields of entries and runs of entries are in [`entry`], those of
-//! configurations and snapshots in [`membership`], those of [changes](change) of a configuration, and those of hard state, standing, claims and
-//! marks in [`state`].
+//! configurations and snapshots in [`membership`], those of changes of a configuration in
+//! [`change`], and those of hard state, standing, claims and marks in [`state`].
 //!
 //! Large contents are not copied: encoding gives a list of chunks for a gathered write, decoding
 //! takes slices of the buffer that was read. Whatever is decoded may come from anywhere: each

@@ -63,10 +63,8 @@ pub(super) struct Contender {
 impl Contender {
     /// Whether this one goes on, of two that ask at the same time. It is the one with the later
     /// term (the other's would be over soon), then the one with the longer log (3.6.1), then the
-    /// one with the greater id. All replicas must come to the same result.
-    ///
-    /// A priority of members belongs between the logs and the ids: whoever is preferred to a longer
-    /// log is not elected.
+    /// one with the greater id. All replicas must come to the same result, so priorities do not
+    /// count: not all know the same ones. The leader follows them, by transfers.
     pub(super) fn is_better_than(&self, other: &Self) -> bool {
         let rank = |contender: &Self| {
             let Self { term, last_log_id: last, replica } = *contender;

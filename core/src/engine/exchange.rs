@@ -142,10 +142,11 @@ impl Leader {
             }
             // Its promises as a voter were counted, and are not to be made again by less than it
             // had.
-            Situation::Member { voter: true, .. } | Situation::Spent => {
+            Situation::Member { voter: true, .. } => {
                 common.tell_removed(from, LogId::ZERO);
                 Obstacle::Spent
             }
+            Situation::Spent => Obstacle::Spent,
             Situation::Empty | Situation::Claimed { .. } => {
                 let cluster = membership.cluster();
                 return common.send(from, Body::Admit { cluster, founders });

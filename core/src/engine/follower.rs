@@ -197,8 +197,8 @@ impl Follower {
         // of an attempt to form the group that was given up, and another lead in the same term.
         if common.now >= self.election_at && !common.is_voter() && !self.rests(common) {
             if self.following.is_some() {
-                // The leader may be there, and take this replica for one that rests. Who votes shows
-                // it by its pre-vote.
+                // The leader may be there, and take this replica for one that rests. Who votes
+                // shows it by its pre-vote.
                 common.out.left = Some(common.hard_state.term);
             }
             self.leave_leader(common);

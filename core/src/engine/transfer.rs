@@ -205,8 +205,8 @@ impl Leader {
         });
     }
 
-    /// Begins to transfer leadership to any voter, if there is another one. A transfer that is under
-    /// way becomes one to any voter, within an election timeout.
+    /// Begins to transfer leadership to any voter, if there is another one. A transfer that is
+    /// under way becomes one to any voter, within an election timeout.
     pub(super) fn resign(&mut self, common: &Common) {
         let timeout = common.config.election_timeout;
         if let Some(transfer) = &mut self.transfer {

@@ -94,9 +94,9 @@ pub struct ChangeOptions {
     /// place. With `None` nothing is compared, and while a change is under way this one is refused
     /// (`UnderWay`).
     pub follows: Option<ChangeId>,
-    /// How long new nodes may take to answer, and those that get a vote to catch up, in all; default
-    /// ten minutes. Then the change is taken back. A large state takes as long as it takes to send it.
-    /// Each leader counts the time anew, by its monotonic clock.
+    /// How long new nodes may take to answer, and those that get a vote to catch up, in all;
+    /// default ten minutes. Then the change is taken back. A large state takes as long as it takes
+    /// to send it. Each leader counts the time anew, by its monotonic clock.
     pub catch_up: Duration,
     /// Whether, on the way or in the end, fewer failures may be tolerated than now.
     pub allow_lower_tolerance: bool,
@@ -224,14 +224,16 @@ impl Membership {
     pub(crate) fn request(&self, request: &ChangeRequest) -> Begun {
         let ChangeRequest { id, kind } = request;
         let under_way = self.change().map(|change| change.id);
-        if let ChangeKind::Cancel = kind {
-            return match self.change() {
-                Some(change) if change.id == *id => self.take_back(change, Ending::Cancelled),
-                _ if self.ending_of(*id).is_some() => Begun::Reply(ChangeReply::Await(*id)),
-                _ => refused(ChangeRefusal::NotUnderWay),
-            };
-        }
-        let ChangeKind::Begin { target, options } = kind else { unreachable!("it is the other") };
+        let (target, options) = match kind {
+            ChangeKind::Begin { target, options } => (target, options),
+            ChangeKind::Cancel => {
+                return match self.change() {
+                    Some(change) if change.id == *id => self.take_back(change, Ending::Cancelled),
+                    _ if self.ending_of(*id).is_some() => Begun::Reply(ChangeReply::Await(*id)),
+                    _ => refused(ChangeRefusal::NotUnderWay),
+                };
+            }
+        };
         if under_way == Some(*id) || self.ending_of(*id).is_some() {
             return Begun::Reply(ChangeReply::Await(*id)); // It is repeated.
         }

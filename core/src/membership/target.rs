@@ -9,7 +9,8 @@ use crate::types::NodeId;
 
 /// The members that a group is to have.
 ///
-/// It lists all members: one that is not listed is removed. Make one from the present configuration:
+/// It lists all members: one that is not listed is removed. Make one from the present
+/// configuration:
 ///
 /// ```
 /// # use quorate_core::{ChangeRefusal, Membership};

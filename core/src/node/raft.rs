@@ -167,7 +167,8 @@ impl<SM: StateMachine> Raft<SM> {
 
     /// Makes the members of the group those of `target`, while it serves, and returns once that is
     /// committed. Any node takes it: one that does not lead passes it on. Make a target from
-    /// [`Membership::target`](crate::Membership::target), and see by [`plan`](Self::plan) what it takes.
+    /// [`Membership::target`](crate::Membership::target), and see by [`plan`](Self::plan) what it
+    /// takes.
     ///
     /// ```
     /// # use quorate_core::{ChangeOptions, Command, Error, Raft, StateMachine};
@@ -176,7 +177,8 @@ impl<SM: StateMachine> Raft<SM> {
     /// let target = membership.target().replaced(2, 4, "10.0.0.4:7101")?;
     /// // Refused with `Conflict` if somebody else has changed the membership since.
     /// let follows = Some(membership.last_change());
-    /// raft.change_membership(target, ChangeOptions { follows, ..ChangeOptions::default() }).await?;
+    /// let options = ChangeOptions { follows, ..ChangeOptions::default() };
+    /// raft.change_membership(target, options).await?;
     /// # Ok(()) }
     /// ```
     ///
@@ -196,12 +198,13 @@ impl<SM: StateMachine> Raft<SM> {
     /// of the new ones.
     ///
     /// It is queued by the call itself. Dropping the future does not take the change back:
-    /// [`cancel_change`](Self::cancel_change) does. It can be called again with the same target: then
-    /// it waits for the change that is under way, or has nothing to do. The id of a change is in [`Membership::change`](crate::Membership::change).
+    /// [`cancel_change`](Self::cancel_change) does. It can be called again with the same target:
+    /// then it waits for the change that is under way, or has nothing to do. The id of a change is
+    /// in [`Membership::change`](crate::Membership::change).
     ///
     /// # Errors
-    /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was taken
-    /// back or replaced (`Late`, `Cancelled`, `Superseded`). After these the membership is not that
+    /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was
+    /// taken back or replaced (`Late`, `Cancelled`, `Superseded`). After these the membership is not that
     /// of the target by this change. What becomes of it is open after `Unknown`, `Shutdown` and
     /// `Fatal`.
     pub fn change_membership(
@@ -215,8 +218,8 @@ impl<SM: StateMachine> Raft<SM> {
 
     /// Takes back a change that is under way, and returns once the membership of before is
     /// committed. Until the target is in force that is possible, also while the votes of both are
-    /// counted. Nodes that had got a vote by then have left the group, and need an empty store to be
-    /// added again. Where the change has taken the place of another one, both are taken back.
+    /// counted. Nodes that had got a vote by then have left the group, and need an empty store to
+    /// be added again. Where the change has taken the place of another one, both are taken back.
     ///
     /// It is queued by the call itself; dropping the future does not take it back.
     ///

@@ -354,8 +354,8 @@ impl Model {
         !membership.voters().is_joint() && self.replica(node).is_some_and(votes)
     }
 
-    /// The configuration that was committed last, if nobody may have put another in force since, and
-    /// nothing is to follow on it.
+    /// The configuration that was committed last, if nobody may have put another in force since,
+    /// and nothing is to follow on it.
     pub fn settled_configuration(&self) -> Option<&Membership> {
         let (_, last) = self.committed_configuration()?;
         // What was never committed at a place where something else was, is nowhere any more.

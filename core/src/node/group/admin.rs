@@ -117,8 +117,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         answer: Answer<(), InitializeError>,
     ) {
         let id = self.engine.replica().id;
-        // Of a group that is formed only the ids of its founders are compared: nodes may have moved,
-        // and this one may have been added later.
+        // Of a group that is formed only the ids of its founders are compared: nodes may have
+        // moved, and this one may have been added later.
         let checked = match list.contains_key(&id) {
             _ if self.engine.membership().is_some() => Ok(()),
             true => self.transport.check_list(id, &list),

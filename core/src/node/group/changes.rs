@@ -7,6 +7,7 @@ use quorate_rt::{Executor, Instant};
 
 use super::Group;
 use super::admin::Answer;
+use crate::engine::Input;
 use crate::error::ChangeError;
 use crate::identity::Standing;
 use crate::log_store::LogStore;
@@ -104,23 +105,13 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 *again_at = now + pause;
                 *is_open |=
                     self.engine.leader().is_some_and(|leader| leader != self.engine.replica());
-                self.engine.step(now, crate::engine::Input::Change(Box::new(request.clone())));
+                self.engine.step(now, Input::Change(Box::new(request.clone())));
             }
         }
     }
 
-    /// The leader has said this to requests.
-    pub(super) fn on_change_replies(
-        &mut self,
-        now: Instant,
-        replies: impl Iterator<Item = (ChangeId, ChangeReply)>,
-    ) {
-        for (id, reply) in replies {
-            self.on_change_reply(now, id, reply);
-        }
-    }
-
-    fn on_change_reply(&mut self, now: Instant, id: ChangeId, reply: ChangeReply) {
+    /// The leader has said this to a request.
+    pub(super) fn on_change_reply(&mut self, now: Instant, id: ChangeId, reply: ChangeReply) {
         let deadline = now + self.mailbox.known.config.request_timeout;
         let is_meant = |waiting: &mut Waiting| match &mut waiting.phase {
             Phase::Asking { is_open, .. } if waiting.change == id => {

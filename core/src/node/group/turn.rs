@@ -349,7 +349,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
         if !changes.is_empty() {
-            self.on_change_replies(now, changes.drain(..));
+            for (id, reply) in changes.drain(..) {
+                self.on_change_reply(now, id, reply);
+            }
         }
         self.publish(membership.take());
         self.answer_changes(now);

@@ -72,7 +72,8 @@ fn begin(calm: &Calm) {
     calm.rt.spawn(answered).detach();
 }
 
-/// Any nodes in any roles, of which one at least votes. As often as not it is near to what there is.
+/// Any nodes in any roles, of which one at least votes. As often as not it is near to what there
+/// is.
 fn target(calm: &Calm, membership: &Membership) -> Target {
     let (cluster, draw) = (&calm.cluster, &calm.draw);
     let ids = cluster.ids();
