@@ -204,9 +204,9 @@ impl<SM: StateMachine> Raft<SM> {
     ///
     /// # Errors
     /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was
-    /// taken back or replaced (`Late`, `Cancelled`, `Superseded`). After these the membership is not that
-    /// of the target by this change. What becomes of it is open after `Unknown`, `Shutdown` and
-    /// `Fatal`.
+    /// taken back or replaced (`Late`, `Cancelled`, `Superseded`). After these the membership is
+    /// not that of the target by this change. What becomes of it is open after `Unknown`,
+    /// `Shutdown` and `Fatal`.
     pub fn change_membership(
         &self,
         target: Target,
