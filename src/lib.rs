@@ -39,13 +39,13 @@ struct Simulating;
 // For services: nodes, groups, state machines, and what they answer.
 pub use quorate_core::{
     At, CampaignError, Change, ChangeError, ChangeId, ChangeOptions, ChangeProgress, ChangeRefusal,
-    ChangeWait, Command, Compact, Config, ConfigError, Ending, Error, Fatal, GroupBuilder, GroupId,
-    Hindrance, Index, InitializeError, Leader, Leadership, LocalRaft, LogId, MAX_ADDRESS_BYTES,
-    MAX_ENDED, MAX_NODES, Member, MemberRole, Membership, Metrics, Node, NodeBuilder, NodeId,
-    Obstacle, PeerMetrics, Plan, PlanStep, Raft, Raw, ReadError, Replica, Result, Role, Snapshot,
-    SnapshotError, SnapshotReader, SnapshotWriter, StartError, StateMachine, StepDownError, Target,
-    Term, TransferError, TransferFailure, TransferOptions, UnfitTiming, WriteError, check_list,
-    quorum,
+    ChangeWait, Command, Compact, Config, ConfigError, ConfigureError, Ending, Error, Fatal,
+    GroupBuilder, GroupId, Hindrance, Index, InitializeError, Leader, Leadership, LocalRaft, LogId,
+    MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Member, MemberRole, Membership, Metrics, Node,
+    NodeBuilder, NodeId, Obstacle, PeerMetrics, Plan, PlanStep, Raft, Raw, ReadError, Replica,
+    Result, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter, StartError,
+    StateMachine, StepDownError, Target, Term, TransferError, TransferFailure, TransferOptions,
+    UnfitTiming, WriteError, check_list, quorum,
 };
 // For logs and snapshots of one's own.
 pub use quorate_core::{

@@ -12,6 +12,13 @@ use crate::types::Entry;
 /// The settings of a group on one of its nodes: see [`GroupBuilder::config`]. A group should have
 /// the same on all of its nodes. Groups of a node may differ. The defaults suit a local network.
 ///
+/// # While the group runs
+/// [`Raft::configure`](crate::Raft::configure) changes all of them, on one node, at once. Do it on
+/// one node after the other. For longer timeouts, lengthen `election_timeout` on all nodes first,
+/// and then `heartbeat_interval`; for shorter ones begin with `heartbeat_interval`. Otherwise nodes
+/// miss a leader that is there, and hold an election. A leader's settings count for the limits of
+/// its log; raise what bounds a message on all nodes before a larger command is written.
+///
 /// # With many groups
 /// All limits count for one group on one node, and none for the node as a whole. The defaults let
 /// 64 groups of a node hold, in the worst case:
@@ -129,6 +136,24 @@ pub struct Config {
     /// less.
     pub replace_lost_disks: bool,
 
+    /// Whether this node campaigns when it has had no leader for an election timeout; default true.
+    /// Without it, it follows and votes, and leads only if it is told to: by a
+    /// [transfer](crate::Raft::transfer_leadership) or by [`Raft::campaign`](crate::Raft::campaign).
+    /// If no voter of a majority campaigns, a group that has lost its leader stays without one. The
+    /// node that forms a group campaigns until that is done.
+    pub elections: bool,
+
+    /// Whether this node sends heartbeats as a leader; default true. Without it the group does not
+    /// rest, and a leader that has nothing else to send loses its leadership after an election
+    /// timeout; what is lost on the way is not sent again. It is for tests, which make a leader fall
+    /// silent by it.
+    pub heartbeats: bool,
+
+    /// Whether this node asks the others before it campaigns (pre-vote); default true. Without it a
+    /// node that was cut off raises the term in vain, which costs the leader its leadership when
+    /// the node is back, and two candidates at once may share the votes.
+    pub pre_vote: bool,
+
     /// The reads that wait for a confirmation, for the state machine, or for their turn; default
     /// 100,000. At the limit a read gets `Busy`.
     pub max_pending_reads: usize,
@@ -153,6 +178,9 @@ impl Default for Config {
             retained_bytes: 16 * MIB as u64,
             max_retained_bytes: 4096 * MIB as u64,
             replace_lost_disks: true,
+            elections: true,
+            heartbeats: true,
+            pre_vote: true,
             max_pending_reads: 100_000,
         }
     }

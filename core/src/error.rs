@@ -436,6 +436,20 @@ pub struct ConfigError {
     pub reason: String,
 }
 
+/// Why a group did not get other settings.
+#[derive(Clone, Debug, Error)]
+pub enum ConfigureError {
+    /// They can't work, by themselves or with what the transport carries.
+    #[error(transparent)]
+    Invalid(#[from] ConfigError),
+    /// The group is stopping on this node, or the node is.
+    #[error("the group is stopping on this node")]
+    Shutdown,
+    /// The group has failed on this node, or the node has.
+    #[error("the group has failed on this node: {0}")]
+    Fatal(Fatal),
+}
+
 /// Why a node did not start, or a group was not opened or removed.
 #[derive(Clone, Debug, Error)]
 pub enum StartError {
@@ -483,6 +497,9 @@ pub enum Error {
     /// See [`ChangeRefusal`].
     #[error(transparent)]
     ChangeRefused(#[from] ChangeRefusal),
+    /// See [`ConfigureError`].
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
     /// See [`WriteError`].
     #[error(transparent)]
     Write(#[from] WriteError),

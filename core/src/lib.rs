@@ -45,8 +45,8 @@ pub use config::Config;
 pub use encoding::Compact;
 pub use entries::{Entries, Runs};
 pub use error::{
-    ChangeError, ChangeRefusal, ConfigError, Error, Fatal, InitializeError, Leader, ReadError,
-    Result, SnapshotError, StartError, StoreError, WriteError,
+    ChangeError, ChangeRefusal, ConfigError, ConfigureError, Error, Fatal, InitializeError, Leader,
+    ReadError, Result, SnapshotError, StartError, StoreError, WriteError,
 };
 pub use hindrance::Hindrance;
 pub use identity::{

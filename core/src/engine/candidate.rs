@@ -80,7 +80,7 @@ pub(super) struct Candidate {
     /// The term that it is about: while it only asks, the next one.
     pub(super) term: Term,
     /// When to give up and ask anew.
-    election_at: Instant,
+    pub(super) election_at: Instant,
     /// While it only asks: whether it yields to a better one.
     yields: bool,
     votes: BTreeMap<Replica, bool>,

@@ -2,6 +2,7 @@
 //! the turn.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use litemap::LiteMap;
@@ -32,7 +33,7 @@ pub(super) struct Common {
     /// Distinguishes this run of the node from earlier ones, for those to whom it passes on writes.
     pub(super) boot: Boot,
     pub(super) group: GroupId,
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     /// How many groups the node hosts.
     pub(super) groups: u32,
     pub(super) random: fastrand::Rng,
@@ -117,7 +118,7 @@ impl Common {
     pub(super) fn new(
         local: Local,
         group: GroupId,
-        config: Config,
+        config: Arc<Config>,
         recovered: Recovered,
         seed: u64,
         now: Instant,
@@ -422,6 +423,15 @@ impl Common {
         plant!(E4, return self.named || self.voters.contains(self.me));
         plant!(E5, return self.membership().is_some_and(|m| m.is_member(self.me)));
         self.voters.contains(self.me) && self.standing != Standing::Spent
+    }
+
+    /// Whether it campaigns by itself. The founder does until the group is formed: nobody else can.
+    pub(super) fn campaigns(&self) -> bool {
+        let forms = || {
+            let founds = |group: &Membership| group.founders().first() == Some(&self.me.id);
+            self.committed == 0 && self.membership().is_some_and(founds)
+        };
+        self.is_voter() && (self.config.elections || forms())
     }
 
     /// Whether a configuration that is committed, or in force, has named this replica as a voter.

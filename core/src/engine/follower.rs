@@ -14,7 +14,7 @@ use crate::snapshot::SnapshotMeta;
 use crate::types::{Index, LogId};
 
 pub(super) struct Follower {
-    election_at: Instant,
+    pub(super) election_at: Instant,
     following: Option<Following>,
     /// It has asked for pre-votes, and yielded: the best of those whose requests it has granted
     /// since. None once it has voted, or knows a leader.
@@ -176,7 +176,7 @@ impl Follower {
     }
 
     pub(super) fn election_is_due(&self, common: &Common) -> bool {
-        common.is_voter() && common.now >= self.election_at && !self.rests(common)
+        common.campaigns() && common.now >= self.election_at && !self.rests(common)
     }
 
     /// Whether it counts on the leader's node.
@@ -185,7 +185,7 @@ impl Follower {
     }
 
     pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
-        let waits = (common.is_voter() || self.following.is_some()) && !self.rests(common);
+        let waits = (common.campaigns() || self.following.is_some()) && !self.rests(common);
         let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
         let read_requests = following.and_then(|following| following.read_requests.wake_at());
@@ -193,11 +193,11 @@ impl Follower {
     }
 
     pub(super) fn on_time(&mut self, common: &mut Common) {
-        // Who has no vote does not campaign, and would follow for ever. Its leader may lie, or be
+        // Who does not campaign would follow for ever. Its leader may lie, or be
         // of an attempt to form the group that was given up, and another lead in the same term.
-        if common.now >= self.election_at && !common.is_voter() && !self.rests(common) {
+        if common.now >= self.election_at && !common.campaigns() && !self.rests(common) {
             if self.following.is_some() {
-                // The leader may be there, and take this replica for one that rests. Who votes
+                // The leader may be there, and take this replica for one that rests. Who campaigns
                 // shows it by its pre-vote.
                 common.out.left = Some(common.hard_state.term);
             }

@@ -32,7 +32,7 @@ pub(super) struct Leader {
     pub(super) peers: LiteMap<Replica, Progress>,
     /// Its first entry, a no-op. Before that is committed, it doesn't know what is (3.6.2, 6.4).
     pub(super) first: Index,
-    heartbeat_at: Instant,
+    pub(super) heartbeat_at: Instant,
     pub(super) read_index: ReadIndexRounds,
     /// What it has appended and not yet committed, by index and in bytes.
     uncommitted: VecDeque<(Index, usize)>,
@@ -48,7 +48,7 @@ pub(super) struct Leader {
     /// When it last asked for the new disks of silent voters.
     pub(super) asked_at: Instant,
     pub(super) change: OngoingChange,
-    stamps: Stamps,
+    pub(super) stamps: Stamps,
     /// When it has something to do by time, as of the last turn; none while all rests.
     wake_at: Option<Instant>,
 }
@@ -440,8 +440,11 @@ impl Leader {
             let (is_quiet, last) = (self.is_quiet(common), common.log.last().index);
             for (peer, progress) in self.peers.iter_mut() {
                 let is_silent = common.node_states.has_fallen_silent(*peer);
-                progress.due = !(progress.rests || is_quiet && is_silent);
-                progress.may_rest = is_quiet
+                if common.config.heartbeats {
+                    progress.due = !(progress.rests || is_quiet && is_silent);
+                }
+                progress.may_rest = common.config.heartbeats
+                    && is_quiet
                     && progress.matched == last
                     && progress.sending().is_none()
                     && progress.leaves_at.is_none()

@@ -30,10 +30,12 @@
 //! | `change.rs`, `exchange.rs` | changes of the membership, and letting a new disk in for a lost one |
 //! | `stamps.rs` | the times of entries |
 //! | `transfer.rs` | leadership that is transferred |
+//! | `configure.rs` | settings that change while it runs |
 
 mod candidate;
 mod change;
 mod common;
+mod configure;
 mod exchange;
 mod follower;
 mod formation;
@@ -54,6 +56,7 @@ mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,12 +118,12 @@ impl Engine {
     pub fn new(
         local: Local,
         group: GroupId,
-        config: Config,
+        config: impl Into<Arc<Config>>,
         recovered: Recovered,
         seed: u64,
         now: Instant,
     ) -> Self {
-        let mut common = Common::new(local, group, config, recovered, seed, now);
+        let mut common = Common::new(local, group, config.into(), recovered, seed, now);
         let role = State::Follower(Follower::new(&mut common));
         Self { common, role, formation: None, listed: None, answers: LiteMap::new() }
     }
@@ -649,10 +652,12 @@ impl Engine {
                 }
             }
             State::Candidate(candidate) => {
-                if candidate.election_is_due(&self.common) {
+                if !candidate.election_is_due(&self.common) {
+                    candidate.on_time(&mut self.common);
+                } else if self.common.campaigns() {
                     self.campaign_before_vote();
                 } else {
-                    candidate.on_time(&mut self.common);
+                    self.become_follower(self.common.hard_state.term);
                 }
             }
             State::Leader(leader) => {
@@ -664,7 +669,8 @@ impl Engine {
         }
     }
 
-    /// Asks the others whether they would vote for this node, which changes nothing for them (9.6).
+    /// Asks the others whether they would vote for this node, which changes nothing for them (9.6),
+    /// or campaigns at once, as the settings say.
     fn campaign_before_vote(&mut self) {
         if self.leader().is_some() {
             self.answers.clear();
@@ -673,7 +679,6 @@ impl Engine {
             self.answers.retain(|voter, _| self.common.voters.contains(*voter));
             self.common.round_trips.retain(&self.common.voters);
         }
-        plant!(E6, return self.campaign(Campaign::Elect));
         self.leave_role();
         let Some(term) = self.common.next_term() else {
             // Not at once again, in whichever role.
@@ -684,6 +689,12 @@ impl Engine {
             }
             return;
         };
+        let asks = self.common.config.pre_vote;
+        plant!(E6, asks = false);
+        if !asks {
+            self.common.admit_voters();
+            return self.campaign(Campaign::Elect);
+        }
         let has_yielded = matches!(&self.role, State::Follower(f) if f.has_yielded());
         let candidate = Candidate::new(&mut self.common, Campaign::Ask, term, has_yielded);
         self.role = State::Candidate(candidate);

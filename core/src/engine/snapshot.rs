@@ -64,7 +64,7 @@ impl OutgoingSnapshot {
         if common.now >= self.offer_at {
             self.offer(common, peer);
         }
-        let Config { max_append_bytes, max_inflight_bytes, .. } = common.config;
+        let Config { max_append_bytes, max_inflight_bytes, .. } = *common.config;
         let room = (max_inflight_bytes as u64).saturating_sub(self.sent - self.stored);
         let len = room.min(max_append_bytes as u64).min(self.meta.bytes - self.sent);
         if self.state == State::Streaming && !self.reading && len > 0 {

@@ -33,6 +33,11 @@ impl Stamps {
         Self { begin, begun: now, step, last: begin }
     }
 
+    /// From now on stamps may run so far ahead.
+    pub(super) fn set_step(&mut self, step: Duration) {
+        self.step = step;
+    }
+
     /// Returns the stamp for what is placed now. It is never below the last one, and is at most the
     /// first one plus the monotonic time since the begin plus the step.
     pub(super) fn next(&mut self, wall: u64, now: Instant) -> u64 {

@@ -111,6 +111,15 @@ impl Liveness {
         state.groups.len() == 1
     }
 
+    /// An open group has other timeouts from now on.
+    pub(super) fn set_times(&self, group: GroupId, config: &Config) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(of) = state.groups.get_mut(&group) else { return };
+        (of.interval, of.timeout) = (config.heartbeat_interval, config.election_timeout);
+        state.is_outdated = true;
+        self.ready.add(self.slot);
+    }
+
     /// The peers of an open group, whose replica is in this term, are these from now on.
     pub(super) fn set_peers(
         &self,
@@ -191,12 +200,19 @@ impl State {
         }
     }
 
-    fn look_at_times(&mut self) {
+    fn look_at_times(&mut self, now: Instant) {
         if !mem::take(&mut self.is_outdated) {
             return;
         }
+        let before = self.timeout;
         self.interval = self.groups.values().map(|group| group.interval).min().unwrap_or_default();
         self.timeout = self.groups.values().map(|group| group.timeout).max().unwrap_or_default();
+        self.beat_at = self.beat_at.map(|at| at.min(now + self.interval));
+        if self.timeout < before {
+            // Who kept to the longer times is given a shorter one from now on.
+            let heard = self.peers.values_mut().filter_map(|peer| peer.heard.as_mut());
+            heard.for_each(|(_, at)| *at = now);
+        }
     }
 
     /// A group names these no more.
@@ -304,7 +320,7 @@ impl<T: Transport> Turns for Beats<T> {
     fn turn(&mut self, now: Instant, _: &mut Box<Output>) -> Result<bool, Fatal> {
         let Liveness { own, boot, ref state, ref inbox, .. } = *self.liveness;
         let state = &mut *state.borrow_mut();
-        state.look_at_times();
+        state.look_at_times(now);
         let messages = inbox.take();
         messages.into_iter().for_each(|message| state.on_message(now, boot, message));
         let is_due = state.beat_at.is_none_or(|at| at <= now);

@@ -10,8 +10,10 @@ use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResul
 use super::group::quota::take_local;
 use super::group::{Admin, Answer, answered};
 use super::raft::{Raft, ReadResult, encode, ended, list, look, planned, seen, written};
+use crate::config::Config;
 use crate::error::{
-    ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
+    ChangeError, ChangeRefusal, ConfigureError, Fatal, InitializeError, ReadError, SnapshotError,
+    WriteError,
 };
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target};
@@ -68,9 +70,8 @@ impl<SM: StateMachine> LocalRaft<SM> {
         command: SM::Command,
     ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
-        let config = &mailbox.known.config;
-        let (command, bytes) = encode::<SM>(command, config)?;
-        let permit = take_local(&mailbox.queued_bytes, bytes, config.max_queued_bytes)
+        let (command, bytes) = encode::<SM>(command, mailbox.config().max_command_bytes)?;
+        let permit = take_local(&mailbox.queued_bytes, bytes, mailbox.config().max_queued_bytes)
             .ok_or(WriteError::Busy)?;
         let (to, result) = oneshot::channel();
         let reply = Reply::Local(LocalReply { to, permit });
@@ -92,7 +93,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         read: impl FnOnce(&SM) -> T + 'static,
     ) -> Result<oneshot::Receiver<ReadResult<T>>, ReadError> {
         let mailbox = &self.mailbox;
-        let permit = take_local(&mailbox.pending_reads, 1, mailbox.known.config.max_pending_reads)
+        let permit = take_local(&mailbox.pending_reads, 1, mailbox.config().max_pending_reads)
             .ok_or(ReadError::Busy)?;
         let (to, result) = oneshot::channel();
         let read = move |state: Result<&SM, ReadError>| {
@@ -142,6 +143,20 @@ impl<SM: StateMachine> LocalRaft<SM> {
     /// See [`Raft::plan`](crate::Raft::plan).
     pub fn plan(&self, target: &Target) -> Result<Plan, ChangeRefusal> {
         planned(&self.mailbox.known.metrics, target)
+    }
+
+    /// See [`Raft::config`](crate::Raft::config).
+    pub fn config(&self) -> Config {
+        Config::clone(&self.mailbox.config())
+    }
+
+    /// See [`Raft::configure`](crate::Raft::configure).
+    pub fn configure(
+        &self,
+        config: Config,
+    ) -> impl Future<Output = Result<(), ConfigureError>> + use<SM> {
+        let config = Box::new(config);
+        self.ask(move |answer| Admin::Configure { config, answer })
     }
 
     /// See [`Raft::snapshot`](crate::Raft::snapshot).

@@ -17,7 +17,8 @@ use super::group::{Admin, Answer, answered, too_large};
 use super::wakes;
 use crate::config::Config;
 use crate::error::{
-    ChangeError, ChangeRefusal, Fatal, InitializeError, ReadError, SnapshotError, WriteError,
+    ChangeError, ChangeRefusal, ConfigureError, Fatal, InitializeError, ReadError, SnapshotError,
+    WriteError,
 };
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target, check_list};
@@ -88,8 +89,7 @@ impl<SM: StateMachine> Raft<SM> {
         command: SM::Command,
     ) -> Result<wakes::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
-        let config = &mailbox.known.config;
-        let (command, bytes) = encode::<SM>(command, config)?;
+        let (command, bytes) = encode::<SM>(command, mailbox.max_command_bytes())?;
         let (to, result) = wakes::channel();
         let reply = SharedReply { to, bytes };
         let load = Load { bytes, ..Load::default() };
@@ -256,6 +256,35 @@ impl<SM: StateMachine> Raft<SM> {
     /// [`ChangeRefusal::Target`]: the target can't be one, or the group is not formed.
     pub fn plan(&self, target: &Target) -> Result<Plan, ChangeRefusal> {
         planned(&self.mailbox.known.metrics, target)
+    }
+
+    /// The settings of the group on this node.
+    pub fn config(&self) -> Config {
+        Config::clone(&self.mailbox.config())
+    }
+
+    /// Gives the group other settings on this node, all at once, while it runs. They count from
+    /// when this returns, until the group is opened anew with those of its
+    /// [builder](crate::GroupBuilder::config). What waits already keeps the deadline that it was
+    /// given. See [`Config`] for what to watch out for. It is queued by the call itself; dropping
+    /// the future does not take it back.
+    ///
+    /// ```
+    /// # use quorate_core::{Config, ConfigureError, Raft, StateMachine};
+    /// # async fn only_follow<SM: StateMachine>(raft: Raft<SM>) -> Result<(), ConfigureError> {
+    /// raft.configure(Config { elections: false, ..raft.config() }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigureError`]: the settings can't work, by themselves or with what the transport
+    /// carries, and nothing has changed (`Invalid`); or the group has ended (`Shutdown`, `Fatal`).
+    pub fn configure(
+        &self,
+        config: Config,
+    ) -> impl Future<Output = Result<(), ConfigureError>> + Send + use<SM> {
+        let config = Box::new(config);
+        self.ask(move |answer| Admin::Configure { config, answer })
     }
 
     /// Takes a snapshot of this node's state as it is now, and gives the last entry that it covers
@@ -431,11 +460,11 @@ pub(crate) fn seen<T>(result: ReadResult<T>) -> Result<T, ReadError> {
 #[inline]
 pub(crate) fn encode<SM: StateMachine>(
     command: SM::Command,
-    config: &Config,
+    max: usize,
 ) -> Result<(Bytes, usize), WriteError> {
     let command = command.encode().map_err(WriteError::Command)?;
     let bytes = command.len();
-    if let Some(reason) = too_large(bytes, config) {
+    if let Some(reason) = too_large(bytes, max) {
         return Err(WriteError::Command(reason));
     }
     Ok((command, bytes + Entry::OVERHEAD_BYTES))

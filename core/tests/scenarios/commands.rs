@@ -2,7 +2,7 @@
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms), `seed.N=S` |
+//! | `config field=value …` | settings, before the nodes: a field of `Config` (times in ms, `on` and `off`), `seed.N=S` |
 //! | `nodes 1 2 3` | a cluster of these, formed, so that a majority elects a leader |
 //! | `nodes 1 2 3 spare 4 5` | … and empty nodes beside it, which may be let in |
 //! | `change 1 a: 1 2 4 learner 5` | change `a` of the membership is wanted at node 1; ends with `prefer 4`, `follows b`, `lower` (tolerance), `within 2000` (ms, to catch up) |
@@ -16,6 +16,7 @@
 //! | `transfer 1 to 3 within 2s` | node 1 is told to transfer leadership to node 3, with a deadline; both `to` and `within` may be missing |
 //! | `stand 1` | node 1 is told to campaign now |
 //! | `step-down 1` | node 1 is told to lead no more |
+//! | `configure 1 field=value …` | node 1 gets other settings, until it is started again |
 //! | `wait 300ms` | time passes and timers go off; messages and writes stay where they are |
 //! | `run 2s` | time passes; messages take 10 ms, writes none (unless a disk is stalled) |
 //! | `run until leader` | … until some node leads, for at most 20 s |
@@ -76,6 +77,32 @@ pub(crate) struct Scenario {
     saved: BTreeMap<String, Disk>,
 }
 
+/// Gives a field of the settings this value.
+fn set(config: &mut Config, field: &str, value: &str) {
+    let millis = || Duration::from_millis(number(value));
+    let bytes = || number(value) as usize;
+    let is_on = || match value {
+        "on" => true,
+        "off" => false,
+        _ => panic!("{field} is on or off"),
+    };
+    match field {
+        "heartbeat_interval" => config.heartbeat_interval = millis(),
+        "election_timeout" => config.election_timeout = millis(),
+        "request_timeout" => config.request_timeout = millis(),
+        "max_command_bytes" => config.max_command_bytes = bytes(),
+        "max_append_bytes" => config.max_append_bytes = bytes(),
+        "max_inflight_bytes" => config.max_inflight_bytes = bytes(),
+        "retained_bytes" => config.retained_bytes = number(value),
+        "max_retained_bytes" => config.max_retained_bytes = number(value),
+        "max_uncommitted_bytes" => config.max_uncommitted_bytes = bytes(),
+        "elections" => config.elections = is_on(),
+        "heartbeats" => config.heartbeats = is_on(),
+        "pre_vote" => config.pre_vote = is_on(),
+        _ => panic!("there is no setting {field}"),
+    }
+}
+
 impl Scenario {
     /// Runs a command; what has come of it, in lines. Panics at a command that is not understood,
     /// or has nothing to do.
@@ -85,7 +112,13 @@ impl Scenario {
         match *command {
             "config" => {
                 assert!(self.cluster.is_none(), "there are nodes already");
-                rest.iter().for_each(|setting| self.set(setting));
+                for setting in rest {
+                    let (field, value) = setting.split_once('=').expect("field=value");
+                    match field.strip_prefix("seed.") {
+                        Some(id) => drop(self.seeds.insert(number(id), number(value))),
+                        None => set(&mut self.config, field, value),
+                    }
+                }
                 Vec::new()
             }
             "nodes" => {
@@ -125,28 +158,6 @@ impl Scenario {
             if details && event.effect { format!("  {}", event.text) } else { event.text }
         });
         shown.collect()
-    }
-
-    fn set(&mut self, setting: &str) {
-        let (field, value) = setting.split_once('=').expect("field=value");
-        if let Some(id) = field.strip_prefix("seed.") {
-            self.seeds.insert(number(id), number(value));
-            return;
-        }
-        let config = &mut self.config;
-        let value = number(value);
-        match field {
-            "heartbeat_interval" => config.heartbeat_interval = Duration::from_millis(value),
-            "election_timeout" => config.election_timeout = Duration::from_millis(value),
-            "request_timeout" => config.request_timeout = Duration::from_millis(value),
-            "max_command_bytes" => config.max_command_bytes = value as usize,
-            "max_append_bytes" => config.max_append_bytes = value as usize,
-            "max_inflight_bytes" => config.max_inflight_bytes = value as usize,
-            "retained_bytes" => self.config.retained_bytes = value,
-            "max_retained_bytes" => self.config.max_retained_bytes = value,
-            "max_uncommitted_bytes" => config.max_uncommitted_bytes = value as usize,
-            _ => panic!("there is no setting {field}"),
-        }
     }
 
     /// Members of a cluster that is formed, and empty nodes.
@@ -287,6 +298,15 @@ impl Scenario {
             "transfer" => return vec![cluster.transfer(number(rest[0]), transfer(&rest[1..]))],
             "stand" => return ids(rest).into_iter().map(|id| cluster.stand(id)).collect(),
             "step-down" => return ids(rest).into_iter().map(|id| cluster.step_down(id)).collect(),
+            "configure" => {
+                let (id, settings) = rest.split_first().expect("configure 1 field=value");
+                cluster.configure(number(id), |config| {
+                    for setting in settings {
+                        let (field, value) = setting.split_once('=').expect("field=value");
+                        set(config, field, value);
+                    }
+                });
+            }
             "resign" => ids(rest).into_iter().for_each(|id| cluster.resign(id)),
             "wait" => cluster.wait(duration(rest)),
             "run" if rest == ["until", "leader"] => {

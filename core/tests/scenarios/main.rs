@@ -41,6 +41,10 @@ macro_rules! scenarios {
 scenarios! {
     campaign_by_hand
     check_quorum
+    configure_elections
+    configure_heartbeats
+    configure_pre_vote
+    configure_timeouts
     conflict
     conflict_in_round
     election

@@ -12,6 +12,7 @@
 //! 5. A method in each handle (`raft.rs`, `local.rs`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::channel::oneshot;
 use quorate_rt::channel::watch;
@@ -19,8 +20,11 @@ use quorate_rt::{Executor, Instant};
 
 use super::Group;
 use super::mailbox::End;
+use crate::config::Config;
 use crate::engine::Input;
-use crate::error::{ChangeError, InitializeError, ReadError, SnapshotError, WriteError};
+use crate::error::{
+    ChangeError, ConfigError, ConfigureError, InitializeError, ReadError, SnapshotError, WriteError,
+};
 use crate::identity::Standing;
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::log_store::LogStore;
@@ -39,6 +43,8 @@ pub(crate) enum Admin {
     Change { change: Option<ChangeId>, kind: ChangeKind, answer: Answer<ChangeId, ChangeError> },
     /// Wait until a change of the membership has ended.
     AwaitChange(ChangeId, Answer<ChangeId, ChangeError>),
+    /// Go on with other settings.
+    Configure { config: Box<Config>, answer: Answer<(), ConfigureError> },
     /// Purge the log. The answer is the last entry that is purged.
     Purge(Answer<LogId, SnapshotError>),
     /// Transfer leadership. The answer is the next leader.
@@ -80,8 +86,8 @@ macro_rules! how_a_node_has_ended {
 }
 
 how_a_node_has_ended! {
-    WriteError ReadError InitializeError SnapshotError ChangeError TransferError CampaignError
-    StepDownError
+    WriteError ReadError InitializeError SnapshotError ChangeError ConfigureError TransferError
+    CampaignError StepDownError
 }
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
@@ -93,6 +99,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 self.request_change(now, change, kind, answer);
             }
             Admin::AwaitChange(change, answer) => self.await_change(now, change, answer),
+            Admin::Configure { config, answer } => {
+                let _ = answer.send(self.configure(now, *config).map_err(ConfigureError::Invalid));
+            }
             Admin::Purge(answer) => {
                 self.engine.step(now, Input::Purge);
                 self.replies.borrow_mut().purging.push(answer);
@@ -133,6 +142,19 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 let _ = answer.send(Err(refusal));
             }
         }
+    }
+
+    fn configure(&mut self, now: Instant, config: Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        if let Some(limit) = self.transport.message_limit() {
+            config.check_carried(limit)?;
+        }
+        let config = Arc::new(config);
+        self.engine.configure(now, Arc::clone(&config));
+        self.liveness.set_times(self.group, &config);
+        self.mailbox.configure(config);
+        tracing::info!(group = self.group, config = ?self.engine.config(), "has other settings");
+        Ok(())
     }
 
     fn snapshot(&mut self, answer: Answer<LogId, SnapshotError>) {

@@ -281,7 +281,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
     /// Applies the next batch.
     async fn apply(&mut self) -> Result<(), Fatal> {
         let range = self.applying.applied() + 1..self.applying.committed.get() + 1;
-        let max_bytes = self.mailbox.known.config.max_apply_bytes;
+        let max_bytes = self.mailbox.config().max_apply_bytes;
         // No snapshot takes their place meanwhile: it would have been restored first.
         let entries = self.store.read(self.group, range.clone(), max_bytes).await?;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -384,7 +384,7 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
 
     /// Takes a view of the state, if one is wanted, and hands it to the node to be written.
     fn view_if_due(&mut self) {
-        let config = &self.mailbox.known.config;
+        let config = self.mailbox.config();
         let is_due = self.since_view.entries > config.snapshot_after_entries
             || self.since_view.bytes > config.snapshot_after_bytes
             || self.applying.view_wanted.get();

@@ -74,7 +74,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let drawn = || ChangeId(u128::from(self.rt.random()) << 64 | u128::from(self.rt.random()));
         let id = change.unwrap_or_else(drawn);
         let cancels = kind == ChangeKind::Cancel;
-        let until = now + self.mailbox.known.config.request_timeout;
+        let until = now + self.engine.config().request_timeout;
         let request = ChangeRequest { id, kind };
         let phase = Phase::Asking { request, again_at: now, until, is_open: false };
         self.changes.waiting.push(Waiting { change: id, cancels, phase, answer });
@@ -87,7 +87,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         change: ChangeId,
         answer: Answer<ChangeId, ChangeError>,
     ) {
-        let phase = Phase::Awaiting { until: now + self.mailbox.known.config.request_timeout };
+        let phase = Phase::Awaiting { until: now + self.engine.config().request_timeout };
         self.changes.waiting.push(Waiting { change, cancels: false, phase, answer });
     }
 
@@ -96,7 +96,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         if self.changes.waiting.is_empty() {
             return;
         }
-        let pause = self.mailbox.known.config.heartbeat_interval;
+        let pause = self.engine.config().heartbeat_interval;
         self.changes.waiting.retain(|waiting| !waiting.answer.is_canceled());
         for waiting in &mut self.changes.waiting {
             if let Phase::Asking { request, again_at, is_open, .. } = &mut waiting.phase
@@ -112,7 +112,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     /// The leader has said this to a request.
     pub(super) fn on_change_reply(&mut self, now: Instant, id: ChangeId, reply: ChangeReply) {
-        let deadline = now + self.mailbox.known.config.request_timeout;
+        let deadline = now + self.engine.config().request_timeout;
         let is_meant = |waiting: &mut Waiting| match &mut waiting.phase {
             Phase::Asking { is_open, .. } if waiting.change == id => {
                 // What was asked before may be taken still, whoever says "again" now.
@@ -177,7 +177,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
         // One that is under way takes as long as it takes. But that it is to be cancelled may be
         // lost with a leader, and is said again.
-        let until = now + self.mailbox.known.config.request_timeout;
+        let until = now + self.engine.config().request_timeout;
         for Waiting { change, cancels, phase, .. } in &mut self.changes.waiting {
             if matches!(phase, Phase::Awaiting { until } if *until <= now) {
                 *phase = match cancels {

@@ -10,7 +10,6 @@ use quorate_rt::{Executor, Instant};
 
 use super::Group;
 use super::mailbox::KEPT_CAPACITY;
-use crate::config::Config;
 use crate::engine::Input;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
@@ -31,8 +30,7 @@ fn told(reason: String, others: usize) -> String {
 }
 
 /// Why a command of so many bytes is refused, if it is.
-pub(in crate::node) fn too_large(bytes: usize, config: &Config) -> Option<String> {
-    let max = config.max_command_bytes;
+pub(in crate::node) fn too_large(bytes: usize, max: usize) -> Option<String> {
     (bytes > max).then(|| format!("it has {bytes} bytes, {max} are allowed"))
 }
 
@@ -118,7 +116,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         let mut cache = self.applying.command_cache.borrow_mut();
         for (place, bytes) in commands.iter().enumerate() {
             // One that a peer passes on was held against the peer's limit.
-            if let Some(reason) = too_large(bytes.len(), &self.mailbox.known.config) {
+            if let Some(reason) = too_large(bytes.len(), self.engine.config().max_command_bytes) {
                 unreadable.push((place, reason));
                 continue;
             }

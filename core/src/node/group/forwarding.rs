@@ -122,7 +122,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     pub(super) fn forwarding_at(&self, now: Instant) -> Option<Instant> {
         let expires_at = self.replies.borrow().unsent.expires_at()?;
         let look_at = match self.engine.leader() {
-            Some(_) => now + self.mailbox.known.config.heartbeat_interval,
+            Some(_) => now + self.engine.config().heartbeat_interval,
             None => expires_at,
         };
         Some(expires_at.min(look_at))

@@ -81,7 +81,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
         match self.engine.transfer_leadership(now, options) {
             Ok(()) => {
-                let config = &self.mailbox.known.config;
+                let config = self.engine.config();
                 let within = options.within.unwrap_or(config.election_timeout);
                 let until = now + within.min(TransferOptions::LONGEST) + config.request_timeout;
                 let waiting = Transferring { to: options.to, term, until, answer };
@@ -96,7 +96,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     pub(super) fn campaign(&mut self, now: Instant, answer: Answer<Leadership, CampaignError>) {
         match self.engine.campaign_by_hand(now) {
             Ok(()) => {
-                let until = now + self.mailbox.known.config.election_timeout;
+                let until = now + self.engine.config().election_timeout;
                 let waiting = Campaigning { until, answer };
                 self.replies.borrow_mut().leadership.campaigns.push(waiting);
             }

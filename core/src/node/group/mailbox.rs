@@ -3,11 +3,12 @@
 //! The group takes out what has gathered and looks at it in one turn. Whoever puts something in
 //! notes the group as ready only if nothing was there before, so at most once a batch.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -167,7 +168,6 @@ pub(crate) type Outcome = Shared<shared_oneshot::Receiver<Result<(), Fatal>>>;
 pub(crate) struct Known {
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
-    pub(crate) config: Arc<Config>,
     pub(crate) metrics: watch::Receiver<Metrics>,
     pub(crate) outcome: Outcome,
 }
@@ -175,6 +175,7 @@ pub(crate) struct Known {
 /// The part within the node's thread.
 pub(crate) struct Mailbox<SM: StateMachine> {
     pub(crate) known: Known,
+    config: RefCell<Arc<Config>>,
     /// Where the group notes that it has something to do, and as what.
     ready: Rc<Ready>,
     slot: Slot,
@@ -199,6 +200,7 @@ pub(crate) struct Mailbox<SM: StateMachine> {
 impl<SM: StateMachine> Mailbox<SM> {
     pub(in crate::node) fn new(
         known: Known,
+        config: Arc<Config>,
         ready: Rc<Ready>,
         slot: Slot,
         liveness: Rc<Liveness>,
@@ -207,6 +209,7 @@ impl<SM: StateMachine> Mailbox<SM> {
         let crossing = Rc::new(Crossing { wakes, returned: Cell::default() });
         Self {
             known,
+            config: RefCell::new(config),
             ready,
             slot,
             liveness,
@@ -228,9 +231,11 @@ impl<SM: StateMachine> Mailbox<SM> {
         let shared = self.shared.get_or_init(|| {
             Arc::new(SharedMailbox {
                 known: self.known.clone(),
+                max_command_bytes: AtomicUsize::new(self.config().max_command_bytes),
                 ready: self.ready.shared(),
                 slot: self.slot,
                 state: Mutex::new(SharedState {
+                    config: Arc::clone(&self.config()),
                     requests: VecDeque::new(),
                     load: Load::default(),
                     inbox: InboxLoad::default(),
@@ -239,6 +244,19 @@ impl<SM: StateMachine> Mailbox<SM> {
             })
         });
         Arc::clone(shared)
+    }
+
+    /// The settings of the group.
+    pub(crate) fn config(&self) -> Ref<'_, Arc<Config>> {
+        self.config.borrow()
+    }
+
+    /// From now on these settings count for the handles.
+    pub(crate) fn configure(&self, config: Arc<Config>) {
+        if let Some(shared) = self.shared.get() {
+            shared.configure(Arc::clone(&config));
+        }
+        self.config.replace(config);
     }
 
     /// The group is to have a turn.

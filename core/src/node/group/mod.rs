@@ -183,8 +183,8 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
 ) -> Opened<SM> {
     let Parts { rt, store, lease, transport, ready, liveness, delays, local } = parts;
     let Local { replica, boot, cluster } = local;
-    let engine = Engine::new(local, group, config.clone(), recovered, rt.random(), rt.now());
     let config = Arc::new(config);
+    let engine = Engine::new(local, group, Arc::clone(&config), recovered, rt.random(), rt.now());
     let credentials = turn::credentials(&engine, boot);
     tracing::info!(%replica, group, state = ?credentials.state, "a group is opened");
 
@@ -201,13 +201,12 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
     let (ended, outcome) = oneshot::channel();
-    let known =
-        Known { id: replica.id, group, config, metrics: receiver, outcome: outcome.shared() };
-    let mailbox = Rc::new(Mailbox::new(known, ready, slot, Rc::clone(&liveness)));
+    let known = Known { id: replica.id, group, metrics: receiver, outcome: outcome.shared() };
+    let mailbox = Rc::new(Mailbox::new(known, config, ready, slot, Rc::clone(&liveness)));
     // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
     // what is for the node and for other groups as well.
     let open = Rc::clone(&mailbox) as Rc<dyn OpenGroup>;
-    if liveness.open(group, &mailbox.known.config, open) {
+    if liveness.open(group, &mailbox.config(), open) {
         let credentials = liveness::credentials(replica, boot);
         transport.attach(NODE_GROUP, credentials, liveness::inbox(&liveness));
     }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::ready::{SharedReady, Slot};
@@ -60,12 +61,15 @@ pub(crate) enum Refused {
 /// The part that other threads reach.
 pub(crate) struct SharedMailbox<SM: StateMachine> {
     pub(crate) known: Known,
+    /// That of the settings, to be looked at without the lock.
+    pub(super) max_command_bytes: AtomicUsize,
     pub(super) ready: Arc<SharedReady>,
     pub(super) slot: Slot,
     pub(super) state: Mutex<SharedState<SM>>,
 }
 
 pub(super) struct SharedState<SM: StateMachine> {
+    pub(super) config: Arc<Config>,
     pub(super) requests: VecDeque<SharedRequest<SM>>,
     pub(super) load: Load,
     pub(super) inbox: InboxLoad,
@@ -78,6 +82,20 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The settings of the group.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.lock().config)
+    }
+
+    pub(crate) fn max_command_bytes(&self) -> usize {
+        self.max_command_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn configure(&self, config: Arc<Config>) {
+        self.max_command_bytes.store(config.max_command_bytes, Ordering::Relaxed);
+        self.lock().config = config;
+    }
+
     /// Takes a request that holds nothing. Errors: the group has ended.
     pub(crate) fn request(&self, request: SharedRequest<SM>) -> Result<(), End> {
         self.add(self.open()?, request);
@@ -87,7 +105,7 @@ impl<SM: StateMachine> SharedMailbox<SM> {
     /// Takes a request that holds so much until it is answered.
     pub(crate) fn limited(&self, request: SharedRequest<SM>, load: Load) -> Result<(), Refused> {
         let mut state = self.open().map_err(Refused::End)?;
-        let Config { max_queued_bytes, max_pending_reads, .. } = *self.known.config;
+        let Config { max_queued_bytes, max_pending_reads, .. } = *state.config;
         let bytes = state.load.bytes.saturating_add(load.bytes);
         let reads = state.load.reads.saturating_add(load.reads);
         if load.bytes > 0 && bytes > max_queued_bytes || load.reads > 0 && reads > max_pending_reads

@@ -44,7 +44,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         output: &mut Box<Output>,
     ) -> Result<bool, Fatal> {
         let due_for = self.wake_at.map_or(Duration::ZERO, |at| now - at);
-        self.delays.turn_begins(now, due_for, self.mailbox.known.config.heartbeat_interval);
+        self.delays.turn_begins(now, due_for, self.engine.config().heartbeat_interval);
         if now >= self.wall_at {
             self.wall_at = now + WALL_RESOLUTION;
             self.engine.set_wall_clock(self.rt.wall_clock());
@@ -134,7 +134,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// another node.
     fn begin_to_stop(&mut self, now: Instant) {
         self.engine.step(now, Input::Resign);
-        let until = now + self.mailbox.known.config.request_timeout;
+        let until = now + self.engine.config().request_timeout;
         let transfers = self.engine.is_resigning();
         tracing::info!(replica = %self.engine.replica(), group = self.group, transfers, "stops");
         self.stopping = Some(Stopping { until, transfers });
@@ -179,7 +179,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         if self.stopping.is_some() && !is_message {
             refuse(request, &End::Shutdown);
         } else if waits {
-            let until = now + self.mailbox.known.config.request_timeout;
+            let until = now + self.engine.config().request_timeout;
             self.pass_on(now, until, request);
         } else {
             self.take(now, request);
@@ -330,7 +330,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 let _ = reply.send(Err(refusal.clone()));
             }
         }
-        let config = &self.mailbox.known.config;
+        let config = self.engine.config();
         self.waits.look(now, self.group, config, &self.engine, &*self.transport);
         if let Some((write, content)) = write.take()
             && self.append(write, content) == Appended::Durable
@@ -371,7 +371,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             (replies.leaderless.expires_at(), replies.leadership.wake_at());
         drop(replies);
         // The last answers are the applying task's: look again soon whether they are given.
-        let soon = now + self.mailbox.known.config.heartbeat_interval;
+        let soon = now + self.engine.config().heartbeat_interval;
         let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
         let forwarding_at = self.forwarding_at(now);
         let waits_at = self.waits.wake_at();
@@ -421,7 +421,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         if !self.replies.borrow().awaits_beyond(committed) {
             self.stalled_at = None;
         } else if risen || self.stalled_at.is_none() {
-            self.stalled_at = Some(now + self.mailbox.known.config.request_timeout);
+            self.stalled_at = Some(now + self.engine.config().request_timeout);
         } else if self.stalled_at.is_some_and(|at| at <= now) {
             self.stalled_at = None;
             let reads = self.replies.borrow_mut().give_up_beyond(committed);
@@ -543,7 +543,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }
             metrics.round_trip = engine.round_trip();
-            let config = &self.mailbox.known.config;
+            let config = self.engine.config();
             metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.last_log_id = engine.last_log_id();
             metrics.storage_full = engine.waits_for_space();

@@ -359,6 +359,17 @@ impl Cluster {
         self.act(id);
     }
 
+    /// A node goes on with other settings.
+    pub(crate) fn configure(&mut self, id: NodeId, change: impl FnOnce(&mut Config)) {
+        let now = self.now;
+        let engine = self.running(id);
+        let mut config = Config::clone(engine.config());
+        change(&mut config);
+        assert_eq!(config.validate(), Ok(()));
+        engine.configure(now, config.into());
+        self.act(id);
+    }
+
     /// A change of the membership is wanted, or that one is cancelled.
     pub(crate) fn change(&mut self, id: NodeId, request: ChangeRequest) {
         self.step(id, vec![Input::Change(Box::new(request))]);
