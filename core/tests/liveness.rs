@@ -348,3 +348,54 @@ fn a_silent_node_costs_nothing_and_is_not_forgotten() {
     assert_eq!(cluster.engines[&3].committed(), 11);
     assert_eq!(cluster.roles(), [(1, Role::Leader)]);
 }
+
+impl Cluster {
+    fn configure(&mut self, id: u64, change: impl FnOnce(&mut Config)) {
+        let mut config = Config::clone(self.engines[&id].config());
+        change(&mut config);
+        let now = self.now;
+        self.engine(id).configure(now, config.into());
+        self.step(id, Input::Wake);
+    }
+}
+
+/// Followers that rest count on the leader's node, and must not count on it any more.
+#[test]
+fn a_leader_that_is_not_to_send_heartbeats_ends_the_rest() {
+    let mut cluster = Cluster::resting();
+    cluster.configure(1, |config| config.heartbeats = false);
+    let heartbeat = |m: &&Message| matches!(m.body, Body::Append { .. });
+    assert_eq!(cluster.sent.iter().filter(heartbeat).count(), 2);
+    cluster.sent.clear();
+    cluster.run(Duration::from_millis(900));
+    assert!(cluster.sent.is_empty(), "these were the last ones: {:?}", cluster.sent);
+    assert_eq!(cluster.roles(), [(1, Role::Leader)]);
+    cluster.run(Duration::from_secs(3));
+    assert!(matches!(cluster.roles()[..], [(2 | 3, Role::Leader)]), "another leads");
+}
+
+/// The timers of a group at rest do not begin because its settings change.
+#[test]
+fn a_group_that_rests_goes_on_resting_with_other_timeouts() {
+    let mut cluster = Cluster::resting();
+    for id in IDS {
+        cluster.configure(id, |config| config.election_timeout = Duration::from_millis(300));
+    }
+    cluster.sent.clear();
+    cluster.run(HOUR);
+    assert_eq!(cluster.roles(), [(1, Role::Leader)]);
+    assert_eq!(cluster.engines[&1].hard_state().term, Term(2));
+    assert!(cluster.sent.is_empty(), "{:?}", cluster.sent);
+}
+
+#[test]
+fn a_follower_that_rests_and_is_not_to_campaign_leaves_a_dead_leader() {
+    let mut cluster = Cluster::resting();
+    cluster.configure(2, |config| config.elections = false);
+    cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2)];
+    cluster.silent(2, 1);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.engines[&2].role(), Role::Follower);
+    assert_eq!(cluster.engines[&2].leader(), None);
+    assert_eq!(cluster.wake_at[&2], None, "it has nothing to wait for");
+}

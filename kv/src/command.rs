@@ -48,6 +48,8 @@ pub(crate) enum Local {
     RaftTransfer(Option<u64>),
     /// RAFT CAMPAIGN.
     RaftCampaign,
+    /// RAFT CONFIG, with names and values of settings in turn.
+    RaftConfig(Vec<Bytes>),
     /// RAFT MEMBERS, ADD and the others about the membership.
     Membership(Box<change::Request>),
     /// The answer, after which the connection is closed: nothing behind it in a pipeline is

@@ -28,6 +28,7 @@ use crate::read::Read;
 use crate::reply::{Protocol, Reply};
 use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
 use crate::server::ClientSlot;
+use crate::settings;
 use crate::write::Batch;
 
 /// What an idle connection reads into, in bytes: all its buffers while nothing is going on.
@@ -436,6 +437,7 @@ impl<R: Network> Connection<'_, R> {
                 leadership::transferred(self.slot.server.raft.transfer_leadership(to).await)
             }
             Local::RaftCampaign => leadership::campaigned(self.slot.server.raft.campaign().await),
+            Local::RaftConfig(words) => settings::answer(&self.slot.server.raft, &words).await,
             // A change takes until its nodes have caught up. It goes on if the client goes.
             Local::Membership(request) => change::answer(&self.slot.server, *request).await,
             Local::Close(reply) => return Err(self.last_answer(&reply).await),

@@ -26,6 +26,7 @@ mod reply;
 mod request;
 mod serve;
 mod server;
+mod settings;
 mod signals;
 mod snapshot;
 mod store;

@@ -265,6 +265,9 @@ fn config(draw: &Draw, profile: Profile, wall_clocks: &Generator) -> Config {
         retained_bytes,
         max_retained_bytes: retained_bytes + draw.size(1..256 * KIB),
         replace_lost_disks: true,
+        elections: true,
+        heartbeats: true,
+        pre_vote: true,
         max_pending_reads: draw.bytes(2..1000),
     }
 }

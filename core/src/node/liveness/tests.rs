@@ -249,3 +249,55 @@ fn an_inbox_of_one_group_takes_what_is_for_others() {
     one.turn(now);
     assert_eq!(one.told(), ["alive in 9"]);
 }
+
+/// A shorter timeout counts from when it is set; a shorter interval, too.
+#[test]
+fn other_timeouts_disturb_nobody_and_hold() {
+    let (mut one, mut two) = (Node::new(1, 5), Node::new(2, 9));
+    let mut now = Instant::default() + HOUR;
+    for _ in 0..5 {
+        tick(&mut now, &mut one, &mut two);
+    }
+    one.told();
+    let times = |interval, timeout| Config {
+        heartbeat_interval: interval,
+        election_timeout: timeout,
+        ..Config::default()
+    };
+    let set = |node: &Node, interval, timeout| {
+        for group in [1, 2] {
+            node.liveness.set_times(group, &times(interval, timeout));
+        }
+    };
+    // Node 2 was heard of nine tenths of a second ago, which is long by now.
+    for _ in 0..8 {
+        now += TICK;
+        one.turn(now);
+    }
+    now += TICK;
+    set(&one, TICK / 10, TICK);
+    one.turn(now);
+    assert_eq!(one.told(), [] as [&str; 0]);
+    assert_eq!(one.beats.wake_at(), Some(now + TICK / 10));
+    for _ in 0..10 {
+        now += TICK / 10;
+        one.turn(now);
+    }
+    assert_eq!(one.told(), ["silent"]);
+
+    // One group with longer times is enough for a longer timeout, but not for a longer interval.
+    one.liveness.set_times(2, &times(TICK, 100 * TICK));
+    tick(&mut now, &mut one, &mut two);
+    assert_eq!(one.told(), ["alive in 9"]);
+    for _ in 0..900 {
+        now += TICK / 10;
+        one.turn(now);
+    }
+    assert_eq!(one.told(), [] as [&str; 0]);
+    assert_eq!(one.beats.wake_at(), Some(now + TICK / 10));
+    for _ in 0..100 {
+        now += TICK / 10;
+        one.turn(now);
+    }
+    assert_eq!(one.told(), ["silent"]);
+}
