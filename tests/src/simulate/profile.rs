@@ -110,8 +110,8 @@ impl Profile {
         let possible: &[Fault] = match self {
             Self::Calm => &[],
             Self::Default | Self::Snapshots | Self::Endings => &Fault::ALL,
-            Self::Network => &[Partitions, Stalls, Resets, Crashes, Strangers],
-            Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions],
+            Self::Network => &[Partitions, Stalls, Resets, Crashes, Strangers, Settings],
+            Self::Crashes => &[Crashes, Pauses, Slowness, Restarts, Partitions, Settings],
             Self::Disks => &[
                 DiskErrors,
                 DiskFull,
@@ -138,6 +138,7 @@ impl Profile {
                 WallClocks,
                 DiskStalls,
                 DiskFull,
+                Settings,
             ],
             Self::Identity => {
                 &[Upheavals, PutBacks, Copies, Swaps, LateMessages, Crashes, Partitions, Wipes]

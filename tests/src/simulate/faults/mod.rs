@@ -15,6 +15,7 @@ mod network;
 mod processes;
 mod put_backs;
 mod rot;
+mod settings;
 pub mod strangers;
 mod upheavals;
 
@@ -58,10 +59,11 @@ pub enum Fault {
     Names,
     Descriptors,
     Memberships,
+    Settings,
 }
 
 impl Fault {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -89,6 +91,7 @@ impl Fault {
         Self::Names,
         Self::Descriptors,
         Self::Memberships,
+        Self::Settings,
     ];
 
     /// Whether it may go wrong while memberships change. Others count on the founders being the
@@ -128,6 +131,7 @@ impl Fault {
                 | Self::Names
                 | Self::Descriptors
                 | Self::Memberships
+                | Self::Settings
         )
     }
 }
@@ -162,6 +166,7 @@ impl fmt::Display for Fault {
             Self::Names => "names",
             Self::Descriptors => "descriptors",
             Self::Memberships => "memberships",
+            Self::Settings => "settings",
         })
     }
 }
@@ -208,6 +213,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Names => names::names(calm).await,
         Fault::Descriptors => descriptors::descriptors(calm).await,
         Fault::Memberships => memberships::memberships(calm).await,
+        Fault::Settings => settings::settings(calm).await,
     }
 }
 
