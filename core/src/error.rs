@@ -277,11 +277,11 @@ pub enum InitializeError {
         listed: BTreeSet<NodeId>,
     },
     /// This replica was removed from the group: its node has left, or another disk of the node has
-    /// taken its place. The other groups of its store may still count on it.
-    /// [`Node::remove`](crate::Node::remove) deletes what this one has left there; it must not be
-    /// opened on this store again then, as its votes are forgotten.
+    /// taken its place; or the group was [removed](crate::Node::remove) from this store. The other
+    /// groups of the store may still count on it. `Node::remove` deletes what this one has left
+    /// there.
     #[error(
-        "this replica was removed from the group. If another disk of the node has taken its place, start the node on that one. Only if that one is lost, or the node is to be added again, and a majority of the other nodes of each group runs, start it with an empty folder"
+        "this replica was removed from the group, or the group from this store. If another disk of the node has taken its place, start the node on that one. Only if that one is lost, or the node is to be added again, and a majority of the other nodes of each group runs, start it with an empty folder"
     )]
     Spent,
     /// The list can't be one.

@@ -90,9 +90,10 @@ pub trait LogStore: 'static {
     /// is not open.
     fn release(&self, group: GroupId);
 
-    /// Removes a group with its log, hard state, standing and snapshots. Durable when it returns:
-    /// from then on the group is empty, also after a crash. Other groups are not affected. The
-    /// space is free as soon as no other group needs the files.
+    /// Removes a group with its log, hard state and snapshots, and with its standing unless that is
+    /// [`Spent`](crate::Standing::Spent): a replica that is out of use stays so. Durable when it
+    /// returns: from then on the group is otherwise empty, also after a crash. Other groups are not
+    /// affected. The space is free as soon as no other group needs the files.
     ///
     /// The group must be [released](LogStore::release), and its drafts finished or dropped. Writes
     /// of it that wait for space are dropped, and their completions tell

@@ -212,14 +212,16 @@ impl Logs {
         entries.slice(first..first + held)
     }
 
-    /// Nothing is left of a group.
+    /// Nothing is left of a group, but that it is spent.
     pub(crate) fn remove(&mut self, group: GroupId) {
+        // Whatever comes of it from now on, nothing before is missing.
+        let mut left = Log::new(true);
         if let Some(log) = self.logs.remove(&group) {
             self.cached -= log.recent.bytes();
+            left.keep_spent(&log);
         }
-        if !self.whole {
-            // Whatever comes of it from now on, nothing before is missing.
-            self.logs.insert(group, Log::new(true));
+        if !self.whole || !left.is_vacant() {
+            self.logs.insert(group, left);
         }
     }
 

@@ -74,6 +74,14 @@ impl Log {
         }
     }
 
+    /// Takes over that the group is out of use, if that is so.
+    pub(crate) fn keep_spent(&mut self, removed: &Self) {
+        if removed.standing == Standing::Spent {
+            self.standing = Standing::Spent;
+            self.recorded_in.standing = removed.recorded_in.standing;
+        }
+    }
+
     /// The index of the first entry in memory.
     pub(crate) fn first_recent(&self) -> Index {
         self.recent.first().unwrap_or(self.log_meta.last().index + 1)

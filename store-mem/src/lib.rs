@@ -186,7 +186,11 @@ impl LogStore for MemStore {
         if open.contains(&group) || drafts > 0 {
             return Err(StoreError::GroupInUse(group));
         }
-        logs.remove(&group);
+        if let Some(log) = logs.remove(&group)
+            && log.standing == Standing::Spent
+        {
+            logs.insert(group, Log { standing: Standing::Spent, ..Log::default() });
+        }
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use futures::{FutureExt, pin_mut};
 use quorate::rt::Files;
 use quorate::sim::Sim;
 use quorate::{
-    At, Executor, Fatal, FileConfig, FileStore, LocalNetwork, LocalRaft, LocalTransport, LogStore,
-    MemStore, Node, Recovered, StartError, StateMachine, StoreError, WriteError,
+    At, Executor, Fatal, FileConfig, FileStore, InitializeError, LocalNetwork, LocalRaft,
+    LocalTransport, LogStore, MemStore, Node, Recovered, Standing, StartError, StateMachine,
+    StoreError, WriteError,
 };
 use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, run, settle};
 use serde::{Deserialize, Serialize};
@@ -294,20 +295,28 @@ async fn a_removed_group_is_empty<R: Executor>(rt: R) {
     let node = started(&rt, MemStore::new()).await;
     let other = formed(&node, 2, Journal::default()).await;
     other.write("kept".to_owned()).await.expect("writes");
+    let raft = formed(&node, 1, Journal::default()).await;
+    raft.write("a".to_owned()).await.expect("writes");
+    raft.snapshot().await.expect("is taken");
+    let stopped = raft.stopped();
+    node.remove(1).await.expect("is removed");
+    stopped.await.expect("it was stopped in order");
     for _ in 0..3 {
-        let raft = formed(&node, 1, Journal::default()).await;
-        assert!(lines(&raft).await.is_empty());
-        raft.write("a".to_owned()).await.expect("writes");
-        raft.snapshot().await.expect("is taken");
-        let stopped = raft.stopped();
+        // It has forgotten what it promised, so it is part of nothing any more.
+        let raft = node.group(1).config(quick()).open_local(Journal::default()).await;
+        let raft = raft.expect("opens");
+        let metrics = raft.metrics().borrow().clone();
+        assert!(metrics.removed && metrics.membership.is_none());
+        let refused = raft.initialize([(1, "here")]).await;
+        assert!(matches!(refused, Err(InitializeError::Spent)), "{refused:?}");
         node.remove(1).await.expect("is removed");
-        stopped.await.expect("it was stopped in order");
         assert_eq!(node.groups(), [2]);
         node.remove(1).await.expect("there is nothing to remove");
     }
-    // It could be the member of another cluster's group now.
-    let raft = node.group(1).config(quick()).open_local(Fuse::default()).await.expect("opens");
-    assert!(raft.metrics().borrow().membership.is_none());
+    // One that has never begun can still be anything.
+    node.group(3).config(quick()).open_local(Journal::default()).await.expect("opens");
+    node.remove(3).await.expect("is removed");
+    assert!(lines(&formed(&node, 3, Journal::default()).await).await.is_empty());
     assert_eq!(lines(&other).await, ["kept"]);
     let refused = node.remove(u64::MAX).await;
     assert!(matches!(refused, Err(StartError::GroupId)), "{refused:?}");
@@ -331,14 +340,14 @@ async fn a_removed_group_stays_removed_on_disk<R: Files>(rt: R) {
         rafts.push(raft.expect("opens"));
         assert_eq!(lines(rafts.last().expect("was pushed")).await, [format!("of {group}")]);
     }
-    let raft = formed(&node, 2, Journal::default()).await;
-    assert!(lines(&raft).await.is_empty());
-    raft.write("anew".to_owned()).await.expect("writes");
-    drop(node);
-
-    let node = started(&rt, opens().await).await;
-    let raft = node.group(2).config(quick()).open_local(Journal::default()).await.expect("opens");
-    assert_eq!(lines(&raft).await, ["anew"]);
+    for _ in 0..2 {
+        let raft = node.group(2).config(quick()).open_local(Journal::default()).await;
+        let raft = raft.expect("opens");
+        assert!(raft.metrics().borrow().removed);
+        let refused = raft.initialize([(1, "here")]).await;
+        assert!(matches!(refused, Err(InitializeError::Spent)), "{refused:?}");
+        node.remove(2).await.expect("is removed");
+    }
 }
 
 async fn a_group_that_is_not_open_is_removed<R: Executor>(rt: R) {
@@ -349,7 +358,8 @@ async fn a_group_that_is_not_open_is_removed<R: Executor>(rt: R) {
     node.stop(1).await;
     assert_ne!(store.inspect(1), Recovered::default());
     node.remove(1).await.expect("is removed");
-    assert_eq!(store.inspect(1), Recovered::default());
+    let left = Recovered { standing: Standing::Spent, ..Recovered::default() };
+    assert_eq!(store.inspect(1), left);
     assert_ne!(store.inspect(2), Recovered::default());
     node.remove(7).await.expect("the store has never heard of it");
     assert_eq!(node.groups(), [2]);
@@ -366,8 +376,8 @@ async fn a_group_that_is_being_opened_or_removed_is_not_removed<R: Executor>(rt:
         both => panic!("nobody has removed it: {both:?}"),
     };
     assert!(matches!(refused, Ok(()) | Err(StartError::GroupIsOpen(1))), "{refused:?}");
-    let raft = formed(&node, 1, Journal::default()).await;
-    assert!(lines(&raft).await.is_empty());
+    let raft = node.group(1).config(quick()).open_local(Journal::default()).await.expect("opens");
+    assert!(raft.metrics().borrow().removed);
 }
 
 /// Its draft is dropped with the task that writes it, which may be after the group has ended.
@@ -383,7 +393,8 @@ async fn a_group_is_removed_while_a_snapshot_of_it_is_written<R: Executor>(rt: R
     node.remove(1).await.expect("is removed");
     assert_eq!(store.open(), 0);
     assert!(snapshot.await.is_err());
-    assert_eq!(store.inspect(1), Recovered::default());
+    let left = Recovered { standing: Standing::Spent, ..Recovered::default() };
+    assert_eq!(store.inspect(1), left);
 }
 
 /// An operator removes a group from a node whose disk is full, as its entries have no space.
@@ -421,7 +432,8 @@ fn a_group_whose_entries_wait_for_space_is_removed() {
         }
         node.shutdown().await.expect("stops in order");
         let store = FileStore::open_with(&rt, "/store", config).await.expect("opens");
-        assert_eq!(store.recover(1).await.expect("is there"), Recovered::default());
+        let left = Recovered { standing: Standing::Spent, ..Recovered::default() };
+        assert_eq!(store.recover(1).await.expect("is there"), left);
         let again = started(&rt, store).await;
         let other = again.group(2).config(quick()).open_local(Journal::default()).await;
         assert_eq!(lines(&other.expect("opens")).await.len(), 6);

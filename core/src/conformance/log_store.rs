@@ -17,7 +17,7 @@ use self::writes::{content, entries, entry, hard_state, marks, standing};
 use super::CLUSTER;
 use crate::{
     Appended, Completion, Entries, GroupId, Identity, Index, LogId, LogStore, LogWrite, NodeId,
-    SnapshotMeta, StoreError,
+    SnapshotMeta, Standing, StoreError,
 };
 
 mod durability;
@@ -87,8 +87,8 @@ macro_rules! log_store_suite {
                 keeps_snapshots, reads_snapshots_from_anywhere, opens_nothing_else, forgets_drafts,
                 forgets_what_is_not_named, writes_snapshots_side_by_side, finishes_a_snapshot_again,
                 reads_a_snapshot_that_is_superseded, opens_a_group_once, completes_what_was_released,
-                removes_groups, removes_nothing_in_use, survives_a_power_loss, waits_for_space,
-                votes_on_a_full_disk, replaces_what_waits_for_space,
+                removes_groups, keeps_that_a_removed_group_is_spent, removes_nothing_in_use,
+                survives_a_power_loss, waits_for_space, votes_on_a_full_disk, replaces_what_waits_for_space,
                 removes_what_waits_for_space
             } }
 
@@ -295,9 +295,14 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
         outcome
     }
 
-    /// The group was removed.
+    /// The group was removed. That it was spent is left of it.
     fn forget(&mut self, group: GroupId) {
-        self.groups.insert(group, History::opened(Log::default(), vec![]));
+        let standing = self.log(group).standing.clone();
+        let mut left = Log::default();
+        if standing == Standing::Spent {
+            left.standing = standing;
+        }
+        self.groups.insert(group, History::opened(left, vec![]));
     }
 
     /// Writes durably.

@@ -44,17 +44,17 @@ use futures::future::{self, Shared};
 use quorate_rt::{Executor, TaskError, yield_now};
 
 use self::delays::Delays;
-use self::group::bug;
 use self::group::mailbox::Mailbox;
+use self::group::{Lease, bug};
 use self::groups::{Groups, OF_LIVENESS};
 use self::liveness::{Beats, Liveness};
 use self::turns::Loop;
 use crate::error::{Fatal, StartError, StoreError};
-use crate::identity::{Boot, Identity, Replica};
-use crate::log_store::LogStore;
+use crate::identity::{Boot, Identity, Replica, Standing};
+use crate::log_store::{Appended, Completion, LogStore, LogWrite, Recovered};
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, HardState, LogId, NodeId};
 
 /// A running node, which hosts any number of Raft groups on one log store and one transport. It
 /// lives on the thread that started it.
@@ -238,9 +238,13 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// Only the data of this node is removed. The group's other members are not told, and still
     /// count this node as a member: [`Raft::change_membership`] changes that.
     ///
-    /// Remove a group from a node that is no longer a member of it, or from all of its nodes. A
-    /// member that opens a removed group again has forgotten entries that it acknowledged and votes
-    /// that it gave, as if its disk had been put back.
+    /// Remove a group from a node that is no longer a member of it, or from all of its nodes.
+    ///
+    /// A group that has begun on this node, or has been promised to somebody, is *spent* on this
+    /// store from then on: opened again it is empty, and takes part in nothing
+    /// ([`Metrics::removed`](crate::Metrics::removed), [`InitializeError::Spent`]), as it has
+    /// forgotten entries that it acknowledged and votes that it gave. So give a new group a new
+    /// number. The store keeps a few bytes for each group that was removed.
     ///
     /// # Errors
     /// [`StartError::GroupIsOpen`] if the group is being opened or removed by somebody else.
@@ -259,6 +263,7 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
         let Some((store, _)) = self.parts.store_and_transport() else {
             return Err(StartError::Shutdown);
         };
+        spend(&store, group).await?;
         // A snapshot that the group was writing goes when the runtime gets to its cancelled task.
         for _ in 0..GOES_WITHIN {
             match store.remove(group).await {
@@ -267,6 +272,26 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
             }
         }
         Ok(store.remove(group).await?)
+    }
+}
+
+/// Has a store remember that a group is out of use, if it has ever been in use.
+async fn spend<S: LogStore>(store: &Rc<S>, group: GroupId) -> Result<(), StoreError> {
+    let Recovered { hard_state, standing, snapshot, log_meta, .. } = store.recover(group).await?;
+    let _lease = Lease::new(store, group);
+    let is_unused = hard_state == HardState::default()
+        && standing == Standing::Empty
+        && snapshot.is_none()
+        && log_meta.last() == LogId::ZERO;
+    if is_unused || standing == Standing::Spent {
+        return Ok(());
+    }
+    let (sender, outcome) = oneshot::channel();
+    let done = Completion::new(move |outcome| drop(sender.send(outcome)));
+    let standing = Some(Box::new(Standing::Spent));
+    match store.append(group, LogWrite { standing, ..LogWrite::default() }, done) {
+        Appended::Durable => Ok(()),
+        Appended::Pending => outcome.await.unwrap_or(Err(StoreError::Abandoned)),
     }
 }
 

@@ -81,6 +81,7 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         keeps_snapshots,
         survives_a_power_loss,
         removes_groups,
+        keeps_that_a_removed_group_is_spent,
         waits_for_space,
         votes_on_a_full_disk,
         removes_what_waits_for_space

@@ -3,7 +3,7 @@
 use quorate_rt::Executor;
 
 use super::{Scene, StoreFactory, content, entries, hard_state, marks, standing};
-use crate::{GroupId, LogStore, LogWrite, Recovered, StoreError};
+use crate::{GroupId, LogStore, LogWrite, Recovered, Standing, StoreError};
 
 const GROUP: GroupId = 7;
 const OTHER: GroupId = 8;
@@ -45,7 +45,7 @@ pub async fn completes_what_was_released<R: Executor, F: StoreFactory<R>>(rt: R,
     scene.reopen().await.check().await;
 }
 
-/// Whatever it held, nothing is left of it, at once and after each opening; and it can begin anew.
+/// Whatever it held, nothing is left of it but that it is spent, at once and after each opening; and it can begin anew.
 /// Other groups keep what they have.
 #[doc(hidden)]
 pub async fn removes_groups<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
@@ -74,7 +74,8 @@ pub async fn removes_groups<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) 
         assert!(scene.read(GROUP, last, last + 1).await.is_err(), "it was removed");
         if life % 3 == 0 {
             let recovered = scene.store.recover(GROUP).await.expect("it is an empty one");
-            assert_eq!(recovered, Recovered::default());
+            let standing = scene.log(GROUP).standing.clone();
+            assert_eq!(recovered, Recovered { standing, ..Recovered::default() });
         } else {
             // Compares what is left with what should be: nothing.
             scene = scene.reopen().await;
@@ -85,6 +86,42 @@ pub async fn removes_groups<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) 
     }
     // In the place of much larger ones.
     scene.put(GROUP, entries(1, 1, 2)).await;
+    scene = scene.reopen().await;
+    scene.check().await;
+}
+
+/// A group that is out of use stays so, however often it is removed, and whatever others write.
+#[doc(hidden)]
+pub async fn keeps_that_a_removed_group_is_spent<R: Executor, F: StoreFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let spent = || Some(Box::new(Standing::Spent));
+    let mut scene = Scene::open(rt, factory, &[GROUP, OTHER]).await;
+    scene.put(GROUP, LogWrite { standing: standing(1).standing, ..entries(1, 1, 40) }).await;
+    scene.take_snapshot(GROUP, 20, content(1, 20_000)).await;
+    scene.put(GROUP, LogWrite { standing: spent(), ..LogWrite::default() }).await;
+    for life in 1..6 {
+        scene.store.release(GROUP);
+        scene.store.remove(GROUP).await.expect("it is released");
+        scene.forget(GROUP);
+        if life % 2 == 0 {
+            let recovered = scene.store.recover(GROUP).await.expect("it is an empty one");
+            let standing = scene.log(GROUP).standing.clone();
+            assert_eq!(recovered, Recovered { standing, ..Recovered::default() });
+        } else {
+            scene = scene.reopen().await;
+            scene.check().await;
+        }
+        // Enough that what was told of the group first is told again elsewhere.
+        let first = scene.log(OTHER).last().index + 1;
+        for index in first..first + 20 {
+            scene.put(OTHER, entries(3, index, index)).await;
+            scene.take_snapshot(OTHER, index, content(index, 20_000)).await;
+            let purge = scene.log(OTHER).snapshot.as_ref().map(|snapshot| snapshot.log_id);
+            scene.put(OTHER, LogWrite { purge, ..LogWrite::default() }).await;
+        }
+    }
     scene = scene.reopen().await;
     scene.check().await;
 }
