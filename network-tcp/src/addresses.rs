@@ -5,7 +5,7 @@
 //! of them so far. The address that a group has changed to last is used. Configurations of
 //! different groups have no order, so after a restart it is not known which of them is newer: then
 //! the address of the group that was opened first is used. Whenever that leads nowhere, the others
-//! are tried in turn ([`Addresses::nth`]).
+//! are tried in turn ([`Addresses::nth`]), for a shorter time each.
 //!
 //! When an address is changed, the node still listens at the one before, until it is started again.
 //! So that one is kept as a last resort, until the node has been reached at the new one.

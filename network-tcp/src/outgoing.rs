@@ -15,6 +15,7 @@ use quorate_rt::channel::Signal;
 use quorate_rt::{Executor, Instant, Network, ReadHalf, Stream, WriteHalf};
 use thiserror::Error;
 
+use crate::config::Timing;
 use crate::dialling::{in_order, open};
 use crate::handshake::{Answer, Confirm, Hello, Lane, Party, Refusal, Role, VERSIONS, judge, mac};
 use crate::lines::{Cause, Suppressed};
@@ -76,9 +77,16 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
     loop {
         link.until_wanted().await;
         link.attempt_begins();
-        let address = state.addresses.borrow().nth(to, failures);
+        let (address, newest) = {
+            let addresses = state.addresses.borrow();
+            (addresses.nth(to, failures), addresses.nth(to, 0))
+        };
+        let timing = match address == newest {
+            true => state.timing,
+            false => Timing { connect: state.timing.connect_elsewhere, ..state.timing },
+        };
         let address = address.as_deref().unwrap_or(&link.address.at);
-        let lost = match connect(&state, &link, address).await {
+        let lost = match connect(&state, &link, &timing, address).await {
             Ok(connection) if !state.still_holds(&connection.own, connection.proven) => {
                 continue; // With what this node is now.
             }
@@ -181,9 +189,9 @@ struct Connection<S: Stream> {
 async fn connect<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
+    timing: &Timing,
     name: &str,
 ) -> Result<Connection<R::Stream>, ConnectError> {
-    let timing = &state.timing;
     let known = || state.addresses.borrow().found(name);
     let looking = pin!(resolve(&state.rt, timing, name));
     let patience = pin!(state.rt.sleep(timing.lookup_patience));
@@ -195,7 +203,7 @@ async fn connect<R: Network>(
             }
             if let Some(known) = known() {
                 tracing::debug!(name, ?known, "a look-up takes long; trying what the name was");
-                if let Ok(connection) = reach(state, link, known).await {
+                if let Ok(connection) = reach(state, link, timing, known).await {
                     return Ok(connection);
                 }
             }
@@ -209,10 +217,10 @@ async fn connect<R: Network>(
             if name.parse::<SocketAddr>().is_err() {
                 state.addresses.borrow_mut().set_found(name, addresses.clone());
             }
-            reach(state, link, addresses).await
+            reach(state, link, timing, addresses).await
         }
         (Err(unknown), Some(known)) => {
-            reach(state, link, known).await.map_err(|error| match error {
+            reach(state, link, timing, known).await.map_err(|error| match error {
                 ConnectError::Io(error) => {
                     let both = format!("{unknown}; at its last known addresses: {error}");
                     ConnectError::Io(io::Error::new(error.kind(), both))
@@ -229,16 +237,17 @@ async fn connect<R: Network>(
 async fn reach<R: Network>(
     state: &Rc<State<R>>,
     link: &Rc<Link>,
+    timing: &Timing,
     mut addresses: Vec<SocketAddr>,
 ) -> Result<Connection<R::Stream>, ConnectError> {
     let mut refused = None;
     loop {
-        let (stream, at) = match open(&state.rt, &state.timing, &addresses).await {
+        let (stream, at) = match open(&state.rt, timing, &addresses).await {
             Ok(open) => open,
             Err(error) => return Err(refused.unwrap_or_else(|| error.into())),
         };
         let shaking = shake_hands(Rc::clone(state), Rc::clone(link), stream);
-        let shaken = within(&state.rt, state.timing.handshake, shaking).await;
+        let shaken = within(&state.rt, timing.handshake, shaking).await;
         let error = match shaken.map_err(ConnectError::from).flatten() {
             Ok(connection) => return Ok(connection),
             Err(error) => error,

@@ -166,6 +166,26 @@ fn a_peer_is_followed_to_where_its_name_moves_though_look_ups_are_slow() {
     assert!(hosts.simulation.network().connections(moved.id()) > 0);
 }
 
+/// As when a node is moved to another machine, and the old one is switched off: whatever is being
+/// tried when the node starts again.
+#[test]
+fn a_moved_peer_is_reached_soon_though_its_old_address_swallows_packets() {
+    for step in 0..20 {
+        let mut hosts = Hosts::new();
+        let moved = hosts.simulation.host("c");
+        let at = |host: &Host| BTreeMap::from([(replica(2), format!("{}:{PORT}", host.ip()))]);
+        start(&hosts.peer, member(2), BTreeMap::new());
+        hosts.transport = start(&hosts.dialler, member(1), at(&hosts.peer));
+        assert!(hosts.connects(1, SECOND));
+        hosts.transport.borrow().as_ref().expect("it is bound").set_peers(GROUP, &at(&moved));
+        hosts.lose_the_connection();
+        hosts.peer.crash(Crash::Power);
+        hosts.simulation.run_for(2 * SECOND + step * SECOND / 2);
+        start(&moved, rebooted(member(2)), BTreeMap::new());
+        assert!(hosts.connects(2, 3 * SECOND), "step {step}");
+    }
+}
+
 #[test]
 fn what_keeps_a_peer_from_being_reached_is_told_while_its_name_is_looked_up() {
     let mut hosts = Hosts::new();
