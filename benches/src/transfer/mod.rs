@@ -1,5 +1,7 @@
 //! How long writes pause while leadership is transferred: three nodes on one thread, in memory and
-//! on disk, with and without a delay between them.
+//! on disk, with and without a delay between them. And the same on virtual time, where delays and
+//! disks take exactly what they are told to, and code takes almost nothing: those rows show what
+//! the protocol costs.
 //!
 //! A write takes a round trip and, on disk, one write to the disks side by side. A linearizable
 //! read takes the round trip alone. So twice the round trip and one write to the disks is a read
@@ -10,10 +12,11 @@ mod delayed;
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use quorate::rt::yield_now;
+use anyhow::{Context, Result, bail, ensure};
+use quorate::rt::{Instant, yield_now};
+use quorate::sim::{DiskConfig, Simulation};
 use quorate::{
     At, Config, Executor, FileStore, Files, Launch, LocalNetwork, LocalRaft, LogStore, MemStore,
     Node, StateMachine, Tokio, WriteError,
@@ -36,6 +39,15 @@ pub(crate) struct Options {
     dir: PathBuf,
 }
 
+/// Delays from node to node, and what a disk takes to make a write durable, on virtual time.
+const VIRTUAL: [(Duration, Duration); 5] = [
+    (Duration::from_micros(100), Duration::from_millis(2)),
+    (Duration::from_micros(500), Duration::from_millis(2)),
+    (Duration::from_millis(1), Duration::from_millis(2)),
+    (Duration::from_millis(5), Duration::from_millis(2)),
+    (Duration::from_millis(20), Duration::from_millis(2)),
+];
+
 #[derive(Clone, Copy)]
 struct Work {
     transfers: usize,
@@ -51,6 +63,12 @@ pub(crate) fn bench(options: &Options) -> Bench {
             let run = Box::new(move || run(work, dir.as_deref()));
             cells.push(Row { group: group.clone(), row: row.to_owned(), run });
         }
+    }
+    for (delay, sync) in VIRTUAL {
+        let work = Work { transfers: options.transfers, delay };
+        let group = format!("{delay:?}");
+        let run = Box::new(move || on_virtual_time(work, sync));
+        cells.push(Row { group, row: format!("virtual, a disk takes {sync:?}"), run });
     }
     let time = |name| Column { name, unit: Unit::Time };
     Bench {
@@ -85,6 +103,26 @@ async fn on_disk<R: Files>(rt: &R, work: Work, dir: &Path) -> Result<Vec<f64>> {
     measure(rt, work, open).await
 }
 
+fn on_virtual_time(work: Work, sync: Duration) -> Result<Vec<f64>> {
+    let simulation = Simulation::new(7);
+    let host = simulation.host("all");
+    let moment = Duration::from_nanos(1);
+    host.disk().configure(DiskConfig {
+        latency: moment..2 * moment,
+        sync_latency: sync..sync + moment,
+        short_reads: 0.0,
+        ..DiskConfig::default()
+    });
+    let outcome = Rc::new(RefCell::new(None));
+    let shared = Rc::clone(&outcome);
+    host.start(async move |rt| {
+        let figures = on_disk(&rt, work, Path::new("logs")).await;
+        shared.replace(Some(figures));
+    });
+    ensure!(simulation.run_until(LONGEST, || outcome.borrow().is_some()), "it does not end");
+    outcome.take().context("it has ended")?
+}
+
 /// A state machine without state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Nothing;
@@ -102,6 +140,9 @@ struct Answers {
     times: RefCell<Vec<Instant>>,
     stop: Cell<bool>,
 }
+
+/// The longest for a run on virtual time.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// So many writes and reads are timed before the first transfer.
 const TIMED: usize = 200;
@@ -128,18 +169,19 @@ async fn measure<R: Executor, S: LogStore>(
     let raft = &rafts[leader as usize - 1];
     let (mut writes, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..TIMED {
-        let begun = Instant::now();
+        let begun = rt.now();
         raft.write(()).await?;
-        writes.push(begun.elapsed());
-        let begun = Instant::now();
+        writes.push(rt.now() - begun);
+        let begun = rt.now();
         raft.read(|_| ()).await?;
-        reads.push(begun.elapsed());
+        reads.push(rt.now() - begun);
     }
     let (write, round_trip) = (at(&mut writes, 0.5), at(&mut reads, 0.5));
 
     let answers = Rc::new(Answers::default());
-    let clients: Vec<_> =
-        rafts.iter().map(|raft| rt.spawn(client(raft.clone(), Rc::clone(&answers)))).collect();
+    let client =
+        |raft: &LocalRaft<Nothing>| rt.spawn(client(rt.clone(), raft.clone(), Rc::clone(&answers)));
+    let clients: Vec<_> = rafts.iter().map(client).collect();
     let mut pauses = Vec::new();
     for _ in 0..work.transfers {
         answered(rt, &answers, BETWEEN).await;
@@ -174,10 +216,10 @@ async fn answered<R: Executor>(rt: &R, answers: &Answers, more: usize) {
 
 /// Writes, one at a time. What is refused while leadership is transferred has had no effect, and is
 /// tried again.
-async fn client(raft: LocalRaft<Nothing>, answers: Rc<Answers>) -> Result<()> {
+async fn client<R: Executor>(rt: R, raft: LocalRaft<Nothing>, answers: Rc<Answers>) -> Result<()> {
     while !answers.stop.get() {
         match raft.write(()).await {
-            Ok(()) => answers.times.borrow_mut().push(Instant::now()),
+            Ok(()) => answers.times.borrow_mut().push(rt.now()),
             Err(WriteError::NotLeader { .. }) => yield_now().await,
             Err(error) => return Err(error.into()),
         }
