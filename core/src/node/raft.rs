@@ -324,10 +324,10 @@ impl<SM: StateMachine> Raft<SM> {
     /// leadership to itself has done so.
     ///
     /// The leader serves as usual until the other has caught up. Then it takes no more writes until
-    /// the other is elected, for two round trips and one write to the disks. Writes of this node's
-    /// handles wait meanwhile, and go to the next leader. Writes that a follower has passed on
-    /// meanwhile are refused with certainty ([`WriteError::NotLeader`]), and so are reads for which
-    /// the former leader's word did not come in time.
+    /// the other is elected, for two round trips and one or two writes to the disks. Writes of this
+    /// node's handles wait meanwhile, and go to the next leader. Writes that a follower has passed
+    /// on meanwhile are refused with certainty ([`WriteError::NotLeader`]), and so are reads for
+    /// which the former leader's word did not come in time.
     ///
     /// A transfer that nobody takes up within its deadline is given up, and the leader serves again
     /// at once. If a transfer to the same node is under way, this waits for that, with its
