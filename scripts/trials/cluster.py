@@ -200,7 +200,6 @@ def check_running(nodes):
 def run(trial):
     """Runs a trial in a temporary folder. Exits with 1 after a violation."""
     status = 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that what follows is cleaned up.
     with tempfile.TemporaryDirectory(prefix="quorate-trial-") as folder:
         try:
             trial(folder)
@@ -224,3 +223,5 @@ def tell_logs(folder):
 
 RUNNING = set()
 PROGRAM = program()
+# SIGTERM ends a script as an exception does, so that it cleans up.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
