@@ -217,6 +217,14 @@ bugs! {
     X13,
     /// All election timeouts are the same, and pre-candidates yield to whoever asks.
     X14,
+    /// A change is told to be done before its target is committed.
+    X15,
+    /// A change that is refused because another is under way is made after that.
+    X16,
+    /// A transfer counts as done when the voter has been told to take over.
+    X17,
+    /// A copy of a change that was refused is looked at anew.
+    X18,
 }
 
 impl fmt::Display for Bug {

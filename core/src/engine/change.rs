@@ -4,7 +4,8 @@
 //! What a configuration becomes next is decided by [`Membership::step`]. Here is what it takes:
 //! asking for those who are to become members, judging who has caught up, and a leader that leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::time::Duration;
 
 use quorate_rt::Instant;
@@ -13,7 +14,9 @@ use super::leader::Leader;
 use super::progress::Progress;
 use super::{Common, Engine, State};
 use crate::identity::{Replica, Standing};
-use crate::membership::{Begun, ChangeId, ChangeReply, ChangeRequest, Membership, Sight, Step};
+use crate::membership::{
+    Begun, ChangeId, ChangeKind, ChangeReply, ChangeRequest, Membership, Sight, Step,
+};
 use crate::message::Body;
 use crate::metrics::{ChangeProgress, ChangeWait, Obstacle};
 use crate::plant;
@@ -23,6 +26,10 @@ use crate::types::{LogId, NodeId};
 /// A leader that has no vote in the target tries so often to transfer leadership before it puts the
 /// target in force. If nobody takes over, the others elect somebody after that.
 const TRANSFERS: u32 = 2;
+
+/// A leader remembers its answers to so many requests. That is far more than can be asked for while
+/// a copy of one is on its way within a term.
+const MAX_ANSWERED: usize = 64;
 
 /// What a leader knows of the change that is under way.
 #[derive(Default)]
@@ -41,6 +48,8 @@ pub(super) struct OngoingChange {
     pub(super) heirs: Option<Voters>,
     /// A request that has come before the configuration in force was committed.
     noted: Option<ChangeRequest>,
+    /// What was said to the last requests for a change, the latest one last.
+    answered: VecDeque<(ChangeId, ChangeReply)>,
 }
 
 impl Engine {
@@ -136,7 +145,33 @@ impl Leader {
         }
     }
 
+    /// A request is sent again and again until there is an answer, so copies of it may come after
+    /// that. They get the same answer. Otherwise a change that was refused, as another one was
+    /// under way, would be made by the next copy when that one has ended.
+    ///
+    /// It is enough that the leader of this term remembers. A copy of an earlier term is not looked
+    /// at here, and what another leader makes of it is never committed: an entry of this term is.
+    /// And nobody believes a final answer of an earlier term: see
+    /// [`Common::forget_old_answers`].
     fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
+        let mut answered = self.change.answered.iter();
+        let is_begin = matches!(request.kind, ChangeKind::Begin { .. });
+        plant!(X16, is_begin = false);
+        plant!(X18, is_begin = false);
+        if let Some((_, reply)) = answered.find(|(id, _)| is_begin && *id == request.id) {
+            return reply.clone();
+        }
+        let reply = self.judge(common, request);
+        if is_begin && !matches!(reply, ChangeReply::Again | ChangeReply::Noted) {
+            self.change.answered.push_back((request.id, reply.clone()));
+            if self.change.answered.len() > MAX_ANSWERED {
+                self.change.answered.pop_front();
+            }
+        }
+        reply
+    }
+
+    fn judge(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
         if common.committed < self.first || self.hands_over() || common.log.waits_for_space() {
             return ChangeReply::Again;
         }
@@ -147,13 +182,24 @@ impl Leader {
             return self.note(request);
         }
         match membership.request(request) {
-            Begun::Reply(reply) => reply,
+            Begun::Reply(reply) => {
+                plant!(
+                    X16,
+                    if matches!(
+                        reply,
+                        ChangeReply::Refused(crate::error::ChangeRefusal::UnderWay { .. })
+                    ) {
+                        self.note(request);
+                    }
+                );
+                reply
+            }
             Begun::Next(next, reply) => {
                 if !next.is_voter(common.me) && self.leaves_later(common, &next) {
                     return self.note(request);
                 }
-                let noted = self.change.noted.take();
-                self.change = OngoingChange { noted, ..OngoingChange::default() };
+                let OngoingChange { noted, answered, .. } = mem::take(&mut self.change);
+                self.change = OngoingChange { noted, answered, ..OngoingChange::default() };
                 // Who kept up before has to do so in the time of this change.
                 self.peers.iter_mut().for_each(|(_, progress)| progress.keeps_up_since = None);
                 self.reconfigure(common, Ok(*next));
@@ -266,6 +312,14 @@ impl Leader {
 }
 
 impl Common {
+    /// What the leader of an earlier term has said is not the last word on a request: a later one
+    /// may have been asked since, and may have taken it. So it is asked once more. (That a change
+    /// is under way by this id stays true, whoever says so.)
+    #[cold]
+    pub(super) fn forget_old_answers(&mut self) {
+        self.out.changes.retain(|(id, reply)| !reply.ends(*id));
+    }
+
     /// Who asks for a vote and is no member does not know that it was removed, if its log ends
     /// before what says so.
     pub(super) fn tell_removed(&mut self, to: Replica, last_log_id: LogId) {

@@ -277,6 +277,9 @@ impl Common {
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.unsaved.hard_state |= hard_state != self.hard_state;
+        if hard_state.term > self.hard_state.term && !self.out.changes.is_empty() {
+            self.forget_old_answers();
+        }
         self.hard_state = hard_state;
     }
 

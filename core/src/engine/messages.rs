@@ -451,7 +451,12 @@ impl Engine {
                 let reply = Box::new(ChangeReply::Again);
                 Body::ChangeReply { id: request.id, reply }
             }
-            Body::ChangeReply { id, reply } => return common.out.changes.push((id, *reply)),
+            Body::ChangeReply { id, reply } => {
+                if !reply.ends(id) {
+                    common.out.changes.push((id, *reply));
+                }
+                return;
+            }
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
             | Body::Removed { .. }

@@ -147,6 +147,17 @@ pub enum ChangeReply {
     Refused(ChangeRefusal),
 }
 
+impl ChangeReply {
+    /// Whether whoever has asked for this change need not ask again, and hears no more of it.
+    pub(crate) fn ends(&self, id: ChangeId) -> bool {
+        match self {
+            Self::Await(change) => *change != id,
+            Self::Nothing | Self::Refused(_) => true,
+            Self::Noted | Self::Again => false,
+        }
+    }
+}
+
 /// What a request leads to.
 pub(crate) enum Begun {
     Reply(ChangeReply),

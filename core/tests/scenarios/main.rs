@@ -90,6 +90,7 @@ scenarios! {
     leader_disk_starves
     leader_disk_unreadable
     log_comparison
+    membership_asked_again
     membership_cancel
     membership_follows
     membership_grow

@@ -12,6 +12,7 @@ use crate::error::ChangeError;
 use crate::identity::Standing;
 use crate::log_store::LogStore;
 use crate::membership::{ChangeId, ChangeKind, ChangeReply, ChangeRequest, Ending};
+use crate::plant;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
@@ -144,6 +145,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             return;
         }
         let membership = self.engine.committed_membership();
+        plant!(X15, membership = self.engine.membership());
         let is_spent = *self.engine.standing() == Standing::Spent;
         let outcome = |waiting: &Waiting| {
             let Waiting { change, cancels, .. } = waiting;

@@ -9,6 +9,7 @@ use crate::leadership::{
 };
 use crate::log_store::LogStore;
 use crate::metrics::Role;
+use crate::plant;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 use crate::types::{NodeId, Term};
@@ -139,6 +140,13 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     ) -> Option<Result<Leadership, TransferError>> {
         let to = waiting.to;
         let failed = |why| Some(Err(TransferError::Failed { to, why }));
+        plant!(
+            X17,
+            if let Some(to) = to.filter(|_| self.engine.hands_over()) {
+                let term = waiting.term.next().unwrap_or(waiting.term);
+                return Some(Ok(Leadership { leader: to, term }));
+            }
+        );
         if self.leads_in(waiting.term) {
             let why = self.engine.transfer_failure().unwrap_or(TransferFailure::NotElected);
             return if self.engine.is_resigning() { None } else { failed(why) };
