@@ -82,6 +82,8 @@ pub struct Cluster {
     members: RefCell<BTreeMap<NodeId, Member>>,
     /// How many changes of the membership nodes were asked for, and have not answered.
     pub open_changes: Cell<u64>,
+    /// The same of transfers of leadership and campaigns.
+    pub open_transfers: Cell<u64>,
     /// How often which thing was done that is no fault of the simulator's own.
     counts: RefCell<BTreeMap<&'static str, u64>>,
 }
@@ -149,6 +151,7 @@ impl Cluster {
             phase: Cell::new(Phase::Faults),
             quiet: Quiet::default(),
             open_changes: Cell::default(),
+            open_transfers: Cell::default(),
             counts: RefCell::default(),
         });
         cluster.heal_names();

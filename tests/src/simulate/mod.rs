@@ -16,10 +16,12 @@
 //! | `faults/`, `atlas.rs` | what goes wrong, and how much of it may |
 //! | `observed.rs`, `observer.rs`, `model.rs` | what is seen, and what is known from it |
 //! | `ledger.rs`, `history.rs` | what is replicated, and what clients were told of it |
+//! | `asked.rs` | what operators have asked for, and were told |
 //! | `checks/` | what must hold |
 //! | `shrink.rs` | shorter runs that fail as well |
 //! | `planted.rs` | defects that are put in on purpose, to see that they are found |
 
+pub mod asked;
 pub mod atlas;
 pub mod checks;
 pub mod cluster;

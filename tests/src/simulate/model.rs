@@ -251,6 +251,8 @@ pub struct Model {
     pub lost: BTreeMap<Replica, Vec<LogModel>>,
     /// All configurations that were ever handed to a store.
     pub configurations: BTreeMap<LogId, Membership>,
+    /// Who has led, in each term in which somebody has.
+    pub led: BTreeMap<Term, NodeId>,
     /// All entries that were ever handed to a store.
     pub entries: BTreeMap<LogId, Seal>,
     /// What was ever known to be committed, from index 1 on.
@@ -338,6 +340,27 @@ impl Model {
             self.lost.entry(replica).or_default().push(durable);
         }
         self.nodes.insert(node, NodeModel { may_fail, ..NodeModel::default() });
+    }
+
+    /// All configurations that are committed, and where, in the order of the log. (Of what a
+    /// snapshot has covered as soon as it was known to be committed, only the place is known.)
+    pub fn committed_configurations(&self) -> Vec<(Index, &Membership)> {
+        let is_committed = |log_id: &LogId| {
+            let committed = self.committed_at(log_id.index).map(|committed| committed.seal.log_id);
+            committed.is_some_and(|known| known == *log_id || known.index != log_id.index)
+        };
+        let all = self.configurations.iter().filter(|(log_id, _)| is_committed(log_id));
+        let mut all: Vec<_> = all.map(|(log_id, membership)| (log_id.index, membership)).collect();
+        all.sort_by_key(|(index, _)| *index);
+        all
+    }
+
+    /// The configuration that was committed when this was the last entry known to be, and all that
+    /// were since.
+    pub fn configurations_since(&self, begun: Index) -> Vec<&Membership> {
+        let all = self.committed_configurations();
+        let known = all.iter().take_while(|(index, _)| *index <= begun).count();
+        all.into_iter().skip(known.saturating_sub(1)).map(|(_, membership)| membership).collect()
     }
 
     /// The configuration that was committed last, and where.

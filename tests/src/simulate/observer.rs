@@ -13,9 +13,10 @@ use quorate::rt::channel::watch;
 use quorate::sim::{Disk, DiskImage, Generator, Host, Sim, current};
 use quorate::{
     Body, Boot, Credentials, Fatal, Identity, Inbox, LogWrite, Memory, Message, Metrics, NodeId,
-    Payload, Recovered, Replica, SnapshotMeta, StartError,
+    Payload, Recovered, Replica, Role, SnapshotMeta, StartError,
 };
 
+use super::asked::Changes;
 use super::checks::{self, Check, Observation, Verdict};
 use super::faults::Fault;
 use super::history::History;
@@ -66,6 +67,7 @@ pub struct Observer {
     sent: RefCell<Vec<(Message, Boot)>>,
     late: Generator,
     pub history: RefCell<History>,
+    pub changes: RefCell<Changes>,
     /// What was seen, told in words, if that is wanted.
     story: RefCell<Option<Vec<String>>>,
     looks: Cell<u64>,
@@ -105,6 +107,7 @@ impl Observer {
             sent: RefCell::default(),
             late: Generator::new(plan.seed, "late messages"),
             history: RefCell::default(),
+            changes: RefCell::default(),
             story: RefCell::new(tells.then(Vec::new)),
             looks: Cell::new(0),
             writes: Cell::new(0),
@@ -133,6 +136,12 @@ impl Observer {
     pub fn look_at_history(&self) {
         let verdict = checks::linearizable::check(self.history.borrow().operations());
         self.accuse("linearizable", verdict, now());
+    }
+
+    /// Checks what those who have asked for changes of the membership were answered.
+    pub fn look_at_changes(&self) {
+        let verdict = self.with_model(|model| self.changes.borrow().check(model));
+        self.accuse("changes", verdict, now());
     }
 
     /// From now on no check looks, as a disk has broken its promises. What the run itself waits for
@@ -609,6 +618,9 @@ impl Observer {
             let Some(of) = model.nodes.get_mut(&node) else { return };
             let committed = now.committed;
             let before = std::mem::replace(&mut of.metrics, now);
+            if role == Role::Leader {
+                model.led.entry(term).or_insert(node);
+            }
             let first = model.committed.len() as u64 + 1;
             let seals = (first..=committed).map(|index| {
                 let covered = Seal { log_id: of.submitted.purged, ..Seal::NONE };

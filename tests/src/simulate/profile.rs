@@ -139,6 +139,7 @@ impl Profile {
                 DiskStalls,
                 DiskFull,
                 Settings,
+                Transfers,
             ],
             Self::Identity => {
                 &[Upheavals, PutBacks, Copies, Swaps, LateMessages, Crashes, Partitions, Wipes]

@@ -108,6 +108,7 @@ fn perform(plan: &Plan, tells: bool) -> (Report, Story) {
     }
     if !observer.has_violation() && !observer.looks_away() {
         observer.look_at_history();
+        observer.look_at_changes();
     }
     let mut counts = simulation.counts();
     counts.extend(cluster.counts());
@@ -152,6 +153,7 @@ async fn conduct(cluster: Rc<Cluster>, rt: Sim) -> Verdict {
     for fault in faults {
         fault.await.map_err(|error| format!("a fault: {error}"))?;
     }
+    faults::transfers::settle(&cluster, &rt).await?;
     let mut core = healing::heal(&cluster);
     if cluster.plan.has(Fault::Memberships) {
         core = faults::memberships::settles(&cluster, &rt).await?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use quorate::quorum::Voters;
-use quorate::{Entry, LogWrite, NodeId, Payload, Replica};
+use quorate::{Entry, LogWrite, Metrics, NodeId, Payload, Replica};
 
 use super::{Check, Observation, Verdict, demand, node_of};
 use crate::simulate::model::Model;
@@ -24,6 +24,7 @@ impl Check for Configurations {
         if before.last_log_id == now.last_log_id {
             return Ok(());
         }
+        in_force(*node, now, model)?;
         // A node that gets a long log at once learns later how much of it is committed.
         let committed = now.committed.max(model.last_committed());
         let entries = node_of(model, *node).submitted.entries.iter().rev();
@@ -31,6 +32,18 @@ impl Check for Configurations {
         let count = uncommitted.filter(|entry| entry.is_membership).count();
         demand(count <= 1, || format!("node {node} has {count} uncommitted configurations"))
     }
+}
+
+/// The last configuration in a node's log is in force there, whether it is committed or not, and no
+/// other (4.1): not one that was replaced (M8).
+fn in_force(node: NodeId, now: &Metrics, model: &Model) -> Verdict {
+    let log = &node_of(model, node).submitted;
+    let last = log.entries.iter().rev().find(|entry| entry.is_membership);
+    let (Some(last), Some(known)) = (last, &now.membership) else { return Ok(()) };
+    let in_log = model.configurations.get(&last.log_id);
+    demand(in_log.is_none_or(|in_log| in_log == known), || {
+        format!("node {node} goes by {known:?}, and has {in_log:?} in its log at {}", last.log_id)
+    })
 }
 
 /// Whether each configuration that is written overlaps with the one before it. (What stands before

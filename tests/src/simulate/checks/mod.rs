@@ -4,6 +4,7 @@
 mod addressees;
 pub mod answers;
 mod bounds;
+mod campaigns;
 mod claims;
 mod committed_stays;
 mod configurations;
@@ -24,6 +25,7 @@ mod retention;
 mod rolled_back;
 mod snapshots;
 mod state_machine_safety;
+mod targets;
 mod transfers;
 mod votes;
 
@@ -100,6 +102,8 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(order::Order::default()),
         Box::new(monotonic::Monotonic),
         Box::new(configurations::Configurations),
+        Box::new(campaigns::Campaigns),
+        Box::new(targets::Targets::default()),
         Box::new(counting::Counting),
         Box::new(nothing_cut::NothingCut),
         Box::new(promises::Promises),

@@ -10,12 +10,16 @@ use quorate::rt::Task;
 use quorate::sim::{Crash, Sim};
 use quorate::{
     ChangeError, ChangeId, ChangeOptions, Ending, Executor, Member, MemberRole, Membership, NodeId,
-    Target,
+    Raft, Target,
 };
 
+use super::super::asked;
 use super::super::checks::Verdict;
-use super::super::cluster::Cluster;
+use super::super::cluster::{Cluster, Phase};
 use super::super::healing::comes_true;
+use super::super::ledger::Ledger;
+use super::super::model::Model;
+use super::super::observer::now;
 use super::Calm;
 
 /// A change is taken back after so long at the latest. It takes an election timeout to get a vote.
@@ -30,7 +34,8 @@ pub(super) async fn memberships(calm: Calm) {
     while calm.passes().await {
         match draw.below(10) {
             0..7 => begin(&calm),
-            7 => cancel(&calm),
+            7 if draw.chance(0.5) => cancel_in_joint(&calm),
+            7 => cancel_or_await(&calm),
             _ => renew(&calm),
         }
     }
@@ -42,14 +47,18 @@ fn begin(calm: &Calm) {
     let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
     let Some(membership) = raft.metrics().borrow().membership.clone() else { return };
     let target = target(calm, &membership);
+    let observer = &cluster.observer;
+    let catch_up = draw.duration(&(Duration::from_millis(1)..CATCH_UP));
     let options = ChangeOptions {
         follows: draw.chance(0.5).then(|| membership.last_change()),
-        catch_up: draw.duration(&(Duration::from_millis(1)..CATCH_UP)),
+        catch_up: observer.changes.borrow_mut().catch_up(catch_up),
         allow_lower_tolerance: draw.chance(0.9),
     };
     let node = raft.id();
     cluster.tell(|| format!("node {node} is asked for the members {target}"));
     cluster.count("change asked for");
+    let begun = observer.with_model(Model::last_committed);
+    let number = observer.changes.borrow_mut().ask(node, target.clone(), options.catch_up, begun);
     let (of_task, change) = (Rc::clone(cluster), raft.change_membership(target, options));
     cluster.open_changes.update(|open| open + 1);
     let answered = async move {
@@ -64,9 +73,12 @@ fn begin(calm: &Calm) {
             Err(ChangeError::NotLeader { .. }) => "change without a leader",
             Err(_) => "change unknown",
         });
-        of_task.tell(|| match outcome {
+        of_task.tell(|| match &outcome {
             Ok(change) => format!("node {node} says that change {change} is done"),
             Err(error) => format!("node {node} says of a change: {error}"),
+        });
+        accuse(&of_task, |model| {
+            of_task.observer.changes.borrow_mut().answer(number, outcome, model)
         });
     };
     calm.rt.spawn(answered).detach();
@@ -105,20 +117,61 @@ fn target(calm: &Calm, membership: &Membership) -> Target {
     target
 }
 
-/// A node is asked to cancel the change that it sees under way, if it sees one.
-fn cancel(calm: &Calm) {
+fn accuse(cluster: &Cluster, verdict: impl FnOnce(&Model) -> Verdict) {
+    let verdict = cluster.observer.with_model(verdict);
+    cluster.observer.accuse("changes", verdict, now());
+}
+
+/// A node is asked to cancel the change that it sees under way, or another one to wait for it.
+fn cancel_or_await(calm: &Calm) {
     let cluster = &calm.cluster;
     let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
     let membership = raft.metrics().borrow().membership.clone();
     let Some(change) = membership.and_then(|m| Some(m.change()?.id)) else { return };
-    cluster.tell(|| format!("node {} is asked to cancel change {change}", raft.id()));
-    let (of_task, cancelled) = (Rc::clone(cluster), raft.cancel_change(change));
-    let answered = async move {
-        if cancelled.await.is_ok() {
-            of_task.count("change taken back");
+    let of_task = Rc::clone(cluster);
+    if calm.draw.chance(0.3) {
+        let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
+        let (node, awaited) = (raft.id(), raft.await_change(change));
+        cluster.tell(|| format!("node {node} is asked to wait for change {change}"));
+        let answered = async move {
+            let told = awaited.await;
+            of_task.tell(|| format!("node {node} says of change {change}: {told:?}"));
+            of_task.count("change awaited elsewhere");
+            accuse(&of_task, |model| asked::is_awaited(node, change, &told, model));
+        };
+        return calm.rt.spawn(answered).detach();
+    }
+    calm.rt.spawn(cancel(of_task, raft, change)).detach();
+}
+
+/// The next change that a node knows to be in its joint configuration is cancelled just then.
+fn cancel_in_joint(calm: &Calm) {
+    let cluster = Rc::clone(&calm.cluster);
+    let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
+    let (rt, until) = (calm.rt.clone(), now() + CATCH_UP);
+    let waits = async move {
+        while now() < until && cluster.phase() == Phase::Faults {
+            rt.sleep(Duration::from_millis(1)).await;
+            let membership = raft.metrics().borrow().membership.clone();
+            let joint = membership.filter(|membership| membership.voters().is_joint());
+            if let Some(change) = joint.and_then(|membership| Some(membership.change()?.id)) {
+                cluster.count("change cancelled in its joint configuration");
+                return cancel(cluster, raft, change).await;
+            }
         }
     };
-    calm.rt.spawn(answered).detach();
+    calm.rt.spawn(waits).detach();
+}
+
+async fn cancel(cluster: Rc<Cluster>, raft: Raft<Ledger>, change: ChangeId) {
+    let (node, cancelled) = (raft.id(), raft.cancel_change(change));
+    cluster.tell(|| format!("node {node} is asked to cancel change {change}"));
+    let told = cancelled.await;
+    cluster.tell(|| format!("node {node} says of cancelling change {change}: {told:?}"));
+    if told.is_ok() {
+        cluster.count("change taken back");
+    }
+    accuse(&cluster, |model| asked::is_cancelled(node, change, &told, model));
 }
 
 /// Nodes that have left get empty disks, as they are of no use otherwise.

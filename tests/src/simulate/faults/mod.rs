@@ -17,6 +17,7 @@ mod put_backs;
 mod rot;
 mod settings;
 pub mod strangers;
+pub mod transfers;
 mod upheavals;
 
 use std::fmt;
@@ -60,10 +61,11 @@ pub enum Fault {
     Descriptors,
     Memberships,
     Settings,
+    Transfers,
 }
 
 impl Fault {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Partitions,
         Self::Stalls,
         Self::Resets,
@@ -92,6 +94,7 @@ impl Fault {
         Self::Descriptors,
         Self::Memberships,
         Self::Settings,
+        Self::Transfers,
     ];
 
     /// Whether it may go wrong while memberships change. Others count on the founders being the
@@ -132,6 +135,7 @@ impl Fault {
                 | Self::Descriptors
                 | Self::Memberships
                 | Self::Settings
+                | Self::Transfers
         )
     }
 }
@@ -167,6 +171,7 @@ impl fmt::Display for Fault {
             Self::Descriptors => "descriptors",
             Self::Memberships => "memberships",
             Self::Settings => "settings",
+            Self::Transfers => "transfers",
         })
     }
 }
@@ -214,6 +219,7 @@ async fn run(fault: Fault, calm: Calm) {
         Fault::Descriptors => descriptors::descriptors(calm).await,
         Fault::Memberships => memberships::memberships(calm).await,
         Fault::Settings => settings::settings(calm).await,
+        Fault::Transfers => transfers::transfers(calm).await,
     }
 }
 
