@@ -225,6 +225,8 @@ bugs! {
     X17,
     /// A copy of a change that was refused is looked at anew.
     X18,
+    /// A leader says of a target that it is in force, and does not ask whether it still leads.
+    X19,
 }
 
 impl fmt::Display for Bug {

@@ -12,6 +12,7 @@ use quorate_rt::Instant;
 
 use super::leader::Leader;
 use super::progress::Progress;
+use super::read_index::ChangeAnswer;
 use super::{Common, Engine, State};
 use crate::identity::{Replica, Standing};
 use crate::membership::{
@@ -60,16 +61,18 @@ impl Engine {
         let id = request.id;
         let reply = match (&mut self.role, from) {
             (State::Leader(leader), Some(from)) if !leader.is_member(from) => return,
-            (State::Leader(leader), _) => leader.request_change(common, &request),
+            (State::Leader(leader), _) => {
+                if let Some(reply) = leader.request_change(common, from, &request) {
+                    common.answer_change(from, id, reply);
+                }
+                return;
+            }
             (State::Follower(follower), None) if let Some(leader) = follower.leader() => {
                 return common.send(leader, Body::Change(Box::new(request)));
             }
             _ => ChangeReply::Again,
         };
-        match from {
-            Some(from) => common.send(from, Body::ChangeReply { id, reply: Box::new(reply) }),
-            None => common.out.changes.push((id, reply)),
-        }
+        common.answer_change(from, id, reply);
     }
 
     /// On a leader: how far the change is that is under way. For nodes that have not said why they
@@ -153,22 +156,52 @@ impl Leader {
     /// at here, and what another leader makes of it is never committed: an entry of this term is.
     /// And nobody believes a final answer of an earlier term: see
     /// [`Common::forget_old_answers`].
-    fn request_change(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
+    ///
+    /// That a target is in force already, or on its way by another change, is said only when a
+    /// quorum has confirmed that this replica still leads. Otherwise one that was paused, and
+    /// replaced meanwhile, would call a target done that is so no more. There is no reply then yet.
+    fn request_change(
+        &mut self,
+        common: &mut Common,
+        from: Option<Replica>,
+        request: &ChangeRequest,
+    ) -> Option<ChangeReply> {
         let mut answered = self.change.answered.iter();
         let is_begin = matches!(request.kind, ChangeKind::Begin { .. });
         plant!(X16, is_begin = false);
         plant!(X18, is_begin = false);
         if let Some((_, reply)) = answered.find(|(id, _)| is_begin && *id == request.id) {
-            return reply.clone();
+            return Some(reply.clone());
+        }
+        if self.read_index.holds(request.id) {
+            return None;
         }
         let reply = self.judge(common, request);
-        if is_begin && !matches!(reply, ChangeReply::Again | ChangeReply::Noted) {
-            self.change.answered.push_back((request.id, reply.clone()));
-            if self.change.answered.len() > MAX_ANSWERED {
-                self.change.answered.pop_front();
-            }
+        let is_told_done = reply.ends(request.id) && !matches!(reply, ChangeReply::Refused(_));
+        plant!(X19, is_told_done = false);
+        if is_told_done {
+            self.read_index.hold(common.now, ChangeAnswer { to: from, id: request.id, reply });
+            return None;
         }
-        reply
+        if is_begin && !matches!(reply, ChangeReply::Again | ChangeReply::Noted) {
+            self.remember_answer(request.id, reply.clone());
+        }
+        Some(reply)
+    }
+
+    fn remember_answer(&mut self, id: ChangeId, reply: ChangeReply) {
+        self.change.answered.push_back((id, reply));
+        if self.change.answered.len() > MAX_ANSWERED {
+            self.change.answered.pop_front();
+        }
+    }
+
+    /// Gives an answer that has waited.
+    #[cold]
+    pub(super) fn answer_change(&mut self, common: &mut Common, answer: ChangeAnswer) {
+        let ChangeAnswer { to, id, reply } = answer;
+        self.remember_answer(id, reply.clone());
+        common.answer_change(to, id, reply);
     }
 
     fn judge(&mut self, common: &mut Common, request: &ChangeRequest) -> ChangeReply {
@@ -255,7 +288,7 @@ impl Leader {
             && let Some(request) = self.change.noted.take()
         {
             // Whoever has asked asks again, and is told then.
-            self.request_change(common, &request);
+            self.request_change(common, None, &request);
         }
         if !self.change.arrived.is_empty() && self.is_settled(common) && self.let_in(common) {
             return;
@@ -312,6 +345,14 @@ impl Leader {
 }
 
 impl Common {
+    /// Answers a request for a change: of another node, or of this one.
+    fn answer_change(&mut self, to: Option<Replica>, id: ChangeId, reply: ChangeReply) {
+        match to {
+            Some(to) => self.send(to, Body::ChangeReply { id, reply: Box::new(reply) }),
+            None => self.out.changes.push((id, reply)),
+        }
+    }
+
     /// What the leader of an earlier term has said is not the last word on a request: a later one
     /// may have been asked since, and may have taken it. So it is asked once more. (That a change
     /// is under way by this id stays true, whoever says so.)

@@ -511,7 +511,8 @@ impl Leader {
                 let own = self.read_index.round();
                 let round = self.agreed(common, own, |progress| progress.round);
                 plant!(L2, round = own);
-                self.read_index.confirmed(common, round);
+                let answers = self.read_index.confirmed(common, round);
+                answers.into_iter().for_each(|answer| self.answer_change(common, answer));
             }
             if !self.read_index.begin(common) {
                 break;

@@ -11,6 +11,7 @@ use quorate_rt::Instant;
 
 use super::{Common, ReadOutcome, Ticket};
 use crate::identity::Replica;
+use crate::membership::{ChangeId, ChangeReply};
 use crate::message::Body;
 use crate::plant;
 use crate::types::Index;
@@ -32,6 +33,16 @@ struct Readers {
     clients: Vec<Ticket>,
     /// A follower asks one question at a time: only its latest one matters.
     peers: BTreeMap<Replica, u64>,
+    /// Answers about the configuration in force, which only who still leads may give.
+    changes: Vec<ChangeAnswer>,
+}
+
+/// What is to be said to a request for a change of the membership, and to whom: to a node of this
+/// group, or here.
+pub(super) struct ChangeAnswer {
+    pub(super) to: Option<Replica>,
+    pub(super) id: ChangeId,
+    pub(super) reply: ChangeReply,
 }
 
 impl ReadIndexRounds {
@@ -51,6 +62,20 @@ impl ReadIndexRounds {
         self.since.get_or_insert(now);
     }
 
+    /// An answer to a request for a change waits until it is known that this replica still leads. A
+    /// copy of the request waits for the same answer.
+    pub(super) fn hold(&mut self, now: Instant, answer: ChangeAnswer) {
+        if !self.holds(answer.id) {
+            self.waiting.changes.push(answer);
+            self.since.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn holds(&self, id: ChangeId) -> bool {
+        let confirming = self.confirming.iter().map(|(_, readers)| readers);
+        confirming.chain([&self.waiting]).any(|of| of.changes.iter().any(|held| held.id == id))
+    }
+
     /// Refuses those who have waited long enough: a leader whose first entry is not committed, as
     /// the disks of its peers hang, may lead on like this.
     pub(super) fn on_time(&mut self, common: &mut Common) {
@@ -63,7 +88,8 @@ impl ReadIndexRounds {
 
     /// Begins a round if one is wanted and none is under way; whether it did.
     pub(super) fn begin(&mut self, common: &Common) -> bool {
-        let wanted = !self.waiting.clients.is_empty() || !self.waiting.peers.is_empty();
+        let Readers { clients, peers, changes } = &self.waiting;
+        let wanted = !clients.is_empty() || !peers.is_empty() || !changes.is_empty();
         if self.confirming.is_some() || !wanted {
             return false;
         }
@@ -89,16 +115,18 @@ impl ReadIndexRounds {
         self.round += 1;
     }
 
-    /// A quorum has answered round `round`.
-    pub(super) fn confirmed(&mut self, common: &mut Common, round: u64) {
+    /// A quorum has answered round `round`. Gives the answers to requests for changes that may be
+    /// given now.
+    pub(super) fn confirmed(&mut self, common: &mut Common, round: u64) -> Vec<ChangeAnswer> {
         let is_latest = round == self.round;
         plant!(L3, is_latest = is_latest || round > 0);
         if is_latest && let Some((index, readers)) = self.confirming.take() {
-            readers.answer(common, Some(index));
+            return readers.answer(common, Some(index));
         }
+        Vec::new()
     }
 
-    /// It does not lead any more.
+    /// It does not lead any more. Whoever wants a change asks again.
     pub(super) fn abandon(&mut self, common: &mut Common) {
         mem::take(&mut self.waiting).answer(common, None);
         if let Some((_, readers)) = self.confirming.take() {
@@ -108,13 +136,15 @@ impl ReadIndexRounds {
 }
 
 impl Readers {
-    fn answer(self, common: &mut Common, index: Option<Index>) {
+    /// Gives what is not answered by it.
+    fn answer(self, common: &mut Common, index: Option<Index>) -> Vec<ChangeAnswer> {
         let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
         common.out.reads.extend(self.clients.into_iter().map(|ticket| (ticket, outcome)));
         for (peer, sequence) in self.peers {
             let time = common.log.time();
             common.send(peer, Body::ReadIndexReply { sequence, index, time });
         }
+        self.changes
     }
 }
 

@@ -92,6 +92,7 @@ scenarios! {
     log_comparison
     membership_asked_again
     membership_cancel
+    membership_deposed
     membership_follows
     membership_grow
     membership_joint_leader_fails

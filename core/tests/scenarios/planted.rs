@@ -8,7 +8,7 @@ use quorate_core::planted::{self, Bug};
 use crate::script;
 
 /// For each bug, a scenario that is about it.
-const SEEN_BY: [(Bug, &str); 16] = [
+const SEEN_BY: [(Bug, &str); 17] = [
     (Bug::E4, "membership_leader_leaves.txt"),
     (Bug::E5, "membership_learner.txt"),
     (Bug::R6, "membership_learner.txt"),
@@ -25,6 +25,7 @@ const SEEN_BY: [(Bug, &str); 16] = [
     (Bug::M16, "membership_late.txt"),
     (Bug::M17, "membership_cancel.txt"),
     (Bug::X18, "membership_asked_again.txt"),
+    (Bug::X19, "membership_deposed.txt"),
 ];
 
 #[test]
