@@ -32,8 +32,9 @@ const LATE: Duration = Duration::from_secs(15);
 pub(super) async fn memberships(calm: Calm) {
     let draw = &calm.draw;
     while calm.passes().await {
-        match draw.below(10) {
-            0..7 => begin(&calm),
+        match draw.below(12) {
+            0..7 => begin(&calm, calm.any_running()),
+            10.. => begin_in_vain(&calm).await,
             7 if draw.chance(0.5) => cancel_in_joint(&calm),
             7 => cancel_or_await(&calm),
             _ => renew(&calm),
@@ -41,10 +42,31 @@ pub(super) async fn memberships(calm: Calm) {
     }
 }
 
+/// A leader is asked for a change, and is cut off before anybody else hears of it: its
+/// configuration is replaced by what the next leader has, and with it what goes by it (M8).
+async fn begin_in_vain(calm: &Calm) {
+    let cluster = &calm.cluster;
+    let Some(leader) = calm.leader() else { return };
+    let host = |id: NodeId| cluster.host(id).id();
+    let others: Vec<_> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    cluster.tell(|| format!("leader {leader} is cut off, and asked for a change"));
+    cluster.count("change asked of a leader that is cut off");
+    for other in &others {
+        cluster.network.cut(host(leader), host(*other));
+        cluster.network.cut(host(*other), host(leader));
+    }
+    begin(calm, Some(leader));
+    calm.lasts(cluster.plan.config.election_timeout * 3).await;
+    for other in &others {
+        cluster.network.heal(host(leader), host(*other));
+        cluster.network.heal(host(*other), host(leader));
+    }
+}
+
 /// A node that runs is asked for a change to anything.
-fn begin(calm: &Calm) {
+fn begin(calm: &Calm, node: Option<NodeId>) {
     let (cluster, draw) = (&calm.cluster, &calm.draw);
-    let Some(raft) = calm.any_running().and_then(|id| cluster.raft(id)) else { return };
+    let Some(raft) = node.and_then(|id| cluster.raft(id)) else { return };
     let Some(membership) = raft.metrics().borrow().membership.clone() else { return };
     let target = target(calm, &membership);
     let observer = &cluster.observer;
