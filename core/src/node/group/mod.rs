@@ -66,7 +66,7 @@ use crate::message::NODE_GROUP;
 use crate::metrics::{Metrics, Role};
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, Inbox, Receiver, Transport};
-use crate::types::GroupId;
+use crate::types::{GroupId, Term};
 
 pub(super) use self::admin::{Admin, Answer, answered};
 pub(super) use self::commands::too_large;
@@ -92,8 +92,8 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     wake_at: Option<Instant>,
     /// The last writes of those that wait for the engine's word, in order: it has not got them yet.
     proposing: Vec<Bytes>,
-    /// Reads of the log under way, at most one for each peer.
-    fetches: BTreeMap<Replica, R::Task<()>>,
+    /// Reads of the log under way, at most one for each peer, and the term of each.
+    fetches: BTreeMap<Replica, (Term, R::Task<()>)>,
     snapshots: Snapshots<R, SM, S>,
     waits: Waits,
     changes: Changes,

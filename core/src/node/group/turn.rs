@@ -473,7 +473,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     }
 
     fn fetch(&mut self, fetch: Fetch) {
-        let peer = fetch.peer;
+        let (peer, term) = (fetch.peer, fetch.term);
         let (store, group) = (Rc::clone(&self.store), self.group);
         let task = snapshots::spawn(&self.rt, &self.mailbox, async move {
             let outcome = store.read(group, fetch.range.clone(), fetch.max_bytes).await;
@@ -481,7 +481,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         });
         // Within a term the engine asks again only after an answer. One of an earlier term may
         // still run: it is cancelled.
-        self.fetches.insert(peer, task);
+        self.fetches.insert(peer, (term, task));
     }
 
     fn fetched(
@@ -491,6 +491,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         outcome: Result<Entries, StoreError>,
     ) -> Result<(), Fatal> {
         let Fetch { peer, term, range, .. } = fetch;
+        if self.fetches.get(&peer).is_some_and(|(of, _)| *of == term) {
+            self.fetches.remove(&peer);
+        }
         plant!(R11, outcome = outcome.or_else(|_| Ok(Entries::default())));
         let entries = match outcome {
             Ok(entries) => entries,
