@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use quorate_core::{GroupId, MAX_NODES, Replica};
 
@@ -33,7 +34,10 @@ struct Place {
 
 #[derive(Default)]
 pub(crate) struct Addresses {
-    of_groups: BTreeMap<GroupId, BTreeMap<Replica, String>>,
+    /// Groups of the same nodes, as all of them mostly are, share what they have.
+    of_groups: BTreeMap<GroupId, Rc<BTreeMap<Replica, String>>>,
+    /// What a group had that was set last.
+    last: Rc<BTreeMap<Replica, String>>,
     /// The same by replica, so that a look-up takes no longer where there are many groups.
     places: BTreeMap<Replica, Vec<Place>>,
     learned: BTreeMap<Replica, String>,
@@ -79,17 +83,20 @@ impl Addresses {
 
     pub(crate) fn set(&mut self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let known = peers.iter().filter(|(_, address)| !address.is_empty());
-        let known: BTreeMap<_, _> =
-            known.map(|(replica, address)| (*replica, address.clone())).collect();
-        let before = self.of_groups.insert(group, known.clone());
+        if !known.clone().eq(self.last.iter()) {
+            let known = known.map(|(replica, address)| (*replica, address.clone()));
+            self.last = Rc::new(known.collect());
+        }
+        let known = Rc::clone(&self.last);
+        let before = self.of_groups.insert(group, Rc::clone(&known));
         let changes = before.is_some();
         let before = before.unwrap_or_default();
-        for (replica, at) in &known {
+        for (replica, at) in &*known {
             if before.get(replica) != Some(at) {
                 self.enter(*replica, at, changes);
             }
         }
-        for (replica, at) in &before {
+        for (replica, at) in &*before {
             if known.get(replica) != Some(at) {
                 self.leave(*replica, at, known.contains_key(replica));
             }
@@ -135,8 +142,8 @@ impl Addresses {
 
     /// The group has ended. With the last one, what was learned on the way is forgotten.
     pub(crate) fn forget(&mut self, group: GroupId) {
-        for (replica, at) in self.of_groups.remove(&group).unwrap_or_default() {
-            self.leave(replica, &at, false);
+        for (replica, at) in &*self.of_groups.remove(&group).unwrap_or_default() {
+            self.leave(*replica, at, false);
         }
         if self.of_groups.is_empty() {
             self.learned.clear();
