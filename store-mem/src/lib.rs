@@ -67,7 +67,7 @@ impl MemStore {
     /// with it.
     pub fn inspect(&self, group: GroupId) -> Recovered {
         let content = self.content.borrow();
-        content.logs.get(&group).map(Log::recovered).unwrap_or_default()
+        content.logs.get(&group).map(|log| log.recovered()).unwrap_or_default()
     }
 }
 
@@ -79,7 +79,7 @@ struct Content {
     /// How often it has.
     boots: u64,
     cluster: Option<ClusterId>,
-    logs: BTreeMap<GroupId, Log>,
+    logs: BTreeMap<GroupId, Box<Log>>,
     /// The groups that are recovered and not released.
     open: BTreeSet<GroupId>,
 }
