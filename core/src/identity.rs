@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use litemap::LiteMap;
 
@@ -120,7 +121,7 @@ pub struct Claim {
     /// Who makes the attempt: the node with the lowest id of the list.
     pub founder: Replica,
     /// The nodes and their addresses.
-    pub list: BTreeMap<NodeId, String>,
+    pub list: Arc<BTreeMap<NodeId, String>>,
 }
 
 impl Claim {

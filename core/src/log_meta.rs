@@ -1,9 +1,6 @@
 //! The shape of a log, without its content: its bounds, the terms of its entries, the memberships
 //! in it, and roughly its size.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::plant;
@@ -22,7 +19,7 @@ pub struct LogMeta {
     last: LogId,
     /// By the index of the entry that brought it; the one in force where the log begins is among
     /// them, though its entry may be purged.
-    memberships: BTreeMap<Index, Membership>,
+    memberships: Vec<(Index, Membership)>,
     /// Every so many bytes an entry, and the size of all up to it.
     marks: Vec<(Index, u64)>,
     /// The size of all entries up to the last, purged ones included.
@@ -74,6 +71,13 @@ impl LogMeta {
         self.last
     }
 
+    /// Lets go of memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.runs.shrink_to_fit();
+        self.memberships.shrink_to_fit();
+        self.marks.shrink_to_fit();
+    }
+
     /// Notes an entry at the end.
     ///
     /// Panics if it doesn't follow the last one: a store checks that before, where it reads from
@@ -81,7 +85,7 @@ impl LogMeta {
     pub fn push(&mut self, entry: &Entry) {
         self.note(entry.log_id, entry.log_id.index, entry.time, entry.bytes() as u64);
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.insert(entry.log_id.index, membership.clone());
+            self.set_membership(entry.log_id.index, membership.clone());
         }
     }
 
@@ -181,7 +185,7 @@ impl LogMeta {
         }
         self.note(log_id, log_id.index, time, bytes as u64);
         if let Some(membership) = membership {
-            self.memberships.insert(log_id.index, membership);
+            self.set_membership(log_id.index, membership);
         }
         Ok(())
     }
@@ -239,7 +243,7 @@ impl LogMeta {
         }
         let forgotten = from;
         plant!(M8, forgotten = Index::MAX);
-        self.memberships.split_off(&forgotten);
+        self.memberships.truncate(self.memberships.partition_point(|(at, _)| *at < forgotten));
         self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
         self.bytes = self.marks.last().map_or(0, |(_, bytes)| *bytes);
     }
@@ -267,10 +271,9 @@ impl LogMeta {
         if self.last == to {
             self.runs.clear();
         }
-        let in_force = self.memberships.range(..=to.index).next_back().map(|(index, _)| *index);
-        if let Some(in_force) = in_force {
-            self.memberships = self.memberships.split_off(&in_force);
-        }
+        // The one in force there stays.
+        let memberships = self.memberships.partition_point(|(at, _)| *at <= to.index);
+        self.memberships.drain(..memberships.saturating_sub(1));
         self.marks
             .drain(..self.marks.partition_point(|(index, _)| *index <= to.index).saturating_sub(1));
     }
@@ -278,7 +281,15 @@ impl LogMeta {
     /// Notes the membership in force where the log begins, which a snapshot tells: the entry at
     /// `index` brought it.
     pub fn set_membership(&mut self, index: Index, membership: Membership) {
-        self.memberships.insert(index, membership);
+        match self.memberships.binary_search_by_key(&index, |(at, _)| *at) {
+            Ok(at) => self.memberships[at].1 = membership,
+            Err(at) => {
+                if self.memberships.is_empty() {
+                    self.memberships.reserve_exact(1); // Mostly it stays the only one.
+                }
+                self.memberships.insert(at, (index, membership));
+            }
+        }
     }
 
     /// The identity of the entry at `index`: [`LogId::ZERO`] at 0, that of the entry before the
@@ -325,13 +336,14 @@ impl LogMeta {
     /// The membership in force: the last one in the log, committed or not (thesis 4.1), and where
     /// it stands.
     pub fn membership(&self) -> Option<(Index, &Membership)> {
-        self.memberships.last_key_value().map(|(index, membership)| (*index, membership))
+        self.memberships.last().map(|(index, membership)| (*index, membership))
     }
 
     /// The memberships that were brought by entries after `before` and up to `to`, in order.
     pub fn memberships(&self, before: Index, to: Index) -> impl Iterator<Item = &Membership> {
-        let range = (Bound::Excluded(before), Bound::Included(to.max(before)));
-        self.memberships.range(range).map(|(_, membership)| membership)
+        let up_to = |index: Index| self.memberships.partition_point(|(at, _)| *at <= index);
+        let found = &self.memberships[up_to(before)..up_to(to.max(before))];
+        found.iter().map(|(_, membership)| membership)
     }
 
     /// The largest time of an entry that was ever noted, in milliseconds since the Unix epoch.

@@ -76,9 +76,7 @@ impl Leader {
     }
 
     fn output(&mut self) -> Output {
-        let mut output = Box::<Output>::default();
-        self.engine.take_output(&mut output);
-        *output
+        *self.engine.take_output()
     }
 
     /// Time passes. (Node 3 is there all the while: a leader that nobody answers is none.)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::engine::{Engine, Fetch, Input, Local, Output};
+use quorate_core::engine::{Engine, Fetch, Input, Local};
 use quorate_core::{
     Body, Boot, ClusterId, Config, Digest, Entry, HardState, LogId, LogMeta, Membership, Message,
     Recovered, Replica, Role, SnapshotMeta, Term,
@@ -107,8 +107,7 @@ impl Cluster {
             self.logs.entry(id).or_default().extend(content.entries.iter().cloned());
             self.engine(id).step(now, Input::Persisted { write });
         }
-        let mut output = Box::<Output>::default();
-        self.engine(id).take_output(&mut output);
+        let output = self.engine(id).take_output();
         self.wake_at.insert(id, output.wake_at);
         self.left.extend(output.left.map(|term| (id, term)));
         assert!(output.write.is_none());

@@ -50,7 +50,7 @@ fn a_message_is_counted_with_all_that_it_carries() {
     assert!(shortest > least, "a configuration counts, too");
     assert_eq!(snapshot_chunk(of("host:1"), command), shortest + 6 + 1000);
     let list = BTreeMap::from([(1, "host:1".to_owned()), (2, "h:2".to_owned())]);
-    let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list };
+    let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list: list.into() };
     assert_eq!(message(Body::Claim(Box::new(claim))), least + 2 * 16 + 9);
 }
 

@@ -16,7 +16,6 @@ pub(super) struct Quorate {
     engine: Engine,
     entries: Runs,
     /// Memory of the last turn.
-    output: Box<Output>,
     messages: Vec<(usize, Message)>,
     wake_at: Time,
 }
@@ -31,19 +30,19 @@ impl Quorate {
         let mut inputs = vec![input];
         while !inputs.is_empty() {
             inputs.drain(..).for_each(|input| self.engine.step(now, input));
-            self.engine.take_output(&mut self.output);
-            if let Some((write, content)) = self.output.write.take() {
+            let mut output = self.engine.take_output();
+            if let Some((write, content)) = output.write.take() {
                 Self::write(&mut self.entries, content);
                 inputs.push(Input::Persisted { write });
             }
-            for Fetch { peer, term, range, .. } in self.output.fetches.drain(..) {
+            for Fetch { peer, term, range, .. } in output.fetches.drain(..) {
                 let entries = self.entries.read(range, usize::MAX);
                 inputs.push(Input::Fetched { peer, term, entries });
             }
-            for message in self.output.messages.drain(..) {
+            for message in output.messages.drain(..) {
                 self.messages.push((message.to.id as usize - 1, message));
             }
-            self.wake_at = self.output.wake_at.map_or(Time::MAX, Instant::as_nanos);
+            self.wake_at = output.wake_at.map_or(Time::MAX, Instant::as_nanos);
         }
     }
 
@@ -71,8 +70,7 @@ impl Member for Quorate {
         let boot = Boot { number: 1, tag: 1 };
         let local = Local { replica: replica(me), boot, cluster: Some(CLUSTER) };
         let engine = Engine::new(local, 0, Config::default(), recovered, seed, Instant::default());
-        let output = Box::default();
-        let mut member = Self { engine, entries, output, messages: Vec::new(), wake_at: Time::MAX };
+        let mut member = Self { engine, entries, messages: Vec::new(), wake_at: Time::MAX };
         member.step(0, Input::Wake);
         member
     }

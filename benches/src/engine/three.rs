@@ -28,7 +28,7 @@ pub(crate) fn first_entry() -> Result<Entry> {
 pub(crate) struct Three {
     members: Vec<Member>,
     /// What the last turn wanted done, and memory for the next.
-    output: Box<Output>,
+    output: Option<Box<Output>>,
     now: Instant,
 }
 
@@ -66,7 +66,7 @@ impl Three {
         };
         let members = MEMBERS.into_iter().zip(recovered).map(member).collect();
         now += 2 * Config::default().election_timeout;
-        let mut three = Self { members, output: Box::default(), now };
+        let mut three = Self { members, output: None, now };
         three.members[0].inbox.push(Input::Wake);
         three.settle()?;
         ensure!(three.members[0].engine.role() == Role::Leader, "the first does not lead");
@@ -109,7 +109,7 @@ impl Three {
 
     fn turn(&mut self, place: usize) -> Result<()> {
         self.members[place].turn(self.now, &mut self.output);
-        for message in self.output.messages.drain(..) {
+        for message in self.output.iter_mut().flat_map(|output| output.messages.drain(..)) {
             let to = MEMBERS.iter().position(|member| *member == message.to);
             let to = to.context("a message to nobody")?;
             self.members[to].inbox.push(Input::Message(message));
@@ -120,7 +120,8 @@ impl Three {
 
 impl Member {
     /// Does all that is to be done but to send messages.
-    fn turn(&mut self, now: Instant, output: &mut Box<Output>) {
+    fn turn(&mut self, now: Instant, output: &mut Option<Box<Output>>) {
+        self.engine.lend(output);
         for input in self.inbox.drain(..) {
             self.engine.step(now, input);
         }
@@ -128,7 +129,7 @@ impl Member {
             self.log.write(content);
             self.engine.step(now, Input::Persisted { write });
         }
-        self.engine.take_output(output);
+        let output = output.insert(self.engine.take_output());
         let Output { write, fetches, committed, .. } = &mut **output;
         // (Only while the cluster forms: afterwards no peer is behind.)
         for Fetch { peer, term, range, .. } in fetches.drain(..) {

@@ -168,7 +168,7 @@ impl Structure for Claim {
         let founder = fields.replica(FOUNDER)?;
         let list = take_nodes(fields, LIST)?;
         check_list(&list).map_err(DecodeError::Invalid)?;
-        Ok(Self { cluster, ballot, founder, list })
+        Ok(Self { cluster, ballot, founder, list: list.into() })
     }
 }
 

@@ -349,7 +349,7 @@ impl Common {
     fn answer_change(&mut self, to: Option<Replica>, id: ChangeId, reply: ChangeReply) {
         match to {
             Some(to) => self.send(to, Body::ChangeReply { id, reply: Box::new(reply) }),
-            None => self.out.changes.push((id, reply)),
+            None => self.out.get().changes.push((id, reply)),
         }
     }
 
@@ -358,7 +358,7 @@ impl Common {
     /// is under way by this id stays true, whoever says so.)
     #[cold]
     pub(super) fn forget_old_answers(&mut self) {
-        self.out.changes.retain(|(id, reply)| !reply.ends(*id));
+        self.out.get().changes.retain(|(id, reply)| !reply.ends(*id));
     }
 
     /// Who asks for a vote and is no member does not know that it was removed, if its log ends

@@ -1,6 +1,7 @@
 //! What every role needs: who this replica is, its log and hard state, and what is to come out of
 //! the turn.
 
+use std::cell::OnceCell;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::Local;
 use super::forward::{ForwardDedup, Forwards};
 use super::liveness::NodeStates;
 use super::log::{Beside, Log};
-use super::output::Output;
+use super::output::Pending;
 use super::round_trips::RoundTrips;
 use super::snapshot::IncomingSnapshot;
 use crate::config::Config;
@@ -77,14 +78,11 @@ pub(super) struct Common {
     /// Answers that wait until what they promise is durable.
     deferred: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
-    pub(super) receiving: Option<IncomingSnapshot>,
-    /// How often a leader has contradicted what is committed, and how often the log says so.
+    pub(super) receiving: Option<Box<IncomingSnapshot>>,
+    /// How often a leader has contradicted what is committed.
     pub(super) contradictions: u64,
-    contradiction_lines: Limited,
-    /// How often the log tells of messages that are ignored: of those that anybody can send, and of
-    /// those of peers that have proven to be of the cluster.
-    stranger_lines: Limited,
-    peer_lines: Limited,
+    /// Made with the first line: most groups have none.
+    lines: OnceCell<Box<Lines>>,
     /// The last number given to a forward, a question or an attempt to be elected.
     pub(super) sequence: u64,
     /// How long voters take to answer this replica as a candidate.
@@ -96,7 +94,16 @@ pub(super) struct Common {
     pub(super) node_states: NodeStates,
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
-    pub(super) out: Box<Output>,
+    pub(super) out: Pending,
+}
+
+/// How often the log tells of what others do wrong.
+struct Lines {
+    contradictions: Limited,
+    /// Of messages that are ignored: of those that anybody can send, and of those of peers that
+    /// have proven to be of the cluster.
+    strangers: Limited,
+    peers: Limited,
 }
 
 /// What has changed, and was not handed to the store yet.
@@ -174,22 +181,20 @@ impl Common {
             deferred: Vec::new(),
             receiving: None,
             contradictions: 0,
-            contradiction_lines: Limited::new(1, CONTRADICTIONS_PAUSE),
-            stranger_lines: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
-            peer_lines: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
+            lines: OnceCell::new(),
             sequence,
             round_trips: RoundTrips::default(),
             forwards: Forwards::default(),
             dedup: ForwardDedup::default(),
             node_states: NodeStates::default(),
             refused: Vec::new(),
-            out: Box::default(),
+            out: Pending::default(),
         };
         common.membership_changed();
         if let Some(snapshot) = snapshot {
             common.named = snapshot.membership.is_voter(replica);
             common.commit_to(snapshot.log_id.index);
-            common.out.restore = Some(snapshot);
+            common.out.get().restore = Some(snapshot);
         }
         // What was committed in an earlier run still is. A leader that does not hold it would
         // otherwise have it replaced here without a word, if a voter's disk was put back.
@@ -205,7 +210,7 @@ impl Common {
 
     pub(super) fn send_in_term(&mut self, to: Replica, term: Term, body: Body) {
         let message = self.message(to, term, body);
-        self.out.messages.push(message);
+        self.out.get().messages.push(message);
     }
 
     fn message(&self, to: Replica, term: Term, body: Body) -> Message {
@@ -246,9 +251,14 @@ impl Common {
 
     /// Lets go of memory that is not in use.
     pub(super) fn shrink(&mut self) {
-        self.out.shrink();
         self.deferred.shrink_to_fit();
         self.log.shrink();
+        self.node_states.shrink();
+        shrink_map(&mut self.met);
+        shrink_map(&mut self.memories);
+        shrink_map(&mut self.starts);
+        shrink_map(&mut self.written_marks.memories);
+        shrink_map(&mut self.written_marks.starts);
     }
 
     fn promises_are_durable(&self) -> bool {
@@ -265,19 +275,19 @@ impl Common {
         if self.deferred.is_empty() {
             return;
         }
-        plant!(X2, return self.out.messages.extend(self.deferred.drain(..).map(|(_, m)| m)));
+        plant!(X2, return self.out.get().messages.extend(self.deferred.drain(..).map(|(_, m)| m)));
         let (hard_state, standing) = (self.durable_hard_state, self.durable_standing);
         // One that was overtaken before it was written is kept just as well by its successor: a
         // later term rules out the earlier.
         let is_kept =
             |needs: &Promise| needs.hard_state <= hard_state && needs.standing <= standing;
         let kept = self.deferred.extract_if(.., |(needs, _)| is_kept(needs)).map(|(_, m)| m);
-        self.out.messages.extend(kept);
+        self.out.get().messages.extend(kept);
     }
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.unsaved.hard_state |= hard_state != self.hard_state;
-        if hard_state.term > self.hard_state.term && !self.out.changes.is_empty() {
+        if hard_state.term > self.hard_state.term && !self.out.get().changes.is_empty() {
             self.forget_old_answers();
         }
         self.hard_state = hard_state;
@@ -352,7 +362,7 @@ impl Common {
         self.standing = standing;
         self.standings += 1;
         self.unsaved.standing = true;
-        self.out.addresses_changed = true;
+        self.out.get().addresses_changed = true;
     }
 
     pub(super) fn standing_is_durable(&self) -> bool {
@@ -407,7 +417,7 @@ impl Common {
         self.is_changing = self.has_change
             || self.voters.is_joint()
             || membership.is_some_and(|membership| membership.learners().any(takes_a_place));
-        self.out.membership = membership.cloned();
+        self.out.get().membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
         {
@@ -451,7 +461,7 @@ impl Common {
         assert!(index <= self.log.last().index, "committed beyond the end of the log");
         if index > self.committed {
             let before = mem::replace(&mut self.committed, index);
-            self.out.committed = Some(index);
+            self.out.get().committed = Some(index);
             if self.membership_index > before {
                 self.note_committed_memberships(before);
             }
@@ -605,7 +615,7 @@ impl Common {
     pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
         plant!(X11, panic!("entry {theirs} contradicts what is committed"));
         self.contradictions = self.contradictions.saturating_add(1);
-        if self.contradiction_lines.pass(self.now).is_none() {
+        if self.lines().contradictions.pass(self.now).is_none() {
             return;
         }
         let ours = self.log.log_id(theirs.index).unwrap_or(self.log.purged());
@@ -623,25 +633,38 @@ impl Common {
         );
     }
 
+    fn lines(&self) -> &Lines {
+        self.lines.get_or_init(|| {
+            Box::new(Lines {
+                contradictions: Limited::new(1, CONTRADICTIONS_PAUSE),
+                strangers: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
+                peers: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
+            })
+        })
+    }
+
     /// Whether the log tells of a message that anybody can send and that is ignored, and then how
     /// many it has not told of.
     #[cold]
     pub(super) fn logs_stranger(&self) -> Option<Suppressed> {
-        self.stranger_lines.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
+        self.lines()
+            .strangers
+            .pass(self.now)
+            .map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 
     /// Whether the log tells of a message of a peer that is ignored, and then how many it has not
     /// told of.
     #[cold]
     pub(super) fn logs_peer(&self) -> Option<Suppressed> {
-        self.peer_lines.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
+        self.lines().peers.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 
     /// The term in which this replica may campaign now, if it may.
     pub(super) fn next_term(&self) -> Option<Term> {
         // A snapshot that is being put in the place of the log must not meet a leader. (What covers
         // more than this log is committed elsewhere, so this replica could not be elected.)
-        if self.receiving.as_ref().is_some_and(IncomingSnapshot::is_ending) {
+        if self.receiving.as_ref().is_some_and(|receiving| receiving.is_ending()) {
             return None;
         }
         let next = self.hard_state.term.next();
@@ -673,6 +696,13 @@ impl Common {
         let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.random.u64(..=nanos))
     }
+}
+
+/// Lets go of a map's memory that is not in use: it has room for four from the first on.
+pub(super) fn shrink_map<K: Ord, V>(map: &mut LiteMap<K, V>) {
+    let mut pairs = mem::take(map).into_tuple_vec();
+    pairs.shrink_to_fit();
+    *map = LiteMap::from_sorted_store_unchecked(pairs);
 }
 
 /// Election timeouts are drawn from one to so small a part of one more. The thesis recommends the

@@ -140,7 +140,7 @@ impl Follower {
         following.resting = None;
         self.election_at = common.spread_election_at();
         // The leader may be there, and take this replica for one that still rests.
-        common.out.left = Some(common.hard_state.term);
+        common.out.get().left = Some(common.hard_state.term);
     }
 
     /// Whether this `TimeoutNow` may take effect, at the replica that it was given to:
@@ -199,7 +199,7 @@ impl Follower {
             if self.following.is_some() {
                 // The leader may be there, and take this replica for one that rests. Who campaigns
                 // shows it by its pre-vote.
-                common.out.left = Some(common.hard_state.term);
+                common.out.get().left = Some(common.hard_state.term);
             }
             self.leave_leader(common);
         }
@@ -403,7 +403,7 @@ impl Follower {
     pub(super) fn propose(&mut self, common: &mut Common, ticket: Ticket, command: Bytes) {
         match &mut self.following {
             Some(_) => common.forward(ticket, command),
-            None => common.out.answer(ticket, Proposal::NotLeader),
+            None => common.out.get().answer(ticket, Proposal::NotLeader),
         }
     }
 
@@ -414,7 +414,7 @@ impl Follower {
     pub(super) fn read(&mut self, common: &mut Common, ticket: Ticket) {
         match &mut self.following {
             Some(following) => following.read_requests.read(ticket),
-            None => common.out.reads.push((ticket, ReadOutcome::NotLeader)),
+            None => common.out.get().reads.push((ticket, ReadOutcome::NotLeader)),
         }
     }
 

@@ -23,6 +23,7 @@
 //! one is noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use quorate_rt::Instant;
 
@@ -37,7 +38,7 @@ use crate::types::{Entry, LogId, NodeId, Payload};
 
 /// What a node does that was told a list and has no log yet.
 pub(super) struct Formation {
-    list: BTreeMap<NodeId, String>,
+    list: Arc<BTreeMap<NodeId, String>>,
     ids: BTreeSet<NodeId>,
     /// On the founder: who else has accepted the present claim.
     accepted: BTreeMap<NodeId, Replica>,
@@ -62,7 +63,7 @@ impl Formation {
         let others = ids.iter().copied().filter(|id| *id != common.me.id);
         let mut formation = Self {
             obstacles: others.map(|id| (id, Obstacle::Silent)).collect(),
-            list,
+            list: Arc::new(list),
             ids,
             accepted: BTreeMap::new(),
             sent: 0,

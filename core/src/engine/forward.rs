@@ -96,7 +96,7 @@ impl Common {
             forwards.under_way += command.len() + Entry::OVERHEAD_BYTES;
             forwards.fresh.push((ticket, command));
         } else {
-            out.answer(ticket, Proposal::Busy);
+            out.get().answer(ticket, Proposal::Busy);
         }
     }
 
@@ -153,10 +153,10 @@ impl Common {
         let (mut next, mut refused) = (first, refused.into_iter().peekable());
         for (ticket, place) in sent.tickets.into_iter().zip(0..) {
             if let Some(refusal) = refused.next_if(|refusal| refusal.place == place) {
-                self.out.refused.push((ticket, refusal.reason));
+                self.out.get().refused.push((ticket, refusal.reason));
                 continue;
             }
-            self.out.answer(ticket, next);
+            self.out.get().answer(ticket, next);
             if let Proposal::Appended(placed) = &mut next {
                 placed.index = placed.index.saturating_add(1);
             }
@@ -168,7 +168,7 @@ impl Common {
         let sent = self.forwards.sent.iter().filter(|(_, sent)| sent.to == peer);
         for sequence in sent.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
             for ticket in self.forwards.not_taken(sequence) {
-                self.out.answer(ticket, Proposal::Unknown);
+                self.out.get().answer(ticket, Proposal::Unknown);
             }
         }
     }
@@ -209,7 +209,7 @@ impl Common {
             && first.get().deadline <= *now
         {
             for ticket in first.remove().tickets {
-                out.answer(ticket, Proposal::Unknown);
+                out.get().answer(ticket, Proposal::Unknown);
             }
         }
     }
@@ -219,7 +219,7 @@ impl Common {
     pub(super) fn leave_forwards(&mut self) {
         let Self { forwards, out, sequence, .. } = self;
         for (ticket, _) in forwards.fresh.drain(..) {
-            out.answer(ticket, Proposal::NotLeader);
+            out.get().answer(ticket, Proposal::NotLeader);
         }
         forwards.under_way = 0;
         forwards.window_begin = *sequence + 1;
@@ -227,7 +227,7 @@ impl Common {
         plant!(
             X1,
             for ticket in mem::take(&mut forwards.sent).into_values().flat_map(|s| s.tickets) {
-                out.answer(ticket, Proposal::NotLeader);
+                out.get().answer(ticket, Proposal::NotLeader);
             }
         );
     }

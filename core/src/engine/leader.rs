@@ -8,6 +8,7 @@ use litemap::LiteMap;
 use quorate_rt::Instant;
 
 use super::change::OngoingChange;
+use super::common::shrink_map;
 use super::exchange::SILENT_TIMEOUTS;
 use super::forward::ForwardDedup;
 use super::progress::{Mode, Progress};
@@ -176,14 +177,14 @@ impl Leader {
         let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
             let bytes = Entry::OVERHEAD_BYTES + command.len();
             if let Some(refusal) = refusal {
-                out.answer(ticket, refusal);
+                out.get().answer(ticket, refusal);
                 return None;
             }
             if !self.has_room(config, bytes) {
-                out.answer(ticket, Proposal::Busy);
+                out.get().answer(ticket, Proposal::Busy);
                 return None;
             }
-            out.answer(ticket, Proposal::Appended(LogId { index, ..begin }));
+            out.get().answer(ticket, Proposal::Appended(LogId { index, ..begin }));
             self.appended(index, bytes);
             index += 1;
             Some(command)
@@ -374,6 +375,7 @@ impl Leader {
     /// Lets go of memory that is not in use.
     pub(super) fn shrink(&mut self) {
         self.uncommitted.shrink_to_fit();
+        shrink_map(&mut self.peers);
         self.peers.iter_mut().for_each(|(_, progress)| progress.inflight.shrink());
     }
 
@@ -634,7 +636,7 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
         let Some(fresh) = common.log.fresh_from(progress.next) else {
             let range = progress.next..common.log.last().index + 1;
             let term = common.hard_state.term;
-            common.out.fetches.push(Fetch { peer, term, range, max_bytes });
+            common.out.get().fetches.push(Fetch { peer, term, range, max_bytes });
             progress.fetching = true;
             break;
         };

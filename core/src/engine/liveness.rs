@@ -25,6 +25,7 @@
 
 use litemap::LiteMap;
 
+use super::common::shrink_map;
 use crate::identity::{Boot, Replica};
 
 /// What is known of the nodes of others. Of a node that says nothing of itself nothing is known,
@@ -47,6 +48,10 @@ impl NodeStates {
 
     pub(super) fn is_silent(&mut self, replica: Replica) {
         self.of.insert(replica, NodeState::Silent);
+    }
+
+    pub(super) fn shrink(&mut self) {
+        shrink_map(&mut self.of);
     }
 
     /// Forgets all others: they are members no more.

@@ -22,7 +22,7 @@ use crate::types::{Entry, HardState, Index, LogId, Payload, Term};
 
 pub(super) struct Log {
     log_meta: LogMeta,
-    snapshot: Option<SnapshotMeta>,
+    snapshot: Option<Box<SnapshotMeta>>,
     /// The next write makes the snapshot the group's.
     named: bool,
     /// The next write makes the log begin where it does.
@@ -81,7 +81,7 @@ impl Log {
         }
         Self {
             log_meta,
-            snapshot,
+            snapshot: snapshot.map(Box::new),
             named: false,
             purged: false,
             compacted_by: 0,
@@ -96,7 +96,7 @@ impl Log {
     }
 
     pub(super) fn snapshot(&self) -> Option<&SnapshotMeta> {
-        self.snapshot.as_ref()
+        self.snapshot.as_deref()
     }
 
     /// The entry before the first.
@@ -110,7 +110,7 @@ impl Log {
 
     /// Makes it the group's snapshot. The log holds all that it covers.
     pub(super) fn name_snapshot(&mut self, meta: SnapshotMeta) {
-        self.snapshot = Some(meta);
+        self.snapshot = Some(Box::new(meta));
         self.named = true;
     }
 
@@ -268,7 +268,7 @@ impl Log {
             self.compacted_by = write;
         }
         let (named, purged) = (mem::take(&mut self.named), mem::take(&mut self.purged));
-        let snapshot = if named { self.snapshot.clone().map(Box::new) } else { None };
+        let snapshot = if named { self.snapshot.clone() } else { None };
         let purge = purged.then(|| self.log_meta.purged());
         let mut entries = Entries::default();
         if let Some(last) = self.fresh.last().filter(|last| *last > self.handed) {
@@ -297,6 +297,7 @@ impl Log {
         self.fresh.shrink();
         self.open.shrink_to_fit();
         self.submitted.shrink_to_fit();
+        self.log_meta.shrink();
     }
 
     /// Since when the disk has been at its oldest write. Those that wait for space say nothing of

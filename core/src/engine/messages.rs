@@ -203,7 +203,7 @@ impl Engine {
                 }
             }
             Body::Change(request) => self.on_change(Some(from), *request),
-            Body::ChangeReply { id, reply } => common.out.changes.push((id, *reply)),
+            Body::ChangeReply { id, reply } => common.out.get().changes.push((id, *reply)),
             Body::Who { .. }
             | Body::Situation { .. }
             | Body::Claim(_)
@@ -453,7 +453,7 @@ impl Engine {
             }
             Body::ChangeReply { id, reply } => {
                 if !reply.ends(id) {
-                    common.out.changes.push((id, *reply));
+                    common.out.get().changes.push((id, *reply));
                 }
                 return;
             }

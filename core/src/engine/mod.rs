@@ -55,7 +55,6 @@ mod stamps;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +63,7 @@ use litemap::LiteMap;
 use quorate_rt::Instant;
 
 use self::candidate::{Campaign, Candidate};
-use self::common::Common;
+use self::common::{Common, shrink_map};
 use self::follower::Follower;
 use self::formation::Formation;
 use self::leader::Leader;
@@ -87,7 +86,7 @@ pub struct Engine {
     common: Common,
     role: State,
     /// It was told a list, and has no log yet.
-    formation: Option<Formation>,
+    formation: Option<Box<Formation>>,
     /// The ids of the list that it was told last, whatever came of it.
     listed: Option<BTreeSet<NodeId>>,
     /// What the voters have answered last to this replica's requests for their votes, since it has
@@ -178,8 +177,8 @@ impl Engine {
             return formation.compare(self.common.me.id, listed);
         }
         self.listed = Some(listed);
-        self.formation = Some(Formation::new(&mut self.common, list)?);
-        self.common.out.addresses_changed = true;
+        self.formation = Some(Box::new(Formation::new(&mut self.common, list)?));
+        self.common.out.get().addresses_changed = true;
         // A claim of an earlier run is durable already, and may need nobody else.
         self.form();
         Ok(())
@@ -203,7 +202,9 @@ impl Engine {
                 tickets.zip(commands).for_each(|(t, command)| follower.propose(common, t, command));
             }
             State::Candidate(_) => {
-                tickets.zip(commands).for_each(|(t, _)| common.out.answer(t, Proposal::NotLeader));
+                tickets
+                    .zip(commands)
+                    .for_each(|(t, _)| common.out.get().answer(t, Proposal::NotLeader));
             }
         }
     }
@@ -243,7 +244,7 @@ impl Engine {
                 State::Leader(leader) => leader.read(&self.common, ticket),
                 State::Follower(follower) => follower.read(&mut self.common, ticket),
                 State::Candidate(_) => {
-                    self.common.out.reads.push((ticket, ReadOutcome::NotLeader));
+                    self.common.out.get().reads.push((ticket, ReadOutcome::NotLeader));
                 }
             },
             Input::Delayed { write } => self.common.log.delayed(write),
@@ -286,7 +287,7 @@ impl Engine {
                 let lacks = self.common.lacks(from, &memory);
                 plant!(I4, lacks = None);
                 if let Some(what) = lacks {
-                    self.common.out.rolled_back = Some(what);
+                    self.common.out.get().rolled_back = Some(what);
                 }
             }
             Input::Met { replica, boot } => self.on_met(replica, boot),
@@ -310,10 +311,15 @@ impl Engine {
         self.common.take_write()
     }
 
-    /// What is to be done about all that was stepped since the last call: it takes the place of
-    /// `output`, whose memory is used for the next. (It is boxed because moving it would be some 2
-    /// % of a lone write's instructions.)
-    pub fn take_output(&mut self, output: &mut Box<Output>) {
+    /// Lends memory for the next output: the last one, of this engine or of another. It is taken
+    /// unless something has come since the last output.
+    pub fn lend(&mut self, memory: &mut Option<Box<Output>>) {
+        self.common.out.lend(memory);
+    }
+
+    /// What is to be done about all that was stepped since the last call. (It is boxed because
+    /// moving it would be some 2 % of a lone write's instructions.)
+    pub fn take_output(&mut self) -> Box<Output> {
         let common = &mut self.common;
         match &mut self.role {
             State::Leader(leader) => leader.finish_turn(common),
@@ -321,7 +327,7 @@ impl Engine {
             State::Candidate(_) => {}
         }
         if let Some(write) = self.take_write() {
-            self.common.out.write = Some(write);
+            self.common.out.get().write = Some(write);
         }
         let common = &mut self.common;
         common.log.end_turn();
@@ -330,18 +336,19 @@ impl Engine {
             State::Follower(follower) => follower.wake_at(common),
             State::Candidate(candidate) => Some(candidate.wake_at()),
         };
-        let forming_at = self.formation.as_ref().map(Formation::wake_at);
+        let forming_at = self.formation.as_ref().map(|formation| formation.wake_at());
         let forwards_at = common.forwards.wake_at();
-        common.out.wake_at = Instant::earliest([role_at, forming_at, forwards_at]);
-        mem::swap(&mut common.out, output);
-        common.out.clear();
+        let mut output = common.out.take();
+        output.wake_at = Instant::earliest([role_at, forming_at, forwards_at]);
         if output.wake_at.is_none() && output.committed.is_none() && output.write.is_none() {
             // It may rest for long, and be one of many.
             common.shrink();
+            shrink_map(&mut self.answers);
             if let State::Leader(leader) = &mut self.role {
                 leader.shrink();
             }
         }
+        output
     }
 
     /// Its role.
@@ -376,7 +383,7 @@ impl Engine {
 
     /// While a group is being formed: why each of the other nodes of the list is waited for.
     pub fn obstacles(&self) -> Option<&BTreeMap<NodeId, Obstacle>> {
-        self.formation.as_ref().map(Formation::obstacles)
+        self.formation.as_ref().map(|formation| formation.obstacles())
     }
 
     /// Whether it is part of its group, and no change is under way: a committed configuration that
@@ -627,14 +634,14 @@ impl Engine {
     /// The log has begun.
     fn joined(&mut self) {
         self.formation = None;
-        self.common.out.addresses_changed = true;
+        self.common.out.get().addresses_changed = true;
     }
 
     /// The group can't be formed as it was told.
     fn refuse_formation(&mut self, error: InitializeError) {
         if self.formation.take().is_some() {
-            self.common.out.cannot_form = Some(error);
-            self.common.out.addresses_changed = true;
+            self.common.out.get().cannot_form = Some(error);
+            self.common.out.get().addresses_changed = true;
         }
     }
 
@@ -739,8 +746,8 @@ impl Engine {
                 }
                 leader.leave(&mut self.common);
                 let left = Some(self.common.hard_state.term);
-                plant!(V2, left = self.common.out.left);
-                self.common.out.left = left;
+                plant!(V2, left = self.common.out.get().left);
+                self.common.out.get().left = left;
             }
         }
     }

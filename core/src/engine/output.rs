@@ -62,9 +62,32 @@ pub struct Output {
     pub wake_at: Option<Instant>,
 }
 
+/// What has come so far, since the last output. Its memory is lent by a caller that drives many
+/// engines, or else made when it is needed.
+#[derive(Default)]
+pub(super) struct Pending(Option<Box<Output>>);
+
+impl Pending {
+    pub(super) fn get(&mut self) -> &mut Output {
+        self.0.get_or_insert_default()
+    }
+
+    pub(super) fn take(&mut self) -> Box<Output> {
+        self.0.take().unwrap_or_default()
+    }
+
+    /// Uses this memory, unless something has come already.
+    pub(super) fn lend(&mut self, memory: &mut Option<Box<Output>>) {
+        if self.0.is_none() {
+            self.0 = memory.take();
+            self.0.iter_mut().for_each(|output| output.clear());
+        }
+    }
+}
+
 impl Output {
     /// Makes it that of nothing, and keeps its memory.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         let Self {
             write,
             messages,
@@ -101,18 +124,6 @@ impl Output {
         *cannot_form = None;
         *rolled_back = None;
         *wake_at = None;
-    }
-
-    /// Lets go of memory that is not in use.
-    pub(super) fn shrink(&mut self) {
-        let Self { messages, fetches, chunks, receive_steps, proposals, refused, reads, .. } = self;
-        messages.shrink_to_fit();
-        fetches.shrink_to_fit();
-        chunks.shrink_to_fit();
-        receive_steps.shrink_to_fit();
-        proposals.shrink_to_fit();
-        refused.shrink_to_fit();
-        reads.shrink_to_fit();
     }
 
     /// Answers a proposal; those that are placed one after the other, as most are, all together.

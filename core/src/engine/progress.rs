@@ -90,7 +90,7 @@ pub(super) enum Mode {
     /// Appends are sent without waiting for answers.
     Pipeline,
     /// The snapshot is sent, and heartbeats.
-    Snapshot(OutgoingSnapshot),
+    Snapshot(Box<OutgoingSnapshot>),
 }
 
 impl Progress {
@@ -193,7 +193,7 @@ impl Progress {
     /// What it needs next is purged.
     pub(super) fn needs_snapshot(&mut self, sending: OutgoingSnapshot) {
         self.inflight.clear();
-        self.mode = Mode::Snapshot(sending);
+        self.mode = Mode::Snapshot(Box::new(sending));
     }
 
     pub(super) fn sending(&self) -> Option<&OutgoingSnapshot> {

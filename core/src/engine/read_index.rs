@@ -139,7 +139,7 @@ impl Readers {
     /// Gives what is not answered by it.
     fn answer(self, common: &mut Common, index: Option<Index>) -> Vec<ChangeAnswer> {
         let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
-        common.out.reads.extend(self.clients.into_iter().map(|ticket| (ticket, outcome)));
+        common.out.get().reads.extend(self.clients.into_iter().map(|ticket| (ticket, outcome)));
         for (peer, sequence) in self.peers {
             let time = common.log.time();
             common.send(peer, Body::ReadIndexReply { sequence, index, time });
@@ -201,7 +201,7 @@ impl ReadIndexRequests {
             return false;
         };
         let outcome = index.map_or(ReadOutcome::NotLeader, ReadOutcome::At);
-        common.out.reads.extend(asked.tickets.into_iter().map(|ticket| (ticket, outcome)));
+        common.out.get().reads.extend(asked.tickets.into_iter().map(|ticket| (ticket, outcome)));
         true
     }
 
@@ -233,5 +233,9 @@ impl ReadIndexRequests {
 }
 
 fn refuse(common: &mut Common, tickets: Vec<Ticket>) {
-    common.out.reads.extend(tickets.into_iter().map(|ticket| (ticket, ReadOutcome::NotLeader)));
+    common
+        .out
+        .get()
+        .reads
+        .extend(tickets.into_iter().map(|ticket| (ticket, ReadOutcome::NotLeader)));
 }

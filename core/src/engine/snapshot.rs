@@ -70,7 +70,7 @@ impl OutgoingSnapshot {
         if self.state == State::Streaming && !self.reading && len > 0 {
             self.reading = true;
             let (meta, offset, len) = (self.meta.clone(), self.sent, len as usize);
-            common.out.chunks.push(ReadChunk { peer, meta, offset, len });
+            common.out.get().chunks.push(ReadChunk { peer, meta, offset, len });
         }
     }
 
@@ -182,7 +182,7 @@ impl Common {
         chunk: Bytes,
     ) {
         let digest = meta.digest;
-        let is_same = |receiving: &IncomingSnapshot| receiving.meta == meta;
+        let is_same = |receiving: &Box<IncomingSnapshot>| receiving.meta == meta;
         if !self.receiving.as_ref().is_some_and(is_same) {
             if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
                 return; // It will be installed or lost in a moment, and the leader asks again.
@@ -193,16 +193,16 @@ impl Common {
                 self.send(leader, Body::SnapshotReply { digest, stored: 0 });
                 return;
             }
-            self.out.receive_steps.push(ReceiveStep::Begin(digest));
-            self.receiving =
-                Some(IncomingSnapshot { meta, taken: offset, stored: 0, ending: false });
+            self.out.get().receive_steps.push(ReceiveStep::Begin(digest));
+            let begun = IncomingSnapshot { meta, taken: offset, stored: 0, ending: false };
+            self.receiving = Some(Box::new(begun));
         }
         let Some(receiving) = &mut self.receiving else { return };
         let unwritten = receiving.taken - receiving.stored;
         let fits = unwritten <= self.config.max_inflight_bytes as u64;
         if !chunk.is_empty() && offset == receiving.taken && fits {
             receiving.taken += chunk.len() as u64;
-            self.out.receive_steps.push(ReceiveStep::Chunk(chunk));
+            self.out.get().receive_steps.push(ReceiveStep::Chunk(chunk));
         } else {
             let stored = receiving.stored;
             self.send(leader, Body::SnapshotReply { digest, stored });
@@ -213,7 +213,8 @@ impl Common {
     /// So much has been written; the leader is told, if there is one.
     pub(super) fn chunk_stored(&mut self, leader: Option<Replica>, digest: Digest, stored: u64) {
         // Where the same snapshot has begun anew, this may speak of its earlier draft.
-        let speaks_of = |r: &&mut IncomingSnapshot| r.meta.digest == digest && stored <= r.taken;
+        let speaks_of =
+            |r: &&mut Box<IncomingSnapshot>| r.meta.digest == digest && stored <= r.taken;
         let Some(receiving) = self.receiving.as_mut().filter(speaks_of) else { return };
         receiving.stored = receiving.stored.max(stored);
         if let Some(leader) = leader {
@@ -229,7 +230,7 @@ impl Common {
             && !receiving.ending
         {
             receiving.ending = true;
-            self.out.receive_steps.push(ReceiveStep::End(receiving.meta.clone()));
+            self.out.get().receive_steps.push(ReceiveStep::End(receiving.meta.clone()));
         }
     }
 
@@ -243,7 +244,8 @@ impl Common {
     /// A snapshot is whole and durable. Whether it takes the place of the log up to its end,
     /// because it covers more than is known to be committed here (S2).
     pub(super) fn snapshot_ready(&mut self, meta: SnapshotMeta) -> bool {
-        let is_it = |receiving: &mut IncomingSnapshot| receiving.ending && receiving.meta == meta;
+        let is_it =
+            |receiving: &mut Box<IncomingSnapshot>| receiving.ending && receiving.meta == meta;
         let has_come = self.receiving.take_if(is_it).is_some();
         let covered = self.log.snapshot().map_or(0, |snapshot| snapshot.log_id.index);
         let (index, committed) = (meta.log_id.index, self.committed);
@@ -270,7 +272,7 @@ impl Common {
         self.log.install(meta.clone(), self.committed);
         self.membership_changed();
         self.commit_to(index);
-        self.out.restore = Some(meta);
+        self.out.get().restore = Some(meta);
         true
     }
 

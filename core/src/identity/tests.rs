@@ -36,7 +36,7 @@ fn a_cluster_id_is_shown_whole() {
 fn a_claim_is_for_the_nodes_of_its_list() {
     let list = BTreeMap::from([(4, "c".to_owned()), (1, "a".to_owned()), (2, "b".to_owned())]);
     let founder = Replica::new(1, 7);
-    let claim = Claim { cluster: ClusterId(5), ballot: 1, founder, list };
+    let claim = Claim { cluster: ClusterId(5), ballot: 1, founder, list: list.into() };
     assert_eq!(claim.ids(), BTreeSet::from([1, 2, 4]));
 }
 

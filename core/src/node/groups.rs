@@ -6,6 +6,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use quorate_rt::TaskError;
 use quorate_rt::channel::watch;
@@ -13,6 +14,7 @@ use quorate_rt::channel::watch;
 use super::delays::Delays;
 use super::group::{Ends, Opened, Turns, bug};
 use super::ready::{Ready, Slot};
+use crate::config::Config;
 use crate::error::{Fatal, StartError};
 use crate::message::NODE_GROUP;
 use crate::state_machine::StateMachine;
@@ -34,6 +36,8 @@ pub(super) struct Groups {
     /// The groups by their slots. One is taken out for its turn.
     turns: RefCell<Vec<Option<Box<dyn Turns>>>>,
     free: RefCell<Vec<Slot>>,
+    /// The settings of the group that was opened last.
+    config: RefCell<Arc<Config>>,
     /// The node was told to stop: no group is opened any more, and it ends with the last one.
     is_stopping: Cell<bool>,
     /// Why the first group failed that failed while the node was stopping.
@@ -105,6 +109,7 @@ impl Groups {
             table: RefCell::default(),
             turns: RefCell::new(vec![None, None]),
             free: RefCell::default(),
+            config: RefCell::default(),
             is_stopping: Cell::new(false),
             failed: OnceCell::new(),
             ended: OnceCell::new(),
@@ -143,6 +148,15 @@ impl Groups {
             Some(Ok(())) => Err(StartError::Shutdown),
             Some(Err(fatal)) => Err(StartError::Fatal(fatal.clone())),
         }
+    }
+
+    /// The settings of a group that is opened. Mostly all groups have the same, and share them.
+    pub(super) fn share(&self, config: Config) -> Arc<Config> {
+        let mut last = self.config.borrow_mut();
+        if **last != config {
+            *last = Arc::new(config);
+        }
+        Arc::clone(&last)
     }
 
     /// The ids of the groups that are open.

@@ -317,7 +317,7 @@ pub(super) struct Beats<T> {
 }
 
 impl<T: Transport> Turns for Beats<T> {
-    fn turn(&mut self, now: Instant, _: &mut Box<Output>) -> Result<bool, Fatal> {
+    fn turn(&mut self, now: Instant, _: &mut Option<Box<Output>>) -> Result<bool, Fatal> {
         let Liveness { own, boot, ref state, ref inbox, .. } = *self.liveness;
         let state = &mut *state.borrow_mut();
         state.look_at_times(now);

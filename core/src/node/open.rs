@@ -84,6 +84,7 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
         let ready = Rc::clone(&node.groups.ready);
         let delays = Rc::clone(&node.groups.delays);
         let liveness = Rc::clone(&node.liveness);
+        let config = node.groups.share(config);
         let rt = node.rt.clone();
         let parts = Parts { rt, store, lease, transport, ready, liveness, delays, local };
         let opened =

@@ -31,13 +31,13 @@ pub(super) struct Loop<R: Executor> {
     /// Memory, for those that have become ready.
     ready: Vec<Slot>,
     /// Memory, for what an engine wants done.
-    output: Box<Output>,
+    output: Option<Box<Output>>,
 }
 
 impl<R: Executor> Loop<R> {
     pub(super) fn new(rt: R, groups: Rc<Groups>) -> Self {
         let timers = Timers::new(rt.clone());
-        let (due, ready, output) = (VecDeque::new(), Vec::new(), Box::default());
+        let (due, ready, output) = (VecDeque::new(), Vec::new(), None);
         Self { rt, groups, timers, due, ready, output }
     }
 

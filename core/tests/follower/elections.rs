@@ -41,18 +41,17 @@ impl Asking {
 
     fn step(&mut self, input: Input) {
         self.engine.step(self.now, input);
-        let mut output = Box::<Output>::default();
-        loop {
-            self.engine.take_output(&mut output);
+        let output = loop {
+            let mut output = self.engine.take_output();
             let attempts = output.messages.iter().filter_map(|message| match message.body {
                 Body::PreVote { attempt, .. } | Body::Vote { attempt, .. } => Some(attempt),
                 _ => None,
             });
             self.attempt = attempts.last().unwrap_or(self.attempt);
             self.sent.append(&mut output.messages);
-            let Some((write, _)) = output.write.take() else { break };
+            let Some((write, _)) = output.write.take() else { break output };
             self.engine.step(self.now, Input::Persisted { write });
-        }
+        };
         self.wake_at = output.wake_at.expect("it waits for something");
     }
 

@@ -41,8 +41,13 @@ fn a_log_begins_only_with_a_cluster_that_it_may_join() {
     };
     let all = members(&[1, 2, 3]);
     let claimed = |cluster, founder| {
-        let list = [1, 2, 3].map(|id| (id, format!("node-{id}"))).into();
-        let claim = quorate_core::Claim { cluster, ballot: 1, founder, list };
+        let list = [1, 2, 3].map(|id| (id, format!("node-{id}")));
+        let claim = quorate_core::Claim {
+            cluster,
+            ballot: 1,
+            founder,
+            list: std::sync::Arc::new(list.into()),
+        };
         Recovered { standing: Standing::Claimed(claim), ..Recovered::default() }
     };
     let admitted =

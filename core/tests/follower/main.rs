@@ -104,9 +104,7 @@ fn after(engine: &mut Engine, input: Input) -> Output {
 }
 
 fn output_of(engine: &mut Engine) -> Output {
-    let mut output = Box::<Output>::default();
-    engine.take_output(&mut output);
-    *output
+    *engine.take_output()
 }
 
 /// The one answer in an output, to an append.

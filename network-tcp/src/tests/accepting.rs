@@ -207,7 +207,8 @@ fn a_stranger_makes_a_node_dial_nobody_but_itself() {
         let stranger = empty(1);
         let list = BTreeMap::from([(1, its_address), (2, at.to_string())]);
         let listed: BTreeSet<_> = list.keys().copied().collect();
-        let claim = Claim { cluster: CLUSTER, ballot: 4, founder: stranger.replica, list };
+        let claim =
+            Claim { cluster: CLUSTER, ballot: 4, founder: stranger.replica, list: list.into() };
         let address = here.local_addr().unwrap().to_string();
         let greeting = Hello { address, ..hello_by(stranger, own) };
         // The first of these gets an answer. So does the second, which the node accepts: as it is

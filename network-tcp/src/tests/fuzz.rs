@@ -150,7 +150,12 @@ impl Random {
             11 => Body::Situation { situation: self.situation(), listed: self.ids() },
             12 => {
                 let (founder, list) = (self.replica(), self.list());
-                Body::Claim(Box::new(Claim { cluster: CLUSTER, ballot: boot, founder, list }))
+                Body::Claim(Box::new(Claim {
+                    cluster: CLUSTER,
+                    ballot: boot,
+                    founder,
+                    list: list.into(),
+                }))
             }
             13 => Body::Admit { cluster: CLUSTER, founders: self.ids() },
             _ => {

@@ -380,6 +380,7 @@ fn situation() -> Body {
 
 fn claim() -> Body {
     let list = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
+    let list = list.into();
     Body::Claim(Box::new(Claim { cluster: CLUSTER, ballot: 4, founder: replica(1), list }))
 }
 

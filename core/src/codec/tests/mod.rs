@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
@@ -92,8 +93,8 @@ fn largest() -> Membership {
 }
 
 fn claim() -> Claim {
-    let list = [1, 2, 900].map(|id| (id, address(id))).into();
-    Claim { cluster: CLUSTER, ballot: 3, founder: replica(1), list }
+    let list = [1, 2, 900].map(|id| (id, address(id)));
+    Claim { cluster: CLUSTER, ballot: 3, founder: replica(1), list: Arc::new(list.into()) }
 }
 
 fn meta() -> SnapshotMeta {

@@ -1,6 +1,8 @@
 //! What is written to a store: entries whose content follows from their log ids, and writes as a
 //! node could make them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_rt::Executor;
 
@@ -65,13 +67,15 @@ pub(super) fn hard_state(term: u64, voted_for: Option<NodeId>) -> LogWrite {
 
 /// A standing of each kind, by turns.
 pub(super) fn standing(seed: u64) -> LogWrite {
+    let node = |id| (id, format!("node-{id}.example:{seed}"));
+    let list = || (1..=1 + seed % 7).map(node).collect();
     let standing = match seed % 4 {
         0 => Standing::Empty,
         1 => Standing::Claimed(Claim {
             cluster: CLUSTER,
             ballot: seed,
             founder: replica(1 + seed % 3),
-            list: (1..=1 + seed % 7).map(|id| (id, format!("node-{id}.example:{seed}"))).collect(),
+            list: Arc::new(list()),
         }),
         2 => Standing::Admitted(CLUSTER),
         _ => Standing::Spent,

@@ -1,6 +1,7 @@
 //! What the cases of a transport send: each kind of message, and the few that are sent often.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub(super) fn founders(count: u64) -> BTreeSet<NodeId> {
 /// A claim of node 1 on so many nodes.
 pub(super) fn claim(ballot: u64, count: u64) -> Claim {
     let list = (1..=count).map(|id| (id, format!("node-{id}.example:7001"))).collect();
-    Claim { cluster: CLUSTER, ballot, founder: replica(1), list }
+    Claim { cluster: CLUSTER, ballot, founder: replica(1), list: Arc::new(list) }
 }
 
 /// One that is as large as may be.
@@ -30,7 +31,7 @@ fn large_claim() -> Claim {
     let address = |id: u64| format!("{id:-^MAX_ADDRESS_BYTES$}");
     let list = (0..MAX_NODES as u64).map(|nth| (u64::MAX - nth, address(nth))).collect();
     let founder = Replica::new(u64::MAX - MAX_NODES as u64 + 1, u64::MAX);
-    Claim { cluster: ClusterId(u128::MAX), ballot: u64::MAX, founder, list }
+    Claim { cluster: ClusterId(u128::MAX), ballot: u64::MAX, founder, list: Arc::new(list) }
 }
 
 fn entry(log_id: LogId, payload: Payload) -> Entry {

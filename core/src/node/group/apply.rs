@@ -55,6 +55,8 @@ pub(crate) struct Applying<SM: StateMachine> {
     is_raised: Cell<bool>,
     /// There is nothing to do.
     is_at_rest: Cell<bool>,
+    /// Nor will there be for long: the state machine's side is to end.
+    is_to_end: Cell<bool>,
 }
 
 impl<SM: StateMachine> Applying<SM> {
@@ -69,29 +71,38 @@ impl<SM: StateMachine> Applying<SM> {
             command_cache: RefCell::default(),
             is_raised: Cell::new(false),
             is_at_rest: Cell::new(false),
+            is_to_end: Cell::new(false),
         }
     }
 
     /// Lets the state machine's side go on. Ready when there is nothing to do any more.
-    fn poll(&self, applies: &mut Applies, context: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
+    fn poll<S>(
+        &self,
+        applies: &mut Applies<SM, S>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Fatal>> {
         self.is_at_rest.set(false);
         match applies.as_mut().poll(context) {
-            Poll::Ready(failed) => Poll::Ready(Err(failed)),
+            Poll::Ready(Err(failed)) => Poll::Ready(Err(failed)),
+            Poll::Ready(Ok(_)) => unreachable!("it was not told to end"),
             Poll::Pending if self.is_at_rest.get() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// There is nothing to do until something is raised.
-    async fn rests(&self) {
-        poll_fn(|_| match self.is_raised.replace(false) {
-            true => Poll::Ready(()),
-            false => {
+    /// There is nothing to do until something is raised. False where it is to end instead.
+    async fn rests(&self) -> bool {
+        poll_fn(|_| {
+            if self.is_raised.replace(false) {
+                Poll::Ready(true)
+            } else if self.is_to_end.replace(false) {
+                Poll::Ready(false)
+            } else {
                 self.is_at_rest.set(true);
                 Poll::Pending
             }
         })
-        .await;
+        .await
     }
 
     pub(crate) fn applied(&self) -> Index {
@@ -152,29 +163,31 @@ impl<SM: StateMachine> Applying<SM> {
 }
 
 /// Where a group's state machine is: at hand, or with the task that works with it.
-pub(super) struct Applier<R: Executor, SM: StateMachine> {
+pub(super) struct Applier<R: Executor, SM: StateMachine, S> {
     rt: R,
     mailbox: Rc<Mailbox<SM>>,
     applying: Rc<Applying<SM>>,
-    at_hand: Rc<Cell<Option<Applies>>>,
+    at_hand: Rc<Cell<Option<AtHand<SM, S>>>>,
     task: Option<R::Task<()>>,
 }
 
-/// What applies: one future for as long as the group lives, as to allocate one for each batch would
-/// take a tenth of a lone write's instructions. It is pending for good where there is nothing to do
-/// ([`Applying::rests`]), and ends by a failure only.
-type Applies = Pin<Box<dyn Future<Output = Fatal>>>;
+/// A state machine's side that is at hand.
+enum AtHand<SM: StateMachine, S> {
+    /// The group rests: a future takes six times as much memory.
+    Rests(Apply<SM, S>),
+    Applies(Applies<SM, S>),
+}
 
-impl<R: Executor, SM: StateMachine> Applier<R, SM> {
-    pub(super) fn new(rt: R, mut apply: Apply<SM, impl LogStore>) -> Self {
+/// What applies: one future until the group rests, as to allocate one for each batch would take a
+/// tenth of a lone write's instructions. It is pending where there is nothing to do
+/// ([`Applying::rests`]), and ends when it is told to, or by a failure.
+type Applies<SM, S> = Pin<Box<dyn Future<Output = Result<Apply<SM, S>, Fatal>>>>;
+
+impl<R: Executor, SM: StateMachine, S: LogStore> Applier<R, SM, S> {
+    pub(super) fn new(rt: R, apply: Apply<SM, S>) -> Self {
         let (mailbox, applying) = (Rc::clone(&apply.mailbox), Rc::clone(&apply.applying));
-        let applies: Applies = Box::pin(async move {
-            let failed = AssertUnwindSafe(apply.run()).catch_unwind().await;
-            // It ends for itself, as its end may panic, too.
-            let _ended = catch_unwind(AssertUnwindSafe(|| drop(apply)));
-            failed.unwrap_or_else(|panic| bug(TaskError::from_panic(panic)))
-        });
-        Self { rt, mailbox, applying, at_hand: Rc::new(Cell::new(Some(applies))), task: None }
+        let at_hand = Rc::new(Cell::new(Some(AtHand::Rests(apply))));
+        Self { rt, mailbox, applying, at_hand, task: None }
     }
 
     /// Does what there is to do: now, or if that takes longer, in a task.
@@ -183,22 +196,43 @@ impl<R: Executor, SM: StateMachine> Applier<R, SM> {
         if !self.applying.is_raised.get() || self.task.is_some() {
             return Ok(());
         }
-        let Some(mut applies) = self.at_hand.take() else {
-            return Ok(()); // The task looks before it ends.
+        let mut applies = match self.at_hand.take() {
+            Some(AtHand::Applies(applies)) => applies,
+            Some(AtHand::Rests(apply)) => apply.applies(),
+            None => return Ok(()), // The task looks before it ends.
         };
         // Whom it is to wake is known when the task polls it.
         let context = &mut Context::from_waker(Waker::noop());
         if let Poll::Ready(outcome) = self.applying.poll(&mut applies, context) {
-            self.at_hand.set(Some(applies));
+            self.at_hand.set(Some(AtHand::Applies(applies)));
             return outcome;
         }
         let (at_hand, applying) = (Rc::clone(&self.at_hand), Rc::clone(&self.applying));
         let mailbox = Rc::clone(&self.mailbox);
         self.task = Some(self.rt.spawn(async move {
             let outcome = poll_fn(|context| applying.poll(&mut applies, context)).await;
-            at_hand.set(Some(applies));
+            at_hand.set(Some(AtHand::Applies(applies)));
             mailbox.event(Event::Applied(outcome));
         }));
+        Ok(())
+    }
+
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) -> Result<(), Fatal> {
+        if self.applying.is_raised.get() || self.task.is_some() {
+            return Ok(());
+        }
+        let at_hand = match self.at_hand.take() {
+            Some(AtHand::Applies(mut applies)) => {
+                self.applying.is_to_end.set(true);
+                match applies.as_mut().now_or_never() {
+                    Some(ended) => Some(AtHand::Rests(ended?)),
+                    None => Some(AtHand::Applies(applies)),
+                }
+            }
+            at_hand => at_hand,
+        };
+        self.at_hand.set(at_hand);
         Ok(())
     }
 
@@ -234,14 +268,27 @@ pub(super) struct Applied {
 }
 
 impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
-    /// Does all that there is to do, whenever there is something, until that fails.
-    async fn run(&mut self) -> Fatal {
-        loop {
-            self.applying.rests().await;
-            if let Err(fatal) = self.go_on().await {
-                return fatal;
+    fn applies(mut self) -> Applies<SM, S> {
+        Box::pin(async move {
+            let ended = AssertUnwindSafe(self.run()).catch_unwind().await;
+            let ended = ended.unwrap_or_else(|panic| Err(bug(TaskError::from_panic(panic))));
+            match ended {
+                Ok(()) => Ok(self),
+                Err(failed) => {
+                    // Its end may panic, too.
+                    let _ended = catch_unwind(AssertUnwindSafe(|| drop(self)));
+                    Err(failed)
+                }
             }
+        })
+    }
+
+    /// Does all that there is to do, whenever there is something, until that fails or it is to end.
+    async fn run(&mut self) -> Result<(), Fatal> {
+        while self.applying.rests().await {
+            self.go_on().await?;
         }
+        Ok(())
     }
 
     async fn go_on(&mut self) -> Result<(), Fatal> {

@@ -83,7 +83,7 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     liveness: Rc<Liveness>,
     mailbox: Rc<Mailbox<SM>>,
     applying: Rc<Applying<SM>>,
-    applier: Applier<R, SM>,
+    applier: Applier<R, SM, S>,
     replies: Rc<RefCell<Replies<SM>>>,
     refusals: Rc<Refusals>,
     metrics: Rc<watch::Sender<Metrics>>,
@@ -111,7 +111,7 @@ pub(super) trait Turns {
     ///
     /// # Errors
     /// The group has failed, or the node: see [`Fatal::is_of_node`].
-    fn turn(&mut self, now: Instant, output: &mut Box<Output>) -> Result<bool, Fatal>;
+    fn turn(&mut self, now: Instant, output: &mut Option<Box<Output>>) -> Result<bool, Fatal>;
 
     /// When there is to be another turn even if nothing comes.
     fn wake_at(&self) -> Option<Instant>;
@@ -121,7 +121,7 @@ pub(super) trait Turns {
 }
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Turns for Group<R, SM, S, T> {
-    fn turn(&mut self, now: Instant, output: &mut Box<Output>) -> Result<bool, Fatal> {
+    fn turn(&mut self, now: Instant, output: &mut Option<Box<Output>>) -> Result<bool, Fatal> {
         self.take_turn(now, output)
     }
 
@@ -177,13 +177,12 @@ pub(super) struct Opened<SM: StateMachine> {
 pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     parts: Parts<R, S, T>,
     (group, slot): (GroupId, Slot),
-    config: Config,
+    config: Arc<Config>,
     recovered: Recovered,
     state_machine: SM,
 ) -> Opened<SM> {
     let Parts { rt, store, lease, transport, ready, liveness, delays, local } = parts;
     let Local { replica, boot, cluster } = local;
-    let config = Arc::new(config);
     let engine = Engine::new(local, group, Arc::clone(&config), recovered, rt.random(), rt.now());
     let credentials = turn::credentials(&engine, boot);
     tracing::info!(%replica, group, state = ?credentials.state, "a group is opened");

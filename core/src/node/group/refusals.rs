@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 /// of requests may be refused at a time.
 pub(super) struct Refusals {
     metrics: Rc<watch::Sender<Metrics>>,
-    last: RefCell<Arc<Hindrance>>,
+    last: RefCell<Option<Arc<Hindrance>>>,
 }
 
 impl Refusals {
@@ -43,10 +43,12 @@ impl Refusals {
     fn reasons(&self) -> (Option<Leader>, Arc<Hindrance>) {
         let metrics = self.metrics.borrow();
         let mut last = self.last.borrow_mut();
-        if !last.is_of(&metrics) {
-            *last = Arc::new(metrics.hindrance());
-        }
-        (leader(&metrics), Arc::clone(&last))
+        let why = match last.take().filter(|last| last.is_of(&metrics)) {
+            Some(same) => same,
+            None => Arc::new(metrics.hindrance()),
+        };
+        *last = Some(Arc::clone(&why));
+        (leader(&metrics), why)
     }
 }
 

@@ -41,8 +41,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     pub(super) fn take_turn(
         &mut self,
         now: Instant,
-        output: &mut Box<Output>,
+        output: &mut Option<Box<Output>>,
     ) -> Result<bool, Fatal> {
+        self.engine.lend(output);
         let due_for = self.wake_at.map_or(Duration::ZERO, |at| now - at);
         self.delays.turn_begins(now, due_for, self.engine.config().heartbeat_interval);
         if now >= self.wall_at {
@@ -91,6 +92,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.mailbox.shrink();
             self.replies.borrow_mut().shrink();
             self.proposing.shrink_to_fit();
+            self.applier.shrink()?;
         }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }
@@ -282,7 +284,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     }
 
     /// Does what the engine wants done.
-    fn act(&mut self, now: Instant, output: &mut Box<Output>) -> Result<(), Fatal> {
+    fn act(&mut self, now: Instant, output: &mut Option<Box<Output>>) -> Result<(), Fatal> {
         if self.mailbox.has_ended() {
             return Ok(()); // The node was dropped in this turn, and the store may be another's.
         }
@@ -291,7 +293,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         {
             self.engine.step(now, Input::Persisted { write });
         }
-        self.engine.take_output(output);
+        let output = output.insert(self.engine.take_output());
         if let Some(what) = output.rolled_back.take() {
             // This node's disk was put back: nothing of this turn leaves.
             return Err(Fatal::RolledBack { what });

@@ -19,7 +19,7 @@ struct Slow {
 }
 
 impl Turns for Slow {
-    fn turn(&mut self, _: Instant, _: &mut Box<Output>) -> Result<bool, Fatal> {
+    fn turn(&mut self, _: Instant, _: &mut Option<Box<Output>>) -> Result<bool, Fatal> {
         self.rt.pass(MAX_TURN * 2 / 5);
         self.turns.borrow_mut().push(self.slot);
         Ok(false)

@@ -528,8 +528,7 @@ impl Cluster {
     }
 
     fn act_after(&mut self, id: NodeId, before: Before) {
-        let mut output = Box::<Output>::default();
-        self.running(id).take_output(&mut output);
+        let mut output = self.running(id).take_output();
         self.node(id).wake_at = output.wake_at;
         if let Some(what) = output.rolled_back.take() {
             self.tell(false, format!("{id} stops: {}", what.replace("/0000", "")));

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use quorate_core::codec::{Gather, decode_message, put_message};
-use quorate_core::engine::{Engine, Input, Local, Output, ReceiveStep};
+use quorate_core::engine::{Engine, Input, Local, ReceiveStep};
 use quorate_core::{
     AppendOutcome, Body, Boot, Config, Digest, Entries, Entry, HardState, LogId, LogMeta,
     Membership, Message, Payload, Recovered, Replica, Role, SnapshotMeta, Standing, Term,
@@ -129,8 +129,7 @@ impl Alone {
     }
 
     fn wake(&mut self) {
-        let mut output = Box::<Output>::default();
-        self.engine.take_output(&mut output);
+        let output = self.engine.take_output();
         if let Some(at) = output.wake_at {
             self.now = self.now.max(at);
         }
@@ -141,8 +140,7 @@ impl Alone {
     /// Does what is to be done, until nothing is left.
     fn act(&mut self) {
         for _ in 0..20 {
-            let mut output = Box::<Output>::default();
-            self.engine.take_output(&mut output);
+            let output = self.engine.take_output();
             let mut inputs = Vec::new();
             inputs.extend(output.write.map(|(write, _)| Input::Persisted { write }));
             for fetch in output.fetches {

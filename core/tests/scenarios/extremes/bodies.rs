@@ -2,6 +2,7 @@
 //! when a kind or a field is added and not varied here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -139,7 +140,7 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         cluster: ClusterId(5),
         ballot: 1,
         founder: leader,
-        list: [1, 2, 3].map(|id| (id, format!("node-{id}"))).into(),
+        list: Arc::new([1, 2, 3].map(|id| (id, format!("node-{id}"))).into()),
     };
     let content = b"a snapshot";
     let meta = SnapshotMeta {
@@ -400,7 +401,9 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
             add(with(ClusterId(u128::MAX), ballot, founder, list.clone()));
             numbers(ballot).into_iter().for_each(|n| add(with(cluster, n, founder, list.clone())));
             replicas(ours).into_iter().for_each(|f| add(with(cluster, ballot, f, list.clone())));
-            lists().into_iter().for_each(|list| add(with(cluster, ballot, founder, list)));
+            lists()
+                .into_iter()
+                .for_each(|list| add(with(cluster, ballot, founder, Arc::new(list))));
         }
         Body::Admit { cluster, founders } => {
             for cluster in [cluster, ClusterId(0), ClusterId(u128::MAX)] {

@@ -14,6 +14,7 @@
 //! * what a member has made durable (as leader of a term, or in an append): its peers would
 //!   remember that, and it would stop, as a disk that was put back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -303,7 +304,8 @@ fn formation(draw: &Generator, ours: &Ours, stranger: Replica) -> Body {
         0 => Body::Who { listed: ids() },
         1 => Body::Admit { cluster: ClusterId(7), founders: ids() },
         2 => {
-            let list = [stranger.id, ours.me.id].map(|id| (id, format!("node-{id}:1"))).into();
+            let list = [stranger.id, ours.me.id].map(|id| (id, format!("node-{id}:1")));
+            let list = Arc::new(list.into());
             let claim = Claim { cluster: ClusterId(7), ballot: far(draw), founder: stranger, list };
             Body::Claim(Box::new(claim))
         }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::engine::{Input, Local, Output};
+use crate::engine::{Input, Local};
 use crate::identity::{Boot, ClusterId};
 use crate::log_meta::LogMeta;
 use crate::log_store::Recovered;
@@ -74,7 +74,7 @@ fn hears(engine: &mut Engine, millis: u64, from: NodeId, body: Body) {
     let message =
         Message { group: GROUP, cluster: None, from: node(from), to: node(1), term: Term(1), body };
     engine.step(at(millis), Input::Message(message));
-    engine.take_output(&mut Box::<Output>::default());
+    engine.take_output();
 }
 
 fn look(waits: &mut Waits, engine: &Engine, millis: u64, links: &Links) {
@@ -84,8 +84,7 @@ fn look(waits: &mut Waits, engine: &Engine, millis: u64, links: &Links) {
 /// Lets it ask for votes, and gives the number of the attempt.
 fn asks(engine: &mut Engine, millis: u64) -> u64 {
     engine.step(at(millis), Input::Wake);
-    let mut output = Box::<Output>::default();
-    engine.take_output(&mut output);
+    let output = engine.take_output();
     let attempts = output.messages.iter().find_map(|message| match message.body {
         Body::PreVote { attempt, .. } => Some(attempt),
         _ => None,
