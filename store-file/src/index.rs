@@ -40,7 +40,7 @@ pub(crate) struct Logs {
     pub(crate) owner: Owner,
     /// The first segment in which a part of that was last told.
     owner_recorded_in: Option<u32>,
-    logs: BTreeMap<GroupId, Log>,
+    logs: BTreeMap<GroupId, Box<Log>>,
     /// Whether everything that was ever written is among what is noted; if not, what is missing is
     /// purged in the end.
     whole: bool,
@@ -102,8 +102,8 @@ impl Logs {
 
     /// Writes that tell again what was last told before this segment.
     pub(crate) fn states_before(&self, segment: u32) -> Vec<(GroupId, LogWrite)> {
-        let state = |(group, log): (&GroupId, &Log)| Some((*group, log.state_before(segment)?));
-        self.logs.iter().filter_map(state).collect()
+        let logs = self.logs.iter();
+        logs.filter_map(|(group, log)| Some((*group, log.state_before(segment)?))).collect()
     }
 
     /// Notes a write whose record is at `at`, with its entries where `spans` say. The entries don't
@@ -127,7 +127,7 @@ impl Logs {
                 self.owner_recorded_in = self.owner_recorded_in.or(Some(at.segment));
             }
         }
-        let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
+        let log = self.logs.entry(group).or_insert_with(|| Box::new(Log::new(self.whole)));
         let noted = log.note(write, replaces, spans, at).and_then(|released| {
             if self.whole {
                 log.check_covered()?;
@@ -149,7 +149,7 @@ impl Logs {
         spans: &[Span],
         at: Position,
     ) -> Result<(), String> {
-        let log = self.logs.entry(group).or_insert_with(|| Log::new(self.whole));
+        let log = self.logs.entry(group).or_insert_with(|| Box::new(Log::new(self.whole)));
         let noted = log.note_copy(entries, spans, at);
         noted.map_err(|reason| format!("in group {group}, {reason}"))
     }
@@ -221,14 +221,14 @@ impl Logs {
             left.keep_spent(&log);
         }
         if !self.whole || !left.is_vacant() {
-            self.logs.insert(group, left);
+            self.logs.insert(group, Box::new(left));
         }
     }
 
     /// The groups whose log does not reach their snapshot, and the end of that.
     pub(crate) fn unreached_snapshots(&self) -> Vec<(GroupId, LogId)> {
-        let unreached = |(group, log): (&GroupId, &Log)| Some((*group, log.unreached_snapshot()?));
-        self.logs.iter().filter_map(unreached).collect()
+        let logs = self.logs.iter();
+        logs.filter_map(|(group, log)| Some((*group, log.unreached_snapshot()?))).collect()
     }
 
     /// Whose store it is, if a part of that was last told before this segment.
@@ -277,17 +277,17 @@ impl Logs {
     }
 
     pub(crate) fn recovered(&self, group: GroupId) -> Recovered {
-        self.logs.get(&group).map(Log::recovered).unwrap_or_default()
+        self.logs.get(&group).map(|log| log.recovered()).unwrap_or_default()
     }
 
     /// What is known of this group and those after it.
     pub(crate) fn groups_from(&self, group: GroupId) -> impl Iterator<Item = (GroupId, &Log)> {
-        self.logs.range(group..).map(|(group, log)| (*group, log))
+        self.logs.range(group..).map(|(group, log)| (*group, &**log))
     }
 
     /// The log of a group.
     pub(crate) fn log(&self, group: GroupId) -> Option<&Log> {
-        self.logs.get(&group)
+        self.logs.get(&group).map(|log| &**log)
     }
 
     /// Entries of a group, from `first` on, that stood at `from` are to be read from `to`, those
@@ -309,7 +309,7 @@ impl Logs {
 
     /// What is known of all groups.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, &Log)> {
-        self.logs.iter().map(|(group, log)| (*group, log))
+        self.logs.iter().map(|(group, log)| (*group, &**log))
     }
 
     /// How often entries of the group's log have been replaced or purged, or have moved.

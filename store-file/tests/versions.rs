@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,7 +103,7 @@ fn groups() -> BTreeMap<GroupId, Group> {
         cluster: CLUSTER,
         ballot: 3,
         founder: replica(2),
-        list: [(1, "node-1:7000".to_owned()), (2, "node-2:7000".to_owned())].into(),
+        list: Arc::new([(1, "node-1:7000".to_owned()), (2, "node-2:7000".to_owned())].into()),
     };
     let voted = HardState { term: Term(5), voted_for: Some(replica(3)) };
     let standing = |standing| Group { standing, ..Group::default() };

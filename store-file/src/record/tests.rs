@@ -178,7 +178,7 @@ fn full() -> LogWrite {
         cluster: ClusterId(1 << 100),
         ballot: 3,
         founder: Replica::new(1, 7),
-        list: BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]),
+        list: BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]).into(),
     };
     let memory = Memory {
         term: Term(3),
