@@ -1,7 +1,7 @@
 //! Quorate's engine as a member of a simulated cluster. What it makes durable is so at once, in a
 //! log in memory.
 
-use quorate::engine::{Engine, Fetch, Input, Local, Output};
+use quorate::engine::{Engine, Fetch, Input, Local};
 use quorate::rt::Instant;
 use quorate::{
     Boot, ClusterId, Config, Entry, LogId, LogMeta, LogWrite, Membership, Message, Payload,

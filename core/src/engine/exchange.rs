@@ -85,7 +85,9 @@ impl Leader {
             return;
         }
         let Some(membership) = common.membership() else { return };
-        if membership.voters().is_joint() {
+        if membership.voters().is_joint()
+            || !self.peers.keys().any(|peer| self.is_silent(common, *peer))
+        {
             return;
         }
         let ids: BTreeSet<_> = membership.members().keys().map(|member| member.id).collect();

@@ -182,8 +182,7 @@ impl Common {
         chunk: Bytes,
     ) {
         let digest = meta.digest;
-        let is_same = |receiving: &Box<IncomingSnapshot>| receiving.meta == meta;
-        if !self.receiving.as_ref().is_some_and(is_same) {
+        if self.receiving.as_ref().is_none_or(|receiving| receiving.meta != meta) {
             if self.receiving.as_ref().is_some_and(|receiving| receiving.ending) {
                 return; // It will be installed or lost in a moment, and the leader asks again.
             }
