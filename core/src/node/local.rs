@@ -193,7 +193,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
         request: F,
     ) -> impl Future<Output = Result<T, E>> + use<SM, T, E, F> {
         let (answer, receiver) = shared_oneshot::channel();
-        let taken = self.mailbox.request(Request::Admin(request(answer)));
+        let taken = self.mailbox.request(Request::Admin(Box::new(request(answer))));
         answered(taken, receiver, self.metrics())
     }
 

@@ -380,7 +380,7 @@ impl<SM: StateMachine> Raft<SM> {
         request: F,
     ) -> impl Future<Output = Result<T, E>> + Send + use<SM, T, E, F> {
         let (answer, receiver) = oneshot::channel();
-        let taken = self.mailbox.request(Request::Admin(request(answer)));
+        let taken = self.mailbox.request(Request::Admin(Box::new(request(answer))));
         answered(taken, receiver, self.metrics())
     }
 
@@ -427,7 +427,9 @@ pub(super) fn planned(
 
 /// Waits for what a group comes to.
 pub(super) async fn ended(outcome: Outcome) -> Result<(), Fatal> {
-    outcome.await.unwrap_or(Err(Fatal::Dropped))
+    let mut outcome = outcome;
+    let ended = outcome.wait_for(Option::is_some).await;
+    ended.ok().flatten().unwrap_or(Err(Fatal::Dropped))
 }
 
 /// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which

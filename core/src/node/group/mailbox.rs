@@ -12,8 +12,6 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::channel::oneshot as shared_oneshot;
-use futures::future::Shared;
 use quorate_rt::channel::{oneshot, watch};
 
 use super::super::liveness::{Liveness, OpenGroup};
@@ -108,13 +106,10 @@ pub(crate) enum Event<SM: StateMachine> {
 /// What a handle wants. `W` answers a write and `R` is a read: of a kind that stays on the thread,
 /// or of one that crosses.
 pub(crate) enum Request<W, R> {
-    Write {
-        command: Bytes,
-        reply: W,
-    },
+    Write { command: Bytes, reply: W },
     Read(R),
-    Admin(Admin),
-    /// Boxed, so that the queues' places are of a write's size.
+    // Boxed, so that the queues' places are of a write's size.
+    Admin(Box<Admin>),
     Deliver(Box<Message>),
 }
 
@@ -160,8 +155,8 @@ pub(crate) enum End {
     Fatal(Fatal),
 }
 
-/// Tells what a group has come to: nothing where its node was dropped.
-pub(crate) type Outcome = Shared<shared_oneshot::Receiver<Result<(), Fatal>>>;
+/// Tells what a group has come to, once it has: nothing where its node was dropped.
+pub(crate) type Outcome = watch::Receiver<Option<Result<(), Fatal>>>;
 
 /// What all handles know of their group.
 #[derive(Clone)]

@@ -41,8 +41,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::channel::oneshot;
 use quorate_rt::channel::watch;
 use quorate_rt::{Executor, Instant, TaskError};
 
@@ -199,8 +197,8 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     };
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
-    let (ended, outcome) = oneshot::channel();
-    let known = Known { id: replica.id, group, metrics: receiver, outcome: outcome.shared() };
+    let (ended, outcome) = watch::channel(None);
+    let known = Known { id: replica.id, group, metrics: receiver, outcome };
     let mailbox = Rc::new(Mailbox::new(known, config, ready, slot, Rc::clone(&liveness)));
     // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
     // what is for the node and for other groups as well.
@@ -296,7 +294,7 @@ struct Ending<SM: StateMachine, S: LogStore, T: Transport> {
     /// Given up before anybody hears of the end: whoever does may open the group again.
     lease: Cell<Option<Lease<S>>>,
     /// None once it has ended.
-    ended: Cell<Option<oneshot::Sender<Result<(), Fatal>>>>,
+    ended: Cell<Option<watch::Sender<Option<Result<(), Fatal>>>>>,
 }
 
 impl<SM: StateMachine, S: LogStore, T: Transport> Ending<SM, S, T> {
@@ -336,7 +334,7 @@ impl<SM: StateMachine, S: LogStore, T: Transport> Ends for Ending<SM, S, T> {
             metrics.fatal = outcome.clone().err();
         });
         self.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
-        let _ = ended.send(outcome);
+        ended.send(Some(outcome));
     }
 
     fn abandon(&self) {

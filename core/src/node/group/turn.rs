@@ -205,7 +205,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 let ticket = self.replies.borrow_mut().reads.push(read);
                 self.engine.step(now, Input::Read { ticket });
             }
-            Request::Admin(admin) => self.administer(now, admin),
+            Request::Admin(admin) => self.administer(now, *admin),
         }
     }
 
