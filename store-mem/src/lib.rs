@@ -189,7 +189,8 @@ impl LogStore for MemStore {
         if let Some(log) = logs.remove(&group)
             && log.standing == Standing::Spent
         {
-            logs.insert(group, Log { standing: Standing::Spent, ..Log::default() });
+            let left = Log { standing: Standing::Spent, ..Log::default() };
+            logs.insert(group, Box::new(left));
         }
         Ok(())
     }

@@ -156,7 +156,10 @@ pub(crate) enum End {
 }
 
 /// Tells what a group has come to, once it has: nothing where its node was dropped.
-pub(crate) type Outcome = watch::Receiver<Option<Result<(), Fatal>>>;
+pub(crate) type Outcome = watch::Receiver<Ended>;
+
+/// What a group has come to, once it has ended.
+pub(crate) type Ended = Option<Result<(), Fatal>>;
 
 /// What all handles know of their group.
 #[derive(Clone)]

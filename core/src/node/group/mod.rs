@@ -46,7 +46,7 @@ use quorate_rt::{Executor, Instant, TaskError};
 
 use self::apply::{Applied, Applier, Apply, Applying};
 use self::changes::Changes;
-use self::mailbox::{End, Event, Known, Mailbox};
+use self::mailbox::{End, Ended, Event, Known, Mailbox};
 use self::refusals::Refusals;
 use self::replies::Replies;
 use self::snapshots::Snapshots;
@@ -294,7 +294,7 @@ struct Ending<SM: StateMachine, S: LogStore, T: Transport> {
     /// Given up before anybody hears of the end: whoever does may open the group again.
     lease: Cell<Option<Lease<S>>>,
     /// None once it has ended.
-    ended: Cell<Option<watch::Sender<Option<Result<(), Fatal>>>>>,
+    ended: Cell<Option<watch::Sender<Ended>>>,
 }
 
 impl<SM: StateMachine, S: LogStore, T: Transport> Ending<SM, S, T> {
