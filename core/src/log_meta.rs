@@ -255,8 +255,9 @@ impl LogMeta {
             return;
         }
         if to.index > self.purged.index && !self.contains(to) {
-            let (bytes, time) = (self.bytes, self.time);
-            *self = Self { bytes, time, ..Self::after(to) };
+            let (bytes, time, memberships) = (self.bytes, self.time, BTreeMap::new());
+            plant!(M6, memberships = self.memberships.clone());
+            *self = Self { bytes, time, memberships, ..Self::after(to) };
             return;
         }
         if self.last.index == to.index {

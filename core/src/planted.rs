@@ -120,6 +120,8 @@ bugs! {
     M3,
     /// A leader that is to have no vote neither transfers leadership nor leaves.
     M5,
+    /// The membership of a log that a snapshot replaces stays in force.
+    M6,
     /// A state that was restored from a snapshot has no membership.
     M7,
     /// A truncated membership stays in force.
@@ -128,6 +130,8 @@ bugs! {
     M9,
     /// A node that joins takes itself for removed by the configurations of before.
     M10,
+    /// A change that another takes the place of counts as done, and any other may.
+    M11,
     /// The configuration of an earlier leader is left before it is committed.
     M12,
     /// A node votes only for voters of the configuration that it knows.

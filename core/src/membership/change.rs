@@ -258,7 +258,9 @@ impl Membership {
         {
             return refused(ChangeRefusal::Conflict { membership: self.clone() });
         }
-        if under_way.is_some() && options.follows.is_none() {
+        let is_parallel = under_way.is_some() && options.follows.is_none();
+        plant!(M11, is_parallel = false);
+        if is_parallel {
             return refused(ChangeRefusal::UnderWay { membership: self.clone() });
         }
         let plan = match self.plan(target, None) {
@@ -284,7 +286,9 @@ impl Membership {
         let change = Change { id: *id, target: target.clone(), before, catch_up };
         let begun = self.with(|parts| {
             if let Some(earlier) = parts.change.take() {
-                parts.end(earlier.id, Ending::Superseded { by: *id });
+                let ending = Ending::Superseded { by: *id };
+                plant!(M11, ending = Ending::Done);
+                parts.end(earlier.id, ending);
             }
             parts.last_change = *id;
             parts.locate(&change.target);

@@ -8,16 +8,18 @@ use quorate_core::planted::{self, Bug};
 use crate::script;
 
 /// For each bug, a scenario that is about it.
-const SEEN_BY: [(Bug, &str); 17] = [
+const SEEN_BY: [(Bug, &str); 19] = [
     (Bug::E4, "membership_leader_leaves.txt"),
     (Bug::E5, "membership_learner.txt"),
     (Bug::R6, "membership_learner.txt"),
     (Bug::M2, "membership_grow.txt"),
     (Bug::M3, "membership_joint_leader_fails.txt"),
     (Bug::M5, "membership_leader_leaves.txt"),
+    (Bug::M6, "membership_snapshot.txt"),
     (Bug::M8, "membership_truncated.txt"),
     (Bug::M9, "membership_grow.txt"),
     (Bug::M10, "membership_grow.txt"),
+    (Bug::M11, "membership_follows.txt"),
     (Bug::M12, "membership_joint_leader_fails.txt"),
     (Bug::M13, "membership_vote_of_behind.txt"),
     (Bug::M14, "membership_late.txt"),

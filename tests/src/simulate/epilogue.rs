@@ -17,6 +17,7 @@ use super::checks::Verdict;
 use super::cluster::Cluster;
 use super::faults::strangers;
 use super::healing::{comes_true, converges, leader_of};
+use super::observer::now;
 use super::plan::Epilogue;
 use super::quiet;
 use super::workload::clients;
@@ -245,6 +246,9 @@ impl Scene<'_> {
     async fn failed_transfer(&self) -> Verdict {
         let cluster = self.cluster;
         let of = Rc::clone(cluster);
+        if cluster.faults.chance(0.5) {
+            return self.failed_transfer_by_hand().await;
+        }
         cluster.observer.at_next_transfer(move |heir| {
             of.tell(|| format!("node {heir} dies, which is to take over"));
             of.host(heir).crash(Crash::Process);
@@ -252,6 +256,36 @@ impl Scene<'_> {
         cluster.host(self.leader).disk().stall(self.election_timeout() * 3 / 2);
         clients::write_many(cluster, self.leader, 5).await;
         self.rt.sleep(2 * self.election_timeout()).await;
+        Ok(())
+    }
+
+    /// An operator has leadership transferred to a node that dies as it is to take over, and stays
+    /// down for a while. Meanwhile the leader gives that up and serves (E8).
+    async fn failed_transfer_by_hand(&self) -> Verdict {
+        let cluster = self.cluster;
+        let config = &cluster.plan.config;
+        let limit =
+            6 * config.election_timeout + 4 * config.request_timeout + Duration::from_secs(2);
+        let of = Rc::clone(cluster);
+        cluster.observer.at_next_transfer(move |heir| {
+            of.tell(|| format!("node {heir} dies, which is to take over"));
+            of.kill(heir, Crash::Process, 2 * limit);
+        });
+        let Some(raft) = cluster.raft(self.leader) else { return Ok(()) };
+        let heir = self.core.iter().copied().find(|id| *id != self.leader);
+        let _told = self.rt.spawn(raft.transfer_leadership(heir));
+        let served_by = now() + limit;
+        self.rt.sleep(self.election_timeout()).await;
+        while !clients::is_served_by(cluster, self.leader).await {
+            if now() >= served_by {
+                let leader = self.leader;
+                return Err(format!(
+                    "leader {leader} does not serve within {limit:?} after a transfer to {heir:?} \
+                     that nobody took up"
+                ));
+            }
+            self.rt.sleep(Duration::from_millis(50)).await;
+        }
         Ok(())
     }
 

@@ -31,7 +31,8 @@ pub fn shows(bug: Bug) -> Shows {
     use Shows::{Elsewhere, In};
     match bug {
         Bug::E4 | Bug::E5 | Bug::R6 | Bug::M2 | Bug::M3 | Bug::M5 => In(&[Memberships]),
-        Bug::M8 | Bug::M9 | Bug::M10 | Bug::M12 | Bug::M13 => In(&[Memberships]),
+        Bug::M6 | Bug::M8 | Bug::M9 | Bug::M10 | Bug::M11 => In(&[Memberships]),
+        Bug::M12 | Bug::M13 => In(&[Memberships]),
         Bug::M14 | Bug::M15 | Bug::M16 | Bug::M17 => In(&[Memberships]),
         Bug::X15 | Bug::X16 | Bug::X17 | Bug::X18 | Bug::X19 => In(&[Memberships]),
         Bug::I7 | Bug::I9 | Bug::X11 | Bug::P5 | Bug::P7 | Bug::P10 | Bug::R20 => In(&[Outside]),

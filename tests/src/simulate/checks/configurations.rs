@@ -39,10 +39,18 @@ impl Check for Configurations {
 fn in_force(node: NodeId, now: &Metrics, model: &Model) -> Verdict {
     let log = &node_of(model, node).submitted;
     let last = log.entries.iter().rev().find(|entry| entry.is_membership);
-    let (Some(last), Some(known)) = (last, &now.membership) else { return Ok(()) };
-    let in_log = model.configurations.get(&last.log_id);
+    let Some(known) = &now.membership else { return Ok(()) };
+    let in_log = match last {
+        Some(last) => model.configurations.get(&last.log_id),
+        // What stands before the log is committed.
+        None => {
+            let committed = model.committed_configurations().into_iter();
+            let covered = committed.take_while(|(index, _)| *index <= log.purged.index);
+            covered.last().map(|(_, membership)| membership)
+        }
+    };
     demand(in_log.is_none_or(|in_log| in_log == known), || {
-        format!("node {node} goes by {known:?}, and has {in_log:?} in its log at {}", last.log_id)
+        format!("node {node} goes by {known:?}, and its log says {in_log:?}")
     })
 }
 

@@ -10,7 +10,7 @@ use quorate::rt::Task;
 use quorate::sim::{Crash, Sim};
 use quorate::{
     ChangeError, ChangeId, ChangeOptions, Ending, Executor, Member, MemberRole, Membership, NodeId,
-    Raft, Target,
+    Raft, Role, Target,
 };
 
 use super::super::asked;
@@ -32,9 +32,11 @@ const LATE: Duration = Duration::from_secs(15);
 pub(super) async fn memberships(calm: Calm) {
     let draw = &calm.draw;
     while calm.passes().await {
-        match draw.below(12) {
-            0..7 => begin(&calm, calm.any_running()),
-            10.. => begin_in_vain(&calm).await,
+        match draw.below(14) {
+            0..7 => begin(&calm, calm.any_running(), CATCH_UP),
+            10 | 11 => begin_in_vain(&calm).await,
+            12 => ask_a_paused_leader(&calm).await,
+            13 => begin_and_hear_late(&calm).await,
             7 if draw.chance(0.5) => cancel_in_joint(&calm),
             7 => cancel_or_await(&calm),
             _ => renew(&calm),
@@ -55,7 +57,7 @@ async fn begin_in_vain(calm: &Calm) {
         cluster.network.cut(host(leader), host(*other));
         cluster.network.cut(host(*other), host(leader));
     }
-    begin(calm, Some(leader));
+    begin(calm, Some(leader), CATCH_UP);
     calm.lasts(cluster.plan.config.election_timeout * 3).await;
     for other in &others {
         cluster.network.heal(host(leader), host(*other));
@@ -63,16 +65,70 @@ async fn begin_in_vain(calm: &Calm) {
     }
 }
 
-/// A node that runs is asked for a change to anything.
-fn begin(calm: &Calm, node: Option<NodeId>) {
+/// A leader is paused. When others have changed the membership, it is asked for the one that it
+/// still knows, and goes on: it must not say that this is so (X19).
+async fn ask_a_paused_leader(calm: &Calm) {
+    let cluster = &calm.cluster;
+    let Some(leader) = calm.leader() else { return };
+    let Some(raft) = cluster.raft(leader) else { return };
+    let Some(membership) = raft.metrics().borrow().membership.clone() else { return };
+    cluster.tell(|| format!("leader {leader} is paused, and asked for the members that it knows"));
+    cluster.count("change asked of a leader that is paused");
+    let election = cluster.plan.config.election_timeout;
+    cluster.host(leader).pause();
+    calm.lasts(election * 3).await;
+    let leads = |id: &NodeId| {
+        cluster.metrics(*id).is_some_and(|metrics| metrics.role == Role::Leader) && *id != leader
+    };
+    begin(calm, cluster.ids().into_iter().find(leads), CATCH_UP);
+    calm.lasts(election * 3).await;
+    ask(calm, &raft, membership.target(), None, CATCH_UP);
+    cluster.host(leader).resume();
+}
+
+/// A leader is asked for a change that ends soon, and a follower for another, which hears late that
+/// it is refused. Meanwhile it asks again, and that must not be taken (X18).
+async fn begin_and_hear_late(calm: &Calm) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
+    let Some(leader) = calm.leader() else { return };
+    let others: Vec<_> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    if others.is_empty() {
+        return;
+    }
+    let follower = *draw.choose(&others);
+    cluster.tell(|| format!("node {follower} hears late from leader {leader}"));
+    cluster.count("change asked for, and its answer late");
+    let election = cluster.plan.config.election_timeout;
+    let (from, to) = (cluster.host(leader).id(), cluster.host(follower).id());
+    cluster.network.stall(from, to, election * 9 / 10);
+    begin(calm, Some(leader), Duration::from_millis(20));
+    calm.lasts(Duration::from_millis(5)).await;
+    begin(calm, Some(follower), CATCH_UP);
+    calm.lasts(election).await;
+}
+
+/// A node is asked for a change to anything, which is to catch up in this time at most.
+fn begin(calm: &Calm, node: Option<NodeId>, catch_up: Duration) {
     let (cluster, draw) = (&calm.cluster, &calm.draw);
     let Some(raft) = node.and_then(|id| cluster.raft(id)) else { return };
     let Some(membership) = raft.metrics().borrow().membership.clone() else { return };
     let target = target(calm, &membership);
+    let follows = draw.chance(0.5).then(|| membership.last_change());
+    ask(calm, &raft, target, follows, catch_up);
+}
+
+fn ask(
+    calm: &Calm,
+    raft: &Raft<Ledger>,
+    target: Target,
+    follows: Option<ChangeId>,
+    catch_up: Duration,
+) {
+    let (cluster, draw) = (&calm.cluster, &calm.draw);
     let observer = &cluster.observer;
-    let catch_up = draw.duration(&(Duration::from_millis(1)..CATCH_UP));
+    let catch_up = draw.duration(&(Duration::from_millis(1)..catch_up));
     let options = ChangeOptions {
-        follows: draw.chance(0.5).then(|| membership.last_change()),
+        follows,
         catch_up: observer.changes.borrow_mut().catch_up(catch_up),
         allow_lower_tolerance: draw.chance(0.9),
     };
