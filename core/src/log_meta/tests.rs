@@ -119,6 +119,20 @@ fn the_last_membership_is_in_force_until_it_is_truncated() {
     assert_eq!(log_meta.membership(), None);
 }
 
+/// The log has a later membership than the snapshot, which was not committed and goes with it (M6).
+#[test]
+fn the_membership_of_a_log_that_a_snapshot_replaces_is_forgotten() {
+    let mut log_meta = LogMeta::default();
+    for (log_id, ids) in [(LogId::FIRST, &[1][..]), (LogId::new(1, 1, 2), &[1, 2])] {
+        let payload = Payload::Membership(membership(ids));
+        log_meta.push(&Entry { log_id, time: 0, payload });
+    }
+    log_meta.purge(LogId::new(2, 2, 9));
+    assert_eq!(log_meta.membership(), None);
+    log_meta.set_membership(1, membership(&[1]));
+    assert_eq!(log_meta.membership(), Some((1, &membership(&[1]))));
+}
+
 /// Entries `1..=terms.len()` of these terms, purged up to `purged`.
 fn purged(terms: &[u64], purged: usize) -> LogMeta {
     let mut log_meta = log(terms);

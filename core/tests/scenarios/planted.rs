@@ -8,14 +8,13 @@ use quorate_core::planted::{self, Bug};
 use crate::script;
 
 /// For each bug, a scenario that is about it.
-const SEEN_BY: [(Bug, &str); 19] = [
+const SEEN_BY: [(Bug, &str); 18] = [
     (Bug::E4, "membership_leader_leaves.txt"),
     (Bug::E5, "membership_learner.txt"),
     (Bug::R6, "membership_learner.txt"),
     (Bug::M2, "membership_grow.txt"),
     (Bug::M3, "membership_joint_leader_fails.txt"),
     (Bug::M5, "membership_leader_leaves.txt"),
-    (Bug::M6, "membership_snapshot.txt"),
     (Bug::M8, "membership_truncated.txt"),
     (Bug::M9, "membership_grow.txt"),
     (Bug::M10, "membership_grow.txt"),
