@@ -255,7 +255,7 @@ impl LogMeta {
             return;
         }
         if to.index > self.purged.index && !self.contains(to) {
-            let (bytes, time, memberships) = (self.bytes, self.time, BTreeMap::new());
+            let (bytes, time, memberships) = (self.bytes, self.time, Vec::new());
             plant!(M6, memberships = self.memberships.clone());
             *self = Self { bytes, time, memberships, ..Self::after(to) };
             return;
