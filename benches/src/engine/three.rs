@@ -78,7 +78,9 @@ impl Three {
     pub(crate) fn round(&mut self, batch: usize, command: &[u8]) -> Result<()> {
         // As a node hands over what its clients have sent until its turn.
         let commands = (0..batch).map(|_| Bytes::copy_from_slice(command));
-        self.members[0].engine.propose(self.now, 0, commands);
+        let leader = &mut self.members[0].engine;
+        leader.lend(&mut self.output);
+        leader.propose(self.now, 0, commands);
         self.turn(0)?;
         self.settle()
     }
@@ -109,7 +111,8 @@ impl Three {
 
     fn turn(&mut self, place: usize) -> Result<()> {
         self.members[place].turn(self.now, &mut self.output);
-        for message in self.output.iter_mut().flat_map(|output| output.messages.drain(..)) {
+        let output = self.output.as_mut().context("a turn without an output")?;
+        for message in output.messages.drain(..) {
             let to = MEMBERS.iter().position(|member| *member == message.to);
             let to = to.context("a message to nobody")?;
             self.members[to].inbox.push(Input::Message(message));

@@ -67,13 +67,20 @@ pub struct Output {
 #[derive(Default)]
 pub(super) struct Pending(Option<Box<Output>>);
 
+/// Memory that nobody has lent.
+#[cold]
+#[inline(never)]
+fn made() -> Box<Output> {
+    Box::default()
+}
+
 impl Pending {
     pub(super) fn get(&mut self) -> &mut Output {
-        self.0.get_or_insert_default()
+        self.0.get_or_insert_with(made)
     }
 
     pub(super) fn take(&mut self) -> Box<Output> {
-        self.0.take().unwrap_or_default()
+        self.0.take().unwrap_or_else(made)
     }
 
     /// Uses this memory, unless something has come already.
