@@ -171,10 +171,12 @@ impl Membership {
 
     /// The configuration that was made last on this thread, if it is the same.
     fn shared(parts: Parts) -> Self {
-        LAST.with_borrow_mut(|last| match last {
-            Some(last) if *last.0 == parts => last.clone(),
-            last => last.insert(Self(Arc::new(parts))).clone(),
-        })
+        let made = Self(Arc::new(parts));
+        let last = LAST.try_with(|last| match &mut *last.borrow_mut() {
+            Some(last) if *last == made => last.clone(),
+            last => last.insert(made.clone()).clone(),
+        });
+        last.unwrap_or(made) // The thread is about to end.
     }
 
     pub(crate) fn parts(&self) -> &Parts {

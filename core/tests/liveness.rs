@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::engine::{Engine, Fetch, Input, Local};
 use quorate_core::{
-    Body, Boot, ClusterId, Config, Digest, Entry, HardState, LogId, LogMeta, Membership, Message,
-    Recovered, Replica, Role, SnapshotMeta, Term,
+    Body, Boot, ClusterId, Config, Digest, Entries, Entry, HardState, LogId, LogMeta, Membership,
+    Message, Recovered, Replica, Role, SnapshotMeta, Term,
 };
 use quorate_rt::Instant;
 
@@ -397,4 +397,54 @@ fn a_follower_that_rests_and_is_not_to_campaign_leaves_a_dead_leader() {
     assert_eq!(cluster.engines[&2].role(), Role::Follower);
     assert_eq!(cluster.engines[&2].leader(), None);
     assert_eq!(cluster.wake_at[&2], None, "it has nothing to wait for");
+}
+
+/// A follower that missed a heartbeat and does not ask for pre-votes is noticed as well.
+#[test]
+fn a_follower_that_campaigns_without_pre_votes_is_sent_heartbeats_again() {
+    let mut cluster = Cluster::resting();
+    cluster.configure(2, |config| config.pre_vote = false);
+    // It rests no more, and the leader does not know.
+    let (from, to, term) = (node(1), node(2), Term(2));
+    let prev = cluster.engines[&1].last_log_id();
+    let body =
+        Body::Append { prev, committed: 0, round: 0, durable: 0, entries: Entries::default() };
+    let late = Message { group: 0, cluster: Some(ClusterId(7)), from, to, term, body };
+    cluster.step(2, Input::Message(late));
+    cluster.run(Duration::from_secs(5));
+    let led: Vec<_> = IDS.iter().map(|id| cluster.engines[id].leader()).collect();
+    assert!(led[0].is_some() && led.iter().all(|leader| *leader == led[0]), "{led:?}");
+}
+
+/// A peer that does not rest, or was just to be asked, must not rest afterwards.
+#[test]
+fn a_peer_that_was_to_rest_is_not_asked_to_without_heartbeats() {
+    let mut cluster = Cluster::resting();
+    // One that is left out keeps the heartbeats going.
+    cluster.cut = vec![(1, 3), (3, 1)];
+    cluster.write(1);
+    cluster.cut.clear();
+    cluster.run(Duration::from_millis(250));
+    cluster.cut = vec![(1, 3), (3, 1)];
+    cluster.configure(1, |config| config.heartbeats = false);
+    cluster.run(Duration::from_secs(5));
+    assert_ne!(cluster.roles(), [(1, Role::Leader)], "nobody counts on its node");
+}
+
+/// A shorter election timeout does not make a dead peer look alive.
+#[test]
+fn a_peer_that_was_silent_for_long_stays_so_with_a_shorter_timeout() {
+    let mut cluster = Cluster::new();
+    cluster.run(Duration::from_secs(1));
+    cluster.cut = vec![(1, 3), (3, 1)];
+    cluster.run(Duration::from_secs(5));
+    let contact = |cluster: &Cluster| {
+        let mut peers = cluster.engines[&1].peers();
+        peers.find(|(peer, _)| *peer == node(3)).and_then(|(_, peer)| peer.last_contact)
+    };
+    let before = contact(&cluster).expect("it was heard");
+    cluster.configure(1, |config| config.election_timeout = Duration::from_millis(400));
+    assert_eq!(contact(&cluster), Some(before));
+    assert!(before > Duration::from_secs(4), "{before:?}");
+    assert_eq!(cluster.engines[&1].role(), Role::Leader);
 }

@@ -73,7 +73,7 @@ impl<R: Network> Attempts<R> {
     /// Commands have arrived: they have a patience from now, and again from each success. So a long
     /// pipeline may take its time while it gets on, and is answered soon when it doesn't.
     pub(crate) fn begin(&mut self) {
-        self.deadline = self.now() + self.server.patience;
+        self.deadline = self.now() + self.server.patience.get();
     }
 
     fn now(&self) -> Instant {

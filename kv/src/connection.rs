@@ -437,7 +437,7 @@ impl<R: Network> Connection<'_, R> {
                 leadership::transferred(self.slot.server.raft.transfer_leadership(to).await)
             }
             Local::RaftCampaign => leadership::campaigned(self.slot.server.raft.campaign().await),
-            Local::RaftConfig(words) => settings::answer(&self.slot.server.raft, &words).await,
+            Local::RaftConfig(words) => settings::answer(&self.slot.server, &words).await,
             // A change takes until its nodes have caught up. It goes on if the client goes.
             Local::Membership(request) => change::answer(&self.slot.server, *request).await,
             Local::Close(reply) => return Err(self.last_answer(&reply).await),

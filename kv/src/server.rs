@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::lock::Mutex;
 use quorate::rt::channel::watch;
 use quorate::rt::{Instant, Limited, Listener, ReadHalf, Stream, Task, WriteHalf};
 use quorate::{LocalRaft, Metrics, Network};
@@ -60,7 +61,9 @@ pub(crate) struct Server<R: Network> {
     pub(crate) long_reads: Rc<Queue>,
     pub(crate) thread_time: Rc<ThreadTime<R>>,
     /// How long a command waits for a leader or for another attempt: the node's request timeout.
-    pub(crate) patience: Duration,
+    pub(crate) patience: Cell<Duration>,
+    /// Held while settings are changed: each change is made to what the one before has left.
+    pub(crate) settings: Mutex<()>,
     pub(crate) port: u16,
     pub(crate) started: Instant,
     /// The most clients at a time.
@@ -106,7 +109,8 @@ impl<R: Network> Server<R> {
             raft,
             keys,
             long_reads: Rc::default(),
-            patience,
+            patience: Cell::new(patience),
+            settings: Mutex::default(),
             port,
             max_clients,
             clients: Cell::default(),
@@ -215,7 +219,7 @@ impl<R: Network> Server<R> {
             Poll::Pending
         });
         let mut alarm = Alarm::new(self.rt.clone());
-        if alarm.within(self.patience + CLIENTS_STOP_WITHIN, gone).await.is_none() {
+        if alarm.within(self.patience.get() + CLIENTS_STOP_WITHIN, gone).await.is_none() {
             info!(clients = self.clients.get(), "connections are cut off, as they don't end");
         }
     }

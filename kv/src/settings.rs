@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::{Config, ConfigureError, LocalRaft};
+use quorate::{Config, ConfigureError, Network};
 
 use crate::limits::duration;
 use crate::reply::Reply;
-use crate::store::Store;
+use crate::server::Server;
 
 /// A setting that can be changed. What bounds commands and memory is not among them: this server's
 /// own limits are made for those.
@@ -84,8 +84,9 @@ fn changed(mut config: Config, words: &[Bytes]) -> Result<Config, String> {
 }
 
 /// The answer to RAFT CONFIG: all settings, or OK once those are in force that were given.
-pub(crate) async fn answer(raft: &LocalRaft<Store>, words: &[Bytes]) -> Reply {
-    let config = raft.config();
+pub(crate) async fn answer<R: Network>(server: &Server<R>, words: &[Bytes]) -> Reply {
+    let _alone = server.settings.lock().await;
+    let config = server.raft.config();
     if words.is_empty() {
         let shown =
             |setting: &Setting| (Reply::bulk(setting.name), Reply::bulk((setting.get)(&config)));
@@ -95,8 +96,12 @@ pub(crate) async fn answer(raft: &LocalRaft<Store>, words: &[Bytes]) -> Reply {
         Ok(config) => config,
         Err(error) => return Reply::error(format!("ERR {error}")),
     };
-    match raft.configure(config).await {
-        Ok(()) => Reply::OK,
+    let patience = config.request_timeout;
+    match server.raft.configure(config).await {
+        Ok(()) => {
+            server.patience.set(patience);
+            Reply::OK
+        }
         Err(error @ ConfigureError::Invalid(_)) => Reply::error(format!("ERR {error}")),
         Err(error @ (ConfigureError::Shutdown | ConfigureError::Fatal(_))) => {
             Reply::error(format!("CLUSTERDOWN {error}"))

@@ -137,10 +137,11 @@ pub(crate) struct Timing {
     pub(crate) lookup_patience: Duration,
     /// For connecting to one address: a first packet and two repetitions.
     pub(crate) connect: Duration,
-    /// The same at an address that a peer had before, or that only other groups name. A machine
-    /// that was switched off must not hide the newest address for long. A first packet is enough:
-    /// these attempts take turns with those at the newest address.
-    pub(crate) connect_elsewhere: Duration,
+    /// For each step of an attempt at an address that a peer had before, or that only other groups
+    /// name. A machine that was switched off, or a name that nobody answers for, must not hide the
+    /// newest address for long. A first packet is enough: these attempts take turns with those at
+    /// the newest address.
+    pub(crate) elsewhere: Duration,
     /// The pause between two attempts to connect to addresses of one name, as in RFC 8305.
     pub(crate) stagger: Duration,
     /// For each side's part of a handshake: a silent client must not hold memory for longer.
@@ -175,11 +176,22 @@ pub(crate) struct Timing {
 }
 
 impl Timing {
+    /// The limits of an attempt at another address than the newest.
+    pub(crate) fn elsewhere(self) -> Self {
+        let most = self.elsewhere;
+        Self {
+            lookup: self.lookup.min(most),
+            connect: self.connect.min(most),
+            handshake: self.handshake.min(most),
+            ..self
+        }
+    }
+
     pub(crate) const DEFAULT: Self = Self {
         lookup: Duration::from_secs(30),
         lookup_patience: Duration::from_millis(500),
         connect: Duration::from_secs(5),
-        connect_elsewhere: Duration::from_secs(1),
+        elsewhere: Duration::from_secs(1),
         stagger: Duration::from_millis(250),
         handshake: Duration::from_secs(5),
         silence: Duration::from_secs(5),

@@ -83,7 +83,7 @@ pub(crate) async fn run<R: Network>(state: Rc<State<R>>, link: Rc<Link>) {
         };
         let timing = match address == newest {
             true => state.timing,
-            false => Timing { connect: state.timing.connect_elsewhere, ..state.timing },
+            false => state.timing.elsewhere(),
         };
         let address = address.as_deref().unwrap_or(&link.address.at);
         let lost = match connect(&state, &link, &timing, address).await {

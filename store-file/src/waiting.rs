@@ -26,7 +26,7 @@ use std::io;
 use std::iter;
 use std::mem;
 
-use quorate_core::{Completion, GroupId, LogId, LogWrite, StoreError};
+use quorate_core::{Completion, GroupId, LogId, LogWrite, Standing, StoreError};
 
 use crate::batch::Batch;
 use crate::format::{HEADER_BYTES, Position};
@@ -127,17 +127,22 @@ impl Waiting {
     }
 
     /// Takes out the writes of a group that is removed, and gives who waits for them, and whether
-    /// one of them says to which cluster the store belongs. An earlier removal stays.
+    /// one of them says to which cluster the store belongs. An earlier removal stays, and so does,
+    /// in its place, that the group is spent: a begin behind it may rely on it.
     fn drop_writes(&mut self, group: GroupId) -> (Dropped, bool) {
-        let is_dropped = |item: &Item| item.group == group && matches!(item.what, What::Write(..));
-        let (gone, left) =
-            mem::take(&mut self.items).into_iter().partition::<VecDeque<_>, _>(is_dropped);
-        self.items = left;
         let (mut dropped, mut tells_cluster) = (Vec::new(), false);
-        for item in gone {
-            tells_cluster |= matches!(&item.what, What::Write(write, _) if write.cluster.is_some());
-            dropped.push((item.key, item.done));
-        }
+        self.items.retain_mut(|item| {
+            let What::Write(write, replaces) = &mut item.what else { return true };
+            if item.group != group {
+                return true;
+            }
+            tells_cluster |= write.cluster.is_some();
+            dropped.push((item.key, item.done.take()));
+            let standing = write.standing.take().filter(|standing| **standing == Standing::Spent);
+            let is_spent = standing.is_some();
+            (**write, *replaces) = (LogWrite { standing, ..LogWrite::default() }, false);
+            is_spent
+        });
         (dropped, tells_cluster)
     }
 
@@ -333,5 +338,37 @@ impl State {
             batches.add(encoder, group, at, body_bytes, done.unwrap_or_else(unobserved));
             self.trash.move_to(key, batches.end());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A begin that waits behind it may be what makes its segment needless.
+    #[test]
+    fn that_a_group_is_spent_keeps_its_place_when_its_writes_are_dropped() {
+        let mut waiting = Waiting::default();
+        let write = |standing: Option<Standing>| {
+            let standing = standing.map(Box::new);
+            let purge = Some(LogId::new(1, 1, 9));
+            What::Write(Box::new(LogWrite { standing, purge, ..LogWrite::default() }), true)
+        };
+        waiting.push(7, write(None), unobserved());
+        waiting.push(7, write(Some(Standing::Spent)), unobserved());
+        waiting.push(8, write(Some(Standing::Spent)), unobserved());
+        waiting.push(0, What::Begin(4), unobserved());
+        waiting.push(7, write(Some(Standing::Empty)), unobserved());
+        let (dropped, tells_cluster) = waiting.drop_writes(7);
+        assert_eq!((dropped.len(), tells_cluster), (3, false));
+        let left = waiting.items.iter().map(|item| match &item.what {
+            What::Write(write, _) => {
+                assert_eq!(write.standing.as_deref(), Some(&Standing::Spent));
+                assert_eq!(write.purge.is_some(), item.group == 8, "nothing else of it is left");
+                item.group
+            }
+            _ => 0,
+        });
+        assert_eq!(left.collect::<Vec<_>>(), [7, 8, 0]);
     }
 }

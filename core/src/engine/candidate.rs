@@ -88,7 +88,7 @@ pub(super) struct Candidate {
     attempt: u64,
     transfer: Option<LeadershipTransfer>,
     /// When to repeat them to those that have not answered, and until when that is done.
-    repeat_at: Instant,
+    pub(super) repeat_at: Instant,
     repeats_until: Instant,
 }
 

@@ -349,6 +349,12 @@ impl Common {
         self.marks_at = self.now;
     }
 
+    /// The pause between two writes of marks may be shorter from now on.
+    pub(super) fn hasten_marks_within_pause(&mut self) {
+        let pause = MARKS_PAUSE * self.config.heartbeat_interval;
+        self.marks_at = self.marks_at.min(self.now + pause);
+    }
+
     /// Whether the marks will go along with the next write.
     pub(super) fn marks_are_due(&self) -> bool {
         self.now >= self.marks_at
@@ -436,6 +442,12 @@ impl Common {
         plant!(E4, return self.named || self.voters.contains(self.me));
         plant!(E5, return self.membership().is_some_and(|m| m.is_member(self.me)));
         self.voters.contains(self.me) && self.standing != Standing::Spent
+    }
+
+    /// Whether the group was [removed](crate::Node::remove) from the store. It has forgotten what
+    /// it promised and acknowledged, and must not vote, acknowledge or confirm anything any more.
+    pub(super) fn is_void(&self) -> bool {
+        self.standing == Standing::Spent && self.log.last() == LogId::ZERO
     }
 
     /// Whether it campaigns by itself. The founder does until the group is formed: nobody else can.

@@ -84,6 +84,12 @@ impl Follower {
         self.following.as_ref().map(|following| following.leader)
     }
 
+    /// When the leader was heard last, as far as it is known and silent.
+    pub(super) fn last_contact(&self) -> Option<Instant> {
+        let following = self.following.as_ref().filter(|following| following.resting.is_none());
+        following.map(|following| following.last_contact)
+    }
+
     /// Within the shortest election timeout of a leader's word there is no need for another
     /// (4.2.3).
     pub(super) fn has_live_leader(&self, common: &Common) -> bool {

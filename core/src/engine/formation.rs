@@ -48,7 +48,7 @@ pub(super) struct Formation {
     ballot: u64,
     /// Why each of the others is waited for.
     obstacles: BTreeMap<NodeId, Obstacle>,
-    ask_at: Instant,
+    pub(super) ask_at: Instant,
 }
 
 impl Formation {

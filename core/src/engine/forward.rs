@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rt::Instant;
@@ -83,6 +84,15 @@ impl Forwards {
     }
 
     /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
+    /// The request timeout is `timeout` from now on. None waits longer than that, so that the
+    /// first is still the oldest.
+    pub(super) fn set_timeout(&mut self, now: Instant, timeout: Duration) {
+        for sent in self.sent.values_mut() {
+            sent.leaves_at = sent.leaves_at.min(now + timeout / 2);
+            sent.deadline = sent.deadline.min(now + timeout);
+        }
+    }
+
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.sent.first_key_value().map(|(_, sent)| sent.deadline)
     }

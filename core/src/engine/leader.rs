@@ -426,7 +426,8 @@ impl Leader {
 
     /// A peer rests, if all is still as it was when it was asked to.
     pub(super) fn on_rests(&mut self, common: &Common, from: Replica, last_log_id: LogId) {
-        let is_quiet = self.is_quiet(common) && last_log_id == common.log.last();
+        let is_quiet =
+            self.is_quiet(common) && common.config.heartbeats && last_log_id == common.log.last();
         let is_alive = common.node_states.boot(from).is_some();
         let Some(progress) = self.peers.get_mut(&from) else { return };
         progress.last_contact = common.now;

@@ -23,10 +23,20 @@
 //! Nothing of this concerns safety: what is committed and what is read is decided by messages of
 //! the group alone.
 
+use std::time::Duration;
+
 use litemap::LiteMap;
+use quorate_rt::Instant;
 
 use super::common::shrink_map;
 use crate::identity::{Boot, Replica};
+
+/// Whoever kept to the times that counted before counts as heard at this time at the least, when
+/// these begin to count: two heartbeat intervals are left to hear it again.
+pub(crate) fn least_heard(now: Instant, interval: Duration, timeout: Duration) -> Instant {
+    let ago = timeout.saturating_sub(2 * interval).as_nanos();
+    Instant::from_nanos(now.as_nanos().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX)))
+}
 
 /// What is known of the nodes of others. Of a node that says nothing of itself nothing is known,
 /// and its replica gets heartbeats.

@@ -63,8 +63,16 @@ impl Engine {
             }
             return;
         }
-        if let (Body::PreVote { .. }, State::Leader(leader)) = (&body, &mut self.role) {
-            leader.rouse(from, self.common.now); // It follows nobody.
+        if common.is_void() {
+            return;
+        }
+        if let Body::PreVote { .. } | Body::Vote { .. } = &body
+            && let State::Leader(leader) = &mut self.role
+        {
+            leader.rouse(from, common.now); // It follows nobody.
+        }
+        if let Body::Vote { last_log_id, .. } = &body {
+            common.tell_removed(from, *last_log_id);
         }
         let ours = self.common.hard_state.term;
         if term > ours {

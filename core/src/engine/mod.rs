@@ -79,6 +79,7 @@ use crate::snapshot::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
 pub use self::input::{Input, Ticket};
+pub(crate) use self::liveness::least_heard;
 pub use self::output::{Fetch, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep};
 
 /// One replica's part in one Raft group.
@@ -284,7 +285,7 @@ impl Engine {
             Input::SnapshotReady(meta) => self.on_snapshot_ready(meta),
             Input::Purge => self.purge_behind_snapshot(0),
             Input::Remembered { from, memory } => {
-                let lacks = self.common.lacks(from, &memory);
+                let lacks = self.common.lacks(from, &memory).filter(|_| !self.common.is_void());
                 plant!(I4, lacks = None);
                 if let Some(what) = lacks {
                     self.common.out.get().rolled_back = Some(what);

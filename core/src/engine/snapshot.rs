@@ -31,7 +31,7 @@ pub(super) struct OutgoingSnapshot {
     /// A chunk is being read.
     reading: bool,
     /// Then the offer is repeated, if the peer has not got on.
-    offer_at: Instant,
+    pub(super) offer_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

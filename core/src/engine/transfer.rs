@@ -30,6 +30,9 @@ use crate::message::Body;
 use crate::plant;
 use crate::types::Index;
 
+/// A leader whose disk is full tries to transfer leadership again after so many election timeouts.
+pub(super) const YIELD_TIMEOUTS: u32 = 2;
+
 /// A voter of a higher priority must have kept up for so many election timeouts before it takes the
 /// leadership over: one that comes and goes is not to lead each time.
 const STEADY_TIMEOUTS: u32 = 3;
@@ -228,7 +231,7 @@ impl Leader {
         let is_left_behind =
             common.log.waits_for_space() && common.committed > common.log.durable();
         if is_left_behind && self.transfer.is_none() && common.now >= self.yields_at {
-            self.yields_at = common.now + 2 * common.config.election_timeout;
+            self.yields_at = common.now + YIELD_TIMEOUTS * common.config.election_timeout;
             self.resign(common);
         }
     }

@@ -17,7 +17,7 @@ use quorate_rt::Instant;
 use super::group::Turns;
 use super::ready::{Ready, Slot};
 use crate::config::Config;
-use crate::engine::{Input, Output};
+use crate::engine::{Input, Output, least_heard};
 use crate::error::Fatal;
 use crate::identity::{Boot, ClusterId, Memory, Replica};
 use crate::message::{Alive, Body, Departure, Message, NODE_GROUP};
@@ -209,9 +209,9 @@ impl State {
         self.timeout = self.groups.values().map(|group| group.timeout).max().unwrap_or_default();
         self.beat_at = self.beat_at.map(|at| at.min(now + self.interval));
         if self.timeout < before {
-            // Who kept to the longer times is given a shorter one from now on.
-            let heard = self.peers.values_mut().filter_map(|peer| peer.heard.as_mut());
-            heard.for_each(|(_, at)| *at = now);
+            let least = least_heard(now, self.interval, self.timeout);
+            let alive = self.peers.values_mut().filter(|peer| peer.is_alive);
+            alive.filter_map(|peer| peer.heard.as_mut()).for_each(|(_, at)| *at = least.max(*at));
         }
     }
 

@@ -266,8 +266,10 @@ impl<SM: StateMachine> Raft<SM> {
     /// Gives the group other settings on this node, all at once, while it runs. They count from
     /// when this returns, until the group is opened anew with those of its
     /// [builder](crate::GroupBuilder::config). What waits already keeps the deadline that it was
-    /// given. See [`Config`] for what to watch out for. It is queued by the call itself; dropping
-    /// the future does not take it back.
+    /// given, or gets an earlier one. Whether a snapshot is to be taken is looked at when the next
+    /// entry is applied. Of two callers at once the later one's settings count, as a whole. See
+    /// [`Config`] for what to watch out for. It is queued by the call itself; dropping the future
+    /// does not take it back.
     ///
     /// ```
     /// # use quorate_core::{Config, ConfigureError, Raft, StateMachine};

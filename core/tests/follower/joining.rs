@@ -170,3 +170,37 @@ fn hears_another_leader(
     engine.step(silent_at, sent(other, node(1), 1, says()));
     assert_eq!(engine.leader(), Some(other));
 }
+
+/// A group that was removed from the store has forgotten its votes, and what it acknowledged. If
+/// it took part in anything, what others have committed with it could be lost.
+#[test]
+fn what_was_removed_votes_acknowledges_and_confirms_nothing() {
+    let removed = || Recovered { standing: Standing::Spent, ..Recovered::default() };
+    let last_log_id = LogId::new(4, 2, 9);
+    let round = Body::Append {
+        prev: LogId::ZERO,
+        committed: 0,
+        round: 7,
+        durable: 0,
+        entries: Entries::default(),
+    };
+    for body in [
+        Body::Vote { last_log_id, transfer: None, attempt: 0 },
+        Body::PreVote { last_log_id, attempt: 0 },
+        round,
+        Body::Rest { last_log_id: LogId::ZERO, round: 7, boot: Boot { number: 1, tag: 1 } },
+        Body::TimeoutNow { last_log_id: LogId::ZERO, round: 7 },
+    ] {
+        let mut engine = engine(removed());
+        let output = after(&mut engine, message(2, 5, body.clone()));
+        let says = |write: &LogWrite| write.hard_state.is_some() || write.standing.is_some();
+        assert!(!output.write.as_ref().is_some_and(|(_, write)| says(write)), "{body:?}");
+        assert!(output.messages.is_empty(), "{body:?}: {:?}", output.messages);
+        assert_eq!((engine.hard_state().term, engine.leader()), (Term(0), None));
+    }
+    // What others remember of it is no reason to stop the node.
+    let mut engine = engine(removed());
+    let memory = Memory { term: Term(5), voted: Term(5), ..Memory::default() };
+    let output = after(&mut engine, Input::Remembered { from: node(2), memory });
+    assert_eq!(output.rolled_back, None);
+}

@@ -44,6 +44,8 @@ scenarios! {
     configure_elections
     configure_heartbeats
     configure_pre_vote
+    configure_removed
+    configure_requests
     configure_timeouts
     conflict
     conflict_in_round
