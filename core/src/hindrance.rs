@@ -37,6 +37,8 @@ pub struct Hindrance {
     pub is_outside: bool,
     /// Its role.
     pub role: Role,
+    /// It does not campaign by itself: see [`Metrics::passive`].
+    pub passive: bool,
     /// Its term.
     pub term: Term,
     /// The leader, where one is known and does not answer; perhaps the node itself.
@@ -60,6 +62,7 @@ impl Hindrance {
             removed: metrics.removed,
             is_outside: is_outside(metrics),
             role: metrics.role,
+            passive: metrics.passive,
             term: metrics.term,
             leader: metrics.leader,
             waits_for: metrics.waits_for.clone(),
@@ -72,7 +75,7 @@ impl Hindrance {
     /// Whether the same would be told of these metrics. It copies little: thousands of requests
     /// may be refused at a time.
     pub(crate) fn is_of(&self, metrics: &Metrics) -> bool {
-        let Self { node, is_formed, role, term, leader, waits_for, .. } = self;
+        let Self { node, is_formed, role, passive, term, leader, waits_for, .. } = self;
         let Self {
             answering: told, unfit_timing, storage_full, removed, is_outside: outside, ..
         } = self;
@@ -81,6 +84,7 @@ impl Hindrance {
             && *removed == metrics.removed
             && *outside == is_outside(metrics)
             && *role == metrics.role
+            && *passive == metrics.passive
             && *term == metrics.term
             && *leader == metrics.leader
             && *unfit_timing == metrics.unfit_timing
@@ -125,12 +129,18 @@ impl fmt::Display for Hindrance {
                  catches up with the others, or was removed"
             )?,
             Some(leader) => write!(f, "node {leader} leads, and node {node} has no answer of it")?,
+            None if self.passive => write!(
+                f,
+                "node {node} is a {role} in term {term}, and campaigns only when it is told to: \
+                 elections are switched off on it"
+            )?,
             None => write!(f, "node {node} is a {role} in term {term}")?,
         }
         for (other, obstacle) in &self.waits_for {
             write!(f, "; node {other}: {obstacle}")?;
         }
-        if self.is_formed && !self.removed && self.leader.is_none() && !self.waits_for.is_empty() {
+        let has_asked = self.is_formed && !self.removed && !self.passive && self.leader.is_none();
+        if has_asked && !self.waits_for.is_empty() {
             if self.answering.is_empty() {
                 f.write_str("; nobody else answers")?;
             }
@@ -161,6 +171,19 @@ mod tests {
         let hindrance = metrics.hindrance();
         assert!(hindrance.is_of(metrics));
         hindrance.to_string()
+    }
+
+    #[test]
+    fn a_node_that_does_not_campaign_says_so() {
+        let mut metrics = Metrics { id: 2, passive: true, term: Term(3), ..Metrics::default() };
+        metrics.membership = Some(founded(&[1, 2, 3]));
+        metrics.replica = replica(2);
+        metrics.waits_for.insert(1, Obstacle::Silent);
+        assert_eq!(
+            told(&metrics),
+            "node 2 is a follower in term 3, and campaigns only when it is told to: elections are \
+             switched off on it; node 1: nothing is heard of it"
+        );
     }
 
     #[test]

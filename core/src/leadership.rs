@@ -134,7 +134,7 @@ pub enum CampaignError {
     #[error("this node is not a voter of the group")]
     NotVoter,
     /// A leader is alive, so the other voters would refuse. Transfer its leadership instead.
-    #[error("node {} leads and is alive: ask it to transfer its leadership", .0.leader)]
+    #[error("node {} leads, and was heard within an election timeout: ask it to transfer its leadership, or try again if it is gone", .0.leader)]
     LeaderIsAlive(Leadership),
     /// A majority has refused, or has not answered within an election timeout. The node goes on
     /// campaigning as after any lost election.

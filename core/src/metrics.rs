@@ -65,6 +65,8 @@ pub struct Metrics {
     pub term: Term,
     /// The leader of this term, when known.
     pub leader: Option<NodeId>,
+    /// It campaigns only when it is told to: [`Config::elections`] is off.
+    pub passive: bool,
     /// The last entry of its log.
     pub last_log_id: LogId,
     /// The disk is full: entries of this group wait for space. It takes no commands as leader, goes

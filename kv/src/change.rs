@@ -291,9 +291,12 @@ fn done<R: Network>(server: &Server<R>, result: Result<ChangeId, ChangeError>) -
     match result {
         Ok(change) => {
             let metrics = server.metrics.borrow();
-            let members = metrics.membership.as_ref().map(|of| of.target().to_string());
-            let members = members.unwrap_or_default();
-            Reply::bulk(format!("OK, the voters are {members} (change {change})"))
+            // Others may have followed, for who waits for an old one.
+            let made = metrics.membership.as_ref().filter(|of| of.last_change() == change);
+            Reply::bulk(match made {
+                Some(of) => format!("OK, the voters are {} (change {change})", of.target()),
+                None => format!("OK, it was made, and others after it (change {change})"),
+            })
         }
         Err(error) => refusal(&error),
     }

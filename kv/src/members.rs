@@ -91,9 +91,10 @@ fn line(metrics: &Metrics, membership: &Membership, of: Replica, address: &str) 
         }
     }
     if let Some(peer) = metrics.peers.get(&of) {
-        fact("matched", &peer.matched);
-        fact("behind", &metrics.committed.saturating_sub(peer.matched));
+        // What the others have is unknown to a leader that has not heard of them.
         if let Some(contact) = peer.last_contact {
+            fact("matched", &peer.matched);
+            fact("behind", &metrics.committed.saturating_sub(peer.matched));
             fact("last_contact_ms", &contact.as_millis());
         }
         if let Some((stored, whole)) = peer.snapshot {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::{Config, ConfigureError, Network};
+use quorate::{Config, ConfigError, ConfigureError, Network};
 
 use crate::limits::duration;
 use crate::reply::Reply;
@@ -13,6 +13,8 @@ use crate::server::Server;
 /// own limits are made for those.
 struct Setting {
     name: &'static str,
+    /// The field of [`Config`].
+    field: &'static str,
     get: fn(&Config) -> String,
     /// Errors: what is wrong with the value.
     set: fn(&mut Config, &str) -> Result<(), String>,
@@ -22,6 +24,7 @@ macro_rules! settings {
     ($($name:literal: $field:ident as $show:ident / $read:ident,)*) => {
         &[$(Setting {
             name: $name,
+            field: stringify!($field),
             get: |config| $show(&config.$field),
             set: |config, value| Ok(config.$field = $read(value)?),
         },)*]
@@ -52,7 +55,7 @@ fn yes_or_no(value: &bool) -> String {
 }
 
 fn truth(text: &str) -> Result<bool, String> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "yes" => Ok(true),
         "no" => Ok(false),
         _ => Err(format!("'{text}' is neither yes nor no")),
@@ -64,7 +67,7 @@ fn number(value: &u64) -> String {
 }
 
 fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|error| format!("'{text}': {error}"))
+    text.parse().map_err(|_| format!("'{text}' is no number"))
 }
 
 /// These settings with the values of `words`, which are names and values in turn.
@@ -76,11 +79,24 @@ fn changed(mut config: Config, words: &[Bytes]) -> Result<Config, String> {
     for [name, value] in pairs {
         let name = String::from_utf8_lossy(name).to_lowercase();
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        let setting = setting.ok_or_else(|| format!("there is no setting '{name}'"))?;
+        let setting = setting.ok_or_else(|| {
+            let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            format!("there is no setting '{name}', but {}", names.join(", "))
+        })?;
         let value = String::from_utf8_lossy(value);
         (setting.set)(&mut config, &value).map_err(|error| format!("{name}: {error}"))?;
+        if setting.field == "election_timeout" {
+            // As on the command line.
+            config.request_timeout = config.request_timeout.max(2 * config.election_timeout);
+        }
     }
     Ok(config)
+}
+
+/// What is wrong with settings together, by their names here.
+fn invalid(error: &ConfigError) -> String {
+    let setting = SETTINGS.iter().find(|setting| setting.field == error.field);
+    format!("{} {}", setting.map_or(error.field, |setting| setting.name), error.reason)
 }
 
 /// The answer to RAFT CONFIG: all settings, or OK once those are in force that were given.
@@ -102,7 +118,7 @@ pub(crate) async fn answer<R: Network>(server: &Server<R>, words: &[Bytes]) -> R
             server.patience.set(patience);
             Reply::OK
         }
-        Err(error @ ConfigureError::Invalid(_)) => Reply::error(format!("ERR {error}")),
+        Err(ConfigureError::Invalid(error)) => Reply::error(format!("ERR {}", invalid(&error))),
         Err(error @ (ConfigureError::Shutdown | ConfigureError::Fatal(_))) => {
             Reply::error(format!("CLUSTERDOWN {error}"))
         }
@@ -137,11 +153,8 @@ mod tests {
         let refused = |line| changed(Config::default(), &words(line)).expect_err("refused");
         assert_eq!(refused("elections"), "a setting has no value");
         assert_eq!(refused("elections on"), "elections: 'on' is neither yes nor no");
-        assert_eq!(refused("foo 1"), "there is no setting 'foo'");
-        assert_eq!(
-            refused("retained-bytes -1"),
-            "retained-bytes: '-1': invalid digit found in string"
-        );
+        assert!(refused("foo 1").starts_with("there is no setting 'foo', but heartbeat, election"));
+        assert_eq!(refused("retained-bytes -1"), "retained-bytes: '-1' is no number");
         assert!(refused("election-timeout x").starts_with("election-timeout: 'x' is not a time"));
     }
 }

@@ -88,7 +88,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
     assert!(text.contains("node 9 is not a voter of the group"), "{text}");
     let campaign = redis::cmd("RAFT").arg("CAMPAIGN").query::<u64>(&mut connect(&cluster, other));
     let text = refusal(campaign);
-    let alive = format!("node {} leads and is alive", leader + 1);
+    let alive = format!("node {} leads, and was heard", leader + 1);
     assert!(text.contains(&alive), "{text}");
 
     cluster.kill(third);

@@ -541,6 +541,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;
+            metrics.passive = !engine.config().elections;
             metrics.leader = engine.leader().map(|leader| leader.id);
             metrics.cluster = engine.cluster();
             metrics.removed = *engine.standing() == Standing::Spent;

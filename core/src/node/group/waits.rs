@@ -210,6 +210,8 @@ fn without_leader(engine: &Engine, transport: &impl Transport) -> BTreeMap<Repli
         let obstacle = match (transport.obstacle(voter), engine.answer_of(voter)) {
             (Obstacle::Silent | Obstacle::Unheard { .. }, Some(true)) => return None,
             (Obstacle::Silent | Obstacle::Unheard { .. }, Some(false)) => Obstacle::NoVote,
+            // Who asks nobody hears nobody.
+            (Obstacle::Unheard { .. }, None) if !engine.config().elections => return None,
             (obstacle, _) => obstacle,
         };
         Some((voter, obstacle))
@@ -265,7 +267,13 @@ fn leader_is_missing(
         }
         false => "",
     };
-    format!("no leader for {} s{obstacles}{lost}", silence.as_secs())
+    let passive = match engine.config().elections {
+        true => "",
+        false => {
+            ", and this node campaigns only when it is told to: elections are switched off on it"
+        }
+    };
+    format!("no leader for {} s{passive}{obstacles}{lost}", silence.as_secs())
 }
 
 /// What an empty store says that meets members, but less than a majority of them: they can't elect
