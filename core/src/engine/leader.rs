@@ -170,6 +170,7 @@ impl Leader {
         let mut index = begin.index;
         let time = self.stamps.next(common.wall, common.now);
         let Common { log, out, config, .. } = common;
+        let (out, config) = (out.get(), &**config);
         let refusal = match self.hands_over() {
             true => Some(Proposal::NotLeader),
             false => log.waits_for_space().then_some(Proposal::StorageFull),
@@ -177,14 +178,14 @@ impl Leader {
         let taken = (first..).zip(commands).filter_map(|(ticket, command)| {
             let bytes = Entry::OVERHEAD_BYTES + command.len();
             if let Some(refusal) = refusal {
-                out.get().answer(ticket, refusal);
+                out.answer(ticket, refusal);
                 return None;
             }
             if !self.has_room(config, bytes) {
-                out.get().answer(ticket, Proposal::Busy);
+                out.answer(ticket, Proposal::Busy);
                 return None;
             }
-            out.get().answer(ticket, Proposal::Appended(LogId { index, ..begin }));
+            out.answer(ticket, Proposal::Appended(LogId { index, ..begin }));
             self.appended(index, bytes);
             index += 1;
             Some(command)
