@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate::sim::Sim;
 use quorate::{
     CampaignError, Config, Executor, Fatal, Leadership, LocalRaft, Metrics, NodeId, Role,
     StepDownError, TransferError, TransferFailure, TransferOptions, WriteError,
 };
-use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, settle, wait_for};
+use quorate_core::conformance::within_limit;
+use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, run, settle, wait_for};
 
 on_each_runtime!(
     leadership_goes_to_each_node_by_name,
@@ -173,6 +175,28 @@ async fn those_who_ask_for_the_same_transfer_share_it<R: Executor>(rt: R) {
     let (one, other) = (raft.transfer_leadership(to), raft.transfer_leadership(to));
     let (one, other) = futures::join!(one, other);
     assert_eq!(one.expect("is transferred"), other.expect("is transferred"));
+}
+
+/// Who joins a transfer that has more time than it would have had itself, waits without waking the
+/// node again and again: in virtual time that would have no end.
+#[test]
+fn who_joins_a_longer_transfer_waits_for_its_end() {
+    within_limit(|| {
+        run::<Sim>(async |rt| {
+            let (cluster, leader) = formed(&rt).await;
+            let (raft, dead) = (cluster.raft(leader), next(leader));
+            cluster.network.isolate(dead);
+            rt.sleep(3 * calm().heartbeat_interval).await;
+            let within = Some(calm().election_timeout + 2 * calm().request_timeout);
+            let longer = TransferOptions { to: Some(dead), within };
+            let (begun, longer) = (rt.now(), raft.transfer_leadership(longer));
+            let shorter = raft.transfer_leadership(dead);
+            let (longer, shorter) = futures::join!(longer, shorter);
+            assert_eq!(why(longer, dead), TransferFailure::Silent);
+            assert_eq!(why(shorter, dead), TransferFailure::Silent);
+            assert!(rt.now() - begun >= 2 * calm().request_timeout);
+        });
+    });
 }
 
 fn why(failed: Result<Leadership, TransferError>, asked: NodeId) -> TransferFailure {

@@ -40,10 +40,12 @@ impl LeadershipWaits {
         self.transfers.is_empty() && self.campaigns.is_empty()
     }
 
-    /// When the first of them has waited long enough.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    /// When the first of them will have waited long enough. Who has, and still waits, has joined a
+    /// transfer that has more time: its end is another turn.
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let transfers = self.transfers.iter().map(|waiting| waiting.until);
-        transfers.chain(self.campaigns.iter().map(|waiting| waiting.until)).min()
+        let all = transfers.chain(self.campaigns.iter().map(|waiting| waiting.until));
+        all.filter(|until| *until > now).min()
     }
 
     /// Lets go of memory that is not in use.

@@ -370,7 +370,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         self.watch_commit(now, committed.is_some());
         let replies = self.replies.borrow();
         let (expires_at, leads_at) =
-            (replies.leaderless.expires_at(), replies.leadership.wake_at());
+            (replies.leaderless.expires_at(), replies.leadership.wake_at(now));
         drop(replies);
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.engine.config().heartbeat_interval;
