@@ -241,10 +241,10 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// Remove a group from a node that is no longer a member of it, or from all of its nodes.
     ///
     /// A group that has begun on this node, or has been promised to somebody, is *spent* on this
-    /// store from then on: opened again it is empty, and takes part in nothing
-    /// ([`Metrics::removed`](crate::Metrics::removed), [`InitializeError::Spent`]), as it has
-    /// forgotten entries that it acknowledged and votes that it gave. So give a new group a new
-    /// number. The store keeps a few bytes for each group that was removed.
+    /// store from then on: opened again it is empty, says that it was
+    /// [removed](crate::Metrics::removed), and takes part in nothing, as it has forgotten entries
+    /// that it acknowledged and votes that it gave. So give a new group a new number. The store
+    /// keeps a few bytes for each group that was removed.
     ///
     /// # Errors
     /// [`StartError::GroupIsOpen`] if the group is being opened or removed by somebody else.
