@@ -504,6 +504,10 @@ impl Observer {
     pub fn sends(&self, node: NodeId, message: &Message) {
         self.tell(now(), || format!("node {node} sends {message:?}"));
         self.observe(&Observation::Sends { node, message });
+        // Who stops in the turn in which it was elected is never seen as the leader.
+        if matches!(message.body, Body::Append { .. }) && !self.looks_away() {
+            self.inner.borrow_mut().model.led.entry(message.term).or_insert(node);
+        }
         if matches!(message.body, Body::TimeoutNow { .. })
             && let Some(act) = self.at_transfer.take()
         {
