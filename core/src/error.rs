@@ -356,7 +356,7 @@ pub enum ChangeError {
     },
     /// Nodes that were to vote have not answered or not caught up in time
     /// ([`catch_up`](crate::ChangeOptions::catch_up)). The membership is what it was before.
-    #[error("the change was taken back: in time, node {} had not caught up", Ids(.waits_for))]
+    #[error("the change was taken back: in time, {} had not caught up", Nodes(.waits_for))]
     Late {
         /// These nodes.
         waits_for: BTreeSet<NodeId>,
@@ -387,6 +387,16 @@ pub enum ChangeError {
     /// The group has failed on this node, or the node has. The change goes on if it was taken.
     #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
+}
+
+/// Nodes, as a sentence has them.
+pub(crate) struct Nodes<'a>(pub(crate) &'a BTreeSet<NodeId>);
+
+impl fmt::Display for Nodes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = if self.0.len() == 1 { "node" } else { "nodes" };
+        write!(f, "{noun} {}", Ids(self.0))
+    }
 }
 
 /// The ids of a list, as a sentence has them.

@@ -151,8 +151,8 @@ fn a_plan_names_the_steps_and_what_it_would_take_to_be_let() {
         plan("RAFT REPLACE 1 4 a:1"),
         [
             "tolerates_now=1 tolerates_at_least=1",
-            "1. add 4 as learners, when they answer",
-            "2. wait until 4 have caught up",
+            "1. add node 4 as a learner, when it answers",
+            "2. wait until node 4 has caught up",
             "3. voters 2, 3, 4 joint with 1, 2, 3",
             "4. transfer leadership to one of 2, 3, 4",
             "5. voters 2, 3, 4",

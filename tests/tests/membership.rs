@@ -265,8 +265,8 @@ async fn a_plan_shows_the_way<R: Executor>(rt: R) {
     assert_eq!(
         steps,
         [
-            "add 2, 3 as learners, when they answer",
-            "wait until 2, 3 have caught up",
+            "add nodes 2, 3 as learners, when they answer",
+            "wait until nodes 2, 3 have caught up",
             "voters 1, 2, 3 joint with 1",
             "voters 1, 2, 3",
         ]

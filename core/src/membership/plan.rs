@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::target::ids;
 use super::{Membership, Target};
-use crate::error::ChangeRefusal;
+use crate::error::{ChangeRefusal, Nodes};
 use crate::types::NodeId;
 
 /// The way from one configuration to another: see [`Membership::plan`].
@@ -47,11 +47,17 @@ impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |of: &BTreeSet<NodeId>| ids(of.iter().copied());
         match self {
-            Self::Update(nodes) => write!(f, "update {}", list(nodes)),
-            Self::AddLearners(nodes) => {
-                write!(f, "add {} as learners, when they answer", list(nodes))
+            Self::Update(nodes) => write!(f, "update {}", Nodes(nodes)),
+            Self::AddLearners(nodes) if nodes.len() == 1 => {
+                write!(f, "add {} as a learner, when it answers", Nodes(nodes))
             }
-            Self::CatchUp(nodes) => write!(f, "wait until {} have caught up", list(nodes)),
+            Self::AddLearners(nodes) => {
+                write!(f, "add {} as learners, when they answer", Nodes(nodes))
+            }
+            Self::CatchUp(nodes) if nodes.len() == 1 => {
+                write!(f, "wait until {} has caught up", Nodes(nodes))
+            }
+            Self::CatchUp(nodes) => write!(f, "wait until {} have caught up", Nodes(nodes)),
             Self::Joint { incoming, outgoing } => {
                 write!(f, "voters {} joint with {}", list(incoming), list(outgoing))
             }

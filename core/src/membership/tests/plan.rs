@@ -30,8 +30,8 @@ fn one_node_becomes_three() {
     ];
     assert_eq!(plan.steps, steps);
     let read = [
-        "add 2, 3 as learners, when they answer",
-        "wait until 2, 3 have caught up",
+        "add nodes 2, 3 as learners, when they answer",
+        "wait until nodes 2, 3 have caught up",
         "voters 1, 2, 3 joint with 1",
         "voters 1, 2, 3",
     ];
@@ -64,8 +64,8 @@ fn a_leader_that_leaves_transfers_leadership_before() {
 #[test]
 fn three_nodes_become_three_others() {
     let read = [
-        "add 4, 5, 6 as learners, when they answer",
-        "wait until 4, 5, 6 have caught up",
+        "add nodes 4, 5, 6 as learners, when they answer",
+        "wait until nodes 4, 5, 6 have caught up",
         "voters 4, 5, 6 joint with 1, 2, 3",
         "transfer leadership to one of 4, 5, 6",
         "voters 4, 5, 6",
@@ -79,7 +79,7 @@ fn three_nodes_become_three_others() {
 fn what_is_only_moved_or_preferred_needs_no_other_voters() {
     let three = founded(&[1, 2, 3]);
     let moved = three.target().moved(2, "elsewhere").unwrap().preferring(3, 1).unwrap();
-    let read = ["update 2, 3", "voters 1, 2, 3"].map(str::to_owned);
+    let read = ["update nodes 2, 3", "voters 1, 2, 3"].map(str::to_owned);
     assert_eq!(planned(&three, &moved, Some(2)), (read.into(), (1, 1)));
     assert_eq!(planned(&three, &three.target(), Some(2)), (vec![], (1, 1)));
 }
@@ -87,14 +87,14 @@ fn what_is_only_moved_or_preferred_needs_no_other_voters() {
 #[test]
 fn a_learner_is_let_in_promoted_and_taken_out() {
     let three = founded(&[1, 2, 3]);
-    let read = ["add 4 as learners, when they answer", "voters 1, 2, 3, learners 4"];
+    let read = ["add node 4 as a learner, when it answers", "voters 1, 2, 3, learners 4"];
     let with_learner = target(&[1, 2, 3], &[4]);
     let steps = planned(&three, &with_learner, None);
     assert_eq!(steps, (read.map(str::to_owned).into(), (1, 1)));
 
     let four = change::through(&three, 1, with_learner);
     let read = [
-        "wait until 4 have caught up",
+        "wait until node 4 has caught up",
         "voters 1, 2, 3, 4 joint with 1, 2, 3",
         "voters 1, 2, 3, 4",
     ];
@@ -124,8 +124,8 @@ fn the_way_from_a_joint_configuration_is_planned_too() {
     let read = ["voters 1, 2, 3"].map(str::to_owned);
     assert_eq!(planned(&joint, &target(&[1, 2, 3], &[]), None), (read.into(), (1, 1)));
     let read = [
-        "add 5 as learners, when they answer",
-        "wait until 4, 5 have caught up",
+        "add node 5 as a learner, when it answers",
+        "wait until nodes 4, 5 have caught up",
         "voters 1, 4, 5 joint with 1, 2, 3",
         "voters 1, 4, 5",
     ];
