@@ -15,7 +15,7 @@ use super::super::healing::comes_true;
 use super::super::ledger::Ledger;
 use super::super::model::Model;
 use super::super::observer::now;
-use super::Calm;
+use super::{Calm, Fault};
 
 pub(super) async fn transfers(calm: Calm) {
     let draw = &calm.draw;
@@ -40,6 +40,10 @@ pub async fn settle(cluster: &Cluster, rt: &Sim) -> Verdict {
 }
 
 fn accuse(cluster: &Cluster, verdict: impl FnOnce(&Model) -> Verdict) {
+    // Where somebody lies, a node may follow a leader that is none, and say so.
+    if cluster.plan.has(Fault::Liars) {
+        return;
+    }
     let verdict = cluster.observer.with_model(verdict);
     cluster.observer.accuse("leadership", verdict, now());
 }
