@@ -138,15 +138,16 @@ pub struct Config {
 
     /// Whether this node campaigns when it has had no leader for an election timeout; default true.
     /// Without it, it follows and votes, and leads only if it is told to: by a
-    /// [transfer](crate::Raft::transfer_leadership) or by [`Raft::campaign`](crate::Raft::campaign).
+    /// [transfer](crate::Raft::transfer_leadership) or by
+    /// [`Raft::campaign`](crate::Raft::campaign).
     /// If no voter of a majority campaigns, a group that has lost its leader stays without one. The
     /// node that forms a group campaigns until that is done.
     pub elections: bool,
 
     /// Whether this node sends heartbeats as a leader; default true. Without it the group does not
     /// rest, and a leader that has nothing else to send loses its leadership after an election
-    /// timeout; what is lost on the way is not sent again. It is for tests, which make a leader fall
-    /// silent by it.
+    /// timeout; what is lost on the way is not sent again. It is for tests, which make a leader
+    /// fall silent by it.
     pub heartbeats: bool,
 
     /// Whether this node asks the others before it campaigns (pre-vote); default true. Without it a

@@ -180,8 +180,9 @@ impl Leader {
         let is_told_done = reply.ends(request.id) && !matches!(reply, ChangeReply::Refused(_));
         plant!(X19, is_told_done = false);
         if is_told_done {
-            self.read_index.hold(common.now, ChangeAnswer { to: from, id: request.id, reply });
-            return None;
+            let answer = ChangeAnswer { to: from, id: request.id, reply };
+            let is_held = self.read_index.hold(common.now, answer);
+            return (!is_held).then_some(ChangeReply::Again);
         }
         if is_begin && !matches!(reply, ChangeReply::Again | ChangeReply::Noted) {
             self.remember_answer(request.id, reply.clone());

@@ -16,6 +16,10 @@ use crate::message::Body;
 use crate::plant;
 use crate::types::Index;
 
+/// So many answers to requests for changes wait for a round. It is far more than operators ask for
+/// at a time, and each may hold a configuration.
+const MAX_HELD: usize = 64;
+
 /// The leader's end.
 #[derive(Default)]
 pub(super) struct ReadIndexRounds {
@@ -63,12 +67,14 @@ impl ReadIndexRounds {
     }
 
     /// An answer to a request for a change waits until it is known that this replica still leads. A
-    /// copy of the request waits for the same answer.
-    pub(super) fn hold(&mut self, now: Instant, answer: ChangeAnswer) {
-        if !self.holds(answer.id) {
+    /// copy of the request waits for the same answer. Gives whether there is room for it.
+    pub(super) fn hold(&mut self, now: Instant, answer: ChangeAnswer) -> bool {
+        let has_room = self.waiting.changes.len() < MAX_HELD;
+        if has_room {
             self.waiting.changes.push(answer);
             self.since.get_or_insert(now);
         }
+        has_room
     }
 
     pub(super) fn holds(&self, id: ChangeId) -> bool {
