@@ -456,7 +456,20 @@ impl Common {
             let founds = |group: &Membership| group.founders().first() == Some(&self.me.id);
             self.committed == 0 && self.membership().is_some_and(founds)
         };
-        self.is_voter() && (self.config.elections || forms())
+        (self.is_voter() || self.is_still_needed()) && (self.config.elections || forms())
+    }
+
+    /// Whether a configuration leaves this replica without a vote that is not committed yet, as far
+    /// as it knows. Until it is, this replica may be the only one that has it, and that the others
+    /// can follow (4.2.2): their logs are shorter, and they may need its vote.
+    fn is_still_needed(&self) -> bool {
+        self.membership_index > self.committed
+            && self.standing != Standing::Spent
+            && self
+                .log
+                .memberships(0, self.committed)
+                .last()
+                .is_some_and(|committed| committed.is_voter(self.me))
     }
 
     /// Whether a configuration that is committed, or in force, has named this replica as a voter.

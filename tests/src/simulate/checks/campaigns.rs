@@ -1,5 +1,6 @@
 //! Only voters ask for votes: a node whose own last configuration does not give its replica a vote
-//! does not campaign, and neither does one that knows it was removed (E4, E5).
+//! does not campaign, unless it doesn't know that to be committed and the one before it gives it a
+//! vote (4.2.2); and neither does one that knows it was removed (E4, E5).
 
 use quorate::{Body, Membership, Replica, Standing};
 
@@ -33,7 +34,11 @@ impl Check for Campaigns {
         let me: Replica = message.from;
         let votes = |membership: &Membership| membership.is_voter(me);
         let known = model.configurations.get(&seal.log_id);
-        demand(known.is_none_or(votes), || {
+        // The part of the log before it may be purged: then it is not known.
+        let before = own.find(|entry| entry.is_membership);
+        let before = before.and_then(|seal| model.configurations.get(&seal.log_id));
+        let is_needed = seal.log_id.index > of.metrics.committed && before.is_none_or(votes);
+        demand(known.is_none_or(votes) || is_needed, || {
             format!("node {node} asks for a vote, and has none by {known:?} in its log")
         })
     }
