@@ -193,13 +193,13 @@ impl Common {
         common.membership_changed();
         if let Some(snapshot) = snapshot {
             common.named = snapshot.membership.is_voter(replica);
-            common.commit_to(snapshot.log_id.index);
+            common.recommit_to(snapshot.log_id.index);
             common.out.get().restore = Some(snapshot);
         }
         // What was committed in an earlier run still is. A leader that does not hold it would
         // otherwise have it replaced here without a word, if a voter's disk was put back.
         if common.log.contains(marks.committed) {
-            common.commit_to(marks.committed.index);
+            common.recommit_to(marks.committed.index);
         }
         common
     }
@@ -461,15 +461,13 @@ impl Common {
 
     /// Whether a configuration leaves this replica without a vote that is not committed yet, as far
     /// as it knows. Until it is, this replica may be the only one that has it, and that the others
-    /// can follow (4.2.2): their logs are shorter, and they may need its vote.
+    /// can follow (4.2.2): their logs are shorter, and they may need its vote. (The configuration
+    /// before it is committed: otherwise it would not be there.)
     fn is_still_needed(&self) -> bool {
+        let before = || self.log.memberships(0, self.membership_index - 1).last();
         self.membership_index > self.committed
             && self.standing != Standing::Spent
-            && self
-                .log
-                .memberships(0, self.committed)
-                .last()
-                .is_some_and(|committed| committed.is_voter(self.me))
+            && before().is_some_and(|before| before.is_voter(self.me))
     }
 
     /// Whether a configuration that is committed, or in force, has named this replica as a voter.
@@ -480,6 +478,18 @@ impl Common {
     /// The other voters.
     pub(super) fn other_voters(&self) -> Vec<Replica> {
         self.voters.iter().filter(|voter| *voter != self.me).collect()
+    }
+
+    /// So much was committed in an earlier run, in which what follows from its configurations was
+    /// noted: it is in the standing.
+    fn recommit_to(&mut self, index: Index) {
+        assert!(index <= self.log.last().index, "committed beyond the end of the log");
+        if index > self.committed {
+            let before = mem::replace(&mut self.committed, index);
+            self.out.get().committed = Some(index);
+            let me = self.me;
+            self.named |= self.log.memberships(before, index).any(|of| of.is_voter(me));
+        }
     }
 
     pub(super) fn commit_to(&mut self, index: Index) {
@@ -494,9 +504,12 @@ impl Common {
     }
 
     /// A voter that has committed a configuration without itself is spent. (That it is in none is
-    /// not enough: one that joins replays those of the time before.)
+    /// not enough: one that joins replays those of the time before.) If one that is committed later
+    /// names it, it is a member again: a founder that had no log when it was removed, and was added
+    /// before it had one, replays both. It has its votes and its log, so it is as good as any.
     fn note_committed_memberships(&mut self, before: Index) {
-        let mut spent = false;
+        let was_spent = self.standing == Standing::Spent;
+        let mut spent = was_spent;
         for membership in self.log.memberships(before, self.committed) {
             self.named |= membership.is_voter(self.me);
             spent = self.named && !membership.is_member(self.me);
@@ -512,8 +525,13 @@ impl Common {
         let membership = self.log.membership();
         let is_member = |replica: Replica| membership.is_some_and(|m| m.is_member(replica));
         self.memories.retain(|replica, _| is_member(*replica));
-        if spent && self.standing != Standing::Spent {
+        let is_back = was_spent && !spent;
+        plant!(M10, is_back = false);
+        if spent && !was_spent {
             self.is_spent();
+        } else if is_back {
+            tracing::info!(me = %self.me, "this replica is a member of the group again");
+            self.set_standing(Standing::Empty);
         }
     }
 

@@ -102,6 +102,7 @@ scenarios! {
     membership_late_in_joint
     membership_leader_leaves
     membership_learner
+    membership_founder_added
     membership_removed_away
     membership_silent_target
     membership_snapshot

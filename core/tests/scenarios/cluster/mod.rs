@@ -14,7 +14,7 @@ use quorate_core::engine::{
 };
 use quorate_core::quorum::Voters;
 use quorate_core::{
-    Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
+    Body, Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
     Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term, TransferOptions,
 };
 use quorate_rt::Instant;
@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     partition: Vec<BTreeSet<NodeId>>,
     /// Links on which everything is lost, in this direction.
     blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Orders to take over are lost.
+    pub(crate) loses_orders: bool,
     /// Fetches, and what is done about snapshots, wait for the script.
     pub(crate) manual_fetches: bool,
     /// No snapshot can be written.
@@ -159,6 +161,7 @@ impl Cluster {
             links: BTreeMap::new(),
             partition: Vec::new(),
             blocked: BTreeSet::new(),
+            loses_orders: false,
             manual_fetches: false,
             drafts_fail: false,
             installed: 0,
@@ -613,7 +616,8 @@ impl Cluster {
         let leader_log = self.nodes.get(&message.to.id).filter(leads).map(|node| &node.disk);
         self.safety.on_send(&message, engine, &node.disk, leader_log);
         let text = self.show(&message);
-        if self.connected(message.from.id, message.to.id) {
+        let is_lost_order = self.loses_orders && matches!(message.body, Body::TimeoutNow { .. });
+        if self.connected(message.from.id, message.to.id) && !is_lost_order {
             self.tell(true, text);
             self.put_message(message, false);
         } else {
