@@ -448,3 +448,19 @@ fn a_peer_that_was_silent_for_long_stays_so_with_a_shorter_timeout() {
     assert!(before > Duration::from_secs(4), "{before:?}");
     assert_eq!(cluster.engines[&1].role(), Role::Leader);
 }
+
+/// The nodes of both peers fall silent while the leader has heard from the group itself a little
+/// later: it must not go to rest on that.
+#[test]
+fn a_leader_whose_peers_have_fallen_silent_steps_down_in_time() {
+    let mut cluster = Cluster::resting();
+    cluster.write(1);
+    cluster.run(Duration::from_millis(350));
+    cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1)];
+    cluster.run(Duration::from_millis(550));
+    cluster.silent(1, 2);
+    cluster.silent(1, 3);
+    assert_eq!(cluster.engines[&1].role(), Role::Leader, "it has heard them since");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.engines[&1].role(), Role::Follower);
+}

@@ -391,10 +391,23 @@ impl Leader {
         match awake.clone().all(|(peer, _)| is_silent(peer)) {
             false => Some(self.heartbeat_at),
             // If anybody is silent, it looks for new disks, mostly in vain: one asks by itself.
-            true => awake
-                .next()
-                .map(|_| self.heartbeat_at + common.config.election_timeout * SILENT_TIMEOUTS),
+            true => {
+                let timeout = common.config.election_timeout;
+                let looks_at = awake.next().map(|_| self.heartbeat_at + timeout * SILENT_TIMEOUTS);
+                Instant::earliest([looks_at, self.unheard_at(common)])
+            }
         }
+    }
+
+    /// When it will have heard from no quorum for an election timeout; none as long as those who
+    /// rest are one with it.
+    fn unheard_at(&self, common: &Common) -> Option<Instant> {
+        let heard = self.agreed(common, u64::MAX, |progress| match progress.rests {
+            true => u64::MAX,
+            false => progress.last_contact(common.now).as_nanos(),
+        });
+        let at = Instant::from_nanos(heard) + common.config.election_timeout;
+        (heard < u64::MAX && at > common.now).then_some(at)
     }
 
     /// Whether nothing has to be done but to show that it leads.
