@@ -209,19 +209,24 @@ impl Common {
     }
 
     pub(super) fn send_in_term(&mut self, to: Replica, term: Term, body: Body) {
-        let message = self.message(to, term, body);
-        self.out.get().messages.push(message);
+        let cluster = self.cluster_for(&body);
+        let (group, from) = (self.group, self.me);
+        self.out.get().messages.push(Message { group, cluster, from, to, term, body });
     }
 
     fn message(&self, to: Replica, term: Term, body: Body) -> Message {
-        // Who forms a cluster or lets others in, tells its id where it must be known, and to nobody
-        // else.
+        let cluster = self.cluster_for(&body);
+        Message { group: self.group, cluster, from: self.me, to, term, body }
+    }
+
+    /// Who forms a cluster or lets others in, tells its id where it must be known, and to nobody
+    /// else.
+    fn cluster_for(&self, body: &Body) -> Option<ClusterId> {
         let tells = !matches!(
             body,
             Body::Who { .. } | Body::Situation { .. } | Body::Claim(_) | Body::Admit { .. }
         );
-        let cluster = self.cluster.filter(|_| tells);
-        Message { group: self.group, cluster, from: self.me, to, term, body }
+        self.cluster.filter(|_| tells)
     }
 
     /// Sends what must not be said before this replica's term, vote and standing are durable.

@@ -182,7 +182,7 @@ impl Follower {
     }
 
     pub(super) fn election_is_due(&self, common: &Common) -> bool {
-        common.campaigns() && common.now >= self.election_at && !self.rests(common)
+        common.now >= self.election_at && common.campaigns() && !self.rests(common)
     }
 
     /// Whether it counts on the leader's node.
@@ -191,7 +191,7 @@ impl Follower {
     }
 
     pub(super) fn wake_at(&self, common: &Common) -> Option<Instant> {
-        let waits = (common.campaigns() || self.following.is_some()) && !self.rests(common);
+        let waits = (self.following.is_some() || common.campaigns()) && !self.rests(common);
         let election = waits.then_some(self.election_at);
         let following = self.following.as_ref();
         let read_requests = following.and_then(|following| following.read_requests.wake_at());

@@ -1,5 +1,6 @@
 //! What an engine wants done.
 
+use std::mem;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -86,8 +87,10 @@ impl Pending {
     /// Uses this memory, unless something has come already.
     pub(super) fn lend(&mut self, memory: &mut Option<Box<Output>>) {
         if self.0.is_none() {
-            self.0 = memory.take();
-            self.0.iter_mut().for_each(|output| output.clear());
+            if let Some(output) = memory.as_mut() {
+                output.clear();
+            }
+            mem::swap(&mut self.0, memory);
         }
     }
 }
