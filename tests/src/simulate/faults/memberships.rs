@@ -45,7 +45,8 @@ pub(super) async fn memberships(calm: Calm) {
 }
 
 /// A leader is asked for a change, and is cut off before anybody else hears of it: its
-/// configuration is replaced by what the next leader has, and with it what goes by it (M8).
+/// configuration is replaced by what the next leader has (M8), or by its snapshot (M6), and with it
+/// what goes by it.
 async fn begin_in_vain(calm: &Calm) {
     let cluster = &calm.cluster;
     let Some(leader) = calm.leader() else { return };
@@ -59,6 +60,18 @@ async fn begin_in_vain(calm: &Calm) {
     }
     begin(calm, Some(leader), CATCH_UP);
     calm.lasts(cluster.plan.config.election_timeout * 3).await;
+    if calm.draw.chance(0.5) {
+        cluster.count("log purged behind a change that others do not know");
+        for raft in others.iter().filter_map(|id| cluster.raft(*id)) {
+            let purged = async move {
+                if raft.snapshot().await.is_ok() {
+                    let _it_may_have_ended = raft.purge().await;
+                }
+            };
+            calm.rt.spawn(purged).detach();
+        }
+        calm.lasts(cluster.plan.config.election_timeout).await;
+    }
     for other in &others {
         cluster.network.heal(host(leader), host(*other));
         cluster.network.heal(host(*other), host(leader));
