@@ -31,6 +31,16 @@ pub fn quick() -> Config {
     }
 }
 
+/// Settings for tests that a pause of the machine must not cost an election.
+pub fn calm() -> Config {
+    Config {
+        heartbeat_interval: Duration::from_millis(50),
+        election_timeout: Duration::from_millis(600),
+        request_timeout: Duration::from_secs(3),
+        ..Config::default()
+    }
+}
+
 /// Makes each of these generic async functions a test on each runtime.
 #[macro_export]
 macro_rules! on_each_runtime {

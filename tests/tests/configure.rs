@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::Either;
 use quorate::{Config, ConfigureError, Executor, Role, WriteError};
-use quorate_tests::{Cluster, on_each_runtime, settle, wait_for};
+use quorate_tests::{Cluster, calm, on_each_runtime, settle, wait_for};
 
 on_each_runtime!(
     settings_count_from_when_they_are_set,
@@ -14,15 +14,6 @@ on_each_runtime!(
     a_group_that_has_ended_takes_no_settings,
     settings_are_not_kept,
 );
-
-fn calm() -> Config {
-    Config {
-        heartbeat_interval: Duration::from_millis(50),
-        election_timeout: Duration::from_millis(600),
-        request_timeout: Duration::from_secs(3),
-        ..Config::default()
-    }
-}
 
 async fn settings_count_from_when_they_are_set<R: Executor>(rt: R) {
     let cluster = Cluster::formed(&rt, 1, calm()).await;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use quorate::sim::Sim;
 use quorate::{
-    CampaignError, Config, Executor, Fatal, Leadership, LocalRaft, Metrics, NodeId, Role,
-    StepDownError, TransferError, TransferFailure, TransferOptions, WriteError,
+    CampaignError, Executor, Fatal, Leadership, LocalRaft, Metrics, NodeId, Role, StepDownError,
+    TransferError, TransferFailure, TransferOptions, WriteError,
 };
 use quorate_core::conformance::within_limit;
-use quorate_tests::{Cluster, Disk, FaultyStore, Journal, on_each_runtime, run, settle, wait_for};
+use quorate_tests::{
+    Cluster, Disk, FaultyStore, Journal, calm, on_each_runtime, run, settle, wait_for,
+};
 
 on_each_runtime!(
     leadership_goes_to_each_node_by_name,
@@ -29,16 +31,6 @@ on_each_runtime!(
     a_leader_steps_down_when_it_is_told_to,
     those_who_wait_are_told_of_the_end,
 );
-
-/// A pause of the machine must not cost an election here.
-fn calm() -> Config {
-    Config {
-        heartbeat_interval: Duration::from_millis(50),
-        election_timeout: Duration::from_millis(600),
-        request_timeout: Duration::from_secs(3),
-        ..Config::default()
-    }
-}
 
 fn next(id: NodeId) -> NodeId {
     id % 3 + 1

@@ -17,7 +17,7 @@ use self::writes::{content, entries, entry, hard_state, marks, standing};
 use super::CLUSTER;
 use crate::{
     Appended, Completion, Entries, GroupId, Identity, Index, LogId, LogStore, LogWrite, NodeId,
-    SnapshotMeta, Standing, StoreError,
+    Recovered, SnapshotMeta, Standing, StoreError,
 };
 
 mod durability;
@@ -295,14 +295,30 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
         outcome
     }
 
-    /// The group was removed. That it was spent is left of it.
-    fn forget(&mut self, group: GroupId) {
+    /// Removes a group that is open. That it was spent is left of it.
+    async fn remove(&mut self, group: GroupId) {
+        self.store.release(group);
+        self.store.remove(group).await.expect("it is released");
         let standing = self.log(group).standing.clone();
         let mut left = Log::default();
         if standing == Standing::Spent {
             left.standing = standing;
         }
         self.groups.insert(group, History::opened(left, vec![]));
+    }
+
+    /// Asserts that a group that was removed has nothing but its standing: at once, or after the
+    /// store was opened again.
+    async fn holds_only_the_standing(mut self, group: GroupId, reopens: bool) -> Self {
+        if reopens {
+            self = self.reopen().await;
+            self.check().await;
+        } else {
+            let recovered = self.store.recover(group).await.expect("it is an empty one");
+            let standing = self.log(group).standing.clone();
+            assert_eq!(recovered, Recovered { standing, ..Recovered::default() });
+        }
+        self
     }
 
     /// Writes durably.

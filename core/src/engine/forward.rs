@@ -83,7 +83,6 @@ impl Forwards {
         self.take(sequence).map_or_else(Vec::new, |sent| sent.tickets)
     }
 
-    /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
     /// The request timeout is `timeout` from now on. None waits longer than that, so that the
     /// first is still the oldest.
     pub(super) fn set_timeout(&mut self, now: Instant, timeout: Duration) {
@@ -93,6 +92,7 @@ impl Forwards {
         }
     }
 
+    /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.sent.first_key_value().map(|(_, sent)| sent.deadline)
     }

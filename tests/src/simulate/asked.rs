@@ -215,35 +215,20 @@ fn ending_of<'a>(id: ChangeId, committed: &[&'a Membership]) -> Option<&'a Endin
     committed.iter().rev().find_map(|membership| membership.ending_of(id))
 }
 
-/// Whether what somebody was told who has cancelled a change is so.
-pub fn is_cancelled(
+/// Whether what somebody was told is so who has cancelled a change, or has waited for it: where
+/// nothing was wrong, it has ended like this.
+pub fn is_ended(
     node: NodeId,
     id: ChangeId,
+    as_wanted: &Ending,
     told: &Result<ChangeId, ChangeError>,
     model: &Model,
 ) -> Verdict {
     let committed = model.configurations_since(0);
     match (told, ending_of(id, &committed)) {
-        (Ok(_), Some(Ending::Cancelled)) => Ok(()),
+        (Ok(_), Some(ending)) if ending == as_wanted => Ok(()),
         (Ok(_), ending) => {
-            Err(format!("node {node} says that change {id} is cancelled: it has {ending:?}"))
-        }
-        (Err(error), _) => has_ended(node, Some(id), error, &committed),
-    }
-}
-
-/// Whether what somebody was told who has waited for a change is so.
-pub fn is_awaited(
-    node: NodeId,
-    id: ChangeId,
-    told: &Result<ChangeId, ChangeError>,
-    model: &Model,
-) -> Verdict {
-    let committed = model.configurations_since(0);
-    match (told, ending_of(id, &committed)) {
-        (Ok(_), Some(Ending::Done)) => Ok(()),
-        (Ok(_), ending) => {
-            Err(format!("node {node} says that change {id} is done: it has {ending:?}"))
+            Err(format!("node {node} says of change {id} {as_wanted:?}: it has {ending:?}"))
         }
         (Err(error), _) => has_ended(node, Some(id), error, &committed),
     }
@@ -294,7 +279,8 @@ pub fn has_campaigned(
     }
 }
 
-/// Whether a node that says it leads no more in a term has led in it, and doesn't.
+/// Whether a node that says it leads no more in a term may have led in it, and doesn't. (Elected and
+/// told in one turn, it has shown to nobody that it led.)
 pub fn has_stepped_down(
     node: NodeId,
     asked: Term,
@@ -302,7 +288,9 @@ pub fn has_stepped_down(
     model: &Model,
 ) -> Verdict {
     let Ok(term) = *told else { return Ok(()) };
-    has_led(node, Leadership { leader: node, term }, asked, model)?;
+    if model.led.contains_key(&term) || term < asked {
+        has_led(node, Leadership { leader: node, term }, asked, model)?;
+    }
     let now = &model.nodes[&node].metrics;
     match now.role == Role::Leader && now.term == term {
         true => Err(format!("node {node} says that it leads no more in term {term}, and does")),

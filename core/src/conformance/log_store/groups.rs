@@ -3,7 +3,7 @@
 use quorate_rt::Executor;
 
 use super::{Scene, StoreFactory, content, entries, hard_state, marks, standing};
-use crate::{GroupId, LogStore, LogWrite, Recovered, Standing, StoreError};
+use crate::{GroupId, LogStore, LogWrite, Standing, StoreError};
 
 const GROUP: GroupId = 7;
 const OTHER: GroupId = 8;
@@ -67,20 +67,10 @@ pub async fn removes_groups<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) 
             scene.put(GROUP, LogWrite { purge, ..LogWrite::default() }).await;
         }
         let last = scene.log(GROUP).last().index;
-        scene.store.release(GROUP);
-        scene.store.remove(GROUP).await.expect("it is released");
-        scene.forget(GROUP);
+        scene.remove(GROUP).await;
         assert!(scene.store.snapshot(GROUP, &snapshot).await.is_err(), "it was removed");
         assert!(scene.read(GROUP, last, last + 1).await.is_err(), "it was removed");
-        if life % 3 == 0 {
-            let recovered = scene.store.recover(GROUP).await.expect("it is an empty one");
-            let standing = scene.log(GROUP).standing.clone();
-            assert_eq!(recovered, Recovered { standing, ..Recovered::default() });
-        } else {
-            // Compares what is left with what should be: nothing.
-            scene = scene.reopen().await;
-            scene.check().await;
-        }
+        scene = scene.holds_only_the_standing(GROUP, life % 3 != 0).await;
         let next = scene.log(OTHER).last().index + 1;
         scene.put(OTHER, entries(3, next, next)).await;
     }
@@ -102,17 +92,8 @@ pub async fn keeps_that_a_removed_group_is_spent<R: Executor, F: StoreFactory<R>
     scene.take_snapshot(GROUP, 20, content(1, 20_000)).await;
     scene.put(GROUP, LogWrite { standing: spent(), ..LogWrite::default() }).await;
     for life in 1..6 {
-        scene.store.release(GROUP);
-        scene.store.remove(GROUP).await.expect("it is released");
-        scene.forget(GROUP);
-        if life % 2 == 0 {
-            let recovered = scene.store.recover(GROUP).await.expect("it is an empty one");
-            let standing = scene.log(GROUP).standing.clone();
-            assert_eq!(recovered, Recovered { standing, ..Recovered::default() });
-        } else {
-            scene = scene.reopen().await;
-            scene.check().await;
-        }
+        scene.remove(GROUP).await;
+        scene = scene.holds_only_the_standing(GROUP, life % 2 != 0).await;
         // Enough that what was told of the group first is told again elsewhere.
         let first = scene.log(OTHER).last().index + 1;
         for index in first..first + 20 {

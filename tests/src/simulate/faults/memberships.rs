@@ -228,7 +228,7 @@ fn cancel_or_await(calm: &Calm) {
             let told = awaited.await;
             of_task.tell(|| format!("node {node} says of change {change}: {told:?}"));
             of_task.count("change awaited elsewhere");
-            accuse(&of_task, |model| asked::is_awaited(node, change, &told, model));
+            accuse(&of_task, |model| asked::is_ended(node, change, &Ending::Done, &told, model));
         };
         return calm.rt.spawn(answered).detach();
     }
@@ -262,7 +262,7 @@ async fn cancel(cluster: Rc<Cluster>, raft: Raft<Ledger>, change: ChangeId) {
     if told.is_ok() {
         cluster.count("change taken back");
     }
-    accuse(&cluster, |model| asked::is_cancelled(node, change, &told, model));
+    accuse(&cluster, |model| asked::is_ended(node, change, &Ending::Cancelled, &told, model));
 }
 
 /// Nodes that have left get empty disks, as they are of no use otherwise.
