@@ -108,15 +108,15 @@ fn sending() -> Leader {
     let outcome = AppendOutcome::Rejected { prev: 9, hint: LogId::ZERO };
     leader.hear(2, Body::AppendReply { round: 0, outcome });
     assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)], "an offer");
-    assert_eq!(leader.after_reply(9, 0).chunks, [read(9, 0, 4)]);
+    assert_eq!(leader.after_reply(9, 0).rare().chunks, [read(9, 0, 4)]);
     leader
 }
 
 /// … and node 2 has stored the first four, while the second four are being read.
 fn half_sent() -> Leader {
     let mut leader = sending();
-    assert_eq!(leader.after_read(9, 0, b"0123").chunks, [read(9, 4, 4)]);
-    assert!(leader.after_reply(9, 4).chunks.is_empty(), "one chunk is read at a time");
+    assert_eq!(leader.after_read(9, 0, b"0123").rare().chunks, [read(9, 4, 4)]);
+    assert!(leader.after_reply(9, 4).rare().chunks.is_empty(), "one chunk is read at a time");
     leader
 }
 
@@ -144,17 +144,20 @@ const MOMENT: Duration = Duration::from_nanos(1);
 fn chunks_are_sent_ahead_as_far_as_the_window_reaches() {
     let mut leader = sending();
     let output = leader.after_read(9, 0, b"0123");
-    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 0, 4)], vec![read(9, 4, 4)]));
+    assert_eq!(
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+        (vec![(9, 0, 4)], vec![read(9, 4, 4)])
+    );
     let output = leader.after_read(9, 4, b"4567");
     assert_eq!(
-        (sent_chunks(&output), output.chunks),
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
         (vec![(9, 4, 4)], vec![]),
         "the window is full"
     );
-    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 8, 2)]);
+    assert_eq!(leader.after_reply(9, 4).rare().chunks, [read(9, 8, 2)]);
     let output = leader.after_read(9, 8, b"89");
     assert_eq!(
-        (sent_chunks(&output), output.chunks),
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
         (vec![(9, 8, 2)], vec![]),
         "that is all of it"
     );
@@ -169,7 +172,10 @@ fn a_reply_about_another_snapshot_says_nothing() {
     // (If it had believed that node 2 has nothing, it would send no more; if it had believed the
     // other, there were nothing to send.)
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!(
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+        (vec![(9, 4, 4)], vec![read(9, 8, 2)])
+    );
 }
 
 #[test]
@@ -185,7 +191,10 @@ fn the_same_reply_again_changes_nothing_and_is_no_progress() {
     leader.wait(timeout() - MOMENT);
     leader.after_reply(9, 4);
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!(
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+        (vec![(9, 4, 4)], vec![read(9, 8, 2)])
+    );
     leader.wait(MOMENT);
     assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)], "it has not got on for so long");
 }
@@ -195,18 +204,21 @@ fn the_same_reply_again_changes_nothing_and_is_no_progress() {
 #[test]
 fn a_chunk_that_the_peer_misses_is_sent_again_at_once_and_not_twice() {
     let mut leader = half_sent();
-    assert_eq!(leader.after_read(9, 4, b"4567").chunks, [read(9, 8, 2)]);
+    assert_eq!(leader.after_read(9, 4, b"4567").rare().chunks, [read(9, 8, 2)]);
     leader.after_read(9, 8, b"89");
-    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
+    assert_eq!(leader.after_reply(9, 4).rare().chunks, [read(9, 4, 4)]);
     // Each of the chunks that were on their way is answered like that.
-    assert!(leader.after_reply(9, 4).chunks.is_empty());
+    assert!(leader.after_reply(9, 4).rare().chunks.is_empty());
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((sent_chunks(&output), output.chunks), (vec![(9, 4, 4)], vec![read(9, 8, 2)]));
+    assert_eq!(
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+        (vec![(9, 4, 4)], vec![read(9, 8, 2)])
+    );
     leader.after_reply(9, 4);
     assert_eq!(sent_chunks(&leader.after_read(9, 8, b"89")), [(9, 8, 2)]);
     // Farther on, it may happen again.
-    assert!(leader.after_reply(9, 8).chunks.is_empty());
-    assert_eq!(leader.after_reply(9, 8).chunks, [read(9, 8, 2)]);
+    assert!(leader.after_reply(9, 8).rare().chunks.is_empty());
+    assert_eq!(leader.after_reply(9, 8).rare().chunks, [read(9, 8, 2)]);
 }
 
 /// As it says to an offer.
@@ -216,7 +228,7 @@ fn a_peer_that_says_again_what_it_has_and_misses_nothing_may_miss_it_later() {
     leader.after_reply(9, 4);
     leader.after_read(9, 4, b"4567");
     leader.after_read(9, 8, b"89");
-    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
+    assert_eq!(leader.after_reply(9, 4).rare().chunks, [read(9, 4, 4)]);
 }
 
 #[test]
@@ -235,14 +247,14 @@ fn progress_puts_the_next_offer_off() {
 #[test]
 fn a_peer_that_has_lost_something_gets_nothing_but_an_offer_after_a_pause() {
     let mut leader = half_sent();
-    assert!(leader.after_reply(9, 0).chunks.is_empty());
-    let output = leader.after_read(9, 4, b"4567");
-    assert!(sent_chunks(&output).is_empty() && output.chunks.is_empty());
+    assert!(leader.after_reply(9, 0).rare().chunks.is_empty());
+    let mut output = leader.after_read(9, 4, b"4567");
+    assert!(sent_chunks(&output).is_empty() && output.rare().chunks.is_empty());
     leader.wait(timeout() - MOMENT);
     assert!(sent_chunks(&leader.output()).is_empty());
     leader.wait(MOMENT);
     assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
-    assert_eq!(leader.after_reply(9, 0).chunks, [read(9, 0, 4)], "from the begin");
+    assert_eq!(leader.after_reply(9, 0).rare().chunks, [read(9, 0, 4)], "from the begin");
 }
 
 #[test]
@@ -251,7 +263,7 @@ fn a_chunk_that_was_read_before_the_peer_was_asked_anew_is_not_sent() {
     leader.wait(timeout());
     assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
     assert!(sent_chunks(&leader.after_read(9, 4, b"4567")).is_empty(), "what it has is not known");
-    assert_eq!(leader.after_reply(9, 4).chunks, [read(9, 4, 4)]);
+    assert_eq!(leader.after_reply(9, 4).rare().chunks, [read(9, 4, 4)]);
 }
 
 #[test]
@@ -262,7 +274,10 @@ fn a_chunk_from_where_the_peer_was_before_is_not_sent() {
     assert_eq!(sent_chunks(&leader.output()), [(9, 0, 0)]);
     leader.after_reply(9, 1);
     let output = leader.after_read(9, 4, b"4567");
-    assert_eq!((sent_chunks(&output), output.chunks), (vec![], vec![read(9, 1, 4)]));
+    assert_eq!(
+        (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+        (vec![], vec![read(9, 1, 4)])
+    );
 }
 
 #[test]
@@ -279,10 +294,13 @@ fn a_chunk_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
             [(10, 0, 0)],
             "it has got nowhere with the first"
         );
-        assert!(leader.after_reply(10, 0).chunks.is_empty(), "one chunk is read at a time");
+        assert!(leader.after_reply(10, 0).rare().chunks.is_empty(), "one chunk is read at a time");
         let output = leader.after_read(9, 0, chunk);
         let next = ReadChunk { peer: node(2), meta: newer(), offset: 0, len: 4 };
-        assert_eq!((sent_chunks(&output), output.chunks), (vec![], vec![next]));
+        assert_eq!(
+            (sent_chunks(&output), output.rare.unwrap_or_default().chunks),
+            (vec![], vec![next])
+        );
     }
 }
 
@@ -292,8 +310,8 @@ fn a_chunk_of_the_snapshot_before_is_not_sent_as_one_of_the_next() {
 fn a_peer_that_agrees_with_what_is_purged_goes_on_getting_the_snapshot() {
     let mut leader = half_sent();
     leader.hear(2, accepted(8));
-    let output = leader.output();
-    assert!(sent_chunks(&output).is_empty() && output.fetches.is_empty());
+    let mut output = leader.output();
+    assert!(sent_chunks(&output).is_empty() && output.rare().fetches.is_empty());
     assert_eq!(sent_chunks(&leader.after_read(9, 4, b"4567")), [(9, 4, 4)]);
 }
 
@@ -308,7 +326,7 @@ fn a_peer_whose_hint_is_below_what_it_has_acknowledged_is_asked_for_just_that() 
     leader.output();
     let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
     leader.hear(2, Body::AppendReply { round: 0, outcome });
-    let fetches = leader.output().fetches;
+    let fetches = leader.output().rare.unwrap_or_default().fetches;
     assert_eq!(fetches.iter().map(|fetch| &fetch.range).collect::<Vec<_>>(), [&(12..14)]);
 }
 
@@ -327,7 +345,7 @@ fn entries_that_were_read_for_a_peer_are_not_sent_once_they_are_purged() {
         leader.hear(2, accepted(11));
         let outcome = AppendOutcome::Rejected { prev: 13, hint: LogId::ZERO };
         leader.hear(2, Body::AppendReply { round: 0, outcome });
-        assert_eq!(leader.output().fetches.len(), 1);
+        assert_eq!(leader.output().rare().fetches.len(), 1);
         let snapshot = SnapshotMeta { log_id: LogId::new(2, 1, purged), ..meta(purged) };
         leader.step(Input::SnapshotReady(snapshot));
         let entry = |index| Entry {

@@ -108,10 +108,11 @@ impl Cluster {
             self.engine(id).step(now, Input::Persisted { write });
         }
         let output = self.engine(id).take_output();
+        let rare = output.rare.unwrap_or_default();
         self.wake_at.insert(id, output.wake_at);
-        self.left.extend(output.left.map(|term| (id, term)));
+        self.left.extend(rare.left.map(|term| (id, term)));
         assert!(output.write.is_none());
-        for Fetch { peer, term, range, .. } in output.fetches {
+        for Fetch { peer, term, range, .. } in rare.fetches {
             let wanted = self.logs[&id].iter().filter(|entry| range.contains(&entry.log_id.index));
             let entries = wanted.cloned().collect::<Vec<_>>().into();
             self.step(id, Input::Fetched { peer, term, entries });

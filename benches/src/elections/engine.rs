@@ -1,6 +1,8 @@
 //! Quorate's engine as a member of a simulated cluster. What it makes durable is so at once, in a
 //! log in memory.
 
+use std::mem;
+
 use quorate::engine::{Engine, Fetch, Input, Local};
 use quorate::rt::Instant;
 use quorate::{
@@ -35,7 +37,7 @@ impl Quorate {
                 Self::write(&mut self.entries, content);
                 inputs.push(Input::Persisted { write });
             }
-            for Fetch { peer, term, range, .. } in output.fetches.drain(..) {
+            for Fetch { peer, term, range, .. } in mem::take(&mut output.rare().fetches) {
                 let entries = self.entries.read(range, usize::MAX);
                 inputs.push(Input::Fetched { peer, term, entries });
             }

@@ -133,11 +133,13 @@ impl Member {
             self.engine.step(now, Input::Persisted { write });
         }
         let output = output.insert(self.engine.take_output());
-        let Output { write, fetches, committed, .. } = &mut **output;
+        let Output { write, rare, committed, .. } = &mut **output;
         // (Only while the cluster forms: afterwards no peer is behind.)
-        for Fetch { peer, term, range, .. } in fetches.drain(..) {
-            let entries = self.log.entries.read(range, usize::MAX);
-            self.inbox.push(Input::Fetched { peer, term, entries });
+        if let Some(rare) = rare.take() {
+            for Fetch { peer, term, range, .. } in rare.fetches {
+                let entries = self.log.entries.read(range, usize::MAX);
+                self.inbox.push(Input::Fetched { peer, term, entries });
+            }
         }
         if let Some((write, content)) = write.take() {
             self.log.write(content);

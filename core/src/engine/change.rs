@@ -350,7 +350,7 @@ impl Common {
     fn answer_change(&mut self, to: Option<Replica>, id: ChangeId, reply: ChangeReply) {
         match to {
             Some(to) => self.send(to, Body::ChangeReply { id, reply: Box::new(reply) }),
-            None => self.out.get().changes.push((id, reply)),
+            None => self.out.rare().changes.push((id, reply)),
         }
     }
 
@@ -359,7 +359,7 @@ impl Common {
     /// is under way by this id stays true, whoever says so.)
     #[cold]
     pub(super) fn forget_old_answers(&mut self) {
-        self.out.get().changes.retain(|(id, reply)| !reply.ends(*id));
+        self.out.rare().changes.retain(|(id, reply)| !reply.ends(*id));
     }
 
     /// Who asks for a vote and is no member does not know that it was removed, if its log ends

@@ -194,7 +194,7 @@ impl Common {
         if let Some(snapshot) = snapshot {
             common.named = snapshot.membership.is_voter(replica);
             common.recommit_to(snapshot.log_id.index);
-            common.out.get().restore = Some(snapshot);
+            common.out.rare().restore = Some(snapshot);
         }
         // What was committed in an earlier run still is. A leader that does not hold it would
         // otherwise have it replaced here without a word, if a voter's disk was put back.
@@ -292,7 +292,9 @@ impl Common {
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.unsaved.hard_state |= hard_state != self.hard_state;
-        if hard_state.term > self.hard_state.term && !self.out.get().changes.is_empty() {
+        if hard_state.term > self.hard_state.term
+            && self.out.get().rare.as_ref().is_some_and(|rare| !rare.changes.is_empty())
+        {
             self.forget_old_answers();
         }
         self.hard_state = hard_state;
@@ -373,7 +375,7 @@ impl Common {
         self.standing = standing;
         self.standings += 1;
         self.unsaved.standing = true;
-        self.out.get().addresses_changed = true;
+        self.out.rare().addresses_changed = true;
     }
 
     pub(super) fn standing_is_durable(&self) -> bool {
@@ -428,7 +430,7 @@ impl Common {
         self.is_changing = self.has_change
             || self.voters.is_joint()
             || membership.is_some_and(|membership| membership.learners().any(takes_a_place));
-        self.out.get().membership = membership.cloned();
+        self.out.rare().membership = membership.cloned();
         if self.cluster.is_none()
             && let Some(membership) = membership
         {

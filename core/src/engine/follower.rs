@@ -146,7 +146,7 @@ impl Follower {
         following.resting = None;
         self.election_at = common.spread_election_at();
         // The leader may be there, and take this replica for one that still rests.
-        common.out.get().left = Some(common.hard_state.term);
+        common.out.rare().left = Some(common.hard_state.term);
     }
 
     /// Whether this `TimeoutNow` may take effect, at the replica that it was given to:
@@ -205,7 +205,7 @@ impl Follower {
             if self.following.is_some() {
                 // The leader may be there, and take this replica for one that rests. Who campaigns
                 // shows it by its pre-vote.
-                common.out.get().left = Some(common.hard_state.term);
+                common.out.rare().left = Some(common.hard_state.term);
             }
             self.leave_leader(common);
         }

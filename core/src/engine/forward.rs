@@ -163,7 +163,7 @@ impl Common {
         let (mut next, mut refused) = (first, refused.into_iter().peekable());
         for (ticket, place) in sent.tickets.into_iter().zip(0..) {
             if let Some(refusal) = refused.next_if(|refusal| refusal.place == place) {
-                self.out.get().refused.push((ticket, refusal.reason));
+                self.out.rare().refused.push((ticket, refusal.reason));
                 continue;
             }
             self.out.get().answer(ticket, next);

@@ -651,7 +651,7 @@ fn replicate(common: &mut Common, peer: Replica, progress: &mut Progress, round:
         let Some(fresh) = common.log.fresh_from(progress.next) else {
             let range = progress.next..common.log.last().index + 1;
             let term = common.hard_state.term;
-            common.out.get().fetches.push(Fetch { peer, term, range, max_bytes });
+            common.out.rare().fetches.push(Fetch { peer, term, range, max_bytes });
             progress.fetching = true;
             break;
         };

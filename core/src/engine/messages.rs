@@ -211,7 +211,7 @@ impl Engine {
                 }
             }
             Body::Change(request) => self.on_change(Some(from), *request),
-            Body::ChangeReply { id, reply } => common.out.get().changes.push((id, *reply)),
+            Body::ChangeReply { id, reply } => common.out.rare().changes.push((id, *reply)),
             Body::Who { .. }
             | Body::Situation { .. }
             | Body::Claim(_)
@@ -461,7 +461,7 @@ impl Engine {
             }
             Body::ChangeReply { id, reply } => {
                 if !reply.ends(id) {
-                    common.out.get().changes.push((id, *reply));
+                    common.out.rare().changes.push((id, *reply));
                 }
                 return;
             }

@@ -80,7 +80,7 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
 
 pub use self::input::{Input, Ticket};
 pub(crate) use self::liveness::least_heard;
-pub use self::output::{Fetch, Output, Proposal, ReadChunk, ReadOutcome, ReceiveStep};
+pub use self::output::{Fetch, Output, Proposal, Rare, ReadChunk, ReadOutcome, ReceiveStep};
 
 /// One replica's part in one Raft group.
 pub struct Engine {
@@ -179,7 +179,7 @@ impl Engine {
         }
         self.listed = Some(listed);
         self.formation = Some(Box::new(Formation::new(&mut self.common, list)?));
-        self.common.out.get().addresses_changed = true;
+        self.common.out.rare().addresses_changed = true;
         // A claim of an earlier run is durable already, and may need nobody else.
         self.form();
         Ok(())
@@ -288,7 +288,7 @@ impl Engine {
                 let lacks = self.common.lacks(from, &memory).filter(|_| !self.common.is_void());
                 plant!(I4, lacks = None);
                 if let Some(what) = lacks {
-                    self.common.out.get().rolled_back = Some(what);
+                    self.common.out.rare().rolled_back = Some(what);
                 }
             }
             Input::Met { replica, boot } => self.on_met(replica, boot),
@@ -635,14 +635,14 @@ impl Engine {
     /// The log has begun.
     fn joined(&mut self) {
         self.formation = None;
-        self.common.out.get().addresses_changed = true;
+        self.common.out.rare().addresses_changed = true;
     }
 
     /// The group can't be formed as it was told.
     fn refuse_formation(&mut self, error: InitializeError) {
         if self.formation.take().is_some() {
-            self.common.out.get().cannot_form = Some(error);
-            self.common.out.get().addresses_changed = true;
+            self.common.out.rare().cannot_form = Some(error);
+            self.common.out.rare().addresses_changed = true;
         }
     }
 
@@ -747,8 +747,8 @@ impl Engine {
                 }
                 leader.leave(&mut self.common);
                 let left = Some(self.common.hard_state.term);
-                plant!(V2, left = self.common.out.get().left);
-                self.common.out.get().left = left;
+                plant!(V2, left = self.common.out.rare().left);
+                self.common.out.rare().left = left;
             }
         }
     }

@@ -24,6 +24,22 @@ pub struct Output {
     pub write: Option<(u64, LogWrite)>,
     /// Send these.
     pub messages: Vec<Message>,
+    /// The log is now known to be committed up to here: apply it.
+    pub committed: Option<Index>,
+    /// What became of proposals.
+    pub proposals: Vec<(Range<Ticket>, Proposal)>,
+    /// What became of reads.
+    pub reads: Vec<(Ticket, ReadOutcome)>,
+    /// What few turns want.
+    pub rare: Option<Box<Rare>>,
+    /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a
+    /// message can change anything.
+    pub wake_at: Option<Instant>,
+}
+
+/// What few turns of an engine want done. It is apart, so that the others don't look for it.
+#[derive(Debug, Default)]
+pub struct Rare {
     /// Read these entries from the log and bring them by [`Input::Fetched`](super::Input::Fetched).
     pub fetches: Vec<Fetch>,
     /// Read these chunks of snapshots and bring them by
@@ -35,14 +51,8 @@ pub struct Output {
     /// anything behind it is applied, unless that was done before
     /// [`Input::SnapshotReady`](super::Input::SnapshotReady). It covers more than was committed.
     pub restore: Option<SnapshotMeta>,
-    /// The log is now known to be committed up to here: apply it.
-    pub committed: Option<Index>,
-    /// What became of proposals.
-    pub proposals: Vec<(Range<Ticket>, Proposal)>,
     /// Proposals that were passed on to the leader and that it can't read, and why. No effect.
     pub refused: Vec<(Ticket, String)>,
-    /// What became of reads.
-    pub reads: Vec<(Ticket, ReadOutcome)>,
     /// What the leader says to requests for changes of the membership.
     pub changes: Vec<(ChangeId, ChangeReply)>,
     /// The membership in force has changed to this; none while there is none.
@@ -58,9 +68,6 @@ pub struct Output {
     pub cannot_form: Option<InitializeError>,
     /// The store has less than others remember of it, and this is what. The node must stop at once.
     pub rolled_back: Option<String>,
-    /// When to step again at the latest, with [`Input::Wake`](super::Input::Wake); none if only a
-    /// message can change anything.
-    pub wake_at: Option<Instant>,
 }
 
 /// What has come so far, since the last output. Its memory is lent by a caller that drives many
@@ -80,6 +87,10 @@ impl Pending {
         self.0.get_or_insert_with(made)
     }
 
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.get().rare()
+    }
+
     pub(super) fn take(&mut self) -> Box<Output> {
         self.0.take().unwrap_or_else(made)
     }
@@ -96,44 +107,18 @@ impl Pending {
 }
 
 impl Output {
+    /// What few turns want.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Makes it that of nothing, and keeps its memory.
     fn clear(&mut self) {
-        let Self {
-            write,
-            messages,
-            fetches,
-            chunks,
-            receive_steps,
-            restore,
-            committed,
-            proposals,
-            refused,
-            reads,
-            changes,
-            membership,
-            left,
-            addresses_changed,
-            cannot_form,
-            rolled_back,
-            wake_at,
-        } = self;
-        *write = None;
+        let Self { write, messages, committed, proposals, reads, rare, wake_at } = self;
         messages.clear();
-        fetches.clear();
-        chunks.clear();
-        receive_steps.clear();
-        *restore = None;
-        *committed = None;
         proposals.clear();
-        refused.clear();
         reads.clear();
-        changes.clear();
-        *membership = None;
-        *left = None;
-        *addresses_changed = false;
-        *cannot_form = None;
-        *rolled_back = None;
-        *wake_at = None;
+        (*write, *committed, *rare, *wake_at) = (None, None, None, None);
     }
 
     /// Answers a proposal; those that are placed one after the other, as most are, all together.
@@ -221,7 +206,6 @@ pub enum ReadOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::tests::founded;
     use crate::message::Body;
 
     fn placed(term: u64, index: Index) -> Proposal {
@@ -257,36 +241,17 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_an_output_that_is_cleared() {
-        let meta = SnapshotMeta {
-            log_id: LogId::new(2, 1, 9),
-            time: 0,
-            membership: founded(&[1]),
-            membership_index: 1,
-            bytes: 10,
-            digest: Digest::of(b""),
-        };
         let (from, to) = (Replica::new(1, 1), Replica::new(2, 1));
-        let fetch = Fetch { peer: to, term: Term(2), range: 1..2, max_bytes: 1 };
-        let chunk = ReadChunk { peer: to, meta: meta.clone(), offset: 0, len: 1 };
         let body = Body::ReadIndex { sequence: 1 };
         let message = Message { group: 0, cluster: None, from, to, term: Term(2), body };
+        let rare = Rare { left: Some(Term(2)), ..Rare::default() };
         let mut output = Output {
             write: Some((1, LogWrite::default())),
             messages: vec![message],
-            fetches: vec![fetch],
-            chunks: vec![chunk],
-            receive_steps: vec![ReceiveStep::End(meta.clone())],
-            membership: Some(meta.membership.clone()),
-            left: Some(Term(2)),
-            addresses_changed: true,
-            cannot_form: Some(InitializeError::Spent),
-            rolled_back: Some("why".to_owned()),
-            restore: Some(meta),
             committed: Some(9),
             proposals: vec![(1..2, Proposal::Busy)],
-            refused: vec![(2, "why".to_owned())],
             reads: vec![(1, ReadOutcome::NotLeader)],
-            changes: vec![(ChangeId(1), ChangeReply::Nothing)],
+            rare: Some(Box::new(rare)),
             wake_at: Some(Instant::default()),
         };
         output.clear();

@@ -70,7 +70,7 @@ impl OutgoingSnapshot {
         if self.state == State::Streaming && !self.reading && len > 0 {
             self.reading = true;
             let (meta, offset, len) = (self.meta.clone(), self.sent, len as usize);
-            common.out.get().chunks.push(ReadChunk { peer, meta, offset, len });
+            common.out.rare().chunks.push(ReadChunk { peer, meta, offset, len });
         }
     }
 
@@ -192,7 +192,7 @@ impl Common {
                 self.send(leader, Body::SnapshotReply { digest, stored: 0 });
                 return;
             }
-            self.out.get().receive_steps.push(ReceiveStep::Begin(digest));
+            self.out.rare().receive_steps.push(ReceiveStep::Begin(digest));
             let begun = IncomingSnapshot { meta, taken: offset, stored: 0, ending: false };
             self.receiving = Some(Box::new(begun));
         }
@@ -201,7 +201,7 @@ impl Common {
         let fits = unwritten <= self.config.max_inflight_bytes as u64;
         if !chunk.is_empty() && offset == receiving.taken && fits {
             receiving.taken += chunk.len() as u64;
-            self.out.get().receive_steps.push(ReceiveStep::Chunk(chunk));
+            self.out.rare().receive_steps.push(ReceiveStep::Chunk(chunk));
         } else {
             let stored = receiving.stored;
             self.send(leader, Body::SnapshotReply { digest, stored });
@@ -229,7 +229,7 @@ impl Common {
             && !receiving.ending
         {
             receiving.ending = true;
-            self.out.get().receive_steps.push(ReceiveStep::End(receiving.meta.clone()));
+            self.out.rare().receive_steps.push(ReceiveStep::End(receiving.meta.clone()));
         }
     }
 
@@ -271,7 +271,7 @@ impl Common {
         self.log.install(meta.clone(), self.committed);
         self.membership_changed();
         self.commit_to(index);
-        self.out.get().restore = Some(meta);
+        self.out.rare().restore = Some(meta);
         true
     }
 

@@ -98,15 +98,15 @@ fn nobody_campaigns_while_a_snapshot_takes_the_place_of_its_log() {
         after(&mut follower, snapshot_chunk(9, b"all of it."));
         let digest = meta(9).digest;
         let stored = if whole { 10 } else { 5 };
-        let output = after(&mut follower, Input::ChunkStored { digest, stored });
-        assert_eq!(output.receive_steps.last() == Some(&ReceiveStep::End(meta(9))), whole);
+        let mut output = after(&mut follower, Input::ChunkStored { digest, stored });
+        assert_eq!(output.rare().receive_steps.last() == Some(&ReceiveStep::End(meta(9))), whole);
 
         let at = output.wake_at.expect("it is a voter");
         follower.step(at, Input::Wake);
         let role = if whole { Role::Follower } else { Role::PreCandidate };
         assert_eq!((follower.role(), follower.leader()), (role, None));
         follower.step(at, Input::ChunkStored { digest, stored: 10 });
-        assert!(output_of(&mut follower).receive_steps.is_empty(), "not without a leader");
+        assert!(output_of(&mut follower).rare().receive_steps.is_empty(), "not without a leader");
         follower.step(at, Input::SnapshotReady(meta(9)));
         assert_eq!(follower.last_log_id().index, if whole { 9 } else { 1 });
     }

@@ -201,6 +201,6 @@ fn what_was_removed_votes_acknowledges_and_confirms_nothing() {
     // What others remember of it is no reason to stop the node.
     let mut engine = engine(removed());
     let memory = Memory { term: Term(5), voted: Term(5), ..Memory::default() };
-    let output = after(&mut engine, Input::Remembered { from: node(2), memory });
-    assert_eq!(output.rolled_back, None);
+    let mut output = after(&mut engine, Input::Remembered { from: node(2), memory });
+    assert_eq!(output.rare().rolled_back, None);
 }

@@ -58,8 +58,8 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
         (Memory { committed: at(8), ..nothing }, true),
         (Memory { committed: LogId::new(2, 3, 7), ..nothing }, true),
     ] {
-        let output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
-        assert_eq!(output.rolled_back.is_some(), accused, "{memory:?}");
+        let mut output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
+        assert_eq!(output.rare().rolled_back.is_some(), accused, "{memory:?}");
     }
     let in_start = |number, tag| Memory { boot: Boot { number, tag }, ..nothing };
     for (memory, accused) in [
@@ -68,12 +68,12 @@ fn a_disk_that_was_put_back_is_noticed_by_what_others_remember() {
         (in_start(2, 1), true),
         (in_start(0, 9), false),
     ] {
-        let output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
-        assert_eq!(output.rolled_back.is_some(), accused, "{memory:?}");
+        let mut output = after(&mut follower(5, 7), Input::Remembered { from: node(2), memory });
+        assert_eq!(output.rare().rolled_back.is_some(), accused, "{memory:?}");
     }
     let voted = Memory { voted: Term(1), ..nothing };
-    let output = after(&mut follower(5, 7), Input::Remembered { from: node(3), memory: voted });
-    assert!(output.rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
+    let mut output = after(&mut follower(5, 7), Input::Remembered { from: node(3), memory: voted });
+    assert!(output.rare().rolled_back.is_some(), "its vote was node 2's, and node 3 has got one");
 }
 
 /// A disk that was put back can come by the same term again, and lead in it. What it has then shows
@@ -103,7 +103,7 @@ fn a_disk_that_was_put_back_is_noticed_when_its_term_has_risen_again() {
         let local = Local { replica: node(1), boot: Boot { number: 6, tag: 16 }, cluster: None };
         let now = Instant::default();
         let mut engine = Engine::new(local, 0, Config::default(), recovered, 1, now);
-        after(&mut engine, Input::Remembered { from: node(2), memory }).rolled_back.is_some()
+        after(&mut engine, Input::Remembered { from: node(2), memory }).rare().rolled_back.is_some()
     };
     for (number, acknowledged, committed, accused) in [
         (2, LogId::new(3, 1, 30), LogId::ZERO, false),
@@ -183,14 +183,14 @@ fn what_a_later_leader_has_replaced_is_no_accusation() {
     let acknowledged = LogId::new(2, 3, 8);
     let memory = Memory { term: Term(2), acknowledged, ..Memory::default() };
     let remembered = || Input::Remembered { from: node(3), memory };
-    assert_eq!(after(&mut replaced, remembered()).rolled_back, None);
+    assert_eq!(after(&mut replaced, remembered()).rare().rolled_back, None);
 
     // The same after a restart in between.
     let mut log_meta = LogMeta::default();
     entries(1..=6).iter().for_each(|entry| log_meta.push(entry));
     let hard_state = HardState { term: Term(3), voted_for: None };
     let mut restarted = engine(Recovered { hard_state, log_meta, ..Recovered::default() });
-    assert_eq!(after(&mut restarted, remembered()).rolled_back, None);
+    assert_eq!(after(&mut restarted, remembered()).rare().rolled_back, None);
 }
 
 /// A founder loses its disk as the leader of term 1, before another disk has the first entry. Its

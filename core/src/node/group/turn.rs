@@ -10,7 +10,7 @@ use quorate_rt::{Executor, Instant};
 
 use super::mailbox::{End, Event, LocalRequest, Request, refuse};
 use super::{Group, snapshots};
-use crate::engine::{Engine, Fetch, Input, Output, Proposal, ReadChunk, ReadOutcome, Ticket};
+use crate::engine::{Engine, Fetch, Input, Output, Proposal, Rare, ReadChunk, ReadOutcome, Ticket};
 use crate::entries::Entries;
 use crate::error::{Fatal, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Replica, Standing};
@@ -294,44 +294,12 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.engine.step(now, Input::Persisted { write });
         }
         let output = output.insert(self.engine.take_output());
-        if let Some(what) = output.rolled_back.take() {
-            // This node's disk was put back: nothing of this turn leaves.
-            return Err(Fatal::RolledBack { what });
+        let mut rare = output.rare.take();
+        if let Some(rare) = &mut rare {
+            self.tell_nodes(rare)?;
         }
-        let Output {
-            write,
-            messages,
-            fetches,
-            chunks,
-            receive_steps,
-            restore,
-            committed,
-            proposals,
-            refused,
-            reads,
-            changes,
-            membership,
-            left,
-            addresses_changed,
-            cannot_form,
-            rolled_back: _,
-            wake_at,
-        } = &mut **output;
-        if membership.is_some() || *addresses_changed {
-            self.introduce();
-        }
-        if let Some(membership) = membership {
-            self.follow_nodes(membership);
-        }
-        if let Some(term) = left.take() {
-            self.liveness.departed(self.group, term);
-        }
-        if let Some(refusal) = cannot_form.take() {
-            tracing::error!(replica = %self.engine.replica(), %refusal, "the group can't be formed");
-            for reply in self.replies.borrow_mut().initializing.drain(..) {
-                let _ = reply.send(Err(refusal.clone()));
-            }
-        }
+        let Output { write, messages, committed, proposals, reads, rare: _, wake_at } =
+            &mut **output;
         let config = self.engine.config();
         self.waits.look(now, self.group, config, &self.engine, &*self.transport);
         if let Some((write, content)) = write.take()
@@ -340,26 +308,28 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.mailbox.event(Event::Persisted { write, outcome: Ok(()) });
         }
         self.send(messages);
-        for fetch in fetches.drain(..) {
-            self.fetch(fetch);
-        }
-        self.snapshots.receive(receive_steps.drain(..));
-        for wanted in chunks.drain(..) {
-            self.snapshots.read(wanted);
+        if let Some(rare) = &mut rare {
+            rare.fetches.drain(..).for_each(|fetch| self.fetch(fetch));
+            self.snapshots.receive(rare.receive_steps.drain(..));
+            rare.chunks.drain(..).for_each(|wanted| self.snapshots.read(wanted));
         }
         let gets_snapshot =
             |id| self.engine.peers().any(|(peer, known)| peer == id && known.snapshot.is_some());
         self.snapshots.close_all_but(gets_snapshot);
-        if !changes.is_empty() {
-            for (id, reply) in changes.drain(..) {
-                self.on_change_reply(now, id, reply);
+        let (membership, mut refused, restore) = match rare {
+            Some(rare) => {
+                for (id, reply) in rare.changes {
+                    self.on_change_reply(now, id, reply);
+                }
+                (rare.membership, rare.refused, rare.restore)
             }
-        }
-        self.publish(membership.take());
+            None => (None, Vec::new(), None),
+        };
+        self.publish(membership);
         self.answer_changes(now);
-        self.answer(proposals, refused, reads);
+        self.answer(proposals, &mut refused, reads);
         // After the answers: a write must be known to be placed before it is applied.
-        if let Some(snapshot) = restore.take() {
+        if let Some(snapshot) = restore {
             self.restore(snapshot, false);
         }
         if let Some(committed) = *committed {
@@ -391,6 +361,32 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         self.wake_at = Instant::earliest(times);
         self.answer_admins(now);
         self.applier.go_on()
+    }
+
+    /// Nodes are told, and the transport, what has become of this replica and of its peers.
+    ///
+    /// # Errors
+    /// This node's disk was put back: nothing of this turn leaves.
+    fn tell_nodes(&mut self, rare: &mut Rare) -> Result<(), Fatal> {
+        if let Some(what) = rare.rolled_back.take() {
+            return Err(Fatal::RolledBack { what });
+        }
+        if rare.membership.is_some() || rare.addresses_changed {
+            self.introduce();
+        }
+        if let Some(membership) = &rare.membership {
+            self.follow_nodes(membership);
+        }
+        if let Some(term) = rare.left {
+            self.liveness.departed(self.group, term);
+        }
+        if let Some(refusal) = &rare.cannot_form {
+            tracing::error!(replica = %self.engine.replica(), %refusal, "the group can't be formed");
+            for reply in self.replies.borrow_mut().initializing.drain(..) {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Tells the transport where others are reached, and what this node can show them.

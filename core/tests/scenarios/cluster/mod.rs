@@ -14,8 +14,9 @@ use quorate_core::engine::{
 };
 use quorate_core::quorum::Voters;
 use quorate_core::{
-    Body, Boot, ChangeRequest, ClusterId, Config, Digest, Entry, Index, InitializeError, LogId,
-    Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta, Term, TransferOptions,
+    Body, Boot, ChangeId, ChangeReply, ChangeRequest, ClusterId, Config, Digest, Entry, Index,
+    InitializeError, LogId, Membership, Message, NodeId, Payload, Replica, Role, SnapshotMeta,
+    Term, TransferOptions,
 };
 use quorate_rt::Instant;
 
@@ -532,13 +533,14 @@ impl Cluster {
 
     fn act_after(&mut self, id: NodeId, before: Before) {
         let mut output = self.running(id).take_output();
+        let mut rare = output.rare.take().unwrap_or_default();
         self.node(id).wake_at = output.wake_at;
-        if let Some(what) = output.rolled_back.take() {
+        if let Some(what) = rare.rolled_back.take() {
             self.tell(false, format!("{id} stops: {}", what.replace("/0000", "")));
             self.crash(id, 0);
             return;
         }
-        if let Some(error) = output.cannot_form.take() {
+        if let Some(error) = rare.cannot_form.take() {
             self.tell(false, format!("{id} can't form: {error}"));
         }
         self.tell_role(id, &before);
@@ -557,21 +559,21 @@ impl Cluster {
             let (term, replica) = (engine.hard_state().term, engine.replica());
             self.safety.on_leader(replica, term, &self.nodes[&id].disk);
         }
-        if let Some(meta) = &output.restore {
+        if let Some(meta) = &rare.restore {
             self.restore(id, meta);
         }
         self.apply(id, output.committed, before.voters.as_ref());
-        self.answer(id, &mut output);
+        self.answer(id, &mut output, rare.changes);
         for message in std::mem::take(&mut output.messages) {
             self.send(id, message);
         }
-        for fetch in output.fetches {
+        for fetch in rare.fetches {
             let Fetch { peer, range, .. } = &fetch;
             let peer = show::replica(*peer);
             self.tell(true, format!("{id} fetches from {} for {peer}", range.start));
             self.node(id).fetches.push(fetch);
         }
-        for chunk in output.chunks {
+        for chunk in rare.chunks {
             let ReadChunk { peer, meta, offset, .. } = &chunk;
             self.tell(
                 true,
@@ -583,7 +585,7 @@ impl Cluster {
             );
             self.node(id).chunks.push(chunk);
         }
-        self.node(id).receive_steps.extend(output.receive_steps);
+        self.node(id).receive_steps.extend(rare.receive_steps);
         let node = &self.nodes[&id];
         let replica = Replica::new(id, node.disk.incarnation);
         self.safety.on_step(replica, node.engine.as_ref().expect("it runs"), &node.disk, &before);
@@ -692,7 +694,7 @@ impl Cluster {
         self.tell(false, format!("{id} answers {}: {what}", self.request(ticket)));
     }
 
-    fn answer(&mut self, id: NodeId, output: &mut Output) {
+    fn answer(&mut self, id: NodeId, output: &mut Output, changes: Vec<(ChangeId, ChangeReply)>) {
         let proposals = output.proposals.drain(..).flat_map(|(tickets, proposal)| {
             tickets.zip(0..).map(move |(ticket, offset)| match proposal {
                 Proposal::Appended(first) => {
@@ -731,7 +733,7 @@ impl Cluster {
                 Proposal::Unknown => self.tell(false, format!("{id} answers {name}: unknown")),
             }
         }
-        for (change, reply) in output.changes.drain(..) {
+        for (change, reply) in changes {
             let text = show::change_reply(&reply);
             self.tell(false, format!("{id} hears of change {}: {text}", show::change(change)));
         }

@@ -141,18 +141,19 @@ impl Alone {
     fn act(&mut self) {
         for _ in 0..20 {
             let output = self.engine.take_output();
+            let rare = output.rare.unwrap_or_default();
             let mut inputs = Vec::new();
             inputs.extend(output.write.map(|(write, _)| Input::Persisted { write }));
-            for fetch in output.fetches {
+            for fetch in rare.fetches {
                 let (peer, term, entries) = (fetch.peer, fetch.term, Entries::default());
                 inputs.push(Input::Fetched { peer, term, entries });
             }
-            for chunk in output.chunks {
+            for chunk in rare.chunks {
                 let (peer, digest, offset) = (chunk.peer, chunk.meta.digest, chunk.offset);
                 let chunk = Bytes::from(vec![0; chunk.len]);
                 inputs.push(Input::ChunkRead { peer, digest, offset, chunk });
             }
-            for incoming in output.receive_steps {
+            for incoming in rare.receive_steps {
                 match incoming {
                     ReceiveStep::Begin(digest) => (self.begun, self.stored) = (Some(digest), 0),
                     ReceiveStep::Chunk(chunk) => {
