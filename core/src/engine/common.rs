@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litemap::LiteMap;
-use quorate_rt::{Instant, Limited};
+use quorate_rt::Instant;
 
 use super::Local;
 use super::forward::{ForwardDedup, Forwards};
+use super::lines::Lines;
 use super::liveness::NodeStates;
 use super::log::{Beside, Log};
 use super::output::Pending;
@@ -18,9 +19,7 @@ use super::round_trips::RoundTrips;
 use super::snapshot::IncomingSnapshot;
 use crate::config::Config;
 use crate::entries::Entries;
-use crate::identity::{
-    Boot, ClusterId, MAX_MEMORIES, MAX_STARTS, Marks, Memory, Replica, Standing, Start,
-};
+use crate::identity::{Boot, ClusterId, MAX_STARTS, Marks, Memory, Replica, Standing, Start};
 use crate::log_store::{LogWrite, Recovered};
 use crate::membership::Membership;
 use crate::message::{Body, Message, Refusal};
@@ -63,18 +62,18 @@ pub(super) struct Common {
     /// A configuration that is committed names this replica as a voter.
     named: bool,
     /// What is remembered of others.
-    memories: LiteMap<Replica, Memory>,
+    pub(super) memories: LiteMap<Replica, Memory>,
     /// In which boot others are now, as far as they have been met.
-    met: LiteMap<Replica, Boot>,
+    pub(super) met: LiteMap<Replica, Boot>,
     /// How the runs of this replica began, the present one included.
-    starts: LiteMap<u64, Start>,
+    pub(super) starts: LiteMap<u64, Start>,
     /// The marks as they were written last, and when they may be written again.
-    written_marks: Marks,
-    marks_at: Instant,
+    pub(super) written_marks: Marks,
+    pub(super) marks_at: Instant,
     /// The term that the store knew when this run began, and the latest end of the log that was
     /// replaced since then.
-    started_in: Term,
-    replaced: LogId,
+    pub(super) started_in: Term,
+    pub(super) replaced: LogId,
     /// Answers that wait until what they promise is durable.
     deferred: Vec<(Promise, Message)>,
     /// The snapshot that is coming in.
@@ -82,7 +81,7 @@ pub(super) struct Common {
     /// How often a leader has contradicted what is committed.
     pub(super) contradictions: u64,
     /// Made with the first line: most groups have none.
-    lines: OnceCell<Box<Lines>>,
+    pub(super) lines: OnceCell<Box<Lines>>,
     /// The last number given to a forward, a question or an attempt to be elected.
     pub(super) sequence: u64,
     /// How long voters take to answer this replica as a candidate.
@@ -95,15 +94,6 @@ pub(super) struct Common {
     /// Of the forward that is being looked at: the commands that can't be read.
     pub(super) refused: Vec<Refusal>,
     pub(super) out: Pending,
-}
-
-/// How often the log tells of what others do wrong.
-struct Lines {
-    contradictions: Limited,
-    /// Of messages that are ignored: of those that anybody can send, and of those of peers that
-    /// have proven to be of the cluster.
-    strangers: Limited,
-    peers: Limited,
 }
 
 /// What has changed, and was not handed to the store yet.
@@ -329,44 +319,6 @@ impl Common {
         Some(self.log.take_write(beside, self.now))
     }
 
-    /// Whether no other write has taken the marks along for long.
-    fn marks_are_lonely(&self) -> bool {
-        self.now >= self.marks_at + LONELY_MARKS * self.config.heartbeat_interval
-    }
-
-    /// The marks, where they have changed since they were written last.
-    fn changed_marks(&mut self) -> Option<Box<Marks>> {
-        let committed = self.log.log_id(self.committed).unwrap_or_default();
-        self.marks_at = self.now + MARKS_PAUSE * self.config.heartbeat_interval;
-        let written = &self.written_marks;
-        if committed == written.committed
-            && self.memories == written.memories
-            && self.starts == written.starts
-        {
-            return None;
-        }
-        let (memories, starts) = (self.memories.clone(), self.starts.clone());
-        self.written_marks = Marks { committed, memories, starts };
-        Some(Box::new(self.written_marks.clone()))
-    }
-
-    /// A leadership has begun: who is part of it, and in which of its boots, is to be known with
-    /// the first entry of it.
-    pub(super) fn hasten_marks(&mut self) {
-        self.marks_at = self.now;
-    }
-
-    /// The pause between two writes of marks may be shorter from now on.
-    pub(super) fn hasten_marks_within_pause(&mut self) {
-        let pause = MARKS_PAUSE * self.config.heartbeat_interval;
-        self.marks_at = self.marks_at.min(self.now + pause);
-    }
-
-    /// Whether the marks will go along with the next write.
-    pub(super) fn marks_are_due(&self) -> bool {
-        self.now >= self.marks_at
-    }
-
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
     }
@@ -409,11 +361,6 @@ impl Common {
         self.note_replaced();
         self.log.truncate(from);
         self.membership_changed();
-    }
-
-    /// The end of the log is about to be replaced by what another leader has there.
-    pub(super) fn note_replaced(&mut self) {
-        self.replaced = self.replaced.max(self.log.last());
     }
 
     pub(super) fn membership_changed(&mut self) {
@@ -551,165 +498,6 @@ impl Common {
         self.set_standing(Standing::Spent);
     }
 
-    // What is remembered of others.
-
-    /// In which boot another replica speaks, if that is known.
-    pub(super) fn met(&self, replica: Replica) -> Option<Boot> {
-        self.met.get(&replica).copied()
-    }
-
-    /// From now on another replica speaks in this boot.
-    pub(super) fn set_met(&mut self, replica: Replica, boot: Boot) {
-        if self.met.len() >= MAX_MEMORIES && !self.met.contains_key(&replica) {
-            let membership = self.log.membership();
-            self.met.retain(|met, _| membership.is_some_and(|m| m.is_member(*met)));
-        }
-        if self.met.len() < MAX_MEMORIES {
-            self.met.insert(replica, boot);
-        }
-    }
-
-    /// Notes what another replica has shown to have made durable; whether it has `acted` in its
-    /// present boot.
-    pub(super) fn remember(&mut self, of: Replica, acted: bool, change: impl FnOnce(&mut Memory)) {
-        // A leader may be none of the configuration in force here, which may be old; but it may
-        // also be a stranger. What it has shown is noted once the configuration names it.
-        let is_member = |membership: &Membership| membership.is_member(of);
-        if !self.membership().is_none_or(is_member) {
-            return;
-        }
-        if self.memories.len() < MAX_MEMORIES || self.memories.contains_key(&of) {
-            let memory = self.memories.entry(of).or_default();
-            change(memory);
-            // Who has only connected has promised nothing: it may be a copy that will be refused.
-            // And what it has shown in a later boot must not pass for something of an earlier one.
-            let boot = self.met.get(&of).copied().unwrap_or_default();
-            if acted && boot.number >= memory.boot.number {
-                memory.boot = boot;
-            }
-        }
-    }
-
-    pub(super) fn memory_of(&self, replica: Replica) -> Option<Memory> {
-        self.memories.get(&replica).copied()
-    }
-
-    /// What of this memory this replica does not have any more, if anything.
-    pub(super) fn lacks(&self, from: Replica, memory: &Memory) -> Option<String> {
-        let Memory { term, voted, acknowledged, committed, boot } = *memory;
-        let HardState { term: ours, voted_for } = self.hard_state;
-        let last = self.log.last();
-        let holds =
-            |log_id: LogId| log_id.index <= self.log.purged().index || self.log.contains(log_id);
-        // What was acknowledged and not committed, a leader of a later term may have replaced by
-        // entries of earlier terms first: in this run, or in one before, which then knew of that
-        // term.
-        let may_be_replaced = acknowledged <= self.replaced || acknowledged.term < self.started_in;
-        // The term and the log of a put-back store may rise again, and it may lead again in the
-        // same term: what it has now does not show that. How its runs began does. (A run that isn't
-        // known here may have written nothing, or was counted for another group of this store.)
-        let number = boot.number;
-        let known = self.starts.get(&number).map(|start| start.tag == boot.tag);
-        let later = || self.starts.iter().find(|(later, _)| **later > number);
-        let next = if known == Some(true) { later() } else { None };
-        let place = |log_id: LogId| (log_id.term, log_id.index);
-        let lacked = |start: &Start| {
-            // Only in a later term may it have been replaced.
-            let is_final = start.term == acknowledged.term;
-            is_final && place(start.last) < place(acknowledged)
-                || place(start.last) < place(committed)
-        };
-        if number > self.boot.number {
-            Some(format!(
-                "replica {from} remembers start {number} of this store, and this is start {}",
-                self.boot.number
-            ))
-        } else if known == Some(false) {
-            Some(format!(
-                "replica {from} remembers another start {number} of this store than the one that has run here: its folder was copied before"
-            ))
-        } else if let Some((at, start)) = next.filter(|(_, start)| start.term < term) {
-            Some(format!(
-                "replica {from} has seen it in term {term} in start {number}, and start {at} began with term {}",
-                start.term
-            ))
-        } else if let Some((at, start)) = next.filter(|(_, start)| lacked(start)) {
-            Some(format!(
-                "replica {from} knows that it had entry {acknowledged} in start {number}, and the log of start \
-                 {at} began with {}",
-                start.last
-            ))
-        } else if term > ours {
-            Some(format!("replica {from} has seen it in term {term}, and it knows of term {ours}"))
-        } else if voted == ours && voted > Term(0) && voted_for != Some(from) {
-            Some(format!(
-                "replica {from} has got its vote in term {voted}, of which it knows nothing"
-            ))
-        } else if place(acknowledged) > place(last) && !may_be_replaced {
-            Some(format!(
-                "replica {from} knows that it had entry {acknowledged}, and its log ends with {last}"
-            ))
-        } else if !holds(committed) {
-            Some(format!(
-                "replica {from} knows that it had entry {committed}, which is committed, and it does not hold that"
-            ))
-        } else {
-            None
-        }
-    }
-
-    /// The leader has another entry where this log is committed, and it is not taken. The leader
-    /// lies, or its voters have forgotten what they had acknowledged: their disks were put back,
-    /// and nobody has noticed.
-    #[cold]
-    pub(super) fn contradicted(&mut self, leader: Replica, theirs: LogId) {
-        plant!(X11, panic!("entry {theirs} contradicts what is committed"));
-        self.contradictions = self.contradictions.saturating_add(1);
-        if self.lines().contradictions.pass(self.now).is_none() {
-            return;
-        }
-        let ours = self.log.log_id(theirs.index).unwrap_or(self.log.purged());
-        tracing::error!(
-            me = %self.me,
-            %leader,
-            term = %self.hard_state.term,
-            %theirs,
-            %ours,
-            contradictions = self.contradictions,
-            "refused an entry of the leader that contradicts what is committed here; unless the \
-             leader's messages are forged, the other nodes have lost acknowledged writes, and this \
-             node's folder may be the only one that has them: keep it, stop the others, and \
-             restore their present folders"
-        );
-    }
-
-    fn lines(&self) -> &Lines {
-        self.lines.get_or_init(|| {
-            Box::new(Lines {
-                contradictions: Limited::new(1, CONTRADICTIONS_PAUSE),
-                strangers: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
-                peers: Limited::new(IGNORED_BURST, IGNORED_PAUSE),
-            })
-        })
-    }
-
-    /// Whether the log tells of a message that anybody can send and that is ignored, and then how
-    /// many it has not told of.
-    #[cold]
-    pub(super) fn logs_stranger(&self) -> Option<Suppressed> {
-        self.lines()
-            .strangers
-            .pass(self.now)
-            .map(|suppressed| (suppressed > 0).then_some(suppressed))
-    }
-
-    /// Whether the log tells of a message of a peer that is ignored, and then how many it has not
-    /// told of.
-    #[cold]
-    pub(super) fn logs_peer(&self) -> Option<Suppressed> {
-        self.lines().peers.pass(self.now).map(|suppressed| (suppressed > 0).then_some(suppressed))
-    }
-
     /// The term in which this replica may campaign now, if it may.
     pub(super) fn next_term(&self) -> Option<Term> {
         // A snapshot that is being put in the place of the log must not meet a leader. (What covers
@@ -763,24 +551,6 @@ const ELECTION_SPREAD: u32 = 10;
 /// How far the elections of groups that lose their leader together are apart, on average. One takes
 /// about a tenth of that of a processor.
 const ELECTION_APART: Duration = Duration::from_millis(1);
-
-/// Marks go along with a write once in so many heartbeats. They take more bytes than a small entry,
-/// and what is lost with a restart of this node the others still remember.
-const MARKS_PAUSE: u32 = 10;
-
-/// Marks that no other write has taken along for so many heartbeats are written by themselves: what
-/// happened last before a quiet time is remembered over a restart of all nodes, too.
-const LONELY_MARKS: u32 = 3;
-
-/// How many lines were not written since the last one; none is not worth a word.
-type Suppressed = Option<u64>;
-
-/// So many messages that are ignored are told of at once, and then one in so long.
-const IGNORED_BURST: u32 = 8;
-const IGNORED_PAUSE: Duration = Duration::from_secs(10);
-
-/// A leader that contradicts what is committed does so with each heartbeat.
-const CONTRADICTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Messages that may wait for the disk: several for each member of a configuration. Others are
 /// repeated by who asks.

@@ -78,13 +78,13 @@ pub enum Input {
     /// little behind.
     Purge,
     /// A change of the membership is wanted here. It may be repeated. The answer comes by
-    /// [`Output::changes`](super::Output::changes), unless a message of it is lost.
+    /// [`Rare::changes`](super::Rare::changes), unless a message of it is lost.
     Change(Box<ChangeRequest>),
     /// This node shall not lead any more, if it does: it transfers leadership to a peer, or goes on
     /// after an election timeout if none takes over.
     Resign,
     /// Another replica remembers this of the present one. If that has less now, it was put back to
-    /// an earlier state, and [`Output::rolled_back`](super::Output::rolled_back) says so. It is to
+    /// an earlier state, and [`Rare::rolled_back`](super::Rare::rolled_back) says so. It is to
     /// come before any other message of that replica.
     Remembered {
         /// Who remembers.

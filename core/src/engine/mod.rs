@@ -17,7 +17,10 @@
 //! | `mod.rs` | [`Engine`]: its inputs, its timers, and the changes of role |
 //! | `input.rs`, `output.rs` | what an engine is told, and what it wants done |
 //! | `messages.rs` | which messages are believed, and which role they concern |
+//! | `view.rs` | what an engine shows of itself |
 //! | `common.rs` | what every role needs: the log, the hard state, the time |
+//! | `memories.rs` | what is remembered of others, by which a disk that was put back is noticed |
+//! | `lines.rs` | how often the log tells of what others do wrong |
 //! | `log.rs` | the identity of entries, what is durable, and what is purged |
 //! | `follower.rs`, `candidate.rs`, `leader.rs` | the roles |
 //! | `progress.rs`, `inflight.rs` | a leader's view of one peer, and the window to it |
@@ -43,8 +46,10 @@ mod forward;
 mod inflight;
 mod input;
 mod leader;
+mod lines;
 mod liveness;
 mod log;
+mod memories;
 mod messages;
 mod output;
 mod progress;
@@ -53,10 +58,10 @@ mod round_trips;
 mod snapshot;
 mod stamps;
 mod transfer;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use litemap::LiteMap;
@@ -69,14 +74,12 @@ use self::formation::Formation;
 use self::leader::Leader;
 use crate::config::Config;
 use crate::error::InitializeError;
-use crate::identity::{Boot, ClusterId, Memory, Replica, Standing};
+use crate::identity::{Boot, ClusterId, Replica, Standing};
 use crate::log_store::{LogWrite, Recovered};
-use crate::membership::Membership;
 use crate::message::Refusal;
-use crate::metrics::{Obstacle, PeerMetrics, Role};
 use crate::plant;
 use crate::snapshot::SnapshotMeta;
-use crate::types::{GroupId, HardState, Index, LogId, NodeId, Term};
+use crate::types::{GroupId, HardState, NodeId, Term};
 
 pub use self::input::{Input, Ticket};
 pub(crate) use self::liveness::least_heard;
@@ -150,7 +153,7 @@ impl Engine {
     /// Forms a group of the nodes of this list, or waits until the node with the lowest id of it
     /// does. Every node of the list may be told it, or only that one. The group is formed when
     /// there is a [`membership`](Self::membership); that it can't be is told by
-    /// [`Output::cannot_form`].
+    /// [`Rare::cannot_form`].
     ///
     /// Nothing happens in a group that was founded with the same ids, or is being formed with them.
     ///
@@ -352,116 +355,6 @@ impl Engine {
         output
     }
 
-    /// Its role.
-    pub fn role(&self) -> Role {
-        match &self.role {
-            State::Follower(_) => Role::Follower,
-            State::Candidate(candidate) if candidate.pre => Role::PreCandidate,
-            State::Candidate(_) => Role::Candidate,
-            State::Leader(_) => Role::Leader,
-        }
-    }
-
-    /// Its term and vote.
-    pub fn hard_state(&self) -> HardState {
-        self.common.hard_state
-    }
-
-    /// Who it is.
-    pub fn replica(&self) -> Replica {
-        self.common.me
-    }
-
-    /// The cluster that its store belongs to.
-    pub fn cluster(&self) -> Option<ClusterId> {
-        self.common.cluster
-    }
-
-    /// What it has promised.
-    pub fn standing(&self) -> &Standing {
-        self.common.standing()
-    }
-
-    /// While a group is being formed: why each of the other nodes of the list is waited for.
-    pub fn obstacles(&self) -> Option<&BTreeMap<NodeId, Obstacle>> {
-        self.formation.as_ref().map(|formation| formation.obstacles())
-    }
-
-    /// Whether it is part of its group, and no change is under way: a committed configuration that
-    /// is not joint names it, and no other disk of its node. Before that its disk may be taking the
-    /// place of a lost one, and no other disk may be taken away.
-    pub fn is_part(&self) -> bool {
-        let common = &self.common;
-        let is_settled = !common.voters.is_joint() && common.committed >= common.membership_index;
-        let is_only = |membership: &Membership| {
-            let of_node = membership.members().keys().filter(|member| member.id == common.me.id);
-            of_node.eq([&common.me])
-        };
-        is_settled && common.membership().is_some_and(is_only)
-    }
-
-    /// Whether a voter has granted its vote, or pre-vote, when it has answered last; none if it has
-    /// not since a leader was known.
-    pub fn answer_of(&self, voter: Replica) -> Option<bool> {
-        self.answers.get(&voter).copied()
-    }
-
-    /// The time within which a quorum answered this replica's requests for votes when it last had
-    /// no leader; none if it has not answered twice.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.common.round_trips.of_quorum()
-    }
-
-    /// The ids of the list that it was told last.
-    pub fn listed(&self) -> Option<&BTreeSet<NodeId>> {
-        self.listed.as_ref()
-    }
-
-    /// Where replicas are reached, as far as this one knows: by the configuration, or by the list
-    /// it was told. A claim is a stranger's word, which must not make a node connect to anybody:
-    /// who sends it is answered where it is. A replica that is not known is reached where [its
-    /// node](Replica::any) is.
-    pub fn addresses(&self) -> BTreeMap<Replica, String> {
-        let mut addresses = BTreeMap::new();
-        let any = |(id, address): (&NodeId, &String)| (Replica::any(*id), address.clone());
-        match self.common.membership() {
-            Some(membership) => {
-                addresses.extend(membership.members().clone());
-                addresses.extend(membership.nodes().iter().map(any));
-                let coming = |id| Some((Replica::any(id), membership.address_of_learner(id)?));
-                addresses.extend(membership.missing().filter_map(coming));
-            }
-            None => {
-                if let Some(formation) = &self.formation {
-                    addresses.extend(formation.list().iter().map(any));
-                }
-            }
-        }
-        addresses
-    }
-
-    /// What this replica remembers of another, for that one to compare with what it has: see
-    /// [`Input::Remembered`].
-    pub fn memory_of(&mut self, replica: Replica) -> Option<Memory> {
-        self.remember_others();
-        self.common.memory_of(replica)
-    }
-
-    /// What was heard before was of another boot.
-    fn on_met(&mut self, replica: Replica, boot: Boot) {
-        if self.common.met(replica) == Some(boot) {
-            return;
-        }
-        self.remember_others();
-        self.common.set_met(replica, boot);
-        self.common.lose_forwards_to(replica);
-        match &mut self.role {
-            State::Leader(leader) => leader.met(replica),
-            State::Follower(follower) => follower.met(replica),
-            State::Candidate(_) => {}
-        }
-    }
-
     fn on_node_alive(&mut self, replica: Replica, boot: Boot) {
         let common = &mut self.common;
         let Some(membership) = common.log.membership() else { return };
@@ -499,92 +392,6 @@ impl Engine {
             State::Follower(follower) => follower.misses(common, replica, None),
             State::Candidate(_) => {}
         }
-    }
-
-    /// Notes what those with whom it replicates have shown to have made durable.
-    fn remember_others(&mut self) {
-        match &self.role {
-            State::Leader(leader) => leader.remember_peers(&mut self.common),
-            State::Follower(follower) => follower.remember_leader(&mut self.common),
-            State::Candidate(_) => {}
-        }
-    }
-
-    /// The leader of its term, when known.
-    pub fn leader(&self) -> Option<Replica> {
-        match &self.role {
-            State::Follower(follower) => follower.leader(),
-            State::Candidate(_) => None,
-            State::Leader(_) => Some(self.common.me),
-        }
-    }
-
-    /// Whether it leads, and wants to transfer leadership; see [`Input::Resign`].
-    pub fn is_resigning(&self) -> bool {
-        matches!(&self.role, State::Leader(leader) if leader.is_resigning())
-    }
-
-    /// Whether its disk is full: a write waits for space, see [`Input::Delayed`]. As long as that
-    /// is so, a leader takes no commands. If the others commit what its own disk has no space for,
-    /// it transfers leadership to one of them.
-    pub fn waits_for_space(&self) -> bool {
-        self.common.log.waits_for_space()
-    }
-
-    /// The last entry of its log.
-    pub fn last_log_id(&self) -> LogId {
-        self.common.log.last()
-    }
-
-    /// Up to here its own disk has the log.
-    pub fn durable(&self) -> Index {
-        self.common.log.durable()
-    }
-
-    /// Up to here it knows the log to be committed.
-    pub fn committed(&self) -> Index {
-        self.common.committed
-    }
-
-    /// Its snapshot.
-    pub fn snapshot(&self) -> Option<&SnapshotMeta> {
-        self.common.log.snapshot()
-    }
-
-    /// The last entry that is purged from its log; [`LogId::ZERO`] if none is.
-    pub fn purged(&self) -> LogId {
-        self.common.log.purged()
-    }
-
-    /// Whether its disk knows of the snapshot, and of what is purged.
-    pub fn compaction_is_durable(&self) -> bool {
-        self.common.log.compaction_is_durable()
-    }
-
-    /// How often, in this run, a leader has told of another entry in the place of a committed one.
-    /// None of that was taken.
-    pub fn contradictions(&self) -> u64 {
-        self.common.contradictions
-    }
-
-    /// The membership in force, if it is known to be committed.
-    pub fn committed_membership(&self) -> Option<&Membership> {
-        let is_committed = self.common.committed >= self.common.membership_index;
-        self.membership().filter(|_| is_committed)
-    }
-
-    /// The membership in force.
-    pub fn membership(&self) -> Option<&Membership> {
-        self.common.log.membership()
-    }
-
-    /// On a leader, what it knows of its peers.
-    pub fn peers(&self) -> impl Iterator<Item = (Replica, PeerMetrics)> {
-        let leader = match &self.role {
-            State::Leader(leader) => Some(leader),
-            State::Follower(_) | State::Candidate(_) => None,
-        };
-        leader.into_iter().flat_map(|leader| leader.peers(self.common.now))
     }
 
     /// A snapshot that was taken here, or one that has come in, is whole and durable.
