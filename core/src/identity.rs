@@ -146,9 +146,9 @@ pub enum Standing {
     Contested(Claim),
     /// A member of this cluster has let it in.
     Admitted(ClusterId),
-    /// It was a voter, and has committed a configuration without itself; or it was
-    /// [removed](crate::Node::remove) from the store, which has forgotten what it promised. It
-    /// votes and campaigns no more.
+    /// It was a voter, and has committed a configuration without itself: it campaigns no more. Or
+    /// it was [removed](crate::Node::remove) from the store, which has forgotten what it promised:
+    /// then its log is empty, and it takes no part any more.
     Spent,
 }
 

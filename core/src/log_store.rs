@@ -49,8 +49,9 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 /// - A purge is not beyond the snapshot. Of the waiting entries, those that are purged are never
 ///   written.
 ///
-/// A standing or a cluster that is written together with entries waits with them: it says what the
-/// group has become by these entries.
+/// A standing or a cluster that is written together with entries waits with them: it may say what
+/// the group has become by these entries. Where such a group is [removed](LogStore::remove), that it
+/// is spent goes ahead of the removal.
 ///
 /// When the reserve is used up, too, all writes wait in their order.
 pub trait LogStore: 'static {

@@ -32,6 +32,8 @@ struct Cluster {
     sent: Vec<Message>,
     /// Links on which everything is lost.
     cut: Vec<(u64, u64)>,
+    /// Whose disk is late, and what it is to write.
+    late: Option<(u64, Vec<u64>)>,
     /// What replicas have said that they are no more.
     left: Vec<(u64, Term)>,
 }
@@ -56,6 +58,7 @@ impl Cluster {
             flying: VecDeque::new(),
             sent: Vec::new(),
             cut: Vec::new(),
+            late: None,
             left: Vec::new(),
         };
         for id in IDS {
@@ -105,7 +108,10 @@ impl Cluster {
         let now = self.now;
         while let Some((write, content)) = self.engine(id).take_write() {
             self.logs.entry(id).or_default().extend(content.entries.iter().cloned());
-            self.engine(id).step(now, Input::Persisted { write });
+            match &mut self.late {
+                Some((late, writes)) if *late == id => writes.push(write),
+                _ => self.engine(id).step(now, Input::Persisted { write }),
+            }
         }
         let output = self.engine(id).take_output();
         let rare = output.rare.unwrap_or_default();
@@ -464,4 +470,26 @@ fn a_leader_whose_peers_have_fallen_silent_steps_down_in_time() {
     assert_eq!(cluster.engines[&1].role(), Role::Leader, "it has heard them since");
     cluster.run(Duration::from_secs(1));
     assert_eq!(cluster.engines[&1].role(), Role::Follower);
+}
+
+/// … also if its own disk is late, so that it comes to rest between the deadline and the heartbeat at
+/// which it would have seen that.
+#[test]
+fn a_leader_that_comes_to_rest_after_the_deadline_steps_down_in_time() {
+    for millis in (900..1_200).step_by(10) {
+        let mut cluster = Cluster::resting();
+        cluster.run(Duration::from_millis(350));
+        cluster.late = Some((1, Vec::new()));
+        cluster.write(1);
+        assert_eq!(cluster.engines[&1].committed(), cluster.engines[&1].last_log_id().index);
+        cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1)];
+        cluster.run(Duration::from_millis(millis) - Duration::from_millis(5));
+        cluster.silent(1, 2);
+        cluster.silent(1, 3);
+        cluster.now += Duration::from_millis(5);
+        let (_, writes) = cluster.late.take().expect("its disk was late");
+        writes.into_iter().for_each(|write| cluster.step(1, Input::Persisted { write }));
+        cluster.run(Duration::from_secs(1));
+        assert_ne!(cluster.engines[&1].role(), Role::Leader, "written after {millis} ms");
+    }
 }

@@ -146,6 +146,14 @@ impl Waiting {
         (dropped, tells_cluster)
     }
 
+    /// Whether it waits that a group is spent.
+    fn says_spent(&self, group: GroupId) -> bool {
+        self.items.iter().filter(|item| item.group == group).any(|item| match &item.what {
+            What::Write(write, _) => write.standing.as_deref() == Some(&Standing::Spent),
+            _ => false,
+        })
+    }
+
     /// All that wait, for a store that has failed or is closed.
     pub(crate) fn take_all(&mut self) -> Vec<Completion> {
         self.items.drain(..).filter_map(|item| item.done).collect()
@@ -156,6 +164,15 @@ impl State {
     /// Drops what waits of a group that is removed. Gives who is to be told, when nothing is
     /// borrowed.
     pub(crate) fn drop_waiting(&mut self, group: GroupId) -> Dropped {
+        let Some(waiting) = &self.waiting else { return Dropped::new() };
+        if waiting.says_spent(group) {
+            // The removal may go ahead, and must find it.
+            let standing = Some(Box::new(Standing::Spent));
+            let write = Box::new(LogWrite { standing, ..LogWrite::default() });
+            if self.go_ahead(group, &What::Write(write, false)).is_some() {
+                self.batches.tell(unobserved());
+            }
+        }
         let Some(waiting) = &mut self.waiting else { return Dropped::new() };
         let (dropped, tells_cluster) = waiting.drop_writes(group);
         if tells_cluster {

@@ -362,12 +362,12 @@ impl Common {
         self.out.rare().changes.retain(|(id, reply)| !reply.ends(*id));
     }
 
-    /// Who asks for a vote and is no member does not know that it was removed, if its log ends
-    /// before what says so.
+    /// Who asks for a vote and is no member does not know that it was removed, unless its log is
+    /// longer: then it may know more.
     pub(super) fn tell_removed(&mut self, to: Replica, last_log_id: LogId) {
         let committed = self.log.log_id(self.committed).unwrap_or_default();
-        let is_older = (last_log_id.term, last_log_id.index) < (committed.term, committed.index);
-        if self.committed < self.membership_index || !is_older {
+        let is_longer = (last_log_id.term, last_log_id.index) > (committed.term, committed.index);
+        if self.committed < self.membership_index || is_longer {
             return;
         }
         if let Some(membership) = self.membership()
@@ -379,12 +379,12 @@ impl Common {
     }
 
     /// A member shows a configuration that is committed and does not name this replica. Where the
-    /// configuration in force here is an older one, this replica was removed. Gives whether it is
-    /// news.
+    /// configuration in force here is an older one, or the same, this replica was removed. Gives
+    /// whether it is news.
     #[cold]
     pub(super) fn on_removed(&mut self, log_id: LogId, theirs: &Membership) -> bool {
         let is_ours = self.membership().is_some_and(|ours| ours.cluster() == theirs.cluster());
-        let is_later = log_id.index > self.membership_index && !theirs.is_member(self.me);
+        let is_later = log_id.index >= self.membership_index && !theirs.is_member(self.me);
         let is_news = *self.standing() != Standing::Spent;
         let was_removed = is_ours && is_later && is_news && self.has_been_voter();
         if was_removed {

@@ -410,7 +410,12 @@ impl Common {
             let founds = |group: &Membership| group.founders().first() == Some(&self.me.id);
             self.committed == 0 && self.membership().is_some_and(founds)
         };
-        (self.is_voter() || self.is_still_needed()) && (self.config.elections || forms())
+        self.may_campaign() && (self.config.elections || forms())
+    }
+
+    /// Whether it may campaign when it is told to.
+    pub(super) fn may_campaign(&self) -> bool {
+        self.is_voter() || self.is_still_needed()
     }
 
     /// Whether a configuration leaves this replica without a vote that is not committed yet, as far
@@ -426,7 +431,7 @@ impl Common {
 
     /// Whether a configuration that is committed, or in force, has named this replica as a voter.
     pub(super) fn has_been_voter(&self) -> bool {
-        self.named || self.is_voter()
+        self.named || self.may_campaign()
     }
 
     /// The other voters.
@@ -466,7 +471,7 @@ impl Common {
         let mut spent = was_spent;
         for membership in self.log.memberships(before, self.committed) {
             self.named |= membership.is_voter(self.me);
-            spent = self.named && !membership.is_member(self.me);
+            spent = (spent || self.named) && !membership.is_member(self.me);
             plant!(
                 M10,
                 if !membership.is_member(self.me) {

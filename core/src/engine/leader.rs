@@ -407,7 +407,8 @@ impl Leader {
             false => progress.last_contact(common.now).as_nanos(),
         });
         let at = Instant::from_nanos(heard) + common.config.election_timeout;
-        (heard < u64::MAX && at > common.now).then_some(at)
+        // A deadline that has passed counts at the next heartbeat.
+        (heard < u64::MAX).then_some(if at > common.now { at } else { self.heartbeat_at })
     }
 
     /// Whether nothing has to be done but to show that it leads.

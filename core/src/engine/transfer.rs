@@ -99,7 +99,7 @@ impl Engine {
     pub fn campaign_by_hand(&mut self, now: Instant) -> Result<(), CampaignError> {
         assert!(now >= self.common.now, "time runs backwards");
         self.common.now = now;
-        if !self.common.is_voter() {
+        if !self.common.may_campaign() {
             return Err(CampaignError::NotVoter);
         }
         match &self.role {

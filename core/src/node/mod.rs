@@ -249,8 +249,8 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// # Errors
     /// [`StartError::GroupIsOpen`] if the group is being opened or removed by somebody else.
     /// [`StoreError::GroupInUse`] if another node has it open on the same store. In both cases
-    /// nothing is removed. Otherwise the node is stopping or has ended, or the store can't be
-    /// written.
+    /// its data stays; it may be spent by then, and is to be removed again. Otherwise the node is
+    /// stopping or has ended, or the store can't be written.
     ///
     /// # Cancellation
     /// A group that is open stops all the same. It may be removed or not.

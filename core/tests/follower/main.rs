@@ -5,6 +5,7 @@ mod elections;
 mod forwards;
 mod joining;
 mod memories;
+mod removal;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -84,7 +84,8 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         keeps_that_a_removed_group_is_spent,
         waits_for_space,
         votes_on_a_full_disk,
-        removes_what_waits_for_space
+        removes_what_waits_for_space,
+        removes_a_spent_group_whose_standing_waits
     ];
 }
 

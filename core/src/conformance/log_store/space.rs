@@ -12,7 +12,7 @@ use quorate_rt::channel::oneshot;
 use super::{NODE, StoreFactory, entries, hard_state, skipped};
 use crate::{
     Appended, Completes, Completion, Entry, GroupId, Index, LogId, LogStore, LogWrite, Payload,
-    Recovered, StoreError,
+    Recovered, Standing, StoreError,
 };
 
 const GROUP: GroupId = 7;
@@ -268,5 +268,27 @@ pub async fn removes_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R
         assert_eq!(read.expect("it can be read"), large(1).entries);
         let other = store.recover(OTHER).await.expect("the store recovers");
         assert_eq!(other.log_meta.last().index, 3);
+    }
+}
+
+/// That a group is spent waits with entries when it is removed: it stays spent, also after a crash
+/// before there is space.
+#[doc(hidden)]
+pub async fn removes_a_spent_group_whose_standing_waits<R: Executor, F: StoreFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let case = "removes_a_spent_group_whose_standing_waits";
+    let Some(mut full) = Full::make(&rt, &factory, case).await else { return };
+    let standing = Some(Box::new(Standing::Spent));
+    let write = full.submit(GROUP, LogWrite { standing, ..large(full.durable + 2) });
+    full.hears(write, Told::Delayed).await;
+    full.store.release(GROUP);
+    full.store.remove(GROUP).await.expect("a removal needs no space");
+    let spent = Recovered { standing: Standing::Spent, ..Recovered::default() };
+    assert_eq!(full.store.recover(GROUP).await.expect("it is an empty one"), spent);
+    let (_store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(recovered, spent);
     }
 }
