@@ -49,9 +49,10 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 /// - A purge is not beyond the snapshot. Of the waiting entries, those that are purged are never
 ///   written.
 ///
-/// A standing or a cluster that is written together with entries waits with them: it may say what
-/// the group has become by these entries. Where such a group is [removed](LogStore::remove), that it
-/// is spent goes ahead of the removal.
+/// A standing or a cluster that is written together with the first entry of a log waits with it: it
+/// says what the group has become by that. Where the group is [removed](LogStore::remove) meanwhile,
+/// that it is spent goes ahead of the removal. Any other standing follows from what is committed,
+/// and must not wait while marks and snapshots go ahead that rely on it.
 ///
 /// When the reserve is used up, too, all writes wait in their order.
 pub trait LogStore: 'static {

@@ -78,7 +78,8 @@ impl Log {
     pub(crate) fn keep_spent(&mut self, removed: &Self) {
         if removed.standing == Standing::Spent {
             self.standing = Standing::Spent;
-            self.recorded_in.standing = removed.recorded_in.standing;
+            // It may not stand anywhere yet.
+            self.recorded_in.standing = removed.recorded_in.standing.or(Some(0));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::owner::Owner;
 use crate::record::{ENTRY_OVERHEAD_BYTES, Encoder, Span};
 use crate::segment::Segments;
 use crate::trash::{Garbage, Trash};
-use crate::waiting::{Waiting, What};
+use crate::waiting::{Dropped, Waiting, What};
 
 pub(crate) struct State {
     pub(crate) encoder: Encoder,
@@ -124,10 +124,24 @@ impl State {
         all
     }
 
-    /// Forgets a group, and queues the record that says so. Gives where that ends.
-    pub(crate) fn remove(&mut self, group: GroupId, done: Completion) -> Position {
+    /// Forgets a group, and queues the record that says so. Gives where that ends, and who is to be
+    /// told, when nothing is borrowed, that what waited was dropped.
+    pub(crate) fn remove(&mut self, group: GroupId, done: Completion) -> (Position, Dropped) {
+        let dropped = self.drop_waiting(group);
         self.logs.remove(group);
-        self.put(group, What::Remove, done)
+        (self.put_removal(group, &dropped, done), dropped)
+    }
+
+    /// Queues the record that a group was removed, and that these writes of it were dropped.
+    pub(crate) fn put_removal(
+        &mut self,
+        group: GroupId,
+        dropped: &Dropped,
+        done: Completion,
+    ) -> Position {
+        let end = self.put(group, What::Remove, done);
+        dropped.iter().for_each(|(key, _)| self.trash.move_to(*key, end));
+        end
     }
 
     /// Queues a record of which everything is noted. Gives where it ends.
@@ -171,10 +185,12 @@ impl State {
     ///
     /// Gives the new begin.
     pub(crate) fn move_begin(&mut self) -> Option<u32> {
-        let end = self.batches.end().segment;
+        // The next segment may not come to be, if there is no space for it. Then the log goes on in
+        // this one, which must not go.
+        let end = self.durable.segment;
         // The first of entries that wait for space has none.
         let first = self.logs.first_segment().unwrap_or(end).min(end);
-        if first == self.first {
+        if first <= self.first {
             return None;
         }
         let recorded_before = first;

@@ -315,12 +315,9 @@ impl<R: Files> LogStore for FileStore<R> {
             if state.open.contains(&group) || snapshots.is_drafting(group) {
                 return Err(StoreError::GroupInUse(group));
             }
-            dropped = state.drop_waiting(group);
             let done = Completion::new(move |outcome| drop(sender.send(outcome)));
-            let end = state.remove(group, done);
-            for (key, _) in &dropped {
-                state.trash.move_to(*key, end);
-            }
+            let end;
+            (end, dropped) = state.remove(group, done);
             for path in snapshots.forget(group) {
                 state.trash.put(end, Garbage::Snapshot(path));
             }

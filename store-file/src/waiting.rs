@@ -130,6 +130,7 @@ impl Waiting {
     /// one of them says to which cluster the store belongs. An earlier removal stays, and so does,
     /// in its place, that the group is spent: a begin behind it may rely on it.
     fn drop_writes(&mut self, group: GroupId) -> (Dropped, bool) {
+        let says_spent = self.says_spent(group);
         let (mut dropped, mut tells_cluster) = (Vec::new(), false);
         self.items.retain_mut(|item| {
             let What::Write(write, replaces) = &mut item.what else { return true };
@@ -139,7 +140,7 @@ impl Waiting {
             tells_cluster |= write.cluster.is_some();
             dropped.push((item.key, item.done.take()));
             let standing = write.standing.take().filter(|standing| **standing == Standing::Spent);
-            let is_spent = standing.is_some();
+            let is_spent = says_spent && standing.is_some();
             (**write, *replaces) = (LogWrite { standing, ..LogWrite::default() }, false);
             is_spent
         });
@@ -148,10 +149,12 @@ impl Waiting {
 
     /// Whether it waits that a group is spent.
     fn says_spent(&self, group: GroupId) -> bool {
-        self.items.iter().filter(|item| item.group == group).any(|item| match &item.what {
-            What::Write(write, _) => write.standing.as_deref() == Some(&Standing::Spent),
-            _ => false,
-        })
+        let of_group = self.items.iter().filter(|item| item.group == group);
+        let mut standings = of_group.filter_map(|item| match &item.what {
+            What::Write(write, _) => write.standing.as_deref(),
+            _ => None,
+        });
+        standings.next_back() == Some(&Standing::Spent)
     }
 
     /// All that wait, for a store that has failed or is closed.
@@ -184,7 +187,9 @@ impl State {
 
     /// There is no space for this batch, which has not been written. The log ends in a segment with
     /// `room` bytes.
-    pub(crate) fn begin_to_wait(&mut self, batch: Batch, room: u64) {
+    /// Gives who is to be told, when nothing is borrowed, that a group was removed.
+    pub(crate) fn begin_to_wait(&mut self, batch: Batch, room: u64) -> Dropped {
+        let mut dropped = Dropped::new();
         let mut batches = vec![batch];
         while let Some(next) = self.batches.take() {
             batches.push(next);
@@ -203,7 +208,12 @@ impl State {
                     Content::Owner(owner) => self.queue(0, What::Owner(owner), done),
                     // The number was one of 4 bytes when it was encoded.
                     Content::Begin(first) => self.queue(0, What::Begin(first as u32), done),
-                    Content::Remove => self.queue(group, What::Remove, done),
+                    Content::Remove => {
+                        let gone = self.drop_waiting(group);
+                        let end = self.put_removal(group, &gone, done);
+                        dropped.extend(gone);
+                        end
+                    }
                     // Its entries stay where they are.
                     Content::Copy(_) => continue,
                     Content::SyncMarker | Content::Skipped => continue, // They are in no batch.
@@ -212,6 +222,7 @@ impl State {
             }
         }
         self.look_for_waste();
+        dropped
     }
 
     /// Gives a write that was noted without a place one, or lets it wait: a part of it may go
@@ -226,7 +237,9 @@ impl State {
         let mut rest = LogWrite::default();
         if !write.entries.is_empty() {
             rest.entries = mem::take(&mut write.entries);
-            // They say what the group has become by these entries.
+        }
+        if rest.entries.first().is_some_and(|first| first.log_id.index == 1) {
+            // They say what the group has become by this entry.
             (rest.cluster, rest.standing) = (write.cluster.take(), write.standing.take());
         }
         if rest.entries.is_empty() {
@@ -241,8 +254,9 @@ impl State {
                     key = Some(at);
                 }
                 None => {
-                    (write.entries, write.cluster) = (rest.entries, rest.cluster);
-                    write.standing = rest.standing;
+                    write.entries = rest.entries;
+                    write.cluster = write.cluster.or(rest.cluster);
+                    write.standing = write.standing.or(rest.standing);
                     return self.wait(group, What::Write(Box::new(write), replaces), done);
                 }
             }
@@ -375,7 +389,7 @@ mod tests {
         waiting.push(7, write(Some(Standing::Spent)), unobserved());
         waiting.push(8, write(Some(Standing::Spent)), unobserved());
         waiting.push(0, What::Begin(4), unobserved());
-        waiting.push(7, write(Some(Standing::Empty)), unobserved());
+        waiting.push(7, write(None), unobserved());
         let (dropped, tells_cluster) = waiting.drop_writes(7);
         assert_eq!((dropped.len(), tells_cluster), (3, false));
         let left = waiting.items.iter().map(|item| match &item.what {

@@ -143,7 +143,8 @@ impl<R: Files> Writer<R> {
                 Err(Unwritten::NoSpace(cause, batch)) => {
                     warn!(%cause, "the disk is full: entries of the log wait until there is space");
                     self.retry_at = self.shared.segments.rt.now() + SPACE_PAUSE;
-                    self.shared.state.borrow_mut().begin_to_wait(batch, self.room);
+                    let dropped = self.shared.state.borrow_mut().begin_to_wait(batch, self.room);
+                    drop(dropped); // Their completions tell; not while something is borrowed.
                 }
                 Err(Unwritten::Failed(cause, done)) => {
                     for done in done {

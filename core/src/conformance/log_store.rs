@@ -90,7 +90,8 @@ macro_rules! log_store_suite {
                 removes_groups, keeps_that_a_removed_group_is_spent, removes_nothing_in_use,
                 survives_a_power_loss, waits_for_space, votes_on_a_full_disk, replaces_what_waits_for_space,
                 removes_what_waits_for_space,
-                removes_a_spent_group_whose_standing_waits
+                tells_standings_on_a_full_disk, removes_a_spent_group_whose_standing_waits,
+                removes_groups_while_the_disk_becomes_full
             } }
 
             #[test]

@@ -73,12 +73,7 @@ impl Common {
 
     /// The marks, where they have changed since they were written last.
     pub(super) fn changed_marks(&mut self) -> Option<Box<Marks>> {
-        // What follows from the configurations up to there is in the standing, which may have to
-        // wait for space while marks go ahead.
-        let committed = match self.standing_is_durable() {
-            true => self.log.log_id(self.committed).unwrap_or_default(),
-            false => self.written_marks.committed,
-        };
+        let committed = self.log.log_id(self.committed).unwrap_or_default();
         self.marks_at = self.now + MARKS_PAUSE * self.config.heartbeat_interval;
         let written = &self.written_marks;
         if committed == written.committed

@@ -45,24 +45,6 @@ fn only_a_configuration_that_names_it_makes_a_removed_replica_a_member_again() {
     }
 }
 
-/// On a full disk the standing waits with the entries, and the marks go ahead. After a restart the
-/// configurations that are known to be committed are not looked at again.
-#[test]
-fn marks_are_not_ahead_of_what_follows_from_committed_configurations() {
-    let mut engine =
-        with_configurations(Config::default(), Standing::Spent, &[&[1, 2, 3], &[2, 3]]);
-    let output = after(&mut engine, extend(2, 3, &[&[1, 2, 3]]));
-    assert_eq!(engine.committed(), 3);
-    let (number, write) = output.write.expect("an entry and the standing");
-    assert_eq!(write.standing, Some(Box::new(Standing::Empty)));
-    let marks = write.marks.expect("the first write of a run has them");
-    assert!(marks.committed.index < 3, "{marks:?}");
-    after(&mut engine, Input::Persisted { write: number });
-    engine.step(Instant::from_nanos(10_000_000_000), extend(3, 4, &[&[1, 2, 3, 4]]));
-    let (_, write) = output_of(&mut engine).write.expect("an entry");
-    assert_eq!(write.marks.expect("they are due").committed, LogId::new(1, 2, 4));
-}
-
 /// It alone has the configuration that leaves it out, which may have to be committed by it.
 #[test]
 fn a_replica_that_is_still_needed_campaigns_when_it_is_told_to() {

@@ -85,7 +85,9 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         waits_for_space,
         votes_on_a_full_disk,
         removes_what_waits_for_space,
-        removes_a_spent_group_whose_standing_waits
+        tells_standings_on_a_full_disk,
+        removes_a_spent_group_whose_standing_waits,
+        removes_groups_while_the_disk_becomes_full
     ];
 }
 

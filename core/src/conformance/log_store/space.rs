@@ -11,8 +11,8 @@ use quorate_rt::channel::oneshot;
 
 use super::{NODE, StoreFactory, entries, hard_state, skipped};
 use crate::{
-    Appended, Completes, Completion, Entry, GroupId, Index, LogId, LogStore, LogWrite, Payload,
-    Recovered, Standing, StoreError,
+    Appended, ClusterId, Completes, Completion, Entry, GroupId, Index, LogId, LogStore, LogWrite,
+    Payload, Recovered, Standing, StoreError,
 };
 
 const GROUP: GroupId = 7;
@@ -271,8 +271,34 @@ pub async fn removes_what_waits_for_space<R: Executor, F: StoreFactory<R>>(rt: R
     }
 }
 
-/// That a group is spent waits with entries when it is removed: it stays spent, also after a crash
-/// before there is space.
+/// What a group has become by committed entries goes ahead of others that wait, as marks and
+/// snapshots do. Only what comes with the first entry of a log waits with it.
+#[doc(hidden)]
+pub async fn tells_standings_on_a_full_disk<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
+    let case = "tells_standings_on_a_full_disk";
+    let Some(mut full) = Full::make(&rt, &factory, case).await else { return };
+    let standing = |standing| Some(Box::new(standing));
+    let later = LogWrite { standing: standing(Standing::Spent), ..large(full.durable + 2) };
+    let admitted = Standing::Admitted(ClusterId(7));
+    let write = full
+        .submit(OTHER, LogWrite { standing: standing(admitted.clone()), ..LogWrite::default() });
+    full.hears(write, Told::Durable).await;
+    let begins = LogWrite { standing: standing(Standing::Empty), ..large(1) };
+    for (group, write) in [(GROUP, later), (OTHER, begins)] {
+        let write = full.submit(group, write);
+        full.hears(write, Told::Delayed).await;
+    }
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(recovered.standing, Standing::Spent);
+        assert_ne!(recovered.log_meta.last(), LogId::ZERO);
+        let other = store.recover(OTHER).await.expect("the store recovers");
+        assert_eq!((other.standing, other.log_meta.last()), (admitted, LogId::ZERO));
+    }
+}
+
+/// That a group is spent waits with the first entry of its log when it is removed: it stays spent,
+/// also after a crash before there is space.
 #[doc(hidden)]
 pub async fn removes_a_spent_group_whose_standing_waits<R: Executor, F: StoreFactory<R>>(
     rt: R,
@@ -280,15 +306,64 @@ pub async fn removes_a_spent_group_whose_standing_waits<R: Executor, F: StoreFac
 ) {
     let case = "removes_a_spent_group_whose_standing_waits";
     let Some(mut full) = Full::make(&rt, &factory, case).await else { return };
-    let standing = Some(Box::new(Standing::Spent));
-    let write = full.submit(GROUP, LogWrite { standing, ..large(full.durable + 2) });
+    let write = full.submit(OTHER, spent(large(1)));
     full.hears(write, Told::Delayed).await;
-    full.store.release(GROUP);
-    full.store.remove(GROUP).await.expect("a removal needs no space");
-    let spent = Recovered { standing: Standing::Spent, ..Recovered::default() };
-    assert_eq!(full.store.recover(GROUP).await.expect("it is an empty one"), spent);
-    let (_store, recovered) = reopen(&rt, &factory, full).await;
+    full.store.release(OTHER);
+    full.store.remove(OTHER).await.expect("a removal needs no space");
+    assert_eq!(full.store.recover(OTHER).await.expect("it is an empty one"), removed());
+    let (store, _) = reopen(&rt, &factory, full).await;
     if F::DURABLE {
-        assert_eq!(recovered, spent);
+        assert_eq!(store.recover(OTHER).await.expect("the store recovers"), removed());
     }
+}
+
+/// Groups are removed as soon as they have begun, and the disk becomes full in between: a removal
+/// goes ahead, and what was to be written before it must not follow on it.
+#[doc(hidden)]
+pub async fn removes_groups_while_the_disk_becomes_full<R: Executor, F: StoreFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let case = "removes_groups_while_the_disk_becomes_full";
+    let store = factory.open(&rt).await;
+    store.identify(NODE).await.expect("the store is this node's");
+    store.recover(GROUP).await.expect("the store recovers");
+    let mut full = Full { store, teller: Rc::default(), durable: 0, writes: 0 };
+    if !factory.set_full(true) {
+        return skipped(case, "its disk can't be filled");
+    }
+    let mut group = OTHER;
+    loop {
+        assert!(full.writes < MOST_WRITES, "the disk is full, and writes go on");
+        group += 1;
+        full.store.recover(group).await.expect("it is an empty one");
+        full.submit(group, spent(large(1)));
+        full.store.release(group);
+        full.store.remove(group).await.expect("a removal needs no space");
+        match full.teller.next().await {
+            (_, Told::Durable) => {}
+            (_, Told::Dropped) => break,
+            (_, Told::Delayed) => panic!("nobody is to hear of a write that was dropped"),
+        }
+    }
+    let waits = full.submit(GROUP, large(1));
+    full.hears(waits, Told::Delayed).await;
+    factory.set_full(false);
+    full.hears(waits, Told::Durable).await;
+    let (store, recovered) = reopen(&rt, &factory, full).await;
+    if F::DURABLE {
+        assert_eq!(recovered.log_meta.last().index, 1);
+        for group in OTHER + 1..=group {
+            assert_eq!(store.recover(group).await.expect("the store recovers"), removed());
+        }
+    }
+}
+
+fn spent(write: LogWrite) -> LogWrite {
+    LogWrite { standing: Some(Box::new(Standing::Spent)), ..write }
+}
+
+/// What is left of a group that was spent.
+fn removed() -> Recovered {
+    Recovered { standing: Standing::Spent, ..Recovered::default() }
 }
