@@ -197,6 +197,20 @@ impl Logs {
         }
     }
 
+    /// The segments with entries of the group's log that this write replaces, each with the last
+    /// of them.
+    pub(crate) fn replaced_by(&self, group: GroupId, write: &LogWrite) -> BTreeMap<u32, Index> {
+        let Some(first) = write.entries.first().map(|first| first.log_id.index) else {
+            return BTreeMap::new();
+        };
+        self.logs.get(&group).map(|log| log.places_from(first)).unwrap_or_default()
+    }
+
+    /// The last index that is purged from a group's log; 0 if none is.
+    pub(crate) fn purged(&self, group: GroupId) -> Index {
+        self.logs.get(&group).map_or(0, |log| log.log_meta.purged().index)
+    }
+
     /// The entries of these that the group's log still holds.
     pub(crate) fn still_held(&self, group: GroupId, entries: &Entries) -> Entries {
         let Some(log) = self.logs.get(&group) else { return Entries::default() };

@@ -21,6 +21,7 @@ mod locations;
 mod log;
 mod opening;
 mod owner;
+mod pins;
 mod record;
 mod recovery;
 mod segment;

@@ -6,6 +6,7 @@
 //! knows nothing of; see "The begin" in the format's description. Such a log is not *anchored*
 //! until it is known after which entry it begins.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 
@@ -90,6 +91,16 @@ impl Log {
 
     pub(crate) fn location(&self, index: Index) -> Option<EntryLocation> {
         self.locations.get(self.number(index)?)
+    }
+
+    /// The segments that hold entries from this one on, each with the last of them.
+    pub(crate) fn places_from(&self, first: Index) -> BTreeMap<u32, Index> {
+        let purged = self.log_meta.purged().index;
+        let first = first.max(purged + 1);
+        let at = (first - purged - 1) as usize;
+        let places = (first..).zip(self.locations.from(at));
+        let somewhere = places.filter(|(_, location)| location.segment != NOWHERE);
+        somewhere.map(|(index, location)| (location.segment, index)).collect()
     }
 
     /// Where in the locations that of this entry is, if it is there.

@@ -17,6 +17,7 @@ use crate::config::FileConfig;
 use crate::folder::{Folder, LOCK, SNAPSHOTS, WAL, check_content};
 use crate::format::Position;
 use crate::index::Logs;
+use crate::pins::Pins;
 use crate::record::Encoder;
 use crate::recovery::{Examined, Found, examine, repair};
 use crate::segment::{Segments, failed, remove};
@@ -85,6 +86,7 @@ pub(crate) async fn open<R: Files>(
         durable: end,
         first,
         trash: Trash::default(),
+        pins: Pins::default(),
         cleaning: Cleaning::new(found.lengths.clone(), &config),
         failed: None,
         writer: None,

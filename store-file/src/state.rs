@@ -14,6 +14,7 @@ use crate::cleaning::Cleaning;
 use crate::format::Position;
 use crate::index::Logs;
 use crate::owner::Owner;
+use crate::pins::Pins;
 use crate::record::{ENTRY_OVERHEAD_BYTES, Encoder, Span};
 use crate::segment::Segments;
 use crate::trash::{Garbage, Trash};
@@ -34,6 +35,7 @@ pub(crate) struct State {
     /// The first segment that is needed, as was told last.
     pub(crate) first: u32,
     pub(crate) trash: Trash,
+    pub(crate) pins: Pins,
     pub(crate) cleaning: Cleaning,
     /// What all writes are answered with after a failure.
     pub(crate) failed: Option<StoreError>,
@@ -48,6 +50,7 @@ impl State {
     pub(crate) fn wrote(&mut self, end: Position) {
         assert!(self.durable < end, "batches are written in order");
         self.durable = end;
+        self.pins.release(end);
         self.logs.shrink(end);
     }
 
@@ -76,13 +79,15 @@ impl State {
         if self.waiting.is_some() {
             return self.submit_to_full_disk(group, mem::take(write), replaces, done);
         }
-        let Self { encoder, batches, logs, durable, .. } = self;
+        let Self { encoder, batches, logs, durable, pins, .. } = self;
+        let replaced = logs.replaced_by(group, write);
         let (body_bytes, spans) = encoder.encode(group, write, replaces);
         let at = batches.place(body_bytes);
         if let Err(reason) = logs.note(group, write, replaces, spans, at) {
             panic!("a write that makes no sense: {reason}");
         }
         batches.add(encoder, group, at, body_bytes, done);
+        pins.add(group, replaced, batches.end());
         logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
         batches.end()
@@ -98,12 +103,15 @@ impl State {
         let bytes = |entry: &Entry| ENTRY_OVERHEAD_BYTES + entry.bytes() - Entry::OVERHEAD_BYTES;
         let span = |entry| Span { offset: 0, len: bytes(entry) };
         let spans: Vec<Span> = write.entries.iter().map(span).collect();
+        let replaced = self.logs.replaced_by(group, &write);
         let noted = self.logs.note(group, &write, replaces, &spans, Position::nowhere(0));
         if let Err(reason) = noted {
             panic!("a write that makes no sense: {reason}");
         }
         self.logs.keep(group, write.entries.clone());
-        self.sort(group, write, replaces, done)
+        let (ahead, end) = self.sort(group, write, replaces, done);
+        self.pins.add(group, replaced, end);
+        ahead
     }
 
     /// Something was removed: there may be space again.
@@ -140,8 +148,15 @@ impl State {
         done: Completion,
     ) -> Position {
         let end = self.put(group, What::Remove, done);
-        dropped.iter().for_each(|(key, _)| self.trash.move_to(*key, end));
+        dropped.iter().for_each(|(key, _)| self.moved(*key, end, end));
         end
+    }
+
+    /// A record that ended at `from` ends at `to` now, and what goes ahead of its entries at
+    /// `ahead`.
+    pub(crate) fn moved(&mut self, from: Position, ahead: Position, to: Position) {
+        self.trash.move_to(from, ahead);
+        self.pins.move_to(from, to);
     }
 
     /// Queues a record of which everything is noted. Gives where it ends.
@@ -188,8 +203,9 @@ impl State {
         // The next segment may not come to be, if there is no space for it. Then the log goes on in
         // this one, which must not go.
         let end = self.durable.segment;
+        let pinned = self.pins.first(|group| self.logs.purged(group)).unwrap_or(end);
         // The first of entries that wait for space has none.
-        let first = self.logs.first_segment().unwrap_or(end).min(end);
+        let first = self.logs.first_segment().unwrap_or(end).min(pinned).min(end);
         if first <= self.first {
             return None;
         }

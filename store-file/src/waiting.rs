@@ -19,7 +19,8 @@
 //! When a group is removed, those of its writes that wait are dropped. The removal is a small write
 //! like a vote.
 //!
-//! Nothing of what waits is on the disk, so there is nothing for a crash to leave half-way.
+//! Nothing of what waits is on the disk, so there is nothing for a crash to leave half-way. What it
+//! replaces stays there until then ([`Pins`](crate::pins::Pins)).
 
 use std::collections::VecDeque;
 use std::io;
@@ -200,25 +201,26 @@ impl State {
             let records = take_records(self.encoder.store(), start, &chunks.concat().into());
             assert_eq!(records.len(), done.len());
             for ((group, content, end), done) in records.into_iter().zip(done) {
-                let key = match content {
+                let both = |key| (key, key);
+                let (ahead, key) = match content {
                     Content::Write(decoded) => {
                         self.logs.lose_place(group, &decoded.write);
                         self.sort(group, decoded.write, decoded.replaces, done)
                     }
-                    Content::Owner(owner) => self.queue(0, What::Owner(owner), done),
+                    Content::Owner(owner) => both(self.queue(0, What::Owner(owner), done)),
                     // The number was one of 4 bytes when it was encoded.
-                    Content::Begin(first) => self.queue(0, What::Begin(first as u32), done),
+                    Content::Begin(first) => both(self.queue(0, What::Begin(first as u32), done)),
                     Content::Remove => {
                         let gone = self.drop_waiting(group);
                         let end = self.put_removal(group, &gone, done);
                         dropped.extend(gone);
-                        end
+                        both(end)
                     }
                     // Its entries stay where they are.
                     Content::Copy(_) => continue,
                     Content::SyncMarker | Content::Skipped => continue, // They are in no batch.
                 };
-                self.trash.move_to(end, key);
+                self.moved(end, ahead, key);
             }
         }
         self.look_for_waste();
@@ -226,14 +228,14 @@ impl State {
     }
 
     /// Gives a write that was noted without a place one, or lets it wait: a part of it may go
-    /// ahead. Gives where it ends.
+    /// ahead. Gives where that ends, or else the whole, and where the whole ends.
     pub(crate) fn sort(
         &mut self,
         group: GroupId,
         mut write: LogWrite,
         replaces: bool,
         done: Completion,
-    ) -> Position {
+    ) -> (Position, Position) {
         let mut rest = LogWrite::default();
         if !write.entries.is_empty() {
             rest.entries = mem::take(&mut write.entries);
@@ -243,7 +245,8 @@ impl State {
             (rest.cluster, rest.standing) = (write.cluster.take(), write.standing.take());
         }
         if rest.entries.is_empty() {
-            return self.queue(group, What::Write(Box::new(write), replaces), done);
+            let end = self.queue(group, What::Write(Box::new(write), replaces), done);
+            return (end, end);
         }
         let mut key = None;
         if write != LogWrite::default() {
@@ -257,13 +260,14 @@ impl State {
                     write.entries = rest.entries;
                     write.cluster = write.cluster.or(rest.cluster);
                     write.standing = write.standing.or(rest.standing);
-                    return self.wait(group, What::Write(Box::new(write), replaces), done);
+                    let end = self.wait(group, What::Write(Box::new(write), replaces), done);
+                    return (end, end);
                 }
             }
         }
         let waits = self.wait(group, What::Write(Box::new(rest), false), done);
         // What a snapshot and a purge have made superfluous may go when these are durable.
-        key.unwrap_or(waits)
+        (key.unwrap_or(waits), waits)
     }
 
     /// Gives a record a place, or lets it wait. Gives where it ends.
@@ -353,7 +357,7 @@ impl State {
     pub(crate) fn end_to_wait(&mut self) {
         let Some(waiting) = self.waiting.take() else { return };
         for Item { group, what, key, done, .. } in waiting.items {
-            let Self { encoder, batches, logs, .. } = self;
+            let Self { encoder, batches, logs, .. } = &mut *self;
             let (body_bytes, spans) = match &what {
                 What::Write(write, replaces) => encoder.encode(group, write, *replaces),
                 What::Owner(owner) => (encoder.encode_owner(owner), &[][..]),
@@ -367,7 +371,8 @@ impl State {
                 What::Begin(_) | What::Remove => {}
             }
             batches.add(encoder, group, at, body_bytes, done.unwrap_or_else(unobserved));
-            self.trash.move_to(key, batches.end());
+            let end = batches.end();
+            self.moved(key, end, end);
         }
     }
 }

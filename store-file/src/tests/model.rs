@@ -1,6 +1,8 @@
 //! Random writes, purges, snapshots, reads and openings against the simplest model there is: a list
 //! of entries per group.
 
+use std::task::{Context, Waker};
+
 use quorate_core::{Marks, Standing};
 
 use super::images::places;
@@ -41,7 +43,7 @@ fn random_writes_reads_and_openings_agree_with_a_list() {
             for _ in 0..random.below(60) {
                 let group = if random.below(24) == 0 { IDLE } else { random.below(IDLE) };
                 let state = &mut model[group as usize];
-                let write = write(&store, group, state, &mut term, &mut random).await;
+                let write = write(&store, group, state, &mut term, &mut random, false).await;
                 state.apply(&write);
                 outcomes.push(submit(&store, group, write));
                 if random.below(4) == 0 {
@@ -68,6 +70,85 @@ fn random_writes_reads_and_openings_agree_with_a_list() {
     });
 }
 
+/// Disks fill and empty meanwhile, groups are removed, and now and then the process ends while it is
+/// full: then a part of it is there. What is there always makes sense.
+#[test]
+fn random_writes_and_removals_on_disks_that_fill_agree_with_a_list() {
+    scene(async |mut scene| {
+        let mut random = Random(0x2545_F491_4F6C_DD1D);
+        let mut model: [State; GROUPS] = Default::default();
+        let (mut term, mut dropped, mut ended_full) = (1, 0, 0);
+        for _ in 0..300 {
+            scene.config.cache_bytes = random.below(4) as usize * 3000;
+            scene.faults().full.set(false);
+            let store = scene.open().await;
+            let (mut writes, mut removals) = (Vec::new(), Vec::new());
+            for _ in 0..random.below(40) {
+                if random.below(5) == 0 {
+                    scene.faults().full.set(random.below(3) > 0);
+                }
+                let group = random.below(GROUPS as u64);
+                let state = &mut model[group as usize];
+                if random.below(12) == 0 {
+                    let mut removal = Box::pin(store.remove(group));
+                    let standing = state.standing.clone();
+                    *state = State::default();
+                    if standing == Standing::Spent {
+                        state.standing = standing;
+                    }
+                    // It is queued when it is polled.
+                    if removal.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                        removals.push(removal);
+                    }
+                } else {
+                    let is_full = scene.faults().full.get();
+                    let write = write(&store, group, state, &mut term, &mut random, is_full).await;
+                    state.apply(&write);
+                    writes.push(submit(&store, group, write));
+                }
+                if random.below(3) == 0 {
+                    yield_now().await;
+                }
+                if random.below(10) == 0 {
+                    scene.rt.sleep(Duration::from_millis(1)).await;
+                }
+                compare(&store, &model, &mut random).await;
+            }
+            let ends_full = scene.faults().full.get() && random.below(2) == 0;
+            if !ends_full {
+                scene.faults().full.set(false);
+                for removal in removals.drain(..) {
+                    removal.await.unwrap();
+                }
+                for outcome in writes {
+                    match outcome.await.unwrap() {
+                        Ok(()) => {}
+                        Err(StoreError::Abandoned) => dropped += 1, // With its group.
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                for (group, state) in (0..).zip(&model) {
+                    assert_eq!(State::of(&store, group).await, *state);
+                }
+            }
+            drop(removals);
+            drop(store);
+            scene.closed().await;
+            let store = scene.open().await;
+            for (group, state) in (0..).zip(&mut model) {
+                let is = State::of(&store, group).await;
+                assert!(ends_full || is == *state, "{is:?}, and not {state:?}");
+                *state = is;
+            }
+            ended_full += usize::from(ends_full);
+            drop(store);
+            scene.closed().await;
+        }
+        assert!(dropped > 10, "{dropped}");
+        assert!(ended_full > 10, "{ended_full}");
+    });
+}
+
 fn first_segment(scene: &Scene) -> usize {
     (1..).find(|number| scene.has(*number)).unwrap() as usize
 }
@@ -85,6 +166,7 @@ async fn write(
     state: &State,
     term: &mut u64,
     random: &mut Random,
+    is_full: bool,
 ) -> LogWrite {
     let mut write = LogWrite::default();
     let covered = state.snapshot.as_ref().map_or(0, |meta| meta.log_id.index);
@@ -96,6 +178,7 @@ async fn write(
     };
     let taken = match random.below(12) {
         _ if group == IDLE => None,
+        0 | 1 if is_full => None, // Where a snapshot may fail.
         0 => held(next).filter(|log_id| log_id.index > covered),
         1 => {
             *term += 1;
@@ -131,7 +214,11 @@ async fn write(
         write.marks = Some(Box::new(Marks { committed, ..Marks::default() }));
     }
     if random.below(20) == 0 {
-        write.standing = Some(Box::new(Standing::Admitted(ClusterId(random.below(3).into()))));
+        let is_spent = state.standing == Standing::Spent; // It is not let in again.
+        write.standing = Some(Box::new(match random.below(4) {
+            cluster @ 1.. if !is_spent => Standing::Admitted(ClusterId(cluster.into())),
+            _ => Standing::Spent,
+        }));
     }
     let entries = (next..next + random.below(4)).map(|index| {
         let content = vec![random.below(256) as u8; random.below(1500) as usize];
