@@ -234,9 +234,14 @@ pub fn is_ended(
     }
 }
 
+/// Who has led in a term of the cluster to which a node belongs.
+fn who_led(node: NodeId, term: Term, model: &Model) -> Option<&NodeId> {
+    model.led.get(&(model.nodes[&node].metrics.cluster, term))
+}
+
 fn has_led(node: NodeId, led: Leadership, since: Term, model: &Model) -> Verdict {
     let Leadership { leader, term } = led;
-    let known = model.led.get(&term);
+    let known = who_led(node, term, model);
     match known == Some(&leader) && term >= since {
         true => Ok(()),
         false => Err(format!(
@@ -288,7 +293,7 @@ pub fn has_stepped_down(
     model: &Model,
 ) -> Verdict {
     let Ok(term) = *told else { return Ok(()) };
-    if model.led.contains_key(&term) || term < asked {
+    if who_led(node, term, model).is_some() || term < asked {
         has_led(node, Leadership { leader: node, term }, asked, model)?;
     }
     let now = &model.nodes[&node].metrics;

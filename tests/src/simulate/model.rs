@@ -251,8 +251,9 @@ pub struct Model {
     pub lost: BTreeMap<Replica, Vec<LogModel>>,
     /// All configurations that were ever handed to a store.
     pub configurations: BTreeMap<LogId, Membership>,
-    /// Who has led, in each term in which somebody has.
-    pub led: BTreeMap<Term, NodeId>,
+    /// Who has led, in each term in which somebody has. An attempt to form the group that was given
+    /// up is another cluster, with terms of its own.
+    pub led: BTreeMap<(Option<ClusterId>, Term), NodeId>,
     /// All entries that were ever handed to a store.
     pub entries: BTreeMap<LogId, Seal>,
     /// What was ever known to be committed, from index 1 on.

@@ -506,7 +506,8 @@ impl Observer {
         self.observe(&Observation::Sends { node, message });
         // Who stops in the turn in which it was elected is never seen as the leader.
         if matches!(message.body, Body::Append { .. }) && !self.looks_away() {
-            self.inner.borrow_mut().model.led.entry(message.term).or_insert(node);
+            let model = &mut self.inner.borrow_mut().model;
+            model.led.entry((message.cluster, message.term)).or_insert(node);
         }
         if matches!(message.body, Body::TimeoutNow { .. })
             && let Some(act) = self.at_transfer.take()
@@ -616,14 +617,14 @@ impl Observer {
     }
 
     fn turned(&self, node: NodeId, now: Metrics, at: Duration) {
-        let (role, term, leader) = (now.role, now.term, now.leader);
+        let (role, term, leader, cluster) = (now.role, now.term, now.leader, now.cluster);
         let (before, new) = {
             let model = &mut self.inner.borrow_mut().model;
             let Some(of) = model.nodes.get_mut(&node) else { return };
             let committed = now.committed;
             let before = std::mem::replace(&mut of.metrics, now);
             if role == Role::Leader {
-                model.led.entry(term).or_insert(node);
+                model.led.entry((cluster, term)).or_insert(node);
             }
             let first = model.committed.len() as u64 + 1;
             let seals = (first..=committed).map(|index| {
