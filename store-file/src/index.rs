@@ -200,10 +200,12 @@ impl Logs {
     /// The segments with entries of the group's log that this write replaces, each with the last
     /// of them.
     pub(crate) fn replaced_by(&self, group: GroupId, write: &LogWrite) -> BTreeMap<u32, Index> {
-        let Some(first) = write.entries.first().map(|first| first.log_id.index) else {
-            return BTreeMap::new();
-        };
-        self.logs.get(&group).map(|log| log.places_from(first)).unwrap_or_default()
+        match (write.entries.first(), self.logs.get(&group)) {
+            (Some(first), Some(log)) if first.log_id.index <= log.log_meta.last().index => {
+                log.places_from(first.log_id.index)
+            }
+            _ => BTreeMap::new(),
+        }
     }
 
     /// The last index that is purged from a group's log; 0 if none is.

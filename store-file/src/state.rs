@@ -87,7 +87,9 @@ impl State {
             panic!("a write that makes no sense: {reason}");
         }
         batches.add(encoder, group, at, body_bytes, done);
-        pins.add(group, replaced, batches.end());
+        if !replaced.is_empty() {
+            pins.add(group, replaced, batches.end());
+        }
         logs.keep(group, mem::take(&mut write.entries));
         logs.shrink(*durable);
         batches.end()
