@@ -6,8 +6,8 @@ use std::task::Waker;
 
 use quorate_core::plant;
 use quorate_core::{Completion, Entry, GroupId, LogWrite, StoreError};
-use quorate_rt::Files;
 use quorate_rt::channel::oneshot;
+use quorate_rt::{Files, Instant};
 
 use crate::batch::Batches;
 use crate::cleaning::Cleaning;
@@ -60,8 +60,8 @@ impl State {
         }
     }
 
-    pub(crate) fn take_garbage(&mut self) -> Vec<Garbage> {
-        self.trash.take(self.durable)
+    pub(crate) fn take_garbage(&mut self, now: Instant) -> Vec<Garbage> {
+        self.trash.take(self.durable, now)
     }
 
     /// Notes a write, of which it takes the entries, and queues its record.

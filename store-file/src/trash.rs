@@ -1,12 +1,13 @@
 //! What is of no use any more as soon as the log is durable up to some place, and how it goes: in
-//! the background, and if something can't be removed, then the next time, since nothing depends on
+//! the background, and if something can't be removed, then later, since nothing depends on
 //! it.
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use quorate_core::StoreError;
-use quorate_rt::{Files, Task};
+use quorate_rt::{Files, Instant, Task};
 use tracing::warn;
 
 use crate::format::Position;
@@ -20,11 +21,16 @@ pub(crate) enum Garbage {
     Snapshot(PathBuf),
 }
 
+/// What could not be removed is tried again with the next that can, or after so long: a disk that
+/// fails now and then is asked seldom, and one that is full has its space before long.
+const AGAIN_PAUSE: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Default)]
 pub(crate) struct Trash {
     waiting: Vec<(Position, Garbage)>,
-    /// What could not be removed.
+    /// What could not be removed, and when that is tried again at the latest.
     failed: Vec<Garbage>,
+    again_at: Option<Instant>,
     /// A task is at it.
     sweeping: bool,
 }
@@ -43,19 +49,33 @@ impl Trash {
     }
 
     /// Whether there is something to do that nobody does.
-    pub(crate) fn is_due(&self, durable: Position) -> bool {
-        !self.sweeping && self.waiting.iter().any(|(when, _)| *when <= durable)
+    pub(crate) fn is_due(&self, durable: Position, now: Instant) -> bool {
+        !self.sweeping
+            && (self.again_at.is_some_and(|at| at <= now)
+                || self.waiting.iter().any(|(when, _)| *when <= durable))
     }
 
-    /// What is due. The sweeping has ended if there is nothing.
-    pub(crate) fn take(&mut self, durable: Position) -> Vec<Garbage> {
-        let due: Vec<_> = self.waiting.extract_if(.., |(when, _)| *when <= durable).collect();
-        self.sweeping = !due.is_empty();
-        if due.is_empty() {
-            return Vec::new();
+    /// When there is something to do even if nothing comes.
+    pub(crate) fn again_at(&self) -> Option<Instant> {
+        self.again_at.filter(|_| !self.sweeping)
+    }
+
+    /// What is due, and with it what could not be removed before. The sweeping has ended if there
+    /// is nothing.
+    pub(crate) fn take(&mut self, durable: Position, now: Instant) -> Vec<Garbage> {
+        let due = self.waiting.extract_if(.., |(when, _)| *when <= durable);
+        let mut due: Vec<_> = due.map(|(_, what)| what).collect();
+        if !due.is_empty() || self.again_at.is_some_and(|at| at <= now) {
+            self.again_at = None;
+            due.append(&mut self.failed);
         }
-        let due = due.into_iter().map(|(_, what)| what);
-        self.failed.drain(..).chain(due).collect()
+        self.sweeping = !due.is_empty();
+        due
+    }
+
+    fn failed(&mut self, what: Garbage, now: Instant) {
+        self.failed.push(what);
+        self.again_at = Some(now + AGAIN_PAUSE);
     }
 }
 
@@ -65,7 +85,8 @@ pub(crate) fn sweep<R: Files>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLock>) {
     let task = Rc::clone(shared);
     let sweeping = async move {
         loop {
-            let garbage = task.state.borrow_mut().take_garbage();
+            let now = task.segments.rt.now();
+            let garbage = task.state.borrow_mut().take_garbage(now);
             if garbage.is_empty() {
                 break;
             }
@@ -85,7 +106,8 @@ pub(crate) fn sweep<R: Files>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLock>) {
                 };
                 if let Err(cause) = removed {
                     warn!(%cause, "a file that is not needed any more stays for now");
-                    task.state.borrow_mut().trash.failed.push(what);
+                    let now = task.segments.rt.now();
+                    task.state.borrow_mut().trash.failed(what, now);
                     continue;
                 }
                 match what {
@@ -99,6 +121,8 @@ pub(crate) fn sweep<R: Files>(shared: &Rc<Shared<R>>, lock: Rc<R::FileLock>) {
             task.state.borrow_mut().has_freed();
         }
         drop(lock);
+        // It may have to come back.
+        task.state.borrow_mut().wake_writer();
     };
     shared.segments.rt.spawn(sweeping).detach();
 }

@@ -164,12 +164,14 @@ impl<R: Files> Writer<R> {
         let is_full = self.shared.state.borrow().waiting.is_some();
         let retry = is_full.then(|| self.shared.segments.rt.sleep_until(self.retry_at));
         let mut retry = pin!(retry);
+        let mut again = pin!(None);
         poll_fn(|context| {
             let Some(lock) = self.shared.lock.borrow().clone() else {
                 return Poll::Ready(Turn::Closed);
             };
             let mut state = self.shared.state.borrow_mut();
-            if state.trash.is_due(state.durable) {
+            let rt = &self.shared.segments.rt;
+            if state.trash.is_due(state.durable, rt.now()) {
                 return Poll::Ready(Turn::Sweep(lock));
             }
             if state.cleaning.is_due() {
@@ -191,6 +193,14 @@ impl<R: Files> Writer<R> {
                 let due = retry.as_mut().as_pin_mut().is_some_and(|at| at.poll(context).is_ready());
                 if mem::take(&mut waiting.freed) || due {
                     return Poll::Ready(Turn::Retry(lock));
+                }
+            }
+            if let Some(at) = state.trash.again_at() {
+                if again.is_none() {
+                    again.set(Some(rt.sleep_until(at)));
+                }
+                if again.as_mut().as_pin_mut().is_some_and(|at| at.poll(context).is_ready()) {
+                    return Poll::Ready(Turn::Sweep(lock));
                 }
             }
             match pause.as_mut().as_pin_mut() {

@@ -166,6 +166,25 @@ fn what_cannot_be_removed_is_removed_the_next_time() {
     });
 }
 
+/// … or by itself after a while, where nothing else happens.
+#[test]
+fn what_cannot_be_removed_is_tried_again() {
+    scene(async |scene| {
+        let store = scene.open().await;
+        let draft = store.draft(1).await.unwrap();
+        scene.faults().fail_remove.set(true);
+        drop(draft);
+        let drafts = || {
+            let files = scene.disk().now();
+            files.keys().filter(|path| path.extension().is_some_and(|end| end == "tmp")).count()
+        };
+        scene.until(|| !scene.faults().removes.borrow().is_empty()).await;
+        assert_eq!(drafts(), 1);
+        scene.faults().fail_remove.set(false);
+        scene.until(|| drafts() == 0).await;
+    });
+}
+
 /// Nothing but the snapshot has failed: the log goes on, and with more space so does the next
 /// snapshot.
 async fn goes_on(scene: &Scene, store: Store, repair: impl FnOnce(&Faults)) {
