@@ -251,6 +251,8 @@ pub struct Model {
     pub lost: BTreeMap<Replica, Vec<LogModel>>,
     /// All configurations that were ever handed to a store.
     pub configurations: BTreeMap<LogId, Membership>,
+    /// When a disk was last to be lost, a majority had the first entry, then or before.
+    pub was_founded: bool,
     /// Who has led, in each term in which somebody has. An attempt to form the group that was given
     /// up is another cluster, with terms of its own.
     pub led: BTreeMap<(Option<ClusterId>, Term), NodeId>,

@@ -268,11 +268,12 @@ fn promise_of(cluster: &Cluster, id: NodeId) -> Option<BTreeSet<NodeId>> {
 }
 
 /// Whether a disk may be lost: as long as no store has a first entry, or no other one, any; then so
-/// many as ever.
+/// many as ever. Once most have had it, it may be committed, though disks were lost since.
 fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
+    cluster.observer.change_model(|model| model.was_founded |= model.is_founded());
     cluster.observer.with_model(|model| {
-        let bound = model.bound();
-        bound.iter().all(|one| *one == id) || model.is_founded() && cluster.atlas.may_damage(id)
+        let has_just_begun = !model.was_founded && model.bound().iter().all(|one| *one == id);
+        has_just_begun || model.is_founded() && cluster.atlas.may_damage(id)
     })
 }
 
