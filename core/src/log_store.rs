@@ -50,9 +50,9 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 ///   written.
 ///
 /// A standing or a cluster that is written together with the first entry of a log waits with it: it
-/// says what the group has become by that. Where the group is [removed](LogStore::remove) meanwhile,
-/// that it is spent goes ahead of the removal. Any other standing follows from what is committed,
-/// and must not wait while marks and snapshots go ahead that rely on it.
+/// says what the group has become by that. Where the group is [removed](LogStore::remove)
+/// meanwhile, that it is spent goes ahead of the removal. Any other standing follows from what is
+/// committed, and must not wait while marks and snapshots go ahead that rely on it.
 ///
 /// When the reserve is used up, too, all writes wait in their order.
 pub trait LogStore: 'static {

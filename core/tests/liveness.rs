@@ -472,8 +472,8 @@ fn a_leader_whose_peers_have_fallen_silent_steps_down_in_time() {
     assert_eq!(cluster.engines[&1].role(), Role::Follower);
 }
 
-/// … also if its own disk is late, so that it comes to rest between the deadline and the heartbeat at
-/// which it would have seen that.
+/// … also if its own disk is late, so that it comes to rest between the deadline and the heartbeat
+/// at which it would have seen that.
 #[test]
 fn a_leader_that_comes_to_rest_after_the_deadline_steps_down_in_time() {
     for millis in (900..1_200).step_by(10) {

@@ -1,6 +1,5 @@
 //! What is of no use any more as soon as the log is durable up to some place, and how it goes: in
-//! the background, and if something can't be removed, then later, since nothing depends on
-//! it.
+//! the background, and if something can't be removed, then later, since nothing depends on it.
 
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -115,9 +115,9 @@ impl Engine {
     }
 
     /// Whether its disk is full: a write waits for space, see
-    /// [`Input::Delayed`](super::Input::Delayed). As long as that is so, a leader takes no commands.
-    /// If the others commit what its own disk has no space for, it transfers leadership to one of
-    /// them.
+    /// [`Input::Delayed`](super::Input::Delayed). As long as that is so, a leader takes no
+    /// commands. If the others commit what its own disk has no space for, it transfers leadership
+    /// to one of them.
     pub fn waits_for_space(&self) -> bool {
         self.common.log.waits_for_space()
     }

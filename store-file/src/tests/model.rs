@@ -70,8 +70,8 @@ fn random_writes_reads_and_openings_agree_with_a_list() {
     });
 }
 
-/// Disks fill and empty meanwhile, groups are removed, and now and then the process ends while it is
-/// full: then a part of it is there. What is there always makes sense.
+/// Disks fill and empty meanwhile, groups are removed, and now and then the process ends while the
+/// disk is full: then a part is there. What is there always makes sense.
 #[test]
 fn random_writes_and_removals_on_disks_that_fill_agree_with_a_list() {
     scene(async |mut scene| {

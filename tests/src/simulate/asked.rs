@@ -284,8 +284,8 @@ pub fn has_campaigned(
     }
 }
 
-/// Whether a node that says it leads no more in a term may have led in it, and doesn't. (Elected and
-/// told in one turn, it has shown to nobody that it led.)
+/// Whether a node that says it leads no more in a term may have led in it, and doesn't. (Elected
+/// and told in one turn, it has shown to nobody that it led.)
 pub fn has_stepped_down(
     node: NodeId,
     asked: Term,

@@ -480,6 +480,7 @@ impl Observer {
         model.configurations.clear();
         model.entries.clear();
         model.committed.clear();
+        model.was_founded = false;
         for (check, new) in checks.iter_mut().zip(checks::all(&self.plan)) {
             if !check.is_of_stores() {
                 *check = new;
