@@ -13,8 +13,8 @@ use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::local_executor::{self, LocalTask, Sleep};
 use quorate_rt::{
-    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
-    system_wall_clock,
+    Attached, ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    system_wall_clock, yield_now,
 };
 
 use crate::{CompioFile, CompioListener, CompioStream};
@@ -25,6 +25,49 @@ use crate::{CompioFile, CompioListener, CompioStream};
 /// have begun, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compio;
+
+impl Compio {
+    /// Attaches Quorate to the compio program that runs on this thread, on its ring. Its tasks run
+    /// beside the program's own, within one task of compio, and have turns with them.
+    ///
+    /// ```
+    /// # use quorate_rt::Executor;
+    /// # use quorate_rt_compio::Compio;
+    /// # fn main() -> std::io::Result<()> {
+    /// compio::runtime::Runtime::new()?.block_on(async {
+    ///     let attached = Compio::attach()?;
+    ///     let rt = attached.rt();
+    ///     // Open stores, bind transports and start nodes on `rt` here.
+    ///     rt.sleep(std::time::Duration::from_millis(1)).await;
+    ///     attached.close().await;
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` where no compio runtime runs on this thread. An error that says why if another
+    /// runtime of Quorate runs on this thread, or one that is still ending. The operating system's,
+    /// if a thread for blocking work is refused.
+    pub fn attach() -> io::Result<Attached<Self>> {
+        if let Some(attachment) = local_executor::join("compio")? {
+            return Ok(Attached::new(Self, attachment));
+        }
+        let Some(runtime) = Runtime::try_current() else {
+            let reason = "no compio runtime runs on this thread: call `Compio::attach` inside of \
+                          one, or use `quorate::run`";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        };
+        let (attachment, tasks) = local_executor::attach(
+            "compio",
+            BlockingThreads::start()?,
+            compio::runtime::time::sleep,
+            async || yield_now().await, // compio looks at its I/O between any two polls of a task.
+        );
+        runtime.spawn(tasks).detach();
+        Ok(Attached::new(Self, attachment))
+    }
+}
 
 impl Executor for Compio {
     type Task<T: 'static> = LocalTask<T>;

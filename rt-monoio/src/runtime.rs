@@ -2,17 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::resume_unwind;
+use std::panic::{catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Once;
+use std::time::Duration;
 
+use futures::future::join;
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::UnixStream;
 use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 use quorate_rt::blocking::{self, FileLock, offload};
 use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::local_executor::{self, LocalTask, Sleep};
 use quorate_rt::{
-    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    Attached, ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
     system_wall_clock,
 };
 
@@ -26,6 +30,82 @@ type Runtime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>
 /// have begun, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Monoio;
+
+impl Monoio {
+    /// Attaches Quorate to the monoio program that runs on this thread, on its ring. Its tasks run
+    /// beside the program's own, within one task of monoio; while they are busy, the program's
+    /// tasks have their turn after each 128 polls of them.
+    ///
+    /// ```
+    /// # use quorate_rt::Executor;
+    /// # use quorate_rt_monoio::Monoio;
+    /// #[monoio::main(timer_enabled = true)]
+    /// async fn main() -> std::io::Result<()> {
+    ///     let attached = Monoio::attach()?;
+    ///     let rt = attached.rt();
+    ///     // Open stores, bind transports and start nodes on `rt` here.
+    ///     rt.sleep(std::time::Duration::from_millis(1)).await;
+    ///     attached.close().await;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// A service whose own tasks never wait starves Quorate's: monoio runs what is runnable before
+    /// it looks at timers, and where it polls (epoll) before it looks at sockets.
+    ///
+    /// # Errors
+    /// `Unsupported` where no monoio runtime runs on this thread, or it has no timers (monoio's own
+    /// panic message is then on standard error, too). An error that says why if another runtime of
+    /// Quorate runs on this thread, or one that is still ending. The operating system's, if a thread
+    /// for blocking work, or a pair of sockets, is refused.
+    pub fn attach() -> io::Result<Attached<Self>> {
+        if let Some(attachment) = local_executor::join("monoio")? {
+            return Ok(Attached::new(Self, attachment));
+        }
+        // monoio tells of what it lacks by a panic only.
+        if catch_unwind(|| monoio::time::sleep(Duration::ZERO)).is_err() {
+            let reason = match catch_unwind(monoio::utils::is_legacy) {
+                Ok(_) => {
+                    "this monoio runtime has no timers: build it with \
+                     `RuntimeBuilder::enable_timer`, or `#[monoio::main(timer_enabled = true)]`"
+                }
+                Err(_) => {
+                    "no monoio runtime runs on this thread: call `Monoio::attach` inside of one, \
+                     or use `quorate::run`"
+                }
+            };
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        let mut driver = DriverPass::new()?;
+        let (attachment, tasks) = local_executor::attach(
+            "monoio",
+            BlockingThreads::start()?,
+            monoio::time::sleep,
+            async move || driver.pass().await,
+        );
+        drop(monoio::spawn(tasks)); // It goes on without its handle.
+        Ok(Attached::new(Self, attachment))
+    }
+}
+
+/// Waits until monoio has looked at its I/O and its timers. A task that only yields is run again
+/// before that, for as long as it yields.
+struct DriverPass {
+    read: UnixStream,
+    write: UnixStream,
+}
+
+impl DriverPass {
+    fn new() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        Ok(Self { read, write })
+    }
+
+    async fn pass(&mut self) {
+        // The read first: where monoio polls, a read that has its byte already waits for nothing.
+        let _ = join(self.read.read(vec![0]), self.write.write(vec![0])).await;
+    }
+}
 
 impl Executor for Monoio {
     type Task<T: 'static> = LocalTask<T>;

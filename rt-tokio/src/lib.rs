@@ -4,6 +4,7 @@
 mod net;
 mod runtime;
 mod task;
+mod threads;
 
 pub use net::{TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};
 pub use runtime::Tokio;

@@ -1,19 +1,20 @@
 //! The runtime itself.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::catch_unwind;
 use std::path::Path;
+use std::time::Duration;
 
 use quorate_rt::blocking::{self, BlockingFile, FileLock, offload};
-use quorate_rt::blocking_threads::BlockingThreads;
 use quorate_rt::{
-    ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
+    Attached, ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
     system_wall_clock,
 };
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::time::Sleep;
 
+use crate::threads::{self, Attachment, Threads};
 use crate::{TokioListener, TokioStream, TokioTask};
 
 /// tokio, on one thread. It has no io_uring: [`Driver::Uring`] is refused, `Auto` and `Poll` are
@@ -23,6 +24,44 @@ use crate::{TokioListener, TokioStream, TokioTask};
 /// among it, so that nothing is written behind the back of who opens the same files next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tokio;
+
+impl Tokio {
+    /// Attaches Quorate to the tokio program that runs on this thread, in a [`LocalSet`] or a
+    /// [`LocalRuntime`]. Its tasks are tasks of the program, and have turns with the others.
+    ///
+    /// On a multi-threaded runtime, start nodes on a thread of their own: with `quorate::launch`.
+    ///
+    /// ```
+    /// # use quorate_rt::Executor;
+    /// # use quorate_rt_tokio::Tokio;
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio::runtime::Builder;
+    ///
+    /// let local = Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    /// local.block_on(async {
+    ///     let attached = Tokio::attach()?;
+    ///     let rt = attached.rt();
+    ///     // Open stores, bind transports and start nodes on `rt` here.
+    ///     rt.sleep(std::time::Duration::from_millis(1)).await;
+    ///     attached.close().await;
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` where no tokio runtime runs on this thread, it runs neither a `LocalSet` nor a
+    /// `LocalRuntime` here, or it was built without I/O or timers (tokio's own panic message is then
+    /// on standard error, too). An error if this thread runs inside of `run`. The operating
+    /// system's, if a thread for blocking work is refused.
+    ///
+    /// [`LocalSet`]: tokio::task::LocalSet
+    /// [`LocalRuntime`]: tokio::runtime::LocalRuntime
+    pub fn attach() -> io::Result<Attached<Self>> {
+        check_surroundings()?;
+        Ok(Attached::new(Self, Attachment::join()?))
+    }
+}
 
 impl Executor for Tokio {
     type Task<T: 'static> = TokioTask<T>;
@@ -62,12 +101,7 @@ impl Executor for Tokio {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        CURRENT.with_borrow(|threads| {
-            let threads = threads.as_ref();
-            let threads =
-                threads.expect("the methods of a runtime are called on its thread, inside of run");
-            TokioTask::blocking(threads.run(work))
-        })
+        TokioTask::blocking(threads::run(work))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
@@ -117,30 +151,28 @@ impl Files for Tokio {
     }
 }
 
-thread_local! {
-    static CURRENT: RefCell<Option<BlockingThreads>> = const { RefCell::new(None) };
-}
-
-/// The threads for blocking work of this thread's runtime. When it is dropped, it waits for the
-/// work that is left.
-struct Threads;
-
-impl Threads {
-    fn start() -> io::Result<Self> {
-        if CURRENT.with_borrow(Option::is_some) {
-            return Err(io::Error::other("a runtime runs on this thread already"));
-        }
-        CURRENT.set(Some(BlockingThreads::start()?));
-        Ok(Self)
+/// Whether Quorate's tasks, timers and sockets can be the program's.
+fn check_surroundings() -> io::Result<()> {
+    let unsupported = |reason| Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    if Handle::try_current().is_err() {
+        return unsupported(
+            "no tokio runtime runs on this thread: call `Tokio::attach` inside of one, or use \
+             `quorate::run`",
+        );
     }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(threads) = CURRENT.take() {
-            threads.join();
-        }
+    // tokio tells of what it lacks by a panic only.
+    if catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_err() {
+        return unsupported(
+            "this task of tokio can't start tasks on its thread: run it in a `LocalSet` or on a \
+             `LocalRuntime`, or start the node on a thread of its own, with `quorate::launch`",
+        );
     }
+    if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+        return unsupported(
+            "this tokio runtime has no timers: build it with `Builder::enable_all`",
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::channel::oneshot;
 
 use crate::TaskError;
@@ -24,7 +25,7 @@ const MOST_THREADS: usize = 64;
 /// How long a thread waits for work before it ends; the last one stays.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// It catches its own panics.
+/// A piece of work; it catches its own panics.
 type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads for blocking work of one runtime.
@@ -48,7 +49,12 @@ struct Shared {
 struct State {
     /// Not bounded here: each piece has a task that waits for it, and whoever starts that bounds
     /// it.
-    line: VecDeque<Work>,
+    line: VecDeque<(u64, Work)>,
+    /// Work is numbered in its order.
+    submitted: u64,
+    running: Vec<u64>,
+    /// Those who wait until the work up to a number has ended.
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -118,12 +124,25 @@ impl BlockingThreads {
     fn submit(&self, work: Work) {
         let shared = &self.shared;
         let mut state = shared.state();
-        state.line.push_back(work);
+        state.submitted += 1;
+        let number = state.submitted;
+        state.line.push_back((number, work));
         if state.idle >= state.line.len() {
             shared.arrived.notify_one();
             return;
         }
         shared.try_another(state);
+    }
+
+    /// Waits until the work has ended that was submitted before this call.
+    pub fn until_done(&self) -> impl Future<Output = ()> + use<> {
+        let (sender, done) = oneshot::channel();
+        let mut state = self.shared.state();
+        let last = state.submitted;
+        state.waiting.push((last, sender));
+        state.tell_waiting();
+        drop(state);
+        done.map(|_| ())
     }
 
     /// Ends the threads, after the work that is left.
@@ -138,6 +157,20 @@ impl BlockingThreads {
         let state = self.shared.state();
         let all_ended = self.shared.ended.wait_while(state, |state| state.threads > 0);
         drop(all_ended.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl State {
+    /// Tells those who have waited for what has ended.
+    fn tell_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let queued = self.line.front().map(|(number, _)| *number);
+        let first = self.running.iter().copied().chain(queued).min().unwrap_or(u64::MAX);
+        for (_, done) in self.waiting.extract_if(.., |(last, _)| *last < first) {
+            let _ = done.send(());
+        }
     }
 }
 
@@ -183,7 +216,8 @@ impl Shared {
     fn work(self: Arc<Self>) {
         let mut state = self.state();
         loop {
-            while let Some(work) = state.line.pop_front() {
+            while let Some((number, work)) = state.line.pop_front() {
+                state.running.push(number);
                 if state.is_refused && state.idle == 0 && !state.line.is_empty() {
                     self.try_another(state);
                 } else {
@@ -191,6 +225,8 @@ impl Shared {
                 }
                 work();
                 state = self.state();
+                state.running.retain(|running| *running != number);
+                state.tell_waiting();
             }
             if state.closed {
                 break;
@@ -230,6 +266,7 @@ impl std::fmt::Debug for BlockingThreads {
 #[expect(clippy::disallowed_methods, reason = "threads are what is tested")]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::pin::pin;
     use std::sync::mpsc;
 
     use futures::executor::block_on;
@@ -287,6 +324,24 @@ mod tests {
         assert_eq!(block_on(sends), Ok(Ok(())), "on a second thread");
         assert_eq!(block_on(waits), Ok(Ok(7)));
         assert_eq!(block_on(first), Ok(Ok(())));
+        threads.join();
+    }
+
+    #[test]
+    fn who_waits_for_work_does_not_wait_for_later_work() {
+        let threads = BlockingThreads::start().unwrap();
+        block_on(threads.until_done());
+        let (go, gone) = mpsc::channel::<()>();
+        let first = threads.run(move || gone.recv());
+        let mut done = pin!(threads.until_done());
+        let (end, ended) = mpsc::channel::<()>();
+        let later = threads.run(move || ended.recv());
+        assert_eq!(done.as_mut().now_or_never(), None);
+        go.send(()).unwrap();
+        block_on(done);
+        end.send(()).unwrap();
+        block_on(threads.until_done());
+        assert_eq!((block_on(first), block_on(later)), (Ok(Ok(())), Ok(Ok(()))));
         threads.join();
     }
 

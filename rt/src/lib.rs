@@ -24,6 +24,7 @@
 //!   happen, so an operation belongs to a task that runs it to its end.
 #![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: see the rules above.
 
+mod attached;
 pub mod blocking;
 pub mod blocking_threads;
 pub mod channel;
@@ -44,6 +45,7 @@ mod task;
 pub mod testing;
 mod time;
 
+pub use attached::{Attached, Attachment};
 pub use executor::Executor;
 pub use files::{File, Files, OpenMode};
 pub use launch::{Driver, Launch};

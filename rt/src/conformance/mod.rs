@@ -16,12 +16,16 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+pub use self::guest::{Guest, Program};
 use crate::channel::oneshot;
 use crate::{Executor, Launch};
 
+#[doc(hidden)]
+pub mod attached;
 pub mod exhausted;
 #[doc(hidden)]
 pub mod files;
+mod guest;
 #[doc(hidden)]
 pub mod launch;
 #[doc(hidden)]
@@ -147,6 +151,34 @@ macro_rules! conformance_suite {
                     }
                 }
             }
+    };
+}
+
+/// Makes the tests of a backend that is attached to a [`Program`]: those of
+/// [`conformance_suite!`](crate::conformance_suite) on a [`Guest`] of it, and more.
+#[macro_export]
+macro_rules! attached_suite {
+    ($name:ident, $program:ty, $launch:expr) => {
+        #[allow(unused_imports)]
+        mod $name {
+            use super::*;
+            $crate::conformance_suite!(guest, $crate::conformance::Guest<$program>, $launch);
+            $crate::conformance_cases! { $program, $launch,
+                inside {}
+                around {
+                    attached {
+                        the_program_ticks_beside_busy_tasks,
+                        the_program_ticks_while_its_tasks_and_ours_wake_each_other,
+                        our_tasks_run_beside_a_busy_task_of_the_program,
+                        those_who_attach_share_it, close_waits_for_work_whose_task_is_gone,
+                        a_lock_is_free_after_a_program_that_has_not_closed,
+                        attaching_within_run_is_an_error, attaching_without_a_program_is_an_error,
+                        what_is_called_after_the_end_says_so,
+                        files_are_written_from_a_task_of_the_program
+                    }
+                }
+            }
+        }
     };
 }
 

@@ -2,9 +2,11 @@
 //! what it owes it.
 #![expect(clippy::disallowed_methods, reason = "an executor is woken by real threads")]
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
+use std::task::{Context, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::executor::block_on;

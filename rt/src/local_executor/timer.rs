@@ -70,7 +70,9 @@ impl Future for Sleep {
             (timers.borrow_mut().waiting.remove(&self.key), Poll::Ready(()))
         } else {
             let waker = context.waker().clone();
-            (timers.borrow_mut().waiting.insert(self.key, waker), Poll::Pending)
+            let replaced = timers.borrow_mut().waiting.insert(self.key, waker);
+            self.core.wake(); // It sets the backend's timer.
+            (replaced, Poll::Pending)
         };
         drop(replaced);
         state
