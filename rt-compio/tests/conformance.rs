@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use compio::driver::{DriverType, ProactorBuilder};
 use compio::runtime::RuntimeBuilder;
-use quorate_rt::conformance::{Program, files};
+use quorate_rt::conformance::{
+    Program, attached::our_tasks_run_beside_a_busy_task_of_the_program, files, within_limit,
+};
 use quorate_rt::{Attached, Driver, Executor, Launch, attached_suite, conformance_suite};
 use quorate_rt_compio::Compio;
 
@@ -52,4 +54,11 @@ impl Program for OnCompio {
 fn a_durable_write_is_one_trip_through_the_ring() {
     let launch = Launch { driver: Driver::Uring, ..Launch::default() };
     Compio::run(&launch, files::has_a_descriptor_for_durable_writes).unwrap();
+}
+
+#[test]
+fn quorates_tasks_run_beside_a_busy_task_of_the_program() {
+    within_limit(|| {
+        our_tasks_run_beside_a_busy_task_of_the_program::<OnCompio>(with(Driver::Uring))
+    });
 }

@@ -52,3 +52,11 @@ fn a_durable_write_is_one_trip_through_the_ring() {
     let launch = Launch { driver: Driver::Uring, ..Launch::default() };
     Monoio::run(&launch, files::has_a_descriptor_for_durable_writes).unwrap();
 }
+
+#[test]
+fn a_program_without_timers_is_told_so() {
+    let mut program = RuntimeBuilder::<IoUringDriver>::new().build().unwrap();
+    let error = program.block_on(async { Monoio::attach().map(drop) }).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("timer_enabled"), "{error}");
+}

@@ -4,7 +4,8 @@
 use std::io;
 use std::time::Duration;
 
-use quorate_rt::conformance::Program;
+use quorate_rt::conformance::attached::our_tasks_run_beside_a_busy_task_of_the_program;
+use quorate_rt::conformance::{Program, within_limit};
 use quorate_rt::{Attached, Launch, attached_suite, conformance_suite};
 use quorate_rt_tokio::Tokio;
 use tokio::runtime::{Builder, LocalOptions};
@@ -63,4 +64,28 @@ impl Program for InLocalSet {
     fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
         tokio::time::sleep(duration)
     }
+}
+
+#[test]
+fn quorates_tasks_run_beside_a_busy_task_of_the_program() {
+    within_limit(|| {
+        our_tasks_run_beside_a_busy_task_of_the_program::<InLocalSet>(Launch::default())
+    });
+}
+
+#[test]
+fn a_task_on_many_threads_is_told_to_launch() {
+    let program = Builder::new_multi_thread().enable_all().build().unwrap();
+    let error = program.block_on(async { Tokio::attach().map(drop) }).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("quorate::launch"), "{error}");
+}
+
+#[test]
+fn a_program_without_timers_is_told_so() {
+    let mut builder = Builder::new_current_thread();
+    let program = builder.enable_io().build_local(LocalOptions::default()).unwrap();
+    let error = program.block_on(async { Tokio::attach().map(drop) }).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("enable_all"), "{error}");
 }

@@ -265,8 +265,8 @@ impl std::fmt::Debug for BlockingThreads {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "threads are what is tested")]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
     use futures::executor::block_on;

@@ -169,7 +169,6 @@ macro_rules! attached_suite {
                     attached {
                         the_program_ticks_beside_busy_tasks,
                         the_program_ticks_while_its_tasks_and_ours_wake_each_other,
-                        our_tasks_run_beside_a_busy_task_of_the_program,
                         those_who_attach_share_it, close_waits_for_work_whose_task_is_gone,
                         a_lock_is_free_after_a_program_that_has_not_closed,
                         attaching_within_run_is_an_error, attaching_without_a_program_is_an_error,

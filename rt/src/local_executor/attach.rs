@@ -6,25 +6,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
 
-use super::turns::Turns;
-use super::{CURRENT, Core, Current};
+use super::turns::{Turn, Turns};
+use super::{CURRENT, Core, enter_thread, leave_thread};
 use crate::blocking_threads::BlockingThreads;
 
-/// Those who have attached.
+/// Those who have attached, and what they share.
 pub(super) struct Users {
     /// The name of the backend.
     backend: &'static str,
     handles: Cell<usize>,
+    /// None once it has ended. Borrowed while a turn is under way.
+    turns: RefCell<Option<Turns<'static>>>,
     /// Those who wait for the end.
     leaving: RefCell<Vec<oneshot::Sender<()>>>,
 }
@@ -39,23 +41,44 @@ pub struct Attachment {
 
 impl Attachment {
     fn new(core: Rc<Core>) -> Self {
-        let users = users(&core);
-        users.handles.set(users.handles.get() + 1);
+        let handles = &users(&core).handles;
+        handles.set(handles.get() + 1);
         Self { core: Some(core) }
     }
 
+    /// Gives the handle back.
+    fn leave(&mut self) -> Option<Rc<Core>> {
+        let core = self.core.take()?;
+        let handles = &users(&core).handles;
+        handles.set(handles.get() - 1);
+        Some(core)
+    }
 }
 
 impl crate::Attachment for Attachment {
     fn close(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
-        let Some(core) = self.core.take() else { return Box::pin(ready(())) };
+        let Some(core) = self.leave() else { return Box::pin(ready(())) };
         let (sender, settled) = oneshot::channel();
-        let is_last = users(&core).handles.get() == 1;
+        let is_last = users(&core).handles.get() == 0;
         let waiting = if is_last { &users(&core).leaving } else { &core.settling };
         waiting.borrow_mut().push(sender);
-        give_back(&core);
+        core.wake();
         // An error if the program's runtime has dropped the executor, which is its end, too.
         Box::pin(settled.map(drop))
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let Some(core) = self.leave() else { return };
+        if users(&core).handles.get() > 0 {
+            return;
+        }
+        // The program's runtime may end before it runs the executor again, and may then leak it
+        // (monoio does): so it ends here, where nothing has to be brought to its end.
+        if !end(&core) {
+            core.wake();
+        }
     }
 }
 
@@ -65,24 +88,27 @@ impl fmt::Debug for Attachment {
     }
 }
 
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        if let Some(core) = self.core.take() {
-            give_back(&core);
-        }
-    }
-}
-
-fn give_back(core: &Core) {
-    let handles = &users(core).handles;
-    handles.set(handles.get() - 1);
-    // Also if the executor is at work: where nobody polls it any more, what it is woken by must not
-    // keep it alive.
-    core.waker.wake_and_forget();
-}
-
 fn users(core: &Core) -> &Users {
-    core.attached.as_ref().expect("it has handles")
+    core.attached.as_ref().expect("it is attached")
+}
+
+/// Ends the executor, unless it is in a turn, or operations are under way that have to be brought
+/// to their end. Returns whether it has ended.
+fn end(core: &Rc<Core>) -> bool {
+    let users = users(core);
+    let settled = {
+        let Ok(mut turns) = users.turns.try_borrow_mut() else { return false };
+        turns.take_if(|turns| turns.is_settled())
+    };
+    let Some(mut turns) = settled else { return users.turns.borrow().is_none() };
+    turns.drop_tasks();
+    core.waker.close();
+    drop(turns);
+    leave_thread(core);
+    for waiting in users.leaving.take() {
+        let _ = waiting.send(());
+    }
+    true
 }
 
 /// Returns a handle of the executor that is attached to this thread; none if there is none.
@@ -115,49 +141,68 @@ pub fn join(backend: &'static str) -> io::Result<Option<Attachment>> {
 ///
 /// # Panics
 /// An executor runs on this thread; see [`join`].
-pub fn attach<S: Future>(
+pub fn attach<S: Future<Output = ()> + 'static>(
     backend: &'static str,
     blocking: BlockingThreads,
-    nap: impl Fn(Duration) -> S,
+    nap: impl Fn(Duration) -> S + 'static,
     mut pass: impl AsyncFnMut(),
 ) -> (Attachment, impl Future<Output = ()>) {
-    let nobody = Users { backend, handles: Cell::new(0), leaving: RefCell::default() };
-    let core = Core::new(blocking, Some(nobody));
+    let core = Core::new(
+        blocking,
+        Some(Users {
+            backend,
+            handles: Cell::new(0),
+            turns: RefCell::default(),
+            leaving: RefCell::default(),
+        }),
+    );
+    users(&core).turns.replace(Some(Turns::new(Rc::clone(&core), nap)));
+    enter_thread(&core);
     let attachment = Attachment::new(Rc::clone(&core));
-    let current = Current::enter(&core);
-    let mut driven = Driven { turns: Some(Turns::new(core, nap)), _current: current };
+    let driven = Driven(core);
     let driver = async move {
-        if let Some(turns) = &mut driven.turns {
-            turns.run_until(|turns| users(&turns.core).handles.get() == 0, &mut pass).await;
-            turns.close(&mut pass).await;
+        let (core, users) = (&driven.0, users(&driven.0));
+        run_until(core, |_| users.handles.get() == 0, &mut pass).await;
+        if let Some(turns) = &mut *users.turns.borrow_mut() {
+            turns.drop_tasks();
+        }
+        run_until(core, Turns::is_settled, &mut pass).await;
+        let last_turn = users.turns.borrow().as_ref().map(Turns::last_turn);
+        if let Some(last_turn) = last_turn {
+            last_turn.await;
         }
     };
     (attachment, driver)
 }
 
-/// The executor in the program's task, which ends it or drops it.
-struct Driven<N, S> {
-    turns: Option<Turns<'static, N, S>>,
-    _current: Current,
+/// Runs the tasks until `done`, or until the executor has ended.
+async fn run_until(
+    core: &Core,
+    done: impl Fn(&Turns<'static>) -> bool,
+    pass: &mut impl AsyncFnMut(),
+) {
+    let turn = |context: &mut Context<'_>| match &mut *users(core).turns.borrow_mut() {
+        Some(turns) => turns.poll_until(context, &done),
+        None => Poll::Ready(Turn::Done),
+    };
+    while let Turn::Over = poll_fn(turn).await {
+        pass().await;
+    }
 }
 
-impl<N, S> Drop for Driven<N, S> {
+/// The executor in the program's task.
+struct Driven(Rc<Core>);
+
+impl Drop for Driven {
     fn drop(&mut self) {
-        let Some(mut turns) = self.turns.take() else { return };
-        let leaving = users(&turns.core).leaving.take();
-        if turns.is_settled() {
-            turns.drop_tasks();
-        } else {
+        if !end(&self.0) {
             // What holds the lock of a folder is among the tasks: the lock must not be free while
-            // somebody writes.
+            // somebody writes. So they stay, with what they hold.
             tracing::warn!(
                 "the program's runtime has ended before Quorate's was closed (`Attached::close`), \
                  while files were written: folders that are open stay locked until the process ends"
             );
-            mem::forget(turns);
-        }
-        for waiting in leaving {
-            let _ = waiting.send(());
+            leave_thread(&self.0);
         }
     }
 }

@@ -110,23 +110,16 @@ fn current() -> Rc<Core> {
     )
 }
 
-/// From here on the executor is that of this thread, until this is dropped.
-struct Current;
-
-impl Current {
-    fn enter(core: &Rc<Core>) -> Self {
-        assert!(!is_running(), "one executor runs on a thread at a time");
-        CURRENT.set(Some(Rc::clone(core)));
-        Self
-    }
+/// From here on the executor is that of this thread.
+fn enter_thread(core: &Rc<Core>) {
+    assert!(!is_running(), "one executor runs on a thread at a time");
+    CURRENT.set(Some(Rc::clone(core)));
 }
 
-impl Drop for Current {
-    fn drop(&mut self) {
-        if let Some(core) = CURRENT.take() {
-            core.blocking.close();
-        }
-    }
+/// The executor has ended. Its threads for blocking work end after the work that is left.
+fn leave_thread(core: &Rc<Core>) {
+    core.blocking.close();
+    CURRENT.with_borrow_mut(|current| current.take_if(|current| Rc::ptr_eq(current, core)));
 }
 
 /// Whether an executor runs on this thread. A second one can't.
@@ -221,4 +214,3 @@ pub async fn cooperate() {
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep::new(deadline, current())
 }
-

@@ -1,6 +1,5 @@
 //! The turns of an executor: tasks are polled until none is runnable, or it is the backend's turn.
 
-use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,30 +28,35 @@ const LONGEST_NAP: Duration = Duration::from_secs(3600);
 /// operation is in use.
 const LAST_TURN: Duration = Duration::from_millis(1);
 
-
 /// How a turn ends that does not end by waiting.
-enum Turn {
+pub(super) enum Turn {
     /// What was waited for has come.
     Done,
     /// It is the backend's turn, and then the next one of the executor.
     Over,
 }
 
+type Nap = Pin<Box<dyn Future<Output = ()>>>;
+
 /// The tasks of an executor, and its turns.
-pub(super) struct Turns<'a, N, S> {
-    pub(super) core: Rc<Core>,
+pub(super) struct Turns<'a> {
+    core: Rc<Core>,
     waker: Waker,
     pub(super) tasks: FuturesUnordered<BoxedEntry<'a>>,
     vital: FuturesUnordered<BoxedEntry<'static>>,
-    nap: Option<(Instant, Pin<Box<S>>)>,
-    /// Makes a timer of the backend: it may be late, and should not be early.
-    make_nap: N,
+    nap: Option<(Instant, Nap)>,
+    make_nap: Box<dyn Fn(Duration) -> Nap>,
 }
 
-impl<N, S> Turns<'_, N, S> {
-    pub(super) fn new(core: Rc<Core>, make_nap: N) -> Self {
+impl Turns<'_> {
+    /// `nap` makes a timer of the backend: it may be late, and should not be early.
+    pub(super) fn new<S: Future<Output = ()> + 'static>(
+        core: Rc<Core>,
+        nap: impl Fn(Duration) -> S + 'static,
+    ) -> Self {
         let waker = Waker::from(core.waker.clone());
         let (tasks, vital) = <(FuturesUnordered<_>, FuturesUnordered<_>)>::default();
+        let make_nap = Box::new(move |length| Box::pin(nap(length)) as Nap);
         Self { core, waker, tasks, vital, nap: None, make_nap }
     }
 
@@ -67,40 +71,18 @@ impl<N, S> Turns<'_, N, S> {
         self.tasks = FuturesUnordered::new();
         drop(self.core.started.take());
     }
-}
 
-impl<N, S> Turns<'_, N, S>
-where
-    N: Fn(Duration) -> S,
-    S: Future,
-{
-    /// Runs the tasks until `done`. `pass` ends when the backend has looked at its I/O.
-    pub(super) async fn run_until(
-        &mut self,
-        done: impl Fn(&Self) -> bool,
-        pass: &mut impl AsyncFnMut(),
-    ) {
-        while let Turn::Over = poll_fn(|context| self.poll_until(context, &done)).await {
-            pass().await;
-            self.core.polls.set(0);
-        }
-    }
-
-    /// Drops the tasks, waits for the vital ones and the blocking work, and gives the backend a
-    /// last turn.
-    pub(super) async fn close(&mut self, pass: &mut impl AsyncFnMut()) {
-        self.drop_tasks();
-        self.run_until(Self::is_settled, pass).await;
-        (self.make_nap)(LAST_TURN).await;
-        self.core.waker.close();
+    /// The backend's timer for the time in which it runs on when everything is dropped.
+    pub(super) fn last_turn(&self) -> Nap {
+        (self.make_nap)(LAST_TURN)
     }
 
     /// Polls what is runnable, until `done`, until nothing is runnable, or until it is the
     /// backend's turn.
-    fn poll_until(
+    pub(super) fn poll_until(
         &mut self,
         backend: &mut Context<'_>,
-        done: &impl Fn(&Self) -> bool,
+        done: impl Fn(&Self) -> bool,
     ) -> Poll<Turn> {
         let core = Rc::clone(&self.core);
         core.waker.enter(backend.waker());
@@ -116,6 +98,7 @@ where
                 return Poll::Ready(Turn::Done);
             }
             if core.polls.get() >= last {
+                core.polls.set(0);
                 return Poll::Ready(Turn::Over);
             }
             if self.nap_is_over() {
@@ -173,7 +156,7 @@ where
             _ => {
                 let now = Instant::from_system_clock();
                 let length = (deadline - now).min(LONGEST_NAP);
-                self.nap.insert((now + length, Box::pin((self.make_nap)(length))))
+                self.nap.insert((now + length, (self.make_nap)(length)))
             }
         };
         // With our waker: one of the backend's own, kept in here, would keep the backend's task

@@ -37,12 +37,6 @@ impl ExecutorWaker {
         idle
     }
 
-    /// Wakes the backend in any case, and keeps no waker of it until the executor is polled again.
-    pub(super) fn wake_and_forget(&self) {
-        self.state.swap(WOKEN, Ordering::AcqRel);
-        self.backend.wake();
-    }
-
     /// The executor has ended; wakers that others still hold do nothing.
     pub(super) fn close(&self) {
         self.state.swap(WOKEN, Ordering::AcqRel);
