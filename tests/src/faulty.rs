@@ -188,7 +188,7 @@ impl FaultyStore {
         async move {
             let _held = held;
             released.changed().await.expect("the store is there");
-            released.borrow().clone()
+            Result::clone(&released.borrow())
         }
     }
 

@@ -8,6 +8,7 @@ pub mod simulate;
 mod single;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::rt::channel::watch;
@@ -214,5 +215,5 @@ pub async fn wait_for(
     metrics: &mut watch::Receiver<Metrics>,
     wanted: impl FnMut(&Metrics) -> bool,
 ) -> Metrics {
-    metrics.wait_for(wanted).await.expect("the node runs")
+    Arc::unwrap_or_clone(metrics.wait_for(wanted).await.expect("the node runs"))
 }

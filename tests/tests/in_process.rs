@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate::{At, Config, Executor, Fatal, InitializeError, ReadError, Role, WriteError};
+use quorate::{At, Config, Executor, Fatal, InitializeError, Metrics, ReadError, Role, WriteError};
 use quorate_tests::{Cluster, Single, on_each_runtime, quick, wait_for};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ on_each_runtime!(
     a_node_that_waits_to_be_formed_stops_at_once,
     a_leader_that_stops_answers_what_it_has_and_transfers_leadership,
     a_panic_of_the_state_machine_stops_the_node_with_the_cause,
+    a_reader_that_keeps_its_metrics_holds_up_nobody,
     handles_work_from_other_threads,
     metrics_tell_of_the_peers,
 );
@@ -318,6 +319,24 @@ async fn a_panic_of_the_state_machine_stops_the_node_with_the_cause<R: Executor>
     assert!(matches!(raft.write(3).await, Err(WriteError::Fatal(_))));
     assert!(matches!(raft.read(|_| ()).await, Err(ReadError::Fatal(_))));
     assert!(raft.metrics().borrow().fatal.is_some());
+}
+
+/// P12: what it keeps is of the past, and the node goes on.
+async fn a_reader_that_keeps_its_metrics_holds_up_nobody<R: Executor>(rt: R) {
+    let cluster = Cluster::formed(&rt, 3, quick()).await;
+    let leader = cluster.leader().await;
+    let raft = cluster.node(leader).raft();
+    let metrics = raft.metrics();
+    let mut kept = vec![metrics.borrow()];
+    for n in 0..20 {
+        raft.write(n.to_string()).await.expect("writes");
+        kept.push(metrics.borrow());
+        assert!(metrics.borrow().applied >= metrics.borrow().snapshot.index, "two at a time");
+    }
+    assert!(kept.is_sorted_by(|before, after| before.applied < after.applied), "{kept:?}");
+    let own = raft.clone();
+    let is_applied = |metrics: &Metrics| own.metrics().borrow().applied == metrics.applied;
+    raft.metrics().wait_for(is_applied).await.expect("it runs");
 }
 
 async fn handles_work_from_other_threads<R: Executor>(rt: R) {

@@ -104,7 +104,8 @@ fn writes(config: &Config, duration: Duration) -> (Vec<Metrics>, Vec<Result<i64,
         });
     }
     simulation.run_for(duration);
-    let metrics = handles.borrow().values().map(|raft| raft.metrics().borrow().clone()).collect();
+    let metrics =
+        handles.borrow().values().map(|raft| Metrics::clone(&raft.metrics().borrow())).collect();
     (metrics, answers.take())
 }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::{
@@ -83,8 +84,8 @@ impl<R: Executor> Behind<R> {
         Self { cluster, leader, away, covered }
     }
 
-    fn metrics(&self, id: NodeId) -> Metrics {
-        self.cluster.raft(id).metrics().borrow().clone()
+    fn metrics(&self, id: NodeId) -> Arc<Metrics> {
+        self.cluster.raft(id).metrics().borrow()
     }
 
     /// The node that was away is back, and gets so much of the snapshot before no more chunks

@@ -397,8 +397,9 @@ impl<SM: StateMachine> Raft<SM> {
 
     /// What the group tells of itself on this node, now and whenever it changes.
     ///
-    /// A borrow of it holds up the node, which publishes: drop it soon, and don't borrow twice in
-    /// one expression. Clone what is needed for longer.
+    /// What is borrowed from it is a snapshot, which may be kept: it holds up nobody, and is of the
+    /// time when it was borrowed. While one is kept, the node's next publication copies the metrics
+    /// instead of changing them in place.
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
         self.mailbox.known.metrics.clone()
     }
@@ -431,7 +432,7 @@ pub(super) fn planned(
 pub(super) async fn ended(outcome: Outcome) -> Result<(), Fatal> {
     let mut outcome = outcome;
     let ended = outcome.wait_for(Option::is_some).await;
-    ended.ok().flatten().unwrap_or(Err(Fatal::Dropped))
+    ended.ok().and_then(|ended| Option::clone(&ended)).unwrap_or(Err(Fatal::Dropped))
 }
 
 /// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which

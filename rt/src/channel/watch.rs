@@ -1,10 +1,11 @@
 //! The latest value of something, for readers on any thread: metrics, status, a flag to stop.
 //!
 //! The only channel here that crosses threads, hence the lock. Readers see the newest value and may
-//! miss those in between.
+//! miss those in between. What a reader borrows is a snapshot: it may be kept for as long as the
+//! reader likes, and holds up nobody. The sender changes the value in place, and copies it first
+//! only if a reader has kept a snapshot of it.
 
 use std::fmt;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use super::Closed;
 /// A watch of a value.
 pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared(Mutex::new(State {
-        value: initial,
+        value: Arc::new(initial),
         version: 0,
         sender_gone: false,
         waiting: Vec::new(),
@@ -28,7 +29,7 @@ pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
-    value: T,
+    value: Arc<T>,
     /// Counts the changes.
     version: u64,
     sender_gone: bool,
@@ -52,25 +53,37 @@ pub struct Sender<T> {
 impl<T> Sender<T> {
     /// Replaces the value and wakes the receivers, if there are any.
     pub fn send(&self, value: T) {
-        let mut old = value;
-        self.send_modify(|current| std::mem::swap(current, &mut old));
+        let value = Arc::new(value);
+        // The value before is dropped after the lock is released, as its destructor may come back.
+        let _before = self.publish(|current| std::mem::replace(current, value));
     }
 
-    /// Changes the value in place and wakes the receivers. `change` runs under the lock: keep it
-    /// short, and don't touch this channel in it.
-    pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
-        let waiting = {
+    /// Changes the value in place and wakes the receivers. Readers that have kept a snapshot keep
+    /// the value as it was.
+    ///
+    /// `change` runs under the lock, as does `T::clone` where there is such a reader. Keep both
+    /// short. If they touch this channel, the thread waits for itself for ever.
+    pub fn send_modify(&self, change: impl FnOnce(&mut T))
+    where
+        T: Clone,
+    {
+        self.publish(|current| change(Arc::make_mut(current)));
+    }
+
+    fn publish<R>(&self, change: impl FnOnce(&mut Arc<T>) -> R) -> R {
+        let (result, waiting) = {
             let mut state = self.shared.lock();
-            change(&mut state.value);
+            let result = change(&mut state.value);
             state.version += 1;
-            std::mem::take(&mut state.waiting)
+            (result, std::mem::take(&mut state.waiting))
         };
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        result
     }
 
-    /// The value; see [`Receiver::borrow`].
-    pub fn borrow(&self) -> Borrowed<'_, T> {
-        Borrowed(self.shared.lock())
+    /// A snapshot of the value; see [`Receiver::borrow`].
+    pub fn borrow(&self) -> Arc<T> {
+        Arc::clone(&self.shared.lock().value)
     }
 
     /// Another receiver, which has seen the current value.
@@ -97,24 +110,6 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// A look at the value, under its lock: the sender and the other readers wait while it lives. Don't
-/// keep it, and take no second one meanwhile.
-pub struct Borrowed<'a, T>(MutexGuard<'a, State<T>>);
-
-impl<T> Deref for Borrowed<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0.value
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Borrowed<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
 /// A reading side. It remembers which change it has seen; a clone goes on from there.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
@@ -122,9 +117,19 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The newest value. It does not count as seen.
-    pub fn borrow(&self) -> Borrowed<'_, T> {
-        Borrowed(self.shared.lock())
+    /// A snapshot of the newest value. It does not count as seen.
+    ///
+    /// It holds no lock: it may be kept, also across an `await`, and taken any number of times. It
+    /// doesn't change while it is kept.
+    ///
+    /// ```
+    /// let (sender, receiver) = quorate_rt::channel::watch::channel(1);
+    /// let before = receiver.borrow();
+    /// sender.send(2);
+    /// assert_eq!((*before, *receiver.borrow()), (1, 2));
+    /// ```
+    pub fn borrow(&self) -> Arc<T> {
+        Arc::clone(&self.shared.lock().value)
     }
 
     /// Waits for a change since the last one seen, then counts the newest as seen. [`Closed`] where
@@ -133,23 +138,25 @@ impl<T> Receiver<T> {
         Changed { shared: &self.shared, seen: &mut self.seen, ticket: None }.await
     }
 
-    /// Waits until the value satisfies `wanted`, beginning with the present one, and gives a copy
-    /// of that very value. [`Closed`] where the last value doesn't and no other can come.
+    /// Waits until the value satisfies `wanted`, beginning with the present one, and returns a
+    /// snapshot of that very value. Dropping the future loses nothing.
     ///
-    /// `wanted` runs under the lock, as in [`Sender::send_modify`]. Dropping the future loses
-    /// nothing.
-    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<T, Closed>
-    where
-        T: Clone,
-    {
+    /// `wanted` looks at a snapshot, under no lock, and may use this channel. It misses values that
+    /// are replaced at once.
+    ///
+    /// # Errors
+    /// [`Closed`] if the last value doesn't satisfy it and no other can come.
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<Arc<T>, Closed> {
         loop {
-            {
+            let value = {
                 let state = self.shared.lock();
                 self.seen = state.version;
-                if wanted(&state.value) {
-                    return Ok(state.value.clone());
-                }
+                Arc::clone(&state.value)
+            };
+            if wanted(&value) {
+                return Ok(value);
             }
+            drop(value); // While it waits, the sender needs no copy.
             self.changed().await?;
         }
     }
@@ -245,7 +252,7 @@ mod tests {
         sender.send(1);
         drop(sender);
         assert_eq!(receiver.clone().changed().now_or_never(), Some(Ok(())));
-        assert_eq!(receiver.wait_for(|value| *value == 1).now_or_never(), Some(Ok(1)));
+        assert_eq!(receiver.wait_for(|value| *value == 1).now_or_never(), Some(Ok(1.into())));
         assert_eq!(receiver.wait_for(|value| *value == 2).now_or_never(), Some(Err(Closed)));
         assert_eq!(receiver.changed().now_or_never(), Some(Err(Closed)));
         assert_eq!(*receiver.borrow(), 1);
@@ -266,7 +273,7 @@ mod tests {
         sender.send(1);
         assert_eq!(wakes.count(), 2);
         assert_eq!(one.poll_unpin(context), Poll::Ready(Ok(())));
-        assert_eq!(two.poll_unpin(context), Poll::Ready(Ok(1)));
+        assert_eq!(two.poll_unpin(context), Poll::Ready(Ok(1.into())));
     }
 
     #[test]
@@ -287,7 +294,7 @@ mod tests {
         impl Wake for Look {
             fn wake(self: Arc<Self>) {
                 let shared = self.0.upgrade().unwrap();
-                *self.1.lock().unwrap() = shared.0.try_lock().ok().map(|state| state.value);
+                *self.1.lock().unwrap() = shared.0.try_lock().ok().map(|state| *state.value);
             }
         }
         let (sender, mut receiver) = channel(0);
@@ -297,6 +304,59 @@ mod tests {
         assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
         sender.send(5);
         assert_eq!(*look.1.lock().unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_kept_holds_up_nobody_and_stays_as_it_is() {
+        let (sender, receiver) = channel(vec![0]);
+        let mut kept = Vec::new();
+        for next in 1..100 {
+            kept.push(receiver.borrow());
+            sender.send_modify(|value| value[0] = next);
+        }
+        kept.push(sender.borrow());
+        sender.send(vec![100]);
+        let seen: Vec<i32> = kept.iter().map(|snapshot| snapshot[0]).collect();
+        assert_eq!(seen, Vec::from_iter(0..100));
+        assert_eq!(receiver.borrow()[0] + receiver.borrow()[0], 200, "two in one expression");
+    }
+
+    #[test]
+    fn a_value_that_nobody_has_kept_is_changed_in_place() {
+        let (sender, receiver) = channel(vec![0]);
+        let place = Arc::as_ptr(&receiver.borrow());
+        sender.send_modify(|value| value[0] = 1);
+        assert_eq!(Arc::as_ptr(&receiver.borrow()), place);
+    }
+
+    #[test]
+    fn a_predicate_may_come_back_to_the_channel() {
+        let (sender, mut receiver) = channel(0);
+        let other = receiver.clone();
+        let comes_back = |value: &i32| {
+            if *value < 3 {
+                sender.send_modify(|value| *value += 1);
+            }
+            *other.borrow() == *value
+        };
+        assert_eq!(receiver.wait_for(comes_back).now_or_never(), Some(Ok(3.into())));
+    }
+
+    #[test]
+    fn a_value_that_is_replaced_may_come_back_to_the_channel_when_it_is_dropped() {
+        #[derive(Default)]
+        struct Last(Option<Receiver<Last>>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                if let Some(receiver) = &self.0 {
+                    assert!(receiver.borrow().0.is_none());
+                }
+            }
+        }
+        let (sender, receiver) = channel(Last::default());
+        sender.send(Last(Some(receiver.clone())));
+        sender.send(Last::default());
+        assert!(receiver.borrow().0.is_none());
     }
 
     #[test]
@@ -313,7 +373,7 @@ mod tests {
             sender.send_modify(|value| *value += 1);
         }
         for reader in readers {
-            assert_eq!(reader.join().unwrap(), Ok(10_000));
+            assert_eq!(reader.join().unwrap(), Ok(10_000.into()));
         }
     }
 }

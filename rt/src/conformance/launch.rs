@@ -60,7 +60,8 @@ pub fn core_that_does_not_exist<R: Executor>(launch: Launch) {
 pub fn panicking<R: Executor>(launch: Launch) {
     let (go, mut gone) = watch::channel(false);
     let bystander =
-        R::launch(launch.clone(), async move |_| gone.wait_for(|go| *go).await).unwrap();
+        R::launch(launch.clone(), async move |_| gone.wait_for(|go| *go).await.map(|go| *go))
+            .unwrap();
     let panicking = R::launch(launch, async |rt| {
         rt.sleep(Duration::ZERO).await;
         panic!("expected by the test: main");
@@ -86,7 +87,7 @@ pub fn several_at_once<R: Executor>(launch: Launch) {
             R::launch(launch.clone(), async move |_| {
                 for round in 0..ROUNDS {
                     let due = round * RUNTIMES as u64 + number as u64;
-                    let value = before.wait_for(|value| *value == due).await.unwrap();
+                    let value = *before.wait_for(|value| *value == due).await.unwrap();
                     sender.send(value + 1);
                 }
                 // The first to end must not close what the last one still waits for.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -253,7 +253,7 @@ pub async fn blocking_forgotten<R: Executor>(rt: R) {
     watched.wait_for(|state| *state == "begun").await.unwrap();
     drop(task);
     go.send(()).unwrap();
-    assert_eq!(watched.wait_for(|state| *state == "ended").await, Ok("ended"));
+    assert_eq!(watched.wait_for(|state| *state == "ended").await, Ok(Arc::new("ended")));
     assert_eq!(watched.changed().await, Err(Closed));
 }
 

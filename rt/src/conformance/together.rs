@@ -21,7 +21,7 @@ pub fn talking_to_each_other<R: Network>(launch: Launch) {
         }
     });
     let client = R::launch(launch, async move |rt| {
-        let address = address.wait_for(Option::is_some).await.unwrap().unwrap();
+        let address = (*address.wait_for(Option::is_some).await.unwrap()).unwrap();
         let (mut reader, mut writer) = rt.connect(address).await.unwrap().split();
         for number in 0..1_000_u16 {
             let sent = number.to_be_bytes();

@@ -119,7 +119,7 @@ pub async fn burst_through_a_watch<R: Executor>(rt: R) {
         .collect();
     thread::spawn(move || (1..=BURST).for_each(|value| sender.send(value)));
     for task in tasks {
-        assert_eq!(task.await, Ok(Ok(BURST)));
+        assert_eq!(task.await, Ok(Ok(Arc::new(BURST))));
     }
 }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -281,8 +282,8 @@ impl Cluster {
     }
 
     /// What a node tells of itself, if it runs.
-    pub fn metrics(&self, id: NodeId) -> Option<Metrics> {
-        Some(self.raft(id)?.metrics().borrow().clone())
+    pub fn metrics(&self, id: NodeId) -> Option<Arc<Metrics>> {
+        Some(self.raft(id)?.metrics().borrow())
     }
 
     fn change(&self, id: NodeId, change: impl FnOnce(&mut Member)) {

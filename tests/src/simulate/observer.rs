@@ -612,7 +612,7 @@ impl Observer {
             if is_same(known, &metrics) {
                 return;
             }
-            metrics.clone()
+            Metrics::clone(&metrics)
         };
         self.turned(node, now, at);
     }

@@ -92,9 +92,9 @@ impl Quiet {
         let handles = self.handles.borrow();
         let of_group = handles.iter().filter(|((_, of), _)| *of == group);
         let told = of_group.map(|((id, _), raft)| {
-            let m = raft.metrics().borrow().clone();
+            let m = raft.metrics().borrow();
             let (role, term, leader) = (m.role, m.term, m.leader);
-            let (last, committed, waits) = (m.last_log_id, m.committed, m.waits_for);
+            let (last, committed, waits) = (m.last_log_id, m.committed, &m.waits_for);
             format!("node {id} is a {role} in term {term} of {leader:?}, log to {last}, committed {committed}, applied {}, waits for {waits:?}", m.applied)
         });
         told.collect::<Vec<_>>().join("; ")

@@ -287,8 +287,9 @@ impl<SM: StateMachine> Mailbox<SM> {
         let mut inbox = self.inbox.get();
         let takes = inbox.takes(&message);
         self.inbox.set(inbox);
-        if takes {
-            self.event(Event::Message(message));
+        match takes {
+            Ok(()) => self.event(Event::Message(message)),
+            Err(dropped) => dropped.tell(&message),
         }
     }
 
@@ -471,17 +472,31 @@ pub(super) struct InboxLoad {
 }
 
 impl InboxLoad {
-    /// Whether a message is taken.
-    pub(super) fn takes(&mut self, message: &Message) -> bool {
+    /// Takes a message, if there is room.
+    pub(super) fn takes(&mut self, message: &Message) -> Result<(), InboxFull> {
         let sum = self.bytes + message.bytes();
         if sum <= MAX_INBOX_BYTES {
             self.bytes = sum;
-            return true;
+            return Ok(());
         }
-        if !mem::replace(&mut self.has_dropped, true) {
+        let is_first = !mem::replace(&mut self.has_dropped, true);
+        Err(InboxFull { bytes: self.bytes, is_first })
+    }
+}
+
+/// A message is dropped. It is logged apart from finding that out, which may be under a lock: what
+/// the log calls is not ours, and may take long or come back.
+pub(super) struct InboxFull {
+    bytes: usize,
+    /// None was dropped since the last turn.
+    is_first: bool,
+}
+
+impl InboxFull {
+    pub(super) fn tell(&self, message: &Message) {
+        if self.is_first {
             let bytes = self.bytes;
             tracing::warn!(from = %message.from, "dropped a message: {bytes} bytes wait already");
         }
-        false
     }
 }

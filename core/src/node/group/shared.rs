@@ -137,10 +137,10 @@ impl<SM: StateMachine> SharedMailbox<SM> {
     }
 
     pub(crate) fn deliver(&self, message: Message) {
-        let mut state = self.lock();
-        if state.inbox.takes(&message) {
-            drop(state);
-            let _ = self.request(Request::Deliver(Box::new(message)));
+        let takes = self.lock().inbox.takes(&message);
+        match takes {
+            Ok(()) => drop(self.request(Request::Deliver(Box::new(message)))),
+            Err(dropped) => dropped.tell(&message),
         }
     }
 }

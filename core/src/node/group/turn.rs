@@ -1,6 +1,7 @@
 //! A turn of a group: take what has come, step the engine for all of it, then act once. That is one
 //! write to the store, then the messages, then the answers and what is to be applied.
 
+use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -513,10 +514,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     }
 
     /// Tells of a disk that has become full, and of space on it.
-    fn watch_space(&self) {
-        let (is_full, was_full) =
-            (self.engine.waits_for_space(), self.metrics.borrow().storage_full);
-        let (replica, group) = (self.engine.replica(), self.group);
+    fn tell_of_space(&self, was_full: bool) {
+        let (replica, group, is_full) =
+            (self.engine.replica(), self.group, self.engine.waits_for_space());
         if is_full && !was_full {
             tracing::error!(
                 %replica,
@@ -532,8 +532,11 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     }
 
     fn publish(&self, membership: Option<Membership>) {
-        self.watch_space();
         let engine = &self.engine;
+        // What the transport is asked is asked before, as its code must not run under the lock.
+        let dropped_messages = self.transport.dropped_messages();
+        let change = engine.change_progress(|id| self.transport.obstacle(Replica::any(id)));
+        let mut was_full = false;
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
             metrics.term = engine.hard_state().term;
@@ -548,24 +551,24 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             let config = self.engine.config();
             metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.last_log_id = engine.last_log_id();
-            metrics.storage_full = engine.waits_for_space();
+            was_full = mem::replace(&mut metrics.storage_full, engine.waits_for_space());
             metrics.durable = engine.durable();
             metrics.committed = engine.committed();
             metrics.contradictions = engine.contradictions();
             metrics.applied = self.applying.applied().min(engine.committed());
             metrics.snapshot = engine.snapshot().map_or(LogId::ZERO, |snapshot| snapshot.log_id);
             metrics.purged = engine.purged();
-            metrics.dropped_messages = self.transport.dropped_messages();
+            metrics.dropped_messages = dropped_messages;
             if membership.is_some() || engine.role() != Role::Leader {
                 metrics.peers.clear(); // They may be others now.
             }
             metrics.peers.extend(engine.peers());
-            let silent = |id| self.transport.obstacle(Replica::any(id));
-            metrics.change = engine.change_progress(silent);
+            metrics.change = change;
             if membership.is_some() {
                 metrics.membership = membership;
             }
         });
+        self.tell_of_space(was_full);
     }
 }
 

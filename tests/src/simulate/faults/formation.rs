@@ -282,7 +282,7 @@ fn may_wipe(cluster: &Cluster, id: NodeId) -> bool {
 /// disks.
 fn promised(cluster: &Cluster) -> BTreeSet<NodeId> {
     let metrics = cluster.ids().into_iter().filter_map(|id| cluster.metrics(id));
-    let waits = metrics.flat_map(|metrics| metrics.waits_for);
+    let waits = metrics.flat_map(|metrics| metrics.waits_for.clone());
     let is_elsewhere = |obstacle: &Obstacle| {
         matches!(obstacle, Obstacle::Promised { .. } | Obstacle::OtherCluster)
     };
