@@ -69,7 +69,9 @@ pub use message::{
     Alive, AppendOutcome, Body, Departure, ForwardOutcome, LeadershipTransfer, Message, NODE_GROUP,
     Refusal, Situation,
 };
-pub use metrics::{ChangeProgress, ChangeWait, Metrics, Obstacle, PeerMetrics, Role, UnfitTiming};
+pub use metrics::{
+    ChangeProgress, ChangeWait, GroupState, Metrics, Obstacle, PeerMetrics, Role, UnfitTiming,
+};
 pub use node::{GroupBuilder, LocalRaft, Node, NodeBuilder, Raft};
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};

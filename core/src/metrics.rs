@@ -36,6 +36,52 @@ impl fmt::Display for Role {
     }
 }
 
+/// Whether a group runs on a node, or how it has ended there. It is of one opening of the group: a
+/// group that is opened again has other metrics.
+#[derive(Clone, Debug, Default)]
+pub enum GroupState {
+    /// It runs. That includes a group that is stopping in order.
+    #[default]
+    Running,
+    /// It was stopped in order, by itself or with its node.
+    Stopped,
+    /// It has failed, or its node has, or the node was dropped ([`Fatal::Dropped`]).
+    Failed(Fatal),
+}
+
+impl GroupState {
+    /// Whether it is [`Running`](Self::Running).
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running)
+    }
+
+    /// What the group has come to; none while it runs.
+    pub fn outcome(&self) -> Option<Result<(), Fatal>> {
+        match self {
+            Self::Running => None,
+            Self::Stopped => Some(Ok(())),
+            Self::Failed(fatal) => Some(Err(fatal.clone())),
+        }
+    }
+}
+
+impl From<Result<(), Fatal>> for GroupState {
+    /// How a group has ended.
+    fn from(outcome: Result<(), Fatal>) -> Self {
+        outcome.map_or_else(Self::Failed, |()| Self::Stopped)
+    }
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed(fatal) => write!(f, "failed: {fatal}"),
+        }
+    }
+}
+
 /// What a group tells of itself on one of its nodes. It is a watch, published at the end of each
 /// turn of the group in which something changed. "It" is the node's replica of the group.
 #[derive(Clone, Debug, Default)]
@@ -104,11 +150,23 @@ pub struct Metrics {
     pub dropped_messages: u64,
     /// On a leader: its peers.
     pub peers: BTreeMap<Replica, PeerMetrics>,
-    /// Why the group, or its whole node, has stopped for good, if it has.
-    pub fatal: Option<Fatal>,
+    /// Whether the group runs here, or how it has ended. The last metrics that are published say
+    /// that it has ended. Then it has no leader that this node knows of, is no leader itself, and
+    /// waits for nobody; the other fields are as they were.
+    pub state: GroupState,
 }
 
 impl Metrics {
+    /// The group has ended, and so do these metrics.
+    pub(crate) fn end(&mut self, state: GroupState) {
+        self.state = state;
+        self.role = Role::Follower;
+        self.leader = None;
+        self.waits_for.clear();
+        self.change = None;
+        self.peers.clear();
+    }
+
     /// Why a request finds no leader now, or none that answers, as far as the node knows.
     pub fn hindrance(&self) -> Hindrance {
         Hindrance::of(self)

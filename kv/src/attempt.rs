@@ -177,7 +177,7 @@ impl<R: Network> Attempts<R> {
     /// Waits until a leader is known, or until the node can say itself why there will be none.
     /// False: not before the deadline.
     async fn has_leader(&mut self) -> bool {
-        let is_known = |metrics: &Metrics| metrics.leader.is_some() || metrics.fatal.is_some();
+        let is_known = |metrics: &Metrics| metrics.leader.is_some() || !metrics.state.is_running();
         if is_known(&self.server.metrics.borrow()) {
             return true;
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use quorate::{
-    AsyncRuntime, Compio, Config, FileStore, GroupId, Launch, LocalRaft, Monoio, Node, NodeId,
-    Raft, TcpTransport, Tokio, WriteError,
+    AsyncRuntime, Compio, Config, Fatal, FileStore, GroupId, Launch, LocalRaft, Monoio, Node,
+    NodeId, Raft, TcpTransport, Tokio, WriteError,
 };
 use quorate_tests::{Journal, on_each_runtime, wait_for};
 use tempfile::TempDir;
@@ -115,7 +115,11 @@ async fn what_was_acknowledged_is_there_after_crashes_with_writes_pending<R: Asy
         for (n, write) in pending.into_iter().enumerate() {
             match write.await {
                 Ok(_) => acknowledged.push(format!("{round}, pending {n}")),
-                Err(WriteError::Unknown | WriteError::Shutdown | WriteError::NotLeader { .. }) => {}
+                Err(
+                    WriteError::Unknown
+                    | WriteError::NotLeader { .. }
+                    | WriteError::Fatal(Fatal::Dropped),
+                ) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -249,7 +253,8 @@ fn three_threads_with_three_runtimes_are_one_cluster() {
                 acknowledged.push(format!("{id}: {n}"));
             }
         }
-        assert!(matches!(block_on(gone.write("gone".to_owned())), Err(WriteError::Shutdown)));
+        let written = block_on(gone.write("gone".to_owned()));
+        assert!(matches!(written, Err(WriteError::Fatal(Fatal::Dropped))), "{written:?}");
         let other = &nodes[0].raft;
         block_on(wait_for(&mut other.metrics(), |m| m.leader.is_some_and(|leader| leader != id)));
         acknowledged.push(block_on(write_from_outside(other, &format!("without {id}"))));

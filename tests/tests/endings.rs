@@ -1,13 +1,14 @@
 //! How nodes end, and what becomes of those who wait for them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, future};
 use quorate::{
-    At, Body, Config, Executor, Fatal, HardState, InitializeError, LocalNetwork, LogStore,
-    MemStore, Message, ReadError, Replica, Role, SnapshotError, StateMachine, StoreError, Term,
-    WriteError,
+    At, Body, Config, Executor, Fatal, GroupState, HardState, InitializeError, LocalNetwork,
+    LogStore, MemStore, Message, Metrics, ReadError, Replica, Role, SnapshotError, StateMachine,
+    StoreError, Term, WriteError,
 };
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, wait_for,
@@ -30,6 +31,9 @@ on_each_runtime!(
     a_panic_of_a_read_reaches_its_caller_and_nobody_else,
     a_read_may_use_its_node,
     a_handle_made_after_the_end_knows_it,
+    the_last_metrics_of_a_leader_that_stops_say_so,
+    the_last_metrics_of_a_leader_that_fails_say_why,
+    the_last_metrics_of_a_leader_that_is_dropped_say_so,
 );
 
 /// A node that was told to form a cluster of three, of which nobody else is there.
@@ -242,7 +246,7 @@ async fn a_failing_disk_stops_its_node_and_no_other<R: Executor>(rt: R) {
     let write = raft.write("refused".to_owned()).await;
     assert!(matches!(write, Err(WriteError::Fatal(Fatal::Store(_)))), "{write:?}");
     assert!(matches!(raft.read(|_| ()).await, Err(ReadError::Fatal(Fatal::Store(_)))));
-    assert!(matches!(raft.metrics().borrow().fatal, Some(Fatal::Store(_))));
+    assert!(matches!(raft.metrics().borrow().state, GroupState::Failed(Fatal::Store(_))));
 
     let other = failing % 3 + 1;
     let others = cluster.raft(other);
@@ -322,7 +326,8 @@ async fn a_read_may_use_its_node<R: Executor>(rt: R) {
     read.await.expect("reads");
     // Whether it was begun before is of no matter; it is answered.
     let _ = other.await;
-    assert!(matches!(raft.write("b".to_owned()).await, Err(WriteError::Shutdown)));
+    let refused = raft.write("b".to_owned()).await;
+    assert!(matches!(refused, Err(WriteError::Fatal(Fatal::Dropped))), "{refused:?}");
 }
 
 async fn a_handle_made_after_the_end_knows_it<R: Executor>(rt: R) {
@@ -335,4 +340,50 @@ async fn a_handle_made_after_the_end_knows_it<R: Executor>(rt: R) {
     assert!(matches!(node.local().read(|_| ()).await, Err(ReadError::Fatal(_))));
     let formed = node.raft().initialize([(1, "node-1")]).await;
     assert!(matches!(formed, Err(InitializeError::Fatal(_))), "{formed:?}");
+}
+
+/// Ends a node that leads. Gives what its group tells in the end, and the error of a write then.
+async fn last_words<R: Executor>(
+    rt: &R,
+    store: FaultyStore,
+    end: impl AsyncFnOnce(Single<Journal>),
+) -> (Arc<Metrics>, WriteError) {
+    let (node, _network) = lonely(rt, store, quick()).await;
+    let raft = node.raft();
+    raft.initialize([(1, "node-1")]).await.expect("forms");
+    raft.write("it leads".to_owned()).await.expect("writes");
+    let mut metrics = raft.metrics();
+    let before = metrics.borrow();
+    assert!(before.state.is_running() && before.leader == Some(1), "{before:?}");
+    end(node).await;
+    while metrics.changed().await.is_ok() {}
+    let last = metrics.borrow();
+    assert_eq!((last.role, last.leader, last.term), (Role::Follower, None, before.term));
+    (last, raft.write("late".to_owned()).await.expect_err("it has ended"))
+}
+
+async fn the_last_metrics_of_a_leader_that_stops_say_so<R: Executor>(rt: R) {
+    let stop = async |node: Single<Journal>| node.shutdown().await.expect("stops");
+    let (last, refused) = last_words(&rt, FaultyStore::default(), stop).await;
+    assert!(matches!(last.state, GroupState::Stopped), "{}", last.state);
+    assert!(matches!(refused, WriteError::Shutdown), "{refused}");
+}
+
+async fn the_last_metrics_of_a_leader_that_fails_say_why<R: Executor>(rt: R) {
+    let store = FaultyStore::default();
+    let fails = store.clone();
+    let fail = async |node: Single<Journal>| {
+        fails.set(Disk::FailsWrites);
+        node.raft().write("it fails".to_owned()).await.expect_err("it fails");
+        node.stopped().await.expect_err("it has failed");
+    };
+    let (last, refused) = last_words(&rt, store, fail).await;
+    assert!(matches!(last.state, GroupState::Failed(Fatal::Store(_))), "{}", last.state);
+    assert!(matches!(refused, WriteError::Fatal(Fatal::Store(_))), "{refused}");
+}
+
+async fn the_last_metrics_of_a_leader_that_is_dropped_say_so<R: Executor>(rt: R) {
+    let (last, refused) = last_words(&rt, FaultyStore::default(), async |node| drop(node)).await;
+    assert!(matches!(last.state, GroupState::Failed(Fatal::Dropped)), "{}", last.state);
+    assert!(refused.to_string().contains("the node was dropped"), "{refused}");
 }

@@ -6,9 +6,9 @@ use futures::{FutureExt, pin_mut};
 use quorate::rt::Files;
 use quorate::sim::Sim;
 use quorate::{
-    At, Executor, Fatal, FileConfig, FileStore, InitializeError, LocalNetwork, LocalRaft,
-    LocalTransport, LogStore, MemStore, Node, Recovered, Standing, StartError, StateMachine,
-    StoreError, WriteError,
+    At, Executor, Fatal, FileConfig, FileStore, GroupState, InitializeError, LocalNetwork,
+    LocalRaft, LocalTransport, LogStore, MemStore, Node, Recovered, Standing, StartError,
+    StateMachine, StoreError, WriteError,
 };
 use quorate_tests::{Disk, FaultyStore, Journal, on_each_runtime, quick, run, settle};
 use serde::{Deserialize, Serialize};
@@ -194,8 +194,8 @@ async fn a_store_that_fails_ends_all_groups<R: Executor>(rt: R) {
     assert!(matches!(written, Err(WriteError::Unknown)), "{written:?}");
     for raft in &rafts {
         assert!(matches!(raft.stopped().await, Err(Fatal::Store(_))));
-        let fatal = raft.metrics().borrow().fatal.clone();
-        assert!(matches!(fatal, Some(Fatal::Store(_))), "{fatal:?}");
+        let state = &raft.metrics().borrow().state;
+        assert!(matches!(state, GroupState::Failed(Fatal::Store(_))), "{state}");
     }
     assert!(matches!(node.stopped().await, Err(Fatal::Store(_))));
     let opened = node.group(4).open(Journal::default()).await;
@@ -231,8 +231,14 @@ async fn a_dropped_node_answers_for_all_groups<R: Executor>(rt: R) {
     let writes = (one.write("a".to_owned()), two.write(1));
     drop(node);
     let (written, counted) = (writes.0.await, writes.1.await);
-    assert!(matches!(written, Err(WriteError::Shutdown | WriteError::Unknown)), "{written:?}");
-    assert!(matches!(counted, Err(WriteError::Shutdown | WriteError::Unknown)), "{counted:?}");
+    assert!(
+        matches!(written, Err(WriteError::Fatal(Fatal::Dropped) | WriteError::Unknown)),
+        "{written:?}"
+    );
+    assert!(
+        matches!(counted, Err(WriteError::Fatal(Fatal::Dropped) | WriteError::Unknown)),
+        "{counted:?}"
+    );
     assert!(matches!(one.stopped().await, Err(Fatal::Dropped)));
     assert!(matches!(two.stopped().await, Err(Fatal::Dropped)));
 }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use quorate::{Body, Executor, LocalRaft, NodeId, WriteError};
+use quorate::{Body, Executor, Fatal, LocalRaft, NodeId, WriteError};
 use quorate_tests::{Cluster, Fate, Journal, on_each_runtime, quick, wait_for};
 
 on_each_runtime!(
@@ -58,7 +58,9 @@ async fn client<R: Executor>(rt: R, history: Rc<History>, node: NodeId, name: u6
                 Outcome::Written(position)
             }
             Err(WriteError::Unknown) => Outcome::Unknown,
-            Err(WriteError::NotLeader { .. } | WriteError::Shutdown) => Outcome::Refused,
+            Err(WriteError::NotLeader { .. } | WriteError::Fatal(Fatal::Dropped)) => {
+                Outcome::Refused
+            }
             Err(error) => panic!("{error}"),
         };
         let failed = !matches!(outcome, Outcome::Written(_));

@@ -479,7 +479,7 @@ async fn a_fetch_that_a_purge_has_overtaken_is_followed_by_the_snapshot<R: Execu
     compact(&cluster, leader).await;
     store.release();
     assert_eq!(cluster.journal(away).await, lines(0..LINES));
-    assert!(raft.metrics().borrow().fatal.is_none());
+    assert!(raft.metrics().borrow().state.is_running());
 }
 
 async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: Executor>(rt: R) {
@@ -510,7 +510,7 @@ async fn a_fetch_of_a_node_that_leads_no_more_is_no_failure<R: Executor>(rt: R) 
     store.release();
     settle(&rt).await;
     assert_eq!(store.held(), 0);
-    assert!(raft.metrics().borrow().fatal.is_none());
+    assert!(raft.metrics().borrow().state.is_running());
     assert_eq!(cluster.journal(old).await, ["kept"]);
     for write in lost {
         let write = write.await;

@@ -78,7 +78,7 @@ impl Reservation<'_> {
         let Opened { mailbox, turns, ends } = opened;
         if let Err(ended) = self.groups.check_running() {
             drop(turns);
-            ends.abandon(); // Nobody has a handle of it.
+            ends.end(Err(Fatal::Dropped)); // Nobody has a handle of it.
             return Err(ended);
         }
         self.is_open = true;
@@ -266,9 +266,7 @@ impl Groups {
 
     /// The node is dropped, and all its groups with it.
     pub(super) fn abandon(&self) {
-        if self.ended.set(Err(Fatal::Dropped)).is_ok() {
-            let _ = self.close(|ends| ends.abandon()); // Nobody could be told of a panic.
-        }
+        let _ = self.end(&Err(Fatal::Dropped)); // Nobody could be told of a panic.
     }
 
     fn close(&self, close: impl Fn(&dyn Ends)) -> Result<(), Fatal> {

@@ -199,7 +199,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
 
     /// See [`Raft::stopped`](crate::Raft::stopped).
     pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
-        ended(self.mailbox.known.outcome.clone())
+        ended(self.mailbox.known.state.clone())
     }
 
     /// A handle of the same group for any thread and any executor.

@@ -66,8 +66,9 @@ use crate::types::{GroupId, HardState, LogId, NodeId};
 /// fails ends the node.
 ///
 /// Dropping the node is a crash, by design: its tasks are cancelled at once, and those who wait for
-/// a write get [`Unknown`](crate::WriteError::Unknown). No acknowledged write is lost by it. To end
-/// it in order, use [`shutdown`](Node::shutdown).
+/// a write get [`Unknown`](crate::WriteError::Unknown). Whatever is asked of a handle later is
+/// refused with [`Fatal::Dropped`]. No acknowledged write is lost by it. To end it in order, use
+/// [`shutdown`](Node::shutdown).
 #[must_use = "a node that is dropped has crashed"]
 pub struct Node<R, S, T> {
     parts: Rc<NodeParts<R, S, T>>,

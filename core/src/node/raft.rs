@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::group::mailbox::{End, Outcome, Request, WriteResult};
+use super::group::mailbox::{End, Request, WriteResult};
 use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
 use super::wakes;
@@ -23,7 +23,7 @@ use crate::error::{
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target, check_list};
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{GroupState, Metrics};
 use crate::state_machine::{Command, StateMachine};
 use crate::types::{Entry, GroupId, LogId, NodeId, Term};
 
@@ -392,7 +392,7 @@ impl<SM: StateMachine> Raft<SM> {
     /// # Errors
     /// The cause, if it or the node has failed; [`Fatal::Dropped`] if the node was dropped.
     pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + Send + use<SM> {
-        ended(self.mailbox.known.outcome.clone())
+        ended(self.mailbox.known.state.clone())
     }
 
     /// What the group tells of itself on this node, now and whenever it changes.
@@ -429,10 +429,10 @@ pub(super) fn planned(
 }
 
 /// Waits for what a group comes to.
-pub(super) async fn ended(outcome: Outcome) -> Result<(), Fatal> {
-    let mut outcome = outcome;
-    let ended = outcome.wait_for(Option::is_some).await;
-    ended.ok().and_then(|ended| Option::clone(&ended)).unwrap_or(Err(Fatal::Dropped))
+pub(super) async fn ended(state: watch::Receiver<GroupState>) -> Result<(), Fatal> {
+    let mut state = state;
+    let ended = state.wait_for(|state| !state.is_running()).await;
+    ended.ok().and_then(|state| state.outcome()).unwrap_or(Err(Fatal::Dropped))
 }
 
 /// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which

@@ -67,8 +67,9 @@ pub(crate) async fn answered<T, E: for<'a> From<&'a End>>(
 ) -> Result<T, E> {
     taken.map_err(|end| E::from(&end))?;
     answer.await.unwrap_or_else(|_| {
-        let fatal = metrics.borrow().fatal.clone();
-        Err(E::from(&fatal.map_or(End::Shutdown, End::Fatal)))
+        // While it stops, it runs.
+        let outcome = metrics.borrow().state.outcome();
+        Err(E::from(&outcome.map_or(End::Shutdown, End::from)))
     })
 }
 

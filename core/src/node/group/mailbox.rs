@@ -27,7 +27,7 @@ use crate::error::{Fatal, ReadError, SnapshotError, StoreError, WriteError};
 use crate::identity::{Boot, Memory, Replica};
 use crate::log_store::Completes;
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{GroupState, Metrics};
 use crate::plant;
 use crate::snapshot::SnapshotMeta;
 use crate::state_machine::StateMachine;
@@ -155,11 +155,11 @@ pub(crate) enum End {
     Fatal(Fatal),
 }
 
-/// Tells what a group has come to, once it has: nothing where its node was dropped.
-pub(crate) type Outcome = watch::Receiver<Ended>;
-
-/// What a group has come to, once it has ended.
-pub(crate) type Ended = Option<Result<(), Fatal>>;
+impl From<Result<(), Fatal>> for End {
+    fn from(outcome: Result<(), Fatal>) -> Self {
+        outcome.map_or_else(Self::Fatal, |()| Self::Shutdown)
+    }
+}
 
 /// What all handles know of their group.
 #[derive(Clone)]
@@ -167,7 +167,9 @@ pub(crate) struct Known {
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
     pub(crate) metrics: watch::Receiver<Metrics>,
-    pub(crate) outcome: Outcome,
+    /// That of the metrics, told after all who wait for the group have their answers. It changes
+    /// once, and so costs those who wait for the end no wake-up before.
+    pub(crate) state: watch::Receiver<GroupState>,
 }
 
 /// The part within the node's thread.

@@ -46,7 +46,7 @@ use quorate_rt::{Executor, Instant, TaskError};
 
 use self::apply::{Applied, Applier, Apply, Applying};
 use self::changes::Changes;
-use self::mailbox::{End, Ended, Event, Known, Mailbox};
+use self::mailbox::{End, Event, Known, Mailbox};
 use self::refusals::Refusals;
 use self::replies::Replies;
 use self::snapshots::Snapshots;
@@ -61,7 +61,7 @@ use crate::error::Fatal;
 use crate::identity::{Replica, Standing};
 use crate::log_store::{LogStore, Recovered};
 use crate::message::NODE_GROUP;
-use crate::metrics::{Metrics, Role};
+use crate::metrics::{GroupState, Metrics};
 use crate::state_machine::StateMachine;
 use crate::transport::{Credentials, Inbox, Receiver, Transport};
 use crate::types::{GroupId, Term};
@@ -197,8 +197,8 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     };
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
-    let (ended, outcome) = watch::channel(None);
-    let known = Known { id: replica.id, group, metrics: receiver, outcome };
+    let (state, running) = watch::channel(GroupState::Running);
+    let known = Known { id: replica.id, group, metrics: receiver, state: running };
     let mailbox = Rc::new(Mailbox::new(known, config, ready, slot, Rc::clone(&liveness)));
     // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
     // what is for the node and for other groups as well.
@@ -219,8 +219,8 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
         transport: Rc::clone(&transport),
         liveness: Rc::clone(&liveness),
         metrics: Rc::clone(&metrics),
+        state,
         lease: Cell::new(Some(lease)),
-        ended: Cell::new(Some(ended)),
     });
     transport.attach(group, credentials, Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>));
     let apply = Apply {
@@ -276,9 +276,6 @@ pub(super) trait Ends {
     /// The group has come to this, of which all who wait for it are told. Only the first call has
     /// an effect.
     fn end(&self, outcome: Result<(), Fatal>);
-
-    /// The node is dropped: the same, without an outcome.
-    fn abandon(&self);
 }
 
 /// Leaves nobody waiting and nothing attached, however the group ends.
@@ -291,10 +288,10 @@ struct Ending<SM: StateMachine, S: LogStore, T: Transport> {
     transport: Rc<T>,
     liveness: Rc<Liveness>,
     metrics: Rc<watch::Sender<Metrics>>,
-    /// Given up before anybody hears of the end: whoever does may open the group again.
+    state: watch::Sender<GroupState>,
+    /// Given up before anybody hears of the end: whoever does may open the group again. None once
+    /// it has ended.
     lease: Cell<Option<Lease<S>>>,
-    /// None once it has ended.
-    ended: Cell<Option<watch::Sender<Ended>>>,
 }
 
 impl<SM: StateMachine, S: LogStore, T: Transport> Ending<SM, S, T> {
@@ -319,29 +316,18 @@ impl<SM: StateMachine, S: LogStore, T: Transport> Ends for Ending<SM, S, T> {
     }
 
     fn end(&self, outcome: Result<(), Fatal>) {
-        let Some(ended) = self.ended.take() else { return };
-        drop(self.lease.take());
+        let Some(lease) = self.lease.take() else { return };
+        drop(lease);
         let (replica, group) = (self.replica, self.group);
         match &outcome {
             Ok(()) => tracing::info!(%replica, group, "the group has stopped"),
+            Err(Fatal::Dropped) => {} // A crash that is meant. Its process may be ending.
             Err(fatal) => tracing::error!(%replica, group, %fatal, "the group has stopped"),
         }
-        self.metrics.send_modify(|metrics| {
-            if metrics.role == Role::Leader {
-                metrics.leader = None;
-            }
-            metrics.role = Role::Follower;
-            metrics.fatal = outcome.clone().err();
-        });
-        self.close(&outcome.clone().err().map_or(End::Shutdown, End::Fatal));
-        ended.send(Some(outcome));
-    }
-
-    fn abandon(&self) {
-        if self.ended.take().is_some() {
-            drop(self.lease.take());
-            self.close(&End::Shutdown);
-        }
+        let state = GroupState::from(outcome.clone());
+        self.metrics.send_modify(|metrics| metrics.end(state.clone()));
+        self.close(&outcome.into());
+        self.state.send(state);
     }
 }
 
