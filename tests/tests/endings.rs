@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::executor::block_on;
 use futures::{FutureExt, future};
 use quorate::{
     At, Body, Config, Executor, Fatal, GroupState, HardState, InitializeError, LocalNetwork,
-    LogStore, MemStore, Message, Metrics, ReadError, Replica, Role, SnapshotError, StateMachine,
-    StoreError, Term, WriteError,
+    LogStore, MemStore, Message, Metrics, Node, ReadError, Replica, Role, SnapshotError,
+    StateMachine, StoreError, Term, WriteError,
 };
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, wait_for,
@@ -31,6 +32,9 @@ on_each_runtime!(
     a_panic_of_a_read_reaches_its_caller_and_nobody_else,
     a_read_may_use_its_node,
     a_handle_made_after_the_end_knows_it,
+    a_handle_on_another_thread_shuts_the_node_down_in_order,
+    a_handle_shuts_the_node_down_though_its_group_has_ended,
+    a_handle_that_shuts_down_a_node_that_has_ended_is_told_how,
     the_last_metrics_of_a_leader_that_stops_say_so,
     the_last_metrics_of_a_leader_that_fails_say_why,
     the_last_metrics_of_a_leader_that_is_dropped_say_so,
@@ -386,4 +390,63 @@ async fn the_last_metrics_of_a_leader_that_is_dropped_say_so<R: Executor>(rt: R)
     let (last, refused) = last_words(&rt, FaultyStore::default(), async |node| drop(node)).await;
     assert!(matches!(last.state, GroupState::Failed(Fatal::Dropped)), "{}", last.state);
     assert!(refused.to_string().contains("the node was dropped"), "{refused}");
+}
+
+async fn a_handle_on_another_thread_shuts_the_node_down_in_order<R: Executor>(rt: R) {
+    let network = LocalNetwork::new();
+    let node = Node::builder(1)
+        .log_store(MemStore::new())
+        .transport(network.transport())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let mut writes = Vec::new();
+    for group in [1, 2] {
+        let raft = node.group(group).config(quick()).open(Journal::default()).await.expect("opens");
+        raft.initialize([(1, "node-1")]).await.expect("forms");
+        writes.push(raft.write("begun before".to_owned()));
+    }
+    let raft = node.find::<Journal>(1).expect("is open").shared();
+    settle(&rt).await;
+    let elsewhere = rt.spawn_blocking(move || block_on(raft.shutdown()));
+    node.stopped().await.expect("in order");
+    elsewhere.await.expect("ends").expect("in order");
+    for write in writes {
+        write.await.expect("what has begun is brought to its end");
+    }
+    assert!(node.groups().is_empty());
+}
+
+async fn a_handle_shuts_the_node_down_though_its_group_has_ended<R: Executor>(rt: R) {
+    let network = LocalNetwork::new();
+    let node = Node::builder(1)
+        .log_store(MemStore::new())
+        .transport(network.transport())
+        .start(&rt)
+        .await
+        .expect("starts");
+    let raft = node.group(1).open(Journal::default()).await.expect("opens");
+    let other = node.group(2).open_local(Journal::default()).await.expect("opens");
+    node.stop(1).await;
+    raft.shutdown().await.expect("in order");
+    other.stopped().await.expect("it was stopped with the node");
+    other.shutdown().await.expect("it has ended in order before");
+}
+
+async fn a_handle_that_shuts_down_a_node_that_has_ended_is_told_how<R: Executor>(rt: R) {
+    let store = FaultyStore::default();
+    store.set(Disk::FailsWrites);
+    let (node, _network) = lonely(&rt, store, quick()).await;
+    let raft = node.raft();
+    let _ = raft.initialize([(1, "node-1")]).await;
+    let cause = raft.shutdown().await;
+    assert!(matches!(cause, Err(Fatal::Store(_))), "{cause:?}");
+
+    let (node, _network) = lonely(&rt, MemStore::new(), quick()).await;
+    let (local, shared) = (node.local(), node.raft());
+    let waits = shared.shutdown(); // It has not begun to stop when it is dropped.
+    drop(node);
+    for outcome in [waits.await, shared.shutdown().await, local.shutdown().await] {
+        assert!(matches!(outcome, Err(Fatal::Dropped)), "{outcome:?}");
+    }
 }

@@ -27,6 +27,10 @@ pub(super) const OF_LIVENESS: Slot = 0;
 /// any turn of the node.
 pub(super) const OF_WAKES: Slot = 1;
 
+/// The slot of the handles that [shut the node down](crate::Raft::shutdown), which are no group.
+/// Its turn tells all groups to stop.
+pub(super) const OF_SHUTDOWN: Slot = 2;
+
 /// The groups of a node.
 pub(super) struct Groups {
     pub(super) ready: Rc<Ready>,
@@ -107,7 +111,7 @@ impl Groups {
             ready: Rc::default(),
             delays: Rc::new(delays),
             table: RefCell::default(),
-            turns: RefCell::new(vec![None, None]),
+            turns: RefCell::new(vec![None, None, None]),
             free: RefCell::default(),
             config: RefCell::default(),
             is_stopping: Cell::new(false),

@@ -9,6 +9,7 @@ use quorate_rt::channel::{oneshot, watch};
 use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
 use super::group::quota::take_local;
 use super::group::{Admin, Answer, answered};
+use super::node_ended;
 use super::raft::{Raft, ReadResult, encode, ended, list, look, planned, seen, written};
 use crate::config::Config;
 use crate::error::{
@@ -195,6 +196,12 @@ impl<SM: StateMachine> LocalRaft<SM> {
         let (answer, receiver) = shared_oneshot::channel();
         let taken = self.mailbox.request(Request::Admin(Box::new(request(answer))));
         answered(taken, receiver, self.metrics())
+    }
+
+    /// See [`Raft::shutdown`](crate::Raft::shutdown).
+    pub fn shutdown(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
+        self.mailbox.shut_down();
+        node_ended(self.mailbox.known.node.clone())
     }
 
     /// See [`Raft::stopped`](crate::Raft::stopped).

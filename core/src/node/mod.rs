@@ -72,7 +72,6 @@ use crate::types::{GroupId, HardState, LogId, NodeId};
 #[must_use = "a node that is dropped has crashed"]
 pub struct Node<R, S, T> {
     parts: Rc<NodeParts<R, S, T>>,
-    outcome: Shared<oneshot::Receiver<Result<(), Fatal>>>,
     /// The handle of its task, of whatever runtime: dropping it cancels the task.
     _task: Box<dyn Any>,
 }
@@ -87,6 +86,15 @@ struct NodeParts<R, S, T> {
     shared: RefCell<Option<(Rc<S>, Rc<T>)>>,
     groups: Rc<Groups>,
     liveness: Rc<Liveness>,
+    outcome: NodeOutcome,
+}
+
+/// What a node comes to; nothing where it is dropped. Any number may wait for it, on any thread.
+type NodeOutcome = Shared<oneshot::Receiver<Result<(), Fatal>>>;
+
+/// Waits for what a node comes to.
+async fn node_ended(outcome: NodeOutcome) -> Result<(), Fatal> {
+    outcome.await.unwrap_or(Err(Fatal::Dropped))
 }
 
 impl<R, S, T> NodeParts<R, S, T> {
@@ -148,6 +156,7 @@ impl<S: LogStore, T: Transport> NodeBuilder<S, T> {
         let transport = Rc::new(transport);
         let beats = Beats { liveness: Rc::clone(&liveness), transport: Rc::clone(&transport) };
         groups.put_back(OF_LIVENESS, Box::new(beats));
+        let (ended, outcome) = oneshot::channel();
         let parts = Rc::new(NodeParts {
             rt: rt.clone(),
             replica,
@@ -155,10 +164,10 @@ impl<S: LogStore, T: Transport> NodeBuilder<S, T> {
             shared: RefCell::new(Some((Rc::new(log_store), transport))),
             groups,
             liveness,
+            outcome: outcome.shared(),
         });
-        let (ended, outcome) = oneshot::channel();
         let task = rt.spawn(run(Rc::clone(&parts), ended));
-        Ok(Node { parts, outcome: outcome.shared(), _task: Box::new(task) })
+        Ok(Node { parts, _task: Box::new(task) })
     }
 }
 
@@ -340,14 +349,14 @@ impl<R, S, T> Node<R, S, T> {
         self.stopped().await
     }
 
-    /// Waits until the node has ended, by itself or by [`shutdown`](Node::shutdown). A group that
+    /// Waits until the node has ended: by itself, by [`shutdown`](Node::shutdown), or by
+    /// [`Raft::shutdown`]. A group that
     /// fails alone doesn't end the node: [`Raft::stopped`] tells of it.
     ///
     /// # Errors
     /// The cause, if it has failed; [`Fatal::Dropped`] if it was dropped.
     pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<R, S, T> {
-        let outcome = self.outcome.clone();
-        async move { outcome.await.unwrap_or(Err(Fatal::Dropped)) }
+        node_ended(self.parts.outcome.clone())
     }
 }
 

@@ -86,7 +86,8 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
         let liveness = Rc::clone(&node.liveness);
         let config = node.groups.share(config);
         let rt = node.rt.clone();
-        let parts = Parts { rt, store, lease, transport, ready, liveness, delays, local };
+        let outcome = node.outcome.clone();
+        let parts = Parts { rt, store, lease, transport, ready, liveness, delays, local, outcome };
         let opened =
             group::open(parts, (group, reservation.slot), config, recovered, state_machine);
         let mailbox = Rc::clone(&opened.mailbox);

@@ -14,7 +14,7 @@ use quorate_rt::channel::watch;
 use super::group::mailbox::{End, Request, WriteResult};
 use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
-use super::wakes;
+use super::{node_ended, wakes};
 use crate::config::Config;
 use crate::error::{
     ChangeError, ChangeRefusal, ConfigureError, Fatal, InitializeError, ReadError, SnapshotError,
@@ -384,6 +384,30 @@ impl<SM: StateMachine> Raft<SM> {
         let (answer, receiver) = oneshot::channel();
         let taken = self.mailbox.request(Request::Admin(Box::new(request(answer))));
         answered(taken, receiver, self.metrics())
+    }
+
+    /// Stops the node of this group, with all its groups, and waits until it has ended, as
+    /// [`Node::shutdown`](crate::Node::shutdown) does. It is for services whose node lives on
+    /// another thread, and that have only this handle. The node stops also if this group has ended
+    /// before. Where the node has ended already, this returns what it has come to.
+    ///
+    /// It is told to stop by the call itself; dropping the future does not take that back. The
+    /// [`Node`](crate::Node) is to be kept until then: dropping it while it stops is a crash.
+    ///
+    /// # Errors
+    /// The node has failed, before or meanwhile, or one of its groups has on the way: the cause.
+    /// [`Fatal::Dropped`] if the node was dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use quorate_core::{Fatal, Raft, StateMachine};
+    /// # async fn on_a_signal<SM: StateMachine>(raft: Raft<SM>) -> Result<(), Fatal> {
+    /// raft.shutdown().await // From any thread.
+    /// # }
+    /// ```
+    pub fn shutdown(&self) -> impl Future<Output = Result<(), Fatal>> + Send + use<SM> {
+        self.mailbox.shut_down();
+        node_ended(self.mailbox.known.node.clone())
     }
 
     /// Waits until the group has ended on this node: it was stopped, it has failed, or the node has

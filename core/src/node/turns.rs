@@ -10,7 +10,7 @@ use std::time::Duration;
 use quorate_rt::{Executor, Instant, TaskError, yield_now};
 
 use super::group::bug;
-use super::groups::{Groups, OF_WAKES};
+use super::groups::{Groups, OF_SHUTDOWN, OF_WAKES};
 use super::ready::Slot;
 use super::timers::Timers;
 use crate::engine::Output;
@@ -85,6 +85,10 @@ impl<R: Executor> Loop<R> {
         self.groups.ready.wakes.begin_turn(began);
         self.add_ready(began);
         while let Some(slot) = self.due.pop_front() {
+            if slot == OF_SHUTDOWN {
+                self.groups.stop();
+                continue;
+            }
             let now = self.rt.now(); // The turn of another group may have taken long.
             self.give_turn(now, slot)?;
             // The node may have been dropped in that turn.

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use quorate_rt::channel::{oneshot, watch};
 
+use super::super::NodeOutcome;
+use super::super::groups::OF_SHUTDOWN;
 use super::super::liveness::{Liveness, OpenGroup};
 use super::super::ready::{Ready, Slot};
 use super::admin::Admin;
@@ -170,6 +172,8 @@ pub(crate) struct Known {
     /// That of the metrics, told after all who wait for the group have their answers. It changes
     /// once, and so costs those who wait for the end no wake-up before.
     pub(crate) state: watch::Receiver<GroupState>,
+    /// What the node comes to.
+    pub(crate) node: NodeOutcome,
 }
 
 /// The part within the node's thread.
@@ -264,6 +268,11 @@ impl<SM: StateMachine> Mailbox<SM> {
         if !self.is_ready.replace(true) {
             self.ready.add(self.slot);
         }
+    }
+
+    /// Stops the node, also if the group has ended.
+    pub(crate) fn shut_down(&self) {
+        self.ready.add(OF_SHUTDOWN);
     }
 
     /// Refuses the request if the group has ended.

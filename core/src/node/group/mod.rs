@@ -52,6 +52,7 @@ use self::replies::Replies;
 use self::snapshots::Snapshots;
 use self::turn::Stopping;
 use self::waits::Waits;
+use super::NodeOutcome;
 use super::delays::Delays;
 use super::liveness::{self, Liveness, OpenGroup};
 use super::ready::{Ready, Slot};
@@ -162,6 +163,7 @@ pub(super) struct Parts<R, S: LogStore, T> {
     pub(super) liveness: Rc<Liveness>,
     pub(super) delays: Rc<Delays>,
     pub(super) local: Local,
+    pub(super) outcome: NodeOutcome,
 }
 
 /// A group that is open, for those outside of its turns.
@@ -179,7 +181,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     recovered: Recovered,
     state_machine: SM,
 ) -> Opened<SM> {
-    let Parts { rt, store, lease, transport, ready, liveness, delays, local } = parts;
+    let Parts { rt, store, lease, transport, ready, liveness, delays, local, outcome } = parts;
     let Local { replica, boot, cluster } = local;
     let engine = Engine::new(local, group, Arc::clone(&config), recovered, rt.random(), rt.now());
     let credentials = turn::credentials(&engine, boot);
@@ -198,7 +200,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
     let (state, running) = watch::channel(GroupState::Running);
-    let known = Known { id: replica.id, group, metrics: receiver, state: running };
+    let known = Known { id: replica.id, group, metrics: receiver, state: running, node: outcome };
     let mailbox = Rc::new(Mailbox::new(known, config, ready, slot, Rc::clone(&liveness)));
     // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
     // what is for the node and for other groups as well.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::groups::OF_SHUTDOWN;
 use super::super::ready::{SharedReady, Slot};
 use super::super::wakes::{self, Wakes};
 use super::mailbox::{End, InboxLoad, Known, Request, WriteResult};
@@ -94,6 +95,11 @@ impl<SM: StateMachine> SharedMailbox<SM> {
     pub(super) fn configure(&self, config: Arc<Config>) {
         self.max_command_bytes.store(config.max_command_bytes, Ordering::Relaxed);
         self.lock().config = config;
+    }
+
+    /// Stops the node, also if the group has ended.
+    pub(crate) fn shut_down(&self) {
+        self.ready.add(OF_SHUTDOWN);
     }
 
     /// Takes a request that holds nothing. Errors: the group has ended.

@@ -136,6 +136,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// From now on nothing new is taken; what has begun is brought to its end, and leadership to
     /// another node.
     fn begin_to_stop(&mut self, now: Instant) {
+        if self.stopping.is_some() {
+            return; // Its time is running.
+        }
         self.engine.step(now, Input::Resign);
         let until = now + self.engine.config().request_timeout;
         let transfers = self.engine.is_resigning();
