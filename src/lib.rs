@@ -40,12 +40,12 @@ struct Simulating;
 pub use quorate_core::{
     At, CampaignError, Change, ChangeError, ChangeId, ChangeOptions, ChangeProgress, ChangeRefusal,
     ChangeWait, Command, Compact, Config, ConfigError, ConfigureError, Ending, Error, Fatal,
-    GroupBuilder, GroupId, GroupState, Hindrance, Index, InitializeError, Leader, Leadership,
-    LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Member, MemberRole, Membership,
-    Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics, Plan, PlanStep, Raft, Raw,
-    ReadError, Replica, Result, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter,
-    StartError, StateMachine, StepDownError, Target, Term, TransferError, TransferFailure,
-    TransferOptions, UnfitTiming, WriteError, check_list, quorum,
+    GroupBuilder, GroupId, GroupState, Hindrance, Index, InitializeError, Leader, LeaderChange,
+    LeaderChanges, Leadership, LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Member,
+    MemberRole, Membership, Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics, Plan,
+    PlanStep, Raft, Raw, ReadError, Replica, Result, Role, Snapshot, SnapshotError, SnapshotReader,
+    SnapshotWriter, StartError, StateMachine, StepDownError, Target, Term, TransferError,
+    TransferFailure, TransferOptions, UnfitTiming, WaitError, WriteError, check_list, quorum,
 };
 // For logs and snapshots of one's own.
 pub use quorate_core::{

@@ -12,6 +12,7 @@ use crate::hindrance::Hindrance;
 use crate::identity::Replica;
 use crate::leadership::{CampaignError, StepDownError, TransferError};
 use crate::membership::{ChangeId, Membership};
+use crate::node::WaitError;
 use crate::types::{GroupId, NodeId};
 
 /// Why a log store failed.
@@ -528,6 +529,9 @@ pub enum Error {
     /// See [`StepDownError`].
     #[error(transparent)]
     StepDown(#[from] StepDownError),
+    /// See [`WaitError`].
+    #[error(transparent)]
+    Wait(#[from] WaitError),
     /// See [`Fatal`].
     #[error(transparent)]
     Fatal(#[from] Fatal),

@@ -72,7 +72,9 @@ pub use message::{
 pub use metrics::{
     ChangeProgress, ChangeWait, GroupState, Metrics, Obstacle, PeerMetrics, Role, UnfitTiming,
 };
-pub use node::{GroupBuilder, LocalRaft, Node, NodeBuilder, Raft};
+pub use node::{
+    GroupBuilder, LeaderChange, LeaderChanges, LocalRaft, Node, NodeBuilder, Raft, WaitError,
+};
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
 pub use state_machine::{At, Command, Raw, StateMachine};
 pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};

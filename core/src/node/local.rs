@@ -1,27 +1,33 @@
 //! The handle of a group for callers on its node's own thread.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
+use futures::future::{Either, ready};
 use quorate_rt::channel::{oneshot, watch};
 
 use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
 use super::group::quota::take_local;
 use super::group::{Admin, Answer, answered};
 use super::node_ended;
-use super::raft::{Raft, ReadResult, encode, ended, list, look, planned, seen, written};
+use super::raft::{
+    Raft, ReadResult, encode, ended, in_force, led, list, look, planned, seen, written,
+};
+use super::watching::{LeaderChanges, WaitError, until};
 use crate::config::Config;
 use crate::error::{
     ChangeError, ChangeRefusal, ConfigureError, Fatal, InitializeError, ReadError, SnapshotError,
     WriteError,
 };
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
-use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target};
+use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Membership, Plan, Target};
 use crate::message::Message;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Role};
 use crate::state_machine::StateMachine;
-use crate::types::{GroupId, LogId, NodeId, Term};
+use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
 /// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations,
 /// without atomics, locks or wake-ups of another thread.
@@ -206,7 +212,7 @@ impl<SM: StateMachine> LocalRaft<SM> {
 
     /// See [`Raft::stopped`](crate::Raft::stopped).
     pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + use<SM> {
-        ended(self.mailbox.known.state.clone())
+        ended(self.mailbox.known.status.clone())
     }
 
     /// A handle of the same group for any thread and any executor.
@@ -217,6 +223,65 @@ impl<SM: StateMachine> LocalRaft<SM> {
     /// See [`Raft::metrics`](crate::Raft::metrics).
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
         self.mailbox.known.metrics.clone()
+    }
+
+    /// See [`Raft::is_leader`](crate::Raft::is_leader).
+    pub fn is_leader(&self) -> bool {
+        self.mailbox.known.metrics.borrow().role == Role::Leader
+    }
+
+    /// See [`Raft::wait_until`](crate::Raft::wait_until).
+    pub fn wait_until<F: FnMut(&Metrics) -> bool>(
+        &self,
+        within: Duration,
+        wanted: F,
+    ) -> impl Future<Output = Result<Arc<Metrics>, WaitError>> + use<SM, F> {
+        let (metrics, mut wanted) = (self.metrics(), wanted);
+        let now = metrics.borrow();
+        match wanted(&now) {
+            true => Either::Left(ready(Ok(now))),
+            false => Either::Right(until(metrics, self.alarm(within), wanted)),
+        }
+    }
+
+    /// See [`Raft::wait_for_leader`](crate::Raft::wait_for_leader).
+    pub fn wait_for_leader(
+        &self,
+        within: Duration,
+    ) -> impl Future<Output = Result<Leadership, WaitError>> + use<SM> {
+        self.wait_until(within, |metrics| metrics.leader.is_some()).map(led)
+    }
+
+    /// See [`Raft::wait_for_applied`](crate::Raft::wait_for_applied).
+    pub fn wait_for_applied(
+        &self,
+        index: Index,
+        within: Duration,
+    ) -> impl Future<Output = Result<(), WaitError>> + use<SM> {
+        self.wait_until(within, move |metrics| metrics.applied >= index).map(|seen| seen.map(drop))
+    }
+
+    /// See [`Raft::wait_for_membership`](crate::Raft::wait_for_membership).
+    pub fn wait_for_membership<F: FnMut(&Membership) -> bool>(
+        &self,
+        within: Duration,
+        mut wanted: F,
+    ) -> impl Future<Output = Result<Membership, WaitError>> + use<SM, F> {
+        self.wait_until(within, move |metrics| metrics.membership.as_ref().is_some_and(&mut wanted))
+            .map(in_force)
+    }
+
+    fn alarm(&self, within: Duration) -> shared_oneshot::Receiver<Result<(), WaitError>> {
+        let (answer, late) = shared_oneshot::channel();
+        let alarm = Admin::Alarm { within, answer };
+        // Where the group has ended, the metrics tell.
+        let _ = self.mailbox.request(Request::Admin(Box::new(alarm)));
+        late
+    }
+
+    /// See [`Raft::leader_changes`](crate::Raft::leader_changes).
+    pub fn leader_changes(&self) -> LeaderChanges {
+        LeaderChanges::new(self.mailbox.known.status.clone())
     }
 
     /// See [`Raft::deliver`](crate::Raft::deliver).

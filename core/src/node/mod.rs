@@ -13,6 +13,7 @@
 //! | `group/` | one group: its turns, its state machine's side, and those who wait for it |
 //! | `group/admin` | administrative requests |
 //! | `raft`, `local` | the handles of a group |
+//! | `watching` | waiting for what a group's metrics tell, and following who leads |
 
 mod delays;
 mod group;
@@ -25,10 +26,12 @@ mod ready;
 mod timers;
 mod turns;
 mod wakes;
+mod watching;
 
 pub use self::local::LocalRaft;
 pub use self::open::GroupBuilder;
 pub use self::raft::Raft;
+pub use self::watching::{LeaderChange, LeaderChanges, WaitError};
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -11,9 +12,10 @@ use futures::channel::oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
-use super::group::mailbox::{End, Request, WriteResult};
+use super::group::mailbox::{End, Request, Status, WriteResult};
 use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
+use super::watching::{LeaderChanges, WaitError, until};
 use super::{node_ended, wakes};
 use crate::config::Config;
 use crate::error::{
@@ -21,11 +23,13 @@ use crate::error::{
     WriteError,
 };
 use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError, TransferOptions};
-use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Plan, Target, check_list};
+use crate::membership::{
+    ChangeId, ChangeKind, ChangeOptions, Membership, Plan, Target, check_list,
+};
 use crate::message::Message;
-use crate::metrics::{GroupState, Metrics};
+use crate::metrics::{Metrics, Role};
 use crate::state_machine::{Command, StateMachine};
-use crate::types::{Entry, GroupId, LogId, NodeId, Term};
+use crate::types::{Entry, GroupId, Index, LogId, NodeId, Term};
 
 /// A handle of one group on its node: cheap to clone, usable from any thread and from any executor.
 /// It wakes the node at most once for all that has gathered. On the node's own thread,
@@ -416,7 +420,7 @@ impl<SM: StateMachine> Raft<SM> {
     /// # Errors
     /// The cause, if it or the node has failed; [`Fatal::Dropped`] if the node was dropped.
     pub fn stopped(&self) -> impl Future<Output = Result<(), Fatal>> + Send + use<SM> {
-        ended(self.mailbox.known.state.clone())
+        ended(self.mailbox.known.status.clone())
     }
 
     /// What the group tells of itself on this node, now and whenever it changes.
@@ -426,6 +430,118 @@ impl<SM: StateMachine> Raft<SM> {
     /// instead of changing them in place.
     pub fn metrics(&self) -> watch::Receiver<Metrics> {
         self.mailbox.known.metrics.clone()
+    }
+
+    /// Whether this node leads the group, as far as it knows. Another one may have been elected
+    /// meanwhile: an answer that must not be out of date takes a [`read`](Self::read).
+    pub fn is_leader(&self) -> bool {
+        self.mailbox.known.metrics.borrow().role == Role::Leader
+    }
+
+    /// Waits until the metrics of this node are as `wanted`, for so long at the most, and returns
+    /// those. `wanted` is called with the present ones, and then with newer ones. It runs on the
+    /// caller's thread, under no lock, and may miss some that are replaced at once.
+    ///
+    /// The time is measured by the node, in turns of the group, so this works on any executor.
+    /// A node whose thread is blocked does not notice that the time is up. More than a year
+    /// counts as a year. It begins with the call itself; dropping the future ends it.
+    ///
+    /// # Errors
+    /// [`WaitError`]: the time is up (`TimedOut`), too many wait already (`Busy`), or the group has
+    /// ended before the metrics were as wanted (`Shutdown`, `Fatal`).
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use quorate_core::{Raft, StateMachine, WaitError};
+    /// # async fn example<SM: StateMachine>(raft: Raft<SM>) -> Result<(), WaitError> {
+    /// let within = Duration::from_secs(10);
+    /// let metrics = raft.wait_until(within, |metrics| metrics.snapshot.index > 0).await?;
+    /// println!("the snapshot covers the log up to {}", metrics.snapshot);
+    /// # Ok(()) }
+    /// ```
+    pub fn wait_until<F: FnMut(&Metrics) -> bool + Send>(
+        &self,
+        within: Duration,
+        wanted: F,
+    ) -> impl Future<Output = Result<Arc<Metrics>, WaitError>> + Send + use<SM, F> {
+        let (metrics, mut wanted) = (self.metrics(), wanted);
+        let now = metrics.borrow();
+        match wanted(&now) {
+            true => Either::Left(ready(Ok(now))),
+            false => Either::Right(until(metrics, self.alarm(within), wanted)),
+        }
+    }
+
+    /// Waits until this node knows of a leader, for so long at the most, and returns who leads. It
+    /// may be this node.
+    ///
+    /// # Errors
+    /// Those of [`wait_until`](Self::wait_until).
+    pub fn wait_for_leader(
+        &self,
+        within: Duration,
+    ) -> impl Future<Output = Result<Leadership, WaitError>> + Send + use<SM> {
+        self.wait_until(within, |metrics| metrics.leader.is_some()).map(led)
+    }
+
+    /// Waits until this node has applied the log up to `index`, for so long at the most. After a
+    /// [write on another node](Self::write_with_log_id), this node's state has it then.
+    ///
+    /// # Errors
+    /// Those of [`wait_until`](Self::wait_until).
+    pub fn wait_for_applied(
+        &self,
+        index: Index,
+        within: Duration,
+    ) -> impl Future<Output = Result<(), WaitError>> + Send + use<SM> {
+        self.wait_until(within, move |metrics| metrics.applied >= index).map(|seen| seen.map(drop))
+    }
+
+    /// Waits until the membership that is in force on this node is as `wanted`, for so long at the
+    /// most, and returns it. A membership is in force when it is in the log, which may be before
+    /// it is committed. A group that is not formed has none.
+    ///
+    /// # Errors
+    /// Those of [`wait_until`](Self::wait_until).
+    pub fn wait_for_membership<F: FnMut(&Membership) -> bool + Send>(
+        &self,
+        within: Duration,
+        mut wanted: F,
+    ) -> impl Future<Output = Result<Membership, WaitError>> + Send + use<SM, F> {
+        self.wait_until(within, move |metrics| metrics.membership.as_ref().is_some_and(&mut wanted))
+            .map(in_force)
+    }
+
+    fn alarm(&self, within: Duration) -> oneshot::Receiver<Result<(), WaitError>> {
+        let (answer, late) = oneshot::channel();
+        let alarm = Admin::Alarm { within, answer };
+        // Where the group has ended, the metrics tell.
+        let _ = self.mailbox.request(Request::Admin(Box::new(alarm)));
+        late
+    }
+
+    /// Returns a stream of who leads, as this node knows: first who does now, then each change of
+    /// the leader or the term. A reader that is slow gets the newest only. It ends when the group
+    /// has ended on this node.
+    ///
+    /// A group without a leader tells of none. Many terms may pass before one is elected.
+    ///
+    /// # Examples
+    /// ```
+    /// # use quorate_core::{Raft, StateMachine};
+    /// # async fn example<SM: StateMachine>(raft: Raft<SM>) {
+    /// let mut changes = raft.leader_changes();
+    /// while let Some(now) = changes.next().await {
+    ///     match now.leader {
+    ///         Some(leader) => println!("node {leader} leads in term {}", now.term),
+    ///         None => println!("nobody is known to lead in term {}", now.term),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn leader_changes(&self) -> LeaderChanges {
+        LeaderChanges::new(self.mailbox.known.status.clone())
     }
 
     /// Hands the group a message from a peer: the receiving end of a transport of one's own.
@@ -452,11 +568,23 @@ pub(super) fn planned(
     membership.plan(target, metrics.leader)
 }
 
+/// Who leads, by metrics that have a leader.
+pub(super) fn led(seen: Result<Arc<Metrics>, WaitError>) -> Result<Leadership, WaitError> {
+    let seen = seen?;
+    let leader = seen.leader.expect("it was waited for");
+    Ok(Leadership { leader, term: seen.term })
+}
+
+/// The membership, by metrics that have one.
+pub(super) fn in_force(seen: Result<Arc<Metrics>, WaitError>) -> Result<Membership, WaitError> {
+    Ok(seen?.membership.clone().expect("it was waited for"))
+}
+
 /// Waits for what a group comes to.
-pub(super) async fn ended(state: watch::Receiver<GroupState>) -> Result<(), Fatal> {
-    let mut state = state;
-    let ended = state.wait_for(|state| !state.is_running()).await;
-    ended.ok().and_then(|state| state.outcome()).unwrap_or(Err(Fatal::Dropped))
+pub(super) async fn ended(status: watch::Receiver<Status>) -> Result<(), Fatal> {
+    let mut status = status;
+    let ended = status.wait_for(|status| !status.state.is_running()).await;
+    ended.ok().and_then(|status| status.state.outcome()).unwrap_or(Err(Fatal::Dropped))
 }
 
 /// Waits for the outcome of a write, unless it was refused at once. (Not an `async` block, which

@@ -13,11 +13,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use quorate_rt::channel::watch;
 use quorate_rt::{Executor, Instant};
 
+use super::super::WaitError;
 use super::Group;
 use super::mailbox::End;
 use crate::config::Config;
@@ -53,6 +55,8 @@ pub(crate) enum Admin {
     Campaign(Answer<Leadership, CampaignError>),
     /// Lead no more. The answer is the term in which it led.
     StepDown(Answer<Term, StepDownError>),
+    /// Tell that so much time has passed.
+    Alarm { within: Duration, answer: Answer<(), WaitError> },
 }
 
 /// Whom to answer. To drop it is to answer how the node has ended: see [`answered`].
@@ -88,7 +92,7 @@ macro_rules! how_a_node_has_ended {
 
 how_a_node_has_ended! {
     WriteError ReadError InitializeError SnapshotError ChangeError ConfigureError TransferError
-    CampaignError StepDownError
+    CampaignError StepDownError WaitError
 }
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
@@ -110,6 +114,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             Admin::Transfer { options, answer } => self.transfer_leadership(now, options, answer),
             Admin::Campaign(answer) => self.campaign(now, answer),
             Admin::StepDown(answer) => self.step_down(now, answer),
+            Admin::Alarm { within, answer } => {
+                self.replies.borrow_mut().alarms.set(now, within, answer);
+            }
         }
     }
 

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use quorate_rt::channel::{oneshot, watch};
 
-use super::super::NodeOutcome;
 use super::super::groups::OF_SHUTDOWN;
 use super::super::liveness::{Liveness, OpenGroup};
 use super::super::ready::{Ready, Slot};
+use super::super::{LeaderChange, NodeOutcome};
 use super::admin::Admin;
 use super::quota::LocalPermit;
 use super::shared::{Crossing, Load, SharedMailbox, SharedReply, SharedRequest, SharedState};
@@ -163,15 +163,21 @@ impl From<Result<(), Fatal>> for End {
     }
 }
 
+/// What of the metrics changes rarely: those who wait for it for long are not woken by each turn.
+#[derive(Clone, Default)]
+pub(crate) struct Status {
+    pub(crate) leader: LeaderChange,
+    /// It is told after all who wait for the group have their answers.
+    pub(crate) state: GroupState,
+}
+
 /// What all handles know of their group.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
     pub(crate) metrics: watch::Receiver<Metrics>,
-    /// That of the metrics, told after all who wait for the group have their answers. It changes
-    /// once, and so costs those who wait for the end no wake-up before.
-    pub(crate) state: watch::Receiver<GroupState>,
+    pub(crate) status: watch::Receiver<Status>,
     /// What the node comes to.
     pub(crate) node: NodeOutcome,
 }

@@ -15,10 +15,12 @@
 //! | `apply.rs` | the state machine's side: applying, reads, views and restoring |
 //! | `snapshots.rs` | writing, receiving and reading snapshots |
 //! | `admin.rs`, `leadership.rs` | administrative requests; those about who leads |
+//! | `alarms.rs` | the deadlines of those who wait for what the metrics tell |
 //! | `changes.rs` | changes of the membership that somebody waits for |
 //! | `waits.rs` | why the node can't take part in the group, for metrics and the log |
 
 mod admin;
+mod alarms;
 mod apply;
 mod changes;
 mod command_cache;
@@ -46,7 +48,7 @@ use quorate_rt::{Executor, Instant, TaskError};
 
 use self::apply::{Applied, Applier, Apply, Applying};
 use self::changes::Changes;
-use self::mailbox::{End, Event, Known, Mailbox};
+use self::mailbox::{End, Event, Known, Mailbox, Status};
 use self::refusals::Refusals;
 use self::replies::Replies;
 use self::snapshots::Snapshots;
@@ -86,6 +88,7 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     replies: Rc<RefCell<Replies<SM>>>,
     refusals: Rc<Refusals>,
     metrics: Rc<watch::Sender<Metrics>>,
+    status: Rc<watch::Sender<Status>>,
     delays: Rc<Delays>,
     /// When there is to be a turn even if nothing comes.
     wake_at: Option<Instant>,
@@ -199,8 +202,9 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
     };
     let (metrics, receiver) = watch::channel(known);
     let metrics = Rc::new(metrics);
-    let (state, running) = watch::channel(GroupState::Running);
-    let known = Known { id: replica.id, group, metrics: receiver, state: running, node: outcome };
+    let (status, running) = watch::channel(Status::default());
+    let status = Rc::new(status);
+    let known = Known { id: replica.id, group, metrics: receiver, status: running, node: outcome };
     let mailbox = Rc::new(Mailbox::new(known, config, ready, slot, Rc::clone(&liveness)));
     // Before the group: a transport that knows one inbox only keeps the last, and a group's takes
     // what is for the node and for other groups as well.
@@ -221,7 +225,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
         transport: Rc::clone(&transport),
         liveness: Rc::clone(&liveness),
         metrics: Rc::clone(&metrics),
-        state,
+        status: Rc::clone(&status),
         lease: Cell::new(Some(lease)),
     });
     transport.attach(group, credentials, Inbox::of(Rc::clone(&mailbox) as Rc<dyn Receiver>));
@@ -255,6 +259,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
         replies,
         refusals,
         metrics,
+        status,
         delays,
         wake_at: None,
         proposing: Vec::new(),
@@ -290,7 +295,7 @@ struct Ending<SM: StateMachine, S: LogStore, T: Transport> {
     transport: Rc<T>,
     liveness: Rc<Liveness>,
     metrics: Rc<watch::Sender<Metrics>>,
-    state: watch::Sender<GroupState>,
+    status: Rc<watch::Sender<Status>>,
     /// Given up before anybody hears of the end: whoever does may open the group again. None once
     /// it has ended.
     lease: Cell<Option<Lease<S>>>,
@@ -329,7 +334,7 @@ impl<SM: StateMachine, S: LogStore, T: Transport> Ends for Ending<SM, S, T> {
         let state = GroupState::from(outcome.clone());
         self.metrics.send_modify(|metrics| metrics.end(state.clone()));
         self.close(&outcome.into());
-        self.state.send(state);
+        self.status.send_modify(|status| status.state = state);
     }
 }
 

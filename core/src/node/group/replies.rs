@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use super::admin::Answer;
+use super::alarms::Alarms;
 use super::deadline_queue::DeadlineQueue;
 use super::leadership::LeadershipWaits;
 use super::mailbox::{End, LocalRead, Reply, refuse};
@@ -37,6 +38,8 @@ pub(crate) struct Replies<SM: StateMachine> {
     pub(crate) purging: Vec<Answer<LogId, SnapshotError>>,
     /// Those who wait for a change of leadership.
     pub(crate) leadership: LeadershipWaits,
+    /// Those who are to be told that their time is up.
+    pub(crate) alarms: Alarms,
 }
 
 impl<SM: StateMachine> Default for Replies<SM> {
@@ -52,6 +55,7 @@ impl<SM: StateMachine> Default for Replies<SM> {
             snapshots: Vec::new(),
             purging: Vec::new(),
             leadership: LeadershipWaits::default(),
+            alarms: Alarms::default(),
         }
     }
 }
@@ -95,6 +99,7 @@ impl<SM: StateMachine> Replies<SM> {
         self.snapshots.shrink_to_fit();
         self.purging.shrink_to_fit();
         self.leadership.shrink();
+        self.alarms.shrink();
     }
 
     /// Whether requests are kept that were sent to nobody.
@@ -189,7 +194,7 @@ impl<SM: StateMachine> Replies<SM> {
         taken
     }
 
-    /// Whether nobody waits for anything but a snapshot or a change of leadership, for which a node
+    /// Whether nobody waits for anything but a snapshot, a change of leadership or a deadline, for which a node
     /// that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { proposed, reads, placed, ahead, leaderless, unsent, initializing, .. } = self;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_rt::{Executor, Instant};
 
+use super::super::LeaderChange;
 use super::mailbox::{End, Event, LocalRequest, Request, refuse};
 use super::{Group, snapshots};
 use crate::engine::{Engine, Fetch, Input, Output, Proposal, Rare, ReadChunk, ReadOutcome, Ticket};
@@ -342,9 +343,11 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             reads.into_iter().for_each(|(index, read)| self.applying.read(index, read));
         }
         self.watch_commit(now, committed.is_some());
+        self.replies.borrow_mut().alarms.ring(now); // After what they wait for is published.
         let replies = self.replies.borrow();
         let (expires_at, leads_at) =
             (replies.leaderless.expires_at(), replies.leadership.wake_at(now));
+        let rings_at = replies.alarms.wake_at();
         drop(replies);
         // The last answers are the applying task's: look again soon whether they are given.
         let soon = now + self.engine.config().heartbeat_interval;
@@ -356,6 +359,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             *wake_at,
             expires_at,
             leads_at,
+            rings_at,
             forwarding_at,
             self.stalled_at,
             stop_at,
@@ -539,12 +543,16 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         // What the transport is asked is asked before, as its code must not run under the lock.
         let dropped_messages = self.transport.dropped_messages();
         let change = engine.change_progress(|id| self.transport.obstacle(Replica::any(id)));
-        let mut was_full = false;
+        let leader = LeaderChange {
+            term: engine.hard_state().term,
+            leader: engine.leader().map(|leader| leader.id),
+        };
+        let (mut was_full, mut before) = (false, leader);
         self.metrics.send_modify(|metrics| {
             metrics.role = engine.role();
-            metrics.term = engine.hard_state().term;
+            before = LeaderChange { term: metrics.term, leader: metrics.leader };
+            LeaderChange { term: metrics.term, leader: metrics.leader } = leader;
             metrics.passive = !engine.config().elections;
-            metrics.leader = engine.leader().map(|leader| leader.id);
             metrics.cluster = engine.cluster();
             metrics.removed = *engine.standing() == Standing::Spent;
             if metrics.waits_for != *self.waits.obstacles() {
@@ -571,6 +579,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 metrics.membership = membership;
             }
         });
+        if leader != before {
+            self.status.send_modify(|status| status.leader = leader);
+        }
         self.tell_of_space(was_full);
     }
 }
