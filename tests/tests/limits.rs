@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{join, join_all};
 use quorate::codec::{APPEND_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES};
 use quorate::{
-    At, Body, Config, Executor, LocalRaft, MemStore, Message, Network, NodeId, Raw, ReadError,
-    StartError, StateMachine, TcpConfig, TcpTransport, WriteError,
+    At, Body, Config, Executor, Fatal, LocalRaft, MemStore, Message, Network, NodeId, Raw,
+    ReadError, StartError, StateMachine, TcpConfig, TcpTransport, WriteError,
 };
 use quorate_tests::{
     Cluster, Disk, FaultyStore, Journal, Single, on_each_runtime, quick, settle, wait_for,
@@ -17,6 +19,10 @@ use serde::{Deserialize, Serialize};
 on_each_runtime!(
     a_command_that_is_too_large_is_refused,
     writes_beyond_the_queue_are_busy_until_others_are_answered,
+    writes_that_wait_for_room_are_written_in_order_within_the_limit,
+    a_write_that_is_dropped_while_it_waits_for_room_is_not_written,
+    who_waits_for_room_is_told_of_the_end,
+    writes_that_wait_for_room_are_tried_again_where_the_leader_is_busy,
     reads_beyond_the_limit_are_busy_until_others_are_answered,
     what_is_not_awaited_any_more_is_given_back,
     writes_beyond_what_may_be_uncommitted_are_busy_until_that_is_durable,
@@ -70,11 +76,8 @@ async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: Executor>
     let forming = async {
         local.initialize([(1, "node-1")]).await.expect("forms");
     };
-    let answers = futures::future::join(
-        futures::future::join_all(of_local),
-        futures::future::join_all(of_shared),
-    );
-    let ((of_local, of_shared), ()) = futures::future::join(answers, forming).await;
+    let answers = join(join_all(of_local), join_all(of_shared));
+    let ((of_local, of_shared), ()) = join(answers, forming).await;
     for answers in [of_local, of_shared] {
         let (taken, refused) = answers.split_at(4);
         assert!(taken.iter().all(Result::is_ok), "{taken:?}");
@@ -88,6 +91,94 @@ async fn writes_beyond_the_queue_are_busy_until_others_are_answered<R: Executor>
     assert_eq!(cluster.journal(1).await.len(), 8 + 16);
 }
 
+async fn writes_that_wait_for_room_are_written_in_order_within_the_limit<R: Executor>(rt: R) {
+    let cluster = Cluster::start(&rt, 1, narrow(patient())).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    let mut of_local: Vec<_> = (0..20).map(|n| Box::pin(local.write_when_ready(line(n)))).collect();
+    let mut of_shared: Vec<_> =
+        (20..40).map(|n| Box::pin(shared.write_when_ready(line(n)))).collect();
+    // There is no leader, so nothing gives room back.
+    for write in &mut of_local {
+        assert!(write.now_or_never().is_none());
+    }
+    for write in &mut of_shared {
+        assert!(write.now_or_never().is_none());
+    }
+    assert!(
+        matches!(local.write("small".to_owned()).await, Err(WriteError::Busy)),
+        "no overtaking"
+    );
+    assert!(matches!(shared.write("small".to_owned()).await, Err(WriteError::Busy)));
+    local.initialize([(1, "node-1")]).await.expect("forms");
+    let answers = join(join_all(of_local), join_all(of_shared)).await;
+    for answer in answers.0.into_iter().chain(answers.1) {
+        answer.expect("is written");
+    }
+    local.write(line(40)).await.expect("nobody waits any more");
+    shared.write(line(41)).await.expect("nobody waits any more");
+    let journal = cluster.journal(1).await;
+    for (of, handle) in [(0..20, "local"), (20..40, "shared")] {
+        let written: Vec<_> =
+            journal.iter().filter(|entry| of.clone().any(|n| line(n) == **entry)).collect();
+        assert_eq!(
+            written,
+            of.map(line).collect::<Vec<_>>().iter().collect::<Vec<_>>(),
+            "{handle}"
+        );
+    }
+}
+
+async fn a_write_that_is_dropped_while_it_waits_for_room_is_not_written<R: Executor>(rt: R) {
+    let cluster = Cluster::start(&rt, 1, narrow(patient())).await;
+    let raft = cluster.node(1).raft();
+    let taken: Vec<_> = (0..4).map(|n| raft.write(line(n))).collect();
+    let [mut dropped, mut kept] = [4, 5].map(|n| Box::pin(raft.write_when_ready(line(n))));
+    assert!((&mut dropped).now_or_never().is_none() && (&mut kept).now_or_never().is_none());
+    drop(dropped);
+    raft.initialize([(1, "node-1")]).await.expect("forms");
+    for write in taken {
+        write.await.expect("is written");
+    }
+    kept.await.expect("is written");
+    assert_eq!(cluster.journal(1).await, [0, 1, 2, 3, 5].map(line));
+}
+
+async fn who_waits_for_room_is_told_of_the_end<R: Executor>(rt: R) {
+    let mut cluster = Cluster::start(&rt, 1, narrow(patient())).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    let taken: Vec<_> = (0..4).map(|n| (local.write(line(n)), shared.write(line(n)))).collect();
+    let mut one = Box::pin(local.write_when_ready(line(4)));
+    let mut other = Box::pin(shared.write_when_ready(line(4)));
+    assert!((&mut one).now_or_never().is_none() && (&mut other).now_or_never().is_none());
+    cluster.crash(1);
+    for waited in [one.await, other.await] {
+        assert!(matches!(waited, Err(WriteError::Fatal(Fatal::Dropped))), "{waited:?}");
+    }
+    drop(taken);
+}
+
+async fn writes_that_wait_for_room_are_tried_again_where_the_leader_is_busy<R: Executor>(rt: R) {
+    let config =
+        Config { max_command_bytes: 2 * LINE, max_uncommitted_bytes: 5 * LINE, ..patient() };
+    let cluster = Cluster::<R, FaultyStore>::formed_on(&rt, 1, config).await;
+    let (local, shared) = (cluster.raft(1), cluster.node(1).raft());
+    local.write("the disk works".to_owned()).await.expect("writes");
+    cluster.stores[&1].set(Disk::Hangs);
+    let of_local: Vec<_> = (0..8).map(|n| local.write_when_ready(line(n))).collect();
+    let of_shared: Vec<_> = (0..8).map(|n| shared.write_when_ready(line(n))).collect();
+    let works = async {
+        // By now the leader has refused some.
+        assert!(matches!(local.write(line(9)).await, Err(WriteError::Busy)));
+        cluster.stores[&1].set(Disk::Works);
+    };
+    let ((of_local, of_shared), ()) =
+        join(join(join_all(of_local), join_all(of_shared)), works).await;
+    for answer in of_local.into_iter().chain(of_shared) {
+        answer.expect("is written");
+    }
+    assert_eq!(cluster.journal(1).await.len(), 17);
+}
+
 async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: Executor>(rt: R) {
     let config = Config { max_pending_reads: 4, ..patient() };
     let cluster = Cluster::start(&rt, 1, config).await;
@@ -96,8 +187,8 @@ async fn reads_beyond_the_limit_are_busy_until_others_are_answered<R: Executor>(
     let of_local: Vec<_> = (0..8).map(|_| local.read(len)).collect();
     let of_shared: Vec<_> = (0..8).map(|_| shared.read(len)).collect();
     local.initialize([(1, "node-1")]).await.expect("forms");
-    let answers = futures::future::join_all(of_local).await;
-    for answers in [answers, futures::future::join_all(of_shared).await] {
+    let answers = join_all(of_local).await;
+    for answers in [answers, join_all(of_shared).await] {
         let (taken, refused) = answers.split_at(4);
         assert!(taken.iter().all(|answer| matches!(answer, Ok(0))), "{taken:?}");
         let busy = |answer: &Result<_, _>| matches!(answer, Err(ReadError::Busy));

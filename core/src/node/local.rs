@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot as shared_oneshot;
 use futures::future::{Either, ready};
 use quorate_rt::channel::{oneshot, watch};
 
 use super::group::mailbox::{End, LocalReply, Mailbox, Reply, Request, WriteResult};
-use super::group::quota::take_local;
+use super::group::quota::{LocalPermit, take_local};
+use super::group::room::room;
 use super::group::{Admin, Answer, answered};
 use super::node_ended;
 use super::raft::{
@@ -72,18 +74,54 @@ impl<SM: StateMachine> LocalRaft<SM> {
         written(self.queue_write(command))
     }
 
+    /// See [`Raft::write_when_ready`](crate::Raft::write_when_ready).
+    pub fn write_when_ready(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let raft = self.clone();
+        let encoded = encode::<SM>(command, self.mailbox.config().max_command_bytes);
+        async move {
+            let (command, bytes) = encoded?;
+            let mailbox = &raft.mailbox;
+            loop {
+                room(&**mailbox, bytes).await.map_err(|end| WriteError::from(&end))?;
+                let permit = LocalPermit::of(&mailbox.queued_bytes, bytes);
+                match written(raft.send_write(command.clone(), permit)).await {
+                    Err(WriteError::Busy) => {}
+                    written => return written.map(|(_, response)| response),
+                }
+                let pause = mailbox.config().heartbeat_interval;
+                if let Ok(Err(_)) = raft.alarm(pause).await {
+                    return Err(WriteError::Busy);
+                }
+            }
+        }
+    }
+
     fn queue_write(
         &self,
         command: SM::Command,
     ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
         let mailbox = &self.mailbox;
         let (command, bytes) = encode::<SM>(command, mailbox.config().max_command_bytes)?;
+        if mailbox.has_line() {
+            return Err(WriteError::Busy); // The room is theirs.
+        }
         let permit = take_local(&mailbox.queued_bytes, bytes, mailbox.config().max_queued_bytes)
             .ok_or(WriteError::Busy)?;
+        self.send_write(command, permit)
+    }
+
+    fn send_write(
+        &self,
+        command: Bytes,
+        permit: LocalPermit,
+    ) -> Result<oneshot::Receiver<WriteResult<SM>>, WriteError> {
         let (to, result) = oneshot::channel();
         let reply = Reply::Local(LocalReply { to, permit });
-        mailbox.request(Request::Write { command, reply }).map_err(|end| WriteError::from(&end))?;
-        Ok(result)
+        let taken = self.mailbox.request(Request::Write { command, reply });
+        taken.map(|()| result).map_err(|end| WriteError::from(&end))
     }
 
     /// See [`Raft::read`](crate::Raft::read).

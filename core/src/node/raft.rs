@@ -13,6 +13,7 @@ use futures::future::{Either, ready};
 use quorate_rt::channel::watch;
 
 use super::group::mailbox::{End, Request, Status, WriteResult};
+use super::group::room::room;
 use super::group::shared::{Crossing, Load, Refused, SharedMailbox, SharedReply};
 use super::group::{Admin, Answer, answered, too_large};
 use super::watching::{LeaderChanges, WaitError, until};
@@ -86,6 +87,67 @@ impl<SM: StateMachine> Raft<SM> {
         command: SM::Command,
     ) -> impl Future<Output = Result<(LogId, SM::Response), WriteError>> + use<SM> {
         written(self.queue_write(command))
+    }
+
+    /// Writes as [`write`](Self::write) does, but waits for room where `write` is refused with
+    /// [`Busy`](WriteError::Busy). Those who wait get room in the order in which their futures were
+    /// first polled. A command that waits is held by its future, and not by the node: bound how
+    /// many there are. While others wait, `write` is refused with `Busy`, as room goes to them
+    /// first. `Raft` and [`LocalRaft`](crate::LocalRaft) have room, and a line, of their own.
+    ///
+    /// Where the leader refuses it for [`Config::max_uncommitted_bytes`], it has had no effect
+    /// there. It is tried again after each [`Config::heartbeat_interval`], behind those that have
+    /// come meanwhile.
+    ///
+    /// It waits for as long as that takes. Give it a time limit by dropping the future.
+    ///
+    /// # Errors
+    /// Those of `write`. `Busy` only where it can't be tried again, as too many wait: some 16,000
+    /// of a group.
+    ///
+    /// # Cancellation
+    /// The command is queued when there is room, by a poll of the future. If it is dropped before,
+    /// nothing is written. If it is dropped later, the outcome is unknown, as that of `write`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use quorate_core::{Raft, StateMachine, WriteError};
+    /// # async fn import<SM: StateMachine>(
+    /// #     raft: Raft<SM>, commands: Vec<SM::Command>,
+    /// # ) -> Result<(), WriteError> {
+    /// use futures::stream::{StreamExt, TryStreamExt, iter};
+    ///
+    /// // A thousand at a time, however large they are.
+    /// iter(commands)
+    ///     .map(|command| raft.write_when_ready(command))
+    ///     .buffered(1000)
+    ///     .try_for_each(async |_response| Ok(()))
+    ///     .await
+    /// # }
+    /// ```
+    pub fn write_when_ready(
+        &self,
+        command: SM::Command,
+    ) -> impl Future<Output = Result<SM::Response, WriteError>> + use<SM> {
+        let raft = self.clone();
+        let encoded = encode::<SM>(command, self.mailbox.max_command_bytes());
+        async move {
+            let (command, bytes) = encoded?;
+            loop {
+                room(&*raft.mailbox, bytes).await.map_err(|end| WriteError::from(&end))?;
+                let (to, result) = wakes::channel();
+                let (command, reply) = (command.clone(), SharedReply { to, bytes });
+                let taken = raft.mailbox.request(Request::Write { command, reply });
+                match written(taken.map(|()| result).map_err(|end| WriteError::from(&end))).await {
+                    Err(WriteError::Busy) => {}
+                    written => return written.map(|(_, response)| response),
+                }
+                let pause = raft.mailbox.config().heartbeat_interval;
+                if let Ok(Err(_)) = raft.alarm(pause).await {
+                    return Err(WriteError::Busy);
+                }
+            }
+        }
     }
 
     fn queue_write(

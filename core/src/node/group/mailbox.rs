@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use bytes::Bytes;
 use quorate_rt::channel::{oneshot, watch};
@@ -20,6 +21,7 @@ use super::super::ready::{Ready, Slot};
 use super::super::{LeaderChange, NodeOutcome};
 use super::admin::Admin;
 use super::quota::LocalPermit;
+use super::room::{Line, Queue, Queued};
 use super::shared::{Crossing, Load, SharedMailbox, SharedReply, SharedRequest, SharedState};
 use super::snapshots::View;
 use crate::config::Config;
@@ -195,6 +197,8 @@ pub(crate) struct Mailbox<SM: StateMachine> {
     events: RefCell<VecDeque<Event<SM>>>,
     inbox: Cell<InboxLoad>,
     pub(crate) queued_bytes: Rc<Cell<usize>>,
+    /// Those who wait for room among the queued bytes.
+    line: RefCell<Line>,
     pub(crate) pending_reads: Rc<Cell<usize>>,
     ended: RefCell<Option<End>>,
     /// Made when the first handle that crosses threads is asked for; without one, nothing here
@@ -228,6 +232,7 @@ impl<SM: StateMachine> Mailbox<SM> {
             events: RefCell::default(),
             inbox: Cell::default(),
             queued_bytes: Rc::default(),
+            line: RefCell::default(),
             pending_reads: Rc::default(),
             ended: RefCell::default(),
             shared: OnceCell::new(),
@@ -248,6 +253,7 @@ impl<SM: StateMachine> Mailbox<SM> {
                     config: Arc::clone(&self.config()),
                     requests: VecDeque::new(),
                     load: Load::default(),
+                    line: Line::default(),
                     inbox: InboxLoad::default(),
                     ended: self.ended.borrow().clone(),
                 }),
@@ -366,16 +372,24 @@ impl<SM: StateMachine> Mailbox<SM> {
         }
     }
 
-    /// Gives back what the requests of other threads have held that were answered.
+    /// Gives back what the requests of other threads have held that were answered, and what has
+    /// become free to those who wait for it.
     pub(crate) fn give_back(&self) {
         let Load { bytes, reads } = self.crossing.returned.take();
         if (bytes, reads) != (0, 0)
             && let Some(shared) = self.shared.get()
         {
-            let load = &mut shared.lock().load;
-            load.bytes -= bytes;
-            load.reads -= reads;
+            shared.give_back(bytes, reads);
         }
+        if self.has_line() {
+            let admitted = self.look(|queued| queued.admit());
+            admitted.into_iter().flatten().for_each(Waker::wake);
+        }
+    }
+
+    /// Whether anybody on this thread waits for room.
+    pub(crate) fn has_line(&self) -> bool {
+        !self.line.borrow().is_empty()
     }
 
     /// The turn has taken its part. If that was not all, there is another.
@@ -412,15 +426,30 @@ impl<SM: StateMachine> Mailbox<SM> {
         drop(self.events.take());
         let mut requests = self.requests.take();
         let mut crossed = self.crossed.take();
+        let mut waiting = self.line.borrow_mut().end();
         if let Some(shared) = self.shared.get() {
             let mut state = shared.lock();
             state.ended.get_or_insert_with(|| end.clone());
             crossed.append(&mut state.requests);
+            waiting.append(&mut state.line.end());
         }
+        waiting.into_iter().for_each(Waker::wake);
         requests.extend(crossed.into_iter().map(|request| self.cross(request)));
         for request in requests {
             refuse(request, end);
         }
+    }
+}
+
+impl<SM: StateMachine> Queue for Mailbox<SM> {
+    fn look<T>(&self, look: impl FnOnce(Queued<'_>) -> T) -> Result<T, End> {
+        if let Some(end) = &*self.ended.borrow() {
+            return Err(end.clone());
+        }
+        let (mut used, max) = (self.queued_bytes.get(), self.config().max_queued_bytes);
+        let seen = look(Queued { line: &mut self.line.borrow_mut(), used: &mut used, max });
+        self.queued_bytes.set(used);
+        Ok(seen)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `turn.rs` | a turn: events and requests in, then one write, the messages and the answers |
 //! | `mailbox.rs`, `shared.rs` | where everything arrives: from the node's thread, and from others |
-//! | `quota.rs` | bounds on what handles have under way |
+//! | `quota.rs`, `room.rs` | bounds on what handles have under way; waiting for room there |
 //! | `commands.rs`, `command_cache.rs` | decoding commands on the leader, once |
 //! | `forwarding.rs`, `deadline_queue.rs` | writes on their way to the leader |
 //! | `replies.rs`, `refusals.rs` | who waits for what, and the errors of those without a leader |
@@ -32,6 +32,7 @@ pub(super) mod mailbox;
 pub(super) mod quota;
 mod refusals;
 mod replies;
+pub(super) mod room;
 pub(super) mod shared;
 mod snapshots;
 mod turn;

@@ -16,6 +16,13 @@ pub(crate) fn take_local(used: &Rc<Cell<usize>>, amount: usize, max: usize) -> O
     Some(LocalPermit { used: Rc::clone(used), amount })
 }
 
+impl LocalPermit {
+    /// Of what was taken already.
+    pub(crate) fn of(used: &Rc<Cell<usize>>, amount: usize) -> Self {
+        Self { used: Rc::clone(used), amount }
+    }
+}
+
 impl Drop for LocalPermit {
     fn drop(&mut self) {
         self.used.set(self.used.get() - self.amount);

@@ -7,11 +7,13 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use super::super::groups::OF_SHUTDOWN;
 use super::super::ready::{SharedReady, Slot};
 use super::super::wakes::{self, Wakes};
 use super::mailbox::{End, InboxLoad, Known, Request, WriteResult};
+use super::room::{Line, Queue, Queued};
 use crate::config::Config;
 use crate::error::ReadError;
 use crate::message::Message;
@@ -73,6 +75,8 @@ pub(super) struct SharedState<SM: StateMachine> {
     pub(super) config: Arc<Config>,
     pub(super) requests: VecDeque<SharedRequest<SM>>,
     pub(super) load: Load,
+    /// Those who wait for room among `load.bytes`.
+    pub(super) line: Line,
     pub(super) inbox: InboxLoad,
     pub(super) ended: Option<End>,
 }
@@ -94,7 +98,12 @@ impl<SM: StateMachine> SharedMailbox<SM> {
 
     pub(super) fn configure(&self, config: Arc<Config>) {
         self.max_command_bytes.store(config.max_command_bytes, Ordering::Relaxed);
-        self.lock().config = config;
+        let admitted = {
+            let state = &mut *self.lock();
+            state.config = config;
+            state.queued().admit()
+        };
+        admitted.into_iter().for_each(Waker::wake);
     }
 
     /// Stops the node, also if the group has ended.
@@ -108,14 +117,26 @@ impl<SM: StateMachine> SharedMailbox<SM> {
         Ok(())
     }
 
-    /// Takes a request that holds so much until it is answered.
+    /// Gives back what requests have held, and what has become free to those who wait for it.
+    pub(super) fn give_back(&self, bytes: usize, reads: usize) {
+        let admitted = {
+            let state = &mut *self.lock();
+            state.load.bytes -= bytes;
+            state.load.reads -= reads;
+            if state.line.is_empty() { Vec::new() } else { state.queued().admit() }
+        };
+        admitted.into_iter().for_each(Waker::wake);
+    }
+
+    /// Takes a request that holds so much until it is answered. A write is refused while others
+    /// wait for room.
     pub(crate) fn limited(&self, request: SharedRequest<SM>, load: Load) -> Result<(), Refused> {
         let mut state = self.open().map_err(Refused::End)?;
         let Config { max_queued_bytes, max_pending_reads, .. } = *state.config;
         let bytes = state.load.bytes.saturating_add(load.bytes);
         let reads = state.load.reads.saturating_add(load.reads);
-        if load.bytes > 0 && bytes > max_queued_bytes || load.reads > 0 && reads > max_pending_reads
-        {
+        let is_full = bytes > max_queued_bytes || !state.line.is_empty();
+        if load.bytes > 0 && is_full || load.reads > 0 && reads > max_pending_reads {
             return Err(Refused::Busy);
         }
         state.load = Load { bytes, reads };
@@ -151,7 +172,19 @@ impl<SM: StateMachine> SharedMailbox<SM> {
     }
 }
 
+impl<SM: StateMachine> Queue for SharedMailbox<SM> {
+    fn look<T>(&self, look: impl FnOnce(Queued<'_>) -> T) -> Result<T, End> {
+        Ok(look(self.open()?.queued()))
+    }
+}
+
 impl<SM: StateMachine> SharedState<SM> {
+    /// The commands that are queued.
+    fn queued(&mut self) -> Queued<'_> {
+        let Self { line, load, config, .. } = self;
+        Queued { line, used: &mut load.bytes, max: config.max_queued_bytes }
+    }
+
     /// Takes what has come into `requests`, which are none so far.
     pub(super) fn take(&mut self, requests: &mut VecDeque<SharedRequest<SM>>) {
         self.inbox = InboxLoad::default();
