@@ -22,6 +22,33 @@ pub trait StateMachine: Snapshot {
     ///
     /// It may take its time and may await: heartbeats go on meanwhile, only this group's applying
     /// and its reads wait.
+    ///
+    /// # What it must not do
+    ///
+    /// Every node applies the same commands, perhaps years later and on another machine, and all
+    /// must come to the same state and the same responses. Otherwise nodes answer reads
+    /// differently, and nobody notices. So the outcome depends on nothing but the state, the
+    /// command and `at`:
+    ///
+    /// * **No clock.** Use [`At::time`], the leader's wall clock, which is in the log. Use
+    ///   [`At::log_id`] for numbers that are given out once.
+    /// * **No random numbers.** Draw them before the write and put them into the command, or seed
+    ///   a generator from `at.log_id.index`.
+    /// * **No iteration over a `HashMap` or `HashSet`.** Its order differs from process to process.
+    ///   Use a `BTreeMap`, or sort.
+    /// * **Nothing from outside**: no environment, no files, no answers of other services, no
+    ///   settings of this node. Ask before the write and put the answer into the command.
+    ///
+    /// It runs on the node's thread, as [`view`](Snapshot::view), [`restore`](Snapshot::restore)
+    /// and the closures of reads do. **It must not block that thread**: no blocking I/O or locks,
+    /// and no computation for milliseconds without an `await`. All groups of the node stand still
+    /// meanwhile, and after an election timeout their peers elect other leaders. Await what takes
+    /// long, give computations to the runtime's `spawn_blocking`, and pause in long loops with
+    /// `yield_now`. A node whose turn was held up for longer than a heartbeat interval logs by
+    /// which group, and at which index.
+    ///
+    /// A panic ends the group on this node. After a restart it meets the same command again, so a
+    /// command that can't be applied is to be answered with an error in the response.
     async fn apply(&mut self, command: Self::Command, at: At) -> Self::Response;
 
     /// Applies committed commands, in order, and gives a response for each. The default applies one

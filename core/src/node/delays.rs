@@ -20,10 +20,12 @@ const LINES_PAUSE: Duration = Duration::from_secs(10);
 pub(super) enum Work {
     /// The state machine applies these entries.
     Apply { group: GroupId, first: Index, last: Index },
-    /// The state machine gives a view of its state.
-    View { group: GroupId },
-    /// Reads look at the state.
-    Reads { group: GroupId },
+    /// The state machine gives a view of its state at this index.
+    View { group: GroupId, at: Index },
+    /// The state machine restores a snapshot at this index.
+    Restore { group: GroupId, at: Index },
+    /// Reads look at the state at this index.
+    Reads { group: GroupId, at: Index },
 }
 
 impl fmt::Display for Work {
@@ -38,10 +40,17 @@ impl fmt::Display for Work {
                     "the state machine of group {group}, which applied entries {first} to {last}"
                 )
             }
-            Self::View { group } => {
-                write!(f, "the state machine of group {group}, which gave a view for a snapshot")
+            Self::View { group, at } => write!(
+                f,
+                "the state machine of group {group}, which gave a view for a snapshot at index {at}"
+            ),
+            Self::Restore { group, at } => write!(
+                f,
+                "the state machine of group {group}, which restored a snapshot at index {at}"
+            ),
+            Self::Reads { group, at } => {
+                write!(f, "reads of the state of group {group} at index {at}")
             }
-            Self::Reads { group } => write!(f, "reads of the state of group {group}"),
         }
     }
 }
@@ -128,24 +137,39 @@ mod tests {
         let of = Rc::clone(&clock);
         let delays = Delays::new(move || of.get());
         let passes = |time: Duration| clock.set(clock.get() + time);
-        delays.measure(Work::Reads { group: 1 }, || passes(3 * MS));
+        delays.measure(Work::Reads { group: 1, at: 6 }, || passes(3 * MS));
         let apply = Work::Apply { group: 4, first: 7, last: 9 };
         delays.measure(apply, || passes(200 * MS));
         delays.next_turn();
-        delays.measure(Work::View { group: 1 }, || passes(5 * MS));
+        let view = Work::View { group: 1, at: 8 };
+        delays.measure(view, || passes(5 * MS));
         assert_eq!(delays.longest(), Some((apply, 200 * MS)));
         let named = "the state machine of group 4, which applied entries 7 to 9 for 200ms";
         assert_eq!(culprit(delays.longest(), 210 * MS), named);
         delays.next_turn();
-        let view = Work::View { group: 1 };
         assert_eq!(delays.longest(), Some((view, 5 * MS)), "only this has kept that turn");
+    }
+
+    #[test]
+    fn each_work_of_a_state_machine_is_named_with_its_group_and_index() {
+        let (group, at) = (4, 7);
+        for (work, named) in [
+            (Work::Apply { group, first: at, last: at }, "which applied entry 7"),
+            (Work::View { group, at }, "which gave a view for a snapshot at index 7"),
+            (Work::Restore { group, at }, "which restored a snapshot at index 7"),
+        ] {
+            let told = culprit(Some((work, 80 * MS)), 100 * MS);
+            assert_eq!(told, format!("the state machine of group 4, {named} for 80ms"));
+        }
+        let told = culprit(Some((Work::Reads { group, at }, 80 * MS)), 100 * MS);
+        assert_eq!(told, "reads of the state of group 4 at index 7 for 80ms");
     }
 
     #[test]
     fn what_took_little_of_the_delay_is_not_accused() {
         let others =
             "other tasks on its thread, or by the machine, which was stopped or overloaded";
-        assert_eq!(culprit(Some((Work::View { group: 1 }, 40 * MS)), 100 * MS), others);
+        assert_eq!(culprit(Some((Work::View { group: 1, at: 8 }, 40 * MS)), 100 * MS), others);
         assert_eq!(culprit(None, 100 * MS), others);
     }
 }

@@ -417,7 +417,9 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         };
         let mut reader =
             SnapshotReader::new(self.store.snapshot(self.group, snapshot).await?, *bytes);
-        self.state_machine.restore(&mut reader).await.map_err(bad)?;
+        let work = Work::Restore { group: self.group, at: log_id.index };
+        let restored = self.state_machine.restore(&mut reader);
+        self.delays.measure_polls(work, restored).await.map_err(bad)?;
         reader.end_as(*digest).map_err(bad)?;
         let membership = Some((*membership_index, membership.clone()));
         plant!(M7, membership = self.membership.take());
@@ -446,14 +448,14 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         // If it can't be taken or written, there is another try when as much again has been
         // applied, and not at once.
         self.since_view = Applied::default();
+        let log_id = self.applying.last_applied();
+        let work = Work::View { group: self.group, at: log_id.index };
         self.mailbox.event(Event::Viewed(View {
-            log_id: self.applying.applied.get(),
+            log_id,
             time: self.time,
             membership,
             membership_index,
-            state: self
-                .delays
-                .measure(Work::View { group: self.group }, || self.state_machine.view()),
+            state: self.delays.measure(work, || self.state_machine.view()),
         }));
     }
 
@@ -462,7 +464,8 @@ impl<SM: StateMachine, S: LogStore> Apply<SM, S> {
         if !self.applying.has_reads() {
             return true;
         }
-        self.delays.measure(Work::Reads { group: self.group }, || {
+        let work = Work::Reads { group: self.group, at: self.applying.applied() };
+        self.delays.measure(work, || {
             for _ in 0..READS_PER_TURN {
                 let Some(read) = self.applying.next_read() else { return true };
                 read(Ok(&self.state_machine));
