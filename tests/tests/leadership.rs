@@ -361,10 +361,13 @@ async fn those_who_wait_are_told_of_the_end<R: Executor>(rt: R) {
     let transfer = raft.transfer_leadership(TransferOptions { to: Some(dead), within });
     settle(&rt).await;
     cluster.crash(leader);
-    assert!(matches!(transfer.await, Err(TransferError::Shutdown)));
-    assert!(matches!(raft.transfer_leadership(dead).await, Err(TransferError::Shutdown)));
-    assert!(matches!(raft.campaign().await, Err(CampaignError::Shutdown)));
-    assert!(matches!(raft.step_down().await, Err(StepDownError::Shutdown)));
+    assert!(matches!(transfer.await, Err(TransferError::Fatal(Fatal::Dropped))));
+    assert!(matches!(
+        raft.transfer_leadership(dead).await,
+        Err(TransferError::Fatal(Fatal::Dropped))
+    ));
+    assert!(matches!(raft.campaign().await, Err(CampaignError::Fatal(Fatal::Dropped))));
+    assert!(matches!(raft.step_down().await, Err(StepDownError::Fatal(Fatal::Dropped))));
 
     let failing = next(dead);
     let raft = cluster.node(failing).raft();
