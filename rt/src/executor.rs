@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crate::{ContinuousInstant, Instant, Launch, Task};
+use crate::{ContinuousInstant, Either, Elapsed, Instant, Launch, Task, race};
 
 /// Runs tasks on one thread, tells the time, and draws random numbers.
 ///
@@ -67,6 +67,7 @@ pub trait Executor: Clone + 'static {
     /// next gets to it, and is never polled again. [`Task::detach`] lets the task go on instead.
     ///
     /// [`TaskError::Panicked`]: crate::TaskError::Panicked
+    #[must_use = "dropping the handle cancels the task: await it, keep it, or detach it"]
     fn spawn<F>(&self, future: F) -> Self::Task<F::Output>
     where
         F: Future + 'static,
@@ -90,11 +91,46 @@ pub trait Executor: Clone + 'static {
     ///
     /// # Cancellation
     /// Dropping the timer disarms it.
+    #[must_use = "a timer does nothing unless it is awaited"]
     fn sleep_until(&self, deadline: Instant) -> Self::Sleep;
 
     /// Returns a timer that ends `duration` from now; see [`sleep_until`](Executor::sleep_until).
+    #[must_use = "a timer does nothing unless it is awaited"]
     fn sleep(&self, duration: Duration) -> Self::Sleep {
         self.sleep_until(self.now() + duration)
+    }
+
+    /// Waits for `future`, at most for `duration` from now on, and returns its result.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use quorate_rt::{Elapsed, Executor};
+    /// # async fn example<R: Executor>(rt: R) {
+    /// let limit = Duration::from_millis(1);
+    /// assert_eq!(rt.timeout(limit, async { 5 }).await, Ok(5));
+    /// assert_eq!(rt.timeout(limit, std::future::pending::<()>()).await, Err(Elapsed));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Elapsed`]: the time has passed. A future that is ready by then gives its result.
+    ///
+    /// # Cancellation
+    /// When the time has passed, the future is dropped, so it must not be I/O, as with
+    /// [`race`](crate::race()). To limit the time of I/O, limit that of a task that does it:
+    /// `rt.timeout(limit, rt.spawn(io))`.
+    fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, Elapsed>> + use<Self, F> {
+        let timer = self.sleep(duration);
+        async move {
+            match race(future, timer).await {
+                Either::Left(output) => Ok(output),
+                Either::Right(()) => Err(Elapsed),
+            }
+        }
     }
 
     /// Runs `main` on this thread until it ends, then drops every task that is left and waits for

@@ -18,7 +18,8 @@ conformance_cases! { Memory, Launch::default(),
         time {
             never_goes_back, continuous_never_goes_back, continuous_goes_on_at_least_as_now_does,
             never_ends_early, past_deadlines_end, ends_in_order,
-            armed_when_created, far_deadlines, dropped_timers, wall_clock_is_plausible
+            armed_when_created, far_deadlines, dropped_timers, limits_of_time,
+            wall_clock_is_plausible
         }
         time_virtual { wall_clock_goes_with_the_time, continuous_goes_with_the_time }
         files {

@@ -111,7 +111,7 @@ macro_rules! conformance_suite {
                         never_goes_back, continuous_never_goes_back,
                         continuous_goes_on_at_least_as_now_does, never_ends_early,
                         many_never_end_early, past_deadlines_end, ends_in_order, armed_when_created,
-                        far_deadlines, dropped_timers, wall_clock_is_plausible
+                        far_deadlines, dropped_timers, limits_of_time, wall_clock_is_plausible
                     }
                     wakes {
                         burst_to_main, burst_to_a_task, burst_through_another_crate,
@@ -120,7 +120,7 @@ macro_rules! conformance_suite {
                     }
                     names { addresses_stay, a_name, without_a_host_or_a_port, many_at_once }
                     net {
-                        echoes, ipv6, both_families, short_reads, reads_append, reads_without_room,
+                        echoes, ipv6, both_families, short_reads, reads_append, reads_without_room, lines,
                         half_close,
                         end_of_a_stream_that_is_waited_for, empty_writes,
                         writes_larger_than_the_socket_buffer, writes_of_many_buffers,

@@ -1,7 +1,7 @@
 //! TCP between two ends that are both on the runtime.
 
 use std::cell::Cell;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use futures::future::{join, join_all};
 
 use super::{guard, yield_now};
 use crate::channel::oneshot;
-use crate::{Listener, Network, ReadHalf, Stream, Task, WriteHalf};
+use crate::{Lines, Listener, Network, ReadHalf, Stream, Task, WriteHalf};
 
 type Reader<R> = <<R as Network>::Stream as Stream>::ReadHalf;
 type Writer<R> = <<R as Network>::Stream as Stream>::WriteHalf;
@@ -135,6 +135,24 @@ pub async fn short_reads<R: Network>(rt: R) {
     let read = result.unwrap();
     assert!((1..=3).contains(&read), "it does not wait for the buffer to fill");
     assert_eq!(got, "abc".as_bytes()[..read]);
+}
+
+pub async fn lines<R: Network>(rt: R) {
+    let ((_, mut writer), (reader, _)) = pair(&rt).await;
+    let reading = rt.spawn(async move {
+        let mut lines = Lines::new(reader, 40_000);
+        let mut read = Vec::new();
+        while let Some(line) = lines.next().await? {
+            read.push(line);
+        }
+        io::Result::Ok(read)
+    });
+    let long = "x".repeat(40_000);
+    let first = format!("one\n{long}\r\n\nla");
+    writer.write_all(vec![Bytes::from(first)]).await.unwrap();
+    writer.write_all(text("st")).await.unwrap();
+    writer.shutdown().await.unwrap();
+    assert_eq!(reading.await.unwrap().unwrap(), ["one", &long, "", "last"]);
 }
 
 pub async fn reads_append<R: Network>(rt: R) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::future::{join, join_all, select};
 
-use super::yield_now;
-use crate::{Executor, Instant};
+use super::{guard, yield_now};
+use crate::{Either, Elapsed, Executor, Instant, race};
 
 pub async fn never_goes_back<R: Executor>(rt: R) {
     let mut last = rt.now();
@@ -153,4 +153,24 @@ pub async fn wall_clock_is_plausible<R: Executor>(rt: R) {
     while rt.wall_clock() == begun {
         rt.sleep(Duration::from_millis(1)).await;
     }
+}
+
+pub async fn limits_of_time<R: Executor>(rt: R) {
+    let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(2));
+    let begun = rt.now();
+    assert_eq!(rt.timeout(moment, std::future::pending::<()>()).await, Err(Elapsed));
+    assert!(rt.now() >= begun + moment, "it does not end early");
+    assert_eq!(rt.timeout(hour, async { 5 }).await, Ok(5));
+    // A task whose time has passed is cancelled.
+    let (alive, dropped) = guard();
+    let task = rt.spawn(async move {
+        let _alive = alive;
+        std::future::pending::<()>().await
+    });
+    assert_eq!(rt.timeout(moment, task).await, Err(Elapsed));
+    dropped.await.unwrap();
+    // The time runs from the call.
+    let late = rt.timeout(moment, std::future::pending::<()>());
+    rt.sleep(moment).await;
+    assert_eq!(race(late, rt.sleep(hour)).await, Either::Left(Err(Elapsed)));
 }
