@@ -21,7 +21,7 @@ impl StateMachine for Shard {
 }
 
 fn main() -> quorate::Result<()> {
-    quorate::run::<Tokio, _>(async |rt| {
+    quorate::run(async |rt: Tokio| {
         let node = Node::builder(1)
             .log_store(FileStore::open(&rt, "data/groups").await?)
             .transport(TcpTransport::bind(&rt, "127.0.0.1:7001").await?)

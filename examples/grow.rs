@@ -21,7 +21,7 @@ impl StateMachine for Counter {
 #[expect(clippy::disallowed_methods, reason = "which node this is, is said on the command line")]
 fn main() -> quorate::Result<()> {
     let id: u64 = std::env::args().nth(1).and_then(|id| id.parse().ok()).unwrap_or(1);
-    quorate::run::<Tokio, _>(async move |rt| {
+    quorate::run(async move |rt: Tokio| {
         let node = Node::builder(id)
             .log_store(FileStore::open(&rt, format!("data/grow-{id}")).await?)
             .transport(TcpTransport::bind(&rt, &format!("127.0.0.1:710{id}")).await?)

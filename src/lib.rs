@@ -36,6 +36,8 @@ struct Readme;
 #[doc = include_str!("../docs/simulation.md")]
 struct Simulating;
 
+mod launch;
+
 // For services: nodes, groups, state machines, and what they answer.
 pub use quorate_core::{
     At, CampaignError, Change, ChangeError, ChangeId, ChangeOptions, ChangeProgress, ChangeRefusal,
@@ -59,11 +61,14 @@ pub use quorate_core::{
     Departure, ForwardOutcome, Inbox, LeadershipTransfer, Message, MessageLimit, NODE_GROUP,
     Refusal, Situation, StoreState, Transport,
 };
-pub use quorate_rt::{Driver, Executor, Files, Launch, Network};
+pub use quorate_rt::{
+    Driver, Either, Elapsed, Executor, Files, Launch, Lines, Network, StopSignal, race,
+};
 // For the tests, the simulations and the benchmarks of this repository.
 #[doc(hidden)]
 pub use quorate_core::{engine, planted};
 
+pub use launch::{launch, run};
 pub use parts::*;
 
 /// The encoding of messages, for a transport of one's own. (The fields that it consists of, and the
@@ -80,9 +85,9 @@ pub mod codec {
 /// against the crate `quorate-rt`.)
 pub mod rt {
     pub use quorate_rt::{
-        AsyncRuntime, ContinuousInstant, Driver, Executor, File, Files, Instant, Launch, Limited,
-        Listener, Network, OpenMode, ReadHalf, Stream, Task, TaskError, WriteHalf, channel,
-        yield_now,
+        AsyncRuntime, ContinuousInstant, Driver, Either, Elapsed, Executor, File, Files, Instant,
+        Launch, Limited, Lines, Listener, Network, OpenMode, ReadHalf, StopSignal, Stream, Task,
+        TaskError, WriteHalf, channel, race, yield_now,
     };
 }
 
@@ -142,14 +147,10 @@ pub mod prelude {
         Raft, Raw, ReadError, Role, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter,
         StateMachine, Target, WriteError,
     };
+    pub use crate::{Either, Elapsed, Lines, StopSignal, race};
     // Their methods, not their names: a service may have a `Network` of its own.
-    pub use crate::{Executor as _, Files as _, Network as _};
-}
-
-/// Runs `main` on this thread, on a runtime of the kind `R` with its best driver, until it ends.
-///
-/// # Errors
-/// Those of `main`, and [`Error::Io`] where the runtime can't be built.
-pub fn run<R: Executor, T: 'static>(main: impl AsyncFnOnce(R) -> Result<T>) -> Result<T> {
-    R::run(&Launch::default(), main)?
+    pub use crate::rt::{
+        Executor as _, File as _, Files as _, Listener as _, Network as _, ReadHalf as _,
+        Stream as _, Task as _, WriteHalf as _,
+    };
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use quorate_rt::{Elapsed, TaskError};
 use thiserror::Error;
 
 use crate::hindrance::Hindrance;
@@ -535,6 +536,12 @@ pub enum Error {
     /// See [`Fatal`].
     #[error(transparent)]
     Fatal(#[from] Fatal),
+    /// A task has no result: it panicked, or was cancelled.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A [time limit](quorate_rt::Executor::timeout) has passed.
+    #[error(transparent)]
+    Elapsed(#[from] Elapsed),
 }
 
 /// A result with any error of the framework.
