@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::codec::{
     APPEND_OVERHEAD_BYTES, FORWARD_OVERHEAD_BYTES, MAX_SNAPSHOT_OVERHEAD_BYTES, max_append_bytes,
 };
@@ -18,6 +20,17 @@ use crate::types::Entry;
 /// and then `heartbeat_interval`; for shorter ones begin with `heartbeat_interval`. Otherwise nodes
 /// miss a leader that is there, and hold an election. A leader's settings count for the limits of
 /// its log; raise what bounds a message on all nodes before a larger command is written.
+///
+/// # In a file
+/// Serde reads and writes settings. A field that is missing has its default, and an unknown one is
+/// an error. Durations are text with a unit, as `"250ms"`, `"1s"` or `"1m 30s"`. Whether the values
+/// can work is checked by [`validate`](Self::validate), and whenever they are used.
+///
+/// ```toml
+/// heartbeat_interval = "250ms"
+/// election_timeout = "2500ms"
+/// snapshot_after_entries = 100_000
+/// ```
 ///
 /// # With many groups
 /// All limits count for one group on one node, and none for the node as a whole. The defaults let
@@ -39,12 +52,14 @@ use crate::types::Entry;
 /// bounded there, for all groups together.
 ///
 /// [`GroupBuilder::config`]: crate::GroupBuilder::config
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How often an idle leader lets its followers hear of it, and a candidate repeats a request
     /// that gets no answer; default 100 ms. It bounds how long a lost message goes unnoticed. Too
     /// short: idle nodes burn CPU and small delays count. Too long: a lost append waits, and the
     /// election timeout must be longer still.
+    #[serde(with = "crate::text::duration")]
     pub heartbeat_interval: Duration,
 
     /// How long a follower waits for a leader before it campaigns; each wait is drawn from this to
@@ -55,6 +70,7 @@ pub struct Config {
     /// is alive, which groups at rest count on, is judged once for all groups: with the shortest
     /// heartbeat interval and the longest election timeout of a node's open groups. So one group
     /// with a long timeout makes all groups at rest notice a dead node late.
+    #[serde(with = "crate::text::duration")]
     pub election_timeout: Duration,
 
     /// How far the time stamps of one leadership may run ahead of the leader's monotonic clock when
@@ -65,6 +81,7 @@ pub struct Config {
     /// second. Too long: a clock that is set wrong lets things expire early by that much. It does
     /// not bound the first stamp of a leadership, which is the wall clock of the new leader. At
     /// least 1 ms, the unit of stamps, and at most an hour.
+    #[serde(with = "crate::text::duration")]
     pub max_clock_step: Duration,
 
     /// The deadline for each phase of a request; default 3 s. A write or a read waits so long for a
@@ -73,6 +90,7 @@ pub struct Config {
     /// outcome of a write that was passed on or placed is unknown. Too short: an election fails
     /// what could have succeeded right after. Too long: clients of a cluster without a majority
     /// wait in vain. At least one election timeout.
+    #[serde(with = "crate::text::duration")]
     pub request_timeout: Duration,
 
     /// The largest command, in bytes as encoded; default 16 MiB. A larger one is refused, by the

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use quorate_rt::{Elapsed, TaskError};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::hindrance::Hindrance;
@@ -139,6 +140,13 @@ pub enum Fatal {
     },
 }
 
+impl Serialize for Fatal {
+    /// Writes the error as text.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl Fatal {
     /// Whether it concerns what the groups of a node share, so that all of them end with it.
     pub(crate) fn is_of_node(&self) -> bool {
@@ -150,7 +158,7 @@ impl Fatal {
 }
 
 /// The leader, as far as a node knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// Its id.
     pub id: NodeId,
@@ -429,6 +437,13 @@ pub enum SnapshotError {
     /// The group has failed on this node, or the node has.
     #[error("the group has failed on this node: {0}")]
     Fatal(Fatal),
+}
+
+impl Serialize for SnapshotError {
+    /// Writes the error as text.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
 }
 
 impl SnapshotError {

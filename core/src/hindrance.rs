@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::metrics::{Metrics, Obstacle, Role, UnfitTiming};
 use crate::types::{NodeId, Term};
 
@@ -25,7 +27,7 @@ use crate::types::{NodeId, Term};
 ///      node 3: it is ready to form the group, and waits as well"
 /// );
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hindrance {
     /// The node that tells it.
     pub node: NodeId,

@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use litemap::LiteMap;
 
+use crate::text::serde_as_text;
 use crate::types::{LogId, NodeId, Term};
 
 /// A Raft server: a node and the disk it runs on.
@@ -59,6 +62,20 @@ impl fmt::Debug for Replica {
     }
 }
 
+impl FromStr for Replica {
+    type Err = String;
+
+    /// Reads the form in which serde writes it: the node id and all digits of the incarnation, as
+    /// in `2/3f2a00000000abcd`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(id, incarnation)| {
+            Some((id.parse().ok()?, u64::from_str_radix(incarnation, 16).ok()?))
+        });
+        let (id, incarnation) = parts.ok_or_else(|| format!("{text:?} is no replica"))?;
+        Ok(Self { id, incarnation })
+    }
+}
+
 /// The identity of a cluster: 128 random bits, drawn when it is formed.
 ///
 /// The TCP handshake uses it as a key, so treat it like a password where strangers reach the peer
@@ -76,6 +93,19 @@ impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+impl FromStr for ClusterId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+serde_as_text! {
+    Replica => "{}/{:016x}"(id, incarnation);
+    ClusterId => "{:032x}"(0);
 }
 
 /// What a store knows of itself when a node starts on it.

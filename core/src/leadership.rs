@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::error::{Fatal, Leader};
@@ -25,7 +26,8 @@ use crate::types::{Index, NodeId, Term};
 /// ```
 ///
 /// [`Raft::transfer_leadership`]: crate::Raft::transfer_leadership
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TransferOptions {
     /// The node that is to lead. None: of the voters that have caught up, the one that was heard
     /// from last.
@@ -34,6 +36,7 @@ pub struct TransferOptions {
     /// [`election_timeout`](crate::Config::election_timeout). A longer time lets a voter that is
     /// far behind catch up, during which the leader serves as usual. Commands are held up for at
     /// most one election timeout of it. A time of more than an hour counts as an hour.
+    #[serde(with = "crate::text::duration::option")]
     pub within: Option<Duration>,
 }
 
@@ -55,7 +58,7 @@ impl From<Option<NodeId>> for TransferOptions {
 }
 
 /// Who leads, and since which term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
     /// The node that leads.
     pub leader: NodeId,

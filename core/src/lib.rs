@@ -38,6 +38,7 @@ pub mod planted;
 pub mod quorum;
 mod snapshot;
 mod state_machine;
+mod text;
 mod transport;
 mod types;
 

@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
 use crate::types::NodeId;
@@ -36,11 +38,12 @@ pub use self::target::{Member, MemberRole, Target};
 /// replica of one node, and never more than these two of a node.
 ///
 /// A clone is a reference: configurations travel with messages and writes, and are seldom new.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct Membership(Arc<Parts>);
 
 /// What a configuration consists of.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) cluster: ClusterId,
     pub(crate) founders: BTreeSet<NodeId>,
@@ -327,6 +330,20 @@ impl Membership {
     /// without reading.
     pub(crate) fn bytes(&self) -> usize {
         crate::codec::membership_bytes(self)
+    }
+}
+
+impl Serialize for Membership {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Parts::serialize(&self.0, to)
+    }
+}
+
+impl TryFrom<Parts> for Membership {
+    type Error = String;
+
+    fn try_from(parts: Parts) -> Result<Self, String> {
+        Self::assemble(parts)
     }
 }
 

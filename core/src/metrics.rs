@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::error::{Fatal, SnapshotError};
 use crate::hindrance::Hindrance;
@@ -12,7 +14,8 @@ use crate::membership::{ChangeId, Membership};
 use crate::types::{Index, LogId, NodeId, Term};
 
 /// The role of a replica of a group in its current term.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Follows a leader, or waits for one.
     #[default]
@@ -84,7 +87,10 @@ impl fmt::Display for GroupState {
 
 /// What a group tells of itself on one of its nodes. It is a watch, published at the end of each
 /// turn of the group in which something changed. "It" is the node's replica of the group.
-#[derive(Clone, Debug, Default)]
+///
+/// Serde writes them, for a dashboard: replicas, the ids of clusters and changes, durations and
+/// errors as text. The [`ClusterId`] is among them, which is to be kept from strangers.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Metrics {
     /// The node.
     pub id: NodeId,
@@ -102,6 +108,7 @@ pub struct Metrics {
     pub waits_for: BTreeMap<NodeId, Obstacle>,
     /// The time within which a quorum answered this node's requests for votes when it last had no
     /// leader, with the voters' disks in it; none if it has not answered twice.
+    #[serde(with = "crate::text::duration::option")]
     pub round_trip: Option<Duration>,
     /// That round trip is too long for the settings: no leader can last.
     pub unfit_timing: Option<UnfitTiming>,
@@ -174,7 +181,7 @@ impl Metrics {
 }
 
 /// How far a change of the membership is, as its leader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeProgress {
     /// The change.
     pub id: ChangeId,
@@ -184,7 +191,8 @@ pub struct ChangeProgress {
 }
 
 /// Why a change waits for a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ChangeWait {
     /// It is no member yet, because of this.
     Obstacle(Obstacle),
@@ -197,6 +205,7 @@ pub enum ChangeWait {
         snapshot: Option<(u64, u64)>,
         /// When it will have caught up, at the pace of the last seconds; none if it does not come
         /// nearer, or that is not known yet.
+        #[serde(with = "crate::text::duration::option")]
         left: Option<Duration>,
     },
 }
@@ -236,13 +245,16 @@ impl fmt::Display for ChangeWait {
 /// assert_eq!(unfit.fitting_election_timeout(), ms(4200));
 /// assert_eq!(unfit.fitting_heartbeat_interval(), ms(420));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnfitTiming {
     /// The time within which a quorum has answered.
+    #[serde(with = "crate::text::duration")]
     pub round_trip: Duration,
     /// The present [`Config::election_timeout`].
+    #[serde(with = "crate::text::duration")]
     pub election_timeout: Duration,
     /// The present [`Config::heartbeat_interval`].
+    #[serde(with = "crate::text::duration")]
     pub heartbeat_interval: Duration,
 }
 
@@ -291,7 +303,8 @@ impl fmt::Display for UnfitTiming {
 
 /// Why a node is waited for, while a group is being formed or has no leader: see
 /// [`Metrics::waits_for`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Obstacle {
     /// Nothing is heard of it, and the transport doesn't know why.
     Silent,
@@ -406,12 +419,13 @@ impl fmt::Display for Obstacle {
 }
 
 /// What a leader knows of a peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerMetrics {
     /// Up to here the peer's log is known to be the leader's, and durable.
     pub matched: Index,
     /// How long ago the peer was last heard from, when this was published; none if never in this
     /// term.
+    #[serde(with = "crate::text::duration::option")]
     pub last_contact: Option<Duration>,
     /// What has been sent to it and not been acknowledged, in bytes.
     pub inflight_bytes: usize,

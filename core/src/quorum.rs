@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::identity::Replica;
 use crate::plant;
 
@@ -26,10 +28,12 @@ pub enum VoteResult {
 }
 
 /// The voters of a configuration. Each half is sorted and names nobody twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Voters {
+    #[serde(deserialize_with = "deserialize_half")]
     incoming: Vec<Replica>,
     /// Empty but in a joint configuration.
+    #[serde(deserialize_with = "deserialize_half")]
     outgoing: Vec<Replica>,
 }
 
@@ -38,6 +42,10 @@ fn half(voters: impl IntoIterator<Item = Replica>) -> Vec<Replica> {
     voters.sort_unstable();
     voters.dedup();
     voters
+}
+
+fn deserialize_half<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Replica>, D::Error> {
+    Vec::deserialize(from).map(half)
 }
 
 impl Voters {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::identity::Replica;
 use crate::membership::Membership;
@@ -18,7 +19,9 @@ pub type GroupId = u64;
 pub type Index = u64;
 
 /// A term: Raft's logical clock. In each there is at most one leader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Term(pub u64);
 
 impl Term {
@@ -44,7 +47,7 @@ impl fmt::Display for Term {
 /// leader stands between them but never decides, as a term has one leader only. For the same reason
 /// it names a node and not a replica: votes are keyed by replica, so no two replicas of a node lead
 /// in one term.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogId {
     /// The term in which it was proposed; 0 only for the first entry, which forms a group.
     pub term: Term,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use quorate_core::{ConfigError, MAX_ADDRESS_BYTES};
+use serde::{Deserialize, Serialize};
 
 use crate::list::HostPort;
 
 /// The settings of a transport. All nodes of a cluster should have the same limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TcpConfig {
     /// The largest message, in bytes as encoded; default 64 MiB. It must hold what the nodes'
     /// `Config` allows: one command of `max_command_bytes`, or `max_append_bytes` of entries, and

@@ -1,12 +1,14 @@
 //! The settings of a store.
 
 use quorate_core::ConfigError;
+use serde::{Deserialize, Serialize};
 
 use crate::format::HEADER_BYTES;
 
 /// The settings of a [`FileStore`](crate::FileStore). Any of them may change from one opening to
 /// the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FileConfig {
     /// The size of a segment, in bytes; default 64 MiB. The one in use and the next are allocated.
     /// Too small: the log often moves on to another file. Too large: an almost empty store takes

@@ -22,11 +22,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{MAX_NODES, MemberRole, Membership, Parts, Target};
 use crate::error::ChangeRefusal;
 use crate::identity::Replica;
 use crate::plant;
 use crate::quorum::{VoteResult, Voters};
+use crate::text::serde_as_text;
 use crate::types::NodeId;
 
 /// Names a change of the membership, on all nodes: drawn at random by the node that is asked for
@@ -48,8 +51,10 @@ impl FromStr for ChangeId {
     }
 }
 
+serde_as_text! { ChangeId => "{:032x}"(0) }
+
 /// A change of the membership that is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Its name.
     pub id: ChangeId,
@@ -63,7 +68,8 @@ pub struct Change {
 }
 
 /// How a change has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// The target is in force.
     Done,
@@ -86,7 +92,8 @@ pub enum Ending {
 pub const MAX_ENDED: usize = 8;
 
 /// How a change is to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ChangeOptions {
     /// The last change that was accepted, as far as the caller knows:
     /// [`Membership::last_change`](super::Membership::last_change). If another was accepted
@@ -97,6 +104,7 @@ pub struct ChangeOptions {
     /// How long new nodes may take to answer, and those that get a vote to catch up, in all;
     /// default ten minutes. Then the change is taken back. A large state takes as long as it takes
     /// to send it. Each leader counts the time anew, by its monotonic clock.
+    #[serde(with = "crate::text::duration")]
     pub catch_up: Duration,
     /// Whether, on the way or in the end, fewer failures may be tolerated than now.
     pub allow_lower_tolerance: bool,

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::target::ids;
 use super::{Membership, Target};
 use crate::error::{ChangeRefusal, Nodes};
 use crate::types::NodeId;
 
 /// The way from one configuration to another: see [`Membership::plan`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// How many voters may fail now without the group losing its quorum, in the worst case.
     pub tolerates_now: usize,
@@ -20,7 +22,8 @@ pub struct Plan {
 }
 
 /// A step of a change, and what it waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PlanStep {
     /// Addresses or priorities of members are changed, at once.

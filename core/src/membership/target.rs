@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::{MAX_NODES, Membership, check_list};
 use crate::error::ChangeRefusal;
 use crate::types::NodeId;
@@ -18,14 +20,14 @@ use crate::types::NodeId;
 /// let target = membership.target().with_voter(4, "10.0.0.4:7001")?.without(1)?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The members, by the ids of their nodes.
     pub members: BTreeMap<NodeId, Member>,
 }
 
 /// One of the members that a group is to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Where the others reach it.
     pub address: String,
@@ -37,7 +39,8 @@ pub struct Member {
 }
 
 /// Whether a member votes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MemberRole {
     /// It votes, and may lead.
     Voter,
