@@ -45,9 +45,10 @@ pub use quorate_core::{
     GroupBuilder, GroupId, GroupState, Hindrance, Index, InitializeError, Leader, LeaderChange,
     LeaderChanges, Leadership, LocalRaft, LogId, MAX_ADDRESS_BYTES, MAX_ENDED, MAX_NODES, Member,
     MemberRole, Membership, Metrics, Node, NodeBuilder, NodeId, Obstacle, PeerMetrics, Plan,
-    PlanStep, Raft, Raw, ReadError, Replica, Result, Role, Snapshot, SnapshotError, SnapshotReader,
-    SnapshotWriter, StartError, StateMachine, StepDownError, Target, Term, TransferError,
-    TransferFailure, TransferOptions, UnfitTiming, WaitError, WriteError, check_list, quorum,
+    PlanStep, Raft, Raw, ReadError, Replica, Result, Role, SharedResponse, Snapshot, SnapshotError,
+    SnapshotReader, SnapshotWriter, StartError, StateMachine, StepDownError, Target, Term,
+    TransferError, TransferFailure, TransferOptions, UnfitTiming, WaitError, WriteError,
+    check_list, quorum,
 };
 // For logs and snapshots of one's own.
 pub use quorate_core::{

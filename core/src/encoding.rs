@@ -121,6 +121,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + 'static> Command for T {
     #[inline]
     fn encode(self) -> Result<Bytes, String> {

@@ -77,6 +77,6 @@ pub use node::{
     GroupBuilder, LeaderChange, LeaderChanges, LocalRaft, Node, NodeBuilder, Raft, WaitError,
 };
 pub use snapshot::{Digest, Snapshot, SnapshotMeta, SnapshotReader, SnapshotWriter};
-pub use state_machine::{At, Command, Raw, StateMachine};
+pub use state_machine::{At, Command, Raw, SharedResponse, StateMachine};
 pub use transport::{Credentials, Inbox, MessageLimit, StoreState, Transport};
 pub use types::{Entry, GroupId, HardState, Index, LogId, NodeId, Payload, Term};

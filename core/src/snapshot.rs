@@ -124,6 +124,12 @@ impl Digester {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "the state `{Self}` has no snapshot",
+    label = "can't be written and restored",
+    note = "derive `Serialize` and `Deserialize` for it and all that it consists of",
+    note = "or implement `Snapshot`, which suits a large state"
+)]
 pub trait Snapshot: Sized + 'static {
     /// The state at one moment, from which it can be written while the state itself changes.
     type View: 'static;
@@ -169,6 +175,7 @@ pub trait Snapshot: Sized + 'static {
     async fn restore(&mut self, from: &mut SnapshotReader) -> Result<(), SnapshotError>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + 'static> Snapshot for T {
     type View = Bytes;
 

@@ -6,6 +6,19 @@ use bytes::Bytes;
 use crate::snapshot::Snapshot;
 use crate::types::LogId;
 
+/// A response that a [`Raft`](crate::Raft) handle can carry to another thread: whatever is
+/// [`Send`]. It is a name for that bound with a better error.
+#[diagnostic::on_unimplemented(
+    message = "the response `{Self}` can't be sent to another thread, which a `Raft` handle needs",
+    label = "is not `Send`",
+    note = "use `open_local`, which returns a handle for the node's own thread",
+    note = "or make the response `Send`: with `Arc` in place of `Rc`, for example"
+)]
+pub trait SharedResponse: Send {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Send> SharedResponse for T {}
+
 /// What is replicated: commands go in, in the order of the log, and each gives a response.
 ///
 /// It must be deterministic: the same commands in the same order give the same state on every node,
@@ -88,6 +101,12 @@ impl At {
 
 /// A command: it becomes bytes once, where it is proposed, and is read back from these bytes on
 /// every node.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a command",
+    label = "has no form as bytes",
+    note = "derive `Serialize` and `Deserialize` for it and all that it consists of",
+    note = "or implement `Command`, which makes bytes of it"
+)]
 pub trait Command: Sized + 'static {
     /// The bytes that are replicated.
     ///

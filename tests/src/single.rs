@@ -36,7 +36,10 @@ impl<SM: StateMachine> Single<SM> {
         self.raft.clone()
     }
 
-    pub fn raft(&self) -> Raft<SM> {
+    pub fn raft(&self) -> Raft<SM>
+    where
+        SM: StateMachine<Response: Send>,
+    {
         self.raft.shared()
     }
 

@@ -28,7 +28,7 @@ use crate::leadership::{CampaignError, Leadership, StepDownError, TransferError,
 use crate::membership::{ChangeId, ChangeKind, ChangeOptions, Membership, Plan, Target};
 use crate::message::Message;
 use crate::metrics::{Metrics, Role};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{SharedResponse, StateMachine};
 use crate::types::{GroupId, Index, LogId, NodeId, Term};
 
 /// The twin of [`Raft`](crate::Raft) for callers on the node's own thread: the same operations,
@@ -254,7 +254,10 @@ impl<SM: StateMachine> LocalRaft<SM> {
     }
 
     /// A handle of the same group for any thread and any executor.
-    pub fn shared(&self) -> Raft<SM> {
+    pub fn shared(&self) -> Raft<SM>
+    where
+        SM: StateMachine<Response: SharedResponse>,
+    {
         Raft::new(self.mailbox.shared())
     }
 

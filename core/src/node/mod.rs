@@ -108,6 +108,7 @@ impl<R, S, T> NodeParts<R, S, T> {
 
 /// Describes a node that is to be started. It needs a log store and a transport.
 #[derive(Clone, Debug)]
+#[must_use = "a node does nothing before it is started"]
 pub struct NodeBuilder<S, T> {
     id: NodeId,
     log_store: S,

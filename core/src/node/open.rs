@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::Local;
 use crate::error::StartError;
 use crate::log_store::LogStore;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{SharedResponse, StateMachine};
 use crate::transport::Transport;
 use crate::types::GroupId;
 
@@ -39,7 +39,7 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
     /// Opens the group, with this as its state machine. It goes on from what its log holds. Where
     /// that is empty, it waits for [`initialize`](Raft::initialize) or for a leader.
     ///
-    /// Returns a handle for any thread and any executor.
+    /// Returns a handle for any thread and any executor. So responses must be [`Send`].
     ///
     /// # Errors
     /// The configuration can't work, by itself or with what the transport carries; the group is
@@ -48,7 +48,10 @@ impl<R: Executor, S: LogStore, T: Transport> GroupBuilder<'_, R, S, T> {
     ///
     /// # Cancellation
     /// The group is not opened.
-    pub async fn open<SM: StateMachine>(self, state_machine: SM) -> Result<Raft<SM>, StartError> {
+    pub async fn open<SM: StateMachine<Response: SharedResponse>>(
+        self,
+        state_machine: SM,
+    ) -> Result<Raft<SM>, StartError> {
         Ok(Raft::new(self.mailbox(state_machine).await?.shared()))
     }
 
