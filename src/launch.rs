@@ -98,45 +98,43 @@ where
 /// # Cancellation
 /// Nothing begins before the future is polled. If it is dropped later, the thread drops the node as
 /// soon as `start` has returned, which is a crash, and ends.
-pub fn launch<R, S, Tr, N, T, E>(
+pub async fn launch<R, S, Tr, N, T, E>(
     options: Launch,
     start: impl AsyncFnOnce(R) -> Result<(N, T), E> + Send + 'static,
-) -> impl Future<Output = Result<T, E>> + Send
+) -> Result<T, E>
 where
     R: Executor,
     N: Borrow<Node<R, S, Tr>> + 'static,
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
-    async move {
-        let (started, handles) = oneshot::channel();
-        let main = async move |rt: R| {
-            // In a task, so that a panic becomes an error.
-            let task = rt.spawn({
-                let rt = rt.clone();
-                async move { start(rt).await }
-            });
-            let result = task.await.unwrap_or_else(|failed| Err(E::from(Error::Task(failed))));
-            let (node, result) = match result {
-                Ok((node, handles)) => (Some(node), Ok(handles)),
-                Err(error) => (None, Err(error)),
-            };
-            if started.send(result).is_ok()
-                && let Some(node) = node
-            {
-                // Its handles and the log tell how it has ended.
-                let _ = node.borrow().stopped().await;
-            }
+    let (started, handles) = oneshot::channel();
+    let main = async move |rt: R| {
+        // In a task, so that a panic becomes an error.
+        let task = rt.spawn({
+            let rt = rt.clone();
+            async move { start(rt).await }
+        });
+        let result = task.await.unwrap_or_else(|failed| Err(E::from(Error::Task(failed))));
+        let (node, result) = match result {
+            Ok((node, handles)) => (Some(node), Ok(handles)),
+            Err(error) => (None, Err(error)),
         };
-        let thread = R::launch(options, main).map_err(Error::Io)?;
-        match handles.await {
-            Ok(result) => result,
-            // There is no runtime, so the thread is at its end, and the join waits for nothing.
-            Err(oneshot::Canceled) => Err(E::from(match thread.join() {
-                Ok(Ok(())) => Error::Task(TaskError::Cancelled),
-                Ok(Err(error)) => Error::Io(error),
-                Err(panic) => Error::Task(TaskError::from_panic(panic)),
-            })),
+        if started.send(result).is_ok()
+            && let Some(node) = node
+        {
+            // Its handles and the log tell how it has ended.
+            let _ = node.borrow().stopped().await;
         }
+    };
+    let thread = R::launch(options, main).map_err(Error::Io)?;
+    match handles.await {
+        Ok(result) => result,
+        // There is no runtime, so the thread is at its end, and the join waits for nothing.
+        Err(oneshot::Canceled) => Err(E::from(match thread.join() {
+            Ok(Ok(())) => Error::Task(TaskError::Cancelled),
+            Ok(Err(error)) => Error::Io(error),
+            Err(panic) => Error::Task(TaskError::from_panic(panic)),
+        })),
     }
 }
