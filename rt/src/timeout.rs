@@ -9,14 +9,14 @@ pub struct Elapsed;
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the time limit has passed")
+        f.write_str("timed out")
     }
 }
 
 impl std::error::Error for Elapsed {}
 
 impl From<Elapsed> for io::Error {
-    fn from(elapsed: Elapsed) -> Self {
-        Self::new(io::ErrorKind::TimedOut, elapsed)
+    fn from(Elapsed: Elapsed) -> Self {
+        io::ErrorKind::TimedOut.into()
     }
 }

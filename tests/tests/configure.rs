@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::future::Either;
 use quorate::{Config, ConfigureError, Executor, Role, WriteError};
 use quorate_tests::{Cluster, calm, on_each_runtime, settle, wait_for};
 
@@ -94,15 +93,8 @@ async fn a_node_that_is_not_to_campaign_leads_when_it_is_told_to<R: Executor>(rt
     let mut metrics = cluster.raft(last).metrics();
     wait_for(&mut metrics, |metrics| metrics.leader.is_none()).await;
     let elected = wait_for(&mut metrics, |metrics| metrics.role != Role::Follower);
-    match futures::future::select(
-        Box::pin(elected),
-        Box::pin(rt.sleep(3 * calm().election_timeout)),
-    )
-    .await
-    {
-        Either::Left((metrics, _)) => panic!("it campaigns: {metrics:?}"),
-        Either::Right(_) => {}
-    }
+    let campaigns = rt.timeout(3 * calm().election_timeout, elected).await;
+    assert!(campaigns.is_err(), "it campaigns: {campaigns:?}");
     let led = cluster.raft(last).campaign().await.expect("is elected");
     assert_eq!(led.leader, last);
     cluster.raft(last).write("after".to_owned()).await.expect("writes");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{join_all, select};
+use futures::future::join_all;
 use quorate::rt::yield_now;
 use quorate::{
     At, Body, Config, Executor, LocalNetwork, LocalRaft, MemStore, Message, Raft, Replica,
@@ -109,11 +109,7 @@ async fn start<R: Executor>(rt: &R) -> (Single<Puppet>, Rc<RefCell<Does>>) {
 
 /// The outcome, which comes soon if it comes at all.
 async fn soon<R: Executor, T>(rt: &R, outcome: impl Future<Output = T>) -> T {
-    let late = rt.sleep(Duration::from_secs(30));
-    match select(std::pin::pin!(outcome), std::pin::pin!(late)).await {
-        futures::future::Either::Left((outcome, _)) => outcome,
-        futures::future::Either::Right(_) => panic!("nobody is left waiting"),
-    }
+    rt.timeout(Duration::from_secs(30), outcome).await.expect("nobody is left waiting")
 }
 
 /// Lets the node have as many turns as it has something to do for.

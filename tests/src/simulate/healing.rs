@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
 use quorate::sim::{Crash, NetworkConfig, Sim};
 use quorate::{Executor, NodeId};
 
@@ -167,28 +166,16 @@ pub async fn converges(cluster: &Rc<Cluster>, rt: &Sim, core: &[NodeId]) -> Verd
 
 /// Whether something is so, and it is known in time.
 async fn within(rt: &Sim, deadline: Duration, is_so: impl Future<Output = bool>) -> bool {
-    futures::pin_mut!(is_so);
-    let late = rt.sleep(deadline.saturating_sub(now()));
-    futures::pin_mut!(late);
-    match select(is_so, late).await {
-        Either::Left((is_so, _)) => is_so,
-        Either::Right(_) => false,
-    }
+    rt.timeout(deadline.saturating_sub(now()), is_so).await.unwrap_or(false)
 }
 
 /// The clients get their last answers.
 pub async fn ends(rt: &Sim, clients: Vec<SimTask>, limit: Duration) -> Verdict {
     let deadline = rt.now() + limit;
     for client in clients {
-        let late = rt.sleep_until(deadline);
-        futures::pin_mut!(late);
-        match select(client, late).await {
-            Either::Left((ended, _)) => {
-                ended.map_err(|error| format!("a client: {error}"))?;
-            }
-            Either::Right(_) => {
-                return Err(format!("a client has no answer after {limit:?}"));
-            }
+        match rt.timeout(deadline - rt.now(), client).await {
+            Ok(ended) => ended.map_err(|error| format!("a client: {error}"))?,
+            Err(_) => return Err(format!("a client has no answer after {limit:?}")),
         }
     }
     Ok(())

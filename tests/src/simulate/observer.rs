@@ -364,13 +364,7 @@ impl Observer {
     /// What a node remembers of a replica; none if it doesn't run, or does not answer in a moment.
     pub async fn recall(&self, rt: &Sim, node: NodeId, of: Replica) -> Option<Memory> {
         let inbox = self.inboxes.borrow().get(&node).cloned()?;
-        let recalled = inbox.recall(of);
-        let late = rt.sleep(Duration::from_millis(20));
-        futures::pin_mut!(recalled, late);
-        match futures::future::select(recalled, late).await {
-            futures::future::Either::Left((memory, _)) => memory,
-            futures::future::Either::Right(_) => None,
-        }
+        rt.timeout(Duration::from_millis(20), inbox.recall(of)).await.unwrap_or(None)
     }
 
     /// Whether what a node sends to this one is lost: its disk was put back, and that one does not
