@@ -1,6 +1,7 @@
 //! A replicated counter: the smallest service. `cargo run --example counter`
 //!
-//! To move it to io_uring, change `Tokio` to `Monoio` or `Compio` (and switch that feature on), and nothing else.
+//! To move it to io_uring, change `Tokio` to `Monoio` or `Compio` (and switch that feature on), and
+//! nothing else.
 
 use quorate::prelude::*;
 

@@ -1,7 +1,9 @@
-//! A bug of one's own, found in the simulator: `cargo run --example simulate --features sim`, and with `-- SEED` one of its runs again.
+//! A bug of one's own, found in the simulator: `cargo run --example simulate --features sim`, and
+//! with `-- SEED` one of its runs again.
 //!
-//! An account gets coins from a queue that delivers some of them twice, so it keeps in mind which ones it has got. Its first version forgets something; the
-//! simulation finds out. docs/simulation.md goes through it step by step.
+//! An account gets coins from a queue that delivers some of them twice, so it keeps in mind which
+//! ones it has got. Its first version forgets something; the simulation finds out.
+//! docs/simulation.md goes through it step by step.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,8 @@
 //! Quorate: Raft for Rust services.
 //!
-//! One consensus engine, one TCP transport and one write-ahead log, which run unchanged on tokio, on monoio and on compio. This crate
-//! puts the parts together: its features choose the backends, all of them may be on at once, and none changes what a type means.
+//! One consensus engine, one TCP transport and one write-ahead log, which run unchanged on tokio,
+//! on monoio and on compio. This crate puts the parts together: its features choose the backends,
+//! all of them may be on at once, and none changes what a type means.
 //!
 //! | feature | brings |
 //! | --- | --- |
@@ -94,7 +95,8 @@ pub mod rt {
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "sim")] {
-        /// The simulator: whole clusters on virtual time, a network and disks that do their worst, from a seed.
+        /// The simulator: whole clusters on virtual time, a network and disks that do their worst,
+        /// from a seed.
         pub use quorate_rt_sim as sim;
     }
 }

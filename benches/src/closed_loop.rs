@@ -1,5 +1,5 @@
-//! Closed-loop clients: each waits for the answer to one request before it sends the next. How many requests a second that makes, how
-//! long they take, and what they cost.
+//! Closed-loop clients: each waits for the answer to one request before it sends the next. How many
+//! requests a second that makes, how long they take, and what they cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,7 +11,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::report::{Column, Unit};
 
-/// Of requests within a process one of so many is timed: reading the clock for each would be a good part of what is measured.
+/// Of requests within a process one of so many is timed: reading the clock for each would be a good
+/// part of what is measured.
 const TIMED: u64 = 16;
 
 /// What a load measures.
@@ -66,7 +67,8 @@ impl Load {
         self.answered.iter().map(|client| client.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// Runs the client `number` until the load ends; how long those of its requests took that were timed.
+    /// Runs the client `number` until the load ends; how long those of its requests took that were
+    /// timed.
     pub(crate) async fn client(
         self: Arc<Self>,
         number: usize,
@@ -91,7 +93,8 @@ impl Load {
         Ok(times)
     }
 
-    /// Measures clients that run. `sleep` waits on the runtime of whoever measures; `cpu` is what those who serve have had of the processors.
+    /// Measures clients that run. `sleep` waits on the runtime of whoever measures; `cpu` is what
+    /// those who serve have had of the processors.
     pub(crate) async fn measure<F: Future>(
         self: Arc<Self>,
         duration: Duration,

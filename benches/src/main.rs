@@ -1,7 +1,8 @@
-//! Quorate's benches: the framework against what the machine can do at all, against its peers, and across its runtimes.
+//! Quorate's benches: the framework against what the machine can do at all, against its peers, and
+//! across its runtimes.
 //!
-//! Each bench runs its cells in turn, several times, so that what else the machine does falls on all of them alike, and prints medians.
-//! `elections` measures nothing, and counts on virtual time.
+//! Each bench runs its cells in turn, several times, so that what else the machine does falls on
+//! all of them alike, and prints medians. `elections` measures nothing, and counts on virtual time.
 
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 

@@ -1,5 +1,6 @@
 #![no_main]
-//! What a client of the key-value server sends. The server is a program and no library, so its files are included.
+//! What a client of the key-value server sends. The server is a program and no library, so its
+//! files are included.
 
 #[path = "../../kv/src/request.rs"]
 mod request;

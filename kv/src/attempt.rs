@@ -85,7 +85,8 @@ impl<R: Network> Attempts<R> {
         self.attempt(|raft| raft.write(writes.clone())).await
     }
 
-    /// Gives a reply for each of the first reads, or an error that answers all of them; and the reads that are left.
+    /// Gives a reply for each of the first reads, or an error that answers all of them; and the
+    /// reads that are left.
     pub(crate) async fn read(
         &mut self,
         reads: Vec<Read>,

@@ -1,8 +1,10 @@
-//! One client's connection: reads, cuts out requests, has them executed in runs, and answers with one write.
+//! One client's connection: reads, cuts out requests, has them executed in runs, and answers with
+//! one write.
 //!
-//! Consecutive writes of a pipeline become one replicated command and consecutive reads one look at the state. A run is
-//! awaited before the next begins. So a client sees its own writes, its commands take effect in order, and at most one write is in
-//! flight: one that was refused can be proposed again without overtaking another.
+//! Consecutive writes of a pipeline become one replicated command and consecutive reads one look at
+//! the state. A run is awaited before the next begins. So a client sees its own writes, its
+//! commands take effect in order, and at most one write is in flight: one that was refused can be
+//! proposed again without overtaking another.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,12 +36,12 @@ use crate::write::Batch;
 /// What an idle connection reads into, in bytes: all its buffers while nothing is going on.
 pub(crate) const LEAST_READ_BYTES: usize = 4 << 10;
 
-/// The most that is read at once, in bytes, and with it the longest pipeline that is looked at before answers go out (a single
-/// request may be longer).
+/// The most that is read at once, in bytes, and with it the longest pipeline that is looked at
+/// before answers go out (a single request may be longer).
 const MOST_READ_BYTES: usize = 256 << 10;
 
-/// Answers are sent once they make up this much, in bytes, even if more requests are there. Nothing is read or executed until the
-/// client has taken them.
+/// Answers are sent once they make up this much, in bytes, even if more requests are there. Nothing
+/// is read or executed until the client has taken them.
 const ANSWERS_BYTES: usize = 1 << 20;
 
 /// The client has to take so much of the answers within the stall timeout, in bytes: nine kilobytes
@@ -430,7 +432,8 @@ impl<R: Network> Connection<'_, R> {
             Local::Config(patterns) => info::config(&self.slot.server, &patterns),
             Local::Info(sections) => Reply::Text(info::info(&self.slot.server, &sections)),
             Local::RaftStatus => info::raft_status(&self.slot.server),
-            // They take as long as they take: a large state, or another snapshot to be written first.
+            // They take as long as they take: a large state, or another snapshot to be written
+            // first.
             Local::RaftSnapshot => info::compacted(self.slot.server.raft.snapshot().await),
             Local::RaftPurge => info::compacted(self.slot.server.raft.purge().await),
             Local::RaftTransfer(to) => {

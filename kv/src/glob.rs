@@ -1,4 +1,5 @@
-//! Patterns as KEYS and SCAN take them, with all of Redis' corners: `*`, `?`, `[a-z]`, `[^a]` and `\`.
+//! Patterns as KEYS and SCAN take them, with all of Redis' corners: `*`, `?`, `[a-z]`, `[^a]` and
+//! `\`.
 
 /// The longest pattern, in bytes. It bounds how long one item of it, a class, takes: some 100 µs.
 pub(crate) const MAX_PATTERN_BYTES: usize = 64 << 10;

@@ -44,7 +44,8 @@ pub(crate) fn config<R: Network>(server: &Server<R>, patterns: &[Bytes]) -> Repl
 
 fn settings(max_clients: usize, timeout: Duration, patterns: &[Bytes]) -> Reply {
     let settings = [
-        // Nothing is kept in snapshots of Redis' kind, and every write is in a log before it is answered.
+        // Nothing is kept in snapshots of Redis' kind, and every write is in a log before it is
+        // answered.
         ("save", String::new()),
         ("appendonly", "yes".to_owned()),
         ("appendfsync", "always".to_owned()),
@@ -73,7 +74,8 @@ pub(crate) fn raft_status<R: Network>(server: &Server<R>) -> Reply {
     Reply::Map(facts.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())
 }
 
-/// The answer to RAFT SNAPSHOT and RAFT PURGE: the index up to which there is a snapshot now, or the log is purged.
+/// The answer to RAFT SNAPSHOT and RAFT PURGE: the index up to which there is a snapshot now, or
+/// the log is purged.
 pub(crate) fn compacted(result: Result<LogId, SnapshotError>) -> Reply {
     match result {
         Ok(log_id) => Reply::Integer(log_id.index.cast_signed()),

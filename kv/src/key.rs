@@ -1,16 +1,19 @@
 //! A key and its position in the order of a SCAN.
 //!
-//! A cursor of SCAN is a number, must outlive the key it stands for, and has to be good on every node and after a restart. So the keys
-//! are kept in the order of a fixed hash, their position, and a cursor is the position at which to go on. A key never
-//! moves, so a SCAN sees each key that is there all the time exactly once. Keys of the same position follow each other and are never
-//! parted. The hash is SipHash-2-4, so that nobody finds many of them. The order is part of no format.
+//! A cursor of SCAN is a number, must outlive the key it stands for, and has to be good on every
+//! node and after a restart. So the keys are kept in the order of a fixed hash, their position, and
+//! a cursor is the position at which to go on. A key never moves, so a SCAN sees each key that is
+//! there all the time exactly once. Keys of the same position follow each other and are never
+//! parted. The hash is SipHash-2-4, so that nobody finds many of them. The order is part of no
+//! format.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
 
 use equivalent::{Comparable, Equivalent};
 
-/// How many bits of the hash are the position. Clients that hold a cursor as a double keep all of it.
+/// How many bits of the hash are the position. Clients that hold a cursor as a double keep all of
+/// it.
 pub(crate) const POSITION_BITS: u32 = 53;
 
 /// A key as it is kept, in the order of positions.

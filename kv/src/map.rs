@@ -1,8 +1,10 @@
-//! The keys and values: a persistent ordered map, so that a view of it is its clone, which takes no time however many keys there are.
+//! The keys and values: a persistent ordered map, so that a view of it is its clone, which takes no
+//! time however many keys there are.
 //!
-//! It is parted by position into many trees. Whoever drops the last holder of a tree frees each of its keys, which takes seconds where there
-//! are ten million, and nothing else goes on in the thread meanwhile; a part of them takes milliseconds. Pointers are counted without atomics:
-//! the map and its views stay on the node's thread.
+//! It is parted by position into many trees. Whoever drops the last holder of a tree frees each of
+//! its keys, which takes seconds where there are ten million, and nothing else goes on in the
+//! thread meanwhile; a part of them takes milliseconds. Pointers are counted without atomics: the
+//! map and its views stay on the node's thread.
 
 use std::mem;
 use std::rc::Rc;
@@ -14,15 +16,17 @@ use quorate::rt::yield_now;
 
 use crate::key::{Key, KeyRef, POSITION_BITS};
 
-/// The number of parts, as a power of 2: ten million keys in parts of ten thousand, and the empty map takes 32 KiB.
+/// The number of parts, as a power of 2: ten million keys in parts of ten thousand, and the empty
+/// map takes 32 KiB.
 const PART_BITS: u32 = 10;
 
 /// After so many keys have been dropped, others get their turn: some 300 µs. (A part of a map of
 /// ten million keys takes a millisecond or two.)
 const DROPPED_KEYS: usize = 1 << 11;
 
-/// Values are counted apart from their bytes: to clone a leaf of the tree, as the first write to it does while there is a view, must not allocate
-/// something for each of its values, as the first clone of `Bytes` does.
+/// Values are counted apart from their bytes: to clone a leaf of the tree, as the first write to it
+/// does while there is a view, must not allocate something for each of its values, as the first
+/// clone of `Bytes` does.
 pub(crate) type Part = GenericOrdMap<Key, Rc<Bytes>, RcK>;
 
 /// The map.
@@ -50,7 +54,8 @@ impl Map {
         self.parts[part(key.position)].get(&key).map(Rc::as_ref)
     }
 
-    /// The value, to be changed. It is one of its own then, even if there is a view (its bytes may still be shared).
+    /// The value, to be changed. It is one of its own then, even if there is a view (its bytes may
+    /// still be shared).
     pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut Bytes> {
         let key = KeyRef::new(key);
         self.parts[part(key.position)].get_mut(&key).map(Rc::make_mut)

@@ -1,7 +1,8 @@
 //! What clients get: replies, and their form in RESP2 and RESP3.
 //!
-//! They are written here and not through frames of the crate that reads requests, because those would copy every value
-//! twice: a large one goes out as the very bytes that the state machine holds. The tests read them back with that crate.
+//! They are written here and not through frames of the crate that reads requests, because those
+//! would copy every value twice: a large one goes out as the very bytes that the state machine
+//! holds. The tests read them back with that crate.
 
 use bytes::{Bytes, BytesMut};
 use quorate::codec::Gather;

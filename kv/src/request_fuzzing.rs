@@ -1,11 +1,13 @@
-//! What a fuzz target checks of the request decoder; the target includes this file and `request.rs`.
+//! What a fuzz target checks of the request decoder; the target includes this file and
+//! `request.rs`.
 
 use bytes::BytesMut;
 
 use crate::request::{Decoder, MAX_REQUEST_BYTES, MAX_VALUE_BYTES, ProtocolError, Request};
 
-/// The property of the target `requests`: what comes out of a stream is the same however it is cut into pieces, is no more than went in, and
-/// decodes to the same when it is encoded again. The first byte is the size of the pieces.
+/// The property of the target `requests`: what comes out of a stream is the same however it is cut
+/// into pieces, is no more than went in, and decodes to the same when it is encoded again. The
+/// first byte is the size of the pieces.
 pub(crate) fn requests(data: &[u8]) {
     let Some((step, stream)) = data.split_first() else { return };
     let step = usize::from(*step).max(1);
@@ -28,7 +30,8 @@ pub(crate) fn requests(data: &[u8]) {
     assert_eq!(read(&again, usize::MAX), (taken, None));
 }
 
-/// All requests of a stream, which arrives in pieces of `step` bytes, and the error at which it ends.
+/// All requests of a stream, which arrives in pieces of `step` bytes, and the error at which it
+/// ends.
 fn read(stream: &[u8], step: usize) -> (Vec<Request>, Option<ProtocolError>) {
     let mut decoder = Decoder::default();
     let (mut buffer, mut requests) = (BytesMut::new(), Vec::new());

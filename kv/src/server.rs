@@ -22,7 +22,8 @@ use crate::queue::Queue;
 use crate::store::Store;
 use crate::thread_time::ThreadTime;
 
-/// How long to wait after a failed accept. It fails when the process has no file left, which takes a while to change.
+/// How long to wait after a failed accept. It fails when the process has no file left, which takes
+/// a while to change.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The time from one line of the log to the next while accepts fail.
@@ -127,7 +128,8 @@ impl<R: Network> Server<R> {
         }
     }
 
-    /// Accepts connections, each into a task of its own, for as long as it is polled. Connections go on without it.
+    /// Accepts connections, each into a task of its own, for as long as it is polled. Connections
+    /// go on without it.
     pub(crate) async fn accept(self: Rc<Self>, mut listener: R::Listener) {
         let lines = Limited::new(1, ACCEPT_TOLD);
         loop {

@@ -1,4 +1,5 @@
-//! The store as a snapshot: each key's length (8 bytes, little-endian), the key, its value's length (8) and the value, in the order of the keys.
+//! The store as a snapshot: each key's length (8 bytes, little-endian), the key, its value's length
+//! (8) and the value, in the order of the keys.
 
 use bytes::Bytes;
 use quorate::{Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
@@ -8,8 +9,8 @@ use crate::map::{Map, Part, drop_in_turns};
 use crate::request::MAX_VALUE_BYTES;
 use crate::store::Store;
 
-/// Values from this length on, in bytes, are handed over as they are. A shorter one is copied: to clone it would cost 32 bytes for as long as it
-/// lives, as the first clone of `Bytes` does.
+/// Values from this length on, in bytes, are handed over as they are. A shorter one is copied: to
+/// clone it would cost 32 bytes for as long as it lives, as the first clone of `Bytes` does.
 const LONG_VALUE_BYTES: usize = 256 << 10;
 
 /// The longest key: what any argument of a request may have.
@@ -22,7 +23,8 @@ impl Snapshot for Store {
         Ok(self.values.clone())
     }
 
-    /// Each part is let go of when it is written: what has changed since the view was taken is kept twice no longer than that.
+    /// Each part is let go of when it is written: what has changed since the view was taken is kept
+    /// twice no longer than that.
     async fn write(view: Map, to: &mut SnapshotWriter) -> Result<(), SnapshotError> {
         let mut parts = view.into_parts();
         while let Some(part) = parts.next() {

@@ -1,4 +1,5 @@
-//! Tests of the snapshot: what is written comes back, what is damaged is refused, and nothing takes the thread for long.
+//! Tests of the snapshot: what is written comes back, what is damaged is refused, and nothing takes
+//! the thread for long.
 
 use std::pin::pin;
 

@@ -140,7 +140,8 @@ impl Store {
         self.values.insert(KeyRef::new(key), Bytes::copy_from_slice(value));
     }
 
-    /// The limit decides what the state becomes: a build with another one would differ from its peers.
+    /// The limit decides what the state becomes: a build with another one would differ from its
+    /// peers.
     fn append(&mut self, key: &[u8], more: &[u8]) -> Reply {
         let Some(value) = self.values.get_mut(key) else {
             self.set(key, more);
@@ -149,8 +150,9 @@ impl Store {
         if value.len() + more.len() > MAX_VALUE_BYTES {
             return Reply::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
         }
-        // In place, with room to spare for the next; a copy only where an answer or a view still holds the value. Otherwise a long value that grows
-        // by a byte at a time would be copied for each.
+        // In place, with room to spare for the next; a copy only where an answer or a view still
+        // holds the value. Otherwise a long value that grows by a byte at a time would be copied
+        // for each.
         let mut longer = mem::take(value).try_into_mut().unwrap_or_else(BytesMut::from);
         longer.extend_from_slice(more);
         *value = longer.freeze();

@@ -1,7 +1,8 @@
 //! What is replicated: the writes of clients, and their binary form.
 //!
-//! A write is a byte that tells its kind, and the kind's fields; a key or a value is its length (4 bytes, little-endian)
-//! and its bytes; a list is its length (4) and its items. Writes that a client sent together follow each other in one command.
+//! A write is a byte that tells its kind, and the kind's fields; a key or a value is its length (4
+//! bytes, little-endian) and its bytes; a list is its length (4) and its items. Writes that a
+//! client sent together follow each other in one command.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate::Command;
@@ -192,7 +193,8 @@ fn take_list<T>(
 
 /// Consecutive writes of one client: one command, applied as a whole.
 ///
-/// It is kept in its binary form: the client's side appends to it, and the state machine takes slices of it.
+/// It is kept in its binary form: the client's side appends to it, and the state machine takes
+/// slices of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Writes(Bytes);
 
@@ -232,7 +234,8 @@ impl Batch {
     /// The most writes in a command. It bounds how long applying one takes.
     const MAX_WRITES: usize = 1024;
 
-    /// How long a command may be and still take another write, in bytes. A single write may be as long as a request.
+    /// How long a command may be and still take another write, in bytes. A single write may be as
+    /// long as a request.
     const MAX_BYTES: usize = 1 << 20;
 
     /// Appends a write.

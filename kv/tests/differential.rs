@@ -6,12 +6,15 @@
 //!
 //! What differs on purpose is not sent, or is in [`refused_on_purpose`]:
 //!
-//! * Commands and options that Quorate has not got: expiry, transactions, other types than strings, databases but 0, `COMMAND LIST FILTERBY`.
+//! * Commands and options that Quorate has not got: expiry, transactions, other types than strings,
+//!   databases but 0, `COMMAND LIST FILTERBY`.
 //! * `AUTH`, and `HELLO` with it: Redis takes any password of `default` as long as none is set.
-//! * Limits: 8 MiB for a value, 16 MiB and 32,768 arguments for a request, 64 KiB for a pattern, 4 KiB for the arguments of CONFIG,
-//!   COMMAND and INFO. Redis' are wider.
-//! * What a server tells of itself: `HELLO`'s fields, `INFO`, settings, a client's number, which commands there are.
-//! * Names of commands and subcommands with a NUL, which Redis finds or doesn't, as the hash of its tables, a random one, will have it.
+//! * Limits: 8 MiB for a value, 16 MiB and 32,768 arguments for a request, 64 KiB for a pattern, 4
+//!   KiB for the arguments of CONFIG, COMMAND and INFO. Redis' are wider.
+//! * What a server tells of itself: `HELLO`'s fields, `INFO`, settings, a client's number, which
+//!   commands there are.
+//! * Names of commands and subcommands with a NUL, which Redis finds or doesn't, as the hash of its
+//!   tables, a random one, will have it.
 //! * Orders that Redis leaves open: of KEYS, and of SCAN, whose cursors are opaque.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 

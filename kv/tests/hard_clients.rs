@@ -1,4 +1,5 @@
-//! Clients that are slow, silent or many: the node goes on serving the others, and its memory stays flat.
+//! Clients that are slow, silent or many: the node goes on serving the others, and its memory stays
+//! flat.
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
 
 mod common;
@@ -12,7 +13,8 @@ use common::{Cluster, PATIENCE, until};
 use redis::Connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the memory may grow by for reasons that are not the test's: the log, the allocator, pages touched for the first time.
+/// What the memory may grow by for reasons that are not the test's: the log, the allocator, pages
+/// touched for the first time.
 const MARGIN_BYTES: usize = 32 << 20;
 
 /// A node alone on each runtime, with a client that is served throughout.
@@ -76,7 +78,8 @@ fn clients_that_read_nothing() {
         let pipeline = "GET v\r\n".repeat(10_000);
         let mut silent: Vec<_> = (0..CLIENTS).map(|_| open(cluster)).collect();
         for stream in &mut silent {
-            // Short answers first, which the sockets hold: so that the node comes to read much at once.
+            // Short answers first, which the sockets hold: so that the node comes to read much at
+            // once.
             stream.write_all("PING\r\n".repeat(PINGS).as_bytes()).expect("sends");
             stream.set_write_timeout(Some(Duration::from_millis(200))).expect("can wait");
             let mut sent = 0;

@@ -1,5 +1,6 @@
-//! The promise, tried on real processes: clients write through a real Redis library while the leader is killed again and again, on each
-//! runtime and on a cluster of all three. Whatever was acknowledged is there afterwards, on every node.
+//! The promise, tried on real processes: clients write through a real Redis library while the
+//! leader is killed again and again, on each runtime and on a cluster of all three. Whatever was
+//! acknowledged is there afterwards, on every node.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Cables that are pulled: the nodes are processes in network namespaces of their own. Skipped, with a word, where the machine doesn't
-//! allow namespaces.
+//! Cables that are pulled: the nodes are processes in network namespaces of their own. Skipped,
+//! with a word, where the machine doesn't allow namespaces.
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
@@ -82,7 +82,8 @@ fn a_leader_that_is_cut_off_answers_nobody_and_the_others_go_on() {
     load.end_and_check(&cluster, &[0, 1, 2]);
 }
 
-/// Nothing tells it of the other leader when it goes on: it has to find out for itself that it may have missed one.
+/// Nothing tells it of the other leader when it goes on: it has to find out for itself that it may
+/// have missed one.
 #[test]
 fn a_leader_that_was_stopped_and_cut_off_answers_nothing_old() {
     const CLIENTS: usize = 50;

@@ -1,4 +1,5 @@
-//! What an operator sees of the processes: ready lines, exit codes, refusals, and data that come back.
+//! What an operator sees of the processes: ready lines, exit codes, refusals, and data that come
+//! back.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;

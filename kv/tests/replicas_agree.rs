@@ -1,5 +1,6 @@
-//! The same commands make the same state: random writes of every kind, through all nodes, while leaders are killed; then the states of
-//! the three nodes, on three runtimes, are compared byte by byte, and once more after all have replayed their logs.
+//! The same commands make the same state: random writes of every kind, through all nodes, while
+//! leaders are killed; then the states of the three nodes, on three runtimes, are compared byte by
+//! byte, and once more after all have replayed their logs.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;

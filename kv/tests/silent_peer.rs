@@ -1,4 +1,5 @@
-//! A peer that accepts connections and never says a word: the others go on, and keep nothing for it.
+//! A peer that accepts connections and never says a word: the others go on, and keep nothing for
+//! it.
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
@@ -20,7 +21,8 @@ fn a_peer_that_accepts_and_never_answers_delays_nobody_and_costs_no_memory() {
     const BEFORE_BYTES: usize = 96 << 20;
     /// What the silent one misses.
     const MISSED_BYTES: usize = 160 << 20;
-    /// The log's cache, again, where a leader has changed; what waits for the silent one; what the allocator makes of it.
+    /// The log's cache, again, where a leader has changed; what waits for the silent one; what the
+    /// allocator makes of it.
     const ALLOWED_BYTES: usize = 64 << 20;
     let mut cluster = Cluster::prepare(["tokio", "compio", "monoio"]);
     // It takes all of them to form the cluster, and it is formed when a write is answered.

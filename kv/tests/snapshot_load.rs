@@ -1,5 +1,5 @@
-//! What a snapshot costs those who write meanwhile, and in memory: figures before, while the leader writes one, and while it sends one to
-//! a follower that was away. No election may come of it.
+//! What a snapshot costs those who write meanwhile, and in memory: figures before, while the leader
+//! writes one, and while it sends one to a follower that was away. No election may come of it.
 //!
 //! With a state of 1 GiB, or as many MiB as QUORATE_SNAPSHOT_MIB says:
 //! `cargo test --release -p quorate-kv --test snapshot_load -- --ignored --nocapture`
@@ -29,7 +29,8 @@ const CALM_ANSWERS: usize = 2000;
 /// The longest for one step with the largest state.
 const LONG: Duration = Duration::from_secs(1200);
 
-/// Memory was in use by `before` at most, and by `after` at most since; what it may grow by is much less than a state that is held twice.
+/// Memory was in use by `before` at most, and by `after` at most since; what it may grow by is much
+/// less than a state that is held twice.
 fn assert_flat(what: &str, before: usize, after: usize, state_bytes: usize) {
     let allowed = state_bytes / 2;
     assert!(after < before + allowed, "{what}: from {} to {} MiB", before / MIB, after / MIB);

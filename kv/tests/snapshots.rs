@@ -1,5 +1,5 @@
-//! Snapshots of real processes: the log they stand for is gone from the disk, nodes that have missed it come back by them, and processes
-//! that are killed while one is on its way lose nothing.
+//! Snapshots of real processes: the log they stand for is gone from the disk, nodes that have
+//! missed it come back by them, and processes that are killed while one is on its way lose nothing.
 
 mod common;
 
@@ -34,7 +34,8 @@ fn fact(cluster: &Cluster, node: usize, field: &str) -> u64 {
     })
 }
 
-/// Takes a snapshot on these nodes and purges all that it covers; up to where that is so on all of them.
+/// Takes a snapshot on these nodes and purges all that it covers; up to where that is so on all of
+/// them.
 fn compact(cluster: &Cluster, nodes: &[usize]) -> u64 {
     let compact = |node: &usize| {
         let mut connection = cluster.connect(*node).expect("connects");
@@ -78,8 +79,8 @@ fn segments(cluster: &Cluster, node: usize) -> Vec<String> {
 
 #[test]
 fn the_log_takes_bounded_space_and_a_restart_goes_on_from_the_snapshot() {
-    /// Of 64 MiB: what is kept for peers behind the snapshot (16 MiB), what was applied since the last one and while that was written, the one in use
-    /// and the next.
+    /// Of 64 MiB: what is kept for peers behind the snapshot (16 MiB), what was applied since the
+    /// last one and while that was written, the one in use and the next.
     const SEGMENTS: usize = 5;
     let (mut cluster, leader, _) = cluster(RUNTIMES, &["--snapshot-bytes", "16777216"]);
     let load = Load::start(&cluster);
@@ -126,7 +127,8 @@ fn a_node_that_has_missed_what_is_purged_comes_back_by_a_snapshot() {
     }
 }
 
-/// A cluster in which a snapshot is on its way, and partly there; the leader that sends it, the follower that gets it, and the other.
+/// A cluster in which a snapshot is on its way, and partly there; the leader that sends it, the
+/// follower that gets it, and the other.
 fn in_the_middle_of_a_transfer(runtime: &'static str) -> (Cluster, [usize; 3], Load) {
     let (mut cluster, leader, [away, other]) = cluster([runtime; 3], &[]);
     cluster.kill(away);

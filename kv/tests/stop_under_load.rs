@@ -1,4 +1,5 @@
-//! Nodes that are asked to stop while clients write: what they answer on the way is honest, and they are soon gone.
+//! Nodes that are asked to stop while clients write: what they answer on the way is honest, and
+//! they are soon gone.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
 mod common;
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 use common::Cluster;
 use common::load::Load;
 
-/// What a node promises: a request timeout for what is in flight (3 s), and then nothing takes long. It is far more than that takes here
-/// usually, as the next node leads at once.
+/// What a node promises: a request timeout for what is in flight (3 s), and then nothing takes
+/// long. It is far more than that takes here usually, as the next node leads at once.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
@@ -47,7 +48,8 @@ fn leaders_stop_one_after_the_other(runtimes: [&'static str; 3]) {
     load.end_and_check(&cluster, &[0, 1, 2]);
 }
 
-/// What is in flight at a node alone can't be brought to its end: it must not be said to be refused either.
+/// What is in flight at a node alone can't be brought to its end: it must not be said to be refused
+/// either.
 #[test]
 fn a_leader_without_its_followers_stops_within_its_deadline() {
     let mut cluster = Cluster::start(["tokio", "monoio", "compio"]);

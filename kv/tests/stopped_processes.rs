@@ -1,5 +1,5 @@
-//! Processes that are stopped (SIGSTOP), as by a debugger or a machine that sleeps: they hold their connections and say nothing, and
-//! when they go on they believe what was so before.
+//! Processes that are stopped (SIGSTOP), as by a debugger or a machine that sleeps: they hold their
+//! connections and say nothing, and when they go on they believe what was so before.
 #![cfg(target_os = "linux")] // Where a process' memory can be read.
 #![expect(clippy::disallowed_methods, reason = "processes are real, and so is their time")]
 
@@ -60,7 +60,8 @@ fn a_leader_that_was_stopped_answers_nothing_that_is_not_so_any_more() {
             }
             match answer.starts_with(b"-CLUSTERDOWN ") {
                 true => refused += 1,
-                // A signal takes a moment: the leader may have begun to answer the early ones, who asked before the write, and may be told so.
+                // A signal takes a moment: the leader may have begun to answer the early ones, who
+                // asked before the write, and may be told so.
                 false if number < CLIENTS / 2 && answer == b"$3\r\nold\r\n" => {}
                 false => assert_eq!(answer, b"$3\r\nnew\r\n", "{}", answer.escape_ascii()),
             }
@@ -114,11 +115,13 @@ fn while_both_followers_are_stopped_clients_are_told_so_in_time_and_later_served
 
 #[test]
 fn while_a_follower_is_stopped_its_leader_keeps_nothing_for_it_in_memory() {
-    /// More than the log's cache of 64 MiB and the follower's outbox of 16 MiB, so that all that is to be full is full.
+    /// More than the log's cache of 64 MiB and the follower's outbox of 16 MiB, so that all that is
+    /// to be full is full.
     const BEFORE_BYTES: usize = 96 << 20;
     /// What the follower misses.
     const MISSED_BYTES: usize = 160 << 20;
-    /// What is in flight to the follower (8 MiB), its outbox (16 MiB), and what the allocator makes of it.
+    /// What is in flight to the follower (8 MiB), its outbox (16 MiB), and what the allocator makes
+    /// of it.
     const ALLOWED_BYTES: usize = 64 << 20;
     let (mut cluster, leader, [follower, _]) = cluster(RUNTIMES);
     let mut connection = cluster.connect(leader).expect("connects");

@@ -1,5 +1,5 @@
-//! Disks and state machines that are slow, peers that send too much: what is refused is refused, and what is held stays within the
-//! limits, counted byte by byte.
+//! Disks and state machines that are slow, peers that send too much: what is refused is refused,
+//! and what is held stays within the limits, counted byte by byte.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

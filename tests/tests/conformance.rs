@@ -1,4 +1,5 @@
-//! The suites of `quorate-core`, on what the tests of clusters use: where that itself were wrong, they would prove nothing.
+//! The suites of `quorate-core`, on what the tests of clusters use: where that itself were wrong,
+//! they would prove nothing.
 
 use std::cell::RefCell;
 use std::future::pending;

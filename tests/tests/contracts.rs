@@ -1,4 +1,5 @@
-//! What a node does about a store or a state machine that doesn't do what it must: it stops, and says of nothing that it is applied.
+//! What a node does about a store or a state machine that doesn't do what it must: it stops, and
+//! says of nothing that it is applied.
 
 use bytes::Bytes;
 use quorate::{

@@ -1,4 +1,5 @@
-//! Clusters over the real log and the real transport: files and TCP, on each runtime and on three at once.
+//! Clusters over the real log and the real transport: files and TCP, on each runtime and on three
+//! at once.
 
 use std::io;
 use std::path::Path;
@@ -30,7 +31,8 @@ fn config() -> Config {
     }
 }
 
-/// Binds once the transport before has let the address go, which it does as soon as the runtime gets to it.
+/// Binds once the transport before has let the address go, which it does as soon as the runtime
+/// gets to it.
 async fn bind<R: AsyncRuntime>(rt: &R, address: &str) -> TcpTransport<R> {
     for _ in 0..1000 {
         match TcpTransport::bind(rt, address).await {
@@ -67,7 +69,8 @@ impl<R: AsyncRuntime> Host<R> {
     }
 }
 
-/// Writes until it succeeds; what had an unknown outcome may be there as well, under another number.
+/// Writes until it succeeds; what had an unknown outcome may be there as well, under another
+/// number.
 async fn write(raft: &LocalRaft<Journal>, line: &str) -> String {
     for attempt in 0.. {
         let line = format!("{line}, attempt {attempt}");

@@ -1,5 +1,5 @@
-//! Clients write and read through every node while leaders change and messages are lost, repeated and late; then what they were told is held
-//! against the journals.
+//! Clients write and read through every node while leaders change and messages are lost, repeated
+//! and late; then what they were told is held against the journals.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Whole clusters in the simulator: a fixed set of seeds of every profile. (`cargo run --release -p quorate-tests --bin simulate` runs any others.)
+//! Whole clusters in the simulator: a fixed set of seeds of every profile. (`cargo run --release -p
+//! quorate-tests --bin simulate` runs any others.)
 
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ fn two_seeds_give_two_runs() {
     assert_ne!(run(&short(100)).hash, run(&short(101)).hash);
 }
 
-/// A seed that something else has gone through before is the same: nothing is left over from one run to the next on a thread.
+/// A seed that something else has gone through before is the same: nothing is left over from one
+/// run to the next on a thread.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a simulation runs on another thread")]
 fn a_run_does_not_depend_on_those_before() {

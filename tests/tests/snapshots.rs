@@ -1,4 +1,5 @@
-//! Snapshots of a node's own state: when they are taken, what a restart makes of them, and what goes on while one is written or fails.
+//! Snapshots of a node's own state: when they are taken, what a restart makes of them, and what
+//! goes on while one is written or fails.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! Snapshots on their way from a leader to a follower that its log can't help any more, and what may happen on the way.
+//! Snapshots on their way from a leader to a follower that its log can't help any more, and what
+//! may happen on the way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -120,7 +121,8 @@ impl<R: Executor> Behind<R> {
         seen
     }
 
-    /// The node that was away has all of these, and has applied by itself what the snapshot doesn't cover.
+    /// The node that was away has all of these, and has applied by itself what the snapshot doesn't
+    /// cover.
     async fn caught_up(&self, lines: Vec<String>, applied: usize) {
         let read = self.cluster.raft(self.away).read(|j| (j.entries.clone(), j.applied));
         let (entries, by_itself) = read.await.expect("reads");

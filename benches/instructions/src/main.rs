@@ -1,4 +1,5 @@
-//! The hot paths, one by one, for callgrind to count their instructions: `scripts/instructions` runs this, and compares with the baseline.
+//! The hot paths, one by one, for callgrind to count their instructions: `scripts/instructions`
+//! runs this, and compares with the baseline.
 //!
 //! Without an argument it tells the names of the cases; with one it runs that case.
 
@@ -149,8 +150,8 @@ fn decode(count: u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Encoding records, with their CRCs, and noting their entries in the index and in memory: so many that the memory's allocator, which
-/// threads have used before, hardly matters.
+/// Encoding records, with their CRCs, and noting their entries in the index and in memory: so many
+/// that the memory's allocator, which threads have used before, hardly matters.
 fn log_append(count: u64, bytes: usize) -> Result<()> {
     const APPENDS: u64 = 64;
     let dir = tempfile::tempdir()?;

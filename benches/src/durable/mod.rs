@@ -1,5 +1,5 @@
-//! Three processes on loopback whose disks keep what they acknowledge: `quorate-kv` on each runtime, beside etcd. The same clients load all of
-//! them, through an adapter each.
+//! Three processes on loopback whose disks keep what they acknowledge: `quorate-kv` on each
+//! runtime, beside etcd. The same clients load all of them, through an adapter each.
 
 #[cfg(feature = "compare")]
 mod etcd;
@@ -72,7 +72,8 @@ struct Work {
     duration: Duration,
 }
 
-/// So many keys are written and read: enough for neighbours not to meet, few enough to be there before the first is read.
+/// So many keys are written and read: enough for neighbours not to meet, few enough to be there
+/// before the first is read.
 const KEYS: usize = 256;
 
 /// A connection to a cluster that runs.

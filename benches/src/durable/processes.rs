@@ -44,7 +44,8 @@ impl Processes {
     pub(crate) fn cpu_time(&self) -> Duration {
         let of = |child: &Child| {
             let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-            // After the name, which is in parentheses, the 12th and 13th field: in user mode and in the kernel.
+            // After the name, which is in parentheses, the 12th and 13th field: in user mode and in
+            // the kernel.
             let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
             fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
         };

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs this program again, twice, under callgrind: what the longer run takes beyond the shorter one is the proposals' alone. Not a number where there is
-/// no valgrind.
+/// Runs this program again, twice, under callgrind: what the longer run takes beyond the shorter
+/// one is the proposals' alone. Not a number where there is no valgrind.
 pub(super) fn per_proposal(row: &str, batch: usize) -> Result<f64> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("no valgrind: instructions are not counted");

@@ -1,5 +1,6 @@
-//! The engines alone: three of them on one thread, messages passed by hand, logs in memory. Whatever is to be persisted is so at once, and a proposal
-//! counts when it is committed at the leader and all three have handed it out to be applied.
+//! The engines alone: three of them on one thread, messages passed by hand, logs in memory.
+//! Whatever is to be persisted is so at once, and a proposal counts when it is committed at the
+//! leader and all three have handed it out to be applied.
 //!
 //! An engine is fed a batch of proposals and then run until all is quiet, again and again.
 

@@ -1,4 +1,5 @@
-//! raft-rs' engines. Set as TiKV sets them: pre-vote, check-quorum, and no message of its own to tell followers of a commit.
+//! raft-rs' engines. Set as TiKV sets them: pre-vote, check-quorum, and no message of its own to
+//! tell followers of a commit.
 
 use anyhow::{Result, ensure};
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -10,7 +11,8 @@ use super::{COMMAND, Cluster};
 /// How a batch of commands is proposed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Batch {
-    /// As so many proposals: each may be a client's. What follows on them is sent at once (`batch_append`).
+    /// As so many proposals: each may be a client's. What follows on them is sent at once
+    /// (`batch_append`).
     Proposals,
     /// As one proposal of many entries.
     OneProposal,

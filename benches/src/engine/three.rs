@@ -1,4 +1,5 @@
-//! Three of Quorate's engines, whose messages are passed by hand. What they are to persist is so at once, in a log in memory.
+//! Three of Quorate's engines, whose messages are passed by hand. What they are to persist is so at
+//! once, in a log in memory.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -55,7 +56,8 @@ impl Three {
         Self::restart([(); 3].map(|()| recovered.clone()))
     }
 
-    /// Engines that find this on their disks, where all is applied; the first is elected. (No peer is behind, so that what was there before is not read.)
+    /// Engines that find this on their disks, where all is applied; the first is elected. (No peer
+    /// is behind, so that what was there before is not read.)
     pub(crate) fn restart(recovered: [Recovered; 3]) -> Result<Self> {
         let mut now = Instant::default();
         let member = |(replica, recovered): (Replica, Recovered)| {

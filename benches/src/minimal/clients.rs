@@ -1,4 +1,5 @@
-//! The clients of `minimal`: what they ask for at once, and those on another thread than what they ask.
+//! The clients of `minimal`: what they ask for at once, and those on another thread than what they
+//! ask.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ where
     Ok(count as u64)
 }
 
-/// Measures clients on a thread of tokio's, as an ordinary service has them. `spawn` starts the client of a number there.
+/// Measures clients on a thread of tokio's, as an ordinary service has them. `spawn` starts the
+/// client of a number there.
 pub(super) fn shared(
     work: Work,
     spawn: impl Fn(&Runtime, Arc<Load>, usize) -> JoinHandle<Result<Vec<Duration>>>,

@@ -1,4 +1,5 @@
-//! The limit: clients that exchange a message and a reply with one task over the same queues, without any Raft.
+//! The limit: clients that exchange a message and a reply with one task over the same queues,
+//! without any Raft.
 
 use std::cell::RefCell;
 use std::mem;
@@ -63,7 +64,8 @@ impl Client for LocalClient {
     }
 }
 
-/// Across threads: a vector in a mutex, the waker of the task that looks at it, and a reply for any thread.
+/// Across threads: a vector in a mutex, the waker of the task that looks at it, and a reply for any
+/// thread.
 pub(super) fn shared<R: Executor>(launch: Launch, work: Work) -> Result<Vec<f64>> {
     let queue = Arc::<Mutex<SharedQueue>>::default();
     let server = R::launch(launch, {

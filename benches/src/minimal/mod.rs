@@ -1,4 +1,5 @@
-//! Three nodes in one process, a log in memory, an in-process transport, empty commands: what the consensus itself costs.
+//! Three nodes in one process, a log in memory, an in-process transport, empty commands: what the
+//! consensus itself costs.
 
 mod clients;
 mod limit;

@@ -83,8 +83,9 @@ pub(super) fn run(workers: usize, work: Work) -> Result<Vec<f64>> {
 }
 
 async fn start(network: &Network) -> Result<Raft> {
-    // As in openraft's own benchmark of this workload, but for the timeouts (200 and 2000 there): a machine that is busy for a moment is no reason
-    // to elect another leader, whom the clients would have to look for.
+    // As in openraft's own benchmark of this workload, but for the timeouts (200 and 2000 there): a
+    // machine that is busy for a moment is no reason to elect another leader, whom the clients
+    // would have to look for.
     let config = Config {
         election_timeout_min: 5_000,
         election_timeout_max: 10_000,

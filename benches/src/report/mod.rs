@@ -1,4 +1,5 @@
-//! What all benches have in common: cells that are run in turn, several times, and what is told of them.
+//! What all benches have in common: cells that are run in turn, several times, and what is told of
+//! them.
 
 mod chart;
 mod machine;
@@ -19,7 +20,8 @@ pub(crate) struct Options {
     /// How often each cell is run; the cells take turns. Tables show medians and the spread.
     #[arg(long, default_value_t = 5)]
     pub(crate) runs: usize,
-    /// Runs only rows with one of these names, or, where there is no row of that name, those that contain it.
+    /// Runs only rows with one of these names, or, where there is no row of that name, those that
+    /// contain it.
     #[arg(long)]
     pub(crate) only: Vec<String>,
     /// Writes all that was measured, run by run.
@@ -125,7 +127,8 @@ fn figures_of(cell: &mut Cell, run: usize, repeated: &mut Vec<String>) -> Result
 }
 
 impl Bench {
-    /// Runs all cells in turn, as often as `options` say, prints the table and writes the files that are asked for.
+    /// Runs all cells in turn, as often as `options` say, prints the table and writes the files
+    /// that are asked for.
     pub(crate) fn run(mut self, options: &Options) -> Result<()> {
         let is_named = |part: &String| self.cells.iter().any(|cell| cell.row == *part);
         let (names, parts): (Vec<_>, Vec<_>) = options.only.iter().partition(|part| is_named(part));
@@ -187,7 +190,8 @@ fn progress(line: &str) {
     }
 }
 
-/// Adds the columns that compare. A row that is missing, or that is compared with itself, gives none (not a number).
+/// Adds the columns that compare. A row that is missing, or that is compared with itself, gives
+/// none (not a number).
 fn set_against(rows: &mut [Measured], columns: &mut Vec<Column>, against: &[Against]) {
     for &Against { name, column, rows: others } in against {
         let lower_is_better =

@@ -1,4 +1,5 @@
-//! Sockets and files. Both ends of a connection are on one thread: what is measured is the work, and not how fast the kernel wakes another.
+//! Sockets and files. Both ends of a connection are on one thread: what is measured is the work,
+//! and not how fast the kernel wakes another.
 
 use std::path::Path;
 use std::time::Duration;

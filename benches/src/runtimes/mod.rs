@@ -1,5 +1,6 @@
-//! What each backend costs: the prices of a task, a timer, a wake-up, a socket and a file, by each driver, and in the end of the same cluster on each
-//! of them. One generic program, written against the runtime's traits alone.
+//! What each backend costs: the prices of a task, a timer, a wake-up, a socket and a file, by each
+//! driver, and in the end of the same cluster on each of them. One generic program, written against
+//! the runtime's traits alone.
 
 mod io;
 mod system_calls;
@@ -119,7 +120,8 @@ pub(crate) fn bench(options: &Options) -> Bench {
     }
 }
 
-/// The rows of another bench that tell of a whole cluster on a backend: of a write the time, as all clients together see it, and the CPU time.
+/// The rows of another bench that tell of a whole cluster on a backend: of a write the time, as all
+/// clients together see it, and the CPU time.
 fn of_cluster(name: &str, clients: usize, bench: Bench) -> impl Iterator<Item = Cell> {
     let group = format!("write of three nodes, {name}, {clients} clients");
     bench.cells.into_iter().filter_map(move |mut cell| {
@@ -154,7 +156,8 @@ fn on<R: AsyncRuntime>(work: &Work, driver: Driver) -> Result<Vec<f64>> {
     })?
 }
 
-/// Repeats `batch`, which does so many operations, for so long: the time of one, and what the process has had of the processors for it.
+/// Repeats `batch`, which does so many operations, for so long: the time of one, and what the
+/// process has had of the processors for it.
 async fn measure(
     duration: Duration,
     operations: usize,

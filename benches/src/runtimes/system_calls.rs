@@ -1,4 +1,5 @@
-//! The floor: the same sockets and files by plain system calls on one thread, and two threads that park and unpark each other.
+//! The floor: the same sockets and files by plain system calls on one thread, and two threads that
+//! park and unpark each other.
 
 use std::fs::OpenOptions;
 use std::io::{IoSlice, Read, Write};

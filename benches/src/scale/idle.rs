@@ -1,4 +1,5 @@
-//! Three processes of `quorate-kv` with logs on disk and connections among them, which nobody asks for anything.
+//! Three processes of `quorate-kv` with logs on disk and connections among them, which nobody asks
+//! for anything.
 
 use std::path::Path;
 use std::thread;

@@ -1,4 +1,5 @@
-//! How the cost grows: with the nodes, with the size of a command, with the length of the log; and what a node costs that has nothing to do.
+//! How the cost grows: with the nodes, with the size of a command, with the length of the log; and
+//! what a node costs that has nothing to do.
 
 mod cluster;
 mod groups;

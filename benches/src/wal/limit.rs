@@ -1,4 +1,5 @@
-//! The limit: a plain thread that writes the same content, and nothing else, into a preallocated file and syncs it; or that reads a file.
+//! The limit: a plain thread that writes the same content, and nothing else, into a preallocated
+//! file and syncs it; or that reads a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;

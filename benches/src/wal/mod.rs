@@ -1,4 +1,5 @@
-//! Quorate's write-ahead log on each runtime, beside raft-engine and beside what the file system does at best with the same bytes.
+//! Quorate's write-ahead log on each runtime, beside raft-engine and beside what the file system
+//! does at best with the same bytes.
 
 mod limit;
 mod measure;

@@ -1,4 +1,5 @@
-//! raft-engine, with its default settings, called from one thread: all that is synced at once goes into one of its batches.
+//! raft-engine, with its default settings, called from one thread: all that is synced at once goes
+//! into one of its batches.
 
 use std::path::Path;
 
@@ -77,7 +78,8 @@ impl super::Wal for Wal {
 
     async fn sync(&mut self) -> Result<()> {
         if self.writes_each {
-            // A batch without content is not written, nor anything synced: so even `Engine::sync` does nothing.
+            // A batch without content is not written, nor anything synced: so even `Engine::sync`
+            // does nothing.
             self.batch.put(1, b"synced".to_vec(), Vec::new())?;
         }
         self.engine.write(&mut self.batch, true)?;

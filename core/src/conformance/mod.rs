@@ -39,17 +39,19 @@
 //! # impl LogStore for YourStore {
 //! #     async fn identify(&self, _: NodeId) -> Result<Identity, StoreError> { todo!() }
 //! #     fn cluster(&self) -> Option<ClusterId> { todo!() }
-//! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { Ok(Recovered::default()) }
+//! #     async fn recover(&self, _: GroupId) -> Result<Recovered, StoreError> { todo!() }
 //! #     fn release(&self, _: GroupId) {}
 //! #     async fn remove(&self, _: GroupId) -> Result<(), StoreError> { todo!() }
 //! #     fn append(&self, _: GroupId, _: LogWrite, done: Completion) -> Appended { done.durable() }
-//! #     async fn read(&self, _: GroupId, _: Range<Index>, _: usize) -> Result<Entries, StoreError> {
-//! #         Ok(Entries::default())
-//! #     }
-//! #     async fn draft(&self, _: GroupId) -> Result<Box<dyn SnapshotDraft>, StoreError> { todo!() }
-//! #     async fn snapshot(&self, _: GroupId, _: &SnapshotMeta) -> Result<Box<dyn SnapshotContent>, StoreError> {
-//! #         todo!()
-//! #     }
+//! #     async fn read(
+//! #         &self, _: GroupId, _: Range<Index>, _: usize,
+//! #     ) -> Result<Entries, StoreError> { todo!() }
+//! #     async fn draft(
+//! #         &self, _: GroupId,
+//! #     ) -> Result<Box<dyn SnapshotDraft>, StoreError> { todo!() }
+//! #     async fn snapshot(
+//! #         &self, _: GroupId, _: &SnapshotMeta,
+//! #     ) -> Result<Box<dyn SnapshotContent>, StoreError> { todo!() }
 //! # }
 //! # struct YourTransport;
 //! # impl YourTransport {

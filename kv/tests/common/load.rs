@@ -1,4 +1,5 @@
-//! Clients that write and read through all nodes while a test does harm, and what they were told, held against what is there afterwards.
+//! Clients that write and read through all nodes while a test does harm, and what they were told,
+//! held against what is there afterwards.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +12,12 @@ use redis::{Cmd, Connection, FromRedisValue, RedisResult};
 
 use super::{Cluster, connect_to, until};
 
-/// How long a client waits before it tries another node. The outcome is unknown then. A node that runs answers within 5 s.
+/// How long a client waits before it tries another node. The outcome is unknown then. A node that
+/// runs answers within 5 s.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(6);
 
-/// A counter that all clients increment and read: no answer may be older than one that was there before its question.
+/// A counter that all clients increment and read: no answer may be older than one that was there
+/// before its question.
 const CLOCK: &str = "clock";
 
 /// Clients, two at home on each node.

@@ -1,4 +1,5 @@
-//! Namespaces of Linux, in which a test may mount and cut cables as it likes, and which end with it.
+//! Namespaces of Linux, in which a test may mount and cut cables as it likes, and which end with
+//! it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -13,8 +14,8 @@ const INSIDE: &str = "QUORATE_TEST_NAMESPACES";
 /// The first ways to get namespaces that the machine might allow: as anybody, or as root.
 const WAYS: [&[&str]; 2] = [&["--map-root-user", "--mount", "--net"], &["--mount", "--net"]];
 
-/// Runs the test of this name once more, in a mount and a network namespace of its own. True: this is that run, which does the
-/// work. False: it has been done, or the machine doesn't allow it.
+/// Runs the test of this name once more, in a mount and a network namespace of its own. True: this
+/// is that run, which does the work. False: it has been done, or the machine doesn't allow it.
 pub(crate) fn entered(test: &str) -> bool {
     if env::var_os(INSIDE).is_some() {
         run("ip", &["link", "set", "lo", "up"]);
@@ -85,7 +86,8 @@ pub(crate) fn resize_disk(path: &Path, bytes: u64) {
     run("mount", &arguments);
 }
 
-/// A network: each node in a namespace of its own, with one cable to a switch, for the others, and one to the test, for clients.
+/// A network: each node in a namespace of its own, with one cable to a switch, for the others, and
+/// one to the test, for clients.
 pub(crate) struct Network;
 
 /// Nobody's.
@@ -140,7 +142,8 @@ impl Network {
         ip(&format!("link set peers{} up", node + 1));
     }
 
-    /// What one node sends to another arrives no more, and nobody is told. The other way is not touched.
+    /// What one node sends to another arrives no more, and nobody is told. The other way is not
+    /// touched.
     pub(crate) fn lose(&self, from: usize, to: usize) {
         let (from, to) = (from + 1, to + 1);
         ip(&format!(

@@ -7,7 +7,8 @@ use super::{Cluster, number, status, until};
 /// Keys with their values, in the order of the scan.
 pub(crate) type State = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The state of each node, all at the same place of the log: a write whose client has given it up may still arrive.
+/// The state of each node, all at the same place of the log: a write whose client has given it up
+/// may still arrive.
 pub(crate) fn states(cluster: &Cluster) -> Vec<State> {
     (0..3).for_each(|node| cluster.serves(node));
     until("nothing is applied any more", || {

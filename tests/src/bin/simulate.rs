@@ -6,7 +6,9 @@
 //! $ cargo run --release -p quorate-tests --bin simulate -- --seed 7 --verbose
 //! $ cargo run --release -p quorate-tests --features planted --bin simulate -- --planted all
 //! ```
-#![allow(clippy::disallowed_methods)] // What runs here runs outside of the simulations, on real threads and in real time.
+
+// This code runs outside of simulations, on real threads and in real time.
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;

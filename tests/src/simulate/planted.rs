@@ -1,6 +1,8 @@
 //! Defects that are planted in the code on purpose (`quorate::planted`), and the runs that have
 //! to find them: a check that misses a planted defect is not yet a check.
-#![allow(clippy::disallowed_methods)] // What runs here runs outside of the simulations, on real threads and in real time.
+
+// This code runs outside of simulations, on real threads and in real time.
+#![allow(clippy::disallowed_methods)]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -45,8 +45,8 @@ pub async fn completes_what_was_released<R: Executor, F: StoreFactory<R>>(rt: R,
     scene.reopen().await.check().await;
 }
 
-/// Whatever it held, nothing is left of it but that it is spent, at once and after each opening; and
-/// it can begin anew. Other groups keep what they have.
+/// Whatever it held, nothing is left of it but that it is spent, at once and after each opening;
+/// and it can begin anew. Other groups keep what they have.
 #[doc(hidden)]
 pub async fn removes_groups<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     let mut scene = Scene::open(rt, factory, &[GROUP, OTHER]).await;
