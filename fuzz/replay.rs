@@ -1,11 +1,13 @@
-//! What `cargo test` does with a fuzz target: its property holds for each file of its corpus, and for mutations of those, which are the same
-//! every time. Each crate with a target includes this file in its tests.
+//! The property of a fuzz target holds for every file of its corpus, and for mutations of those
+//! files, which are the same every time. The test `corpus` of each crate with a target includes
+//! this file. Published crates do not contain that test, because the corpora are not in them.
 
 use std::fs;
 use std::path::Path;
 use std::thread;
 
-/// Runs `property` on the corpus of `target`, and on at least so many mutations. Where it panics, the input is printed.
+/// Runs `property` on the corpus of `target`, and on at least that many mutations. If it panics,
+/// the input is printed.
 pub(crate) fn replay(target: &str, mutations: usize, property: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

@@ -14,6 +14,8 @@
 //! | `file` (default) | [`FileStore`] |
 //! | `sim` | [`sim`]: a runtime that simulates hosts, networks and disks, for tests |
 
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(all(
         feature = "tokio",

@@ -46,12 +46,3 @@ fn comes_back<T: Debug + PartialEq>(
         assert!(encoded.is_empty());
     }
 }
-
-#[cfg(test)]
-#[path = "../../fuzz/replay.rs"]
-mod replay;
-
-#[test]
-fn messages_of_the_corpus() {
-    replay::replay("messages", 5000, messages);
-}

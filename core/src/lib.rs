@@ -11,7 +11,11 @@
 //! | `conformance`, a feature | the tests of stores, transports and state machines | no |
 //!
 //! A service depends on the facade, `quorate`, which re-exports the root.
-#![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: what belongs to a core stays on that core.
+
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// No `Send` bounds, on purpose: what belongs to a core stays on that core.
+#![allow(async_fn_in_trait)]
 
 pub mod codec;
 mod config;
@@ -21,7 +25,7 @@ mod encoding;
 pub mod engine;
 mod entries;
 mod error;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hindrance;

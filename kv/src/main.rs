@@ -24,6 +24,8 @@ mod queue;
 mod read;
 mod reply;
 mod request;
+#[cfg(test)]
+mod request_tests;
 mod serve;
 mod server;
 mod settings;
@@ -77,7 +79,8 @@ struct Engine {
 /// When a node takes snapshots.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Snapshots {
-    /// A node takes a snapshot of its state, and purges its log, once so many bytes of it have been applied since the last one.
+    /// A node takes a snapshot of its state, and purges its log, once so many bytes of it have been
+    /// applied since the last one.
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().snapshot_after_bytes)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     snapshot_bytes: u64,

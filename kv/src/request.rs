@@ -1,8 +1,9 @@
 //! What clients send: cuts whole requests out of the bytes that have arrived, within limits.
 //!
-//! The content of a frame is read by the crate `redis-protocol`, which starts from the beginning whenever bytes are missing and
-//! recurses into nested arrays. So a frame is walked here first: each byte once, nothing but arrays of bulk strings, and
-//! every length checked before anything is kept. What is too large is skipped as it comes, so that the connection can go on.
+//! The content of a frame is read by the crate `redis-protocol`, which starts from the beginning
+//! whenever bytes are missing and recurses into nested arrays. So a frame is walked here first:
+//! each byte once, nothing but arrays of bulk strings, and every length checked before anything is
+//! kept. What is too large is skipped as it comes, so that the connection can go on.
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode_range;
@@ -22,7 +23,8 @@ const MAX_ARGUMENTS: i64 = 1 << 20;
 /// request is done in one go, here and there: to read them takes some milliseconds.
 const MAX_EXECUTED_ARGUMENTS: i64 = 1 << 15;
 
-/// The longest argument that is skipped rather than taken for a broken length: Redis' `proto-max-bulk-len`.
+/// The longest argument that is skipped rather than taken for a broken length: Redis'
+/// `proto-max-bulk-len`.
 const MAX_SKIPPED_BYTES: usize = 512 << 20;
 
 /// The longest line: of an inline command, or of a length. As in Redis.
@@ -39,7 +41,8 @@ pub(crate) enum Request {
     Nothing,
 }
 
-/// The bytes are no request, and where the next one begins can't be known: answer with this and close.
+/// The bytes are no request, and where the next one begins can't be known: answer with this and
+/// close.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ProtocolError(pub(crate) String);
 
@@ -52,11 +55,13 @@ impl ProtocolError {
 /// Finds the requests in a connection's bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The arguments that the frame at the front of the buffer still lacks; none between two frames.
+    /// The arguments that the frame at the front of the buffer still lacks; none between two
+    /// frames.
     missing: Option<i64>,
     /// The bytes of that frame which are whole arguments already.
     walked: usize,
-    /// The bytes that the buffer has to hold before the next argument is whole, as far as that is known.
+    /// The bytes that the buffer has to hold before the next argument is whole, as far as that is
+    /// known.
     wanted: usize,
     /// Why the frame is refused. Then nothing of it is kept.
     refusal: Option<String>,
@@ -186,7 +191,8 @@ fn too_large(what: &str, limit: usize) -> String {
     format!("ERR {what} exceeds {} MiB", limit >> 20)
 }
 
-/// The number after the first byte, and how long its line is. `name` and `short_name` are what Redis' errors call it.
+/// The number after the first byte, and how long its line is. `name` and `short_name` are what
+/// Redis' errors call it.
 fn length(
     bytes: &[u8],
     name: &str,
@@ -237,7 +243,8 @@ fn take_inline(buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, ProtocolErro
     let Some(arguments) = split_line(line) else {
         return Err(ProtocolError::new("unbalanced quotes in request"));
     };
-    // A browser can be made to send a form to a local port. Redis, too, hangs up on what looks like HTTP.
+    // A browser can be made to send a form to a local port. Redis, too, hangs up on what looks like
+    // HTTP.
     let http =
         |name: &Bytes| name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:");
     if arguments.first().is_some_and(http) {
@@ -317,7 +324,3 @@ pub(crate) fn parse_integer(text: &[u8]) -> Option<i64> {
     };
     canonical.then_some(number)
 }
-
-#[cfg(test)]
-#[path = "request_tests.rs"]
-mod tests;

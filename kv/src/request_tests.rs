@@ -1,6 +1,8 @@
 //! Tests of the request decoder: what Redis takes, what it refuses, and the limits.
 
-use super::*;
+use bytes::BytesMut;
+
+use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
 
 /// All requests in `bytes` when they arrive in pieces of that size.
 fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Request>, ProtocolError> {
@@ -185,16 +187,6 @@ fn a_claim_reserves_nothing() {
     assert_eq!(decoder.next(&mut buffer), Ok(None));
     assert_eq!(decoder.lacks(&buffer), MAX_VALUE_BYTES + 2);
     assert!(buffer.capacity() < 1 << 16);
-}
-
-#[path = "request_fuzzing.rs"]
-mod fuzzing;
-#[path = "../../fuzz/replay.rs"]
-mod replay;
-
-#[test]
-fn requests_of_the_corpus() {
-    replay::replay("requests", 5000, fuzzing::requests);
 }
 
 #[test]

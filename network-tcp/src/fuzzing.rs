@@ -123,17 +123,3 @@ fn grow<T: std::fmt::Debug + PartialEq>(
     }
     whole
 }
-
-#[cfg(test)]
-#[path = "../../fuzz/replay.rs"]
-mod replay;
-
-#[test]
-fn frames_of_the_corpus() {
-    replay::replay("frames", 5000, frames);
-}
-
-#[test]
-fn handshakes_of_the_corpus() {
-    replay::replay("handshake", 5000, handshake);
-}

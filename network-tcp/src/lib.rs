@@ -43,7 +43,7 @@ mod config;
 mod connection_slots;
 mod dialling;
 mod frame;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;

@@ -22,6 +22,9 @@
 //! * **I/O owns its buffers.** An operation takes a buffer and gives it back, as io_uring needs it.
 //! * **Nothing selects over I/O.** A dropped read may lose bytes and a dropped write may still
 //!   happen, so an operation belongs to a task that runs it to its end.
+
+// docs.rs shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(async_fn_in_trait)] // No `Send` bounds, on purpose: see the rules above.
 
 mod attached;

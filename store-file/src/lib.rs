@@ -12,7 +12,7 @@ mod draft;
 mod early;
 mod folder;
 mod format;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod header;

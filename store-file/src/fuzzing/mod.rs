@@ -272,22 +272,3 @@ fn read_all(rt: &Memory, store: &FileStore<Memory>, group: u64, is: &Recovered) 
     assert!(log_ids.eq(range.map(|index| is.log_meta.log_id(index))));
     entries.to_vec()
 }
-
-#[cfg(test)]
-#[path = "../../../fuzz/replay.rs"]
-mod replay;
-
-#[test]
-fn records_of_the_corpus() {
-    replay::replay("records", 5000, records);
-}
-
-#[test]
-fn snapshots_of_the_corpus() {
-    replay::replay("snapshots", 200, snapshots);
-}
-
-#[test]
-fn recovery_of_the_corpus() {
-    replay::replay("recovery", 1000, recovery);
-}
