@@ -21,14 +21,14 @@ const MAX_ARGUMENTS: i64 = 1 << 20;
 
 /// The most arguments of a request that is executed. Whatever is done with the arguments of one
 /// request is done in one go, here and there: to read them takes some milliseconds.
-const MAX_EXECUTED_ARGUMENTS: i64 = 1 << 15;
+pub(crate) const MAX_EXECUTED_ARGUMENTS: i64 = 1 << 15;
 
 /// The longest argument that is skipped rather than taken for a broken length: Redis'
 /// `proto-max-bulk-len`.
 const MAX_SKIPPED_BYTES: usize = 512 << 20;
 
 /// The longest line: of an inline command, or of a length. As in Redis.
-const MAX_LINE_BYTES: usize = 64 << 10;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// Something a client asks for.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,8 +1,11 @@
 //! Tests of the request decoder: what Redis takes, what it refuses, and the limits.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use crate::request::{Decoder, MAX_VALUE_BYTES, ProtocolError, Request};
+use crate::request::{
+    Decoder, MAX_EXECUTED_ARGUMENTS, MAX_LINE_BYTES, MAX_REQUEST_BYTES, MAX_VALUE_BYTES,
+    ProtocolError, Request, parse_integer,
+};
 
 /// All requests in `bytes` when they arrive in pieces of that size.
 fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Request>, ProtocolError> {
