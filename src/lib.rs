@@ -29,15 +29,42 @@
     allow(rustdoc::broken_intra_doc_links)
 )]
 
-/// The README's program compiles.
-#[cfg(all(doctest, feature = "tokio", feature = "tcp", feature = "file"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+/// The programs of the README and the guide compile and run.
+#[cfg(all(
+    doctest,
+    feature = "tokio",
+    feature = "monoio",
+    feature = "compio",
+    feature = "tcp",
+    feature = "mem",
+    feature = "file",
+    feature = "sim"
+))]
+mod guide {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
 
-/// The programs of the guide compile and run.
-#[cfg(all(doctest, feature = "sim", feature = "tcp", feature = "file", feature = "mem"))]
-#[doc = include_str!("../docs/simulation.md")]
-struct Simulating;
+    #[doc = include_str!("../docs/first-service.md")]
+    struct FirstService;
+
+    #[doc = include_str!("../docs/state-machines.md")]
+    struct StateMachines;
+
+    #[doc = include_str!("../docs/clusters.md")]
+    struct Clusters;
+
+    #[doc = include_str!("../docs/plugging-in.md")]
+    struct PluggingIn;
+
+    #[doc = include_str!("../docs/requests.md")]
+    struct Requests;
+
+    #[doc = include_str!("../docs/testing-services.md")]
+    struct TestingServices;
+
+    #[doc = include_str!("../docs/simulation.md")]
+    struct Simulation;
+}
 
 mod launch;
 
