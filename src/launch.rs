@@ -51,8 +51,8 @@ where
 /// of the caller. It returns the node and the handles. The node is a [`Node`], or an `Rc<Node>` if
 /// tasks that `start` has spawned open more groups. The thread keeps the node until it has
 /// [ended](Node::stopped), and then ends itself, with all of its tasks. Any handle ends the node in
-/// order, by `Raft::shutdown`. When that has returned, the node's store is closed and can be opened
-/// again; the thread may still be ending.
+/// order, by [`Raft::shutdown`](crate::Raft::shutdown). When that has returned, the node's store is
+/// closed and can be opened again; the thread may still be ending.
 ///
 /// ```no_run
 /// use quorate::prelude::*;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quorate::{
     ChangeId, ChangeOptions, ChangeProgress, ChangeWait, ClusterId, Config, Fatal, FileConfig,
-    LogId, Membership, Metrics, Obstacle, PeerMetrics, Replica, Role, SnapshotError, StoreError,
-    TcpConfig, TransferOptions, UnfitTiming, quorum::Voters,
+    GroupState, LogId, Membership, Metrics, Obstacle, PeerMetrics, Replica, Role, SnapshotError,
+    StoreError, TcpConfig, TransferOptions, UnfitTiming, quorum::Voters,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -141,7 +141,7 @@ fn metrics_are_written_as_json() {
                 ..PeerMetrics::default()
             },
         )]),
-        fatal: Some(Fatal::Store(StoreError::Missing(4))),
+        state: GroupState::Failed(Fatal::Store(StoreError::Missing(4))),
         ..Metrics::default()
     };
     let text = serde_json::to_string(&metrics).unwrap();
@@ -182,7 +182,7 @@ fn metrics_are_written_as_json() {
                 "matched": 19, "last_contact": "20ms", "inflight_bytes": 0, "snapshot": null,
             }}),
         ),
-        ("fatal", json!("the log store failed: the log holds no entry 4")),
+        ("state", json!({"failed": "the log store failed: the log holds no entry 4"})),
     ];
     for (field, value) in expected {
         assert_eq!(json[field], value, "{field}");
