@@ -17,7 +17,7 @@ use crate::channel::watch;
 /// use quorate_rt::{Executor, StopSignal};
 ///
 /// # async fn serve() {}
-/// # async fn main<R: Executor>(rt: R) -> io::Result<()> {
+/// # async fn program<R: Executor>(rt: R) -> io::Result<()> {
 /// let stop = StopSignal::listen()?;
 /// let serving = rt.spawn(serve());
 /// stop.received().await;
