@@ -222,9 +222,12 @@ impl<R: Executor, S: LogStore, T: Transport> Node<R, S, T> {
     /// ```no_run
     /// # use quorate_core::{Config, LogStore, Node, StartError, StateMachine, Transport};
     /// # use quorate_rt::Executor;
-    /// # async fn example<R: Executor, S: LogStore, T: Transport, SM: StateMachine + Default>(
+    /// # async fn example<R: Executor, S: LogStore, T: Transport, SM>(
     /// #     node: Node<R, S, T>, config: Config,
-    /// # ) -> Result<(), StartError> {
+    /// # ) -> Result<(), StartError>
+    /// # where
+    /// #     SM: StateMachine<Response: Send> + Default,
+    /// # {
     /// let raft = node.group(7).config(config).open(SM::default()).await?;
     /// # Ok(())
     /// # }
