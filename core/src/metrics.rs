@@ -41,7 +41,8 @@ impl fmt::Display for Role {
 
 /// Whether a group runs on a node, or how it has ended there. It is of one opening of the group: a
 /// group that is opened again has other metrics.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GroupState {
     /// It runs. That includes a group that is stopping in order.
     #[default]
