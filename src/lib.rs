@@ -13,6 +13,7 @@
 //! | `mem` (default) | [`MemStore`], [`LocalNetwork`], [`SharedNetwork`] |
 //! | `file` (default) | [`FileStore`] |
 //! | `sim` | [`sim`]: a runtime that simulates hosts, networks and disks, for tests |
+//! | `conformance` | [`conformance`]: the suites for what a user implements, for tests |
 
 // docs.rs shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -24,7 +25,8 @@
         feature = "tcp",
         feature = "mem",
         feature = "file",
-        feature = "sim"
+        feature = "sim",
+        feature = "conformance"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
@@ -127,6 +129,18 @@ cfg_if::cfg_if! {
         /// The simulator: whole clusters on virtual time, a network and disks that do their worst,
         /// from a seed.
         pub use quorate_rt_sim as sim;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "conformance")] {
+        /// The suites that check a log store, a transport, a state machine or a runtime of one's
+        /// own against its contract. Each is a macro that makes a `#[test]` of each case.
+        pub mod conformance {
+            pub use quorate_core::conformance::{log_store, state_machine, transport};
+            pub use quorate_core::{log_store_suite, state_machine_suite, transport_suite};
+            pub use quorate_rt::{conformance as runtime, conformance_suite as runtime_suite};
+        }
     }
 }
 

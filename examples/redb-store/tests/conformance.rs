@@ -1,0 +1,121 @@
+//! The suite of Quorate, which checks the contract of a log store, on this one: in a file, and on a
+//! disk in memory that loses what was not synced.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use quorate::conformance::log_store::StoreFactory;
+use quorate::conformance::log_store_suite;
+use quorate::{Executor, Launch, StoreError, Tokio};
+use redb::{Builder, StorageBackend};
+use redb_store::RedbStore;
+
+/// A file in a folder of its own.
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+}
+
+impl StoreFactory<Tokio> for File {
+    type Store = RedbStore<Tokio>;
+
+    async fn open(&self, rt: &Tokio) -> RedbStore<Tokio> {
+        loop {
+            match RedbStore::open(rt, self.0.path().join("store.redb")) {
+                // The store before has been dropped, and its thread may still be syncing.
+                Err(StoreError::Locked(_)) => rt.sleep(Duration::from_millis(1)).await,
+                opened => return opened.expect("the store opens"),
+            }
+        }
+    }
+
+    async fn lose_power(&self, _: &Tokio) -> bool {
+        false // A file can't. The disk below can.
+    }
+}
+
+/// What is on a disk: now, and after a loss of power.
+#[derive(Debug, Default)]
+struct Disk {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// How often it was opened. Whoever opened it before can't write any more.
+    opened: u64,
+}
+
+#[derive(Default)]
+struct Memory(Arc<Mutex<Disk>>);
+
+#[derive(Debug)]
+struct Opened {
+    disk: Arc<Mutex<Disk>>,
+    number: u64,
+}
+
+impl Opened {
+    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.disk.lock().expect("no holder panics");
+        match disk.opened == self.number {
+            true => Ok(disk),
+            false => Err(io::Error::other("the power is gone")),
+        }
+    }
+}
+
+impl StorageBackend for Opened {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk()?.now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let begin = offset as usize;
+        out.copy_from_slice(&self.disk()?.now[begin..begin + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk()?.now.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let disk = &mut *self.disk()?;
+        disk.synced.clone_from(&disk.now);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let begin = offset as usize;
+        self.disk()?.now[begin..begin + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl StoreFactory<Tokio> for Memory {
+    type Store = RedbStore<Tokio>;
+
+    async fn open(&self, rt: &Tokio) -> RedbStore<Tokio> {
+        let number = {
+            let mut disk = self.0.lock().expect("no holder panics");
+            disk.opened += 1;
+            disk.opened
+        };
+        let opened = Opened { disk: Arc::clone(&self.0), number };
+        let db = Builder::new().create_with_backend(opened).expect("the database opens");
+        RedbStore::with(rt, db).expect("the store opens")
+    }
+
+    async fn lose_power(&self, _: &Tokio) -> bool {
+        let disk = &mut *self.0.lock().expect("no holder panics");
+        disk.opened += 1;
+        disk.now.clone_from(&disk.synced);
+        true
+    }
+}
+
+log_store_suite!(file, Tokio, Launch::default(), File::new());
+log_store_suite!(memory, Tokio, Launch::default(), Memory::default());
