@@ -200,6 +200,7 @@ mod tests {
         assert!(!is_ready(&mut large) && !is_ready(&mut small));
         queue.give_back(4);
         assert!(!is_ready(&mut small), "it would fit, and is not the first");
+        assert!(!is_ready(&mut room(&queue, 2)), "nor does who comes late overtake them");
         queue.give_back(6);
         assert_eq!(queue.1.get(), 10, "both have it before they are polled");
         assert!(is_ready(&mut small) && is_ready(&mut large));
