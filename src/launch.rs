@@ -54,6 +54,9 @@ where
 /// order, by [`Raft::shutdown`](crate::Raft::shutdown). When that has returned, the node's store is
 /// closed and can be opened again; the thread may still be ending.
 ///
+/// The closure names its result, as in the example, because `?` behind `launch` would leave the
+/// type of the error open.
+///
 /// ```no_run
 /// use quorate::prelude::*;
 /// use quorate::Launch;
