@@ -41,7 +41,8 @@ struct Map {
 
 impl Map {
     fn shard(&self, key: &str) -> &Raft<Shard> {
-        // FNV-1a: the same on all nodes and in all versions of this program. A hasher of std is not.
+        // FNV-1a: the same on all nodes and in all versions of this program. A hasher of std is
+        // not.
         let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });

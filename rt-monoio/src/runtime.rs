@@ -56,8 +56,8 @@ impl Monoio {
     /// # Errors
     /// `Unsupported` where no monoio runtime runs on this thread, or it has no timers (monoio's own
     /// panic message is then on standard error, too). An error that says why if another runtime of
-    /// Quorate runs on this thread, or one that is still ending. The operating system's, if a thread
-    /// for blocking work, or a pair of sockets, is refused.
+    /// Quorate runs on this thread, or one that is still ending. The operating system's, if a
+    /// thread for blocking work, or a pair of sockets, is refused.
     pub fn attach() -> io::Result<Attached<Self>> {
         if let Some(attachment) = local_executor::join("monoio")? {
             return Ok(Attached::new(Self, attachment));

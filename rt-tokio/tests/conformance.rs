@@ -1,5 +1,5 @@
-//! The suite of `quorate-rt`, on tokio: on a runtime of Quorate's, in a program's `LocalRuntime`, and
-//! in a `LocalSet` of a program on many threads.
+//! The suite of `quorate-rt`, on tokio: on a runtime of Quorate's, in a program's `LocalRuntime`,
+//! and in a `LocalSet` of a program on many threads.
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Programs of two versions: which changes of a command's or a state's type a cluster takes while it
-//! runs, and what becomes of the others. All of it is by the default encoding.
+//! Programs of two versions: which changes of a command's or a state's type a cluster takes while
+//! it runs, and what becomes of the others. All of it is by the default encoding.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

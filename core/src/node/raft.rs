@@ -92,8 +92,9 @@ impl<SM: StateMachine> Raft<SM> {
     /// Writes as [`write`](Self::write) does, but waits for room where `write` is refused with
     /// [`Busy`](WriteError::Busy). Those who wait get room in the order in which their futures were
     /// first polled. A command that waits is held by its future, and not by the node: bound how
-    /// many there are. A future that has got room and isn't polled keeps that room. While others wait, `write` is refused with `Busy`, as room goes to them
-    /// first. `Raft` and [`LocalRaft`](crate::LocalRaft) have room, and a line, of their own.
+    /// many there are. A future that has got room and isn't polled keeps that room. While others
+    /// wait, `write` is refused with `Busy`, as room goes to them first. `Raft` and
+    /// [`LocalRaft`](crate::LocalRaft) have room, and a line, of their own.
     ///
     /// Where the leader refuses it for [`Config::max_uncommitted_bytes`], it has had no effect
     /// there. It is tried again after each [`Config::heartbeat_interval`], behind those that have

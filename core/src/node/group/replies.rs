@@ -194,8 +194,8 @@ impl<SM: StateMachine> Replies<SM> {
         taken
     }
 
-    /// Whether nobody waits for anything but a snapshot, a change of leadership or a deadline, for which a node
-    /// that stops does not wait.
+    /// Whether nobody waits for anything but a snapshot, a change of leadership or a deadline, for
+    /// which a node that stops does not wait.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { proposed, reads, placed, ahead, leaderless, unsent, initializing, .. } = self;
         proposed.is_empty()

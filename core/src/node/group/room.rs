@@ -2,9 +2,9 @@
 //! served.
 //!
 //! Whoever waits keeps its command: what is queued stays within
-//! [`Config::max_queued_bytes`](crate::Config::max_queued_bytes), and here each takes some 40 bytes.
-//! Room that becomes free is taken in the name of those who wait, whether or not their tasks are
-//! polled: a task that isn't polled for long holds up no other.
+//! [`Config::max_queued_bytes`](crate::Config::max_queued_bytes), and here each takes some 40
+//! bytes. Room that becomes free is taken in the name of those who wait, whether or not their tasks
+//! are polled: a task that isn't polled for long holds up no other.
 
 use std::collections::VecDeque;
 use std::mem;
