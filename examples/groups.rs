@@ -1,6 +1,7 @@
-//! A map in 16 shards, each of them a Raft group: all nodes share the work of leading.
-//! `cargo run --example groups 1`, and in other terminals `… 2` and `… 3`. Then ask any of them:
+//! A map in 16 shards, each of them a Raft group: all nodes share the work of leading. Three nodes,
+//! each in a terminal, and a client of any of them:
 //!
+//! $ cargo run --example groups 1                                  # and 2, and 3
 //! $ nc localhost 7281
 //! set color blue
 //! ok
@@ -41,8 +42,7 @@ struct Map {
 
 impl Map {
     fn shard(&self, key: &str) -> &Raft<Shard> {
-        // FNV-1a: the same on all nodes and in all versions of this program. A hasher of std is
-        // not.
+        // FNV-1a: the same on all nodes and in all versions of the program. std's hasher is not.
         let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
