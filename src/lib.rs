@@ -95,7 +95,7 @@ pub use quorate_core::{
     Refusal, Situation, StoreState, Transport,
 };
 pub use quorate_rt::{
-    Driver, Either, Elapsed, Executor, Files, Launch, Lines, Network, StopSignal, race,
+    Attached, Driver, Either, Elapsed, Executor, Files, Launch, Lines, Network, StopSignal, race,
 };
 // For the tests, the simulations and the benchmarks of this repository.
 #[doc(hidden)]

@@ -2,7 +2,10 @@
 //! posts them to `/raft` of that peer, batch after batch. The suite in `tests/` checks it against
 //! the contract of [`Transport`].
 //!
-//! Whoever reaches the port can speak as any node: keep it inside a network of your own.
+//! Two things that `TcpTransport` has are left out. Peers don't prove who they are, so whoever
+//! reaches the port can speak as any node: keep it inside a network of your own. And peers don't
+//! tell each other what they remember ([`Inbox::recall`] and [`Inbox::remembered`]), so a node
+//! whose disk was put back to an earlier state is not noticed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
