@@ -86,7 +86,8 @@ pub struct Config {
 
     /// The deadline for each phase of a request; default 3 s. A write or a read waits so long for a
     /// leader to be known, and a write for room on the way to it; once passed on, for the leader's
-    /// answer; and then while the commit index stands still. Then it is refused, except that the
+    /// answer; and then while the commit index stands still. A read whose leader is gone before it
+    /// has answered goes to the next leader. After the time a request is refused, except that the
     /// outcome of a write that was passed on or placed is unknown. Too short: an election fails
     /// what could have succeeded right after. Too long: clients of a cluster without a majority
     /// wait in vain. At least one election timeout.

@@ -503,8 +503,9 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Any error of the framework, for a `main` that passes all of them on.
-#[derive(Debug, Error)]
+/// Any error of the framework, for a `main` that passes all of them on. `Debug` is its text as well,
+/// as that is what a `main` prints that returns it.
+#[derive(Error)]
 pub enum Error {
     /// The runtime, a listener or a file.
     #[error(transparent)]
@@ -557,6 +558,12 @@ pub enum Error {
     /// A [time limit](quorate_rt::Executor::timeout) has passed.
     #[error(transparent)]
     Elapsed(#[from] Elapsed),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// A result with any error of the framework.

@@ -121,6 +121,13 @@ impl fmt::Display for Hindrance {
                 "node {node} was removed from the group: ask another node; its data is kept, and \
                  it can be a member again only with an empty store"
             )?,
+            _ if !self.is_formed && self.waits_for.values().any(|why| *why == Obstacle::Formed) => {
+                write!(
+                    f,
+                    "node {node} has an empty disk, and waits to be let in by the group's leader, \
+                     which does so when the lost disk has been silent for ten election timeouts"
+                )?;
+            }
             _ if !self.is_formed => write!(f, "the cluster of node {node} is not formed yet")?,
             Some(leader) if leader == *node => {
                 write!(f, "node {node} leads, and no quorum has answered it")?;
@@ -195,6 +202,13 @@ mod tests {
         metrics.waits_for = BTreeMap::from([(1, Obstacle::Silent)]);
         let forming = "the cluster of node 2 is not formed yet; node 1: nothing is heard of it";
         assert_eq!(told(&metrics), forming);
+        metrics.waits_for = BTreeMap::from([(1, Obstacle::Formed)]);
+        let empty = "node 2 has an empty disk, and waits to be let in by the group's leader, which \
+             does so when the lost disk has been silent for ten election timeouts; node 1: it is a \
+             member of the group, which was formed before this disk was empty: the group's leader \
+             has to let this disk in";
+        assert_eq!(told(&metrics), empty);
+        metrics.waits_for = BTreeMap::from([(1, Obstacle::Silent)]);
         metrics.membership = Some(founded(&[1, 2, 3]));
         let leaderless =
             "node 2 is a follower in term 3; node 1: nothing is heard of it; node 3 answers";

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::identity::{ClusterId, Replica};
 use crate::quorum::Voters;
@@ -38,13 +38,15 @@ pub use self::target::{Member, MemberRole, Target};
 /// replica of one node, and never more than these two of a node.
 ///
 /// A clone is a reference: configurations travel with messages and writes, and are seldom new.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Parts")]
+///
+/// Serde writes it, but for the id of the cluster, which is to be kept from strangers.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Membership(Arc<Parts>);
 
 /// What a configuration consists of.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Parts {
+    #[serde(skip)]
     pub(crate) cluster: ClusterId,
     pub(crate) founders: BTreeSet<NodeId>,
     pub(crate) members: BTreeMap<Replica, String>,
@@ -336,14 +338,6 @@ impl Membership {
 impl Serialize for Membership {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         Parts::serialize(&self.0, to)
-    }
-}
-
-impl TryFrom<Parts> for Membership {
-    type Error = String;
-
-    fn try_from(parts: Parts) -> Result<Self, String> {
-        Self::assemble(parts)
     }
 }
 

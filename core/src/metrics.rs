@@ -89,8 +89,8 @@ impl fmt::Display for GroupState {
 /// What a group tells of itself on one of its nodes. It is a watch, published at the end of each
 /// turn of the group in which something changed. "It" is the node's replica of the group.
 ///
-/// Serde writes them, for a dashboard: replicas, the ids of clusters and changes, durations and
-/// errors as text. The [`ClusterId`] is among them, which is to be kept from strangers.
+/// Serde writes them, for a dashboard: replicas, the ids of changes, durations and errors as text.
+/// What it writes can be shown to anybody: the [`ClusterId`] is not among it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Metrics {
     /// The node.
@@ -100,6 +100,7 @@ pub struct Metrics {
     /// How often the node has started on this store.
     pub boot: u64,
     /// The cluster that the store belongs to; none before its first group is formed.
+    #[serde(skip)]
     pub cluster: Option<ClusterId>,
     /// While the group is being formed, and while the empty disk of a node waits to be let in: why
     /// each of the other nodes of the list is waited for.

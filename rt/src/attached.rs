@@ -31,15 +31,15 @@ pub trait Attachment {
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()>>>;
 }
 
-impl<R> Attached<R> {
+impl<R: Clone> Attached<R> {
     /// For a backend.
     pub fn new(rt: R, attachment: impl Attachment + 'static) -> Self {
         Self { rt, attachment: Box::new(attachment) }
     }
 
     /// The runtime: what stores, transports and nodes are started on.
-    pub fn rt(&self) -> &R {
-        &self.rt
+    pub fn rt(&self) -> R {
+        self.rt.clone()
     }
 
     /// Detaches, and waits for the file operations and the blocking work that have begun. With the

@@ -30,6 +30,8 @@ on_each_runtime!(
     a_campaign_is_refused_with_the_reason,
     a_leader_steps_down_when_it_is_told_to,
     those_who_wait_are_told_of_the_end,
+    a_read_whose_leader_dies_is_answered_by_the_next,
+    reads_are_answered_while_leaders_stop_one_after_the_other,
 );
 
 fn next(id: NodeId) -> NodeId {
@@ -383,4 +385,36 @@ async fn those_who_wait_are_told_of_the_end<R: Executor>(rt: R) {
     assert!(matches!(refused, Err(TransferError::Fatal(fatal)) if store(&fatal)));
     assert!(matches!(raft.campaign().await, Err(CampaignError::Fatal(fatal)) if store(&fatal)));
     assert!(matches!(raft.step_down().await, Err(StepDownError::Fatal(fatal)) if store(&fatal)));
+}
+
+async fn a_read_whose_leader_dies_is_answered_by_the_next<R: Executor>(rt: R) {
+    let (mut cluster, leader) = formed(&rt).await;
+    let follower = cluster.raft(next(leader));
+    cluster.crash(leader);
+    assert_eq!(leads(&follower).map(|led| led.leader), Some(leader), "it is not missed yet");
+    let read = follower.read(|journal: &Journal| journal.entries.clone());
+    assert_eq!(read.await.expect("the next leader answers"), ["begin"]);
+    assert_ne!(leads(&follower).map(|led| led.leader), Some(leader));
+}
+
+async fn reads_are_answered_while_leaders_stop_one_after_the_other<R: Executor>(rt: R) {
+    let (mut cluster, _) = formed(&rt).await;
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        let reader = cluster.raft(next(leader));
+        let (stop, mut stopped) = futures::channel::oneshot::channel::<()>();
+        let reads = rt.spawn(async move {
+            let mut count = 0;
+            while stopped.try_recv() == Ok(None) {
+                reader.read(|_: &Journal| ()).await.expect("is answered");
+                count += 1;
+            }
+            count
+        });
+        cluster.stop(leader).await;
+        cluster.leader().await;
+        drop(stop);
+        assert!(reads.await.expect("no panic") > 0);
+        cluster.restart(leader).await;
+    }
 }

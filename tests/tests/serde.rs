@@ -148,7 +148,6 @@ fn metrics_are_written_as_json() {
     let json: Value = serde_json::from_str(&text).unwrap();
     let expected = [
         ("replica", json!("1/010000000000abcd")),
-        ("cluster", json!("00000000000000000000000000000005")),
         (
             "waits_for",
             json!({
@@ -189,12 +188,13 @@ fn metrics_are_written_as_json() {
     }
     let address = json["membership"]["members"]["3/030000000000abcd"].as_str();
     assert_eq!(address, Some("node-3:7001"));
+    let secret = [ClusterId(u128::MAX - 1).to_string(), ClusterId(5).to_string()];
+    assert!(!secret.iter().any(|secret| text.contains(secret)), "strangers may read it: {text}");
 }
 
 #[test]
 fn what_metrics_consist_of_is_read_again() {
     let membership = membership();
-    round_trip(&membership);
     let target = membership.target().with_voter(4, "d").unwrap().with_learner(5, "e").unwrap();
     round_trip(&target);
     let json = round_trip(&membership.plan(&target, Some(1)).unwrap());
@@ -203,20 +203,4 @@ fn what_metrics_consist_of_is_read_again() {
     round_trip(&ChangeOptions { follows: Some(ChangeId(u128::MAX)), ..ChangeOptions::default() });
     round_trip(&Some(PeerMetrics::default()));
     round_trip(&Voters::joint([replica(1), replica(2)], [replica(1)]));
-}
-
-#[test]
-fn a_membership_that_cannot_be_one_is_not_read() {
-    let mut json = serde_json::to_value(membership()).unwrap();
-    let unsorted = json!(["3/030000000000abcd", "1/010000000000abcd", "1/010000000000abcd"]);
-    json["voters"]["incoming"] = unsorted;
-    let read: Membership = serde_json::from_value(json.clone()).unwrap();
-    assert_eq!(read.voters().incoming(), [replica(1), replica(3)]);
-
-    json["voters"]["incoming"] = json!(["9/1"]);
-    let error = serde_json::from_value::<Membership>(json.clone()).unwrap_err();
-    assert_eq!(error.to_string(), "replica 9/0000 votes and is no member");
-    json["voters"]["incoming"] = json!(["9"]);
-    let error = serde_json::from_value::<Membership>(json).unwrap_err();
-    assert_eq!(error.to_string(), "\"9\" is no replica");
 }

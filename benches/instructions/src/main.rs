@@ -132,7 +132,7 @@ async fn attached<R: Executor>(
     at_once: usize,
 ) -> Result<()> {
     let attached = attach()?;
-    writes(attached.rt().clone(), at_once).await?;
+    writes(attached.rt(), at_once).await?;
     attached.close().await;
     Ok(())
 }

@@ -42,9 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Monoio::attach()?; // To the runtime that runs this.
     let node = Node::builder(id as u64)
-        .log_store(FileStore::open(attached.rt(), format!("data/counters-{id}")).await?)
-        .transport(TcpTransport::bind(attached.rt(), address).await?)
-        .start(attached.rt())
+        .log_store(FileStore::open(&attached.rt(), format!("data/counters-{id}")).await?)
+        .transport(TcpTransport::bind(&attached.rt(), address).await?)
+        .start(&attached.rt())
         .await?;
     // A handle for this thread alone: no atomics, and no wake-ups of other threads.
     let raft = node.group(0).open_local(Counters::default()).await?;

@@ -21,9 +21,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Compio::attach()?; // To the runtime that runs this.
     let node = Node::builder(id as u64)
-        .log_store(FileStore::open(attached.rt(), format!("data/jobs-compio-{id}")).await?)
-        .transport(TcpTransport::bind(attached.rt(), address).await?)
-        .start(attached.rt())
+        .log_store(FileStore::open(&attached.rt(), format!("data/jobs-compio-{id}")).await?)
+        .transport(TcpTransport::bind(&attached.rt(), address).await?)
+        .start(&attached.rt())
         .await?;
     let raft = node.group(0).open(Queue::default()).await?;
     raft.initialize((1..).zip(MEMBERS)).await?; // The first time it waits until all are there.

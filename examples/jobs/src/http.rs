@@ -48,7 +48,7 @@ fn answer(written: Result<Response, WriteError>) -> Answer {
         WriteError::NotLeader { .. } | WriteError::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
         WriteError::Busy => StatusCode::TOO_MANY_REQUESTS,
         WriteError::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        WriteError::Command(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        WriteError::Command(_) => StatusCode::UNPROCESSABLE_ENTITY,
         WriteError::Fatal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, [("retry-after", "1")], error.to_string()).into_response()

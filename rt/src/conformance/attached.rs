@@ -158,7 +158,7 @@ pub fn a_lock_is_free_after_a_program_that_has_not_closed<P: Program>(launch: La
     for _ in 0..2 {
         let program = async || {
             let attached = P::attach().unwrap();
-            let rt = attached.rt().clone();
+            let rt = attached.rt();
             let (locked, is_locked) = oneshot::channel();
             let path = path.clone();
             let holds = rt.clone().spawn(async move {
@@ -189,7 +189,7 @@ pub fn attaching_without_a_program_is_an_error<P: Program>(_: Launch) {
 pub fn what_is_called_after_the_end_says_so<P: Program>(launch: Launch) {
     let program = async || {
         let attached = P::attach().unwrap();
-        let rt = attached.rt().clone();
+        let rt = attached.rt();
         attached.close().await;
         catch_unwind(AssertUnwindSafe(|| drop(rt.spawn_blocking(|| ())))).is_err()
     };
@@ -199,7 +199,7 @@ pub fn what_is_called_after_the_end_says_so<P: Program>(launch: Launch) {
 pub fn files_are_written_from_a_task_of_the_program<P: Program>(launch: Launch) {
     let program = async || {
         let attached = P::attach().unwrap();
-        let scratch = Scratch::new(attached.rt()).await;
+        let scratch = Scratch::new(&attached.rt()).await;
         let file = attached.rt().open(&scratch.path("file"), OpenMode::CreateNew).await.unwrap();
         file.write_durably_at(vec!["written".into()], 0).await.unwrap();
         drop(file);

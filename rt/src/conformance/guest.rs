@@ -94,7 +94,7 @@ impl<P: Program> Executor for Guest<P> {
     {
         let outcome = P::run(options, async || {
             let attached = P::attach().expect("it attaches");
-            let main = main(Self { rt: attached.rt().clone() });
+            let main = main(Self { rt: attached.rt() });
             let outcome = AssertUnwindSafe(main).catch_unwind().await;
             attached.close().await;
             outcome

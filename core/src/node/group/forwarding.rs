@@ -1,11 +1,12 @@
-//! The way of writes to the leader, on a node that does not lead. What the leader or the way to it
-//! has no room for is kept here: it was sent to nobody, so that its outcome is certain, and it can
-//! be sent to the next leader just as well (R20).
+//! The way of requests to the leader, on a node that does not lead. Writes that the leader or the
+//! way to it has no room for are kept here: they were sent to nobody, so that their outcome is
+//! certain, and they can be sent to the next leader just as well (R20). Reads whose leader has gone
+//! are kept for the next one, too.
 
 use quorate_rt::{Executor, Instant};
 
 use super::Group;
-use super::mailbox::{LocalRequest, Request};
+use super::mailbox::{LocalRead, LocalRequest, Request};
 use crate::engine::Ticket;
 use crate::error::WriteError;
 use crate::log_store::LogStore;
@@ -16,16 +17,32 @@ use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
 impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T> {
-    /// Whether no leader is known that takes commands: one that has told another voter to take over
-    /// takes none.
-    fn awaits_leader(&self) -> bool {
-        self.engine.leader().is_none() || self.engine.hands_over()
+    /// Whether no leader is known that takes requests: one that has told another voter to take over
+    /// takes none, nor does one that has just refused a read, as it leads no more.
+    fn awaits_leader(&self, now: Instant) -> bool {
+        self.engine.leader().is_none()
+            || self.engine.hands_over()
+            || self.asks_again_at().is_some_and(|at| now < at)
+    }
+
+    /// When the leader of this term, which has refused a read, is to be asked again.
+    pub(super) fn asks_again_at(&self) -> Option<Instant> {
+        let (term, at) = self.refused?;
+        (term == self.engine.hard_state().term).then_some(at)
+    }
+
+    /// Keeps a read whose leader is gone, or was none, for the next leader. The present one is asked
+    /// again after a heartbeat interval, as the next may be elected by then.
+    pub(super) fn ask_again(&mut self, now: Instant, until: Instant, read: LocalRead<SM>) {
+        let at = now + self.engine.config().heartbeat_interval;
+        self.refused = Some((self.engine.hard_state().term, at));
+        self.replies.borrow_mut().leaderless.push(until, Request::Read(read));
     }
 
     /// Takes a request, or keeps it until then, at the latest: until a leader is known, and until
     /// there is room on the way to it.
     pub(super) fn pass_on(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
-        if self.awaits_leader() {
+        if self.awaits_leader(now) {
             self.replies.borrow_mut().leaderless.push(until, request);
             return;
         }
@@ -36,14 +53,14 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             {
                 self.replies.borrow_mut().unsent.push(until, request);
             }
-            _ => self.take_at_once(now, request),
+            _ => self.take_at_once(now, until, request),
         }
     }
 
     /// Gives the engine a request. What a write takes of the room on the way to the leader counts
     /// for the next one.
-    fn take_at_once(&mut self, now: Instant, request: LocalRequest<SM>) {
-        self.take(now, request);
+    fn take_at_once(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
+        self.take(now, until, request);
         if self.engine.role() != Role::Leader {
             self.propose(now);
         }
@@ -61,7 +78,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     /// Lets those go that have waited, as far as they can now, and refuses those that have waited
     /// for too long.
     pub(super) fn release(&mut self, now: Instant) {
-        if !self.awaits_leader() {
+        if !self.awaits_leader(now) {
+            self.refused = None;
             self.release_unsent(now);
             let leaderless = self.replies.borrow_mut().leaderless.drain();
             for (until, request) in leaderless {
@@ -82,7 +100,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 _ => true,
             });
             let Some(request) = first else { return };
-            self.take_at_once(now, request);
+            // It is a write, which waits for as long as the leader's answer takes.
+            self.take_at_once(now, now, request);
         }
     }
 

@@ -104,6 +104,8 @@ pub(super) struct Group<R: Executor, SM: StateMachine, S, T> {
     wall_at: Instant,
     /// Until when the commit index must have risen, as long as somebody waits for that.
     stalled_at: Option<Instant>,
+    /// The leader of this term has refused a read, and is not asked before then.
+    refused: Option<(Term, Instant)>,
     /// It was told to stop.
     stopping: Option<Stopping>,
 }
@@ -269,6 +271,7 @@ pub(super) fn open<R: Executor, SM: StateMachine, S: LogStore, T: Transport>(
         waits: Waits::default(),
         changes: Changes::default(),
         stalled_at: None,
+        refused: None,
         stopping: None,
     };
     mailbox.raise(); // Its first turn arms its timer.

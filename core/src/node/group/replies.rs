@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
+use quorate_rt::Instant;
+
 use super::admin::Answer;
 use super::alarms::Alarms;
 use super::deadline_queue::DeadlineQueue;
@@ -19,8 +21,8 @@ use crate::types::{Index, LogId};
 pub(crate) struct Replies<SM: StateMachine> {
     /// Writes that the engine has, by ticket.
     pub(crate) proposed: Waiting<Reply<SM>>,
-    /// Reads that the engine has, by ticket.
-    pub(crate) reads: Waiting<LocalRead<SM>>,
+    /// Reads that the engine has, by ticket, and until when each may wait for a leader's word.
+    pub(crate) reads: Waiting<(Instant, LocalRead<SM>)>,
     /// Writes that have their place in the log, by index: those of each leadership, of which there
     /// is mostly one. One stays without writes, to be used again, until the group rests.
     placed: Vec<VecDeque<(LogId, Reply<SM>)>>,
@@ -233,7 +235,7 @@ impl<SM: StateMachine> Replies<SM> {
         let Self { mut proposed, mut reads, placed, ahead, mut leaderless, mut unsent, .. } = self;
         let placed = placed.into_iter().flatten().map(|(_, reply)| reply);
         placed.chain(proposed.drain()).for_each(|reply| reply.answer(Err(WriteError::Unknown)));
-        let reads = reads.drain().chain(ahead.into_values().flatten());
+        let reads = reads.drain().map(|(_, read)| read).chain(ahead.into_values().flatten());
         reads.for_each(|read| read(Err(end.into())));
         unsent.drain().chain(leaderless.drain()).for_each(|(_, request)| refuse(request, end));
     }

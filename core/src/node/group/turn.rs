@@ -73,7 +73,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             let expired = self.replies.borrow_mut().leaderless.pop_expired(now);
             let Some(request) = expired else { break };
             // The engine refuses it, or knows of a leader since a moment ago.
-            self.take(now, request);
+            self.take(now, now, request);
         }
         self.propose(now);
         self.ask_for_changes(now);
@@ -183,17 +183,18 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             Request::Read(_) => self.engine.role() != Role::Leader,
             Request::Admin(_) | Request::Deliver(_) => false,
         };
+        let until = now + self.engine.config().request_timeout;
         if self.stopping.is_some() && !is_message {
             refuse(request, &End::Shutdown);
         } else if waits {
-            let until = now + self.engine.config().request_timeout;
             self.pass_on(now, until, request);
         } else {
-            self.take(now, request);
+            self.take(now, until, request);
         }
     }
 
-    pub(super) fn take(&mut self, now: Instant, request: LocalRequest<SM>) {
+    /// Takes a request, which has an answer to wait for until then.
+    pub(super) fn take(&mut self, now: Instant, until: Instant, request: LocalRequest<SM>) {
         match request {
             Request::Deliver(message) if message.group != self.group => {
                 self.liveness.route(*message);
@@ -207,7 +208,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 self.proposing.push(command);
             }
             Request::Read(read) => {
-                let ticket = self.replies.borrow_mut().reads.push(read);
+                let ticket = self.replies.borrow_mut().reads.push((until, read));
                 self.engine.step(now, Input::Read { ticket });
             }
             Request::Admin(admin) => self.administer(now, *admin),
@@ -332,7 +333,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         };
         self.publish(membership);
         self.answer_changes(now);
-        self.answer(proposals, &mut refused, reads);
+        self.answer(now, proposals, &mut refused, reads);
         // After the answers: a write must be known to be placed before it is applied.
         if let Some(snapshot) = restore {
             self.restore(snapshot, false);
@@ -361,6 +362,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             leads_at,
             rings_at,
             forwarding_at,
+            self.asks_again_at(),
             self.stalled_at,
             stop_at,
             waits_at,
@@ -439,6 +441,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     fn answer(
         &mut self,
+        now: Instant,
         proposals: &mut Vec<(Range<Ticket>, Proposal)>,
         refused: &mut Vec<(Ticket, String)>,
         reads: &mut Vec<(Ticket, ReadOutcome)>,
@@ -467,12 +470,15 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         }
         drop(replies); // A read runs code of whoever waits for it, if only to drop it.
         for (ticket, outcome) in reads.drain(..) {
-            let read = self.replies.borrow_mut().reads.take(ticket);
+            let (until, read) = self.replies.borrow_mut().reads.take(ticket);
             match outcome {
                 ReadOutcome::At(index) if index > self.engine.committed() => {
                     self.replies.borrow_mut().await_commit(index, read);
                 }
                 ReadOutcome::At(index) => self.applying.read(index, read),
+                ReadOutcome::NotLeader if now < until && self.stopping.is_none() => {
+                    self.ask_again(now, until, read);
+                }
                 ReadOutcome::NotLeader => read(Err(self.refusals.of_read())),
             }
         }
