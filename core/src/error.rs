@@ -503,8 +503,8 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Any error of the framework, for a `main` that passes all of them on. `Debug` is its text as well,
-/// as that is what a `main` prints that returns it.
+/// Any error of the framework, for a `main` that passes all of them on. `Debug` is its text as
+/// well, as that is what a `main` prints that returns it.
 #[derive(Error)]
 pub enum Error {
     /// The runtime, a listener or a file.

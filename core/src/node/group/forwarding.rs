@@ -31,8 +31,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         (term == self.engine.hard_state().term).then_some(at)
     }
 
-    /// Keeps a read whose leader is gone, or was none, for the next leader. The present one is asked
-    /// again after a heartbeat interval, as the next may be elected by then.
+    /// Keeps a read whose leader is gone, or was none, for the next leader. The present one is
+    /// asked again after a heartbeat interval, as the next may be elected by then.
     pub(super) fn ask_again(&mut self, now: Instant, until: Instant, read: LocalRead<SM>) {
         let at = now + self.engine.config().heartbeat_interval;
         self.refused = Some((self.engine.hard_state().term, at));
