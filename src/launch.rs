@@ -112,6 +112,7 @@ where
     E: From<Error> + Send + 'static,
 {
     let (started, handles) = oneshot::channel();
+    let (taken, are_taken) = oneshot::channel();
     let main = async move |rt: R| {
         // In a task, so that a panic becomes an error.
         let task = rt.spawn({
@@ -125,6 +126,8 @@ where
         };
         if started.send(result).is_ok()
             && let Some(node) = node
+            // Sent is not received: nobody may be left who could end the node.
+            && are_taken.await.is_ok()
         {
             // Its handles and the log tell how it has ended.
             let _ = node.borrow().stopped().await;
@@ -132,7 +135,10 @@ where
     };
     let thread = R::launch(options, main).map_err(Error::Io)?;
     match handles.await {
-        Ok(result) => result,
+        Ok(result) => {
+            let _ = taken.send(());
+            result
+        }
         // There is no runtime, so the thread is at its end, and the join waits for nothing.
         Err(oneshot::Canceled) => Err(E::from(match thread.join() {
             Ok(Ok(())) => Error::Task(TaskError::Cancelled),

@@ -122,6 +122,10 @@ impl Executor for Compio {
         if local_executor::is_running() {
             return Err(io::Error::other("a runtime runs on this thread already"));
         }
+        if Runtime::try_current().is_some() {
+            let reason = "this thread runs in a compio runtime already: use `Compio::attach`";
+            return Err(io::Error::other(reason));
+        }
         let threads = BlockingThreads::start()?;
         let runtime = match options.driver {
             Driver::Uring => start(DriverType::IoUring)?,
@@ -165,7 +169,9 @@ impl Files for Compio {
 
     async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
         let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
+        let file = offload(self, move || blocking::lock_file(&path)).await?;
+        let after_operations = local_executor::after_operations();
+        Ok(FileLock::new(file, move |what| after_operations(what)))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
-use futures::future::join;
+use futures::future::try_join;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::UnixStream;
 use monoio::time::TimeDriver;
@@ -106,7 +106,8 @@ impl DriverPass {
         // has looked at completions only. By the second time that one has had its turn.
         for _ in 0..2 {
             // The read first: where monoio polls, a read that has its byte waits for nothing.
-            let _ = join(self.read.read(vec![0]), self.write.write(vec![0])).await;
+            let read = async { self.read.read(vec![0]).await.0 };
+            let _ = try_join(read, async { self.write.write(vec![0]).await.0 }).await;
         }
     }
 }
@@ -177,8 +178,14 @@ impl Executor for Monoio {
             })?,
         };
         let main = async { main(Self).await };
-        let outcome = runtime.block_on(local_executor::run(threads, main, monoio::time::sleep));
+        let run = local_executor::run(threads, main, monoio::time::sleep);
+        // It catches what `main` panics with: a panic of monoio's comes before it.
+        let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));
         drop(runtime);
+        let Ok(outcome) = outcome else {
+            let reason = "this thread runs in a monoio runtime already: use `Monoio::attach`";
+            return Err(io::Error::other(reason));
+        };
         outcome.map_err(|panic| resume_unwind(panic))
     }
 }
@@ -206,7 +213,9 @@ impl Files for Monoio {
 
     async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
         let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
+        let file = offload(self, move || blocking::lock_file(&path)).await?;
+        let after_operations = local_executor::after_operations();
+        Ok(FileLock::new(file, move |what| after_operations(what)))
     }
 }
 

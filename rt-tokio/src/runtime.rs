@@ -11,6 +11,7 @@ use quorate_rt::{
     Attached, ContinuousInstant, Driver, Executor, Files, Instant, Launch, Network, OpenMode,
     system_wall_clock,
 };
+use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::time::Sleep;
 
@@ -117,6 +118,11 @@ impl Executor for Tokio {
             let message = "tokio has no io_uring driver; take monoio or compio, or another driver";
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
+        if Handle::try_current().is_ok() {
+            let reason = "this thread runs in a tokio runtime already: use `quorate::launch`, or \
+                          `Tokio::attach` in a `LocalSet`";
+            return Err(io::Error::other(reason));
+        }
         let _threads = Threads::start()?; // Dropped after the runtime, and all that starts work.
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
@@ -147,7 +153,8 @@ impl Files for Tokio {
 
     async fn lock_file(&self, path: &Path) -> io::Result<FileLock> {
         let path = path.to_owned();
-        offload(self, move || blocking::lock_file(&path)).await
+        let file = offload(self, move || blocking::lock_file(&path)).await?;
+        Ok(FileLock::new(file, threads::after_work()))
     }
 }
 
@@ -171,6 +178,13 @@ fn check_surroundings() -> io::Result<()> {
         return unsupported(
             "this tokio runtime has no timers: build it with `Builder::enable_all`",
         );
+    }
+    match catch_unwind(UnixStream::pair) {
+        Ok(pair) => drop(pair?),
+        Err(_) => {
+            let reason = "this tokio runtime has no I/O: build it with `Builder::enable_all`";
+            return unsupported(reason);
+        }
     }
     Ok(())
 }

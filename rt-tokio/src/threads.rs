@@ -24,10 +24,19 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let current = CURRENT.with_borrow(Clone::clone).expect(
+    current().threads.run(work)
+}
+
+/// Returns what does something when the work has ended that was submitted by then.
+pub(crate) fn after_work() -> impl Fn(Box<dyn FnOnce() + Send>) + 'static {
+    let current = current();
+    move |what| current.threads.after_work(what)
+}
+
+fn current() -> Rc<Current> {
+    CURRENT.with_borrow(Clone::clone).expect(
         "the methods of a runtime are called on its thread, inside of run or while it is attached",
-    );
-    current.threads.run(work)
+    )
 }
 
 fn enter(attached: Option<Cell<usize>>) -> io::Result<Rc<Current>> {

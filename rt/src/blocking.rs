@@ -255,21 +255,48 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
-/// An exclusive lock on a file, held until it is dropped.
-#[derive(Debug)]
+/// An exclusive lock on a file. When it is dropped, the lock becomes free as soon as the file
+/// operations and the blocking work have ended that have begun by then, whatever has become of
+/// those who began them: whoever gets it next must find nobody who still writes.
 pub struct FileLock {
-    _held: fs::File,
+    file: Option<fs::File>,
+    after_work: AfterWork,
 }
 
-/// Takes the lock on a file, which is created if it is missing, without waiting.
+/// Does something when what has begun has ended.
+type AfterWork = Box<dyn Fn(Box<dyn FnOnce() + Send>)>;
+
+impl FileLock {
+    /// The lock that is taken on `file`. `after_work` is the backend's: it does something when what
+    /// has begun has ended.
+    pub fn new(file: fs::File, after_work: impl Fn(Box<dyn FnOnce() + Send>) + 'static) -> Self {
+        Self { file: Some(file), after_work: Box::new(after_work) }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        (self.after_work)(Box::new(move || drop(file)));
+    }
+}
+
+impl std::fmt::Debug for FileLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileLock").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Takes the lock on a file, which is created if it is missing, without waiting. It is free when
+/// the file is closed.
 ///
 /// # Errors
 /// `WouldBlock` where somebody else holds it; those of the file system.
-pub fn lock_file(path: &Path) -> io::Result<FileLock> {
+pub fn lock_file(path: &Path) -> io::Result<fs::File> {
     let file =
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(FileLock { _held: file }),
+        Ok(()) => Ok(file),
         Err(fs::TryLockError::Error(error)) => Err(error),
         Err(fs::TryLockError::WouldBlock) => {
             let message = format!("{} is locked by someone else", path.display());

@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 
 use crate::TaskError;
+use crate::outstanding::Outstanding;
 
 /// More work than this at once waits in line. It is file work for the most part: far fewer keep a
 /// disk busy.
@@ -25,8 +26,12 @@ const MOST_THREADS: usize = 64;
 /// How long a thread waits for work before it ends; the last one stays.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A piece of work; it catches its own panics.
-type Work = Box<dyn FnOnce() + Send>;
+/// A piece of work, which tells the threads its number when it has ended, before anybody hears of
+/// its result. It catches its own panics.
+type Work = Box<dyn FnOnce(&Shared, u64) + Send>;
+
+/// What runs on a thread of its own, or is done by one.
+type Call = Box<dyn FnOnce() + Send>;
 
 /// The threads for blocking work of one runtime.
 ///
@@ -42,7 +47,7 @@ struct Shared {
     state: Mutex<State>,
     arrived: Condvar,
     ended: Condvar,
-    start_thread: Box<dyn Fn(Work) -> io::Result<()> + Send + Sync>,
+    start_thread: Box<dyn Fn(Call) -> io::Result<()> + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -50,11 +55,7 @@ struct State {
     /// Not bounded here: each piece has a task that waits for it, and whoever starts that bounds
     /// it.
     line: VecDeque<(u64, Work)>,
-    /// Work is numbered in its order.
-    submitted: u64,
-    running: Vec<u64>,
-    /// Those who wait until the work up to a number has ended.
-    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    outstanding: Outstanding<Call>,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -90,7 +91,7 @@ impl BlockingThreads {
     }
 
     fn start_by(
-        start_thread: impl Fn(Work) -> io::Result<()> + Send + Sync + 'static,
+        start_thread: impl Fn(Call) -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -113,10 +114,11 @@ impl BlockingThreads {
         T: Send + 'static,
     {
         let (sender, outcome) = oneshot::channel();
-        self.submit(Box::new(move || {
-            // Nobody waits for it any more if that fails.
-            let _ =
-                sender.send(catch_unwind(AssertUnwindSafe(work)).map_err(TaskError::from_panic));
+        self.submit(Box::new(move |shared, number| {
+            let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(TaskError::from_panic);
+            shared.has_ended(number);
+            // Where nobody waits for it any more it is dropped here, which may panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(outcome))));
         }));
         Blocking { outcome }
     }
@@ -124,8 +126,7 @@ impl BlockingThreads {
     fn submit(&self, work: Work) {
         let shared = &self.shared;
         let mut state = shared.state();
-        state.submitted += 1;
-        let number = state.submitted;
+        let number = state.outstanding.begin();
         state.line.push_back((number, work));
         if state.idle >= state.line.len() {
             shared.arrived.notify_one();
@@ -137,12 +138,19 @@ impl BlockingThreads {
     /// Waits until the work has ended that was submitted before this call.
     pub fn until_done(&self) -> impl Future<Output = ()> + use<> {
         let (sender, done) = oneshot::channel();
-        let mut state = self.shared.state();
-        let last = state.submitted;
-        state.waiting.push((last, sender));
-        state.tell_waiting();
-        drop(state);
+        self.after_work(move || {
+            let _ = sender.send(());
+        });
         done.map(|_| ())
+    }
+
+    /// Does something short when the work has ended that was submitted before this call: at once,
+    /// or on the thread that ends the last of it.
+    pub fn after_work(&self, what: impl FnOnce() + Send + 'static) {
+        let at_once = self.shared.state().outstanding.after(Box::new(what));
+        if let Some(what) = at_once {
+            what();
+        }
     }
 
     /// Ends the threads, after the work that is left.
@@ -160,24 +168,17 @@ impl BlockingThreads {
     }
 }
 
-impl State {
-    /// Tells those who have waited for what has ended.
-    fn tell_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let queued = self.line.front().map(|(number, _)| *number);
-        let first = self.running.iter().copied().chain(queued).min().unwrap_or(u64::MAX);
-        for (_, done) in self.waiting.extract_if(.., |(last, _)| *last < first) {
-            let _ = done.send(());
-        }
-    }
-}
-
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self, number: u64) {
+        let waiting = self.state().outstanding.end(number);
+        for what in waiting {
+            let _ = catch_unwind(AssertUnwindSafe(what));
+        }
     }
 
     /// Starts a thread more, unless there are enough.
@@ -217,16 +218,13 @@ impl Shared {
         let mut state = self.state();
         loop {
             while let Some((number, work)) = state.line.pop_front() {
-                state.running.push(number);
                 if state.is_refused && state.idle == 0 && !state.line.is_empty() {
                     self.try_another(state);
                 } else {
                     drop(state);
                 }
-                work();
+                work(&self, number);
                 state = self.state();
-                state.running.retain(|running| *running != number);
-                state.tell_waiting();
             }
             if state.closed {
                 break;
@@ -342,6 +340,20 @@ mod tests {
         end.send(()).unwrap();
         block_on(threads.until_done());
         assert_eq!((block_on(first), block_on(later)), (Ok(Ok(())), Ok(Ok(()))));
+        threads.join();
+    }
+
+    #[test]
+    fn a_result_that_panics_when_it_is_dropped_ends_no_thread() {
+        struct PanicsOnDrop;
+        impl Drop for PanicsOnDrop {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let threads = BlockingThreads::start().unwrap();
+        drop(threads.run(|| PanicsOnDrop));
+        assert_eq!(block_on(threads.run(|| 7)), Ok(7));
         threads.join();
     }
 

@@ -42,6 +42,7 @@ pub mod local_executor;
 pub mod local_task;
 pub mod names;
 mod network;
+mod outstanding;
 mod race;
 mod runtime;
 pub mod sockets;

@@ -97,6 +97,11 @@ impl<F, T> Entry<F, T> {
         // free.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
         self.state.waker.take();
+        if Rc::strong_count(&self.state) == 1 {
+            // Nobody has a handle of it any more.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
+            return;
+        }
         self.state.outcome.set(Some(outcome));
         if let Some(joiner) = self.state.joiner.take() {
             joiner.wake();

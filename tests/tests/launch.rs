@@ -31,6 +31,7 @@ on_each_runtime!(
     a_panic_in_a_start_is_an_error_with_its_message,
     a_thread_that_cannot_run_is_an_error,
     a_start_that_nobody_waits_for_leaves_no_node,
+    a_start_whose_end_nobody_hears_of_leaves_no_node,
     a_program_has_errors_of_its_own,
 );
 
@@ -226,6 +227,39 @@ fn a_start_that_nobody_waits_for_leaves_no_node<R: AsyncRuntime>() {
         let raft = told.await.expect("starts");
         drop(launching);
         go.send(()).expect("waits");
+        let ended = raft.stopped().await;
+        assert!(matches!(ended, Err(Fatal::Dropped)), "{ended:?}");
+    });
+}
+
+fn a_start_whose_end_nobody_hears_of_leaves_no_node<R: AsyncRuntime>() {
+    /// Tells that `start` has returned it to the thread, which sends it to whoever launches.
+    struct Tells(Option<oneshot::Sender<()>>, Raft<Counter>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.take();
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    block_on(async {
+        let (tell, told) = oneshot::channel();
+        let (gone, is_gone) = oneshot::channel();
+        let mut launching = Box::pin(quorate::launch(
+            Launch::named("node"),
+            async move |rt: R| -> quorate::Result<_> {
+                let node = started(&rt, &path).await?;
+                let raft = node.group(0).open(Counter::default()).await?;
+                let _ = tell.send(raft.clone());
+                Ok((node, Tells(Some(gone), raft)))
+            },
+        ));
+        assert!(poll!(&mut launching).is_pending());
+        let raft = told.await.expect("starts");
+        // The node answers, so its thread has gone on, and has sent what nobody receives.
+        raft.initialize([(1, "node-1")]).await.expect("is formed");
+        drop(launching);
+        assert!(is_gone.await.is_err(), "what was sent is dropped");
         let ended = raft.stopped().await;
         assert!(matches!(ended, Err(Fatal::Dropped)), "{ended:?}");
     });

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
+use futures::stream::FuturesUnordered;
 
 use super::files::Scratch;
 use super::{Program, yield_now};
@@ -203,6 +204,48 @@ pub fn files_are_written_from_a_task_of_the_program<P: Program>(launch: Launch) 
         let file = attached.rt().open(&scratch.path("file"), OpenMode::CreateNew).await.unwrap();
         file.write_durably_at(vec!["written".into()], 0).await.unwrap();
         drop(file);
+        attached.close().await;
+    };
+    P::run(&launch, program).unwrap();
+}
+
+pub fn running_within_a_program_is_an_error<P: Program>(launch: Launch) {
+    let inner = launch.clone();
+    let program = async || P::Guest::run(&inner, async |_| ());
+    let error = P::run(&launch, program).unwrap().expect_err("a runtime runs on this thread");
+    assert!(error.to_string().contains("::attach`"), "{error}");
+}
+
+pub fn close_ends_though_the_last_handle_is_dropped_meanwhile<P: Program>(launch: Launch) {
+    let program = async || {
+        let first = P::attach().unwrap();
+        let second = P::attach().unwrap();
+        let timer = first.rt().sleep(Duration::from_secs(3600)); // It keeps the executor in memory.
+        let (closed, is_closed) = oneshot::channel();
+        P::spawn(async move {
+            first.close().await;
+            let _ = closed.send(());
+        });
+        yield_now().await;
+        drop(second);
+        is_closed.await.unwrap();
+        drop(timer);
+    };
+    P::run(&launch, program).unwrap();
+}
+
+pub fn many_wait_for_one_piece_of_work<P: Program>(launch: Launch) {
+    const MANY: usize = 20_000;
+    let program = async || {
+        let attached = P::attach().unwrap();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        attached.rt().spawn_blocking(move || gone.recv()).detach();
+        let closing = FuturesUnordered::new();
+        for _ in 0..MANY {
+            closing.push(P::attach().unwrap().close());
+        }
+        go.send(()).unwrap();
+        closing.collect::<()>().await;
         attached.close().await;
     };
     P::run(&launch, program).unwrap();

@@ -25,9 +25,13 @@ pub mod attached;
 pub mod exhausted;
 #[doc(hidden)]
 pub mod files;
+#[doc(hidden)]
+pub mod files_os;
 mod guest;
 #[doc(hidden)]
 pub mod launch;
+#[doc(hidden)]
+pub mod locks;
 #[doc(hidden)]
 pub mod names;
 #[doc(hidden)]
@@ -65,7 +69,7 @@ macro_rules! conformance_suite {
         mod $name {
             use super::*;
             $crate::conformance_suite!(@isolated $runtime, $launch);
-            // On the operating system's network.
+            // On the operating system's network and files.
             $crate::conformance_cases! { $runtime, $launch,
                 inside {
                     net_os {
@@ -73,8 +77,13 @@ macro_rules! conformance_suite {
                         closed_before_a_write, reset_before_accept, connects_to_a_foreign_listener,
                         vanished_peers_are_noticed, connecting_ends_with_its_task
                     }
+                    files_os {
+                        a_lock_is_held_until_what_has_begun_has_ended,
+                        a_result_that_panics_when_it_is_dropped_harms_nobody
+                    }
                 }
                 around {
+                    locks { a_lock_is_held_until_what_has_begun_has_ended_with_the_runtime }
                     together { talking_to_each_other, random_numbers_differ }
                 }
             }
@@ -171,6 +180,9 @@ macro_rules! attached_suite {
                         the_program_ticks_while_its_tasks_and_ours_wake_each_other,
                         those_who_attach_share_it, close_waits_for_work_whose_task_is_gone,
                         a_lock_is_free_after_a_program_that_has_not_closed,
+                        running_within_a_program_is_an_error,
+                        close_ends_though_the_last_handle_is_dropped_meanwhile,
+                        many_wait_for_one_piece_of_work,
                         attaching_within_run_is_an_error, attaching_without_a_program_is_an_error,
                         what_is_called_after_the_end_says_so,
                         files_are_written_from_a_task_of_the_program

@@ -59,10 +59,14 @@ impl crate::Attachment for Attachment {
     fn close(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
         let Some(core) = self.leave() else { return Box::pin(ready(())) };
         let (sender, settled) = oneshot::channel();
-        let is_last = users(&core).handles.get() == 0;
-        let waiting = if is_last { &users(&core).leaving } else { &core.settling };
-        waiting.borrow_mut().push(sender);
-        core.wake();
+        if users(&core).handles.get() == 0 {
+            users(&core).leaving.borrow_mut().push(sender);
+            core.wake();
+        } else {
+            core.after_operations(move || {
+                let _ = sender.send(());
+            });
+        }
         // An error if the program's runtime has dropped the executor, which is its end, too.
         Box::pin(settled.map(drop))
     }
@@ -96,13 +100,19 @@ fn users(core: &Core) -> &Users {
 /// to their end. Returns whether it has ended.
 fn end(core: &Rc<Core>) -> bool {
     let users = users(core);
-    let settled = {
-        let Ok(mut turns) = users.turns.try_borrow_mut() else { return false };
-        turns.take_if(|turns| turns.is_settled())
+    let mut turns = match users.turns.try_borrow_mut() {
+        Err(_) => return false,
+        Ok(turns) if turns.is_none() => return true,
+        Ok(_) if !core.is_settled() => return false,
+        Ok(mut turns) => turns.take(),
     };
-    let Some(mut turns) = settled else { return users.turns.borrow().is_none() };
-    turns.drop_tasks();
-    core.waker.close();
+    turns.iter_mut().for_each(Turns::drop_tasks);
+    if !core.is_settled() {
+        // Something that was dropped has begun an operation.
+        users.turns.replace(turns);
+        return false;
+    }
+    core.close();
     drop(turns);
     leave_thread(core);
     for waiting in users.leaving.take() {
@@ -125,7 +135,8 @@ pub fn join(backend: &'static str) -> io::Result<Option<Attachment>> {
             "another runtime of Quorate is attached to this thread, and was not closed"
         }
         Some(users) if users.handles.get() == 0 => {
-            "what was attached to this thread before is still ending: await its `close` first"
+            "what was attached to this thread before is still ending: await its `close` first; if \
+             the program's runtime has ended meanwhile, attach on another thread"
         }
         Some(_) => return Ok(Some(Attachment::new(core))),
     };
@@ -166,7 +177,7 @@ pub fn attach<S: Future<Output = ()> + 'static>(
         if let Some(turns) = &mut *users.turns.borrow_mut() {
             turns.drop_tasks();
         }
-        run_until(core, Turns::is_settled, &mut pass).await;
+        run_until(core, |_| core.is_settled(), &mut pass).await;
         let last_turn = users.turns.borrow().as_ref().map(Turns::last_turn);
         if let Some(last_turn) = last_turn {
             last_turn.await;

@@ -29,9 +29,7 @@ use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Wake};
-
-use futures::channel::oneshot;
+use std::task::{Context, Poll, Wake};
 
 pub use self::attach::{Attachment, attach, join};
 pub use self::run::run;
@@ -41,6 +39,7 @@ use self::waker::ExecutorWaker;
 use crate::blocking_threads::BlockingThreads;
 use crate::local_task::Entry;
 pub use crate::local_task::LocalTask;
+use crate::outstanding::Outstanding;
 use crate::{Instant, TaskError};
 
 /// How many operations in a row a task may do that need no waiting.
@@ -65,11 +64,11 @@ struct Core {
     /// Of tasks, since the backend was last known to have had its turn.
     polls: Cell<u32>,
     /// How many operations the task has done in this poll of it; see [`cooperate`].
-    operations: Cell<u32>,
+    operations_of_poll: Cell<u32>,
     /// It is ending: nothing is started any more.
     closing: Cell<bool>,
-    /// Those who wait until the vital operations have ended that have begun.
-    settling: RefCell<Vec<oneshot::Sender<()>>>,
+    /// The vital operations, and what waits for their end.
+    operations: RefCell<Outstanding<Box<dyn FnOnce()>>>,
     /// None under [`run`].
     attached: Option<attach::Users>,
 }
@@ -84,16 +83,35 @@ impl Core {
             blocking,
             in_turn: Cell::new(false),
             polls: Cell::new(0),
-            operations: Cell::new(0),
+            operations_of_poll: Cell::new(0),
             closing: Cell::new(false),
-            settling: RefCell::default(),
+            operations: RefCell::default(),
             attached,
         })
     }
 
     fn begin_poll(&self) {
         self.polls.set(self.polls.get() + 1);
-        self.operations.set(0);
+        self.operations_of_poll.set(0);
+    }
+
+    /// No operation is under way that has to be brought to its end.
+    fn is_settled(&self) -> bool {
+        self.operations.borrow().is_empty()
+    }
+
+    /// The executor has ended.
+    fn close(&self) {
+        self.waker.close();
+        timer::end(&self.timers);
+    }
+
+    /// Does something when the vital operations have ended that have begun.
+    fn after_operations(&self, what: impl FnOnce() + 'static) {
+        let at_once = self.operations.borrow_mut().after(Box::new(what));
+        if let Some(what) = at_once {
+            what();
+        }
     }
 
     /// Something is to be looked at, which the executor sees by itself in its turn.
@@ -136,7 +154,7 @@ where
     let core = current();
     let (entry, task) = Entry::new(async { Ok(future.await) });
     if !core.closing.get() {
-        core.started.borrow_mut().push(counted(&core, entry));
+        core.started.borrow_mut().push(Box::pin(counted(&core, entry)));
         core.wake();
     }
     task
@@ -164,21 +182,59 @@ where
     let core = current();
     let (entry, mut task) = Entry::new(future);
     task.keep_alive();
-    core.started_vital.borrow_mut().push(counted(&core, entry));
+    let number = core.operations.borrow_mut().begin();
+    let mut end = Some(End { core: Rc::clone(&core), number });
+    let mut entry = counted(&core, entry);
+    core.started_vital.borrow_mut().push(Box::pin(poll_fn(move |context| {
+        let polled = Pin::new(&mut entry).poll(context);
+        if polled.is_ready() {
+            drop(end.take()); // What it held is dropped by now.
+        }
+        polled
+    })));
     core.wake();
     task
 }
 
+/// The end of a vital operation.
+struct End {
+    core: Rc<Core>,
+    number: u64,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let waiting = self.core.operations.borrow_mut().end(self.number);
+        for what in waiting {
+            what();
+        }
+    }
+}
+
+/// Returns what does something when the operations and the blocking work have ended that have begun
+/// by then. For what must outlive them, as the lock of a folder whose files they write.
+pub fn after_operations() -> impl Fn(Box<dyn FnOnce()>) + 'static {
+    let core = current();
+    move |what| core.after_operations(what)
+}
+
 /// Counts the polls of a task.
-fn counted(
-    core: &Rc<Core>,
-    mut entry: impl Future<Output = ()> + Unpin + 'static,
-) -> BoxedEntry<'static> {
-    let core = Rc::clone(core);
-    Box::pin(poll_fn(move |context| {
-        core.begin_poll();
-        Pin::new(&mut entry).poll(context)
-    }))
+fn counted<F: Future<Output = ()> + Unpin + 'static>(core: &Rc<Core>, entry: F) -> Counted<F> {
+    Counted { core: Rc::clone(core), entry }
+}
+
+struct Counted<F> {
+    core: Rc<Core>,
+    entry: F,
+}
+
+impl<F: Future<Output = ()> + Unpin> Future for Counted<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.core.begin_poll();
+        Pin::new(&mut self.entry).poll(context)
+    }
 }
 
 /// Runs work on a blocking thread; see
@@ -199,9 +255,9 @@ pub async fn cooperate() {
     let mut waited = false;
     poll_fn(|context| {
         let core = current();
-        let operations = core.operations.get();
+        let operations = core.operations_of_poll.get();
         if operations < OPERATIONS_PER_POLL || mem::replace(&mut waited, true) {
-            core.operations.set(operations % OPERATIONS_PER_POLL + 1);
+            core.operations_of_poll.set(operations % OPERATIONS_PER_POLL + 1);
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();

@@ -56,9 +56,9 @@ where
 
     run_until(&mut turns, |_| outcome.borrow().is_some()).await;
     turns.drop_tasks();
-    run_until(&mut turns, Turns::is_settled).await;
+    run_until(&mut turns, |_| core.is_settled()).await;
     turns.last_turn().await;
-    core.waker.close();
+    core.close();
     drop(turns);
     outcome.into_inner().expect("the main future has ended")
 }

@@ -16,6 +16,8 @@ pub(super) struct Timers {
     /// creation.
     waiting: BTreeMap<(Instant, u64), Waker>,
     created: u64,
+    /// Their executor has ended, so that none ends any more.
+    have_ended: bool,
 }
 
 impl Timers {
@@ -28,6 +30,16 @@ impl Timers {
     pub(super) fn next(&self) -> Option<Instant> {
         self.waiting.first_key_value().map(|((deadline, _), _)| *deadline)
     }
+}
+
+/// The executor has ended: whoever waits for a timer is to notice it.
+pub(super) fn end(timers: &RefCell<Timers>) {
+    let waiting = {
+        let mut timers = timers.borrow_mut();
+        timers.have_ended = true;
+        std::mem::take(&mut timers.waiting)
+    };
+    waiting.into_values().for_each(Waker::wake);
 }
 
 /// Wakes everyone whose deadline has passed.
@@ -69,6 +81,7 @@ impl Future for Sleep {
         let (replaced, state) = if self.key.0 <= Instant::from_system_clock() {
             (timers.borrow_mut().waiting.remove(&self.key), Poll::Ready(()))
         } else {
+            assert!(!timers.borrow().have_ended, "the runtime of this timer has ended before it");
             let waker = context.waker().clone();
             let replaced = timers.borrow_mut().waiting.insert(self.key, waker);
             self.core.wake(); // It sets the backend's timer.

@@ -1,6 +1,5 @@
 //! The turns of an executor: tasks are polled until none is runnable, or it is the backend's turn.
 
-use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -60,11 +59,6 @@ impl Turns<'_> {
         Self { core, waker, tasks, vital, nap: None, make_nap }
     }
 
-    /// No operation is under way that has to be brought to its end.
-    pub(super) fn is_settled(&self) -> bool {
-        self.vital.is_empty() && self.core.started_vital.borrow().is_empty()
-    }
-
     /// Drops the tasks. From here on no other is started.
     pub(super) fn drop_tasks(&mut self) {
         self.core.closing.set(true);
@@ -116,16 +110,6 @@ impl Turns<'_> {
         loop {
             self.tasks.extend(core.started.borrow_mut().drain(..));
             self.vital.extend(core.started_vital.borrow_mut().drain(..));
-            if !core.settling.borrow().is_empty() {
-                let waiting = core.settling.take();
-                let begun = mem::take(&mut self.vital);
-                self.vital.push(Box::pin(async move {
-                    begun.collect::<()>().await;
-                    for waiting in waiting {
-                        let _ = waiting.send(());
-                    }
-                }));
-            }
             // Both are polled, so that both are registered with the signal.
             let ended = [self.tasks.poll_next_unpin(context), self.vital.poll_next_unpin(context)]
                 .iter()
