@@ -21,6 +21,7 @@ impl StateMachine for Counter {
 }
 
 fn main() -> quorate::Result<()> {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
     quorate::run(async |rt: Tokio| {
         let node = Node::builder(1)
             .log_store(FileStore::open(&rt, "data/1").await?)

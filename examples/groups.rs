@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -86,8 +87,19 @@ impl Map {
     }
 }
 
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
+    match serve_node() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "which node this is, is said on the command line")]
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     quorate::run(async move |rt: Tokio| {

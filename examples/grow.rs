@@ -20,6 +20,7 @@ impl StateMachine for Counter {
 
 #[expect(clippy::disallowed_methods, reason = "which node this is, is said on the command line")]
 fn main() -> quorate::Result<()> {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
     let id: u64 = std::env::args().nth(1).and_then(|id| id.parse().ok()).unwrap_or(1);
     quorate::run(async move |rt: Tokio| {
         let node = Node::builder(id)

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use quorate::{Config, FileConfig, TcpConfig};
 
 /// Two screens.
 const README_LINES: usize = 120;
@@ -31,12 +32,15 @@ struct Page {
     anchors: BTreeSet<String>,
     /// The words behind the fences of its blocks of code, such as `rust,no_run`.
     fences: Vec<String>,
+    /// What these blocks hold.
+    blocks: Vec<String>,
 }
 
 impl Page {
     fn parse(markdown: &str) -> Self {
         let mut page = Self::default();
         let mut heading = None::<String>;
+        let mut in_block = false;
         let mut seen = BTreeMap::<String, usize>::new();
         for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
             match event {
@@ -45,6 +49,12 @@ impl Page {
                 }
                 Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(words))) => {
                     page.fences.push(words.into_string());
+                    page.blocks.push(String::new());
+                    in_block = true;
+                }
+                Event::End(TagEnd::CodeBlock) => in_block = false,
+                Event::Text(text) if in_block => {
+                    page.blocks.last_mut().expect("it has begun").push_str(&text);
                 }
                 Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
                 Event::Text(text) | Event::Code(text) => {
@@ -190,6 +200,27 @@ fn every_page_with_programs_is_a_doctest() {
             "src/lib.rs has no {include}: its programs are not compiled"
         );
     }
+}
+
+#[test]
+fn programs_that_others_build_on_are_those_of_their_pages() {
+    for (page, program) in [("first-service.md", "stock.rs"), ("plugging-in.md", "counter.rs")] {
+        let page = Page::parse(&read(&root().join("docs").join(page)));
+        let program = read(&root().join("docs/programs").join(program));
+        assert!(page.blocks.contains(&program), "{program}");
+    }
+}
+
+#[test]
+fn the_settings_of_the_guide_can_work() {
+    let clusters = Page::parse(&read(&root().join("docs/clusters.md")));
+    let file = clusters.blocks.iter().find(|block| block.contains("[raft]")).expect("a file");
+    let mut file: toml::Table = toml::from_str(file).expect("TOML");
+    let mut section = |name: &str| file.remove(name).expect("a section");
+    section("raft").try_into::<Config>().unwrap().validate().unwrap();
+    section("tcp").try_into::<TcpConfig>().unwrap().validate().unwrap();
+    section("file").try_into::<FileConfig>().unwrap().validate().unwrap();
+    section("members").try_into::<Vec<(u64, String)>>().unwrap();
 }
 
 #[test]

@@ -233,25 +233,18 @@ fn a_start_that_nobody_waits_for_leaves_no_node<R: AsyncRuntime>() {
 }
 
 fn a_start_whose_end_nobody_hears_of_leaves_no_node<R: AsyncRuntime>() {
-    /// Tells that `start` has returned it to the thread, which sends it to whoever launches.
-    struct Tells(Option<oneshot::Sender<()>>, Raft<Counter>);
-    impl Drop for Tells {
-        fn drop(&mut self) {
-            self.0.take();
-        }
-    }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_owned();
     block_on(async {
         let (tell, told) = oneshot::channel();
-        let (gone, is_gone) = oneshot::channel();
+        let (gone, is_gone) = oneshot::channel::<()>();
         let mut launching = Box::pin(quorate::launch(
             Launch::named("node"),
             async move |rt: R| -> quorate::Result<_> {
                 let node = started(&rt, &path).await?;
                 let raft = node.group(0).open(Counter::default()).await?;
-                let _ = tell.send(raft.clone());
-                Ok((node, Tells(Some(gone), raft)))
+                let _ = tell.send(raft);
+                Ok((node, gone))
             },
         ));
         assert!(poll!(&mut launching).is_pending());

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
@@ -37,14 +38,26 @@ impl StateMachine for Counters {
 }
 
 #[monoio::main(timer_enabled = true)]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
+    match serve_node().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_node() -> Result<(), Box<dyn Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Monoio::attach()?; // To the runtime that runs this.
+    let rt = attached.rt();
     let node = Node::builder(id as u64)
-        .log_store(FileStore::open(&attached.rt(), format!("data/counters-{id}")).await?)
-        .transport(TcpTransport::bind(&attached.rt(), address).await?)
-        .start(&attached.rt())
+        .log_store(FileStore::open(&rt, format!("data/counters-{id}")).await?)
+        .transport(TcpTransport::bind(&rt, address).await?)
+        .start(&rt)
         .await?;
     // A handle for this thread alone: no atomics, and no wake-ups of other threads.
     let raft = node.group(0).open_local(Counters::default()).await?;

@@ -7,6 +7,8 @@
 //! $ curl localhost:7263/total
 //! 5
 
+use std::process::ExitCode;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -43,7 +45,18 @@ async fn total(State(raft): State<Raft<Counter>>) -> Answer {
     raft.read(|counter| counter.total.to_string()).await.map_err(unavailable)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
+    match serve_node() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     quorate::run(async move |rt: Tokio| {

@@ -9,6 +9,8 @@ mod http;
 #[path = "../../jobs/src/queue.rs"]
 mod queue;
 
+use std::process::ExitCode;
+
 use compio::net::TcpListener;
 use queue::Queue;
 use quorate::prelude::*;
@@ -16,14 +18,26 @@ use quorate::prelude::*;
 const MEMBERS: [&str; 3] = ["127.0.0.1:7241", "127.0.0.1:7242", "127.0.0.1:7243"];
 
 #[compio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
+    match serve_node().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Compio::attach()?; // To the runtime that runs this.
+    let rt = attached.rt();
     let node = Node::builder(id as u64)
-        .log_store(FileStore::open(&attached.rt(), format!("data/jobs-compio-{id}")).await?)
-        .transport(TcpTransport::bind(&attached.rt(), address).await?)
-        .start(&attached.rt())
+        .log_store(FileStore::open(&rt, format!("data/jobs-compio-{id}")).await?)
+        .transport(TcpTransport::bind(&rt, address).await?)
+        .start(&rt)
         .await?;
     let raft = node.group(0).open(Queue::default()).await?;
     raft.initialize((1..).zip(MEMBERS)).await?; // The first time it waits until all are there.

@@ -11,6 +11,8 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::process::ExitCode;
+
 use queue::Queue;
 use quorate::Launch;
 use quorate::prelude::*;
@@ -19,7 +21,18 @@ use tokio::net::TcpListener;
 const MEMBERS: [&str; 3] = ["127.0.0.1:7221", "127.0.0.1:7222", "127.0.0.1:7223"];
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
+    match serve_node().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     // The node lives on a thread of its own. What comes back is a handle for any thread.

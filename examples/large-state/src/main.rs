@@ -69,6 +69,7 @@ impl Snapshot for Documents {
 }
 
 fn main() -> quorate::Result<()> {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
     quorate::run(async |rt: Tokio| {
         let node = Node::builder(1)
             .log_store(FileStore::open(&rt, "data/large-state").await?)

@@ -23,6 +23,7 @@ impl StateMachine for Counter {
 }
 
 fn main() -> quorate::Result<()> {
+    tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
     quorate::run(async |rt: Tokio| {
         rt.create_dir_all(Path::new("data")).await?;
         let node = Node::builder(1)
