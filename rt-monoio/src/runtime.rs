@@ -55,9 +55,13 @@ impl Monoio {
     ///
     /// # Errors
     /// `Unsupported` where no monoio runtime runs on this thread, or it has no timers (monoio's own
-    /// panic message is then on standard error, too). An error that says why if another runtime of
-    /// Quorate runs on this thread, or one that is still ending. The operating system's, if a
-    /// thread for blocking work, or a pair of sockets, is refused.
+    /// panic message is then on standard error, too; with `panic = "abort"`, the process ends). An
+    /// error that says why if another runtime of Quorate runs on this thread, or one that is still
+    /// ending. The operating system's, if a thread for blocking work, or a pair of sockets, is
+    /// refused.
+    ///
+    /// monoio forgets what still waits when a runtime ends. If one ends while an `Attached` lives,
+    /// or before what had begun to be written is written, no other program can attach on its thread.
     pub fn attach() -> io::Result<Attached<Self>> {
         if let Some(attachment) = local_executor::join("monoio")? {
             return Ok(Attached::new(Self, attachment));

@@ -53,8 +53,9 @@ impl Tokio {
     /// # Errors
     /// `Unsupported` where no tokio runtime runs on this thread, it runs neither a `LocalSet` nor a
     /// `LocalRuntime` here, or it was built without I/O or timers (tokio's own panic message is
-    /// then on standard error, too). An error if this thread runs inside of `run`. The operating
-    /// system's, if a thread for blocking work is refused.
+    /// then on standard error, too; with `panic = "abort"`, the process ends). An error if this
+    /// thread runs inside of `run`. The operating system's, if a thread for blocking work is
+    /// refused.
     ///
     /// [`LocalSet`]: tokio::task::LocalSet
     /// [`LocalRuntime`]: tokio::runtime::LocalRuntime
