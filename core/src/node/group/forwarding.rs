@@ -22,13 +22,16 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
     fn awaits_leader(&self, now: Instant) -> bool {
         self.engine.leader().is_none()
             || self.engine.hands_over()
-            || self.asks_again_at().is_some_and(|at| now < at)
+            || self
+                .refused
+                .is_some_and(|(term, at)| term == self.engine.hard_state().term && now < at)
     }
 
-    /// When the leader of this term, which has refused a read, is to be asked again.
-    pub(super) fn asks_again_at(&self) -> Option<Instant> {
-        let (term, at) = self.refused?;
-        (term == self.engine.hard_state().term).then_some(at)
+    /// When the leader that has refused a read is to be asked again.
+    pub(super) fn asks_again_at(&self, now: Instant) -> Option<Instant> {
+        let (_, at) = self.refused?;
+        // Once that has come, the read waits for nothing but a leader.
+        (now < at && !self.replies.borrow().leaderless.is_empty()).then_some(at)
     }
 
     /// Keeps a read whose leader is gone, or was none, for the next leader. The present one is

@@ -362,7 +362,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             leads_at,
             rings_at,
             forwarding_at,
-            self.asks_again_at(),
+            self.asks_again_at(now),
             self.stalled_at,
             stop_at,
             waits_at,
