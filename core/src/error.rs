@@ -58,7 +58,7 @@ pub enum StoreError {
     Locked(PathBuf),
     /// The store is another node's.
     #[error(
-        "{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied"
+        "{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied; if nothing was ever written with it, as the node's id was mistyped once, delete it"
     )]
     OtherNode {
         /// The store.

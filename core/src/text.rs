@@ -2,18 +2,33 @@
 
 /// A duration as text: `250ms`, `1m 30s`.
 pub(crate) mod duration {
+    use std::fmt;
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::de::{self, Visitor};
+    use serde::{Deserialize, Deserializer, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_duration(*value))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| de::Error::custom(format!("{text:?} is no duration: {error}")))
+        from.deserialize_str(Text)
+    }
+
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as \"250ms\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text)
+                .map_err(|error| E::custom(format!("{text:?} is no duration: {error}")))
+        }
     }
 
     /// One that may be missing.
@@ -23,19 +38,19 @@ pub(crate) mod duration {
         use super::{Deserialize, Deserializer, Duration, Serializer};
 
         #[derive(Serialize, Deserialize)]
-        struct Text(#[serde(with = "super")] Duration);
+        struct Some(#[serde(with = "super")] Duration);
 
         pub(crate) fn serialize<S: Serializer>(
             value: &Option<Duration>,
             to: S,
         ) -> Result<S::Ok, S::Error> {
-            value.map(Text).serialize(to)
+            value.map(Some).serialize(to)
         }
 
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
             from: D,
         ) -> Result<Option<Duration>, D::Error> {
-            Ok(Option::<Text>::deserialize(from)?.map(|Text(value)| value))
+            Ok(Option::<Some>::deserialize(from)?.map(|Some(value)| value))
         }
     }
 }

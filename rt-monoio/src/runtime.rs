@@ -61,7 +61,8 @@ impl Monoio {
     /// refused.
     ///
     /// monoio forgets what still waits when a runtime ends. If one ends while an `Attached` lives,
-    /// or before what had begun to be written is written, no other program can attach on its thread.
+    /// or before what had begun to be written is written, no other program can attach on its
+    /// thread.
     pub fn attach() -> io::Result<Attached<Self>> {
         if let Some(attachment) = local_executor::join("monoio")? {
             return Ok(Attached::new(Self, attachment));

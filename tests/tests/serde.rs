@@ -86,6 +86,7 @@ fn mistakes_in_settings_are_errors_that_name_them() {
         ("[network]\nport = 1", "unknown field `port`"),
         ("[group]\nelection_timeout = \"1 parsec\"", "\"1 parsec\" is no duration"),
         ("[group]\nelection_timeout = \"\"", "\"\" is no duration"),
+        ("[group]\nelection_timeout = 250", "expected a duration such as \"250ms\""),
         ("[group]\nelection_timeout = 1000", "invalid type: integer `1000`"),
         ("[group]\nmax_append_bytes = -1", "invalid value: integer `-1`"),
     ] {

@@ -210,8 +210,9 @@ impl Drop for Driven {
             // What holds the lock of a folder is among the tasks: the lock must not be free while
             // somebody writes. So they stay, with what they hold.
             tracing::warn!(
-                "the program's runtime has ended before Quorate's was closed (`Attached::close`), \
-                 while files were written: folders that are open stay locked until the process ends"
+                "the program's runtime has ended before Quorate's was closed, while operations on \
+                 files were under way: a folder that a store has open stays locked until the \
+                 process ends; await `Attached::close`, after an error as well"
             );
             leave_thread(&self.0);
         }

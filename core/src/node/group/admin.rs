@@ -137,7 +137,10 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         // Of a group that is formed only the ids of its founders are compared: nodes may have
         // moved, and this one may have been added later.
         let checked = match list.contains_key(&id) {
-            _ if self.engine.membership().is_some() => Ok(()),
+            _ if self.engine.membership().is_some() => {
+                self.warn_of_other_addresses(&list);
+                Ok(())
+            }
             true => self.transport.check_list(id, &list),
             false => Err(format!("this node, {id}, is not in it")),
         };
@@ -148,6 +151,24 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             Ok(()) => self.replies.borrow_mut().initializing.push(answer),
             Err(refusal) => {
                 let _ = answer.send(Err(refusal));
+            }
+        }
+    }
+
+    /// Whoever edits the list to move a node is told that it does nothing.
+    fn warn_of_other_addresses(&self, list: &BTreeMap<NodeId, String>) {
+        let Some(membership) = self.engine.membership() else { return };
+        for (node, listed) in list {
+            if let Some(address) = membership.address(*node).filter(|address| address != listed) {
+                let (group, node) = (self.group, *node);
+                tracing::warn!(
+                    group,
+                    node,
+                    listed,
+                    address,
+                    "the list gives a node another address than the group's configuration, which \
+                     counts: move a node by a change of the membership"
+                );
             }
         }
     }
