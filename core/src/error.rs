@@ -58,7 +58,7 @@ pub enum StoreError {
     Locked(PathBuf),
     /// The store is another node's.
     #[error(
-        "{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied; if nothing was ever written with it, as the node's id was mistyped once, delete it"
+        "{place} belongs to node {holds}, and node {wanted} was to start on it: the folders of two nodes may have been swapped, or one copied; if the node's id was mistyped once, before it was part of any group, delete it"
     )]
     OtherNode {
         /// The store.
@@ -205,7 +205,10 @@ pub enum WriteError {
     #[error("the command can't be proposed: {0}")]
     Command(String),
     /// Leadership or the connection to the leader was lost in between, or its word didn't come in
-    /// time: the write may or may not take effect.
+    /// time: the write may or may not take effect. A write that was on its way to a leader that
+    /// froze or was killed ends so after a
+    /// [`Config::request_timeout`](crate::Config::request_timeout), even if another node leads
+    /// before.
     #[error("the outcome of the write is unknown")]
     Unknown,
     /// The group is stopping on this node, or the node is.

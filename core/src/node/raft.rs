@@ -102,6 +102,9 @@ impl<SM: StateMachine> Raft<SM> {
     ///
     /// It waits for as long as that takes. Give it a time limit by dropping the future.
     ///
+    /// Unlike `write`, the call queues nothing: a poll of the future does. To have several under
+    /// way, poll them at once, as by `buffered` below or `join_all`.
+    ///
     /// # Errors
     /// Those of `write`. `Busy` only where it can't be tried again, as too many wait: some 16,000
     /// of a group.

@@ -53,7 +53,12 @@ async fn serve_node() -> Result<(), Box<dyn Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Monoio::attach()?; // To the runtime that runs this.
-    let rt = attached.rt();
+    let outcome = run_node(attached.rt(), id, address).await;
+    attached.close().await; // After an error, too, or the folder may stay locked.
+    outcome
+}
+
+async fn run_node(rt: Monoio, id: usize, address: &str) -> Result<(), Box<dyn Error>> {
     let node = Node::builder(id as u64)
         .log_store(FileStore::open(&rt, format!("data/counters-{id}")).await?)
         .transport(TcpTransport::bind(&rt, address).await?)
@@ -78,7 +83,6 @@ async fn serve_node() -> Result<(), Box<dyn Error>> {
     // A node can also end by itself, say because its disk fails. Then it answers nothing any more.
     race(StopSignal::listen()?.received(), raft.stopped()).await;
     node.shutdown().await?; // One that leads hands its leadership over first.
-    attached.close().await;
     Ok(())
 }
 

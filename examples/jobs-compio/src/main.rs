@@ -33,7 +33,12 @@ async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
     let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
     let attached = Compio::attach()?; // To the runtime that runs this.
-    let rt = attached.rt();
+    let outcome = run_node(attached.rt(), id, address).await;
+    attached.close().await; // After an error, too, or the folder may stay locked.
+    outcome
+}
+
+async fn run_node(rt: Compio, id: usize, address: &str) -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder(id as u64)
         .log_store(FileStore::open(&rt, format!("data/jobs-compio-{id}")).await?)
         .transport(TcpTransport::bind(&rt, address).await?)
@@ -49,6 +54,5 @@ async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let stop = async move { drop(race(signal.received(), handle.stopped()).await) };
     cyper_axum::serve(listener, http::router(raft)).with_graceful_shutdown(stop).await?;
     node.shutdown().await?; // One that leads hands its leadership over first.
-    attached.close().await;
     Ok(())
 }
