@@ -104,13 +104,18 @@ pub use quorate_core::{engine, planted};
 pub use launch::{launch, run};
 pub use parts::*;
 
-/// The encoding of messages, for a transport of one's own. (The fields that it consists of, and the
-/// encoding of what a log keeps, are in `quorate_core::codec`.)
+/// The encoding of messages, for a transport of one's own, and of what a log keeps, for a store.
 pub mod codec {
+    // Of messages.
     pub use quorate_core::codec::{
         APPEND_OVERHEAD_BYTES, DecodeError, FORWARD_OVERHEAD_BYTES, Gather,
         MAX_SNAPSHOT_OVERHEAD_BYTES, decode_message, decode_message_within, max_append_bytes,
         put_message,
+    };
+    // Of a log.
+    pub use quorate_core::codec::{
+        ENTRY_HEADER_BYTES, entry_bytes, put_entry, put_hard_state, put_marks, put_snapshot_meta,
+        put_standing, take_entry, take_hard_state, take_marks, take_snapshot_meta, take_standing,
     };
 }
 

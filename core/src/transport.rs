@@ -13,6 +13,9 @@ use crate::types::{GroupId, NodeId};
 
 /// Carries messages to other replicas. It may lose, delay, repeat or reorder them; it must not
 /// change them.
+///
+/// All methods are called on the node's thread, most of them within a turn of the node: none of
+/// them may wait. They may start tasks on the runtime.
 pub trait Transport: 'static {
     /// Takes a message for the replica `message.to`. It never waits: what can't be taken now is
     /// dropped. It must not call [`Inbox::deliver`] of its own node before it returns.
@@ -60,9 +63,13 @@ pub trait Transport: 'static {
         let _ = (group, credentials);
     }
 
-    /// Where the replicas of `group` are reached, each time this changes. One that is not listed is
-    /// reached where [its node](Replica::any) is. A transport that knows already needs nothing
-    /// here.
+    /// Where the replicas of `group` are reached, each time this changes: those of this node, too.
+    /// One that is not listed is reached where [its node](Replica::any) is. A transport that knows
+    /// already needs nothing here.
+    ///
+    /// It is not called for [`NODE_GROUP`](crate::NODE_GROUP): for a message of that, look the
+    /// replica up among those of all groups. A transport that loses these messages works, but its
+    /// groups never rest.
     fn set_peers(&self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let _ = (group, peers);
     }

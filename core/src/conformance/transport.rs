@@ -15,8 +15,8 @@ use quorate_rt::Executor;
 use self::messages::{all_kinds, append, claim, command, founders, snapshot_chunk};
 use super::{CLUSTER, replica};
 use crate::{
-    AppendOutcome, Body, Boot, Credentials, GroupId, Inbox, Message, NodeId, Replica, Situation,
-    StoreState, Term, Transport,
+    AppendOutcome, Body, Boot, Credentials, GroupId, Inbox, Message, NODE_GROUP, NodeId, Replica,
+    Situation, StoreState, Term, Transport,
 };
 
 mod limits;
@@ -106,10 +106,11 @@ impl<T: Transport> Node<T> {
         [replica, Replica::any(replica.id)].map(|place| (place, self.address.clone()))
     }
 
-    /// From now on it knows where these nodes are, in all its groups.
+    /// From now on it knows where these nodes are, in all its groups. (As a node does, it tells
+    /// nothing of the group that stands for messages between nodes.)
     fn meet(&self, others: &[&Self]) {
         let peers = others.iter().flat_map(|other| other.places()).collect();
-        for group in self.inboxes.keys() {
+        for group in self.inboxes.keys().filter(|group| **group != NODE_GROUP) {
             self.transport.set_peers(*group, &peers);
         }
     }

@@ -135,10 +135,10 @@ async fn post_all(client: reqwest::Client, address: String, queue: Rc<Queue>) {
 impl Transport for HttpTransport {
     fn send(&self, message: Message) -> bool {
         let (places, peers) = (self.places.borrow(), self.peers.borrow());
-        let address = places.get(&message.group).and_then(|places| {
-            // One that is not listed is where its node is.
-            places.get(&message.to).or_else(|| places.get(&Replica::any(message.to.id)))
-        });
+        // Messages between nodes are of no group that has peers, so all groups are looked at. A
+        // replica that is not listed is where its node is.
+        let find = |replica| places.values().find_map(|places| places.get(&replica));
+        let address = find(message.to).or_else(|| find(Replica::any(message.to.id)));
         let queue = address.and_then(|address| peers.get(address)).map(|(queue, _)| queue);
         let bytes = message.bytes();
         let has_room = |queue: &&Rc<Queue>| {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use quorate::codec;
 use quorate::{Executor, GroupId, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError};
-use quorate_core::codec;
 use redb::{Database, Durability, Error, ReadOnlyTable, ReadTransaction};
 
 use crate::tables::{CHUNKS, SNAPSHOTS, encoded};

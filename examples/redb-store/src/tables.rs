@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use quorate::codec::{self, DecodeError, Gather};
 use quorate::{
     Entry, GroupId, Identity, Index, LogId, LogMeta, LogWrite, NodeId, Recovered, Standing,
 };
-use quorate_core::codec::{self, DecodeError, Gather};
 use redb::{Error, ReadTransaction, ReadableTable, TableDefinition as Table, WriteTransaction};
 
 /// The node, the incarnation, the cluster, and how often a node has started, by name.
