@@ -4,27 +4,24 @@
 //! Without an argument it tells the names of the cases; with one it runs that case.
 
 use std::hint::black_box;
-use std::io;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use compio::driver::{DriverType, ProactorBuilder};
-use futures::future::try_join_all;
-use monoio::{LegacyDriver, RuntimeBuilder};
 use quorate::codec::{Gather, decode_message, put_message};
 use quorate::quorum::Voters;
 use quorate::{
-    At, Attached, Body, ClusterId, Command, Compio, Completion, Driver, Entries, Entry, Executor,
-    FileStore, HardState, Launch, LocalNetwork, LogId, LogStore, LogWrite, MemStore, Message,
-    Monoio, Node, NodeId, Payload, Raw, Replica, StateMachine, StoreError, Term, Tokio,
+    Body, ClusterId, Command, Completion, Entries, Entry, Executor, FileStore, HardState, Launch,
+    LogId, LogStore, LogWrite, Message, NodeId, Payload, Raw, Replica, StoreError, Term, Tokio,
 };
 use serde::{Deserialize, Serialize};
 
 use self::three::Three;
+use self::writes::{counted, write};
 
 #[path = "../../src/engine/three.rs"]
 mod three;
+mod writes;
 
 type Case = (&'static str, fn() -> Result<()>);
 
@@ -34,10 +31,6 @@ const CASES: &[Case] = &[
     ("round-256", || round(256)),
     ("write-1", || write::<Tokio>(1)),
     ("write-64", || write::<Tokio>(64)),
-    ("write-1-monoio", || write::<Monoio>(1)),
-    ("write-1-monoio-attached", || write_attached_monoio(1)),
-    ("write-1-compio", || write::<Compio>(1)),
-    ("write-1-compio-attached", || write_attached_compio(1)),
     ("encode-1", || encode(1, 128)),
     ("encode-64", || encode(64, 128)),
     ("encode-64-large", || encode(64, 4096)),
@@ -67,12 +60,6 @@ fn main() -> Result<()> {
     run()
 }
 
-/// Callgrind counts what happens in here, and nothing else.
-#[inline(never)]
-fn counted<T>(what: impl FnOnce() -> T) -> T {
-    black_box(what())
-}
-
 /// Proposals, their replication to two followers, and their commitment.
 fn round(batch: usize) -> Result<()> {
     let mut three = Three::start()?;
@@ -83,69 +70,6 @@ fn round(batch: usize) -> Result<()> {
     three.heartbeat()?;
     ensure!(three.handed_out() == [17 * batch; 3], "not all were handed out");
     Ok(())
-}
-
-/// So many writes are counted, so that the start of the nodes hardly matters.
-const WRITES: usize = 2048;
-
-/// Writes on the leader of three nodes of one thread, with logs in memory, so many at once. What
-/// the nodes do by time is counted as well, and is little.
-async fn writes<R: Executor>(rt: R, at_once: usize) -> Result<()> {
-    let network = LocalNetwork::new();
-    let mut nodes = Vec::new();
-    for id in 1..=3 {
-        let builder = Node::builder(id).log_store(MemStore::new());
-        let node = builder.transport(network.transport()).start(&rt).await?;
-        let raft = node.group(0).open_local(Nothing).await?;
-        nodes.push((node, raft));
-    }
-    let raft = &nodes[0].1;
-    raft.initialize([1, 2, 3].map(|id| (id, id.to_string()))).await?;
-    for _ in 0..WRITES / at_once {
-        try_join_all((0..at_once).map(|_| raft.write(()))).await?;
-    }
-    Ok(())
-}
-
-/// Writes on a runtime that Quorate has started.
-fn write<R: Executor>(at_once: usize) -> Result<()> {
-    // valgrind knows no ring.
-    let launch = Launch { driver: Driver::Poll, ..Launch::default() };
-    counted(|| R::run(&launch, async |rt: R| writes(rt, at_once).await))?
-}
-
-/// Writes of a task of a program, to whose runtime Quorate's is attached.
-fn write_attached_monoio(at_once: usize) -> Result<()> {
-    let mut program = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
-    counted(|| program.block_on(attached(Monoio::attach, at_once)))
-}
-
-fn write_attached_compio(at_once: usize) -> Result<()> {
-    let mut proactor = ProactorBuilder::new();
-    proactor.driver_type(DriverType::Poll);
-    let program = compio::runtime::RuntimeBuilder::new().with_proactor(proactor).build()?;
-    counted(|| program.block_on(attached(Compio::attach, at_once)))
-}
-
-async fn attached<R: Executor>(
-    attach: impl Fn() -> io::Result<Attached<R>>,
-    at_once: usize,
-) -> Result<()> {
-    let attached = attach()?;
-    writes(attached.rt(), at_once).await?;
-    attached.close().await;
-    Ok(())
-}
-
-/// A state machine without state.
-#[derive(Serialize, Deserialize)]
-struct Nothing;
-
-impl StateMachine for Nothing {
-    type Command = ();
-    type Response = ();
-
-    async fn apply(&mut self, (): (), _: At) {}
 }
 
 /// Entries, the first of which has this index.
