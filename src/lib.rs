@@ -64,6 +64,10 @@ mod guide {
     #[doc = include_str!("../docs/testing-services.md")]
     struct TestingServices;
 
+    #[cfg(feature = "conformance")]
+    #[doc = include_str!("../docs/own-parts.md")]
+    struct OwnParts;
+
     #[doc = include_str!("../docs/simulation.md")]
     struct Simulation;
 }

@@ -77,6 +77,10 @@ pub trait LogStore: 'static {
     /// Called before the other methods that name the group. The group stays open until it is
     /// [released](LogStore::release) or the store is closed.
     ///
+    /// What it returns must be durable: the node tells others that it has it. A killed process may
+    /// have left writes that were never synced. They can be read, and a power loss still takes
+    /// them away. So a store syncs what it has found, when it is opened or here.
+    ///
     /// # Errors
     ///
     /// [`GroupInUse`](StoreError::GroupInUse) if the group is open already: two nodes must not
