@@ -210,12 +210,23 @@ impl Plan {
             Naming::Addresses => Duration::ZERO,
             Naming::Names | Naming::NamesThatSwallow => Duration::from_secs(30),
         };
+        // A snapshot that goes in chunks of a few dozen bytes: where the queue to a peer holds less
+        // than what may be under way, what it drops is sent again after a heartbeat interval.
+        let chunks = STATE_BYTES / self.config.max_append_bytes.max(1);
+        let transfer = self.config.heartbeat_interval * (chunks / CHUNKS_PER_HEARTBEAT) as u32;
         Duration::from_secs(30)
             + look_up
+            + transfer
             + 20 * self.config.election_timeout
             + 4 * self.config.request_timeout
     }
 }
+
+/// What a state takes at the most, or little more, for how long its transfer may take.
+const STATE_BYTES: usize = 256 * KIB as usize;
+
+/// So many chunks of a snapshot arrive in a heartbeat interval, at the least.
+const CHUNKS_PER_HEARTBEAT: usize = 16;
 
 /// Draws, with a liking for the ends of ranges: most mistakes are there.
 struct Draw(Generator);
