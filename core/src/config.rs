@@ -90,8 +90,9 @@ pub struct Config {
     /// has answered goes to the next leader. After the time a request is refused, except that the
     /// outcome of a write that was passed on or placed is unknown. Too short: an election fails
     /// what could have succeeded right after. Too long: clients of a cluster without a majority
-    /// wait in vain, and so do writes that were on their way to a leader that froze or was killed,
-    /// even if another node leads before. At least one election timeout.
+    /// wait in vain. A write that was on its way to a leader that froze or was killed is answered
+    /// half an election timeout after the next leader is known, if that is earlier. At least one
+    /// election timeout.
     #[serde(with = "crate::text::duration")]
     pub request_timeout: Duration,
 

@@ -206,9 +206,8 @@ pub enum WriteError {
     Command(String),
     /// Leadership or the connection to the leader was lost in between, or its word didn't come in
     /// time: the write may or may not take effect. A write that was on its way to a leader that
-    /// froze or was killed ends so after a
-    /// [`Config::request_timeout`](crate::Config::request_timeout), even if another node leads
-    /// before.
+    /// froze or was killed ends so half an election timeout after the next leader is known, and at
+    /// the latest after a [`Config::request_timeout`](crate::Config::request_timeout).
     #[error("the outcome of the write is unknown")]
     Unknown,
     /// The group is stopping on this node, or the node is.

@@ -243,6 +243,7 @@ impl Follower {
             let (me, term) = (common.me, common.hard_state.term);
             tracing::info!(%me, %term, leader = %from, "follows a leader");
             common.hasten_marks();
+            common.forwards.led_anew(term, &common.config, common.now);
             self.yielded_to = None;
         }
         let following = self.following.get_or_insert_with(|| Following {

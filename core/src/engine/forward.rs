@@ -92,6 +92,16 @@ impl Forwards {
         }
     }
 
+    /// Another leader is followed, of this later term. Who led before has answered by then what it
+    /// has received, unless it has failed. The terms of forwards rise with their numbers, so that
+    /// the first is still the oldest.
+    pub(super) fn led_anew(&mut self, term: Term, config: &Config, now: Instant) {
+        let deadline = now + config.election_timeout / 2;
+        for sent in self.sent.values_mut().take_while(|sent| sent.term < term) {
+            sent.deadline = sent.deadline.min(deadline);
+        }
+    }
+
     /// When the oldest has waited long enough. Numbers rise with time, so the first is the oldest.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.sent.first_key_value().map(|(_, sent)| sent.deadline)

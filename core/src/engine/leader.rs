@@ -93,6 +93,7 @@ impl Leader {
             wake_at: None,
         };
         common.dedup = ForwardDedup::of_term(first.term);
+        common.forwards.led_anew(first.term, &common.config, now);
         leader.reconcile(common);
         common.hasten_marks();
         leader.append(common, Payload::Blank);

@@ -75,6 +75,7 @@ scenarios! {
     formation_single_restart
     forward
     forward_room
+    forward_leader_lost
     forward_limit
     forward_leadership_transfer
     forward_leader_change
