@@ -5,7 +5,7 @@
 //! under the same node id with an empty disk is another server. `docs/divergence.md` has the
 //! argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -151,7 +151,7 @@ pub struct Claim {
     /// Who makes the attempt: the node with the lowest id of the list.
     pub founder: Replica,
     /// The nodes and their addresses.
-    pub list: Arc<BTreeMap<NodeId, String>>,
+    pub list: Arc<LiteMap<NodeId, String>>,
 }
 
 impl Claim {

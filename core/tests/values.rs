@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use litemap::LiteMap;
 use quorate_core::quorum::{VoteResult, Voters};
 use quorate_core::{
     Body, Claim, ClusterId, Digest, Entry, Fatal, InitializeError, Leader, LogId, Membership,
@@ -49,8 +50,8 @@ fn a_message_is_counted_with_all_that_it_carries() {
     let shortest = snapshot_chunk(of(""), Bytes::new());
     assert!(shortest > least, "a configuration counts, too");
     assert_eq!(snapshot_chunk(of("host:1"), command), shortest + 6 + 1000);
-    let list = BTreeMap::from([(1, "host:1".to_owned()), (2, "h:2".to_owned())]);
-    let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list: list.into() };
+    let list = Arc::new(LiteMap::from_iter([(1, "host:1".to_owned()), (2, "h:2".to_owned())]));
+    let claim = Claim { cluster: ClusterId(1), ballot: 1, founder: replica(1), list };
     assert_eq!(message(Body::Claim(Box::new(claim))), least + 2 * 16 + 9);
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use litemap::LiteMap;
 use quorate_core::{GroupId, MAX_NODES, Replica};
 
 /// An address, and from where it is known.
@@ -35,9 +36,9 @@ struct Place {
 #[derive(Default)]
 pub(crate) struct Addresses {
     /// Groups of the same nodes, as all of them mostly are, share what they have.
-    of_groups: BTreeMap<GroupId, Rc<BTreeMap<Replica, String>>>,
-    /// What a group had that was set last.
-    last: Rc<BTreeMap<Replica, String>>,
+    of_groups: BTreeMap<GroupId, Rc<LiteMap<Replica, String>>>,
+    /// The last two that groups had: one that is formed has its list first, and then its members.
+    last: [Rc<LiteMap<Replica, String>>; 2],
     /// The same by replica, so that a look-up takes no longer where there are many groups.
     places: BTreeMap<Replica, Vec<Place>>,
     learned: BTreeMap<Replica, String>,
@@ -83,11 +84,15 @@ impl Addresses {
 
     pub(crate) fn set(&mut self, group: GroupId, peers: &BTreeMap<Replica, String>) {
         let known = peers.iter().filter(|(_, address)| !address.is_empty());
-        if !known.clone().eq(self.last.iter()) {
-            let known = known.map(|(replica, address)| (*replica, address.clone()));
-            self.last = Rc::new(known.collect());
-        }
-        let known = Rc::clone(&self.last);
+        let known: LiteMap<_, _> = known.map(|(replica, at)| (*replica, at.clone())).collect();
+        let known = match self.last.iter().find(|last| ***last == known) {
+            Some(shared) => Rc::clone(shared),
+            None => {
+                self.last.rotate_left(1);
+                self.last[1] = Rc::new(known);
+                Rc::clone(&self.last[1])
+            }
+        };
         let before = self.of_groups.insert(group, Rc::clone(&known));
         let changes = before.is_some();
         let before = before.unwrap_or_default();

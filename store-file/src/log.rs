@@ -433,7 +433,7 @@ fn check_readable(write: &LogWrite) -> Result<(), String> {
         return Err(format!("a vote for {vote:?}"));
     }
     if let Some(claim) = write.standing.as_deref().and_then(Standing::claim) {
-        check_list(&claim.list)?;
+        check_list(&claim.list.iter().map(|(id, at)| (*id, at.clone())).collect())?;
         if is_none(&claim.founder) {
             return Err(format!("a claim of {:?}", claim.founder));
         }

@@ -103,7 +103,9 @@ fn groups() -> BTreeMap<GroupId, Group> {
         cluster: CLUSTER,
         ballot: 3,
         founder: replica(2),
-        list: Arc::new([(1, "node-1:7000".to_owned()), (2, "node-2:7000".to_owned())].into()),
+        list: Arc::new(
+            [(1, "node-1:7000".to_owned()), (2, "node-2:7000".to_owned())].into_iter().collect(),
+        ),
     };
     let voted = HardState { term: Term(5), voted_for: Some(replica(3)) };
     let standing = |standing| Group { standing, ..Group::default() };

@@ -45,6 +45,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use litemap::LiteMap;
 
 use super::change::{put_change_field, put_ending, take_change_id, take_ending};
 use super::fields::{
@@ -255,7 +256,7 @@ pub(super) fn take_address(fields: &mut Fields, tag: u8) -> Result<String, Decod
 }
 
 /// Appends a field of nodes and their addresses.
-pub(super) fn put_nodes_field(to: &mut Gather, tag: u8, nodes: &BTreeMap<NodeId, String>) {
+pub(super) fn put_nodes_field(to: &mut Gather, tag: u8, nodes: &LiteMap<NodeId, String>) {
     put_field(to, tag, |to| {
         for (id, address) in nodes {
             put_sized(to, |to| {

@@ -50,6 +50,8 @@
 //! | 5 | the highest one of these that is committed |
 //! | 6 | the number (8 bytes) and tag (8) of the boot of its last proof; missing if unknown |
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::fields::{
@@ -168,7 +170,7 @@ impl Structure for Claim {
         let founder = fields.replica(FOUNDER)?;
         let list = take_nodes(fields, LIST)?;
         check_list(&list).map_err(DecodeError::Invalid)?;
-        Ok(Self { cluster, ballot, founder, list: list.into() })
+        Ok(Self { cluster, ballot, founder, list: Arc::new(list.into_iter().collect()) })
     }
 }
 

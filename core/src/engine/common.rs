@@ -249,6 +249,7 @@ impl Common {
         self.deferred.shrink_to_fit();
         self.log.shrink();
         self.node_states.shrink();
+        self.round_trips.shrink();
         shrink_map(&mut self.met);
         shrink_map(&mut self.memories);
         shrink_map(&mut self.starts);

@@ -25,6 +25,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use quorate_rt::Instant;
 
 use super::Common;
@@ -38,7 +39,7 @@ use crate::types::{Entry, LogId, NodeId, Payload};
 
 /// What a node does that was told a list and has no log yet.
 pub(super) struct Formation {
-    list: Arc<BTreeMap<NodeId, String>>,
+    list: Arc<LiteMap<NodeId, String>>,
     ids: BTreeSet<NodeId>,
     /// On the founder: who else has accepted the present claim.
     accepted: BTreeMap<NodeId, Replica>,
@@ -63,7 +64,7 @@ impl Formation {
         let others = ids.iter().copied().filter(|id| *id != common.me.id);
         let mut formation = Self {
             obstacles: others.map(|id| (id, Obstacle::Silent)).collect(),
-            list: Arc::new(list),
+            list: Arc::new(list.into_iter().collect()),
             ids,
             accepted: BTreeMap::new(),
             sent: 0,
@@ -96,7 +97,7 @@ impl Formation {
         Ok(formation)
     }
 
-    pub(super) fn list(&self) -> &BTreeMap<NodeId, String> {
+    pub(super) fn list(&self) -> &LiteMap<NodeId, String> {
         &self.list
     }
 

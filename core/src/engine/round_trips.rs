@@ -10,6 +10,7 @@ use std::time::Duration;
 use litemap::LiteMap;
 use quorate_rt::Instant;
 
+use super::common::shrink_map;
 use crate::identity::Replica;
 use crate::quorum::Voters;
 
@@ -64,6 +65,12 @@ impl RoundTrips {
         };
         self.answers.insert(voter, Answers { attempt, last, before });
         self.of_quorum = self.time_of_quorum(me, voters);
+    }
+
+    /// Lets go of memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.attempts.shrink_to_fit();
+        shrink_map(&mut self.answers);
     }
 
     /// Forgets the answers of all but these.

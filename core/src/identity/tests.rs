@@ -33,9 +33,9 @@ fn a_cluster_id_is_shown_whole_and_for_debugging_by_its_beginning() {
 
 #[test]
 fn a_claim_is_for_the_nodes_of_its_list() {
-    let list = BTreeMap::from([(4, "c".to_owned()), (1, "a".to_owned()), (2, "b".to_owned())]);
+    let list = LiteMap::from_iter([(4, "c".to_owned()), (1, "a".to_owned()), (2, "b".to_owned())]);
     let founder = Replica::new(1, 7);
-    let claim = Claim { cluster: ClusterId(5), ballot: 1, founder, list: list.into() };
+    let claim = Claim { cluster: ClusterId(5), ballot: 1, founder, list: Arc::new(list) };
     assert_eq!(claim.ids(), BTreeSet::from([1, 2, 4]));
 }
 

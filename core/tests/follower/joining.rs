@@ -46,7 +46,7 @@ fn a_log_begins_only_with_a_cluster_that_it_may_join() {
             cluster,
             ballot: 1,
             founder,
-            list: std::sync::Arc::new(list.into()),
+            list: std::sync::Arc::new(list.into_iter().collect()),
         };
         Recovered { standing: Standing::Claimed(claim), ..Recovered::default() }
     };

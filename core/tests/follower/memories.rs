@@ -211,7 +211,9 @@ fn another_promise_ends_the_following_of_a_leader() {
             cluster: ClusterId(disk.into()),
             ballot: disk,
             founder: Replica::new(1, disk),
-            list: std::sync::Arc::new([1, 3].map(|id| (id, format!("node-{id}"))).into()),
+            list: std::sync::Arc::new(
+                [1, 3].map(|id| (id, format!("node-{id}"))).into_iter().collect(),
+            ),
         };
         assert_eq!(hear(disk, 0, Body::Claim(Box::new(claim))), None);
         let (prev, entries) = (LogId::FIRST, Entries::default());

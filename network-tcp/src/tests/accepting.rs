@@ -205,7 +205,7 @@ fn a_stranger_makes_a_node_dial_nobody_but_itself() {
         let mut victim = rt.listen(ANYWHERE.parse().unwrap()).await.unwrap();
         let its_address = victim.local_addr().unwrap().to_string();
         let stranger = empty(1);
-        let list = BTreeMap::from([(1, its_address), (2, at.to_string())]);
+        let list = LiteMap::from_iter([(1, its_address), (2, at.to_string())]);
         let listed: BTreeSet<_> = list.keys().copied().collect();
         let claim =
             Claim { cluster: CLUSTER, ballot: 4, founder: stranger.replica, list: list.into() };

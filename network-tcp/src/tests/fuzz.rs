@@ -154,7 +154,7 @@ impl Random {
                     cluster: CLUSTER,
                     ballot: boot,
                     founder,
-                    list: list.into(),
+                    list: Arc::new(list.into_iter().collect()),
                 }))
             }
             13 => Body::Admit { cluster: CLUSTER, founders: self.ids() },

@@ -15,10 +15,12 @@ mod unproven;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::channel::mpsc;
+use litemap::LiteMap;
 use quorate_core::codec::{Gather, put_message};
 use quorate_core::{
     AppendOutcome, Body, Boot, Claim, ClusterId, Credentials, Digest, Entries, Entry,
@@ -379,8 +381,7 @@ fn situation() -> Body {
 }
 
 fn claim() -> Body {
-    let list = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]);
-    let list = list.into();
+    let list = Arc::new(LiteMap::from_iter([(1, "a:1".to_owned()), (2, "b:2".to_owned())]));
     Body::Claim(Box::new(Claim { cluster: CLUSTER, ballot: 4, founder: replica(1), list }))
 }
 

@@ -148,7 +148,7 @@ fn what_makes_no_sense_in_a_whole_log_is_refused() {
 fn unreadable() -> [LogWrite; 6] {
     let nobody = Replica::any(1);
     let claim = |founder, id| {
-        let list = std::sync::Arc::new([(id, "a:1".to_owned())].into());
+        let list = std::sync::Arc::new([(id, "a:1".to_owned())].into_iter().collect());
         Standing::Claimed(Claim { cluster: ClusterId(1), ballot: 1, founder, list })
     };
     let standing =

@@ -1,6 +1,7 @@
 //! Records, and that their form stays as long as its version does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use quorate_core::{
     Boot, Claim, ClusterId, Digest, HardState, Index, LogId, Marks, Membership, Memory, Payload,
@@ -178,7 +179,7 @@ fn full() -> LogWrite {
         cluster: ClusterId(1 << 100),
         ballot: 3,
         founder: Replica::new(1, 7),
-        list: BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]).into(),
+        list: Arc::new([(1, "a:1".to_owned()), (2, "b:2".to_owned())].into_iter().collect()),
     };
     let memory = Memory {
         term: Term(3),

@@ -94,7 +94,12 @@ fn largest() -> Membership {
 
 fn claim() -> Claim {
     let list = [1, 2, 900].map(|id| (id, address(id)));
-    Claim { cluster: CLUSTER, ballot: 3, founder: replica(1), list: Arc::new(list.into()) }
+    Claim {
+        cluster: CLUSTER,
+        ballot: 3,
+        founder: replica(1),
+        list: Arc::new(list.into_iter().collect()),
+    }
 }
 
 fn meta() -> SnapshotMeta {

@@ -95,6 +95,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             self.replies.borrow_mut().shrink();
             self.proposing.shrink_to_fit();
             self.applier.shrink()?;
+            if self.fetches.is_empty() {
+                self.fetches.clear(); // An empty tree may have kept a node.
+            }
         }
         Ok(self.stopping.is_some_and(|stopping| self.may_stop(now, stopping)))
     }

@@ -140,7 +140,7 @@ pub(super) fn bases(ours: Ours) -> Vec<Body> {
         cluster: ClusterId(5),
         ballot: 1,
         founder: leader,
-        list: Arc::new([1, 2, 3].map(|id| (id, format!("node-{id}"))).into()),
+        list: Arc::new([1, 2, 3].map(|id| (id, format!("node-{id}"))).into_iter().collect()),
     };
     let content = b"a snapshot";
     let meta = SnapshotMeta {
@@ -401,9 +401,9 @@ pub(super) fn variations(base: &Body, ours: Ours) -> Vec<Body> {
             add(with(ClusterId(u128::MAX), ballot, founder, list.clone()));
             numbers(ballot).into_iter().for_each(|n| add(with(cluster, n, founder, list.clone())));
             replicas(ours).into_iter().for_each(|f| add(with(cluster, ballot, f, list.clone())));
-            lists()
-                .into_iter()
-                .for_each(|list| add(with(cluster, ballot, founder, Arc::new(list))));
+            lists().into_iter().for_each(|list| {
+                add(with(cluster, ballot, founder, Arc::new(list.into_iter().collect())))
+            });
         }
         Body::Admit { cluster, founders } => {
             for cluster in [cluster, ClusterId(0), ClusterId(u128::MAX)] {

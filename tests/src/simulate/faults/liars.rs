@@ -305,7 +305,7 @@ fn formation(draw: &Generator, ours: &Ours, stranger: Replica) -> Body {
         1 => Body::Admit { cluster: ClusterId(7), founders: ids() },
         2 => {
             let list = [stranger.id, ours.me.id].map(|id| (id, format!("node-{id}:1")));
-            let list = Arc::new(list.into());
+            let list = Arc::new(list.into_iter().collect());
             let claim = Claim { cluster: ClusterId(7), ballot: far(draw), founder: stranger, list };
             Body::Claim(Box::new(claim))
         }
