@@ -6,46 +6,32 @@
 //! {"name":"fence","payload":"paint it","lease":4}
 //! $ curl -X DELETE localhost:7213/jobs/fence/4
 
-mod http;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::process::ExitCode;
-
 use queue::Queue;
-use quorate::Launch;
 use quorate::prelude::*;
 use tokio::net::TcpListener;
 
 const MEMBERS: [&str; 3] = ["127.0.0.1:7221", "127.0.0.1:7222", "127.0.0.1:7223"];
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().init(); // Quorate logs by `tracing`: without this nothing is printed.
-    match serve_node().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}"); // As text. `main` would print it for programmers, by `Debug`.
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
-    let id: usize = std::env::args().nth(1).ok_or("which node: 1, 2 or 3?")?.parse()?;
-    let address = *MEMBERS.get(id.wrapping_sub(1)).ok_or("which node: 1, 2 or 3?")?;
+    let id = std::env::args().nth(1).and_then(|id| id.parse().ok());
+    let Some(id @ 1..=3) = id else { anyhow::bail!("which node: 1, 2 or 3?") };
     // The node lives on a thread of its own. What comes back is a handle for any thread.
     let start = async move |rt: Tokio| -> quorate::Result<_> {
-        let node = Node::builder(id as u64)
+        let node = Node::builder(id)
             .log_store(FileStore::open(&rt, format!("data/jobs-{id}")).await?)
-            .transport(TcpTransport::bind(&rt, address).await?)
+            .transport(TcpTransport::bind(&rt, MEMBERS[id as usize - 1]).await?)
             .start(&rt)
             .await?;
         let raft = node.group(0).open(Queue::default()).await?;
         Ok((node, raft))
     };
-    let raft = quorate::launch(Launch::named("raft"), start).await?;
+    let raft = quorate::launch(quorate::Launch::named("raft"), start).await?;
     raft.initialize((1..).zip(MEMBERS)).await?; // The first time it waits until all are there.
 
     let listener = TcpListener::bind(format!("127.0.0.1:721{id}")).await?;
@@ -53,7 +39,7 @@ async fn serve_node() -> Result<(), Box<dyn std::error::Error>> {
     let (signal, handle) = (StopSignal::listen()?, raft.clone());
     // A node can also end by itself, say because its disk fails. Then it answers nothing any more.
     let stop = async move { drop(race(signal.received(), handle.stopped()).await) };
-    axum::serve(listener, http::router(raft.clone())).with_graceful_shutdown(stop).await?;
+    axum::serve(listener, queue::router(raft.clone())).with_graceful_shutdown(stop).await?;
     raft.shutdown().await?; // One that leads hands its leadership over first.
     Ok(())
 }

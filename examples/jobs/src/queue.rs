@@ -1,8 +1,12 @@
-//! The replicated state machine: what enqueueing, claiming and completing a job do. It depends on
-//! nothing but the commands and their places in the log, so it is the same on every node.
+//! The queue: what its commands do, the same on every replica, and its HTTP interface, the same on
+//! every runtime. Every node takes every request, and passes it on to the leader where needed.
 
 use std::collections::BTreeMap;
 
+use axum::extract::{Json, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response as Answer};
+use axum::routing::{Router, delete, get, post, put};
 use quorate::prelude::*;
 
 /// The jobs that are not completed, by the names that clients gave them.
@@ -28,14 +32,9 @@ pub(crate) enum Command {
 #[serde(untagged)]
 pub(crate) enum Response {
     Done,
-    Job {
-        name: String,
-        payload: String,
-        lease: u64,
-    },
+    Job { name: String, payload: String, lease: u64 },
     NoJob,
-    /// The lease has ended, and somebody else has claimed the job since.
-    LeaseLost,
+    LeaseLost, // It has ended, and somebody else has claimed the job since.
 }
 
 impl StateMachine for Queue {
@@ -55,21 +54,52 @@ impl StateMachine for Queue {
             }
             Command::Claim { lease_ms } => {
                 let free = self.0.iter_mut().filter(|(_, job)| job.leased_until <= now);
-                let Some((name, job)) = free.min_by_key(|(_, job)| job.enqueued) else {
-                    return Response::NoJob;
-                };
+                let first = free.min_by_key(|(_, job)| job.enqueued);
+                let Some((name, job)) = first else { return Response::NoJob };
                 (job.lease, job.leased_until) = (Some(index), now.saturating_add(lease_ms));
-                let (name, payload) = (name.clone(), job.payload.clone());
-                Response::Job { name, payload, lease: index }
+                Response::Job { name: name.clone(), payload: job.payload.clone(), lease: index }
             }
-            Command::Complete { name, lease } => match self.0.get(&name) {
-                Some(job) if job.lease != Some(lease) => Response::LeaseLost,
-                Some(_) => {
-                    self.0.remove(&name);
-                    Response::Done
+            Command::Complete { name, lease } => {
+                if self.0.get(&name).is_some_and(|job| job.lease != Some(lease)) {
+                    return Response::LeaseLost;
                 }
-                None => Response::Done, // It was completed before: the request is a repeated one.
-            },
+                self.0.remove(&name); // A client may repeat this, too: then the job is gone.
+                Response::Done
+            }
         }
+    }
+}
+
+pub(crate) fn router(raft: Raft<Queue>) -> Router {
+    let list = async |State(raft): State<Raft<Queue>>| {
+        let names = raft.read(|queue| queue.0.keys().cloned().collect::<Vec<_>>()).await;
+        names.map(Json).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+    };
+    let enqueue = async |State(raft), Path(name), payload| {
+        answer(raft, Command::Enqueue { name, payload }).await
+    };
+    let claim = async |State(raft), Path(lease_ms)| answer(raft, Command::Claim { lease_ms }).await;
+    let complete = async |State(raft), Path((name, lease))| {
+        answer(raft, Command::Complete { name, lease }).await
+    };
+    Router::new()
+        .route("/jobs", get(list))
+        .route("/jobs/{name}", put(enqueue))
+        .route("/jobs/{name}/{lease}", delete(complete))
+        .route("/claims/{lease_ms}", post(claim))
+        .with_state(raft)
+}
+
+async fn answer(raft: Raft<Queue>, command: Command) -> Answer {
+    let failed = |status, error: WriteError| (status, error.to_string()).into_response();
+    match raft.write(command).await {
+        Ok(Response::Done | Response::NoJob) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Response::LeaseLost) => StatusCode::CONFLICT.into_response(),
+        Ok(job) => Json(job).into_response(),
+        // It may have had an effect or not. Here every request may simply be repeated.
+        Err(error @ WriteError::Unknown) => failed(StatusCode::GATEWAY_TIMEOUT, error),
+        // After all others it has had none.
+        Err(error @ WriteError::Command(_)) => failed(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }
