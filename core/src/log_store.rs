@@ -23,7 +23,17 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 /// of those after it, and whatever was reported as durable is among it.
 ///
 /// A store that has failed once stays failed: it never retries a write or a sync and reports
-/// success.
+/// success. From then on every write and every removal fails, also when the disk works again.
+///
+/// # Damage
+///
+/// A crash may leave the last writes half written. They were never reported as durable, and the
+/// store cuts them off when it is opened. A change in anything before them, such as a flipped bit,
+/// is damage: the store returns an error when it is opened, or when the group is
+/// [recovered](LogStore::recover), or when what has changed is [read](LogStore::read). It never
+/// returns other content than was written, nor a log that is shorter, and an opening that fails
+/// cuts nothing off. Only damage in the very last write may be taken for a crash in the middle of
+/// it.
 ///
 /// # A full disk
 ///

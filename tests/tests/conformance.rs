@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate::rt::Task;
 use quorate::sim::{Disk, DiskImage, Generator, Sim};
-use quorate::{Executor, FileConfig, FileStore, Launch, Tokio};
+use quorate::{Executor, FileConfig, FileStore, Launch, StoreError, Tokio};
 use quorate_core::conformance::log_store::StoreFactory;
 use quorate_core::conformance::state_machine::MachineFactory;
 use quorate_core::{log_store_suite, state_machine_suite};
@@ -51,6 +51,10 @@ impl Simulated {
         let dir = format!("/store-{}", NEXT.fetch_add(1, Relaxed)).into();
         Self { dir, disk: RefCell::default(), kept: Rc::default() }
     }
+
+    fn disk(&self) -> Disk {
+        self.disk.borrow().clone().expect("a store was opened")
+    }
 }
 
 /// Keeps what a disk holds when its runtime ends.
@@ -70,6 +74,10 @@ impl StoreFactory<Sim> for Simulated {
     type Store = FileStore<Sim>;
 
     async fn open(&self, rt: &Sim) -> FileStore<Sim> {
+        self.try_open(rt).await.expect("the store opens")
+    }
+
+    async fn try_open(&self, rt: &Sim) -> Result<FileStore<Sim>, StoreError> {
         let disk = rt.host().disk();
         let is_new = !disk.files().iter().any(|file| file.starts_with(&self.dir));
         if is_new && self.disk.replace(Some(disk.clone())).is_some() {
@@ -83,7 +91,7 @@ impl StoreFactory<Sim> for Simulated {
             };
             rt.spawn(keeps).detach();
         }
-        FileStore::open_with(rt, &self.dir, SMALL).await.expect("the store opens")
+        FileStore::open_with(rt, &self.dir, SMALL).await
     }
 
     /// The dropped store ends its last write first.
@@ -95,13 +103,37 @@ impl StoreFactory<Sim> for Simulated {
     }
 
     fn set_full(&self, full: bool) -> bool {
-        let disk = self.disk.borrow();
-        let disk = disk.as_ref().expect("a store was opened");
+        let disk = self.disk();
         if full {
             disk.fill()
         } else {
             disk.set_capacity(1 << 40)
         }
+        true
+    }
+
+    fn fail_next_write(&self) -> bool {
+        self.disk().fail_next_write();
+        true
+    }
+
+    fn fail_next_sync(&self) -> bool {
+        self.disk().fail_next_sync();
+        true
+    }
+
+    fn flip_bit(&self, at: u64) -> bool {
+        let disk = self.disk();
+        let mut files = disk.durable().files;
+        files.retain(|path, _| path.starts_with(&self.dir));
+        // Zeros are space that is allocated beforehand, for the most part.
+        let places: Vec<_> = files
+            .iter()
+            .flat_map(|(path, content)| (0..).zip(content).map(move |(at, byte)| (path, at, byte)))
+            .filter(|(_, _, byte)| **byte != 0)
+            .collect();
+        let (path, offset, _) = places[(at / 8) as usize % places.len()];
+        disk.flip_bit(path, offset, (at % 8) as u8).expect("it is there");
         true
     }
 }

@@ -14,13 +14,14 @@ use quorate_rt::channel::oneshot;
 
 use self::model::Log;
 use self::writes::{content, entries, entry, hard_state, marks, standing};
-use super::CLUSTER;
+use super::{CLUSTER, skipped};
 use crate::{
     Appended, Completion, Entries, GroupId, Identity, Index, LogId, LogStore, LogWrite, NodeId,
     Recovered, SnapshotMeta, Standing, StoreError,
 };
 
 mod durability;
+mod faults;
 mod groups;
 mod identity;
 mod model;
@@ -31,6 +32,7 @@ mod space;
 mod writes;
 
 pub use self::durability::*;
+pub use self::faults::*;
 pub use self::groups::*;
 pub use self::identity::*;
 pub use self::purging::*;
@@ -64,6 +66,42 @@ pub trait StoreFactory<R: Executor>: 'static {
         let _ = full;
         false
     }
+
+    /// Lets the next write to the disk fail (`EIO`), and those after it work. A part of the failed
+    /// one may be on the disk. Returns false where that can't be done: the case of a failed write
+    /// is skipped then.
+    ///
+    /// The failed write may be one that the store makes in the background. The case tries it often,
+    /// and some of the failures must hit writes to the log.
+    fn fail_next_write(&self) -> bool {
+        false
+    }
+
+    /// Lets the next sync fail (`EIO`), and those after it work. What was written before the failed
+    /// one is not durable, and a later sync need not make it so. Returns false where that can't be
+    /// done: the case of a failed sync is skipped then.
+    fn fail_next_sync(&self) -> bool {
+        false
+    }
+
+    /// Flips a bit of what the store has written and synced. Reads of an open store see it, too.
+    /// `at` is a random number that selects the bit, among those of all files. Best leave out bytes
+    /// that are 0 if much is preallocated. Returns false where that can't be done: the case of
+    /// flipped bits is skipped then.
+    ///
+    /// The case flips one bit in each of many stores, each of a factory of its own, and opens them
+    /// with [`try_open`](Self::try_open).
+    fn flip_bit(&self, at: u64) -> bool {
+        let _ = at;
+        false
+    }
+
+    /// Opens a store in which a bit was [flipped](Self::flip_bit), or returns the error with which
+    /// the store refuses to be opened. The default calls [`open`](Self::open), which is enough for
+    /// factories that can't flip bits.
+    async fn try_open(&self, rt: &R) -> Result<Self::Store, StoreError> {
+        Ok(self.open(rt).await)
+    }
 }
 
 /// Makes the tests of a log store: `log_store_suite!(name, runtime, launch, factory);` gives a
@@ -91,13 +129,21 @@ macro_rules! log_store_suite {
                 survives_a_power_loss, waits_for_space, votes_on_a_full_disk, replaces_what_waits_for_space,
                 removes_what_waits_for_space,
                 tells_standings_on_a_full_disk, removes_a_spent_group_whose_standing_waits,
-                removes_groups_while_the_disk_becomes_full
+                removes_groups_while_the_disk_becomes_full,
+                stays_failed_after_a_failed_write, stays_failed_after_a_failed_sync
             } }
 
             #[test]
             fn tells_stores_apart() {
                 $crate::conformance::run($launch, async |rt: $runtime| {
                     $crate::conformance::log_store::tells_stores_apart(rt, $factory, $factory).await
+                });
+            }
+
+            #[test]
+            fn notices_flipped_bits() {
+                $crate::conformance::run_in(module_path!(), $launch, async |rt: $runtime| {
+                    $crate::conformance::log_store::notices_flipped_bits(rt, || $factory).await
                 });
             }
 
@@ -401,11 +447,6 @@ impl<R: Executor, F: StoreFactory<R>> Scene<R, F> {
     async fn turn(&self) {
         let _it_ends = self.rt.spawn(async {}).await;
     }
-}
-
-/// A case can't be run with a factory.
-fn skipped(case: &str, why: &str) {
-    eprintln!("skipped {case}: {why}");
 }
 
 /// Waits until a write is durable.

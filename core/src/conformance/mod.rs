@@ -3,8 +3,8 @@
 //! its trait. Ours run them as their tests, and so can yours.
 //!
 //! Each suite is a macro that makes a `#[test]` of each case. It is given a runtime, and an
-//! expression that makes a factory. The expression is evaluated anew for each case, and twice where
-//! a case needs two stores:
+//! expression that makes a factory. The expression is evaluated anew for each case, and repeatedly
+//! where a case needs several stores:
 //!
 //! | macro | factory |
 //! | --- | --- |
@@ -136,16 +136,46 @@
 //! A case is a scenario of its own and measures no time. What does not end within
 //! [`LIMIT`](quorate_rt::conformance::LIMIT) counts as hung. What is random in a case has a fixed
 //! seed.
+//!
+//! A case that a factory can't offer counts as passed, and writes a line to standard error:
+//! `SKIPPED: <module>::<case>: <reason>`. `cargo test` shows it also without `--nocapture`.
 
 mod changes;
 pub mod log_store;
 pub mod state_machine;
 pub mod transport;
 
+use std::cell::Cell;
+
+use quorate_rt::{Executor, Launch};
+
 use crate::{ClusterId, NodeId, Replica};
 
 #[doc(hidden)]
 pub use quorate_rt::conformance::{run, within_limit};
+
+thread_local! {
+    /// The module of the case that this thread runs. A case has a thread of its own.
+    static SUITE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Runs a case of the suite in this module.
+#[doc(hidden)]
+pub fn run_in<R: Executor>(
+    suite: &'static str,
+    launch: Launch,
+    case: impl AsyncFnOnce(R) + Send + 'static,
+) {
+    within_limit(move || {
+        SUITE.set(suite);
+        R::run(&launch, case).expect("the runtime starts");
+    });
+}
+
+/// Tells that a case was not tried, and why.
+fn skipped(case: &str, reason: &str) {
+    quorate_rt::conformance::skipped(&format!("{}::{case}", SUITE.get()), reason);
+}
 
 /// The cluster to which all belongs.
 const CLUSTER: ClusterId = ClusterId(0xfeed_0000_0000_0001_0203_0405_0607_0809);
@@ -162,7 +192,7 @@ macro_rules! suite_cases {
     ($runtime:ty, $launch:expr, $factory:expr, $($module:ident { $($case:ident),* $(,)? })*) => {
         $($(#[test]
         fn $case() {
-            $crate::conformance::run($launch, async |rt: $runtime| {
+            $crate::conformance::run_in(module_path!(), $launch, async |rt: $runtime| {
                 $crate::conformance::$module::$case(rt, $factory).await
             });
         })*)*

@@ -6,6 +6,9 @@
 //! for many writes. redb has one writer at a time, so a write that comes during a sync holds up the
 //! node for as long, which `FileStore` does not. A full disk is a failed one here, and ends the
 //! node.
+//!
+//! redb has checksums, but looks at them only after a crash. An opening has it check all of them:
+//! damage is an error then, and no wrong content.
 
 mod snapshots;
 mod tables;
@@ -52,7 +55,10 @@ impl<R: Executor> RedbStore<R> {
     /// Opens the database in this file, or creates it.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] where it is open already; otherwise those of redb.
+    /// [`StoreError::Locked`] where it is open already; otherwise as [`with`](Self::with).
+    ///
+    /// # Panics
+    /// As [`with`](Self::with).
     pub fn open(rt: &R, path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let db = Database::create(path.as_ref()).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.as_ref().into()),
@@ -61,11 +67,17 @@ impl<R: Executor> RedbStore<R> {
         Self::with(rt, db)
     }
 
-    /// Opens the store in this database, which holds nothing else.
+    /// Opens the store in this database, which holds nothing else, and reads it once through.
     ///
     /// # Errors
-    /// Those of redb.
-    pub fn with(rt: &R, db: Database) -> Result<Self, StoreError> {
+    /// The database is damaged, or another one of redb.
+    ///
+    /// # Panics
+    /// redb panics at some kinds of damage.
+    pub fn with(rt: &R, mut db: Database) -> Result<Self, StoreError> {
+        if !db.check_integrity().map_err(failed)? {
+            return Err(failed(Error::Corrupted("a checksum does not match".to_owned())));
+        }
         let (db, writes) = (Arc::new(db), Rc::<Writes>::default());
         transact(&db, Durability::Immediate, |tx| tables::prepare(tx, rt.random()))?;
         let syncs = rt.spawn(sync(rt.clone(), Arc::clone(&db), Rc::clone(&writes)));

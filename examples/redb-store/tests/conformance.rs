@@ -1,9 +1,10 @@
 //! The suite of Quorate, which checks the contract of a log store, on this one: in a file, and on a
-//! disk in memory that loses what was not synced.
+//! disk in memory that loses what was not synced, fails writes and syncs, and flips bits.
 
-use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use std::{io, mem};
 
 use quorate::conformance::log_store::StoreFactory;
 use quorate::conformance::log_store_suite;
@@ -45,10 +46,18 @@ struct Disk {
     synced: Vec<u8>,
     /// How often it was opened. Whoever opened it before can't write any more.
     opened: u64,
+    fail_next_write: bool,
+    fail_next_sync: bool,
 }
 
 #[derive(Default)]
 struct Memory(Arc<Mutex<Disk>>);
+
+impl Memory {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().expect("no holder panics")
+    }
+}
 
 #[derive(Debug)]
 struct Opened {
@@ -72,8 +81,9 @@ impl StorageBackend for Opened {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let begin = offset as usize;
-        out.copy_from_slice(&self.disk()?.now[begin..begin + out.len()]);
+        let (disk, begin) = (self.disk()?, offset as usize);
+        let end = begin.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(disk.now.get(begin..end).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
@@ -84,13 +94,19 @@ impl StorageBackend for Opened {
 
     fn sync_data(&self) -> io::Result<()> {
         let disk = &mut *self.disk()?;
+        if mem::take(&mut disk.fail_next_sync) {
+            return Err(io::Error::other("a failed sync"));
+        }
         disk.synced.clone_from(&disk.now);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let begin = offset as usize;
-        self.disk()?.now[begin..begin + data.len()].copy_from_slice(data);
+        let (disk, begin) = (&mut *self.disk()?, offset as usize);
+        if mem::take(&mut disk.fail_next_write) {
+            return Err(io::Error::other("a failed write"));
+        }
+        disk.now[begin..begin + data.len()].copy_from_slice(data);
         Ok(())
     }
 }
@@ -99,20 +115,51 @@ impl StoreFactory<Tokio> for Memory {
     type Store = RedbStore<Tokio>;
 
     async fn open(&self, rt: &Tokio) -> RedbStore<Tokio> {
+        self.try_open(rt).await.expect("the store opens")
+    }
+
+    async fn try_open(&self, rt: &Tokio) -> Result<RedbStore<Tokio>, StoreError> {
         let number = {
-            let mut disk = self.0.lock().expect("no holder panics");
+            let mut disk = self.disk();
             disk.opened += 1;
             disk.opened
         };
+        let failed = |error| StoreError::io("the disk", error);
         let opened = Opened { disk: Arc::clone(&self.0), number };
-        let db = Builder::new().create_with_backend(opened).expect("the database opens");
-        RedbStore::with(rt, db).expect("the store opens")
+        let open = || {
+            let db = Builder::new().create_with_backend(opened);
+            RedbStore::with(rt, db.map_err(|error| failed(io::Error::other(error)))?)
+        };
+        // redb refuses some damage by a panic.
+        let opened = panic::catch_unwind(AssertUnwindSafe(open));
+        opened.unwrap_or_else(|_| Err(failed(io::Error::other("a panic"))))
     }
 
     async fn lose_power(&self, _: &Tokio) -> bool {
-        let disk = &mut *self.0.lock().expect("no holder panics");
+        let disk = &mut *self.disk();
         disk.opened += 1;
         disk.now.clone_from(&disk.synced);
+        true
+    }
+
+    fn fail_next_write(&self) -> bool {
+        self.disk().fail_next_write = true;
+        true
+    }
+
+    fn fail_next_sync(&self) -> bool {
+        self.disk().fail_next_sync = true;
+        true
+    }
+
+    fn flip_bit(&self, at: u64) -> bool {
+        let disk = &mut *self.disk();
+        // Zeros are free pages, for the most part.
+        let used: Vec<_> = (0..disk.synced.len()).filter(|at| disk.synced[*at] != 0).collect();
+        let place = used[(at / 8) as usize % used.len()];
+        for content in [&mut disk.now, &mut disk.synced] {
+            content[place] ^= 1 << (at % 8);
+        }
         true
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct DiskState {
     /// … and this waits for it.
     stalled: RefCell<Vec<Action>>,
     under_way: RefCell<UnderWay>,
+    fail_next_write: Cell<bool>,
+    fail_next_sync: Cell<bool>,
 }
 
 impl DiskState {
@@ -105,6 +107,8 @@ impl DiskState {
             stalled_until: Cell::new(0),
             stalled: RefCell::default(),
             under_way: RefCell::default(),
+            fail_next_write: Cell::new(false),
+            fail_next_sync: Cell::new(false),
         }
     }
 
@@ -189,6 +193,18 @@ impl Disk {
     /// [gets room](Self::set_capacity). As when another program takes all that is left.
     pub fn fill(&self) {
         self.set_capacity(self.used());
+    }
+
+    /// The next write to any file fails (`EIO`); some of it may have been done.
+    pub fn fail_next_write(&self) {
+        self.state.fail_next_write.set(true);
+        self.world.note(self.state.host, "disk fails the next write", 0, 0);
+    }
+
+    /// The next sync of any file fails, as by [`DiskConfig::sync_errors`].
+    pub fn fail_next_sync(&self) {
+        self.state.fail_next_sync.set(true);
+        self.world.note(self.state.host, "disk fails the next sync", 0, 0);
     }
 
     /// Nothing that is under way, or begins, ends before so much time has passed.

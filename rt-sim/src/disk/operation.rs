@@ -126,7 +126,12 @@ impl DiskState {
             Kind::Sync => (&config.sync_latency, config.sync_errors, "sync error"),
             Kind::Name => (&config.latency, 0.0, "name error"),
         };
-        let fails = world.disks.chance(errors);
+        let fails_next = match kind {
+            Kind::Write => self.fail_next_write.take(),
+            Kind::Sync => self.fail_next_sync.take(),
+            Kind::Read | Kind::Name => false,
+        };
+        let fails = world.disks.chance(errors) || fails_next;
         if fails {
             world.trace.count(counted);
         }

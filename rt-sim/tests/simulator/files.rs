@@ -189,6 +189,22 @@ fn what_a_failed_sync_has_lost_is_not_brought_back_by_one_that_succeeds() {
 }
 
 #[test]
+fn the_next_write_or_sync_fails_and_no_other() {
+    let pair = Pair::new(1);
+    let file = pair.file(vec![1; 5]);
+    pair.a.disk().fail_next_sync();
+    pair.wait(write_at(&file, 0, vec![2; 5])).unwrap();
+    assert!(is_eio(pair.wait(file.sync_data())));
+    pair.wait(file.sync_data()).unwrap();
+    pair.a.disk().fail_next_write();
+    pair.wait(file.sync_data()).unwrap();
+    assert!(is_eio(pair.wait(write_at(&file, 0, vec![3; 5]))));
+    pair.wait(write_at(&file, 0, vec![4; 5])).unwrap();
+    pair.wait(file.sync_data()).unwrap();
+    assert_eq!(pair.a.disk().durable().files[Path::new("/file")], [4; 5]);
+}
+
+#[test]
 fn names_never_fail_by_themselves() {
     let pair = Pair::new(1);
     pair.is_disk(|disk| (disk.read_errors, disk.write_errors, disk.sync_errors) = (1.0, 1.0, 1.0));

@@ -10,6 +10,7 @@
 )]
 
 use std::future::poll_fn;
+use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::task::Poll;
@@ -242,9 +243,11 @@ pub fn within_limit(case: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Tells that a case was not tried, and why.
-fn skipped(case: &str, reason: &str) {
-    eprintln!("skipped: {case}: {reason}");
+/// Tells that a case was not tried, and why, even where what tests print is captured.
+#[doc(hidden)]
+pub fn skipped(case: &str, reason: &str) {
+    // In one piece, as other tests write at the same time.
+    let _ = io::stderr().write_all(format!("SKIPPED: {case}: {reason}\n").as_bytes());
 }
 
 /// Lets the other tasks go first, once.

@@ -272,6 +272,7 @@ impl File for MemoryFile {
         }
         fault(self.mode == OpenMode::Read, io::ErrorKind::PermissionDenied)?;
         fault(faults.fail_write.get(), io::ErrorKind::Other)?;
+        fault(faults.fail_next_write.take(), io::ErrorKind::Other)?;
         let (from, begin) = (from.concat(), offset as usize);
         if from.is_empty() {
             return Ok(());
@@ -298,6 +299,7 @@ impl File for MemoryFile {
         count(&faults.syncs);
         faults.hold_syncs.pass().await;
         fault(faults.fail_sync.get(), io::ErrorKind::Other)?;
+        fault(faults.fail_next_sync.take(), io::ErrorKind::Other)?;
         fault(faults.fail_sync_for_space.get(), io::ErrorKind::StorageFull)?;
         self.disk.changes();
         self.content.synced.replace(self.content.now.borrow().clone());

@@ -24,8 +24,12 @@ pub struct Faults {
     pub fail_read: Cell<bool>,
     /// Writes fail, and write nothing.
     pub fail_write: Cell<bool>,
+    /// The next write fails, and writes nothing.
+    pub fail_next_write: Cell<bool>,
     /// Syncs fail, and make nothing durable.
     pub fail_sync: Cell<bool>,
+    /// The next sync of a file fails, and makes nothing durable.
+    pub fail_next_sync: Cell<bool>,
     /// Syncs fail for lack of space (`StorageFull`), and make nothing durable.
     pub fail_sync_for_space: Cell<bool>,
     /// What is to be durable when it is written is only written.

@@ -31,9 +31,13 @@ impl StoreFactory<Memory> for Disks {
     type Store = Store;
 
     async fn open(&self, rt: &Memory) -> Store {
+        self.try_open(rt).await.expect("the store opens")
+    }
+
+    async fn try_open(&self, rt: &Memory) -> Result<Store, StoreError> {
         let rt = self.with_disk(rt);
         rt.disk.faults.forget_durable_writes.set(self.forgets_syncs);
-        FileStore::open_with(&rt, "d", SMALL).await.expect("the store opens")
+        FileStore::open_with(&rt, "d", SMALL).await
     }
 
     /// Whoever still writes does so to the old disk.
@@ -47,6 +51,32 @@ impl StoreFactory<Memory> for Disks {
 
     fn set_full(&self, full: bool) -> bool {
         self.disk.borrow().faults.full.set(full);
+        true
+    }
+
+    fn fail_next_write(&self) -> bool {
+        self.disk.borrow().faults.fail_next_write.set(true);
+        true
+    }
+
+    fn fail_next_sync(&self) -> bool {
+        self.disk.borrow().faults.fail_next_sync.set(true);
+        true
+    }
+
+    fn flip_bit(&self, at: u64) -> bool {
+        let disk = self.disk.borrow();
+        let files = disk.now();
+        // Zeros are space that is allocated beforehand, for the most part.
+        let places: Vec<_> = files
+            .iter()
+            .flat_map(|(path, content)| (0..).zip(content).map(move |(at, byte)| (path, at, byte)))
+            .filter(|(_, _, byte)| **byte != 0)
+            .collect();
+        let (path, offset, byte): (_, usize, _) = places[(at / 8) as usize % places.len()];
+        let mut content = files[path].clone();
+        content[offset] = byte ^ (1 << (at % 8));
+        disk.put(path, content);
         true
     }
 }
@@ -87,7 +117,9 @@ fn a_store_that_does_not_sync_fails_the_suite() {
         removes_what_waits_for_space,
         tells_standings_on_a_full_disk,
         removes_a_spent_group_whose_standing_waits,
-        removes_groups_while_the_disk_becomes_full
+        removes_groups_while_the_disk_becomes_full,
+        stays_failed_after_a_failed_write,
+        stays_failed_after_a_failed_sync
     ];
 }
 

@@ -86,13 +86,17 @@ impl Log {
 
     /// Whether a store has recovered this, apart from the metadata's details and the cluster.
     pub(super) fn is(&self, recovered: &Recovered, entries: &[Entry]) -> bool {
+        self.is_recovered(recovered) && self.entries == entries
+    }
+
+    /// The same, without a look at the entries.
+    pub(super) fn is_recovered(&self, recovered: &Recovered) -> bool {
         self.hard_state == recovered.hard_state
             && self.standing == recovered.standing
             && self.marks == recovered.marks
             && self.snapshot == recovered.snapshot
             && self.purged == recovered.log_meta.purged()
             && self.last() == recovered.log_meta.last()
-            && self.entries == entries
     }
 
     /// The identity of each entry, a time that none of them exceeds, and what is in force after any
