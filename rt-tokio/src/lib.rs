@@ -4,6 +4,7 @@
 mod net;
 mod runtime;
 mod task;
+mod tasks;
 mod threads;
 
 pub use net::{TokioListener, TokioReadHalf, TokioStream, TokioWriteHalf};

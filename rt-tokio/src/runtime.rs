@@ -28,7 +28,8 @@ pub struct Tokio;
 
 impl Tokio {
     /// Attaches Quorate to the tokio program that runs on this thread, in a [`LocalSet`] or a
-    /// [`LocalRuntime`]. Its tasks are tasks of the program, and have turns with the others.
+    /// [`LocalRuntime`]. Its tasks are tasks of the program, and have turns with the others; but
+    /// they end when the last [`Attached`] of the thread is closed or dropped.
     ///
     /// On a multi-threaded runtime, start nodes on a thread of their own: with `quorate::launch`.
     ///
@@ -95,7 +96,7 @@ impl Executor for Tokio {
         F: Future + 'static,
         F::Output: 'static,
     {
-        TokioTask::new(tokio::task::spawn_local(future))
+        TokioTask::new(threads::spawn(future))
     }
 
     fn spawn_blocking<F, T>(&self, work: F) -> TokioTask<T>

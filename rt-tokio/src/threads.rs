@@ -1,4 +1,5 @@
-//! The threads for blocking work of a thread's runtime, and who keeps them.
+//! What a thread's runtime has beyond tokio's: threads for blocking work, and its tasks where it is
+//! attached to a program; and who keeps it.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -7,6 +8,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use quorate_rt::blocking_threads::{Blocking, BlockingThreads};
+use tokio::task::JoinHandle;
+
+use crate::tasks::Tasks;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Current>>> = const { RefCell::new(None) };
@@ -14,8 +18,24 @@ thread_local! {
 
 struct Current {
     threads: BlockingThreads,
-    /// How many have attached; none inside of `run`.
-    attached: Option<Cell<usize>>,
+    /// None inside of `run`.
+    attached: Option<Attached>,
+}
+
+/// What several share who have attached.
+#[derive(Default)]
+struct Attached {
+    count: Cell<usize>,
+    tasks: Rc<Tasks>,
+}
+
+/// Starts a task of this thread's runtime.
+pub(crate) fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    let current = CURRENT.with_borrow(Clone::clone);
+    match current.as_ref().and_then(|current| current.attached.as_ref()) {
+        Some(attached) => Tasks::spawn(&attached.tasks, future),
+        None => tokio::task::spawn_local(future),
+    }
 }
 
 /// Runs work on the threads of this thread's runtime.
@@ -39,7 +59,7 @@ fn current() -> Rc<Current> {
     )
 }
 
-fn enter(attached: Option<Cell<usize>>) -> io::Result<Rc<Current>> {
+fn enter(attached: Option<Attached>) -> io::Result<Rc<Current>> {
     let current = Rc::new(Current { threads: BlockingThreads::start()?, attached });
     CURRENT.set(Some(Rc::clone(&current)));
     Ok(current)
@@ -64,7 +84,7 @@ impl Drop for Threads {
     }
 }
 
-/// One of those who have attached, and share the threads.
+/// One of those who have attached, and share what there is.
 pub(crate) struct Attachment {
     /// None once it is counted no more.
     current: Option<Rc<Current>>,
@@ -74,24 +94,26 @@ impl Attachment {
     pub(crate) fn join() -> io::Result<Self> {
         let current = match CURRENT.with_borrow(Clone::clone) {
             Some(current) => current,
-            None => enter(Some(Cell::new(0)))?,
+            None => enter(Some(Attached::default()))?,
         };
         let Some(attached) = &current.attached else {
             let reason =
                 "this thread runs inside of `run` or `launch`: use the runtime they have given";
             return Err(io::Error::other(reason));
         };
-        attached.set(attached.get() + 1);
+        attached.count.update(|count| count + 1);
         Ok(Self { current: Some(current) })
     }
 
-    /// The threads, which end with the last one who leaves.
+    /// With the last one who leaves, the tasks and the threads end.
     fn leave(&mut self) -> Option<Rc<Current>> {
         let current = self.current.take()?;
         let attached = current.attached.as_ref()?;
-        attached.set(attached.get() - 1);
-        if attached.get() == 0 {
+        attached.count.update(|count| count - 1);
+        if attached.count.get() == 0 {
             CURRENT.take();
+            // They are not polled again: their next operation would find no runtime.
+            attached.tasks.cancel();
             current.threads.close();
         }
         Some(current)
@@ -100,11 +122,13 @@ impl Attachment {
 
 impl quorate_rt::Attachment for Attachment {
     fn close(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
-        let done = self.leave().map(|current| current.threads.until_done());
+        let left = self.leave();
         Box::pin(async move {
-            if let Some(done) = done {
-                done.await;
+            let Some(current) = left else { return };
+            if let Some(attached) = current.attached.as_ref().filter(|it| it.count.get() == 0) {
+                attached.tasks.until_dropped().await;
             }
+            current.threads.until_done().await;
         })
     }
 }

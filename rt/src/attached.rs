@@ -43,8 +43,8 @@ impl<R: Clone> Attached<R> {
     }
 
     /// Detaches, and waits for the file operations and the blocking work that have begun. With the
-    /// last `Attached` of the thread the runtime ends: on monoio and compio, its tasks are dropped
-    /// before this returns; on tokio, they are tasks of the program, and end with their handles.
+    /// last `Attached` of the thread the runtime ends, and its tasks are dropped before this
+    /// returns. So call it from a task of the program: one of [`rt`](Self::rt) would be dropped, too.
     ///
     /// # Cancellation
     /// It is detached all the same.

@@ -234,6 +234,53 @@ pub fn close_ends_though_the_last_handle_is_dropped_meanwhile<P: Program>(launch
     P::run(&launch, program).unwrap();
 }
 
+pub fn close_ends_though_operations_begin_meanwhile<P: Program>(launch: Launch) {
+    let program = async || {
+        let attached = P::attach().unwrap();
+        let rt = attached.rt();
+        P::spawn(async move {
+            for _ in 0..20 {
+                P::sleep(Duration::from_micros(200)).await;
+                // A mistake of the program, and in the end a panic.
+                let begin = || rt.spawn_blocking(|| ()).detach();
+                if catch_unwind(AssertUnwindSafe(begin)).is_err() {
+                    return;
+                }
+            }
+        });
+        attached.close().await;
+    };
+    P::run(&launch, program).unwrap();
+}
+
+/// The writer of a store is such a task.
+pub fn close_drops_tasks_between_two_operations<P: Program>(launch: Launch) {
+    struct Guard(std::sync::mpsc::Sender<bool>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::panicking());
+        }
+    }
+    let program = async || {
+        let attached = P::attach().unwrap();
+        let rt = attached.rt();
+        let (ended, has_ended) = std::sync::mpsc::channel();
+        let (begun, has_begun) = oneshot::channel();
+        let works = rt.clone().spawn(async move {
+            let (_guard, mut begun) = (Guard(ended), Some(begun));
+            loop {
+                rt.spawn_blocking(|| ()).await.unwrap();
+                begun.take().map(|begun| begun.send(()));
+            }
+        });
+        works.detach();
+        has_begun.await.unwrap();
+        attached.close().await;
+        has_ended.try_recv()
+    };
+    assert_eq!(P::run(&launch, program).unwrap(), Ok(false), "dropped, and not by a panic");
+}
+
 pub fn many_wait_for_one_piece_of_work<P: Program>(launch: Launch) {
     const MANY: usize = 20_000;
     let program = async || {

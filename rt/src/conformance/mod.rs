@@ -183,6 +183,8 @@ macro_rules! attached_suite {
                         a_lock_is_free_after_a_program_that_has_not_closed,
                         running_within_a_program_is_an_error,
                         close_ends_though_the_last_handle_is_dropped_meanwhile,
+                        close_ends_though_operations_begin_meanwhile,
+                        close_drops_tasks_between_two_operations,
                         many_wait_for_one_piece_of_work,
                         attaching_within_run_is_an_error, attaching_without_a_program_is_an_error,
                         what_is_called_after_the_end_says_so,

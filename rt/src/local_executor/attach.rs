@@ -177,10 +177,15 @@ pub fn attach<S: Future<Output = ()> + 'static>(
         if let Some(turns) = &mut *users.turns.borrow_mut() {
             turns.drop_tasks();
         }
-        run_until(core, |_| core.is_settled(), &mut pass).await;
-        let last_turn = users.turns.borrow().as_ref().map(Turns::last_turn);
-        if let Some(last_turn) = last_turn {
-            last_turn.await;
+        loop {
+            run_until(core, |_| core.is_settled(), &mut pass).await;
+            let last_turn = users.turns.borrow().as_ref().map(Turns::last_turn);
+            if let Some(last_turn) = last_turn {
+                last_turn.await;
+            }
+            if core.is_settled() {
+                break; // Otherwise a task of the program has begun an operation meanwhile.
+            }
         }
     };
     (attachment, driver)
