@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate::NodeId;
 use quorate::sim::Crash;
+use quorate::{Executor, NodeId};
 
+use super::super::cluster::Phase;
 use super::Calm;
 
 pub(super) async fn rot(calm: Calm) {
@@ -54,6 +55,9 @@ fn where_rot_shows(files: &[PathBuf]) -> Vec<PathBuf> {
     segments.into_iter().take(followed).chain(snapshots).cloned().collect()
 }
 
+/// How often it is looked whether a write that went astray is followed by others.
+const STEP: Duration = Duration::from_millis(5);
+
 /// A write goes to another place of its file. In the log that is noticed as soon as something is
 /// written behind it, and until then the node must live: what is lost in the last batch of all
 /// can't be told from what was never written (see the description of the format).
@@ -86,9 +90,13 @@ pub(super) async fn misdirections(calm: Calm) {
             let writes = disk.writes(path).is_some_and(|writes| writes < before + 3);
             writes || disk.unsynced(path).is_some_and(|unsynced| !unsynced.is_empty())
         };
-        while is_open() {
-            if !calm.lasts(Duration::from_millis(5)).await {
-                break;
+        // Also beyond the time of faults, whose last ones may kill: a node that was paused writes the
+        // next one only then.
+        let mut left = Duration::from_secs(10);
+        while is_open() && left > Duration::ZERO {
+            calm.rt.sleep(STEP).await;
+            if cluster.phase() != Phase::Faults {
+                left -= STEP;
             }
         }
         cluster.protect(id, false);
