@@ -371,7 +371,8 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             waits_at,
             changes_at,
         ];
-        self.wake_at = Instant::earliest(times);
+        // What a group at rest had put off is due, and not late: it was not waited for.
+        self.wake_at = Instant::earliest(times).map(|at| at.max(now));
         self.answer_admins(now);
         self.applier.go_on()
     }
