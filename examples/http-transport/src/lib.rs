@@ -1,26 +1,27 @@
-//! Raft over HTTP: a transport of one's own, which posts each message to `/raft` of its peer, one
-//! a request. The suite in `tests/` checks it against the contract of [`Transport`].
+//! Raft over HTTP: a transport of one's own, which posts messages to `/raft` of their peer, all
+//! that wait in one request. The suite in `tests/` checks it against the contract of [`Transport`].
 //!
 //! Peers don't prove who they are: keep the port inside a network of your own. Nor do they tell
 //! each other what they remember ([`Inbox::remembered`]): a restored backup goes unnoticed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::post;
-use quorate::codec::{Gather, decode_message, put_message};
 use quorate::prelude::*;
 use quorate::{Credentials, Executor, GroupId, Inbox, Message, MessageLimit, Replica, Transport};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-/// The largest message, and what may wait for one peer.
+use crate::peer::Peer;
+
+mod peer;
+
+/// The largest message.
 const MAX_BYTES: usize = 64 << 20;
 
 /// It lives on the node's thread, as all that implements `Transport`: cells are enough.
@@ -30,13 +31,8 @@ pub struct HttpTransport {
     inboxes: Rc<RefCell<BTreeMap<GroupId, Inbox>>>,
     places: RefCell<BTreeMap<GroupId, BTreeMap<Replica, String>>>,
     peers: RefCell<BTreeMap<String, Peer>>, // By address.
+    dropped: Rc<Cell<u64>>,
     _delivers: Task,
-}
-
-struct Peer {
-    queue: mpsc::UnboundedSender<(Message, OwnedSemaphorePermit)>,
-    room: Arc<Semaphore>, // In bytes.
-    _posts: Task,
 }
 
 type Task = <Tokio as Executor>::Task<()>; // It ends when it is dropped.
@@ -46,18 +42,20 @@ impl HttpTransport {
     pub fn new(rt: &Tokio) -> (Self, Router) {
         // Handlers may run on any thread, an inbox stays on its own: a channel connects them. Where
         // the node is slow, requests wait.
-        let (sender, mut receiver) = mpsc::channel::<Message>(1);
+        let (sender, mut receiver) = mpsc::channel::<Vec<Message>>(1);
         let receive = async move |body: Bytes| {
-            let message = decode_message(body).map_err(|_| StatusCode::BAD_REQUEST)?;
-            sender.send(message).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+            let messages = peer::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
+            sender.send(messages).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
         };
         let inboxes = Rc::<RefCell<BTreeMap<GroupId, Inbox>>>::default();
         let of_groups = Rc::clone(&inboxes);
         let delivers = rt.spawn(async move {
-            while let Some(message) = receiver.recv().await {
-                let inbox = of_groups.borrow().get(&message.group).cloned();
-                if let Some(inbox) = inbox {
-                    inbox.deliver(message);
+            while let Some(messages) = receiver.recv().await {
+                for message in messages {
+                    let inbox = of_groups.borrow().get(&message.group).cloned();
+                    if let Some(inbox) = inbox {
+                        inbox.deliver(message);
+                    }
                 }
             }
         });
@@ -67,26 +65,11 @@ impl HttpTransport {
             inboxes,
             places: RefCell::default(),
             peers: RefCell::default(),
+            dropped: Rc::default(),
             _delivers: delivers,
         };
-        let limit = DefaultBodyLimit::max(MAX_BYTES);
+        let limit = DefaultBodyLimit::max(peer::MAX_BODY_BYTES);
         (transport, Router::new().route("/raft", post(receive)).layer(limit))
-    }
-
-    /// Posts messages one after another, so that they arrive in their order. One that fails is not
-    /// repeated: Raft repeats what matters.
-    fn connect(&self, address: &str) -> Peer {
-        let (queue, mut messages) = mpsc::unbounded_channel();
-        let (client, url) = (self.client.clone(), format!("http://{address}/raft"));
-        let posts = self.rt.spawn(async move {
-            while let Some((message, _room)) = messages.recv().await {
-                let mut body = Gather::new();
-                put_message(&mut body, &message);
-                let request = client.post(&url).body(body.take().concat());
-                let _may_fail = request.timeout(Duration::from_secs(5)).send().await;
-            }
-        });
-        Peer { queue, room: Arc::new(Semaphore::new(MAX_BYTES)), _posts: posts }
     }
 }
 
@@ -97,10 +80,14 @@ impl Transport for HttpTransport {
         // replica that is not listed is where its node is.
         let find = |replica| places.values().find_map(|places| places.get(&replica));
         let address = find(message.to).or_else(|| find(Replica::any(message.to.id)));
-        let Some(peer) = address.and_then(|address| peers.get(address)) else { return false };
-        let bytes = message.bytes().min(MAX_BYTES) as u32;
-        let room = Arc::clone(&peer.room).try_acquire_many_owned(bytes);
-        room.is_ok_and(|room| peer.queue.send((message, room)).is_ok())
+        let peer = address.and_then(|address| peers.get(address));
+        let taken = peer.is_some_and(|peer| peer.send(&message));
+        self.dropped.set(self.dropped.get() + u64::from(!taken));
+        taken
+    }
+
+    fn dropped_messages(&self) -> u64 {
+        self.dropped.get()
     }
 
     fn message_limit(&self) -> Option<MessageLimit> {
@@ -114,10 +101,12 @@ impl Transport for HttpTransport {
     fn set_peers(&self, group: GroupId, listed: &BTreeMap<Replica, String>) {
         let (mut places, mut peers) = (self.places.borrow_mut(), self.peers.borrow_mut());
         places.insert(group, listed.clone());
+        places.retain(|_, listed| !listed.is_empty()); // None is kept of a group that has ended.
         let addresses: BTreeSet<&String> = places.values().flat_map(BTreeMap::values).collect();
         peers.retain(|address, _| addresses.contains(address));
         for address in addresses {
-            peers.entry(address.clone()).or_insert_with(|| self.connect(address));
+            let connect = || Peer::connect(&self.rt, &self.client, address, &self.dropped);
+            peers.entry(address.clone()).or_insert_with(connect);
         }
     }
 
