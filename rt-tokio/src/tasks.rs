@@ -1,4 +1,5 @@
-//! The tasks of a runtime that is attached to a program: they end with it, and not with the program.
+//! The tasks of a runtime that is attached to a program: they end with it, and not with the
+//! program.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

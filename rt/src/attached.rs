@@ -44,7 +44,8 @@ impl<R: Clone> Attached<R> {
 
     /// Detaches, and waits for the file operations and the blocking work that have begun. With the
     /// last `Attached` of the thread the runtime ends, and its tasks are dropped before this
-    /// returns. So call it from a task of the program: one of [`rt`](Self::rt) would be dropped, too.
+    /// returns. So call it from a task of the program: one of [`rt`](Self::rt) would be dropped,
+    /// too.
     ///
     /// # Cancellation
     /// It is detached all the same.

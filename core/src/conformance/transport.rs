@@ -50,7 +50,7 @@ macro_rules! transport_suite {
                 carries_all_kinds_unchanged, reaches_whichever_store_a_node_has, carries_a_formation,
                 carries_in_order, carries_a_large_message,
                 keeps_groups_apart, drops_what_is_for_unknown_nodes, never_waits_for_who_is_away,
-                never_waits_for_who_is_slow, carries_chunks_beside_the_rest, delivers_nothing_within_a_send, delivers_nothing_after_detach,
+                never_waits_for_who_is_slow, carries_nothing_that_it_has_refused, carries_chunks_beside_the_rest, delivers_nothing_within_a_send, delivers_nothing_after_detach,
                 follows_a_node_that_moves, follows_a_node_that_restarts
             } }
         }

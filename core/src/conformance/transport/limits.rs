@@ -1,5 +1,8 @@
 //! A send is never waited for, and what waits for a peer is bounded.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +13,7 @@ use quorate_rt::Executor;
 use super::super::replica;
 use super::messages::{append_one, snapshot_chunk};
 use super::{GROUP, Node, TransportFactory, join, pair};
-use crate::{Inbox, NodeId, Replica, Transport};
+use crate::{Body, Inbox, Message, NodeId, Replica, Transport};
 
 /// What may wait for one peer, in bytes: more than any transport needs, and less than would hurt.
 const MAX_WAITING_BYTES: usize = 256 << 20;
@@ -77,4 +80,48 @@ pub async fn never_waits_for_who_is_slow<R: Executor, F: TransportFactory<R>>(rt
         flood(&one, 2, chunks, async || ()).await;
         one.reach(&rt, &mut two, one.number(GROUP + 1, 2, 1)).await;
     }
+}
+
+/// A write whose forward was not taken is answered as refused, and its client repeats it: were it
+/// carried all the same, it would take effect twice.
+#[doc(hidden)]
+pub async fn carries_nothing_that_it_has_refused<R: Executor, F: TransportFactory<R>>(
+    rt: R,
+    factory: F,
+) {
+    let (one, two) = pair(&rt, &factory, &[GROUP + 1]).await;
+    let arrived = Rc::<RefCell<BTreeSet<u64>>>::default();
+    let notes = Rc::clone(&arrived);
+    let note = move |message: Message| {
+        if let Body::Forward { sequence, .. } = message.body {
+            notes.borrow_mut().insert(sequence);
+        }
+    };
+    join(&one, &two, Inbox::new(note));
+    let mut refused = BTreeSet::new();
+    let mut sequence = 0;
+    let mut send = |command: &'static [u8]| {
+        sequence += 1;
+        let commands = vec![Bytes::from_static(command)];
+        let forward = Body::Forward { boot: 1, sequence, commands };
+        if !one.transport.send(one.message(GROUP, 2, forward)) {
+            refused.insert(sequence);
+        }
+        (sequence, refused.len())
+    };
+    for _ in 0..10 {
+        send(b"into an empty queue");
+        rt.sleep(Duration::from_millis(1)).await;
+    }
+    // Until it is full.
+    let most = MAX_WAITING_BYTES / CONTENT.len();
+    let last = (0..most).map(|_| send(&CONTENT)).find(|(_, refused)| *refused > 100);
+    // When one that is sent now is there, the others are, too, or are lost.
+    let (last, _) = last.unwrap_or_else(|| send(b"behind all"));
+    while arrived.borrow().last().is_none_or(|arrived| *arrived <= last) {
+        send(b"behind all");
+        rt.sleep(Duration::from_millis(1)).await;
+    }
+    let both: Vec<_> = arrived.borrow().intersection(&refused).copied().collect();
+    assert!(both.is_empty(), "refused, and carried all the same: {both:?}");
 }

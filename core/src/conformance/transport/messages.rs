@@ -54,9 +54,15 @@ pub(super) fn append(entries: Vec<Entry>) -> Body {
     }
 }
 
-/// An append of one command.
-pub(super) fn append_one(index: u64, command: Bytes) -> Body {
-    append(vec![entry(LogId::new(2, 1, index), Payload::Command(command))])
+/// An append of one command. Peers can read it: it follows on the entry before, and is not the
+/// first one of a log.
+pub(super) fn append_one(number: u64, command: Bytes) -> Body {
+    let log_id = LogId::new(2, 1, 10 + number);
+    let mut body = append(vec![entry(log_id, Payload::Command(command))]);
+    if let Body::Append { prev, .. } = &mut body {
+        prev.index = log_id.index - 1;
+    }
+    body
 }
 
 fn membership() -> Membership {

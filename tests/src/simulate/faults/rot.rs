@@ -90,8 +90,8 @@ pub(super) async fn misdirections(calm: Calm) {
             let writes = disk.writes(path).is_some_and(|writes| writes < before + 3);
             writes || disk.unsynced(path).is_some_and(|unsynced| !unsynced.is_empty())
         };
-        // Also beyond the time of faults, whose last ones may kill: a node that was paused writes the
-        // next one only then.
+        // Also beyond the time of faults, whose last ones may kill: a node that was paused writes
+        // the next one only then.
         let mut left = Duration::from_secs(10);
         while is_open() && left > Duration::ZERO {
             calm.rt.sleep(STEP).await;
