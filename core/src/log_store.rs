@@ -32,8 +32,12 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 /// is damage: the store returns an error when it is opened, or when the group is
 /// [recovered](LogStore::recover), or when what has changed is [read](LogStore::read). It never
 /// returns other content than was written, nor a log that is shorter, and an opening that fails
-/// cuts nothing off. Only damage in the very last write may be taken for a crash in the middle of
-/// it.
+/// cuts nothing off.
+///
+/// There is one exception: the writes of the last sync, as long as nothing else on the disk shows
+/// that this sync has ended. Damage in them looks like a crash in the middle of it, so the store
+/// may cut them off, although they were reported as durable. They may be many, and of many groups.
+/// Once [`settle`](LogStore::settle) has completed, the exception holds only after a loss of power.
 ///
 /// # A full disk
 ///
@@ -128,6 +132,9 @@ pub trait LogStore: 'static {
 
     /// A node has ended in order, and the process may end next. Completes when nothing is left to
     /// do for what was written; a node waits a second for it at the most.
+    ///
+    /// From then on, [damage](LogStore#damage) in the last writes is an error as well, unless the
+    /// power is lost. For that a log needs a mark behind its end, which need not be synced.
     ///
     /// The default has nothing to do.
     async fn settle(&self) {}

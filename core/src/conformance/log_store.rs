@@ -90,7 +90,8 @@ pub trait StoreFactory<R: Executor>: 'static {
     /// flipped bits is skipped then.
     ///
     /// The case flips one bit in each of many stores, each of a factory of its own, and opens them
-    /// with [`try_open`](Self::try_open).
+    /// with [`try_open`](Self::try_open). Some bits flip while the store is open, others after its
+    /// drop. A factory must be able to do both, or return false each time.
     fn flip_bit(&self, at: u64) -> bool {
         let _ = at;
         false

@@ -2,13 +2,21 @@
 //! contract of [`LogStore`].
 //!
 //! A write is a transaction that is not durable yet, so it can be read at once. A task then commits
-//! an empty durable one on another thread, which makes durable all that came before it: one sync
+//! an empty durable one on another thread, which makes durable all that came before it: two syncs
 //! for many writes. redb has one writer at a time, so a write that comes during a sync holds up the
 //! node for as long, which `FileStore` does not. A full disk is a failed one here, and ends the
 //! node.
 //!
-//! redb has checksums, but looks at them only after a crash. An opening has it check all of them:
-//! damage is an error then, and no wrong content.
+//! Damage is an error, and no wrong content and no shorter log. Three things are needed for that:
+//!
+//! - redb looks at its checksums only after a crash. [`builder`] has it check them at each opening.
+//! - If redb finds the last commit damaged, it goes back to the one before, and may do so only
+//!   after a crash in the middle of the last one. After a commit in two phases it never does.
+//! - Reads check nothing, and panic at some damage. So each value that an open store reads has a
+//!   checksum of its own, and panics are caught.
+//!
+//! What is left is one bit of the file's first page, which says where the last commit is. redb does
+//! not check that it is the right one.
 
 mod snapshots;
 mod tables;
@@ -17,6 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +35,7 @@ use quorate::{
     Appended, ClusterId, Completion, Entries, Executor, GroupId, Identity, Index, LogStore,
     LogWrite, NodeId, Recovered, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError,
 };
-use redb::{Database, Durability, Error, ReadableDatabase, WriteTransaction};
+use redb::{Builder, Database, Durability, Error, ReadableDatabase, WriteTransaction};
 
 use crate::snapshots::{Content, Draft, Drafts};
 
@@ -55,29 +64,22 @@ impl<R: Executor> RedbStore<R> {
     /// Opens the database in this file, or creates it.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] where it is open already; otherwise as [`with`](Self::with).
-    ///
-    /// # Panics
-    /// As [`with`](Self::with).
+    /// [`StoreError::Locked`] where it is open already. The database is damaged, or another one of
+    /// redb.
     pub fn open(rt: &R, path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let db = Database::create(path.as_ref()).map_err(|error| match error {
+        let db = builder().create(path.as_ref()).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.as_ref().into()),
             error => failed(error),
         })?;
         Self::with(rt, db)
     }
 
-    /// Opens the store in this database, which holds nothing else, and reads it once through.
+    /// Opens the store in this database, which a [`builder`] has opened and which holds nothing
+    /// else.
     ///
     /// # Errors
-    /// The database is damaged, or another one of redb.
-    ///
-    /// # Panics
-    /// redb panics at some kinds of damage.
-    pub fn with(rt: &R, mut db: Database) -> Result<Self, StoreError> {
-        if !db.check_integrity().map_err(failed)? {
-            return Err(failed(Error::Corrupted("a checksum does not match".to_owned())));
-        }
+    /// The database can't be written, or is another one of redb.
+    pub fn with(rt: &R, db: Database) -> Result<Self, StoreError> {
         let (db, writes) = (Arc::new(db), Rc::<Writes>::default());
         transact(&db, Durability::Immediate, |tx| tables::prepare(tx, rt.random()))?;
         let syncs = rt.spawn(sync(rt.clone(), Arc::clone(&db), Rc::clone(&writes)));
@@ -91,6 +93,14 @@ impl<R: Executor> RedbStore<R> {
             _syncs: syncs,
         })
     }
+}
+
+/// Opens databases for stores: each time all of redb's checksums are checked.
+#[must_use]
+pub fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_check_integrity_on_open(true);
+    builder
 }
 
 /// Makes durable what has been written, as long as the store is there.
@@ -114,14 +124,14 @@ fn transact<T>(
     durability: Durability,
     change: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
 ) -> Result<T, StoreError> {
-    let transact = || {
+    caught(|| {
         let mut tx = db.begin_write()?;
         tx.set_durability(durability)?;
+        tx.set_two_phase_commit(true);
         let changed = change(&tx)?;
         tx.commit()?;
         Ok(changed)
-    };
-    transact().map_err(|error: Error| failed(error))
+    })
 }
 
 /// The same, durable when it returns, on another thread.
@@ -133,6 +143,13 @@ async fn durably<R: Executor, T: Send + 'static>(
     let db = Arc::clone(db);
     let done = rt.spawn_blocking(move || transact(&db, Durability::Immediate, change)).await;
     done.unwrap_or_else(|error| Err(StoreError::io("a thread of redb", io::Error::other(error))))
+}
+
+/// A panic is an error: redb has one for some kinds of damage.
+fn caught<T>(access: impl FnOnce() -> Result<T, Error>) -> Result<T, StoreError> {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(access));
+    let panicked = |_| Err(Error::Corrupted("redb has panicked".to_owned()));
+    outcome.unwrap_or_else(panicked).map_err(failed)
 }
 
 fn failed(error: impl Into<Error>) -> StoreError {
@@ -160,8 +177,7 @@ impl<R: Executor> LogStore for RedbStore<R> {
         if self.open.borrow().contains(&group) {
             return Err(StoreError::GroupInUse(group));
         }
-        let tx = self.db.begin_read().map_err(failed)?;
-        let recovered = tables::recover(&tx, group).map_err(failed)?;
+        let recovered = caught(|| tables::recover(&self.db.begin_read()?, group))?;
         self.open.borrow_mut().insert(group);
         Ok(recovered)
     }
@@ -204,8 +220,7 @@ impl<R: Executor> LogStore for RedbStore<R> {
             return Ok(Entries::default());
         }
         // What is recent is in redb's cache. The rest is read from the disk, in this thread.
-        let tx = self.db.begin_read().map_err(failed)?;
-        let read = tables::read(&tx, group, range, max_bytes).map_err(failed)?;
+        let read = caught(|| tables::read(&self.db.begin_read()?, group, range, max_bytes))?;
         read.map(Entries::from).map_err(StoreError::Missing)
     }
 
@@ -219,8 +234,7 @@ impl<R: Executor> LogStore for RedbStore<R> {
         group: GroupId,
         meta: &SnapshotMeta,
     ) -> Result<Box<dyn SnapshotContent>, StoreError> {
-        let tx = self.db.begin_read().map_err(failed)?;
-        let content = Content::open(&tx, group, meta).map_err(failed)?;
+        let content = caught(|| Content::open(&self.db.begin_read()?, group, meta))?;
         Ok(Box::new(content.ok_or(StoreError::Missing(meta.log_id.index))?))
     }
 }

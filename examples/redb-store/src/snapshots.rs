@@ -7,12 +7,11 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use quorate::codec;
 use quorate::{Executor, GroupId, SnapshotContent, SnapshotDraft, SnapshotMeta, StoreError};
 use redb::{Database, Durability, Error, ReadOnlyTable, ReadTransaction};
 
-use crate::tables::{CHUNKS, SNAPSHOTS, encoded};
-use crate::{durably, failed, transact};
+use crate::tables::{CHUNKS, SNAPSHOTS, encoded_meta, sealed, unsealed};
+use crate::{caught, durably, transact};
 
 /// How many snapshots of each group are in the making.
 pub(crate) type Drafts = Rc<RefCell<BTreeMap<GroupId, usize>>>;
@@ -43,7 +42,7 @@ impl<R: Executor> SnapshotDraft for Draft<R> {
         if !chunk.is_empty() {
             let key = (self.number, self.bytes);
             transact(&db, Durability::None, |tx| {
-                tx.open_table(CHUNKS)?.insert(key, &chunk[..])?;
+                tx.open_table(CHUNKS)?.insert(key, &sealed(key, &chunk)[..])?;
                 Ok(())
             })?;
             self.bytes += chunk.len() as u64;
@@ -54,7 +53,7 @@ impl<R: Executor> SnapshotDraft for Draft<R> {
     async fn finish(mut self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let db = self.db.upgrade().ok_or(StoreError::Abandoned)?;
         let key = (self.group, meta.log_id.index, self.number);
-        let meta = encoded(|to| codec::put_snapshot_meta(to, meta));
+        let meta = encoded_meta(self.group, meta);
         durably(&self.rt, &db, move |tx| {
             tx.open_table(SNAPSHOTS)?.insert(key, &meta[..])?;
             Ok(())
@@ -81,6 +80,7 @@ impl<R: Executor> Drop for Draft<R> {
 pub(crate) struct Content {
     chunks: ReadOnlyTable<(u64, u64), &'static [u8]>,
     number: u64,
+    end: u64,
 }
 
 impl Content {
@@ -90,13 +90,12 @@ impl Content {
         group: GroupId,
         meta: &SnapshotMeta,
     ) -> Result<Option<Self>, Error> {
-        let (index, encoded) =
-            (meta.log_id.index, encoded(|to| codec::put_snapshot_meta(to, meta)));
+        let (index, encoded) = (meta.log_id.index, encoded_meta(group, meta));
         for row in tx.open_table(SNAPSHOTS)?.range((group, index, 0)..=(group, index, u64::MAX))? {
             let (key, of) = row?;
             if of.value() == encoded {
                 let (_, _, number) = key.value();
-                return Ok(Some(Self { chunks: tx.open_table(CHUNKS)?, number }));
+                return Ok(Some(Self { chunks: tx.open_table(CHUNKS)?, number, end: meta.bytes }));
             }
         }
         Ok(None)
@@ -105,15 +104,21 @@ impl Content {
     fn bytes(&self, offset: u64, max_bytes: usize) -> Result<Bytes, Error> {
         let before = self.chunks.range((self.number, 0)..=(self.number, offset))?.next_back();
         let begin = before.transpose()?.map_or(0, |(key, _)| key.value().1);
+        let wanted = self.end.saturating_sub(offset).min(max_bytes as u64) as usize;
         let mut bytes = BytesMut::new();
         for row in self.chunks.range((self.number, begin)..=(self.number, u64::MAX))? {
-            let (key, chunk) = row?;
-            let skip = (offset + bytes.len() as u64 - key.value().1) as usize;
-            let rest = chunk.value().get(skip..).unwrap_or_default();
-            bytes.extend_from_slice(&rest[..rest.len().min(max_bytes - bytes.len())]);
-            if bytes.len() == max_bytes {
+            if bytes.len() == wanted {
                 break;
             }
+            let (key, chunk) = row?;
+            let chunk = unsealed(key.value(), chunk.value())?;
+            // Nothing is taken from a chunk that does not follow.
+            let skip = (offset + bytes.len() as u64).checked_sub(key.value().1);
+            let rest = skip.and_then(|skip| chunk.get(skip as usize..)).unwrap_or_default();
+            bytes.extend_from_slice(&rest[..rest.len().min(wanted - bytes.len())]);
+        }
+        if bytes.len() < wanted {
+            return Err(Error::Corrupted(format!("not all of snapshot {} is there", self.number)));
         }
         Ok(bytes.freeze())
     }
@@ -122,6 +127,6 @@ impl Content {
 #[async_trait(?Send)]
 impl SnapshotContent for Content {
     async fn read(&self, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
-        self.bytes(offset, max_bytes).map_err(failed)
+        caught(|| self.bytes(offset, max_bytes))
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate::codec::{self, DecodeError, Gather};
 use quorate::{
-    Entry, GroupId, Identity, Index, LogId, LogMeta, LogWrite, NodeId, Recovered, Standing,
+    Entry, GroupId, Identity, Index, LogId, LogMeta, LogWrite, NodeId, Recovered, SnapshotMeta,
+    Standing,
 };
 use redb::{Error, ReadTransaction, ReadableTable, TableDefinition as Table, WriteTransaction};
 
@@ -26,14 +27,44 @@ const STANDING: u8 = 1;
 const MARKS: u8 = 2;
 const SNAPSHOT: u8 = 3;
 
-pub(crate) fn encoded(put: impl FnOnce(&mut Gather)) -> Vec<u8> {
-    let mut bytes = Gather::new();
-    put(&mut bytes);
-    bytes.take().concat()
+fn checksum((one, other): (u64, u64), bytes: &[u8]) -> [u8; 4] {
+    let mut checksum = crc32fast::Hasher::new();
+    for bytes in [&one.to_le_bytes()[..], &other.to_le_bytes(), bytes] {
+        checksum.update(bytes);
+    }
+    checksum.finalize().to_le_bytes()
 }
 
-fn decoded<T>(bytes: &[u8], take: fn(&mut Bytes) -> Result<T, DecodeError>) -> Result<T, Error> {
-    let taken = take(&mut Bytes::copy_from_slice(bytes));
+/// The value for this key: the bytes, after a checksum of both.
+pub(crate) fn sealed(key: (u64, u64), bytes: &[u8]) -> Vec<u8> {
+    [&checksum(key, bytes)[..], bytes].concat()
+}
+
+/// The bytes of a value, if it is whole and this key's.
+pub(crate) fn unsealed(key: (u64, u64), value: &[u8]) -> Result<&[u8], Error> {
+    match value.split_first_chunk() {
+        Some((sum, bytes)) if *sum == checksum(key, bytes) => Ok(bytes),
+        _ => Err(Error::Corrupted(format!("the checksum of {key:?} does not match"))),
+    }
+}
+
+fn encoded(key: (u64, u64), put: impl FnOnce(&mut Gather)) -> Vec<u8> {
+    let mut bytes = Gather::new();
+    put(&mut bytes);
+    sealed(key, &bytes.take().concat())
+}
+
+/// A snapshot's description, as in [`SNAPSHOTS`] and in the group's part that names it.
+pub(crate) fn encoded_meta(group: GroupId, meta: &SnapshotMeta) -> Vec<u8> {
+    encoded((group, SNAPSHOT.into()), |to| codec::put_snapshot_meta(to, meta))
+}
+
+fn decoded<T>(
+    key: (u64, u64),
+    value: &[u8],
+    take: fn(&mut Bytes) -> Result<T, DecodeError>,
+) -> Result<T, Error> {
+    let taken = take(&mut Bytes::copy_from_slice(unsealed(key, value)?));
     taken.map_err(|error| Error::Corrupted(error.to_string()))
 }
 
@@ -83,15 +114,12 @@ pub(crate) fn apply(tx: &WriteTransaction, group: GroupId, write: &LogWrite) -> 
     if let Some(cluster) = write.cluster {
         tx.open_table(STORE)?.insert("cluster", cluster.0)?;
     }
-    let (hard_state, standing) = (&write.hard_state, &write.standing);
+    let part = |part: u8, put: &dyn Fn(&mut Gather)| (part, encoded((group, part.into()), put));
     let parts = [
-        hard_state.as_ref().map(|it| (HARD_STATE, encoded(|to| codec::put_hard_state(to, it)))),
-        standing.as_ref().map(|it| (STANDING, encoded(|to| codec::put_standing(to, it)))),
-        write.marks.as_ref().map(|it| (MARKS, encoded(|to| codec::put_marks(to, it)))),
-        write
-            .snapshot
-            .as_ref()
-            .map(|it| (SNAPSHOT, encoded(|to| codec::put_snapshot_meta(to, it)))),
+        write.hard_state.as_ref().map(|it| part(HARD_STATE, &|to| codec::put_hard_state(to, it))),
+        write.standing.as_ref().map(|it| part(STANDING, &|to| codec::put_standing(to, it))),
+        write.marks.as_ref().map(|it| part(MARKS, &|to| codec::put_marks(to, it))),
+        write.snapshot.as_ref().map(|it| (SNAPSHOT, encoded_meta(group, it))),
     ];
     for (part, bytes) in parts.into_iter().flatten() {
         tx.open_table(PARTS)?.insert((group, part), &bytes[..])?;
@@ -107,8 +135,8 @@ pub(crate) fn apply(tx: &WriteTransaction, group: GroupId, write: &LogWrite) -> 
         entries.retain_in((group, first.log_id.index)..=(group, Index::MAX), |_, _| false)?;
     }
     for entry in &write.entries {
-        let bytes = encoded(|to| codec::put_entry(to, entry));
-        entries.insert((group, entry.log_id.index), &bytes[..])?;
+        let key = (group, entry.log_id.index);
+        entries.insert(key, &encoded(key, |to| codec::put_entry(to, entry))[..])?;
     }
     Ok(())
 }
@@ -130,8 +158,9 @@ fn purge(tx: &WriteTransaction, group: GroupId, to: LogId) -> Result<(), Error> 
         return Ok(());
     }
     purged.insert(group, (to.term.0, to.leader, to.index))?;
-    let last = entries.get((group, to.index))?;
-    let last = last.map(|bytes| decoded(bytes.value(), codec::take_entry)).transpose()?;
+    let key = (group, to.index);
+    let last = entries.get(key)?;
+    let last = last.map(|value| decoded(key, value.value(), codec::take_entry)).transpose()?;
     // Where the log does not hold this very entry, a snapshot takes the place of all of it.
     let is_held = last.is_some_and(|last| last.log_id == to);
     let end = if is_held { to.index } else { Index::MAX };
@@ -141,11 +170,13 @@ fn purge(tx: &WriteTransaction, group: GroupId, to: LogId) -> Result<(), Error> 
 
 /// Nothing is left of the group, but that it is spent.
 pub(crate) fn remove(tx: &WriteTransaction, group: GroupId) -> Result<(), Error> {
-    let is_spent = |bytes: &[u8]| {
-        decoded(bytes, codec::take_standing).is_ok_and(|standing| standing == Standing::Spent)
-    };
+    let mut parts = tx.open_table(PARTS)?;
+    let key = (group, STANDING.into());
+    let standing = parts.get((group, STANDING))?;
+    let standing = standing.map(|value| decoded(key, value.value(), codec::take_standing));
+    let is_spent = standing.transpose()? == Some(Standing::Spent);
     let all = (group, 0)..=(group, u8::MAX);
-    tx.open_table(PARTS)?.retain_in(all, |(_, part), bytes| part == STANDING && is_spent(bytes))?;
+    parts.retain_in(all, |(_, part), _| part == STANDING && is_spent)?;
     tx.open_table(PURGED)?.remove(group)?;
     tx.open_table(ENTRIES)?.retain_in((group, 0)..=(group, Index::MAX), |_, _| false)?;
     forget_snapshots(tx, group, Index::MAX)
@@ -155,20 +186,23 @@ pub(crate) fn recover(tx: &ReadTransaction, group: GroupId) -> Result<Recovered,
     let parts = tx.open_table(PARTS)?;
     let mut recovered = Recovered::default();
     for row in parts.range((group, 0)..=(group, u8::MAX))? {
-        let (key, bytes) = row?;
-        match key.value().1 {
-            HARD_STATE => recovered.hard_state = decoded(bytes.value(), codec::take_hard_state)?,
-            STANDING => recovered.standing = decoded(bytes.value(), codec::take_standing)?,
-            MARKS => recovered.marks = decoded(bytes.value(), codec::take_marks)?,
+        let (key, value) = row?;
+        let (part, value) = (key.value().1, value.value());
+        let key = (group, part.into());
+        match part {
+            HARD_STATE => recovered.hard_state = decoded(key, value, codec::take_hard_state)?,
+            STANDING => recovered.standing = decoded(key, value, codec::take_standing)?,
+            MARKS => recovered.marks = decoded(key, value, codec::take_marks)?,
             SNAPSHOT => {
-                recovered.snapshot = Some(decoded(bytes.value(), codec::take_snapshot_meta)?);
+                recovered.snapshot = Some(decoded(key, value, codec::take_snapshot_meta)?);
             }
             part => return Err(Error::Corrupted(format!("part {part} of group {group}"))),
         }
     }
     let mut log = LogMeta::after(purged(tx, group)?);
     for row in tx.open_table(ENTRIES)?.range((group, 0)..=(group, Index::MAX))? {
-        let entry = decoded(row?.1.value(), codec::take_entry)?;
+        let (key, value) = row?;
+        let entry = decoded(key.value(), value.value(), codec::take_entry)?;
         if !log.follows(entry.log_id) {
             return Err(Error::Corrupted(format!("{} follows {}", entry.log_id, log.last())));
         }
@@ -197,13 +231,18 @@ pub(crate) fn read(
         return Ok(Err(range.end - 1));
     }
     let (mut entries, mut bytes) = (Vec::new(), 0);
-    for row in table.range((group, range.start)..(group, range.end))? {
-        let entry = decoded(row?.1.value(), codec::take_entry)?;
+    let rows = table.range((group, range.start)..(group, range.end))?;
+    for (index, row) in range.clone().zip(rows) {
+        // The checksum is of the key that must be here, whichever there is.
+        let entry = decoded((group, index), row?.1.value(), codec::take_entry)?;
         bytes += entry.bytes();
         if bytes > max_bytes && !entries.is_empty() {
-            break;
+            return Ok(Ok(entries));
         }
         entries.push(entry);
+    }
+    if entries.len() as u64 != range.end - range.start {
+        return Err(Error::Corrupted(format!("not all of {range:?} of group {group} is there")));
     }
     Ok(Ok(entries))
 }

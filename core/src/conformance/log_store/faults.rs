@@ -10,8 +10,8 @@ use quorate_rt::Executor;
 
 use super::model::Log;
 use super::{
-    CLUSTER, History, NODE, Past, Scene, StoreFactory, content, entries, hard_state, marks,
-    skipped, standing,
+    CLUSTER, History, NODE, Past, Scene, StoreFactory, content, durable, entries, hard_state,
+    marks, skipped, standing,
 };
 use crate::{GroupId, LogStore, LogWrite, SnapshotMeta, StoreError};
 
@@ -145,32 +145,45 @@ fn a_newer_end(log: &Log) -> LogWrite {
 }
 
 /// When a bit flips.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Moment {
     /// The store is open.
     Open,
-    /// It was closed in order.
+    /// It was closed in order, and then the power is gone.
     Closed,
     /// It was dropped, and the power is gone.
     Crashed,
+    /// It has settled, and then the process was killed. The power stays.
+    Killed,
 }
 
+const MOMENTS: [Moment; 4] = [Moment::Open, Moment::Closed, Moment::Crashed, Moment::Killed];
+
 /// A bit changes in what a store has synced, in each round another one of another store. The store
-/// returns an error, or everything is as it was written. Only the very last write may be missing:
-/// its damage can't be told from a crash in the middle of it. An opening that was refused must not
-/// have cut anything off for the next one.
+/// returns an error, or everything is as it was written. After a loss of power the writes of the
+/// last sync may be missing, which are one write here: damage of it can't be told from a crash in
+/// the middle of it. Of what a store wrote before it settled, nothing may be missing if the power
+/// has stayed. An opening that was refused must not have cut anything off for the next one.
 #[doc(hidden)]
 pub async fn notices_flipped_bits<R: Executor, F: StoreFactory<R>>(rt: R, make: impl Fn() -> F) {
     let mut random = fastrand::Rng::with_seed(5);
     let mut noticed = 0;
     for round in 0..FLIPS {
-        let moment = [Moment::Open, Moment::Closed, Moment::Crashed][round % 3];
+        let moment = MOMENTS[round % MOMENTS.len()];
         let at = random.u64(..);
+        let flips = |factory: &F| {
+            let flips = F::DURABLE && factory.flip_bit(at);
+            assert!(flips || round == 0, "{moment:?}: no bit is flipped, and others were before");
+            flips
+        };
         let mut scene = Scene::open(rt.clone(), make(), &[GROUP, OTHER]).await;
         write_something_of_each_kind(&mut scene).await;
+        if moment == Moment::Killed {
+            write_several_at_once(&mut scene).await;
+        }
         let mut found = Ok(());
         if moment == Moment::Open {
-            if !F::DURABLE || !scene.factory.flip_bit(at) {
+            if !flips(&scene.factory) {
                 return skipped("notices_flipped_bits", "no bit of its disk can be flipped");
             }
             for (group, history) in &scene.groups {
@@ -178,20 +191,24 @@ pub async fn notices_flipped_bits<R: Executor, F: StoreFactory<R>>(rt: R, make: 
                 found = found.and(read);
             }
         }
-        if moment == Moment::Closed {
+        if matches!(moment, Moment::Closed | Moment::Killed) {
             scene.store.settle().await;
         }
         let (rt, factory, past) = scene.crash();
         if moment == Moment::Closed {
             rt.sleep(CLOSING).await;
         }
-        factory.lose_power(&rt).await;
+        if moment != Moment::Killed {
+            factory.lose_power(&rt).await;
+        }
         if moment != Moment::Open {
-            factory.flip_bit(at);
+            flips(&factory);
         }
         for _ in 0..2 {
-            found = found.and(examine(&rt, &factory, &past).await);
-            factory.lose_power(&rt).await;
+            found = found.and(examine(&rt, &factory, &past, moment).await);
+            if moment != Moment::Killed {
+                factory.lose_power(&rt).await;
+            }
         }
         noticed += u64::from(found.is_err());
     }
@@ -215,6 +232,23 @@ async fn write_something_of_each_kind<R: Executor, F: StoreFactory<R>>(scene: &m
     scene.put(GROUP, entries(3, 46, 50)).await;
 }
 
+/// A store may make all of these durable with one sync.
+async fn write_several_at_once<R: Executor, F: StoreFactory<R>>(scene: &mut Scene<R, F>) {
+    let mut outcomes = Vec::new();
+    for round in 0..3 {
+        for group in [GROUP, OTHER] {
+            let write = match round {
+                1 => hard_state(4, Some(1)),
+                _ => next_entries(scene.log(group)),
+            };
+            outcomes.push(scene.submit(group, write));
+        }
+    }
+    for outcome in outcomes {
+        durable(outcome).await;
+    }
+}
+
 /// Opens a damaged store and compares what it shows with what was written.
 ///
 /// Errors: the first one of the store.
@@ -222,6 +256,7 @@ async fn examine<R: Executor, F: StoreFactory<R>>(
     rt: &R,
     factory: &F,
     past: &Past,
+    moment: Moment,
 ) -> Result<(), StoreError> {
     let store = factory.try_open(rt).await?;
     let identity = store.identify(NODE).await?;
@@ -238,11 +273,14 @@ async fn examine<R: Executor, F: StoreFactory<R>>(
                 continue;
             }
         };
-        let may_miss = usize::from(*group == GROUP);
+        let may_miss = usize::from(*group == GROUP && moment != Moment::Killed);
         let states = &history.states[history.states.len() - 1 - may_miss..];
         let found = states.iter().rev().find(|state| state.is_recovered(&recovered));
         let Some(log) = found else {
-            panic!("a bit was flipped, and group {group} is opened without an error: {recovered:?}")
+            panic!(
+                "{moment:?}: a bit was flipped, and group {group} is opened without an error: \
+                 {recovered:?}"
+            )
         };
         log.check_log_meta(&recovered.log_meta);
         outcome = outcome.and(reads(&store, *group, log, &history.finished).await);
