@@ -93,7 +93,8 @@ pub trait LogStore: 'static {
     ///
     /// What it returns must be durable: the node tells others that it has it. A killed process may
     /// have left writes that were never synced. They can be read, and a power loss still takes
-    /// them away. So a store syncs what it has found, when it is opened or here.
+    /// them away. So a store writes them again and syncs them, when it is opened or here. A sync
+    /// alone may not be enough: after one has failed, the kernel may take the pages for written.
     ///
     /// # Errors
     ///
@@ -154,8 +155,8 @@ pub trait LogStore: 'static {
     /// submitted counts as stored.
     ///
     /// Errors: [`Missing`](StoreError::Missing) where an entry of the range is not there, because
-    /// it was purged or never written; or it can't be read. Never fewer entries in place of an
-    /// error.
+    /// it was purged or never written, also if it lies beyond what fits; or one can't be read.
+    /// Never fewer entries in place of an error.
     async fn read(
         &self,
         group: GroupId,
@@ -171,9 +172,9 @@ pub trait LogStore: 'static {
     /// Opens a snapshot that was [finished](SnapshotDraft::finish) and is the group's, or will be.
     /// What is open stays readable even after another has taken its place.
     ///
-    /// Errors: [`Missing`](StoreError::Missing) with its index where it is not there, or no more,
-    /// because another has taken its place; it is another one than `meta` says, or can't be read,
-    /// which stops the node.
+    /// Errors: [`Missing`](StoreError::Missing) with its index where there is none that `meta`
+    /// describes: it is not there, or not any more, or another has taken its place. Any other error
+    /// says that it can't be read, and stops the node.
     async fn snapshot(
         &self,
         group: GroupId,

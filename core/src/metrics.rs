@@ -319,7 +319,8 @@ pub enum Obstacle {
     },
     /// It is reached, and nothing is heard of it.
     Unheard {
-        /// Where it should reach this node.
+        /// Where it should reach this node: the address that this node tells its peers, or listens
+        /// at.
         address: String,
     },
     /// This node exchanges nothing with it.

@@ -47,7 +47,7 @@ impl StateMachine for Queue {
         let (now, index) = (at.time, at.log_id.index);
         match command {
             Command::Enqueue { name, payload } => {
-                // A client may repeat it: the name is there already, and nothing changes.
+                // Repeated, it changes nothing; or, after the job was done, has it done once more.
                 let job = Job { payload, enqueued: index, lease: None, leased_until: 0 };
                 self.0.entry(name).or_insert(job);
                 Response::Done
@@ -96,7 +96,7 @@ async fn answer(raft: Raft<Queue>, command: Command) -> Answer {
         Ok(Response::Done | Response::NoJob) => StatusCode::NO_CONTENT.into_response(),
         Ok(Response::LeaseLost) => StatusCode::CONFLICT.into_response(),
         Ok(job) => Json(job).into_response(),
-        // It may have had an effect or not. Here every request may simply be repeated.
+        // It may have had an effect or not: the client repeats it. Jobs are done at least once.
         Err(error @ WriteError::Unknown) => failed(StatusCode::GATEWAY_TIMEOUT, error),
         // After all others it has had none.
         Err(error @ WriteError::Command(_)) => failed(StatusCode::UNPROCESSABLE_ENTITY, error),

@@ -1,6 +1,7 @@
 //! The suite of Quorate, which checks the contract of a log store, on this one: in a file, and on a
 //! disk in memory that loses what was not synced, fails writes and syncs, and flips bits.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use std::{io, mem};
@@ -43,6 +44,8 @@ impl StoreFactory<Tokio> for File {
 struct Disk {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// What the next sync makes durable. After a failed one it is what is written from then on.
+    dirty: Vec<Range<usize>>,
     /// How often it was opened. Whoever opened it before can't write any more.
     opened: u64,
     fail_next_write: bool,
@@ -93,10 +96,16 @@ impl StorageBackend for Opened {
 
     fn sync_data(&self) -> io::Result<()> {
         let disk = &mut *self.disk()?;
+        let dirty = mem::take(&mut disk.dirty);
         if mem::take(&mut disk.fail_next_sync) {
             return Err(io::Error::other("a failed sync"));
         }
-        disk.synced.clone_from(&disk.now);
+        disk.synced.resize(disk.now.len(), 0);
+        for range in dirty {
+            let end = range.end.min(disk.now.len());
+            let range = range.start.min(end)..end;
+            disk.synced[range.clone()].copy_from_slice(&disk.now[range]);
+        }
         Ok(())
     }
 
@@ -105,7 +114,9 @@ impl StorageBackend for Opened {
         if mem::take(&mut disk.fail_next_write) {
             return Err(io::Error::other("a failed write"));
         }
-        disk.now[begin..begin + data.len()].copy_from_slice(data);
+        let range = begin..begin + data.len();
+        disk.now[range.clone()].copy_from_slice(data);
+        disk.dirty.push(range);
         Ok(())
     }
 }

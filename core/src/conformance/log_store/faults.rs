@@ -37,7 +37,8 @@ pub async fn stays_failed_after_a_failed_write<R: Executor, F: StoreFactory<R>>(
 }
 
 /// The same after a sync that fails. A store that syncs again, successfully, must not report that
-/// the write is durable: the kernel may take pages for clean that never got to the disk.
+/// the write is durable: the kernel may take pages for clean that never got to the disk. Nor is it
+/// durable by a sync when the next process finds it.
 #[doc(hidden)]
 pub async fn stays_failed_after_a_failed_sync<R: Executor, F: StoreFactory<R>>(rt: R, factory: F) {
     if !stays_failed(rt, factory, F::fail_next_sync).await {
@@ -93,6 +94,13 @@ async fn stays_failed<R: Executor, F: StoreFactory<R>>(
         if !failed.is_empty() {
             failures += 1;
             refuses_all(&mut scene, life, spare).await;
+        }
+        if life % 3 > 0 {
+            // The next process finds what the kernel has. What it recovers must be durable from
+            // then on, also where the kernel takes it for written.
+            let (rt, factory, past) = scene.crash();
+            rt.sleep(CLOSING).await;
+            scene = Scene::resume(rt, factory, past).await;
         }
         scene = scene.reopen().await;
         scene.check().await;
