@@ -280,7 +280,7 @@ impl LogMeta {
     }
 
     /// Notes the membership in force where the log begins, which a snapshot tells: the entry at
-    /// `index` brought it.
+    /// `index` brought it. (The node does so; a store need not.)
     pub fn set_membership(&mut self, index: Index, membership: Membership) {
         match self.memberships.binary_search_by_key(&index, |(at, _)| *at) {
             Ok(at) => self.memberships[at].1 = membership,

@@ -43,7 +43,8 @@ use crate::types::{GroupId, HardState, Index, LogId, NodeId};
 ///
 /// A full disk is not a failed one. Entries for which there is no space wait, and the store says so
 /// by [`Completion::delayed`]. It never reports them as durable before they are. When there is
-/// space again, they are written in their order.
+/// space again, they are written in their order. (A store that can't wait may fail instead, which
+/// ends its node.)
 ///
 /// The store keeps a reserve for everything but entries: hard states, standings, marks, the record
 /// of a snapshot, purges. So a node still votes, and still frees space, while its disk is full.
@@ -194,7 +195,8 @@ pub trait SnapshotDraft: 'static {
 
     /// Makes it durable under `meta`, which tells its length and digest: from now on a [`LogWrite`]
     /// may make it the group's snapshot. One that no durable write has named is forgotten when the
-    /// store is opened, or when a later one is named.
+    /// store is opened, or when a later one is named. If one was finished under this `meta` before,
+    /// both have the same content, and either may stay.
     ///
     /// Errors: the disk is full or fails; then it is discarded.
     async fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StoreError>;

@@ -319,8 +319,7 @@ pub enum Obstacle {
     },
     /// It is reached, and nothing is heard of it.
     Unheard {
-        /// Where it should reach this node: the address that this node tells its peers, or listens
-        /// at.
+        /// This node's own address, as it tells its peers: where it should be reached by that one.
         address: String,
     },
     /// This node exchanges nothing with it.

@@ -115,7 +115,8 @@ impl Simulation {
     }
 
     /// Drives the simulation until `main` ends, which runs on `host`, outside of its process: it is
-    /// not killed with that, and costs no time.
+    /// not killed with that, and costs no time. Tasks and blocking work that it spawns are of that
+    /// process, and are cancelled where there is none.
     ///
     /// # Errors
     /// [`Stuck`] where nothing can happen any more.
