@@ -18,6 +18,7 @@ use crate::{Engine, Snapshots, Timing, config};
 const USUAL_MEMBERS: usize = 5;
 
 #[derive(Debug, clap::Args)]
+#[group(id = "entrance", args = ["cluster", "join"], required = true, multiple = false)]
 pub(crate) struct Options {
     /// This node's number. In its cluster no other node has it.
     #[arg(long)]
@@ -35,7 +36,6 @@ pub(crate) struct Options {
     /// Forms a cluster of these nodes, the same on each: 1=PEER,2=PEER,3=PEER. Once it is formed,
     /// only the numbers count, and its membership says where nodes are.
     #[arg(long, value_name = "ID=ADDR,...", value_parser = members)]
-    #[arg(required_unless_present = "join", conflicts_with = "join")]
     cluster: Option<Members>,
     /// Joins a cluster: with an empty folder, the node waits until RAFT ADD on a member lets it in.
     /// With --token it asks for that itself, at these client addresses of members.

@@ -313,6 +313,13 @@ fn a_change_ends_when_its_time_is_up_or_it_is_cancelled_and_its_client_does_not_
         assert_eq!(plan[0], "tolerates_now=1 tolerates_at_least=0 refused=needs ALLOWLOWER");
         assert_eq!(plan[1], "1. voters 1, 2 joint with 1, 2, 3");
         assert_eq!(voters(&cluster, 0), [1, 2, 3], "nothing was changed");
+        let nothing = "OK, the voters are 1, 2, 3: there was nothing to do";
+        let address = cluster.peer_address(0);
+        for line in ["PROMOTE 1".to_owned(), format!("MOVE 1 {address}"), "PREFER 1 0".to_owned()] {
+            assert_eq!(raft(&cluster, 2, &line).expect("is so already"), nothing, "{line}");
+        }
+        let same = format!("REPLACE 2 2 {}", cluster.peer_address(3));
+        refused(&cluster, 0, &same, "node 2 is a member already");
     });
 }
 

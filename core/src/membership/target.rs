@@ -115,7 +115,8 @@ impl Target {
     /// With another node in the place of this one, in the same role and with the same priority.
     ///
     /// # Errors
-    /// [`ChangeRefusal::Target`]: `old` is no member, or `new` is one already.
+    /// [`ChangeRefusal::Target`]: `old` is no member, or `new` is one already, also as `old`. (A
+    /// new disk of the same node takes its place by itself.)
     pub fn replaced(
         mut self,
         old: NodeId,
@@ -123,8 +124,8 @@ impl Target {
         address: impl Into<String>,
     ) -> Result<Self, ChangeRefusal> {
         let Member { role, priority, .. } = self.member(old)?.clone();
-        self.members.remove(&old);
         let mut target = self.with(new, address.into(), role)?;
+        target.members.remove(&old);
         target.member(new)?.priority = priority;
         Ok(target)
     }

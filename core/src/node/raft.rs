@@ -261,16 +261,18 @@ impl<SM: StateMachine> Raft<SM> {
     /// [removed](crate::Node::remove), and a voter that has left can come back with an empty store
     /// only.
     ///
-    /// A node that is slow or dead keeps only its own promotion waiting.
-    /// [`Metrics::change`] names it, on the leader. If it hasn't caught up within
+    /// A node that is slow or dead keeps only this change waiting: the group serves as before. The
+    /// other parts of the target wait with it, as all votes are given and taken together.
+    /// [`Metrics::change`] names the node, on the leader. If it hasn't caught up within
     /// [`ChangeOptions::catch_up`], the membership is again what it was before. From when all have
     /// caught up the change has no time limit: it takes a majority of the voters of before and one
     /// of the new ones.
     ///
     /// It is queued by the call itself. Dropping the future does not take the change back:
     /// [`cancel_change`](Self::cancel_change) does. It can be called again with the same target:
-    /// then it waits for the change that is under way, or has nothing to do. The id of a change is
-    /// in [`Membership::change`](crate::Membership::change).
+    /// then it waits for the change that is under way, or has nothing to do. (What it returns then
+    /// is the id of no change that can be [awaited](Self::await_change).) The id of a change that
+    /// is under way is in [`Membership::change`](crate::Membership::change).
     ///
     /// # Errors
     /// [`ChangeError`]: it was refused (`Refused`), no leader took it (`NotLeader`), or it was
