@@ -84,20 +84,24 @@ impl<R: Executor> Loop<R> {
         let began = self.rt.now();
         self.groups.ready.wakes.begin_turn(began);
         self.add_ready(began);
+        let mut now = began;
         while let Some(slot) = self.due.pop_front() {
             if slot == OF_SHUTDOWN {
                 self.groups.stop();
                 continue;
             }
-            let now = self.rt.now(); // The turn of another group may have taken long.
             self.give_turn(now, slot)?;
             // The node may have been dropped in that turn.
             if self.groups.has_ended() || now >= began + MAX_TURN {
                 break;
             }
+            if !self.due.is_empty() {
+                now = self.rt.now(); // That turn may have taken long.
+            }
         }
-        let wake_at = self.groups.ready.wakes.end_turn(|| self.rt.now());
-        self.timers.set(OF_WAKES, wake_at);
+        if let Some(wake_at) = self.groups.ready.wakes.end_turn(|| self.rt.now()) {
+            self.timers.set(OF_WAKES, Some(wake_at));
+        }
         Ok(())
     }
 

@@ -4,9 +4,9 @@
 //! 1. A variant of [`Admin`] with its [`Answer`], and an arm in [`Group::administer`].
 //! 2. If the engine does it, a variant of [`Input`] and an arm in `Engine::step`.
 //! 3. If it is not answered at once, a list of those who wait in `Replies` (`replies.rs`, with
-//!    `shrink`), and the answer in [`Group::answer_admins`], which each turn calls. A group that
-//!    stops waits for those whom `Replies::is_empty` counts. Those for whom it must not wait are
-//!    dropped in `begin_to_stop` (`turn.rs`).
+//!    `shrink` and `has_others`), and the answer in [`Group::answer_admins`], which each turn calls
+//!    while somebody waits. A group that stops waits for those whom `Replies::is_empty` counts.
+//!    Those for whom it must not wait are dropped in `begin_to_stop` (`turn.rs`).
 //! 4. If its error is a new one, the variants `Shutdown` and `Fatal`, its name in
 //!    `how_a_node_has_ended!`, and a variant of [`Error`](crate::Error).
 //! 5. A method in each handle (`raft.rs`, `local.rs`).

@@ -58,6 +58,10 @@ impl Alarms {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
     /// When the next one is to be answered.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.set.first_key_value().map(|((at, _), _)| *at)

@@ -36,7 +36,7 @@ struct Campaigning {
 }
 
 impl LeadershipWaits {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.transfers.is_empty() && self.campaigns.is_empty()
     }
 

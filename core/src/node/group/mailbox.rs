@@ -374,7 +374,16 @@ impl<SM: StateMachine> Mailbox<SM> {
 
     /// Gives back what the requests of other threads have held that were answered, and what has
     /// become free to those who wait for it.
+    #[inline]
     pub(crate) fn give_back(&self) {
+        let Load { bytes, reads } = self.crossing.returned.get();
+        if (bytes, reads) != (0, 0) || self.has_line() {
+            self.give_back_all();
+        }
+    }
+
+    #[inline(never)] // Out of the way of the turns in which there is nothing.
+    fn give_back_all(&self) {
         let Load { bytes, reads } = self.crossing.returned.take();
         if (bytes, reads) != (0, 0)
             && let Some(shared) = self.shared.get()
@@ -400,9 +409,9 @@ impl<SM: StateMachine> Mailbox<SM> {
         if has_more || !events.is_empty() || !requests.is_empty() || !crossed.is_empty() {
             self.raise();
         }
-        events.shrink_to(KEPT_CAPACITY);
-        requests.shrink_to(KEPT_CAPACITY);
-        crossed.shrink_to(KEPT_CAPACITY);
+        shrink_large(events);
+        shrink_large(requests);
+        shrink_large(crossed);
     }
 
     /// Lets go of memory that is not in use.
@@ -497,6 +506,14 @@ impl<SM: StateMachine> Receiver for Mailbox<SM> {
 
     fn failed(&self, reason: String) {
         self.event(Event::Failed(Fatal::Transport(reason)));
+    }
+}
+
+/// Keeps what a usual turn needs.
+#[inline]
+fn shrink_large<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > KEPT_CAPACITY {
+        queue.shrink_to(KEPT_CAPACITY);
     }
 }
 

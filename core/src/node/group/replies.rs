@@ -104,6 +104,31 @@ impl<SM: StateMachine> Replies<SM> {
         self.alarms.shrink();
     }
 
+    /// Whether anybody waits for something else than an entry, or the leader's word on a read. Few
+    /// turns are about that.
+    pub(crate) fn has_others(&self) -> bool {
+        let Self {
+            proposed: _,
+            reads: _,
+            placed: _,
+            ahead: _,
+            leaderless,
+            unsent,
+            initializing,
+            snapshots,
+            purging,
+            leadership,
+            alarms,
+        } = self;
+        !(leaderless.is_empty()
+            && unsent.is_empty()
+            && initializing.is_empty()
+            && snapshots.is_empty()
+            && purging.is_empty()
+            && leadership.is_empty()
+            && alarms.is_empty())
+    }
+
     /// Whether requests are kept that were sent to nobody.
     pub(crate) fn keeps_requests(&self) -> bool {
         !self.leaderless.is_empty() || !self.unsent.is_empty()

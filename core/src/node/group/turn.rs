@@ -347,34 +347,31 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
             reads.into_iter().for_each(|(index, read)| self.applying.read(index, read));
         }
         self.watch_commit(now, committed.is_some());
-        self.replies.borrow_mut().alarms.ring(now); // After what they wait for is published.
-        let replies = self.replies.borrow();
-        let (expires_at, leads_at) =
-            (replies.leaderless.expires_at(), replies.leadership.wake_at(now));
-        let rings_at = replies.alarms.wake_at();
-        drop(replies);
+        let others_at =
+            if self.replies.borrow().has_others() { self.answer_others(now) } else { None };
         // The last answers are the applying task's: look again soon whether they are given.
-        let soon = now + self.engine.config().heartbeat_interval;
-        let stop_at = self.stopping.map(|stopping| stopping.until.min(soon));
-        let forwarding_at = self.forwarding_at(now);
-        let waits_at = self.waits.wake_at();
-        let changes_at = self.changes.wake_at();
-        let times = [
-            *wake_at,
-            expires_at,
-            leads_at,
-            rings_at,
-            forwarding_at,
-            self.asks_again_at(now),
-            self.stalled_at,
-            stop_at,
-            waits_at,
-            changes_at,
-        ];
+        let soon = || now + self.engine.config().heartbeat_interval;
+        let stop_at = self.stopping.map(|stopping| stopping.until.min(soon()));
+        let (waits_at, changes_at) = (self.waits.wake_at(), self.changes.wake_at());
+        let times = [*wake_at, others_at, self.stalled_at, stop_at, waits_at, changes_at];
         // What a group at rest had put off is due, and not late: it was not waited for.
         self.wake_at = Instant::earliest(times).map(|at| at.max(now));
-        self.answer_admins(now);
         self.applier.go_on()
+    }
+
+    /// Answers those who wait for something else than an entry or the leader's word, as far as it
+    /// has come. When to look again.
+    fn answer_others(&mut self, now: Instant) -> Option<Instant> {
+        self.replies.borrow_mut().alarms.ring(now); // After what they wait for is published.
+        self.answer_admins(now);
+        let replies = self.replies.borrow();
+        Instant::earliest([
+            replies.leaderless.expires_at(),
+            replies.leadership.wake_at(now),
+            replies.alarms.wake_at(),
+            self.forwarding_at(now),
+            self.asks_again_at(now),
+        ])
     }
 
     /// Nodes are told, and the transport, what has become of this replica and of its peers.
@@ -450,6 +447,9 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
         refused: &mut Vec<(Ticket, String)>,
         reads: &mut Vec<(Ticket, ReadOutcome)>,
     ) {
+        if proposals.is_empty() && refused.is_empty() && reads.is_empty() {
+            return;
+        }
         let mut replies = self.replies.borrow_mut();
         for (tickets, proposal) in proposals.drain(..) {
             for (ticket, offset) in tickets.zip(0..) {
@@ -569,7 +569,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
                 metrics.waits_for.clone_from(self.waits.obstacles());
             }
             metrics.round_trip = engine.round_trip();
-            let config = self.engine.config();
+            let config = engine.config();
             metrics.unfit_timing = metrics.round_trip.and_then(|t| UnfitTiming::of(t, config));
             metrics.last_log_id = engine.last_log_id();
             was_full = mem::replace(&mut metrics.storage_full, engine.waits_for_space());

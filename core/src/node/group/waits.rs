@@ -84,10 +84,10 @@ impl Waits {
         }
         // Nobody has anything to say to one that was removed. (If it doesn't know the configuration
         // that has removed it, the others tell why: another disk of the node may have its place.)
-        let is_outside = engine.membership().is_some_and(|of| !of.is_member(replica));
-        let is_removed = *engine.standing() == Standing::Spent && is_outside;
-        let is_none = engine.membership().is_none();
-        if !forms && (engine.leader().is_some() || is_none || is_removed) {
+        let is_outside = || engine.membership().is_some_and(|of| !of.is_member(replica));
+        let is_removed = || *engine.standing() == Standing::Spent && is_outside();
+        let is_none = || engine.membership().is_none();
+        if !forms && (engine.leader().is_some() || is_none() || is_removed()) {
             if self.waiting.take().is_some() {
                 self.obstacles.clear();
             }
