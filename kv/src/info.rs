@@ -118,12 +118,13 @@ fn raft(metrics: &Metrics) -> Vec<(String, String)> {
     if let Some(unfit) = &metrics.unfit_timing {
         facts.push(("unfit_timing".to_owned(), unfit.to_string()));
     }
+    let role = match &metrics.membership {
+        _ if metrics.removed => "removed",
+        Some(membership) => members::role(membership, metrics.replica),
+        None => "not a member",
+    };
+    facts.push(("membership".to_owned(), role.to_owned()));
     if let Some(membership) = &metrics.membership {
-        let role = match metrics.removed {
-            true => "removed",
-            false => members::role(membership, metrics.replica),
-        };
-        facts.push(("membership".to_owned(), role.to_owned()));
         let member = |replica: &Replica| {
             format!("{}={}", members::name(*replica), members::role(membership, *replica))
         };
@@ -305,6 +306,7 @@ mod tests {
         metrics.replica = Replica::new(2, 1);
         assert_eq!(fact(&metrics, "membership"), "not a member");
         assert_eq!(fact(&metrics, "members"), all);
+        assert_eq!(fact(&Metrics::default(), "membership"), "not a member", "of no cluster yet");
     }
 
     #[test]
