@@ -272,6 +272,7 @@ mod tests {
                 "storage_full:no",
                 "dropped_messages:5",
                 "contradictions:1",
+                "membership:not a member",
                 "waits_for4:nothing is heard of it",
                 "peer1:match=9,last_contact_ms=12",
                 "peer3:match=0,last_contact_ms=none,snapshot_bytes=4/1000",
