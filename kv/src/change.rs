@@ -199,12 +199,12 @@ async fn make_change<R: Network>(server: &Server<R>, change: &Change) -> Result<
     let mut membership = base(&server.metrics.borrow(), change)?;
     for _ in 0..MOST_CONFLICTS {
         let (target, options) = change.on(&membership).map_err(|refusal| refused(&refusal))?;
-        let voters = target.to_string();
         let is_so_already = membership.change().is_none() && target == membership.target();
         match server.raft.change_membership(target, options).await {
             // The leader has just this membership, or it would be a conflict. There is no change
             // that anybody could wait for.
             Ok(_) if is_so_already => {
+                let voters = membership.target();
                 let text = format!("OK, the voters are {voters}: there was nothing to do");
                 return Ok(Reply::bulk(text));
             }

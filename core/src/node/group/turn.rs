@@ -361,7 +361,7 @@ impl<R: Executor, SM: StateMachine, S: LogStore, T: Transport> Group<R, SM, S, T
 
     /// Answers those who wait for something else than an entry or the leader's word, as far as it
     /// has come. When to look again.
-    fn answer_others(&mut self, now: Instant) -> Option<Instant> {
+    fn answer_others(&self, now: Instant) -> Option<Instant> {
         self.replies.borrow_mut().alarms.ring(now); // After what they wait for is published.
         self.answer_admins(now);
         let replies = self.replies.borrow();
